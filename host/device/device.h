@@ -1,0 +1,81 @@
+/* device.h: where a plan runs: memory, copies, matrix products and kernel launches, with two implementations (device/cpu.c,
+ * device/cuda.c). Nothing above knows which it has, and a device knows kernels and nothing of traces.
+ *
+ * All work given to a device happens in the order given (one stream). Failures set the context's message (INSET_NO_MEMORY with the
+ * bytes asked for and the bytes there are; INSET_DEVICE_ERROR otherwise, the driver's words in it). */
+#ifndef INSET_DEVICE_H
+#define INSET_DEVICE_H
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+
+typedef struct device device;
+typedef struct matrix matrix;            /* a weight matrix, with its bias, laid out as the device's matrix product wants it */
+
+/* The functions an implementation fills in. */
+typedef struct device_functions {
+    void (*close)(device *d);
+    inset_status (*allocate)(device *d, size_t bytes, void **out);
+    void (*release)(device *d, void *memory, size_t bytes);
+    inset_status (*upload)(device *d, void *to, const void *from, size_t bytes);     /* `from` may be reused on return */
+    inset_status (*download)(device *d, void *to, const void *from, size_t bytes);   /* complete on return */
+    inset_status (*zero)(device *d, void *at, size_t bytes);
+    inset_status (*matrix_create)(device *d, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
+                                  bool in_out, const void *bias, inset_type bias_type, matrix **result);
+    void (*matrix_free)(device *d, matrix *m);
+    inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
+    inset_status (*launch)(device *d, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
+                           int64_t work);
+    inset_status (*synchronize)(device *d);
+} device_functions;
+
+struct device {
+    inset_context *context;
+    const device_functions *functions;
+    char name[128];                      /* "cpu: Intel Xeon ..., AVX-512, 2 threads" or "cuda:0: NVIDIA H200" */
+    bool is_cuda;
+    size_t memory_total, memory_free;    /* bytes, when it was opened */
+    bool shares_host_memory;             /* device pointers may be read by the host (cpu) */
+};
+
+/* Opens `name`: "auto" (a CUDA device when one answers, else the CPU), "cpu", "cuda" or "cuda:N".
+ * INSET_USAGE_ERROR for another name; INSET_DEVICE_ERROR when a CUDA device is asked for and there is none, saying why. */
+inset_status device_open(inset_context *context, const char *name, device **out);
+void device_close(device *d);            /* takes NULL */
+/* One line a device that answers, and the libraries with their versions; for `inset version`. */
+void device_describe(inset_context *context, text *out);
+
+/* Implementations; a build without nvcc has device_open_cuda answer INSET_DEVICE_ERROR. */
+inset_status device_open_cpu(inset_context *context, device **out);
+inset_status device_open_cuda(inset_context *context, int index, device **out);
+
+/* Bytes on the device; released with the same size. */
+static inline inset_status device_allocate(device *d, size_t bytes, void **out) { return d->functions->allocate(d, bytes, out); }
+static inline void device_release(device *d, void *memory, size_t bytes) { if (memory) d->functions->release(d, memory, bytes); }
+static inline inset_status device_upload(device *d, void *to, const void *from, size_t bytes)
+{ return bytes ? d->functions->upload(d, to, from, bytes) : INSET_OK; }
+static inline inset_status device_download(device *d, void *to, const void *from, size_t bytes)
+{ return bytes ? d->functions->download(d, to, from, bytes) : INSET_OK; }
+static inline inset_status device_zero(device *d, void *at, size_t bytes)
+{ return bytes ? d->functions->zero(d, at, bytes) : INSET_OK; }
+
+/* Prepares y = x W (+ bias) with x [rows, in], y [rows, out] in `type` (f32, bf16, f16), accumulated in fp32 and rounded once.
+ *   weight     host memory (may be a mapped file; not needed after the call), [in, out] if in_out, else [out, in], weight_type a float type
+ *   bias       host [out] of bias_type, or NULL */
+static inline inset_status device_matrix_create(device *d, inset_type type, int64_t in, int64_t out, const void *weight,
+    inset_type weight_type, bool in_out, const void *bias, inset_type bias_type, matrix **result)
+{ return d->functions->matrix_create(d, type, in, out, weight, weight_type, in_out, bias, bias_type, result); }
+static inline void device_matrix_free(device *d, matrix *m) { if (m) d->functions->matrix_free(d, m); }
+/* y[r, :] = x[r, :] W + bias for `rows` rows; strides in elements. rows may be 0. */
+static inline inset_status device_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride,
+    int64_t rows)
+{ return rows ? d->functions->matmul(d, m, x, x_stride, y, y_stride, rows) : INSET_OK; }
+
+/* Runs a kernel: `blocks` blocks (one a row, for KERNEL_RECORDS as records_number_blocks says, for attention one a row and head:
+ * n_rows * n_heads). `work` estimates the elements touched: small work is not spread over threads. args is copied. */
+static inline inset_status device_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t args_size,
+    int64_t blocks, int64_t work)
+{ return blocks ? d->functions->launch(d, kernel, type, args, args_size, blocks, work) : INSET_OK; }
+static inline inset_status device_synchronize(device *d) { return d->functions->synchronize(d); }
+
+#endif

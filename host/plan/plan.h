@@ -1,0 +1,45 @@
+/* plan.h: what a trace compiles to. See plan/README comment at the head of plan/rows.c for how.
+ *
+ * plan_create reads a trace and produces, on the host alone and without a device: the launches in order, their tables, and the memory
+ * map. Launches refer to memory by (area, offset); run/run.c binds them to a device's addresses. */
+#ifndef INSET_PLAN_H
+#define INSET_PLAN_H
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+#include "program/program.h"
+#include "trace/trace.h"
+
+typedef struct plan plan;
+
+typedef struct plan_options {
+    bool no_share;               /* no identity between invokes */
+    size_t memory_limit;         /* bytes of device memory a run may take; 0 = what the device has */
+} plan_options;
+
+/* What `inset check` prints. */
+typedef struct plan_statistics {
+    int64_t invokes, sequences, records;
+    int64_t rows;                /* rows that steps compute, summed over all steps */
+    int64_t rows_unshared;       /* the same with each invoke on its own and every row of every step run */
+    double flops, flops_unshared;
+    int64_t steps;               /* steps run, over all passes */
+    int64_t launches;            /* kernel launches and matrix products */
+    int64_t passes, strands;
+    int64_t arena_bytes;         /* intermediate values and tables on the device */
+    int64_t table_bytes;         /* of these: tables */
+    int64_t saved_bytes;
+    int64_t weight_bytes;        /* of the model, in its type */
+} plan_statistics;
+
+inset_status plan_create(trace *t, const plan_options *options, plan **out);
+void plan_free(plan *p);                             /* takes NULL */
+const plan_statistics *plan_get_statistics(const plan *p);
+
+/* Saved values, in the order they were saved. */
+size_t plan_saved_count(const plan *p);
+const char *plan_saved_name(const plan *p, size_t index);
+/* Shape and type; tensor->data is NULL. */
+void plan_saved_describe(const plan *p, size_t index, inset_tensor *tensor);
+
+#endif

@@ -1,0 +1,37 @@
+/* model.h: a model ready to run: its program, the device, and the weights on it. */
+#ifndef INSET_RUN_MODEL_H
+#define INSET_RUN_MODEL_H
+
+#include "base/base.h"
+#include "device/device.h"
+#include "program/program.h"
+
+typedef struct device_weight {
+    matrix *matrix;              /* WEIGHT_MATRIX used by a linear step (with that step's bias inside) */
+    void *data;                  /* WEIGHT_VECTOR and WEIGHT_TABLE in the model's type, on the device */
+    size_t bytes;                /* of data */
+} device_weight;
+
+struct inset_model {
+    inset_context *context;
+    program *program;            /* owned */
+    device *device;              /* owned */
+    inset_type type;             /* f32, bf16 or f16 */
+    device_weight *weights;      /* one per program weight */
+    int64_t weight_bytes;        /* of all weights in the model's type, a tied one once */
+};
+
+/* Opens a Hugging Face directory (config.json; model.safetensors or an index of shards): reads the config, has the family build its
+ * program, checks that every weight is there with its shape and a float type and that nothing unknown is left over, and prepares the weights on the device.
+ *   device_name  as device_open takes it
+ *   type         INSET_F32, INSET_BF16, INSET_F16, or INSET_TYPE_COUNT for the file's own type
+ * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights before the config is checked. */
+struct inset_model;
+inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, struct inset_model **out);
+/* A model whose program was built in memory (weights have `data`). Takes the program over, also on failure. */
+inset_status model_from_program(program *p, const char *device_name, inset_type type, struct inset_model **out);
+/* The program of a directory without weights or device: for `inset sites`. */
+inset_status model_program(inset_context *context, const char *directory, program **out);
+void model_free(struct inset_model *model);      /* takes NULL */
+
+#endif

@@ -1,0 +1,171 @@
+/* kernels.h: what the kernels take. Plain C, shared by the host and by kernels/ *.cu, which know nothing of traces or models.
+ *
+ * Letters: d = width of a row, rows are numbered in a packed buffer [rows, stride]. T is the storage type (f32, bf16, f16); all
+ * arithmetic is fp32, statistics and sums too, and each result is rounded once to T. Strides count elements; a pointer may point
+ * at any column of a buffer. A `..._rows` table gives, for each output row, the row of that operand's buffer to read; NULL
+ * means the same row. No pointer needs more alignment than its type unless a kernel says so; kernels pick wide accesses
+ * themselves where the addresses allow. Outputs never overlap inputs, except where a kernel says so.
+ *
+ * One kernel = one function over a grid of blocks. A device has a table kernel x type -> function; see device/device.h. */
+#ifndef INSET_KERNELS_H
+#define INSET_KERNELS_H
+
+#include <stdint.h>
+
+typedef enum kernel_id {
+    KERNEL_EMBED,
+    KERNEL_GATHER,
+    KERNEL_LAYERNORM,
+    KERNEL_RMSNORM,
+    KERNEL_ACTIVATION,
+    KERNEL_GATE,
+    KERNEL_ADD,
+    KERNEL_ADD_LAYERNORM,
+    KERNEL_SCALE,
+    KERNEL_ROPE,
+    KERNEL_ATTENTION,
+    KERNEL_RECORDS,          /* one function for all storage types: its table column 0 (f32) is used */
+    KERNEL_COUNT
+} kernel_id;
+
+/* out[r, :] = table[ids[r], :] */
+typedef struct embed_args {
+    void *out; const void *table; const int32_t *ids;
+    int64_t n_rows, width, out_stride;
+} embed_args;
+
+/* out[r, :] = x[rows[r], :] */
+typedef struct gather_args {
+    void *out; const void *x; const int32_t *x_rows;
+    int64_t n_rows, width, out_stride, x_stride;
+} gather_args;
+
+/* out = (x - mean) * rsqrt(variance + eps) * weight + bias; variance is the mean of squared deviations (PyTorch layer_norm).
+ * weight and bias are [width] in T; either may be NULL. */
+typedef struct layernorm_args {
+    void *out; const void *x; const int32_t *x_rows; const void *weight, *bias;
+    int64_t n_rows, width, out_stride, x_stride;
+    float eps;
+} layernorm_args;
+
+/* Each row is `groups` parts of width / groups, each normalised on its own with the same weight [width / groups].
+ * plus_one = 0: out = T(x * rsqrt(mean(x^2) + eps)) * weight, the product rounded again (Llama).
+ * plus_one = 1: out = T(x * rsqrt(mean(x^2) + eps) * (1 + weight)) (Gemma). */
+typedef struct rmsnorm_args {
+    void *out; const void *x; const int32_t *x_rows; const void *weight;
+    int64_t n_rows, width, out_stride, x_stride, groups;
+    float eps;
+    int32_t plus_one;
+} rmsnorm_args;
+
+/* out = f(T(x + bias)); bias [width] or NULL. kind is enum activation of program.h: 0 gelu (erf), 1 gelu (tanh), 2 relu, 3 silu,
+ * 4 tanh, 5 sigmoid. */
+typedef struct activation_args {
+    void *out; const void *x; const int32_t *x_rows; const void *bias;
+    int64_t n_rows, width, out_stride, x_stride;
+    int32_t kind;
+} activation_args;
+
+/* out = a * b */
+typedef struct gate_args {
+    void *out; const void *a, *b; const int32_t *a_rows, *b_rows;
+    int64_t n_rows, width, out_stride, a_stride, b_stride;
+} gate_args;
+
+/* out = T(a + b), and with c: T(T(a + b) + c) */
+typedef struct add_args {
+    void *out; const void *a, *b, *c; const int32_t *a_rows, *b_rows, *c_rows;
+    int64_t n_rows, width, out_stride, a_stride, b_stride, c_stride;
+} add_args;
+
+/* out = T(a + b), and norm = layernorm(out) as KERNEL_LAYERNORM computes it from the rounded sum: the same bits. */
+typedef struct add_layernorm_args {
+    void *out, *norm; const void *a, *b; const int32_t *a_rows, *b_rows; const void *weight, *bias;
+    int64_t n_rows, width, out_stride, norm_stride, a_stride, b_stride;
+    float eps;
+} add_layernorm_args;
+
+/* softcap = 0: out = x * scale (scale already rounded to T by the caller).  softcap > 0: out = softcap * tanh(x / softcap). */
+typedef struct scale_args {
+    void *out; const void *x; const int32_t *x_rows;
+    int64_t n_rows, width, out_stride, x_stride;
+    float scale, softcap;
+} scale_args;
+
+/* Rotates the first rotary_dims of each head, half-split: with h = rotary_dims / 2, angle = position * frequencies[i],
+ * out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i] sin; cos and sin are rounded to T and scaled by
+ * attention_scale first, and each product is rounded to T, as transformers' apply_rotary_pos_emb does. */
+typedef struct rope_args {
+    void *out; const void *x; const int32_t *x_rows; const int32_t *positions; const float *frequencies;
+    int64_t n_rows, out_stride, x_stride;
+    int32_t n_heads, head_dim, rotary_dims;
+    float attention_scale;
+} rope_args;
+
+/* What one query row attends to: `count` entries of the key-value row tables, from `first` on, in order of position. The last is
+ * the row's own position. */
+typedef struct attention_context { int32_t first, count; } attention_context;
+
+/* For each head h with key-value head g = h / (n_heads / n_kv_heads), over the last min(count, window) entries j (window 0: all):
+ *     s_j = softcap(scale * q_h . k_g[key_rows[first + j]]),  out_h = sum_j softmax(s)_j * v_g[value_rows[first + j]]
+ * Online softmax in fp32, keys in order of position, so that a row's bits depend on its own context alone. head_dim <= 256.
+ * q, k, v are [rows, stride] at the first column of their head 0. softcap 0: none. */
+typedef struct attention_args {
+    void *out; const void *q, *k, *v;
+    const int32_t *q_rows;                       /* per output row, or NULL */
+    const int32_t *key_rows, *value_rows;        /* the key-value row tables; value_rows may equal key_rows */
+    const attention_context *contexts;           /* per output row */
+    int64_t n_rows, out_stride, q_stride, k_stride, v_stride;
+    int32_t n_heads, n_kv_heads, head_dim, window;
+    float scale, softcap;
+} attention_args;
+
+/* One record: a rectangle of elements, out = a op b. */
+typedef enum record_op { RECORD_COPY /* out = a */, RECORD_ADD, RECORD_SUBTRACT, RECORD_MULTIPLY, RECORD_DIVIDE, RECORD_NEGATE } record_op;
+
+/* Element (i, j), i < rows, j < columns: at pointer + i * row + j * column elements; a stride of 0 repeats. Types are inset_type
+ * values: 0 f32, 1 bf16, 2 f16, 3 f64, 4 i64, 5 i32, 6 i16, 7 i8, 8 u8, 9 bool. A NULL operand is its constant. The operation is done
+ * as PyTorch does it in `compute` type: operands are converted to it (16-bit floats to fp32), the result is rounded to
+ * `compute` once (so a 16-bit type rounds) and then converted to the type of out: floats to integers truncate, to bool is != 0; a
+ * copy between equal types keeps every bit, NaNs included. Integers wrap; integer division does not occur (the host promotes it).
+ * No two records of one launch write one element, and none reads what another writes. */
+typedef struct record {
+    void *out; const void *a, *b;
+    double a_constant, b_constant;
+    int64_t out_row, a_row, b_row;
+    int64_t out_column, a_column, b_column;
+    int32_t rows, columns;
+    uint8_t op, out_type, a_type, b_type, compute;
+    int32_t first_block;                         /* filled by records_number_blocks */
+} record;
+
+typedef struct records_args {
+    const record *records;
+    int64_t n_records;
+} records_args;
+
+/* Numbers the blocks of a record table (record.first_block); returns how many blocks to launch. A block does up to
+ * RECORD_BLOCK_ELEMENTS elements of one record, whole rows or a part of one. */
+enum { RECORD_BLOCK_ELEMENTS = 4096 };
+static inline int64_t record_row_blocks(const record *r)      /* blocks a row is cut into, when a row is longer than a block */
+{
+    return r->columns > RECORD_BLOCK_ELEMENTS ? (r->columns + RECORD_BLOCK_ELEMENTS - 1) / RECORD_BLOCK_ELEMENTS : 1;
+}
+static inline int64_t record_block_rows(const record *r)      /* whole rows a block does, when they fit */
+{
+    int64_t n = r->columns > 0 ? RECORD_BLOCK_ELEMENTS / r->columns : 1;
+    return n > 0 ? n : 1;
+}
+static inline int64_t records_number_blocks(record *records, int64_t n)
+{
+    int64_t blocks = 0;
+    for (int64_t i = 0; i < n; i++) {
+        record *r = &records[i];
+        r->first_block = (int32_t)blocks;
+        int64_t cut = record_row_blocks(r), together = record_block_rows(r);
+        blocks += cut > 1 ? r->rows * cut : (r->rows + together - 1) / together;
+    }
+    return blocks;
+}
+
+#endif
