@@ -34,10 +34,10 @@
  *     }
  *
  * Rules that hold throughout. Every call that can fail returns an inset_status, and the context then holds a message for the user.
- * Every handle belongs to one context and is freed by its own _free call or, at the latest, with its context; a handle must not be used after the one it was
- * made from is freed (context > model > trace > plan). One thread at a time may use a context and what belongs to it; different contexts are
- * independent. The library has no global state, never prints, exits or aborts. On failure nothing is launched and nothing
- * that existed before the call has changed, except where a call says otherwise. */
+ * Every handle belongs to one context and is freed by its own _free call or, at the latest, with the one it was made from
+ * (context > model > trace > plan), after which it must not be used. One thread at a time may use a context and what belongs to it;
+ * different contexts are independent. The library has no global state, never prints, exits or aborts. On failure nothing is launched
+ * and nothing that existed before the call has changed, except where a call says otherwise. */
 #ifndef INSET_H
 #define INSET_H
 
@@ -56,7 +56,7 @@ extern "C" {
 
 #define INSET_VERSION "0.1.0"
 
-/* ---- status ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- status --------------------------------------------------------------------------------------------------------------- */
 typedef enum inset_status {
     INSET_OK = 0,
     INSET_NO_MEMORY,             /* MemoryError: the host or the device has too little; the message has both figures where known */
@@ -78,7 +78,7 @@ typedef enum inset_status {
 INSET_API const char *inset_status_name(inset_status status);
 INSET_API const char *inset_version(void);
 
-/* ---- context ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- context -------------------------------------------------------------------------------------------------------------- */
 typedef struct inset_context inset_context;
 
 /* Where the library's host memory comes from. resize(user, NULL, n) allocates, resize(user, p, 0) frees and returns NULL. */
@@ -93,8 +93,13 @@ INSET_API inset_status inset_context_create(const inset_allocator *allocator, in
 INSET_API void inset_context_free(inset_context *context);
 /* The last failure's message, several lines, the last of them "NAME: what is wrong"; "" when nothing failed. Holds until the next call. */
 INSET_API const char *inset_message(inset_context *context);
+/* Which devices answer, one a line, and the libraries inset works with and their versions.
+ *   buffer    gets the text, cut to `capacity` bytes with the final NUL; may be NULL when capacity is 0
+ *   length    gets the length of the whole text; may be NULL
+ * INSET_NO_MEMORY, or INSET_USAGE_ERROR for a NULL context. */
+INSET_API inset_status inset_describe(inset_context *context, char *buffer, size_t capacity, size_t *length);
 
-/* ---- tensors --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors -------------------------------------------------------------------------------------------------------------- */
 typedef enum inset_type {
     INSET_F32, INSET_BF16, INSET_F16, INSET_F64, INSET_I64, INSET_I32, INSET_I16, INSET_I8, INSET_U8, INSET_BOOL,
     INSET_TYPE_COUNT
@@ -110,7 +115,261 @@ typedef struct inset_tensor {
     int64_t shape[INSET_MAX_DIMENSIONS];
 } inset_tensor;
 
-/* (The rest of the API: model, trace, plan, run, saved, sites; see host/api.) */
+/* A tensor on the spot, for calls that take one: INSET_TENSOR(numbers, INSET_F32, 10, 5) is a `const inset_tensor *` that lives as
+ * long as the block it stands in. */
+#define INSET_TENSOR(data, type, ...)                                                                                           \
+    (&(const inset_tensor){(data), (type), (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
+
+/* Bytes of one element; 0 for a value that is no type. */
+INSET_API size_t inset_type_size(inset_type type);
+/* "f32"; "?" for a value that is no type. */
+INSET_API const char *inset_type_name(inset_type type);
+/* Elements of a tensor: the product of its shape, 1 for a tensor without dimensions. */
+INSET_API int64_t inset_tensor_count(const inset_tensor *tensor);
+/* Element `index` in row-major order as a double (bool: 0 or 1; large 64-bit integers round). The index is not checked. */
+INSET_API double inset_tensor_element(const inset_tensor *tensor, int64_t index);
+
+/* ---- model ---------------------------------------------------------------------------------------------------------------- */
+typedef struct inset_model inset_model;
+
+typedef struct inset_model_options {
+    size_t size;                 /* sizeof(inset_model_options); set by INSET_MODEL_OPTIONS */
+    const char *device;          /* "auto" (CUDA when a device answers, else the CPU; also NULL), "cpu", "cuda", "cuda:N", or "none":
+                                    names, shapes, checks and plans without weights or a device, and no runs */
+    const char *dtype;           /* "f32", "bf16", "f16": weights are converted; NULL: the type of the file (own models and "none": f32) */
+} inset_model_options;
+#define INSET_MODEL_OPTIONS {sizeof(inset_model_options), NULL, NULL}
+
+/* Opens a Hugging Face directory: config.json, and model.safetensors or model.safetensors.index.json with its shards. The weights are
+ * checked and put on the device.
+ *   options   read during the call; NULL for the defaults
+ *   out       the model; freed with inset_model_free, or with the context
+ * INSET_FILE_ERROR: something is wrong in the directory, INSET_DEVICE_ERROR: the device does not answer, INSET_USAGE_ERROR: an option
+ * that is none, INSET_NO_MEMORY. On failure *out is untouched. */
+INSET_API inset_status inset_model_open(inset_context *context, const char *directory, const inset_model_options *options,
+                                        inset_model **out);
+/* Frees the model and every trace and plan made from it. Takes NULL. */
+INSET_API void inset_model_free(inset_model *model);
+/* What runs it: "cpu: Intel Xeon ..., AVX-512, 2 threads", "cuda:0: NVIDIA H200", "none". Holds as long as the model. */
+INSET_API const char *inset_model_device(const inset_model *model);
+/* Its family, as config.json's model_type has it: "gpt2", "sequential"; an own model's is "own". */
+INSET_API const char *inset_model_kind(const inset_model *model);
+/* The type its numbers are stored in: INSET_F32, INSET_BF16 or INSET_F16. */
+INSET_API inset_type inset_model_type(const inset_model *model);
+
+/* What can be asked for by name, in execution order. */
+enum { INSET_BATCH = -1, INSET_POSITION = -2 };
+typedef struct inset_site {
+    const char *module;          /* path: "transformer.h.5.mlp"; "" for the root */
+    const char *name;            /* "input", "output", "q", ... */
+    char path[256];              /* both as a trace writes them: "transformer.h.5.mlp.output"; the root's logits "output.logits" */
+    int32_t depth;               /* how many modules that have sites are open around it */
+    int32_t settable;            /* 0 for token ids and positions */
+    int32_t integer;             /* 1: int64; 0: the model's type */
+    int32_t n_dimensions;
+    int64_t shape[INSET_MAX_DIMENSIONS];     /* INSET_BATCH, INSET_POSITION, or an extent */
+} inset_site;
+INSET_API size_t inset_site_count(const inset_model *model);
+/* Fills in site `index` in execution order; its texts hold as long as the model. INSET_INDEX_ERROR past the last. */
+INSET_API inset_status inset_site_at(inset_model *model, size_t index, inset_site *out);
+
+/* ---- a model of one's own ----------------------------------------------------------------------------------------------------
+ * Modules, steps and weights are declared in the order they run. The notebook's two-layer model:
+ *
+ *     inset_builder *builder = NULL;
+ *     inset_status status = inset_builder_create(context, &builder);
+ *     inset_slot x = inset_builder_input(builder, 5);
+ *     x = inset_builder_linear(builder, "layer1", x, INSET_TENSOR(w1, INSET_F32, 10, 5), INSET_TENSOR(b1, INSET_F32, 10));
+ *     x = inset_builder_linear(builder, "layer2", x, INSET_TENSOR(w2, INSET_F32, 2, 10), INSET_TENSOR(b2, INSET_F32, 2));
+ *     if (!status) status = inset_builder_finish(builder, x, NULL, &model);
+ *
+ * A slot refers to the value that a step made, or to whatever was put there: adding, naming and reading go by slots. Calls that make
+ * a slot never need a check: the first failure sticks in the builder, later calls give INSET_NO_SLOT, and inset_builder_finish
+ * returns the failure. With a NULL builder they give INSET_NO_SLOT too.
+ *   name      the module the step becomes ("h.0.mlp" makes `h` a container); NULL: a step without a module
+ *   weights   of a float type, borrowed until inset_builder_finish has returned; biases may be NULL */
+typedef struct inset_builder inset_builder;
+typedef int32_t inset_slot;
+enum { INSET_NO_SLOT = -1 };
+typedef enum inset_activation { INSET_GELU, INSET_GELU_TANH, INSET_RELU, INSET_SILU, INSET_TANH, INSET_SIGMOID } inset_activation;
+
+/* Freed by inset_builder_finish, by inset_builder_free, or with the context. */
+INSET_API inset_status inset_builder_create(inset_context *context, inset_builder **out);
+INSET_API void inset_builder_free(inset_builder *builder);       /* takes NULL */
+
+/* What invokes give the model: rows of numbers [batch, width], or token ids [batch, position] below `vocabulary` at no more than
+ * `max_positions` positions. One of the two, first. */
+INSET_API inset_slot inset_builder_input(inset_builder *builder, int64_t width);
+INSET_API inset_slot inset_builder_tokens(inset_builder *builder, int64_t vocabulary, int64_t max_positions);
+/* The positions 0, 1, ... of the tokens, to embed. */
+INSET_API inset_slot inset_builder_positions(inset_builder *builder);
+
+/* A module around what follows, until inset_builder_leave: its `.input` is `x`, its `.output` what leave is given. Both return the slot
+ * to go on with: what is put at that site from outside is seen by who reads that slot. */
+INSET_API inset_slot inset_builder_enter(inset_builder *builder, const char *name, inset_slot x);
+INSET_API inset_slot inset_builder_leave(inset_builder *builder, inset_slot x);
+
+/* table [n, width], a row an id */
+INSET_API inset_slot inset_builder_embed(inset_builder *builder, const char *name, inset_slot ids, const inset_tensor *table);
+/* x W^T + bias: weight [out, in], bias [out] */
+INSET_API inset_slot inset_builder_linear(inset_builder *builder, const char *name, inset_slot x, const inset_tensor *weight,
+                                          const inset_tensor *bias);
+/* (x - mean) / sqrt(variance + epsilon) * weight + bias: weight [width], bias [width] */
+INSET_API inset_slot inset_builder_layernorm(inset_builder *builder, const char *name, inset_slot x, const inset_tensor *weight,
+                                             const inset_tensor *bias, float epsilon);
+INSET_API inset_slot inset_builder_activation(inset_builder *builder, const char *name, inset_slot x, inset_activation kind);
+/* x + y, of one width */
+INSET_API inset_slot inset_builder_add(inset_builder *builder, inset_slot x, inset_slot y);
+/* Causal attention of token models: softmax(q k^T / sqrt(head_dim)) v, heads side by side: q [.., n_heads * head_dim], k and v
+ * [.., n_kv_heads * head_dim], n_heads a multiple of n_kv_heads, head_dim at most 256. Gives [.., n_heads * head_dim]. */
+INSET_API inset_slot inset_builder_attention(inset_builder *builder, inset_slot q, inset_slot k, inset_slot v, int64_t n_heads,
+                                             int64_t n_kv_heads, int64_t head_dim);
+/* Columns first, ..., first + n_heads * head_dim - 1 of `x` as a site `name` of the open module, [batch, position, n_heads, head_dim]:
+ * a view, so that setting it sets `x`. n_heads 0: [batch, position, head_dim]. */
+INSET_API inset_slot inset_builder_view(inset_builder *builder, const char *name, inset_slot x, int64_t first, int64_t n_heads,
+                                        int64_t head_dim);
+
+/* Makes the model; its last value is `x`, which token models also have as `output.logits`. Frees the builder, whatever comes of it. The
+ * weights are copied to the device. options as in inset_model_open. INSET_VALUE_ERROR, INSET_SHAPE_ERROR, INSET_TYPE_ERROR or
+ * INSET_USAGE_ERROR: the first declaration that was wrong; else as inset_model_open. */
+INSET_API inset_status inset_builder_finish(inset_builder *builder, inset_slot x, const inset_model_options *options,
+                                            inset_model **out);
+
+/* ---- trace -------------------------------------------------------------------------------------------------------------------
+ * A list of invokes, each an input with its own records. Every call is checked at once: names, order, indices, shapes and types; a call
+ * that fails records nothing. Nothing is computed before inset_run. What calls mean is what the same lines of a trace script mean:
+ *
+ *     source = h[5].output[:, 2]          inset_get(trace, "h[5].output[:, 2]", &source)
+ *     h[5].output[:, 2] = source          inset_set(trace, "h[5].output[:, 2]", source)         in place
+ *     h[5].output = source                inset_set(trace, "h[5].output", source)               a replacement
+ *     h[5].output += source               inset_update(trace, "h[5].output", INSET_ADD, source)
+ *     x = 0.5 * source.clone()            inset_clone(source, &x), inset_number(trace, 0.5, &half),
+ *                                         inset_arithmetic(half, INSET_MULTIPLY, x, &x)
+ *     x[:, 0] = 1                         inset_number(trace, 1, &one), inset_set_value(x, "[:, 0]", one)
+ *     logits.save()                       inset_save(trace, "logits", logits)
+ *
+ * Statuses that calls below share: INSET_UNKNOWN_SITE, INSET_OUT_OF_ORDER and INSET_MISSED_PROVIDER for sites, INSET_SYNTAX_ERROR for a
+ * site or index that cannot be read, INSET_INDEX_ERROR and INSET_VALUE_ERROR for indices, INSET_SHAPE_ERROR, INSET_TYPE_ERROR,
+ * INSET_USAGE_ERROR for a NULL or a value of another trace, INSET_NO_MEMORY. */
+typedef struct inset_trace inset_trace;
+typedef struct inset_value inset_value;      /* a reference to a tensor of the trace, or a number; lives as long as the trace */
+typedef enum inset_operation { INSET_ADD, INSET_SUBTRACT, INSET_MULTIPLY, INSET_DIVIDE } inset_operation;
+
+/* Freed with inset_trace_free, or with its model. */
+INSET_API inset_status inset_trace_create(inset_model *model, inset_trace **out);
+/* Frees the trace, its values, and every plan made from it. Takes NULL. */
+INSET_API void inset_trace_free(inset_trace *trace);
+
+/* Begins an invoke and ends the one before. tokens: n_sequences lists of ids one after the other; lengths [n_sequences]. Both are
+ * copied. INSET_INDEX_ERROR for an id outside the vocabulary, INSET_VALUE_ERROR for an empty batch or prompt or one longer than the
+ * model's positions. */
+INSET_API inset_status inset_invoke_tokens(inset_trace *trace, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens);
+/* The same for models that take numbers: rows [n_rows, width], copied. */
+INSET_API inset_status inset_invoke_rows(inset_trace *trace, int64_t n_rows, int64_t width, const float *rows);
+/* The same with a value that inset_external gave: integers [batch, position] or numbers [batch, width]. */
+INSET_API inset_status inset_invoke_value(inset_trace *trace, inset_value *input);
+/* Ends the invoke; needed only before saving or setting what belongs to no invoke. */
+INSET_API inset_status inset_invoke_end(inset_trace *trace);
+
+/* A reference to what a site holds, or to a view of it: "transformer.h[5].output", "transformer.h.5.output[:, -1]". */
+INSET_API inset_status inset_get(inset_trace *trace, const char *site, inset_value **out);
+
+/* Values that come from outside. A tensor of up to 8 dimensions and any type is copied; numbers take the type of what they meet. */
+INSET_API inset_status inset_external(inset_trace *trace, const inset_tensor *tensor, inset_value **out);
+INSET_API inset_status inset_zeros(inset_trace *trace, int32_t n_dimensions, const int64_t *shape, inset_value **out);    /* f32 */
+INSET_API inset_status inset_number(inset_trace *trace, double number, inset_value **out);
+INSET_API inset_status inset_integer(inset_trace *trace, int64_t number, inset_value **out);
+
+/* Values from values. index "[:, -1]": a view, or a copy when there is a list in it; clone: a copy as it is now. */
+INSET_API inset_status inset_index(inset_value *value, const char *index, inset_value **out);
+INSET_API inset_status inset_clone(inset_value *value, inset_value **out);
+INSET_API inset_status inset_arithmetic(inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
+INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
+
+/* Setting. With an index ("site[...]" for all of it) in place: the source broadcasts and is converted. Without one, inset_set replaces: the
+ * site's reader sees `source` itself, whose shape and type must be the site's. */
+INSET_API inset_status inset_set(inset_trace *trace, const char *site, inset_value *source);
+INSET_API inset_status inset_update(inset_trace *trace, const char *site, inset_operation operation, inset_value *source);
+/* The same for a value; always in place. index: "[:, 0]", or "" for all of it. */
+INSET_API inset_status inset_set_value(inset_value *target, const char *index, inset_value *source);
+INSET_API inset_status inset_update_value(inset_value *target, const char *index, inset_operation operation, inset_value *source);
+
+/* The module does not run and its output is `output`; inset_stop ends the invoke there. */
+INSET_API inset_status inset_skip(inset_trace *trace, const char *module, inset_value *output);
+INSET_API inset_status inset_stop(inset_trace *trace);
+
+/* Keeps the value under a name, as it is when the trace ends. INSET_NAME_ERROR for a name used before, INSET_TYPE_ERROR for a number. */
+INSET_API inset_status inset_save(inset_trace *trace, const char *name, inset_value *value);
+/* Keeps `count` values of one shape and type as one tensor, stacked along a new first dimension. */
+INSET_API inset_status inset_save_stack(inset_trace *trace, const char *name, size_t count, inset_value *const *values);
+
+/* The value's shape as a user sees it, "(2, 5, 48)", lengths that differ between sequences as "3|5", and its type; a number's is "()".
+ * Writes at most `size` bytes with the final NUL. */
+INSET_API inset_status inset_value_shape(inset_value *value, char *out, size_t size, inset_type *type);
+
+/* Reads a trace script, whose lines are recorded after what the trace already holds.
+ *   file       its name in messages
+ *   directory  where the files that it loads are looked up; NULL or "": the working directory
+ *   text       [length] bytes
+ * The message has file, line, column, the line and a caret. When a script fails, what came before its error stays recorded: free
+ * the trace. */
+INSET_API inset_status inset_script(inset_trace *trace, const char *file, const char *directory, const char *text, size_t length);
+
+/* ---- plan ----------------------------------------------------------------------------------------------------------------- */
+typedef struct inset_plan inset_plan;
+
+typedef struct inset_plan_options {
+    size_t size;                 /* sizeof(inset_plan_options); set by INSET_PLAN_OPTIONS */
+    int no_share;                /* 1: invokes share nothing; the same numbers, for tests and benchmarks */
+    size_t memory_limit;         /* bytes of device memory that a run may take beside the weights; 0: what the device has */
+} inset_plan_options;
+#define INSET_PLAN_OPTIONS {sizeof(inset_plan_options), 0, 0}
+
+/* Plans a run of the trace as it stands, on the host alone. INSET_NO_MEMORY, with both figures, when the run would not fit. Freed with
+ * inset_plan_free, or with its trace. */
+INSET_API inset_status inset_plan_create(inset_trace *trace, const inset_plan_options *options, inset_plan **out);
+/* Frees the plan and what it saved. Takes NULL. */
+INSET_API void inset_plan_free(inset_plan *plan);
+
+typedef struct inset_statistics {
+    size_t size;                 /* sizeof(inset_statistics), set by the caller with INSET_STATISTICS */
+    int64_t invokes, sequences, records, saved;
+    int64_t rows, rows_unshared;         /* rows that steps compute, over all steps; the second as if every invoke ran whole, alone */
+    double flops, flops_unshared;        /* of matrix products and attention, a multiply-add counted as two */
+    int64_t steps, launches, passes;
+    int64_t arena_bytes;         /* intermediate values and tables on the device */
+    int64_t table_bytes;         /* of these, tables */
+    int64_t saved_bytes, weight_bytes;
+} inset_statistics;
+#define INSET_STATISTICS {.size = sizeof(inset_statistics)}
+/* Fills in as many fields as `out->size` has room for. */
+INSET_API inset_status inset_plan_statistics(const inset_plan *plan, inset_statistics *out);
+
+/* ---- run ------------------------------------------------------------------------------------------------------------------ */
+/* Runs the plan, as often as wished; what the run before saved is overwritten. INSET_USAGE_ERROR for a model without a device,
+ * INSET_NO_MEMORY, INSET_DEVICE_ERROR. */
+INSET_API inset_status inset_run(inset_plan *plan);
+/* Gives invoke `invoke` (counted from 0) other input of the same shape for the runs that follow.
+ *   tokens [count], rows [count]   as inset_invoke_tokens and inset_invoke_rows take them, count elements in all
+ * Tokens must be equal where the plan's were equal, and differ where they differed. INSET_VALUE_ERROR or INSET_INDEX_ERROR otherwise, and
+ * nothing has changed. */
+INSET_API inset_status inset_plan_tokens(inset_plan *plan, int64_t invoke, const int64_t *tokens, int64_t count);
+INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, const float *rows, int64_t count);
+
+/* ---- saved ---------------------------------------------------------------------------------------------------------------- */
+/* What the last run saved, in the order of saving.
+ *   out   the tensor; its memory is the plan's and holds until the plan runs again or is freed
+ *   name  gets the name, if not NULL; holds as long as the plan
+ * INSET_NAME_ERROR: nothing was saved under `name` (the message lists what was); INSET_INDEX_ERROR: past the last;
+ * INSET_USAGE_ERROR: the plan has not run. *out is then untouched. */
+INSET_API inset_status inset_saved(inset_plan *plan, const char *name, inset_tensor *out);
+INSET_API size_t inset_saved_count(const inset_plan *plan);
+INSET_API inset_status inset_saved_at(inset_plan *plan, size_t index, const char **name, inset_tensor *out);
+/* Shape and type of what a run will save; out->data is NULL. */
+INSET_API inset_status inset_saved_describe(inset_plan *plan, size_t index, const char **name, inset_tensor *out);
+/* Writes everything that the last run saved to a safetensors file: to another name first, which then takes the place of `path` at once.
+ * INSET_FILE_ERROR, and nothing is left behind. */
+INSET_API inset_status inset_saved_write(inset_plan *plan, const char *path);
 
 #ifdef __cplusplus
 }

@@ -19,6 +19,15 @@ typedef struct text {
 
 typedef struct arena_block arena_block;
 
+/* What a user holds (a model, a trace, a plan) begins with or contains one of these. The context frees what is left, newest first, so that
+ * what was made from another thing goes before it. */
+typedef struct handle {
+    struct handle *newer, *older;    /* the context's list */
+    void *owner;                     /* the object this one was made from, or NULL for the context itself */
+    void *object;                    /* what `free` is given */
+    void (*free)(void *object);      /* frees the object and removes the handle */
+} handle;
+
 struct inset_context {
     inset_allocator allocator;
     int64_t live_blocks;             /* blocks handed out and not yet freed */
@@ -27,6 +36,7 @@ struct inset_context {
     text message;                    /* the parts put together by inset_message */
     arena_block *spare;              /* arena blocks kept for reuse, so that planning small traces allocates nothing */
     size_t spare_bytes;
+    handle *handles;                 /* newest first; see handle_add */
 };
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------
@@ -66,6 +76,11 @@ bool table_add(inset_context *context, table *t, uint64_t hash, int32_t index); 
 void table_free(inset_context *context, table *t);
 uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t size);
 
+/* ---- handles ---------------------------------------------------------------------------------------------------------------- */
+void handle_add(inset_context *context, handle *h, void *owner, void *object, void (*free)(void *object));
+void handle_remove(inset_context *context, handle *h);           /* does nothing when it was not added */
+void handle_free_owned(inset_context *context, void *owner);     /* frees all that was made from `owner`, newest first */
+
 /* ---- errors -----------------------------------------------------------------------------------------------------------------
  * A message has up to three parts, printed in this order:
  *     place     file:line:column, the line and a caret (set by the script reader)
@@ -87,7 +102,7 @@ void text_free(inset_context *context, text *t);
 int text_distance(const char *a, const char *b, int limit);
 
 /* ---- types ---------------------------------------------------------------------------------------------------------------------- */
-size_t type_size(inset_type type);               /* bytes of one element */
+size_t type_size(inset_type type);               /* bytes of one element; these four take INSET_TYPE_COUNT too: no bytes, no float */
 const char *type_name(inset_type type);          /* "f32" */
 const char *type_torch_name(inset_type type);    /* "torch.float32", for messages users know */
 bool type_is_float(inset_type type);
@@ -98,7 +113,8 @@ float bf16_to_float(uint16_t x);
 uint16_t f16_from_float(float x);
 float f16_to_float(uint16_t x);
 
-/* One element of any type as a double, and back (integers truncate, floats round once). */
+/* One element of any type as a double, and back: integers truncate; 16-bit floats round to fp32 first, as PyTorch's conversions from
+ * double do. An i64 beyond 2^53 loses its low bits. */
 double element_get(inset_type type, const void *element);
 void element_put(inset_type type, void *element, double value);
 

@@ -189,9 +189,42 @@ void arena_free(arena *a)
     arena_start(a, a->context);
 }
 
+/* ---- handles -------------------------------------------------------------------------------------------------------------------- */
+
+void handle_add(inset_context *context, handle *h, void *owner, void *object, void (*free)(void *object))
+{
+    *h = (handle){NULL, context->handles, owner, object, free};
+    if (h->older) h->older->newer = h;
+    context->handles = h;
+}
+
+void handle_remove(inset_context *context, handle *h)
+{
+    if (!h->object) return;
+    if (h->newer) h->newer->older = h->older;
+    else context->handles = h->older;
+    if (h->older) h->older->newer = h->newer;
+    *h = (handle){0};
+}
+
+/* Freeing one may free others made from it, so the walk starts again after each; there are few. */
+void handle_free_owned(inset_context *context, void *owner)
+{
+    handle *h = context->handles;
+    while (h) {
+        if (h->owner == owner) {
+            h->free(h->object);
+            h = context->handles;
+        } else {
+            h = h->older;
+        }
+    }
+}
+
 void inset_context_free(inset_context *context)
 {
     if (!context) return;
+    while (context->handles) context->handles->free(context->handles->object);
     for (arena_block *block = context->spare, *next; block; block = next) {
         next = block->next;
         block_free(context, block);

@@ -4,12 +4,13 @@
 #include <math.h>
 #include <string.h>
 
-static const struct { size_t size; const char *name, *torch; bool is_float; } types[INSET_TYPE_COUNT] = {
+static const struct { size_t size; const char *name, *torch; bool is_float; } types[INSET_TYPE_COUNT + 1] = {
     [INSET_F32] = {4, "f32", "torch.float32", true},    [INSET_BF16] = {2, "bf16", "torch.bfloat16", true},
     [INSET_F16] = {2, "f16", "torch.float16", true},    [INSET_F64] = {8, "f64", "torch.float64", true},
     [INSET_I64] = {8, "i64", "torch.int64", false},     [INSET_I32] = {4, "i32", "torch.int32", false},
     [INSET_I16] = {2, "i16", "torch.int16", false},     [INSET_I8] = {1, "i8", "torch.int8", false},
     [INSET_U8] = {1, "u8", "torch.uint8", false},       [INSET_BOOL] = {1, "bool", "torch.bool", false},
+    [INSET_TYPE_COUNT] = {0, "another type", "another type", false},     /* a type of a file that inset does not have */
 };
 
 size_t type_size(inset_type type) { return types[type].size; }
@@ -80,7 +81,7 @@ double element_get(inset_type type, const void *element)
     }
 }
 
-/* A double as an integer without undefined behaviour: what is out of range or NaN becomes the type's end or 0. */
+/* A double as an integer without undefined behaviour: out of range gives the end of the range, NaN gives 0. Narrower types keep the low bits. */
 static int64_t integer_of(double x)
 {
     if (isnan(x)) return 0;

@@ -48,6 +48,9 @@ void device_describe(inset_context *context, text *out);
 /* Implementations; a build without nvcc has device_open_cuda answer INSET_DEVICE_ERROR. */
 inset_status device_open_cpu(inset_context *context, device **out);
 inset_status device_open_cuda(inset_context *context, int index, device **out);
+/* Add their lines to device_describe's text; CUDA's adds none when no device answers. */
+void device_describe_cpu(inset_context *context, text *out);
+void device_describe_cuda(inset_context *context, text *out);
 
 /* Bytes on the device; released with the same size. */
 static inline inset_status device_allocate(device *d, size_t bytes, void **out) { return d->functions->allocate(d, bytes, out); }

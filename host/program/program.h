@@ -34,7 +34,7 @@ typedef enum step_kind {
     STEP_SCALE,          /* x * scale, scale rounded to the storage type first */
     STEP_SOFTCAP,        /* scale * tanh(x / scale) */
     STEP_ROPE,           /* rotary embedding of every head by the row's position, half-split layout */
-    STEP_PAIR,           /* computes nothing: joins a key row and a value row of one position into one identity */
+    STEP_PAIR,           /* computes nothing and is never stored: joins a key row and a value row of one position into one identity */
     STEP_ATTENTION,      /* operands q, k, v: causal softmax(q k^T * scale) v; value [row, n_heads * head_dim] */
     STEP_SCORES,         /* for later: see the families issue's `.scores` */
     STEP_PATTERN,
@@ -66,6 +66,10 @@ typedef struct value {
     bool per_position;       /* one sequence as long as the longest of the invoke (wpe.output), not one a sequence */
 } value;
 
+enum { PROGRAM_MAX_HEAD_DIM = 256 };     /* what the attention kernels take */
+
+/* A slot whose event is its source's event too (an MLP's `.pre` and its first linear's output) follows the source until that event
+ * is over: a replacement of the source at that event is seen through it, unless the slot was replaced itself. */
 typedef struct slot {
     int32_t source;          /* slot it takes its binding from, or -1: bound to `value` by its step */
     int32_t value;           /* the value it refers to when nothing was replaced */
@@ -156,11 +160,16 @@ void program_free(program *p);                                   /* takes NULL *
 int32_t program_enter(program *p, const char *name, int32_t input);
 /* Leaves the open module; its `.output` is bound from `output` (-1: the module returns no tensor). Returns the slot of `.output`. */
 int32_t program_leave(program *p, int32_t output);
-/* The same with other shapes than the source slot's: not needed by most families. */
-
 /* Declares a named site of the open module at this point of the order: a view of `source` that starts at `column` and has
  * rows of `n_columns` dimensions `extent`. Returns its slot. */
 int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent);
+/* The same without a place of its own in the order: the site is at the last event (an MLP's `.pre`, when its first linear is left),
+ * so that the two may be asked for in either order. */
+int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent);
+/* program_enter, and the module around the one entered gets a named site at the same event that shows its input (`.z`, `.post`).
+ * With one dimension of columns the two sites are one slot. With two, the named site's slot takes its binding from `input` and the
+ * entered module's `.input` from it. Returns the slot of the entered module's `.input`. */
+int32_t program_enter_site(program *p, const char *name, int32_t input, const char *site_name, int n_columns, const int32_t *extent);
 
 /* Weights: return an index. `same_as` ties. */
 int32_t program_weight(program *p, weight_role role, const char *name, int32_t rows, int32_t columns);
@@ -168,6 +177,7 @@ int32_t program_weight_in_out(program *p, const char *name, int32_t rows, int32_
 int32_t program_weight_tied(program *p, const char *name, int32_t same_as);
 
 /* Steps: return the slot that refers to the new value. `like` gives kind and parameters; operands are slots. */
+step program_like(step_kind kind);       /* a step of this kind with no weights and neutral parameters */
 int32_t program_step(program *p, const step *like, int32_t width, int32_t a, int32_t b, int32_t c);
 int32_t program_tokens(program *p);
 int32_t program_positions(program *p);
@@ -175,14 +185,26 @@ int32_t program_input(program *p, int32_t width);
 int32_t program_embed(program *p, int32_t ids, int32_t weight);
 int32_t program_linear(program *p, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm(program *p, int32_t x, int32_t weight, int32_t bias, float eps);
+/* groups, plus_one: see step.norm_groups and step.norm_plus_one. */
+int32_t program_rmsnorm(program *p, int32_t x, int32_t weight, float eps, bool plus_one, int32_t groups);
 int32_t program_activation(program *p, int32_t x, activation kind);
+int32_t program_gate(program *p, int32_t a, int32_t b);
+int32_t program_scale(program *p, int32_t x, float scale);
+int32_t program_softcap(program *p, int32_t x, float cap);
+/* frequencies: [rotary_dims / 2], in the program's arena. */
+int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims, const float *frequencies,
+                     float attention_scale);
 int32_t program_add(program *p, int32_t a, int32_t b, int32_t c);           /* c may be -1 */
+/* STEP_PAIR on k and v, then STEP_ATTENTION on q, k and v: the pair is always the step before its attention. `like` has n_heads,
+ * n_kv_heads, head_dim, scale, softcap and window. */
 int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const step *like);
 
 /* A module that is one step: enter, the step on its input, leave. Return the slot of its `.output`. */
 int32_t program_linear_module(program *p, const char *name, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm_module(program *p, const char *name, int32_t x, int32_t weight, int32_t bias, float eps);
 int32_t program_activation_module(program *p, const char *name, int32_t x, activation kind);
+int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t weight, float eps, bool plus_one, int32_t groups);
+int32_t program_embed_module(program *p, const char *name, int32_t ids, int32_t weight);
 int32_t program_identity_module(program *p, const char *name, int32_t x);   /* dropout in inference: input and output one value */
 
 void program_block(program *p, int32_t slot);                    /* `slot` is the residual stream where a block begins */

@@ -14,6 +14,7 @@ typedef struct device_weight {
 
 struct inset_model {
     inset_context *context;
+    handle handle;               /* the public API's: removed by model_free's caller */
     program *program;            /* owned */
     device *device;              /* owned */
     inset_type type;             /* f32, bf16 or f16 */

@@ -15,8 +15,9 @@ void run_free(run *r);                               /* takes NULL */
 inset_status run_execute(run *r);
 /* The saved value `index` of the last run, in host memory; holds until the next run_execute or run_free. */
 inset_status run_saved(run *r, size_t index, inset_tensor *out);
-/* Gives an invoke other input of the same shape for the next run_execute. Tokens must be equal where the plan's were equal and differ where they
- * differed (a plan depends on that pattern alone): INSET_VALUE_ERROR otherwise, and nothing has changed. */
+/* Give an invoke other input of the same shape for the next run_execute. Tokens (rows) that were equal at one position of several prompts when the
+ * plan was made are computed once, so they must be equal still: run_execute answers INSET_VALUE_ERROR otherwise, and runs nothing. Set all
+ * invokes first. INSET_INDEX_ERROR: no such invoke, or a token outside the vocabulary. INSET_SHAPE_ERROR: another count. */
 inset_status run_set_tokens(run *r, int64_t invoke, const int64_t *tokens, int64_t count);
 inset_status run_set_rows(run *r, int64_t invoke, const float *rows, int64_t count);
 

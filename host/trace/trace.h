@@ -123,6 +123,8 @@ int64_t trace_operand_length(const trace *t, const operand *value);      /* exte
 inset_status script_read(trace *t, const char *file, const char *directory, const char *text, size_t length);
 /* Parses "transformer.h[5].output[:, -1]": the site and its index items (allocated in the trace's arena). */
 inset_status script_parse_site(trace *t, const char *text, int32_t *site, size_t *n_items, index_item **items);
+/* Parses an index alone, "[:, -1]"; "" gives no items. For the C API, as script_parse_site is. */
+inset_status script_parse_index(trace *t, const char *text, size_t *n_items, index_item **items);
 arena *trace_arena(trace *t);
 inset_context *trace_context(trace *t);
 const program *trace_program(const trace *t);

@@ -1,0 +1,50 @@
+/* api.h: what stands behind the handles of inset.h.
+ *
+ * The API adds nothing to the layers below: it checks that handles are there and belong together, passes calls on, and sees to it
+ * that everything is freed with what it was made from (base.h, `handle`). A value is an operand of the trace's with a way back to
+ * the trace. */
+#ifndef INSET_API_H
+#define INSET_API_H
+
+#include "base/base.h"
+#include "plan/plan.h"
+#include "run/model.h"
+#include "run/run.h"
+#include "trace/trace.h"
+
+struct inset_trace {
+    handle handle;               /* owner: the model */
+    inset_context *context;
+    inset_model *model;
+    trace *trace;
+};
+
+struct inset_value {             /* in the trace's arena */
+    inset_trace *trace;
+    operand operand;
+};
+
+struct inset_plan {
+    handle handle;               /* owner: the trace */
+    inset_context *context;
+    inset_model *model;
+    plan *plan;
+    run *run;                    /* NULL until the first run, so that planning leaves the device alone */
+    bool ran;                    /* the last run succeeded: there are saved values */
+};
+
+/* Takes options over into model.c's and builder.c's common form. */
+typedef struct model_choice {
+    const char *device;          /* NULL: none */
+    inset_type type;             /* INSET_TYPE_COUNT: the file's own */
+} model_choice;
+inset_status api_model_choice(inset_context *context, const inset_model_options *options, model_choice *out);
+/* Enters a new model in the context's list and hands it out. */
+void api_model_register(inset_model *model);
+/* A model without a device around a program, which it takes over, also on failure. */
+inset_status api_model_without_device(program *p, inset_type type, inset_model **out);
+
+/* "a NULL trace was given": for the calls that have a context to say it in. */
+inset_status api_null(inset_context *context, const char *what);
+
+#endif

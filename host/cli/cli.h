@@ -1,0 +1,57 @@
+/* cli.h: the command line, a user of inset.h like any other: nothing here includes what is inside the library.
+ *
+ * One file a command (run.c: run and check, sites.c, version.c), the command's arguments in options.c, and what several commands
+ * print in print.c. main.c only chooses. */
+#ifndef INSET_CLI_H
+#define INSET_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "inset.h"
+
+/* What the process ends with. */
+enum {
+    EXIT_OK = 0,
+    EXIT_MACHINE = 1,        /* the model's directory, the output, the device, memory */
+    EXIT_REQUEST = 2         /* bad usage, and whatever the script asks for */
+};
+
+typedef struct options {
+    const char *model;       /* -m */
+    const char *output;      /* -o */
+    const char *device;      /* -d; NULL: auto */
+    const char *dtype;       /* --dtype */
+    const char *script;      /* the file, "-" for standard input, or NULL */
+    const char *text;        /* -c: the script itself, or NULL */
+    int64_t repeat;          /* --repeat */
+    bool no_share, json, verbose, help;
+} options;
+
+/* Reads the arguments behind the command's name. False: they make no sense, and standard error says why. */
+bool options_read(const char *command, int count, char **arguments, options *out);
+/* Prints what `inset help` or `inset help COMMAND` prints; command NULL: all. False when there is no such command. */
+bool help_print(FILE *to, const char *command);
+/* "inset run: ..." and where to find help, on standard error; returns EXIT_REQUEST. */
+int usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The commands: return the exit status. */
+int command_run(const options *given, bool only_check);
+int command_sites(const options *given);
+int command_version(const options *given);
+
+/* Opens the model that the options name. On failure the message is printed and *status is the exit status. */
+inset_model *open_model(inset_context *context, const options *given, const char *device, int *status);
+/* Prints the context's message on standard error and returns the exit status given. */
+int report(inset_context *context, int status);
+/* EXIT_OK when all that was printed went out, else EXIT_MACHINE and a message. */
+int finish_output(void);
+
+/* A tensor as PyTorch prints it by default: "tensor([[0.1000, ...]])". */
+void print_tensor(FILE *to, const inset_tensor *tensor);
+/* A text as a JSON string, quotes included. */
+void print_json_text(FILE *to, const char *text);
+/* "[batch, position, 48]" or, as JSON, ["batch", "position", 48]. */
+void print_shape(FILE *to, const inset_tensor *tensor);
+
+#endif

@@ -1,0 +1,32 @@
+/* main.c: `inset COMMAND ...`: which command, and its exit status. */
+#include "cli/cli.h"
+
+#include <string.h>
+
+static int help(int count, char **arguments)
+{
+    const char *name = count > 0 ? arguments[0] : NULL;
+    if (!help_print(stdout, name)) return usage_error(NULL, "there is no command '%s'", name);
+    return finish_output();
+}
+
+int main(int count, char **arguments)
+{
+    static const char *const names[] = {"run", "check", "sites", "version"};
+    options given;
+    if (count < 2) {
+        help_print(stderr, NULL);
+        return EXIT_REQUEST;
+    }
+    const char *name = arguments[1];
+    if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h")) return help(count - 2, arguments + 2);
+    if (!strcmp(name, "--version")) name = "version";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i])) continue;
+        if (!options_read(name, count - 2, arguments + 2, &given)) return EXIT_REQUEST;
+        if (given.help) return help(1, (char **)&name);
+        if (i == 2) return command_sites(&given);
+        return i == 3 ? command_version(&given) : command_run(&given, i == 1);
+    }
+    return usage_error(NULL, "there is no command '%s'", name);
+}

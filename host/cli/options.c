@@ -1,0 +1,188 @@
+/* options.c: arguments, and the help that names them.
+ *
+ * One table holds every option: its names, whether it takes a word, and the commands that know it. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8 };
+typedef enum option_kind { FLAG, WORD, COUNT } option_kind;
+
+typedef struct option {
+    const char *brief, *full, *word;     /* "-m", "--model", "MODEL" */
+    option_kind kind;
+    unsigned commands;
+    size_t at;                           /* in struct options */
+    const char *help;
+} option;
+
+#define AT(field) offsetof(options, field)
+static const option known[] = {
+    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES, AT(model), "a Hugging Face directory: config.json and *.safetensors"},
+    {"-o", "--output", "FILE", WORD, IN_RUN, AT(output), "write the saved values to this safetensors file"},
+    {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text), "the script itself, in place of a file"},
+    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK, AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
+    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK, AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
+    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK, AT(no_share), "compute every invoke on its own; the same numbers"},
+    {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
+    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES, AT(json), "print an object for programs"},
+    {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose), "say which device was chosen, and the times"},
+    {"-h", "--help", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_VERSION, AT(help), "print this"},
+};
+
+typedef struct command {
+    const char *name, *usage, *about;
+    unsigned bit;
+} command;
+static const command commands[] = {
+    {"run", "inset run -m MODEL [-o OUT.safetensors] [-d DEVICE] [--dtype TYPE] [--no-share] [--repeat N] [--json] SCRIPT",
+     "check a trace script, run it, and write or print what it saves", IN_RUN},
+    {"check", "inset check -m MODEL [-d DEVICE] [--dtype TYPE] [--no-share] [--json] SCRIPT",
+     "everything but the run: what would run, and what it would need", IN_CHECK},
+    {"sites", "inset sites MODEL [--json]", "every site of a model in execution order, with its shape", IN_SITES},
+    {"version", "inset version", "inset's version, the devices that answer, the libraries", IN_VERSION},
+};
+enum { N_OPTIONS = sizeof known / sizeof *known, N_COMMANDS = sizeof commands / sizeof *commands };
+
+static const command *find_command(const char *name)
+{
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(commands[i].name, name)) return &commands[i];
+    return NULL;
+}
+
+int usage_error(const char *name, const char *format, ...)
+{
+    va_list list;
+    fprintf(stderr, "inset%s%s: ", name ? " " : "", name ? name : "");
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fprintf(stderr, "\nTry: inset help%s%s\n", name ? " " : "", name ? name : "");
+    return EXIT_REQUEST;
+}
+
+/* ---- help ----------------------------------------------------------------------------------------------------------------- */
+
+static void print_command_help(FILE *to, const command *c)
+{
+    fprintf(to, "usage: %s\n\n%s\n\n", c->usage, c->about);
+    if (c->bit & (IN_RUN | IN_CHECK))
+        fprintf(to, "  %-22s %s\n", "SCRIPT", "the trace script; - reads it from standard input");
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const option *o = &known[i];
+        char names[64];
+        if (!(o->commands & c->bit)) continue;
+        snprintf(names, sizeof names, "%s%s%s%s%s", o->brief ? o->brief : "", o->brief && o->full ? ", " : "", o->full ? o->full : "",
+                 o->word ? " " : "", o->word ? o->word : "");
+        fprintf(to, "  %-22s %s\n", names, o->help);
+    }
+    fprintf(to, "\nExit status: 0 on success; 2 for bad usage and for whatever the script itself asks for, a file it loads included;\n"
+                "1 for the model's directory, the output, the device and memory.\n");
+}
+
+bool help_print(FILE *to, const char *name)
+{
+    if (name) {
+        const command *c = find_command(name);
+        if (!c) return false;
+        print_command_help(to, c);
+        return true;
+    }
+    fprintf(to, "inset sets values inside a running transformer.\n\n");
+    for (int i = 0; i < N_COMMANDS; i++) fprintf(to, "  inset %-9s %s\n", commands[i].name, commands[i].about);
+    fprintf(to, "  inset %-9s %s\n\nMore about one of them: inset help COMMAND\n", "help", "this page");
+    return true;
+}
+
+/* ---- arguments ------------------------------------------------------------------------------------------------------------ */
+
+/* The option that `argument` names; *value is what follows an = in it, or NULL. */
+static const option *find_option(const char *argument, unsigned bit, const char **value)
+{
+    const char *equals = strncmp(argument, "--", 2) ? NULL : strchr(argument, '=');
+    size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
+    *value = equals ? equals + 1 : NULL;
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const option *o = &known[i];
+        if (!(o->commands & bit)) continue;
+        if (o->brief && !strcmp(argument, o->brief)) return o;
+        if (o->full && strlen(o->full) == length && !strncmp(argument, o->full, length)) return o;
+    }
+    return NULL;
+}
+
+static bool read_count(const char *word, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    long long number = strtoll(word, &end, 10);
+    *out = number;
+    return *word && !*end && !errno && number >= 0 && number <= 1000000000;
+}
+
+/* Stores one option; false with a message when its word is missing or none. */
+static bool store(const char *name, const option *o, const char *called, const char *word, options *out)
+{
+    char *field = (char *)out + o->at;
+    if (o->kind == FLAG) {
+        if (word) return usage_error(name, "%s takes no value", called), false;
+        *(bool *)field = true;
+        return true;
+    }
+    if (!word) return usage_error(name, "%s needs a value: %s", called, o->word), false;
+    if (o->kind == WORD) {
+        *(const char **)field = word;
+        return true;
+    }
+    if (read_count(word, (int64_t *)field)) return true;
+    return usage_error(name, "%s: a number from 0 to 1000000000 was expected, found '%s'", called, word), false;
+}
+
+/* A word that is no option: the script, or the model of `sites`. */
+static bool store_word(const char *name, unsigned bit, const char *word, options *out)
+{
+    const char **field = bit & (IN_RUN | IN_CHECK) ? &out->script : bit & IN_SITES ? &out->model : NULL;
+    if (!field) return usage_error(name, "'%s' was not expected", word), false;
+    if (*field) return usage_error(name, "'%s' was not expected behind '%s'", word, *field), false;
+    *field = word;
+    return true;
+}
+
+static bool options_complete(const char *name, unsigned bit, const options *given)
+{
+    if (given->help || bit & IN_VERSION) return true;
+    if (!given->model) return usage_error(name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"), false;
+    if (bit & IN_SITES) return true;
+    if (!given->script && !given->text) return usage_error(name, "which script? A file, - for standard input, or -c TEXT"), false;
+    if (given->script && given->text) return usage_error(name, "a script file and -c TEXT were both given"), false;
+    if (given->output && !*given->output) return usage_error(name, "-o needs the name of a file"), false;
+    return true;
+}
+
+bool options_read(const char *name, int count, char **arguments, options *out)
+{
+    unsigned bit = find_command(name)->bit;
+    bool only_words = false;
+    *out = (options){0};
+    for (int i = 0; i < count; i++) {
+        const char *argument = arguments[i], *word;
+        if (only_words || argument[0] != '-' || !argument[1]) {
+            if (!store_word(name, bit, argument, out)) return false;
+            continue;
+        }
+        if (!strcmp(argument, "--")) {
+            only_words = true;
+            continue;
+        }
+        const option *o = find_option(argument, bit, &word);
+        if (!o) return usage_error(name, "there is no option %s", argument), false;
+        if (!word && o->kind != FLAG && i + 1 < count) word = arguments[++i];
+        if (!store(name, o, argument, word, out)) return false;
+    }
+    return options_complete(name, bit, out);
+}

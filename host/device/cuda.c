@@ -1,0 +1,416 @@
+/* cuda.c: the CUDA device: memory, copies through pinned staging, and kernel launches, all of it on one stream.
+ *
+ * An upload returns when its bytes are in pinned memory, not when they have arrived: whoever queues a kernel after it finds them
+ * there, since the stream keeps order. A download waits. Every failure is described once, with the driver's words, and taken out of
+ * CUDA's sticky error, so that it does not show up again in somebody else's call. What runs while cleaning up after a
+ * failure neither replaces its message nor stops halfway. */
+#include "device/cuda.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+static cuda_device *of(device *base) { return (cuda_device *)base; }
+
+inset_status cuda_failed(cuda_device *d, int error, const char *doing)
+{
+    d->library.cudaGetLastError();
+    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: %s failed: %s (CUDA error %d)", d->index, doing,
+                     d->library.cudaGetErrorString(error), error);
+}
+
+/* While cleaning up: the message stays that of the first failure. */
+static void ignore(cuda_device *d, int error)
+{
+    if (error) d->library.cudaGetLastError();
+}
+
+inset_status cuda_enter(cuda_device *d)
+{
+    int error = d->library.cudaSetDevice(d->index);
+    return error ? cuda_failed(d, error, "choosing the device") : INSET_OK;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------------------------- */
+
+inset_status cuda_allocate(device *base, size_t bytes, void **out)
+{
+    cuda_device *d = of(base);
+    *out = NULL;
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    int error = d->library.cudaMalloc(out, bytes ? bytes : 1);
+    if (!error) return INSET_OK;
+    *out = NULL;
+    if (error != CUDA_ERROR_MEMORY) return cuda_failed(d, error, "allocating memory");
+    d->library.cudaGetLastError();
+    size_t available = 0, total = 0;
+    ignore(d, d->library.cudaMemGetInfo(&available, &total));
+    return error_set(base->context, INSET_NO_MEMORY, "%s: %zu bytes were asked for, %zu of %zu are free", base->name, bytes, available,
+                     total);
+}
+
+/* cudaFree waits for the work that still uses the memory. */
+void cuda_release(device *base, void *memory, size_t bytes)
+{
+    cuda_device *d = of(base);
+    (void)bytes;
+    if (!memory) return;
+    ignore(d, d->library.cudaSetDevice(d->index));
+    ignore(d, d->library.cudaFree(memory));
+}
+
+/* ---- copies ---------------------------------------------------------------------------------------------------------------------- */
+
+static inset_status wait_for(cuda_device *d, staging_half *half)
+{
+    if (half->pending) {
+        int error = d->library.cudaEventSynchronize(half->done);
+        if (error) return cuda_failed(d, error, "waiting for a copy");
+    }
+    half->pending = false;
+    half->used = 0;
+    return INSET_OK;
+}
+
+/* Marks the end of a half's copies. Where even that fails, waiting for everything keeps the half from being overwritten too early. */
+static inset_status mark(cuda_device *d, staging_half *half)
+{
+    int error = d->library.cudaEventRecord(half->done, d->stream);
+    if (!error) {
+        half->pending = true;
+        return INSET_OK;
+    }
+    inset_status status = cuda_failed(d, error, "marking the end of a copy");
+    ignore(d, d->library.cudaStreamSynchronize(d->stream));
+    half->used = 0;
+    return status;
+}
+
+/* Turns to the other half, empty. */
+static inset_status turn(cuda_device *d)
+{
+    staging_half *half = &d->halves[d->half];
+    inset_status status = half->used && !half->pending ? mark(d, half) : INSET_OK;
+    if (status) return status;
+    d->half = !d->half;
+    return wait_for(d, &d->halves[d->half]);
+}
+
+/* Room for up to `want` bytes of the half being filled, at least 16; *got says how many. */
+static inset_status stage(cuda_device *d, size_t want, char **at, size_t *got)
+{
+    staging_half *half = &d->halves[d->half];
+    if (half->used == STAGING_BYTES || half->pending) {
+        inset_status status = turn(d);
+        if (status) return status;
+        half = &d->halves[d->half];
+    }
+    size_t room = STAGING_BYTES - half->used;
+    *at = half->bytes + half->used;
+    *got = want < room ? want : room;
+    return INSET_OK;
+}
+
+/* Queues the copy of `bytes` staged bytes. */
+static inset_status send(cuda_device *d, void *to, const char *at, size_t bytes)
+{
+    staging_half *half = &d->halves[d->half];
+    int error = d->library.cudaMemcpyAsync(to, at, bytes, CUDA_HOST_TO_DEVICE, d->stream);
+    if (error) return cuda_failed(d, error, "copying to the device");
+    half->used += (bytes + 15) & ~(size_t)15;
+    return INSET_OK;
+}
+
+inset_status cuda_upload(device *base, void *to, const void *from, size_t bytes)
+{
+    return cuda_upload_as(of(base), to, INSET_U8, from, INSET_U8, (int64_t)bytes);
+}
+
+/* Elements of one float type as another, by way of fp32, each rounded once. */
+static void convert(inset_type type, void *to, inset_type from_type, const void *from, int64_t count)
+{
+    enum { BLOCK = 256 };
+    float block[BLOCK];
+    for (int64_t done = 0; done < count; done += BLOCK) {
+        int n = (int)(count - done < BLOCK ? count - done : BLOCK);
+        const char *source = (const char *)from + (size_t)done * type_size(from_type);
+        char *target = (char *)to + (size_t)done * type_size(type);
+        uint16_t half;
+        switch (from_type) {
+        case INSET_F32: memcpy(block, source, (size_t)n * 4); break;
+        case INSET_BF16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = bf16_to_float(half); break;
+        case INSET_F16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = f16_to_float(half); break;
+        default: for (int i = 0; i < n; i++) block[i] = (float)element_get(from_type, source + (size_t)i * type_size(from_type));
+        }
+        switch (type) {
+        case INSET_F32: memcpy(target, block, (size_t)n * 4); break;
+        case INSET_BF16: for (int i = 0; i < n; i++) half = bf16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
+        case INSET_F16: for (int i = 0; i < n; i++) half = f16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
+        default: for (int i = 0; i < n; i++) element_put(type, target + (size_t)i * type_size(type), block[i]);
+        }
+    }
+}
+
+inset_status cuda_upload_as(cuda_device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
+{
+    const size_t size = type_size(type), from_size = type_size(from_type);
+    inset_status status = cuda_enter(d);
+    for (int64_t done = 0; !status && done < count; ) {
+        char *at;
+        size_t got;
+        if ((status = stage(d, (size_t)(count - done) * size, &at, &got))) break;
+        int64_t n = (int64_t)(got / size);
+        const char *source = (const char *)from + (size_t)done * from_size;
+        if (type == from_type) memcpy(at, source, (size_t)n * size);
+        else convert(type, at, from_type, source, n);
+        status = send(d, (char *)to + (size_t)done * size, at, (size_t)n * size);
+        done += n;
+    }
+    return status;
+}
+
+/* A piece of a download that is under way into one half. */
+typedef struct piece { char *to; size_t bytes; staging_half *half; } piece;
+
+static inset_status fetch(cuda_device *d, piece *p, const void *from)
+{
+    inset_status status = turn(d);
+    if (status) return status;
+    p->half = &d->halves[d->half];
+    int error = d->library.cudaMemcpyAsync(p->half->bytes, from, p->bytes, CUDA_DEVICE_TO_HOST, d->stream);
+    if (error) return cuda_failed(d, error, "copying from the device");
+    p->half->used = STAGING_BYTES;
+    return mark(d, p->half);
+}
+
+static inset_status finish(cuda_device *d, const piece *p)
+{
+    if (!p->half) return INSET_OK;
+    inset_status status = wait_for(d, p->half);
+    if (!status) memcpy(p->to, p->half->bytes, p->bytes);
+    return status;
+}
+
+/* While one piece is copied out of the staging memory the next is on its way. */
+inset_status cuda_download(device *base, void *to, const void *from, size_t bytes)
+{
+    cuda_device *d = of(base);
+    piece previous = {0};
+    inset_status status = cuda_enter(d);
+    for (size_t done = 0; !status && done < bytes; ) {
+        piece next = {.to = (char *)to + done, .bytes = bytes - done < STAGING_BYTES ? bytes - done : STAGING_BYTES};
+        if ((status = fetch(d, &next, (const char *)from + done)) || (status = finish(d, &previous))) break;
+        done += next.bytes;
+        previous = next;
+    }
+    return status ? status : finish(d, &previous);
+}
+
+static inset_status cuda_zero(device *base, void *at, size_t bytes)
+{
+    cuda_device *d = of(base);
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    int error = d->library.cudaMemsetAsync(at, 0, bytes, d->stream);
+    return error ? cuda_failed(d, error, "zeroing memory") : INSET_OK;
+}
+
+/* ---- launches --------------------------------------------------------------------------------------------------------------------- */
+
+/* Threads a block. A kernel's sums depend on the number, so it is the kernel's and never the launch's: a row must come out the same
+ * whatever runs beside it. */
+static const short threads[KERNEL_COUNT] = {
+    [KERNEL_EMBED] = 256, [KERNEL_GATHER] = 256, [KERNEL_LAYERNORM] = 256, [KERNEL_RMSNORM] = 256, [KERNEL_ACTIVATION] = 256,
+    [KERNEL_GATE] = 256, [KERNEL_ADD] = 256, [KERNEL_ADD_LAYERNORM] = 256, [KERNEL_SCALE] = 256, [KERNEL_ROPE] = 128,
+    [KERNEL_ATTENTION] = 64, [KERNEL_RECORDS] = 256,
+};
+
+static inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
+                                int64_t work)
+{
+    cuda_device *d = of(base);
+    (void)work;
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    kernel_entry entry = d->kernels.entry[kernel][kernel == KERNEL_RECORDS ? 0 : type];
+    if (!entry || !threads[kernel])
+        return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s", d->index, (int)kernel, type_name(type));
+    if (blocks > INT_MAX)
+        return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: a launch of %lld blocks; a grid has at most %d", d->index,
+                         (long long)blocks, INT_MAX);
+    int error = d->library.launch(entry, args, args_size, (unsigned)blocks, (unsigned)threads[kernel], d->stream);
+    if (!error) return INSET_OK;
+    char doing[64];
+    snprintf(doing, sizeof doing, "launching kernel %d", (int)kernel);
+    return cuda_failed(d, error, doing);
+}
+
+static inset_status cuda_synchronize(device *base)
+{
+    cuda_device *d = of(base);
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    int error = d->library.cudaStreamSynchronize(d->stream);
+    return error ? cuda_failed(d, error, "waiting for the device") : INSET_OK;
+}
+
+/* ---- opening and closing ------------------------------------------------------------------------------------------------------------- */
+
+static void cuda_close(device *base)
+{
+    cuda_device *d = of(base);
+    cuda_library *l = &d->library;
+    if (d->stream) {
+        ignore(d, l->cudaSetDevice(d->index));
+        ignore(d, l->cudaStreamSynchronize(d->stream));
+    }
+    if (d->products) l->cublasLtDestroy(d->products);
+    cuda_release(base, d->workspace, WORKSPACE_BYTES);
+    for (int i = 0; i < 2; i++) {
+        if (d->halves[i].done) ignore(d, l->cudaEventDestroy(d->halves[i].done));
+        if (d->halves[i].bytes) ignore(d, l->cudaFreeHost(d->halves[i].bytes));
+    }
+    if (d->stream) ignore(d, l->cudaStreamDestroy(d->stream));
+    cuda_library_close(l);
+    memory_free(base->context, d->choices);
+    memory_free(base->context, d);
+}
+
+static const device_functions functions = {
+    .close = cuda_close, .allocate = cuda_allocate, .release = cuda_release, .upload = cuda_upload, .download = cuda_download,
+    .zero = cuda_zero, .matrix_create = cuda_matrix_create, .matrix_free = cuda_matrix_free, .matmul = cuda_matmul,
+    .launch = cuda_launch, .synchronize = cuda_synchronize,
+};
+
+/* The library's runtime answers and there is a device `index`. */
+static inset_status find_device(cuda_device *d)
+{
+    inset_status status = cuda_library_open(d->base.context, &d->library);
+    if (status) return status;
+    int count = 0, error = d->library.cudaGetDeviceCount(&count);
+    if (error) {
+        d->library.cudaGetLastError();
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: no CUDA device answers: %s", d->index,
+                         d->library.cudaGetErrorString(error));
+    }
+    if (d->index >= 0 && d->index < count) return INSET_OK;
+    if (count == 0) return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has no CUDA device", d->index);
+    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has %d CUDA device%s, numbered from 0", d->index, count,
+                     count == 1 ? "" : "s");
+}
+
+static inset_status read_facts(cuda_device *d)
+{
+    cuda_library *l = &d->library;
+    int error, major = 0, minor = 0;
+    char name[96] = "";
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    if ((error = l->device_name(d->index, name, sizeof name)) || (error = l->cudaDeviceGetAttribute(&major, CUDA_CAPABILITY_MAJOR, d->index))
+        || (error = l->cudaDeviceGetAttribute(&minor, CUDA_CAPABILITY_MINOR, d->index))
+        || (error = l->cudaMemGetInfo(&d->base.memory_free, &d->base.memory_total)))
+        return cuda_failed(d, error, "asking what the device is");
+    snprintf(d->base.name, sizeof d->base.name, "cuda:%d: %s", d->index, name);
+    if (major < 8)
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "%s has compute capability %d.%d; inset needs 8.0 or later", d->base.name,
+                         major, minor);
+    return INSET_OK;
+}
+
+static inset_status make_stream(cuda_device *d)
+{
+    cuda_library *l = &d->library;
+    int error = l->cudaStreamCreateWithFlags(&d->stream, CUDA_STREAM_NON_BLOCKING);
+    if (error) return cuda_failed(d, error, "creating a stream");
+    for (int i = 0; i < 2; i++) {
+        void *bytes = NULL;
+        if ((error = l->cudaEventCreateWithFlags(&d->halves[i].done, CUDA_EVENT_NO_TIMING))) return cuda_failed(d, error, "creating an event");
+        if ((error = l->cudaMallocHost(&bytes, STAGING_BYTES))) {
+            if (error != CUDA_ERROR_MEMORY) return cuda_failed(d, error, "allocating pinned memory");
+            l->cudaGetLastError();
+            return error_set(d->base.context, INSET_NO_MEMORY, "%d bytes of pinned host memory for copies to cuda:%d cannot be had",
+                             STAGING_BYTES, d->index);
+        }
+        d->halves[i].bytes = bytes;
+    }
+    l->fill_kernels(&d->kernels);
+    return INSET_OK;
+}
+
+static inset_status make_products(cuda_device *d)
+{
+    inset_status status = cuda_library_open_products(d->base.context, &d->library);
+    if (status) return status;
+    int error = d->library.cublasLtCreate(&d->products);
+    if (error)
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: cuBLASLt does not start: %s", d->index,
+                         d->library.cublasLtGetStatusString(error));
+    return cuda_allocate(&d->base, WORKSPACE_BYTES, &d->workspace);
+}
+
+inset_status device_open_cuda(inset_context *context, int index, device **out)
+{
+    cuda_device *d = memory_new(context, sizeof *d);
+    *out = NULL;
+    if (!d) return INSET_NO_MEMORY;
+    d->base = (device){.context = context, .functions = &functions, .is_cuda = true};
+    d->index = index;
+    snprintf(d->base.name, sizeof d->base.name, "cuda:%d", index);
+    inset_status status;
+    if ((status = find_device(d)) || (status = read_facts(d)) || (status = make_stream(d)) || (status = make_products(d))) {
+        cuda_close(&d->base);
+        return status;
+    }
+    *out = &d->base;
+    return INSET_OK;
+}
+
+/* "13.0" of CUDA's 13000. */
+static void add_version(inset_context *context, text *out, const char *name, int version)
+{
+    text_add(context, out, "%s %d.%d", name, version / 1000, version % 1000 / 10);
+}
+
+static void describe_opened(cuda_device *d, text *out)
+{
+    cuda_library *l = &d->library;
+    inset_context *context = d->base.context;
+    int runtime = 0, driver = 0;
+    ignore(d, l->cudaRuntimeGetVersion(&runtime));
+    ignore(d, l->cudaDriverGetVersion(&driver));
+    size_t products = l->cublasLtGetVersion();
+    text_add(context, out, "%s, %.1f GiB, %.1f free (", d->base.name, (double)d->base.memory_total / (1 << 30),
+             (double)d->base.memory_free / (1 << 30));
+    add_version(context, out, "CUDA", runtime);
+    add_version(context, out, ", driver", driver);
+    text_add(context, out, ", cuBLASLt %zu.%zu.%zu)\n", products / 10000, products / 100 % 100, products % 100);
+}
+
+/* How many devices answer; 0 in a build without them. */
+static int count_devices(inset_context *context)
+{
+    cuda_library library = {0};
+    int count = 0;
+    if (cuda_library_open(context, &library)) return 0;
+    if (library.cudaGetDeviceCount(&count)) {
+        library.cudaGetLastError();
+        count = 0;
+    }
+    cuda_library_close(&library);
+    return count;
+}
+
+void device_describe_cuda(inset_context *context, text *out)
+{
+    const int count = count_devices(context);
+    for (int index = 0; index < count; index++) {
+        device *base = NULL;
+        if (device_open_cuda(context, index, &base)) {
+            text_add(context, out, "%s\n", context->sentence.length ? context->sentence.bytes : "cuda: out of memory on the host");
+            continue;
+        }
+        describe_opened((cuda_device *)base, out);
+        cuda_close(base);
+    }
+}

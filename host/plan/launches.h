@@ -1,0 +1,63 @@
+/* launches.h: the finished plan: launches in order, with their tables. Read by run/.
+ *
+ * Memory is named by area and offset until a run knows addresses: every pointer in launches and records holds (area << 56 | offset), 0 for
+ * none, until run/run.c puts addresses in. */
+#ifndef INSET_PLAN_LAUNCHES_H
+#define INSET_PLAN_LAUNCHES_H
+
+#include "plan/schedule.h"
+
+typedef enum area {
+    AREA_NONE,
+    AREA_ARENA,                  /* intermediate values and scratch */
+    AREA_TABLES,                 /* row tables, int32 */
+    AREA_RECORDS,                /* record tables */
+    AREA_SAVED,                  /* saved values */
+    AREA_EXTERNAL,               /* tensors from outside */
+    AREA_INPUT,                  /* sequential models: the invokes' rows, fp32 */
+    AREA_IDS,                    /* token ids of embedded rows, int32 */
+    AREA_WEIGHT,                 /* offset = index of the program's weight */
+    AREA_COUNT
+} area;
+
+typedef union launch_args {
+    embed_args embed; gather_args gather; layernorm_args layernorm; rmsnorm_args rmsnorm; activation_args activation; gate_args gate;
+    add_args add; add_layernorm_args add_layernorm; scale_args scale; rope_args rope; attention_args attention; records_args records;
+} launch_args;
+
+typedef struct launch {
+    bool is_matmul;
+    uint8_t kernel, type;        /* kernel_id, inset_type */
+    int32_t args_size;
+    int32_t weight;              /* matmul: the weight's index */
+    int64_t blocks, work;        /* kernel */
+    const void *x; void *y;      /* matmul */
+    int64_t x_stride, y_stride, rows;
+    launch_args args;            /* kernel */
+} launch;
+
+struct plan {
+    inset_context *context;
+    arena memory;
+    inset_type model_type;
+    int64_t area_bytes[AREA_COUNT];
+    launch *launches; size_t n_launches, launches_capacity;
+    int32_t *tables; size_t n_tables, tables_capacity;
+    record *records; size_t n_records, records_capacity;
+    int64_t *id_source; size_t n_ids, ids_capacity;          /* for every id of AREA_IDS: which token of the trace it is */
+    int64_t *tokens; int64_t n_tokens;                       /* the trace's tokens, or NULL */
+    int32_t *token_word; int64_t *word_source;               /* which row a token is, and the token that stands for a row */
+    int64_t *invoke_first; int64_t n_invokes;                /* first token (or row) of each invoke; one more at the end */
+    float *rows; int32_t row_width;                          /* sequential models: the trace's rows */
+    int32_t vocabulary;
+    saved_tensor *saved; size_t n_saved;
+    struct external { int64_t offset, bytes; void *data; } *externals; size_t n_externals;
+    bool needs_clearing;                                     /* the saved area has padding: zero it before a run */
+    plan_statistics statistics;
+};
+
+inset_status plan_emit(planner *p, schedule *s, plan *out);
+
+/* Where the pointers of a kernel's arguments are: offsets into its struct, ended by -1. */
+const int16_t *launch_pointers(kernel_id kernel);
+#endif

@@ -1,0 +1,372 @@
+/* live.c: dead code goes. Backwards from what is saved, moment by moment, every row asks for the rows it is made from; what nobody asks for
+ * is never run. One range of rows and columns a strand and moment is kept: a hull, correct and never less. */
+#include "plan/schedule.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- rows of operands -------------------------------------------------------------------------------------------------------------------- */
+
+void slot_window(const planner *p, int32_t slot_index, int32_t *c0, int32_t *c1)
+{
+    const slot *s = &p->program->slots[slot_index];
+    int32_t width = 1;
+    for (int i = 0; i < s->shape.n_columns; i++) width *= s->shape.extent[i];
+    *c0 = s->shape.column;
+    *c1 = *c0 + width;
+}
+
+static bool born_here(const planner *p, int32_t strand_index, const step *s)
+{
+    const strand *t = &p->strands[strand_index];
+    return t->kind == STRAND_STEP && t->born == s->value;
+}
+
+operand_row attention_part(const planner *p, const step *s, int32_t strand_index, int k)
+{
+    return born_here(p, strand_index, s) ? p->strands[strand_index].operands[k] : (operand_row){strand_index, 0};
+}
+
+operand_row pair_part(const planner *p, const step *pair, int32_t strand_index, int k)
+{
+    return born_here(p, strand_index, pair) ? p->strands[strand_index].operands[k] : (operand_row){strand_index, 0};
+}
+
+/* Rows lo .. hi of a strand at a value at or before its birth. */
+static bool rows_before(const planner *p, int32_t strand_index, int32_t value, int32_t lo, int32_t hi, rows_function *visit, void *user)
+{
+    while (lo < hi) {
+        segment o = strand_origin_row(p, strand_index, value, lo);
+        int32_t n = o.count < hi - lo ? o.count : hi - lo;
+        if (!visit(user, o.strand, o.first, n)) return false;
+        lo += n;
+    }
+    return true;
+}
+
+bool operand_rows(const planner *p, const step *s, int k, int32_t strand_index, int32_t lo, int32_t hi, rows_function *visit, void *user)
+{
+    int32_t value = p->program->slots[s->operands[k]].value;
+    if (born_here(p, strand_index, s)) {
+        operand_row o = p->strands[strand_index].operands[k];
+        return visit(user, o.strand, lo + o.shift, hi - lo);
+    }
+    if (p->program->values[value].per_position && !p->program->values[s->value].per_position)
+        return visit(user, p->position_strand, strand_position(p, strand_index, lo), hi - lo);
+    return rows_before(p, strand_index, value, lo, hi, visit, user);
+}
+
+bool context_rows(const planner *p, const step *attention, int32_t node, int32_t last, rows_function *visit, void *user)
+{
+    const strand *s = &p->strands[node];
+    if (s->parent >= 0 && !context_rows(p, attention, s->parent, s->parent_row - 1, visit, user)) return false;
+    return rows_before(p, node, pair_step(p, attention)->value, 0, last + 1, visit, user);
+}
+
+/* ---- needs ------------------------------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t need_hash(int32_t moment_index, int32_t strand_index, bool is_free)
+{
+    uint64_t h = ((uint64_t)(uint32_t)moment_index << 32 | (uint32_t)strand_index) * 2 + is_free;
+    h *= 0x9e3779b97f4a7c15u;
+    return h ^ h >> 31;
+}
+
+need *schedule_find(const planner *p, const schedule *s, int32_t moment_index, int32_t strand_index, bool is_free)
+{
+    (void)p;
+    size_t cursor = 0;
+    for (int32_t at; (at = table_next(&s->lookup, need_hash(moment_index, strand_index, is_free), &cursor)) >= 0; ) {
+        need *n = &s->needs[at];
+        if (n->moment == moment_index && n->strand == strand_index && (n->kind == NEED_FREE) == is_free) return n;
+    }
+    return NULL;
+}
+
+typedef struct asker { planner *p; schedule *s; int32_t now; int32_t pass, value, c0, c1; } asker;
+
+static void use_buffer(buffer *b, int32_t from, int32_t to)
+{
+    if (from < b->first_use) b->first_use = from;
+    if (to > b->last_use) b->last_use = to;
+}
+
+/* Rows lo .. hi, columns c0 .. c1 of a strand at a moment are needed by something that runs at moment `now`. */
+static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t level,
+                   int32_t now)
+{
+    moment_plan *m = &s->moments[at];
+    use_buffer(kind == NEED_FREE ? &m->free : &m->value, at, now);
+    need *n = schedule_find(p, s, at, strand_index, kind == NEED_FREE);
+    if (n) {
+        if (lo < n->lo) n->lo = lo;
+        if (hi > n->hi) n->hi = hi;
+        if (c0 < n->c0) n->c0 = c0;
+        if (c1 > n->c1) n->c1 = c1;
+        return true;
+    }
+    if (!array_reserve(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
+    int32_t index = (int32_t)s->n_needs++;
+    s->needs[index] = (need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .next = m->first_need,
+                             .kind = (int8_t)kind, .level = level};
+    m->first_need = index;
+    if (level > m->n_levels) m->n_levels = level;
+    return table_add(p->context, &s->lookup, need_hash(at, strand_index, kind == NEED_FREE), index);
+}
+
+/* Rows that a step of `pass` reads at a value: they must lie in that pass's buffer, so rows of an earlier pass are kept for it. */
+static bool ask_value(planner *p, schedule *s, int32_t pass, int32_t value, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
+{
+    const strand *t = &p->strands[strand_index];
+    int32_t at = moment_number(p, (moment){pass, value}), made = moment_number(p, (moment){t->pass, value});
+    bool copied = t->kind == STRAND_COPY && t->born == value;
+    need_kind kind = t->pass < pass ? NEED_KEPT : copied ? NEED_COPY : NEED_COMPUTED;
+    if (!ask_at(p, s, at, kind, strand_index, lo, hi, c0, c1, copied && kind == NEED_COPY ? t->level : 0, now)) return false;
+    if (kind != NEED_KEPT) return true;
+    use_buffer(&s->moments[at].value, made, now);            /* it is written when the row is made */
+    return ask_at(p, s, made, copied ? NEED_COPY : NEED_COMPUTED, strand_index, lo, hi, c0, c1, copied ? t->level : 0, made);
+}
+
+/* Rows that a record reads, wherever they are. */
+static bool ask_piece(planner *p, schedule *s, const piece *from, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
+{
+    if (from->domain == DOMAIN_CONSTANT || lo >= hi || c0 >= c1) return true;
+    const strand *t = &p->strands[from->strand];
+    int32_t first = from->row_step ? lo + from->shift : from->shift, last = from->row_step ? hi - 1 + from->shift : from->shift;
+    int32_t left = from->column + (c0 - from->c0) * from->column_step, right = from->column + (c1 - 1 - from->c0) * from->column_step;
+    if (from->domain >= 0) return ask_value(p, s, t->pass, from->domain, from->strand, first, last + 1, left, right + 1, now);
+    if (t->kind == STRAND_EXTERNAL) {
+        s->external_offset[t->storage] = 0;
+        return true;
+    }
+    int32_t at = moment_number(p, (moment){t->pass, t->time});
+    return ask_at(p, s, at, NEED_FREE, from->strand, first, last + 1, left, right + 1, t->level, now);
+}
+
+static bool ask_operand(void *user, int32_t strand_index, int32_t first, int32_t count)
+{
+    asker *a = user;
+    return ask_value(a->p, a->s, a->pass, a->value, strand_index, first, first + count, a->c0, a->c1, a->now);
+}
+
+/* Keys and values of rows of a pair step. */
+typedef struct pair_asker { asker a; const step *pair; } pair_asker;
+
+static bool ask_pair(void *user, int32_t strand_index, int32_t first, int32_t count)
+{
+    pair_asker *pa = user;
+    for (int k = 0; k < 2; k++) {
+        operand_row o = pair_part(pa->a.p, pa->pair, strand_index, k);
+        pa->a.value = pa->a.p->program->slots[pa->pair->operands[k]].value;
+        slot_window(pa->a.p, pa->pair->operands[k], &pa->a.c0, &pa->a.c1);
+        if (!ask_operand(&pa->a, o.strand, first + o.shift, count)) return false;
+    }
+    return true;
+}
+
+static bool ask_attention(planner *p, schedule *s, const step *st, const need *n, int32_t pass, int32_t now)
+{
+    asker a = {.p = p, .s = s, .now = now, .pass = pass, .value = p->program->slots[st->operands[0]].value};
+    slot_window(p, st->operands[0], &a.c0, &a.c1);
+    operand_row q = attention_part(p, st, n->strand, 0), node = attention_part(p, st, n->strand, 1);
+    if (!rows_before(p, q.strand, a.value, n->lo + q.shift, n->hi + q.shift, ask_operand, &a)) return false;
+    pair_asker pa = {a, pair_step(p, st)};
+    return context_rows(p, st, node.strand, n->hi - 1 + node.shift, ask_pair, &pa);
+}
+
+/* Asks for the operands of rows that a step computes. */
+static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
+{
+    moment m = moment_of(p, now);
+    const step *st = &p->program->steps[p->program->values[m.value].step];
+    switch (st->kind) {
+    case STEP_INPUT: case STEP_TOKENS: case STEP_POSITIONS: case STEP_EMBED: return true;     /* from tables of ids, or the caller's rows */
+    case STEP_ATTENTION: return ask_attention(p, s, st, n, m.pass, now);
+    default: break;
+    }
+    bool by_columns = st->kind == STEP_SOFTCAP || st->kind == STEP_SCALE;
+    int n_operands = st->kind == STEP_ROPE ? 1 : st->n_operands;
+    for (int k = 0; k < n_operands; k++) {
+        asker a = {.p = p, .s = s, .now = now, .pass = m.pass, .value = p->program->slots[st->operands[k]].value};
+        slot_window(p, st->operands[k], &a.c0, &a.c1);
+        if (by_columns) a.c1 = a.c0 + n->c1, a.c0 += n->c0;
+        if (!operand_rows(p, st, k, n->strand, n->lo, n->hi, ask_operand, &a)) return false;
+    }
+    return true;
+}
+
+static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
+{
+    const strand *t = &p->strands[n->strand];
+    for (int32_t i = 0; i < t->n; i++) {
+        const piece *from = &t->pieces[i];
+        int32_t c0 = from->c0 > n->c0 ? from->c0 : n->c0, c1 = from->c1 < n->c1 ? from->c1 : n->c1;
+        if (!ask_piece(p, s, from, n->lo, n->hi, c0, c1, now)) return false;
+    }
+    return true;
+}
+
+/* All needs of one moment: records from the last level down (they may need rows of the same moment), then what the step computes. */
+static bool ask_moment(planner *p, schedule *s, int32_t now)
+{
+    for (int32_t level = s->moments[now].n_levels; level > 0; level--)
+        for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
+            if (s->needs[i].level != level || s->needs[i].done) continue;
+            s->needs[i].done = true;
+            need n = s->needs[i];
+            if (!ask_record(p, s, now, &n)) return false;
+        }
+    for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
+        need n = s->needs[i];
+        if (n.kind == NEED_COMPUTED && !ask_operands(p, s, now, &n)) return false;
+    }
+    return true;
+}
+
+/* ---- saved values -------------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct saver { planner *p; schedule *s; const tensor *from; int32_t save; int64_t base, sequence_stride, row_stride; size_t element; } saver;
+
+static inset_status save_strip(void *user, const strip *g)
+{
+    saver *v = user;
+    planner *p = v->p;
+    for (size_t i = 0; i < g->n_pieces; i++) {
+        const strip_piece *sp = &g->pieces[i];
+        const map *m = v->from->rows[sp->source_sequence[0]];
+        for (int32_t at = 0; at < g->n; ) {
+            int32_t index = 0, left = 0, at_segment = map_find(m, sp->source_row[0] + at * g->row_step[0], &index, &left);
+            if (left > g->n - at || !g->row_step[0]) left = g->n - at;
+            p->row_pieces.n = 0;
+            if (!pieces_of_row(p, &p->row_pieces, v->from->domain, v->from->type, m->at[at_segment].strand, index, g->row_step[0], sp->source_column[0],
+                               sp->source_step[0], (int32_t)sp->column, (int32_t)sp->count)) return INSET_NO_MEMORY;
+            for (size_t k = 0; k < p->row_pieces.n; k++) {
+                if (!array_reserve(p->context, &v->s->rows, &v->s->rows_capacity, v->s->n_rows + 1, sizeof *v->s->rows)) return INSET_NO_MEMORY;
+                int64_t element = v->base + g->sequence * v->sequence_stride + (g->row + at) * v->row_stride;
+                v->s->rows[v->s->n_rows++] = (saved_rows){v->save, left, element * (int64_t)v->element, v->row_stride, p->row_pieces.at[k]};
+            }
+            at += left;
+        }
+    }
+    return INSET_OK;
+}
+
+/* The dense tensor that a view is saved as, as a target for strips: by sequences where the view has them, else by its leading dimensions. */
+static inset_status dense_target(planner *p, const view *shape, view *out, saver *v)
+{
+    *out = (view){.storage = -1, .n_dimensions = shape->n_dimensions, .position_dimension = -1};
+    int sequence = view_sequence_dimension(shape), n = shape->n_dimensions, position = sequence + 1;
+    bool by_sequence = sequence == 0;
+    bool has_rows = by_sequence && position < n && shape->dimensions[position].kind == DIMENSION_ROW;
+    int32_t n_spans = by_sequence ? (int32_t)shape->dimensions[0].extent : 1;
+    span *spans = arena_new(&p->scratch, (size_t)(n_spans ? n_spans : 1) * sizeof *spans);
+    if (!spans) return INSET_NO_MEMORY;
+    out->spans = spans;
+    out->n_spans = n_spans;
+    int64_t width = 1;
+    int first_column = by_sequence ? (has_rows ? 2 : 1) : n ? n - 1 : 0;
+    for (int i = n - 1; i >= first_column; i--) {
+        out->dimensions[i] = (dimension){.kind = DIMENSION_COLUMN, .extent = shape->dimensions[i].extent, .stride = width};
+        width *= shape->dimensions[i].extent;
+    }
+    v->row_stride = width;
+    if (by_sequence) {
+        out->dimensions[0] = (dimension){.kind = DIMENSION_SEQUENCE, .extent = n_spans};
+        for (int32_t i = 0; i < n_spans; i++)
+            spans[i] = (span){i, 0, !has_rows ? 1 : shape->dimensions[1].ragged ? shape->spans[i].count : (int32_t)shape->dimensions[1].extent};
+        if (has_rows) {
+            out->dimensions[1] = shape->dimensions[1];
+            out->dimensions[1].stride = 1;
+            out->position_dimension = 1;
+        }
+        v->sequence_stride = width * (has_rows ? shape->dimensions[1].extent : 1);
+        return INSET_OK;
+    }
+    int64_t rows = 1;
+    for (int i = first_column - 1; i >= 0; i--) {
+        out->dimensions[i] = (dimension){.kind = DIMENSION_ROW, .extent = shape->dimensions[i].extent, .stride = rows};
+        rows *= shape->dimensions[i].extent;
+    }
+    spans[0] = (span){0, 0, 1};
+    return INSET_OK;
+}
+
+static inset_status save_view(planner *p, schedule *s, int32_t save, const view *shown, int64_t base)
+{
+    tensor *t = storage_tensor(p, shown->storage);
+    inset_status status = t ? tensor_freeze(p, t) : INSET_NO_MEMORY;
+    if (status) return status;
+    saver v = {.p = p, .s = s, .from = t, .save = save, .base = base, .element = type_size(t->type)};
+    view target;
+    if ((status = dense_target(p, shown, &target, &v))) return status;
+    const view *const sources[STRIP_SOURCES] = {shown, NULL};
+    return strips_walk(p->context, &p->strips, &target, sources, save_strip, &v);
+}
+
+static inset_status collect_saves(planner *p, schedule *s)
+{
+    s->n_saved = p->trace->n_saves;
+    s->saved = arena_new(&p->memory, s->n_saved * sizeof *s->saved);
+    if (!s->saved) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < s->n_saved; i++) {
+        const saved_value *from = &p->trace->saves[i];
+        saved_tensor *to = &s->saved[i];
+        to->name = from->name;
+        to->type = p->trace->storages[from->view->storage].type;
+        if (from->stacked) to->shape[to->n_dimensions++] = (int64_t)from->n_views;
+        int64_t elements = 1;
+        for (int d = 0; d < from->view->n_dimensions; d++) {
+            const dimension *dim = &from->view->dimensions[d];
+            to->shape[to->n_dimensions++] = dim->extent;
+            elements *= dim->extent;
+            to->padded |= dim->ragged;
+        }
+        to->offset = s->saved_bytes;
+        to->bytes = elements * (int64_t)from->n_views * (int64_t)type_size(to->type);
+        s->saved_bytes += (to->bytes + 63) & ~(int64_t)63;
+        for (size_t k = 0; k < from->n_views; k++) {
+            const view *shown = from->stacked ? &((const view *)from->view)[k] : from->view;
+            inset_status status = save_view(p, s, (int32_t)i, shown, (int64_t)k * elements);
+            if (status) return status;
+        }
+    }
+    return INSET_OK;
+}
+
+/* Saved rows are copied out at the moment they are made. */
+static bool ask_saved(planner *p, schedule *s)
+{
+    for (size_t i = 0; i < s->n_rows; i++) {
+        saved_rows r = s->rows[i];
+        if (r.from.domain == DOMAIN_CONSTANT) continue;
+        int32_t now = moment_number(p, strand_moment(p, r.from.domain, r.from.strand));
+        if (!ask_piece(p, s, &r.from, 0, r.rows, r.from.c0, r.from.c1, now)) return false;
+    }
+    return true;
+}
+
+inset_status plan_live(planner *p, schedule *s)
+{
+    s->external_offset = arena_new(&p->memory, (p->trace->n_storages + 1) * sizeof *s->external_offset);
+    if (!s->external_offset) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->trace->n_storages; i++) s->external_offset[i] = -1;
+    inset_status status = collect_saves(p, s);
+    if (status) return status;
+    s->n_passes = 1;
+    for (size_t i = 0; i < p->n_strands; i++)
+        if (p->strands[i].pass >= s->n_passes) s->n_passes = p->strands[i].pass + 1;
+    int64_t n = (int64_t)s->n_passes * ((int64_t)p->program->n_values + 1);
+    if (n > INT32_MAX / 2) return error_set(p->context, INSET_VALUE_ERROR, "the trace needs %d passes over the model, more than inset plans", s->n_passes);
+    s->n_moments = (int32_t)n;
+    s->moments = arena_new(&p->memory, (size_t)n * sizeof *s->moments);
+    if (!s->moments) return INSET_NO_MEMORY;
+    for (int32_t i = 0; i < s->n_moments; i++) {
+        s->moments[i].first_need = -1;
+        s->moments[i].value.first_use = s->moments[i].free.first_use = INT32_MAX;
+        s->moments[i].value.last_use = s->moments[i].free.last_use = -1;
+    }
+    if (!ask_saved(p, s)) return INSET_NO_MEMORY;
+    for (int32_t now = s->n_moments - 1; now >= 0; now--)
+        if (!ask_moment(p, s, now)) return INSET_NO_MEMORY;
+    return INSET_OK;
+}

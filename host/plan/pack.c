@@ -1,0 +1,116 @@
+/* pack.c: rows get their place. All rows that a moment needs lie in one buffer [rows, width], without padding: the step's rows first, then those
+ * made by records, then those kept from earlier passes. Rows keep their order from value to value (older strands first), so that most steps
+ * read row i to make row i. Buffers whose times do not meet share memory. */
+#include "plan/schedule.h"
+
+#include <stdlib.h>
+
+typedef struct sort_key { int64_t major, minor; int32_t need; } sort_key;
+
+static int compare_keys(const void *a, const void *b)
+{
+    const sort_key *x = a, *y = b;
+    if (x->major != y->major) return x->major < y->major ? -1 : 1;
+    return (x->minor > y->minor) - (x->minor < y->minor);
+}
+
+static int64_t align(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
+
+static inset_status pack_moment(planner *p, schedule *s, int32_t at)
+{
+    moment_plan *m = &s->moments[at];
+    int32_t n = 0;
+    for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) n++;
+    if (!n) return INSET_OK;
+    sort_key *keys = arena_new(&p->scratch, (size_t)n * sizeof *keys);
+    m->order = arena_new(&p->scratch, (size_t)n * sizeof *m->order);
+    if (!keys || !m->order) return INSET_NO_MEMORY;
+    for (int32_t i = m->first_need, k = 0; i >= 0; i = s->needs[i].next, k++) {
+        const need *d = &s->needs[i];
+        int64_t born = (int64_t)p->strands[d->strand].born + 1;
+        keys[k] = (sort_key){(int64_t)d->kind << 40 | (d->kind == NEED_COPY ? d->level : d->kind == NEED_FREE ? d->level : born), d->strand, i};
+    }
+    qsort(keys, (size_t)n, sizeof *keys, compare_keys);
+    moment when = moment_of(p, at);
+    int32_t width = when.value >= 0 ? p->program->values[when.value].width : 0;
+    int64_t element = when.value >= 0 ? (int64_t)type_size(strand_type(p, when.value, -1)) : 0;
+    m->c0 = INT32_MAX;
+    for (int32_t k = 0; k < n; k++) {
+        need *d = &s->needs[keys[k].need];
+        m->order[m->n_order++] = keys[k].need;
+        int64_t rows = d->hi - d->lo;
+        if (d->kind == NEED_FREE) {
+            d->offset = m->free.bytes;
+            m->free.bytes += align(rows * p->strands[d->strand].width * (int64_t)type_size((inset_type)p->strands[d->strand].type), 64);
+            continue;
+        }
+        if (m->n_rows > INT32_MAX - rows) return error_set(p->context, INSET_NO_MEMORY, "a step would have more than 2^31 rows");
+        d->first_row = m->n_rows;
+        m->n_rows += (int32_t)rows;
+        if (d->kind != NEED_COMPUTED) continue;
+        m->n_computed = m->n_rows;
+        if (d->c0 < m->c0) m->c0 = d->c0;
+        if (d->c1 > m->c1) m->c1 = d->c1;
+    }
+    m->value.bytes = m->n_rows * (int64_t)width * element;
+    return INSET_OK;
+}
+
+/* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct block { int64_t from, to; int32_t last_use; } block;
+
+/* First fit among the blocks still in use, which are kept in order of address. */
+static int64_t place_buffer(block *blocks, size_t *n, const buffer *b)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < *n; i++)
+        if (blocks[i].last_use >= b->first_use) blocks[kept++] = blocks[i];
+    *n = kept;
+    int64_t bytes = align(b->bytes, 256), at = 0;
+    size_t i = 0;
+    for (; i < kept && blocks[i].from < at + bytes; i++) at = blocks[i].to;
+    for (size_t k = kept; k > i; k--) blocks[k] = blocks[k - 1];
+    blocks[i] = (block){at, at + bytes, b->last_use};
+    (*n)++;
+    return at;
+}
+
+static int compare_buffers(const void *a, const void *b)
+{
+    const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
+    if (x->first_use != y->first_use) return x->first_use < y->first_use ? -1 : 1;
+    if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
+    return (x > y) - (x < y);
+}
+
+inset_status plan_pack(planner *p, schedule *s)
+{
+    size_t n = 0;
+    for (int32_t i = 0; i < s->n_moments; i++) {
+        inset_status status = pack_moment(p, s, i);
+        if (status) return status;
+        n += (s->moments[i].value.bytes > 0) + (s->moments[i].free.bytes > 0);
+    }
+    buffer **buffers = arena_new(&p->scratch, n * sizeof *buffers);
+    block *blocks = arena_new(&p->scratch, (n + 1) * sizeof *blocks);
+    if (!buffers || !blocks) return INSET_NO_MEMORY;
+    size_t k = 0, n_blocks = 0;
+    for (int32_t i = 0; i < s->n_moments; i++) {
+        if (s->moments[i].value.bytes) buffers[k++] = &s->moments[i].value;
+        if (s->moments[i].free.bytes) buffers[k++] = &s->moments[i].free;
+    }
+    qsort(buffers, n, sizeof *buffers, compare_buffers);
+    for (size_t i = 0; i < n; i++) {
+        buffers[i]->offset = place_buffer(blocks, &n_blocks, buffers[i]);
+        int64_t end = buffers[i]->offset + align(buffers[i]->bytes, 256);
+        if (end > s->arena_bytes) s->arena_bytes = end;
+    }
+    for (size_t i = 0; i < p->trace->n_storages; i++) {
+        if (s->external_offset[i] < 0) continue;
+        const storage *e = &p->trace->storages[i];
+        s->external_offset[i] = s->external_bytes;
+        s->external_bytes += align(e->lengths[0] * e->width * (int64_t)type_size(e->type), 64);
+    }
+    return INSET_OK;
+}

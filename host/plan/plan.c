@@ -1,0 +1,182 @@
+/* plan.c: a trace becomes a plan, in five steps, each in a file of its own:
+ *
+ *   walk.c (with identity.c and pieces.c)   which rows every value has, and which of them are the same
+ *   live.c                                  which of those anybody needs
+ *   pack.c                                  where they lie in memory
+ *   emit.c                                  the launches that make them
+ *
+ * Planning needs no device and knows no numbers. */
+#include "plan/launches.h"
+
+#include <string.h>
+
+static void planner_free(planner *p)
+{
+    memory_free(p->context, p->strands);
+    memory_free(p->context, p->words);
+    memory_free(p->context, p->strips.pieces);
+    memory_free(p->context, p->segments.at);
+    memory_free(p->context, p->old_pieces.at);
+    memory_free(p->context, p->new_pieces.at);
+    memory_free(p->context, p->row_pieces.at);
+    table_free(p->context, &p->interned);
+    table_free(p->context, &p->word_table);
+    arena_free(&p->memory);
+    arena_free(&p->scratch);
+}
+
+static void schedule_free(inset_context *context, schedule *s)
+{
+    memory_free(context, s->needs);
+    memory_free(context, s->rows);
+    table_free(context, &s->lookup);
+}
+
+/* What the same trace would cost with every invoke on its own and every row of every step run, up to the last event asked for. */
+static void count_unshared(const trace *t, plan_statistics *c)
+{
+    const program *g = t->program;
+    for (size_t i = 0; i < t->n_invokes; i++) {
+        const invoke *v = &t->invokes[i];
+        c->sequences += v->n_sequences;
+        int64_t rows = 0;
+        double pairs = 0;
+        for (int32_t s = 0; s < v->n_sequences; s++) {
+            rows += v->lengths[s];
+            pairs += 0.5 * v->lengths[s] * (v->lengths[s] + 1.0);
+        }
+        for (size_t k = 0; k < g->n_steps && g->steps[k].event <= v->current_event; k++) {
+            const step *s = &g->steps[k];
+            if (s->kind == STEP_PAIR) continue;
+            c->rows_unshared += g->values[s->value].per_position ? v->longest : rows;
+            if (s->kind == STEP_ATTENTION) c->flops_unshared += 4.0 * pairs * s->n_heads * s->head_dim;
+            if (s->kind == STEP_LINEAR) c->flops_unshared += 2.0 * (double)rows * g->weights[s->weight].rows * g->weights[s->weight].columns;
+        }
+    }
+}
+
+static inset_status keep_inputs(planner *p, plan *out)
+{
+    const trace *t = p->trace;
+    out->n_tokens = t->n_tokens;
+    out->n_invokes = (int64_t)t->n_invokes;
+    out->vocabulary = t->program->vocabulary;
+    out->row_width = t->program->input_width;
+    size_t n = (size_t)t->n_tokens;
+    out->invoke_first = arena_new(&out->memory, (t->n_invokes + 1) * sizeof *out->invoke_first);
+    out->token_word = arena_copy(&out->memory, p->embed_row, n * sizeof *out->token_word);
+    out->word_source = arena_new(&out->memory, p->n_words * sizeof *out->word_source);
+    if (!out->invoke_first || !out->token_word || !out->word_source) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->n_words; i++) out->word_source[i] = p->words[i].source;
+    if (out->row_width) out->rows = arena_new(&out->memory, n * (size_t)out->row_width * sizeof *out->rows);
+    else out->tokens = arena_new(&out->memory, n * sizeof *out->tokens);
+    if (!out->rows && !out->tokens) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < t->n_invokes; i++) {
+        const invoke *v = &t->invokes[i];
+        size_t first = (size_t)v->first_token, end = i + 1 < t->n_invokes ? (size_t)t->invokes[i + 1].first_token : n;
+        out->invoke_first[i] = v->first_token;
+        if (v->rows) memcpy(out->rows + first * (size_t)out->row_width, v->rows, (end - first) * (size_t)out->row_width * sizeof *v->rows);
+        else memcpy(out->tokens + first, v->tokens, (end - first) * sizeof *v->tokens);
+    }
+    out->invoke_first[t->n_invokes] = t->n_tokens;
+    return INSET_OK;
+}
+
+static inset_status keep_results(planner *p, schedule *s, plan *out)
+{
+    out->n_saved = s->n_saved;
+    out->saved = arena_copy(&out->memory, s->saved, s->n_saved * sizeof *s->saved);
+    if (!out->saved) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < s->n_saved; i++) {
+        out->saved[i].name = arena_text(&out->memory, s->saved[i].name, strlen(s->saved[i].name));
+        if (!out->saved[i].name) return INSET_NO_MEMORY;
+        out->needs_clearing |= s->saved[i].padded;
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < p->trace->n_storages; i++) n += s->external_offset[i] >= 0;
+    out->externals = arena_new(&out->memory, n * sizeof *out->externals);
+    if (!out->externals) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->trace->n_storages; i++) {
+        if (s->external_offset[i] < 0) continue;
+        const storage *e = &p->trace->storages[i];
+        int64_t bytes = e->lengths[0] * e->width * (int64_t)type_size(e->type);
+        void *data = arena_copy(&out->memory, e->data, (size_t)bytes);
+        if (!data) return INSET_NO_MEMORY;
+        out->externals[out->n_externals].offset = s->external_offset[i];
+        out->externals[out->n_externals].bytes = bytes;
+        out->externals[out->n_externals++].data = data;
+    }
+    return INSET_OK;
+}
+
+static void finish_statistics(planner *p, const schedule *s, plan *out)
+{
+    plan_statistics *c = &out->statistics;
+    const trace *t = p->trace;
+    c->invokes = (int64_t)t->n_invokes;
+    c->records = (int64_t)t->n_records;
+    c->launches = (int64_t)out->n_launches;
+    c->passes = s->n_passes;
+    c->strands = (int64_t)p->n_strands;
+    c->saved_bytes = s->saved_bytes;
+    c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS] + out->area_bytes[AREA_IDS];
+    c->arena_bytes = out->area_bytes[AREA_ARENA] + c->table_bytes + out->area_bytes[AREA_EXTERNAL] + out->area_bytes[AREA_INPUT];
+    count_unshared(t, c);
+    for (size_t i = 0; i < t->program->n_weights; i++)
+        if (t->program->weights[i].same_as < 0)
+            c->weight_bytes += (int64_t)t->program->weights[i].rows * t->program->weights[i].columns * (int64_t)type_size(t->model_type);
+}
+
+static inset_status plan_build(planner *p, schedule *s, plan *out)
+{
+    inset_status status;
+    if ((status = plan_walk(p)) || (status = plan_live(p, s)) || (status = plan_pack(p, s)) || (status = keep_inputs(p, out))
+        || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out))) return status;
+    finish_statistics(p, s, out);
+    return INSET_OK;
+}
+
+inset_status plan_create(trace *t, const plan_options *options, plan **result)
+{
+    *result = NULL;
+    plan *out = memory_new(t->context, sizeof *out);
+    if (!out) return INSET_NO_MEMORY;
+    out->context = t->context;
+    out->model_type = t->model_type;
+    arena_start(&out->memory, t->context);
+    planner p = {.context = t->context, .trace = t, .program = t->program, .options = options ? *options : (plan_options){0}};
+    schedule s = {0};
+    arena_start(&p.memory, t->context);
+    arena_start(&p.scratch, t->context);
+    inset_status status = plan_build(&p, &s, out);
+    schedule_free(t->context, &s);
+    planner_free(&p);
+    if (status) {
+        plan_free(out);
+        return status;
+    }
+    *result = out;
+    return INSET_OK;
+}
+
+void plan_free(plan *p)
+{
+    if (!p) return;
+    memory_free(p->context, p->launches);
+    memory_free(p->context, p->tables);
+    memory_free(p->context, p->records);
+    memory_free(p->context, p->id_source);
+    arena_free(&p->memory);
+    memory_free(p->context, p);
+}
+
+const plan_statistics *plan_get_statistics(const plan *p) { return &p->statistics; }
+size_t plan_saved_count(const plan *p) { return p->n_saved; }
+const char *plan_saved_name(const plan *p, size_t index) { return p->saved[index].name; }
+
+void plan_saved_describe(const plan *p, size_t index, inset_tensor *tensor)
+{
+    const saved_tensor *s = &p->saved[index];
+    *tensor = (inset_tensor){.type = s->type, .n_dimensions = s->n_dimensions};
+    memcpy(tensor->shape, s->shape, sizeof tensor->shape);
+}

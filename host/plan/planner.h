@@ -1,0 +1,162 @@
+/* planner.h: the planner's data: strands, maps, tensors.
+ *
+ * A *row* is one position of one sequence at one value. A *strand* is a block of consecutive rows that were made together; row i of a
+ * strand at a value is what the steps since the strand's birth made of it, so a strand is made once and lives on through all later
+ * steps, and planning costs work per record and per fork, not per layer. Rows with the same (strand, index) at one value are the same
+ * row and are computed once; so the keys under which strands are interned are what identity means:
+ *
+ *   embed     (position, token); tokens seen before at their position are rows of older strands
+ *   fork      (attention, parent row, first key-value row): a context that no strand has
+ *   step      (step, operand rows): operands that do not belong together
+ *   copy      (value, pieces): a row patched together by columns, or taken from another value, position or type
+ *   expr      (operation, operands): arithmetic of the trace
+ *   external  rows of a tensor from outside; position: the rows of the position ids
+ *
+ * A *map* says which rows a sequence has at one value: segments of strands. Maps are immutable and shared; a set gives a tensor new
+ * maps, and whoever took the old ones (a step that ran, a clone) keeps them: that is a version.
+ *
+ * A *domain* names where a row's numbers are: a value of the program (>= 0), a free tensor, or a constant. */
+#ifndef INSET_PLAN_PLANNER_H
+#define INSET_PLAN_PLANNER_H
+
+#include "plan/plan.h"
+#include "trace/records.h"
+
+enum { DOMAIN_FREE = -1, DOMAIN_CONSTANT = -2 };
+enum { PARENT_ROOT = -1, PARENT_NONE = -2 };
+
+typedef struct segment { int32_t strand, first, count; } segment;
+typedef struct map { int32_t n, rows; segment at[]; } map;
+
+/* Columns c0 .. c1 of a row: row (index * row_step + shift) of a strand, its columns from `column` on, every column_step-th (0: one
+ * repeated). A constant keeps its double's bits in strand and shift. */
+typedef struct piece {
+    int32_t c0, c1, domain, strand, shift, row_step, column, column_step;
+} piece;
+
+/* When rows can be read: in `pass`, after `value` (and its records) is complete; value -1: from the start of the pass. */
+typedef struct moment { int32_t pass, value; } moment;
+
+typedef enum strand_kind { STRAND_EMBED, STRAND_POSITION, STRAND_FORK, STRAND_STEP, STRAND_COPY, STRAND_EXPR, STRAND_EXTERNAL } strand_kind;
+
+typedef struct operand_row { int32_t strand, shift; } operand_row;
+
+typedef struct strand {
+    uint8_t kind, type;
+    uint8_t op;                      /* expr: trace_op */
+    int32_t born;                    /* value, or DOMAIN_FREE */
+    int32_t pass;                    /* its rows are made in this pass */
+    int32_t time;                    /* ... at this value: `born`, or for free strands the value after which their sources are there */
+    int32_t level;                   /* 0: by the step; n: by a record that reads rows of level n - 1 of the same moment */
+    int32_t width;                   /* elements a row */
+    int32_t start;                   /* embed, fork: position of row 0 */
+    int32_t parent, parent_row;      /* the row before row 0 in the tree of contexts; PARENT_ROOT: nothing; PARENT_NONE: not of the tree */
+    int32_t n;                       /* parts below */
+    union {
+        const segment *origin;       /* fork: its key-value rows */
+        const operand_row *operands; /* step */
+        const piece *pieces;         /* copy; expr: its one or two operands, columns 0 .. width */
+        int32_t first_word;          /* embed: row i is word first_word + i */
+        int32_t storage;             /* external */
+    };
+} strand;
+
+/* A token at a position: a row of an embed strand. `source` is where the token stands among all tokens of the trace. */
+typedef struct word { int64_t token, source; int32_t position, strand, row; const float *content; /* of an input row */ } word;
+
+/* Rows of a tensor while many sets fill it (zeros, gathers): pieces are kept per row and become maps when somebody reads. */
+typedef struct draft_row { piece *pieces; size_t n, capacity; } draft_row;
+
+typedef struct tensor {
+    int32_t domain;
+    inset_type type;
+    int32_t n_sequences;
+    int64_t width;
+    const map **rows;                /* per sequence */
+    draft_row **draft;               /* [sequence][row]; NULL when `rows` holds */
+    const int32_t *lengths;
+} tensor;
+
+typedef struct segment_list { segment *at; size_t n, capacity; int32_t rows; } segment_list;
+typedef struct piece_list { piece *at; size_t n, capacity; } piece_list;
+
+/* A launch list and its tables grow in plan/emit.c. */
+typedef struct planner {
+    inset_context *context;
+    const trace *trace;
+    const program *program;
+    plan_options options;
+    arena memory;                    /* everything interned */
+    arena scratch;                   /* freed when planning ends */
+    strand *strands; size_t n_strands, strands_capacity;
+    table interned;
+    word *words; size_t n_words, words_capacity;
+    table word_table;
+    int32_t *embed_row;              /* word of each token of the trace */
+    tensor **tensors;                /* of the trace's storages; NULL until they exist */
+    int32_t position_strand;         /* or -1 */
+    int32_t invoke, sequence;        /* running numbers; with no_share they are part of every key */
+    int32_t floor;                   /* first pass that new strands may be in (chunks) */
+    /* of the invoke being walked */
+    tensor **values;                 /* [n_values] */
+    int32_t *value_storage;          /* [n_values] storage or -1 */
+    strip_scratch strips;
+    segment_list segments;           /* scratch for building maps */
+    piece_list old_pieces, new_pieces, row_pieces;
+    struct schedule *schedule;       /* plan/live.c on */
+} planner;
+
+/* ---- identity.c: strands and maps ---------------------------------------------------------------------------------------------------- */
+bool segments_add(planner *p, segment_list *list, int32_t strand_index, int32_t first, int32_t count);
+const map *segments_finish(planner *p, segment_list *list);      /* NULL when memory is out */
+static inline void segments_clear(segment_list *list) { list->n = 0; list->rows = 0; }
+/* The segment of row `row` and where in it: sets *index to the row's index in the strand and *left to the rows from it to the segment's end. */
+int32_t map_find(const map *m, int32_t row, int32_t *index, int32_t *left);
+bool segments_add_cut(planner *p, segment_list *list, const map *m, int32_t from, int32_t to);
+
+/* Finds or makes a strand; `like` has kind, key fields and (in the union) its parts, which are copied. Returns its index, -1 out of memory. */
+int32_t strand_intern(planner *p, const strand *like, int32_t n_parts, size_t part_size, const void *parts, int32_t extra);
+int32_t strand_position(const planner *p, int32_t strand_index, int32_t row);    /* a row's natural position, or -1 */
+moment strand_moment(const planner *p, int32_t domain, int32_t strand_index);
+/* Level of a row of a domain at its moment. */
+int32_t strand_level(const planner *p, int32_t domain, int32_t strand_index);
+inset_type strand_type(const planner *p, int32_t domain, int32_t strand_index);
+static inline moment moment_later(moment a, moment b) { return a.pass > b.pass || (a.pass == b.pass && a.value >= b.value) ? a : b; }
+
+/* A sequence's tokens (or input rows); `first` is where they begin among all of the trace's. */
+const map *identity_embed(planner *p, const invoke *v, int32_t sequence, int64_t first);
+const map *identity_positions(planner *p, int32_t n);
+/* Rows of a step with several row operands. */
+const map *identity_combine(planner *p, const step *s, int n, const map *const *operands, int32_t rows);
+const map *identity_attention(planner *p, const step *s, const step *pair, const map *q, const map *k, const map *v);
+/* Rows idx .. idx+n of a strand at a value before its birth: appended to *list. */
+bool strand_origin(planner *p, int32_t strand_index, int32_t value, int32_t first, int32_t n, segment_list *list);
+/* One row of it. */
+segment strand_origin_row(const planner *p, int32_t strand_index, int32_t value, int32_t row);
+
+/* ---- pieces.c: rows patched together ------------------------------------------------------------------------------------------------------- */
+/* A row that has these pieces over columns c0 .. c1 (sorted, in old_pieces' form): a row that exists where they are one, else of a copy.
+ * *repeats: all rows of it are the same row, `*row`. */
+inset_status pieces_row(planner *p, int32_t domain, inset_type type, int32_t width, piece *pieces, size_t n, int32_t c0, int32_t c1,
+                        int32_t *strand_index, int32_t *row, bool *repeats);
+/* The identity of columns c0 .. c1 of rows: a patch of other columns does not show. */
+const map *identity_columns(planner *p, int32_t value, const map *m, int32_t c0, int32_t c1);
+inset_status record_apply(planner *p, const trace_record *r);
+/* The maps of a view where the model expects columns of a value: [n_sequences] of them. */
+inset_status view_as_value(planner *p, const view *v, const invoke *inv, int32_t slot, const map **out);
+/* Pieces of rows that a view shows, for saving: calls visit with (elements of the result from `at` on, row stride ...). See emit.c. */
+inset_status tensor_freeze(planner *p, tensor *t);
+tensor *storage_tensor(planner *p, int32_t storage);             /* made when it is not there yet; NULL when memory is out */
+/* Appends the pieces of `count` columns (from `column`, every step-th) of row (strand, index) of a tensor, to stand at column `at`. */
+bool pieces_of_row(planner *p, piece_list *list, int32_t domain, inset_type type, int32_t strand_index, int32_t index, int32_t row_step, int64_t column,
+                   int32_t step, int32_t at, int32_t count);
+bool pieces_add(planner *p, piece_list *list, const piece *one);
+piece piece_constant(inset_type type, double number, int32_t c0, int32_t c1);
+double piece_number(const piece *c);
+
+/* ---- walk.c: one invoke after the other ------------------------------------------------------------------------------------------------------ */
+inset_status plan_walk(planner *p);
+/* The step that joins an attention step's keys and values. */
+const step *pair_step(const planner *p, const step *attention);
+
+#endif

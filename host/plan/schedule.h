@@ -1,0 +1,96 @@
+/* schedule.h: what of the identities is needed, when, and where it lies in memory. Filled by live.c (needs), pack.c (rows and memory),
+ * read by emit.c (launches).
+ *
+ * Time is counted in *moments*: (pass, value), in order; moment number = pass * (n_values + 1) + value + 1. At each moment the step that makes the value
+ * runs for all needed rows of all invokes, then the records whose rows are due, level by level. */
+#ifndef INSET_PLAN_SCHEDULE_H
+#define INSET_PLAN_SCHEDULE_H
+
+#include "plan/planner.h"
+
+typedef enum need_kind {
+    NEED_COMPUTED,               /* by the step */
+    NEED_COPY,                   /* by a record, at the value it was made for */
+    NEED_KEPT,                   /* made in an earlier pass: copied from there when it was made */
+    NEED_FREE                    /* a free tensor's rows, by a record */
+} need_kind;
+
+/* Rows lo .. hi and columns c0 .. c1 of a strand, needed at a moment. One range is a hull: correct, never less. */
+typedef struct need {
+    int32_t strand, lo, hi, c0, c1;
+    int32_t moment, next;        /* next need of the same moment, -1 */
+    int32_t first_row;           /* of row lo, in the moment's buffer (not NEED_FREE) */
+    int64_t offset;              /* NEED_FREE: bytes from the moment's free buffer to row lo */
+    int8_t kind;
+    bool done;
+    int32_t level;
+} need;
+
+/* A block of the arena. */
+typedef struct buffer {
+    int64_t bytes, offset;
+    int32_t first_use, last_use; /* moments */
+} buffer;
+
+typedef struct moment_plan {
+    int32_t first_need;          /* -1: nothing is needed */
+    int32_t n_computed, n_rows;  /* rows of the step; rows of the buffer, records' and kept ones included */
+    int32_t c0, c1;              /* columns of the computed rows that somebody needs */
+    int32_t n_levels;
+    buffer value, free;          /* bytes 0: none */
+    int32_t *order; int32_t n_order;     /* its needs in order of rows, NEED_FREE ones last */
+} moment_plan;
+
+/* Rows of a saved tensor: `rows` rows from byte `offset` of the saved area on, `stride` elements apart, columns from one piece. */
+typedef struct saved_rows {
+    int32_t save, rows;
+    int64_t offset, stride;
+    piece from;                  /* its c0 .. c1 count elements of the saved row */
+} saved_rows;
+
+typedef struct saved_tensor {
+    const char *name;
+    inset_type type;
+    int32_t n_dimensions;
+    int64_t shape[INSET_MAX_DIMENSIONS];
+    int64_t offset, bytes;       /* in the saved area */
+    bool padded;                 /* ragged: what lies behind a sequence's end is zero */
+} saved_tensor;
+
+typedef struct schedule {
+    int32_t n_passes, n_moments;
+    moment_plan *moments;
+    need *needs; size_t n_needs, needs_capacity;
+    table lookup;                /* (moment, strand, free) -> need */
+    saved_rows *rows; size_t n_rows, rows_capacity;
+    saved_tensor *saved; size_t n_saved;
+    int64_t saved_bytes;
+    int64_t arena_bytes;         /* value and free buffers */
+    int64_t *external_offset;    /* per storage: bytes in the external area, -1 unused */
+    int64_t external_bytes;
+} schedule;
+
+static inline int32_t moment_number(const planner *p, moment m) { return m.pass * ((int32_t)p->program->n_values + 1) + m.value + 1; }
+static inline moment moment_of(const planner *p, int32_t number)
+{
+    int32_t n = (int32_t)p->program->n_values + 1;
+    return (moment){number / n, number % n - 1};
+}
+
+/* The need that covers a strand's rows at a moment; NULL when nobody needs it there. */
+need *schedule_find(const planner *p, const schedule *s, int32_t moment_index, int32_t strand_index, bool is_free);
+/* Rows an operand shows for rows of a strand at a step: calls visit(user, strand, first, count) in order. */
+typedef bool rows_function(void *user, int32_t strand_index, int32_t first, int32_t count);
+bool operand_rows(const planner *p, const step *s, int k, int32_t strand_index, int32_t lo, int32_t hi, rows_function *visit, void *user);
+/* The key-value rows (at the pair step's value) of the context that ends at row `last` of `node`, oldest first. */
+bool context_rows(const planner *p, const step *attention, int32_t node, int32_t last, rows_function *visit, void *user);
+/* The query rows (k = 0) or the context node (k = 1) of an attention row. */
+operand_row attention_part(const planner *p, const step *s, int32_t strand_index, int k);
+/* Key (k = 0) or value (k = 1) row of a pair step's row. */
+operand_row pair_part(const planner *p, const step *pair, int32_t strand_index, int k);
+void slot_window(const planner *p, int32_t slot, int32_t *c0, int32_t *c1);
+
+inset_status plan_live(planner *p, schedule *s);
+inset_status plan_pack(planner *p, schedule *s);
+
+#endif

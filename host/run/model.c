@@ -1,0 +1,394 @@
+/* model.c: from a directory, or from a program with numbers in memory, to weights on a device.
+ *
+ * The order is what makes a bad directory cheap to refuse: config and program first, then the names, shapes and types of all
+ * weights (no page of them read), then the device, and only then the numbers. Each weight is packed or copied once, straight out of the mapped
+ * file, and its pages are given back, so that memory peaks at the packed weights. */
+#include "run/model.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "file/file.h"
+#include "models/models.h"
+
+/* Where the numbers of a program's weight come from. */
+typedef struct source {
+    const void *data;
+    inset_type type;
+    const file_tensor *tensor;           /* NULL for numbers in memory */
+} source;
+
+typedef struct opening {
+    inset_context *context;
+    const char *directory;
+    json_document *config;
+    weight_files *files;                 /* NULL for a model in memory */
+    source *sources;                     /* one a weight */
+    struct inset_model *model;
+} opening;
+
+/* ---- the config --------------------------------------------------------------------------------------------------------------------- */
+
+static inset_status open_config(inset_context *context, const char *directory, json_document **out)
+{
+    size_t size = strlen(directory) + sizeof "/config.json";
+    char *path = memory_new(context, size);
+    if (!path) return INSET_NO_MEMORY;
+    snprintf(path, size, "%s/config.json", directory);
+    inset_status status = json_open(context, path, out);
+    memory_free(context, path);
+    return status;
+}
+
+inset_status model_program(inset_context *context, const char *directory, program **out)
+{
+    json_document *config = NULL;
+    *out = NULL;
+    inset_status status = open_config(context, directory, &config);
+    if (!status) status = models_build(context, config, out);
+    json_close(config);
+    return status;
+}
+
+/* The type a config names, under its new or its old key; INSET_TYPE_COUNT when it names none that models run in. */
+static inset_type config_type(const json_document *config)
+{
+    static const char *const keys[] = {"dtype", "torch_dtype"};
+    static const struct { const char *name; inset_type type; } known[] = {
+        {"float32", INSET_F32}, {"bfloat16", INSET_BF16}, {"float16", INSET_F16}};
+    for (size_t k = 0; k < 2; k++) {
+        const char *name = "";
+        if (!json_as_string(json_member(json_root(config), keys[k]), &name)) continue;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            if (strcmp(name, known[i].name) == 0) return known[i].type;
+    }
+    return INSET_TYPE_COUNT;
+}
+
+/* ---- the weights' names, shapes and types ------------------------------------------------------------------------------------------- */
+
+/* A weight's tensor in the files, with or without the program's optional prefix; NULL when there is none. */
+static inset_status find_tensor(const opening *o, const weight *w, const file_tensor **out)
+{
+    const char *prefix = o->model->program->optional_prefix;
+    *out = weight_files_find(o->files, w->name);
+    if (!prefix) return INSET_OK;
+    size_t size = strlen(prefix) + strlen(w->name) + 1;
+    char *name = memory_new(o->context, size);
+    if (!name) return INSET_NO_MEMORY;
+    snprintf(name, size, "%s%s", prefix, w->name);
+    const file_tensor *prefixed = weight_files_find(o->files, name);
+    memory_free(o->context, name);
+    if (*out && prefixed)
+        return error_set(o->context, INSET_FILE_ERROR, "%s: has both %s and %s, and they would be the same weight", o->directory,
+                         w->name, prefixed->name);
+    if (prefixed) *out = prefixed;
+    return INSET_OK;
+}
+
+static void add_shape(inset_context *context, text *out, const int64_t *shape, int32_t n)
+{
+    text_add(context, out, "[");
+    for (int32_t i = 0; i < n; i++) text_add(context, out, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    text_add(context, out, "]");
+}
+
+static inset_status check_tensor(const opening *o, const weight *w, const file_tensor *t)
+{
+    if (t->type != INSET_F32 && t->type != INSET_BF16 && t->type != INSET_F16 && t->type != INSET_F64)
+        return error_set(o->context, INSET_FILE_ERROR, "%s: weight %s must be F32, BF16, F16 or F64, found %s", o->directory, t->name,
+                         t->stored_type ? t->stored_type : "another type");
+    bool vector = w->role == WEIGHT_VECTOR;
+    const int64_t expected[2] = {vector ? w->columns : w->rows, w->columns};
+    int32_t n = vector ? 1 : 2;
+    if (t->n_dimensions == n && memcmp(t->shape, expected, (size_t)n * sizeof *expected) == 0) return INSET_OK;
+    text shapes = {0};
+    add_shape(o->context, &shapes, expected, n);
+    text_add(o->context, &shapes, ", found ");
+    add_shape(o->context, &shapes, t->shape, t->n_dimensions);
+    inset_status status = error_set(o->context, INSET_FILE_ERROR, "%s: weight %s must have the shape %s", o->directory, t->name,
+                                    shapes.bytes ? shapes.bytes : "of the config");
+    text_free(o->context, &shapes);
+    return status;
+}
+
+enum { MOST_LISTED = 5 };
+
+static void list_name(inset_context *context, text *list, size_t count, const char *name)
+{
+    if (count < MOST_LISTED) text_add(context, list, "%s%.120s", count ? ", " : "", name);
+    else if (count == MOST_LISTED) text_add(context, list, ", ...");
+}
+
+/* Finds every weight's tensor; a tied weight has its partner's. */
+static inset_status find_sources(opening *o)
+{
+    const program *p = o->model->program;
+    text missing = {0};
+    size_t n_missing = 0;
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < p->n_weights && !status; i++) {
+        const weight *w = &p->weights[i];
+        const file_tensor *t = NULL;
+        status = find_tensor(o, w, &t);
+        if (!status && t) status = check_tensor(o, w, t);
+        if (status) break;
+        if (w->same_as >= 0) o->sources[i] = o->sources[w->same_as];
+        else if (t) o->sources[i] = (source){t->data, t->type, t};
+        else list_name(o->context, &missing, n_missing++, w->name);
+    }
+    if (!status && n_missing)
+        status = error_set(o->context, INSET_FILE_ERROR, "%s: %zu weight%s missing: %s", o->directory, n_missing,
+                           n_missing == 1 ? " is" : "s are", missing.bytes ? missing.bytes : "");
+    text_free(o->context, &missing);
+    return status;
+}
+
+static bool matches(const char *const *patterns, const char *name)
+{
+    for (; patterns && *patterns; patterns++)
+        if (fnmatch(*patterns, name, 0) == 0) return true;
+    return false;
+}
+
+/* Whether the program has a weight of this name; `names` holds all its names. */
+static bool is_weight(const program *p, const table *names, const char *name)
+{
+    size_t cursor = 0;
+    uint64_t hash = hash_bytes(0, name, strlen(name));
+    for (int32_t i; (i = table_next(names, hash, &cursor)) >= 0;)
+        if (strcmp(p->weights[i].name, name) == 0) return true;
+    return false;
+}
+
+static bool is_known(const program *p, const table *names, const char *name)
+{
+    size_t prefix = p->optional_prefix ? strlen(p->optional_prefix) : 0;
+    if (is_weight(p, names, name) || matches(p->ignored, name)) return true;
+    if (!prefix || strncmp(name, p->optional_prefix, prefix)) return false;
+    return is_weight(p, names, name + prefix) || matches(p->ignored, name + prefix);
+}
+
+/* Refuses tensors that the program knows nothing of: most likely they belong to another model than the config. */
+static inset_status refuse_extra(opening *o)
+{
+    const program *p = o->model->program;
+    table names = {0};
+    for (size_t i = 0; i < p->n_weights; i++)
+        if (!table_add(o->context, &names, hash_bytes(0, p->weights[i].name, strlen(p->weights[i].name)), (int32_t)i)) {
+            table_free(o->context, &names);
+            return INSET_NO_MEMORY;
+        }
+    text extra = {0};
+    size_t n_extra = 0;
+    for (size_t i = 0; i < weight_files_count(o->files); i++) {
+        const char *name = weight_files_at(o->files, i)->name;
+        if (!is_known(p, &names, name)) list_name(o->context, &extra, n_extra++, name);
+    }
+    inset_status status = INSET_OK;
+    if (n_extra)
+        status = error_set(o->context, INSET_FILE_ERROR, "%s: %zu tensor%s no weight of this %s model: %s", o->directory, n_extra,
+                           n_extra == 1 ? " is" : "s are", p->model_type, extra.bytes ? extra.bytes : "");
+    text_free(o->context, &extra);
+    table_free(o->context, &names);
+    return status;
+}
+
+/* Numbers that a program brought with it. */
+static inset_status sources_in_memory(opening *o)
+{
+    const program *p = o->model->program;
+    for (size_t i = 0; i < p->n_weights; i++) {
+        const weight *w = &p->weights[i];
+        if (w->same_as >= 0) o->sources[i] = o->sources[w->same_as];
+        else if (w->data && type_is_float(w->data_type)) o->sources[i] = (source){w->data, w->data_type, NULL};
+        else return error_set(o->context, INSET_USAGE_ERROR, w->data ? "weight %s must be of a float type" : "weight %s has no numbers", w->name);
+    }
+    return INSET_OK;
+}
+
+/* The type a model runs in: as asked, or the type its weights have; where they differ the config decides, then the first matrix. */
+static inset_type choose_type(const opening *o, inset_type asked)
+{
+    const program *p = o->model->program;
+    if (asked != INSET_TYPE_COUNT) return asked;
+    inset_type all = INSET_TYPE_COUNT, first_matrix = INSET_TYPE_COUNT;
+    bool mixed = false;
+    for (size_t i = 0; i < p->n_weights; i++) {
+        inset_type type = o->sources[i].type == INSET_F64 ? INSET_F32 : o->sources[i].type;
+        mixed = mixed || (all != INSET_TYPE_COUNT && type != all);
+        all = type;
+        if (first_matrix == INSET_TYPE_COUNT && p->weights[i].role == WEIGHT_MATRIX) first_matrix = type;
+    }
+    inset_type said = mixed && o->config ? config_type(o->config) : INSET_TYPE_COUNT;
+    if (said != INSET_TYPE_COUNT) return said;
+    if (mixed && first_matrix != INSET_TYPE_COUNT) return first_matrix;
+    return all == INSET_TYPE_COUNT ? INSET_F32 : all;
+}
+
+/* ---- the weights' numbers ----------------------------------------------------------------------------------------------------------- */
+
+static void give_back_pages(const opening *o, int32_t index)
+{
+    if (o->files && o->sources[index].tensor) weight_files_release_pages(o->files, o->sources[index].tensor);
+}
+
+enum { CHUNK = 1 << 16 };                /* elements converted at a time */
+
+static inset_status upload_converted(const opening *o, char *to, const source *from, size_t count)
+{
+    struct inset_model *m = o->model;
+    size_t from_size = type_size(from->type), to_size = type_size(m->type);
+    if (from->type == m->type) return device_upload(m->device, to, from->data, count * to_size);
+    char *buffer = memory_new(o->context, CHUNK * to_size);
+    if (!buffer) return INSET_NO_MEMORY;
+    inset_status status = INSET_OK;
+    for (size_t at = 0; at < count && !status; at += CHUNK) {
+        size_t n = count - at < CHUNK ? count - at : CHUNK;
+        for (size_t i = 0; i < n; i++)
+            element_put(m->type, buffer + i * to_size, element_get(from->type, (const char *)from->data + (at + i) * from_size));
+        status = device_upload(m->device, to + at * to_size, buffer, n * to_size);
+    }
+    memory_free(o->context, buffer);
+    return status;
+}
+
+/* Puts a vector or table on the device, once however many steps read it. */
+static inset_status load_data(opening *o, int32_t index)
+{
+    struct inset_model *m = o->model;
+    if (index < 0 || m->weights[index].data) return INSET_OK;
+    const weight *w = &m->program->weights[index];
+    if (w->same_as >= 0) {               /* the partner owns it: bytes stays 0 here */
+        inset_status status = load_data(o, w->same_as);
+        m->weights[index].data = m->weights[w->same_as].data;
+        return status;
+    }
+    size_t count = (size_t)w->rows * (size_t)w->columns, bytes = count * type_size(m->type);
+    inset_status status = device_allocate(m->device, bytes, &m->weights[index].data);
+    if (status) return status;
+    m->weights[index].bytes = bytes;
+    status = upload_converted(o, m->weights[index].data, &o->sources[index], count);
+    give_back_pages(o, index);
+    return status;
+}
+
+/* Prepares the matrix of a linear step, its bias inside. */
+static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
+{
+    struct inset_model *m = o->model;
+    const weight *w = &m->program->weights[s->weight];
+    if (m->weights[s->weight].matrix) {
+        if (biases[s->weight] == s->bias) return INSET_OK;
+        return error_set(o->context, INSET_USAGE_ERROR, "weight %s is used by two linear steps with different biases: declare it twice, the second tied to the first", w->name);
+    }
+    const source *from = &o->sources[s->weight], *bias = s->bias >= 0 ? &o->sources[s->bias] : NULL;
+    int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows;
+    inset_status status = device_matrix_create(m->device, m->type, in, out, from->data, from->type, w->in_out, bias ? bias->data : NULL,
+                                               bias ? bias->type : INSET_F32, &m->weights[s->weight].matrix);
+    biases[s->weight] = s->bias;
+    give_back_pages(o, s->weight);
+    return status;
+}
+
+static inset_status load_weights(opening *o)
+{
+    struct inset_model *m = o->model;
+    const program *p = m->program;
+    m->weights = memory_new(o->context, p->n_weights * sizeof *m->weights);
+    int32_t *biases = memory_new(o->context, p->n_weights * sizeof *biases);
+    inset_status status = m->weights && biases ? INSET_OK : INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->n_steps && !status; i++) {
+        const step *s = &p->steps[i];
+        if (s->kind == STEP_LINEAR) status = load_matrix(o, s, biases);
+        else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
+    }
+    memory_free(o->context, biases);
+    if (!status) status = device_synchronize(m->device);
+    for (size_t i = 0; i < p->n_weights; i++)
+        if (p->weights[i].same_as < 0)
+            m->weight_bytes += (int64_t)p->weights[i].rows * p->weights[i].columns * (int64_t)type_size(m->type);
+    return status;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------------------ */
+
+static inset_status check_type(inset_context *context, inset_type type)
+{
+    if (type == INSET_F32 || type == INSET_BF16 || type == INSET_F16 || type == INSET_TYPE_COUNT) return INSET_OK;
+    return error_set(context, INSET_USAGE_ERROR, "a model runs in f32, bf16 or f16, not in %s", (unsigned)type < INSET_TYPE_COUNT ? type_name(type) : "an unknown type");
+}
+
+/* From a program in o->model to a model that is ready. */
+static inset_status finish(opening *o, const char *device_name, inset_type type)
+{
+    struct inset_model *m = o->model;
+    o->sources = memory_new(o->context, m->program->n_weights * sizeof *o->sources);
+    if (!o->sources) return INSET_NO_MEMORY;
+    inset_status status = o->files ? find_sources(o) : sources_in_memory(o);
+    if (!status && o->files) status = refuse_extra(o);
+    if (status) return status;
+    m->type = choose_type(o, type);
+    status = device_open(o->context, device_name, &m->device);
+    return status ? status : load_weights(o);
+}
+
+/* Ends an opening: the model goes out, or is freed with all it has when `status` says that something failed. */
+static inset_status conclude(opening *o, inset_status status, struct inset_model **out)
+{
+    memory_free(o->context, o->sources);
+    weight_files_close(o->files);
+    json_close(o->config);
+    if (status) model_free(o->model);
+    else *out = o->model;
+    return status;
+}
+
+static struct inset_model *new_model(inset_context *context)
+{
+    struct inset_model *m = memory_new(context, sizeof *m);
+    if (m) m->context = context;
+    return m;
+}
+
+inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, struct inset_model **out)
+{
+    *out = NULL;
+    inset_status status = check_type(context, type);
+    if (status) return status;
+    opening o = {.context = context, .directory = directory, .model = new_model(context)};
+    if (!o.model) return INSET_NO_MEMORY;
+    status = open_config(context, directory, &o.config);
+    if (!status) status = models_build(context, o.config, &o.model->program);
+    if (!status) status = weight_files_open(context, directory, &o.files);
+    if (!status) status = finish(&o, device_name, type);
+    return conclude(&o, status, out);
+}
+
+inset_status model_from_program(program *p, const char *device_name, inset_type type, struct inset_model **out)
+{
+    opening o = {.context = p->context, .directory = "", .model = new_model(p->context)};
+    *out = NULL;
+    if (!o.model) {
+        program_free(p);
+        return INSET_NO_MEMORY;
+    }
+    o.model->program = p;
+    inset_status status = check_type(p->context, type);
+    if (!status) status = finish(&o, device_name, type);
+    return conclude(&o, status, out);
+}
+
+void model_free(struct inset_model *m)
+{
+    if (!m) return;
+    for (size_t i = 0; m->weights && i < m->program->n_weights; i++) {
+        device_matrix_free(m->device, m->weights[i].matrix);
+        if (m->weights[i].bytes) device_release(m->device, m->weights[i].data, m->weights[i].bytes);
+    }
+    memory_free(m->context, m->weights);
+    device_close(m->device);
+    program_free(m->program);
+    memory_free(m->context, m);
+}

@@ -1,0 +1,359 @@
+/* grid.h: what lets one kernel source run on a GPU, on the CPU, and in tests with real blocks of threads on the CPU.
+ *
+ * A kernel is CUDA C: a function of one block's threads, which share a row by loops `for (i = threadIdx.x; i < d; i += blockDim.x)`,
+ * reduce with block_sum and block_max, and meet at __syncthreads(). It is right for every block size. Three compilations:
+ *
+ *   nvcc                               __global__ functions, launched from C with cudaLaunchKernel
+ *   host compiler                      a grid is a loop over blocks of one thread: threadIdx.x is the constant 0 and blockDim.x the
+ *                                      constant 1, so that inner loops are plain loops, which vectorise, and barriers vanish
+ *   host compiler, GRID_THREADS=n      each block is n POSIX threads with barriers (n = 32 or 64): ThreadSanitizer then sees races
+ *                                      between the threads of a block without a GPU
+ *
+ * Rules for a kernel. blockIdx is visible in the kernel only, not in functions it calls. Every thread of a block reaches every barrier, SHARED
+ * and block_ function (decide by what the whole block knows). `return` before the first of them is fine for a whole block.
+ *
+ * All code of a .cu file lies in `namespace KERNEL_NAMESPACE`, whose name comes from the compile line (kernels_avx2, ...), so
+ * that the linker never takes one instruction set's template for another's. For the same reason no C++ library header is included. */
+#ifndef INSET_GRID_H
+#define INSET_GRID_H
+
+#include <stdint.h>
+#include "kernels/kernels.h"
+#include "kernels/table.h"
+
+#ifndef KERNEL_NAMESPACE
+#ifdef __CUDACC__
+#define KERNEL_NAMESPACE kernels_cuda
+#else
+#define KERNEL_NAMESPACE kernels_baseline
+#endif
+#endif
+
+#define INFINITE __builtin_huge_valf()
+
+#if defined(__CUDACC__)
+/* ---- the GPU ------------------------------------------------------------------------------------------------------------------ */
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#define DEVICE __device__ __forceinline__
+#define KERNEL(name, parameter) __global__ void __launch_bounds__(1024) name(const parameter)
+#define SHARED(type, name, count) __shared__ type name[count]
+#define RESTRICT __restrict__
+
+/* Puts `kernel` into column `type` of a table under `id`; on a GPU the table holds what cudaLaunchKernel takes. */
+#define KERNEL_ENTRY(table, id, type, args, ...) ((table)->entry[id][type] = (kernel_entry)(const void *)(void (*)(const args))__VA_ARGS__)
+
+namespace KERNEL_NAMESPACE {
+
+typedef __nv_bfloat16 bf16;
+typedef __half f16;
+
+DEVICE float load(float x) { return x; }
+DEVICE float load(bf16 x) { return __bfloat162float(x); }
+DEVICE float load(f16 x) { return __half2float(x); }
+
+/* Rounds to the storage type, to nearest even. */
+template <typename T> DEVICE T store(float x);
+template <> DEVICE float store<float>(float x) { return x; }
+template <> DEVICE bf16 store<bf16>(float x) { return __float2bfloat16_rn(x); }
+template <> DEVICE f16 store<f16>(float x) { return __float2half_rn(x); }
+
+DEVICE float bits_to_float(uint32_t x) { return __uint_as_float(x); }
+DEVICE uint32_t float_to_bits(float x) { return __float_as_uint(x); }
+DEVICE float square_root(float x) { return sqrtf(x); }
+DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
+
+/* The block's total of one value per thread, the same in every thread. The order of additions depends on blockDim.x alone. */
+DEVICE float block_sum(float x)
+{
+    __shared__ float parts[32];
+    for (int other = 16; other > 0; other /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, other);
+    if (blockDim.x <= 32)
+        return x;
+    __syncthreads();                                   /* parts may still be read from the last time */
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = threadIdx.x % 32 < (blockDim.x + 31) / 32 ? parts[threadIdx.x % 32] : 0.0f;
+    for (int other = 16; other > 0; other /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, other);
+    return x;
+}
+
+/* The largest; NaNs are passed over. */
+DEVICE float block_max(float x)
+{
+    __shared__ float parts[32];
+    for (int other = 16; other > 0; other /= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, other));
+    if (blockDim.x <= 32)
+        return x;
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = parts[threadIdx.x % 32 < (blockDim.x + 31) / 32 ? threadIdx.x % 32 : 0];
+    for (int other = 16; other > 0; other /= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, other));
+    return x;
+}
+
+/* The sum of f(0) .. f(n - 1), spread over the block. LANES: partial sums kept where a block is one thread. */
+template <int LANES = 64, typename F> DEVICE float block_sum_of(int n, F f)
+{
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        sum += f(i);
+    return block_sum(sum);
+}
+
+/* The largest of f(0) .. f(n - 1), -infinity when n is 0; n is a multiple of 16. */
+template <typename F> DEVICE float block_max_of(int n, F f)
+{
+    float largest = -INFINITE;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        largest = maximum(f(i), largest);
+    return block_max(largest);
+}
+
+}   /* namespace */
+
+#else
+/* ---- the host compiler ---------------------------------------------------------------------------------------------------------- */
+
+#define DEVICE static inline __attribute__((always_inline))
+#define SPECIALISED inline __attribute__((always_inline))      /* DEVICE, for a specialisation of a template */
+#define RESTRICT __restrict__
+
+namespace KERNEL_NAMESPACE {
+
+struct grid_index { int64_t x; };
+
+struct bf16 { uint16_t bits; };
+struct f16 { uint16_t bits; };
+
+DEVICE float bits_to_float(uint32_t x) { float y; __builtin_memcpy(&y, &x, sizeof y); return y; }
+DEVICE uint32_t float_to_bits(float x) { uint32_t y; __builtin_memcpy(&y, &x, sizeof y); return y; }
+DEVICE float square_root(float x) { return __builtin_sqrtf(x); }
+DEVICE float maximum(float a, float b) { return a > b ? a : b; }     /* b when one of them is NaN */
+
+DEVICE float load(float x) { return x; }
+DEVICE float load(bf16 x) { return bits_to_float((uint32_t)x.bits << 16); }
+
+/* Without branches, so that it vectorises. A half's exponent and mantissa move to a float's place; what is left to mend is the
+ * exponent's bias (a multiplication by 2^112, exact also for subnormal halves) and the exponent of infinities and NaNs. */
+DEVICE float load(f16 x)
+{
+    uint32_t magnitude = (uint32_t)(x.bits & 0x7fff) << 13, sign = (uint32_t)(x.bits & 0x8000) << 16;
+    float scaled = bits_to_float(magnitude) * 0x1p112f;
+    uint32_t special = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : float_to_bits(scaled);
+    return bits_to_float(special | sign);
+}
+
+/* Rounds to the storage type, to nearest even. */
+template <typename T> DEVICE T store(float x);
+template <> SPECIALISED float store<float>(float x) { return x; }
+template <> SPECIALISED bf16 store<bf16>(float x)
+{
+    uint32_t bits = float_to_bits(x);
+    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+    uint32_t quiet = (bits >> 16) | 0x40u;
+    return bf16{(uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
+}
+/* A subnormal result (below 2^-14) is rounded by adding 0.5, whose last place is a half's smallest step. */
+template <> SPECIALISED f16 store<f16>(float x)
+{
+    uint32_t bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+    uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1)) >> 13;
+    uint32_t small = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u;
+    uint32_t half = magnitude < 0x38800000u ? small : normal;
+    half = magnitude >= 0x477ff000u ? 0x7c00u : half;
+    half = magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : half;
+    return f16{(uint16_t)(half | sign)};
+}
+
+}   /* namespace */
+
+#ifdef GRID_THREADS
+/* ---- blocks of real threads ------------------------------------------------------------------------------------------------------- */
+#include <pthread.h>
+
+namespace KERNEL_NAMESPACE {
+
+/* What the threads of a block share. SHARED arrays are cut from `memory` in the order in which every thread asks for them. */
+struct grid_team {
+    pthread_barrier_t barrier;
+    float values[GRID_THREADS];
+    alignas(64) char memory[65536];
+};
+
+static thread_local grid_team *team;
+static thread_local int64_t team_used;
+static thread_local grid_index threadIdx;
+static constexpr grid_index blockDim = {GRID_THREADS};
+
+static inline void __syncthreads() { pthread_barrier_wait(&team->barrier); }
+
+template <typename T> static inline T *team_array(int64_t count)
+{
+    char *start = team->memory + team_used;
+    team_used += (count * (int64_t)sizeof(T) + 63) / 64 * 64;
+    if (team_used > (int64_t)sizeof team->memory)
+        __builtin_trap();                               /* a kernel asks for more than a GPU's block has */
+    return (T *)start;
+}
+
+#define KERNEL(name, parameter) static void name(const parameter, const grid_index blockIdx)
+#define SHARED(type, name, count) type *name = team_array<type>(count)
+
+static inline float block_sum(float x)
+{
+    team->values[threadIdx.x] = x;
+    __syncthreads();
+    float sum = 0.0f;
+    for (int i = 0; i < GRID_THREADS; i++)
+        sum += team->values[i];
+    __syncthreads();
+    return sum;
+}
+
+static inline float block_max(float x)
+{
+    team->values[threadIdx.x] = x;
+    __syncthreads();
+    float largest = team->values[0];
+    for (int i = 1; i < GRID_THREADS; i++)
+        largest = maximum(team->values[i], largest);
+    __syncthreads();
+    return largest;
+}
+
+template <int LANES = 64, typename F> static inline float block_sum_of(int n, F f)
+{
+    float sum = 0.0f;
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
+        sum += f(i);
+    return block_sum(sum);
+}
+
+/* The largest of f(0) .. f(n - 1), -infinity when n is 0; n is a multiple of 16. */
+template <typename F> static inline float block_max_of(int n, F f)
+{
+    float largest = -INFINITE;
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
+        largest = maximum(f(i), largest);
+    return block_max(largest);
+}
+
+template <typename A> struct grid_thread {
+    void (*kernel)(const A, const grid_index);
+    const A *args;
+    int64_t first, end;
+    grid_team *shared;
+    int index;
+    pthread_t handle;
+};
+
+template <typename A> static void *grid_thread_run(void *argument)
+{
+    grid_thread<A> *thread = (grid_thread<A> *)argument;
+    team = thread->shared;
+    threadIdx.x = thread->index;
+    for (int64_t block = thread->first; block < thread->end; block++) {
+        team_used = 0;
+        thread->kernel(*thread->args, grid_index{block});
+        __syncthreads();                                /* the next block uses the same shared memory */
+    }
+    return nullptr;
+}
+
+template <typename A, void (*kernel)(const A, const grid_index)>
+static void run_blocks(const void *args, int64_t first, int64_t end)
+{
+    grid_team *shared = new grid_team;
+    grid_thread<A> *threads = new grid_thread<A>[GRID_THREADS];
+    pthread_barrier_init(&shared->barrier, nullptr, GRID_THREADS);
+    for (int i = 0; i < GRID_THREADS; i++) {
+        threads[i] = grid_thread<A>{kernel, (const A *)args, first, end, shared, i, {}};
+        if (pthread_create(&threads[i].handle, nullptr, grid_thread_run<A>, &threads[i]))
+            __builtin_trap();
+    }
+    for (int i = 0; i < GRID_THREADS; i++)
+        pthread_join(threads[i].handle, nullptr);
+    pthread_barrier_destroy(&shared->barrier);
+    delete[] threads;
+    delete shared;
+}
+
+}   /* namespace */
+
+#else
+/* ---- blocks of one thread ----------------------------------------------------------------------------------------------------------- */
+
+namespace KERNEL_NAMESPACE {
+
+static constexpr grid_index threadIdx = {0}, blockDim = {1};
+
+DEVICE void __syncthreads() {}
+
+#define KERNEL(name, parameter) static inline __attribute__((always_inline)) void name(const parameter, const grid_index blockIdx)
+#define SHARED(type, name, count) alignas(64) type name[count]
+
+DEVICE float block_sum(float x) { return x; }
+DEVICE float block_max(float x) { return x; }
+
+/* Compilers may not reorder a float sum, so the lanes of a vector are written out; they are added in a fixed tree. */
+template <int LANES = 64, typename F> DEVICE float block_sum_of(int n, F f)
+{
+    float lanes[LANES] = {};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] += f(i + lane);
+    for (int lane = 0; i + lane < n; lane++)
+        lanes[lane] += f(i + lane);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            lanes[lane] += lanes[lane + half];
+    return lanes[0];
+}
+
+template <typename F> DEVICE float block_max_of(int n, F f)
+{
+    float lanes[16];
+    for (int lane = 0; lane < 16; lane++)
+        lanes[lane] = -INFINITE;
+    for (int i = 0; i < n; i += 16)
+        for (int lane = 0; lane < 16; lane++)
+            lanes[lane] = maximum(f(i + lane), lanes[lane]);
+    for (int half = 8; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            lanes[lane] = maximum(lanes[lane + half], lanes[lane]);
+    return lanes[0];
+}
+
+template <typename A, void (*kernel)(const A, const grid_index)>
+static void run_blocks(const void *args, int64_t first, int64_t end)
+{
+    const A copy = *(const A *)args;
+    for (int64_t block = first; block < end; block++)
+        kernel(copy, grid_index{block});
+}
+
+}   /* namespace */
+
+#endif
+
+/* Puts `kernel` into column `type` of a table under `id`. */
+#define KERNEL_ENTRY(table, id, type, args, ...) ((table)->entry[id][type] = (kernel_entry)run_blocks<args, __VA_ARGS__>)
+
+#endif
+
+/* The three storage types of one kernel. */
+#define KERNEL_ENTRIES(table, id, args, kernel) \
+    (KERNEL_ENTRY(table, id, 0, args, kernel<float>), KERNEL_ENTRY(table, id, 1, args, kernel<bf16>), \
+     KERNEL_ENTRY(table, id, 2, args, kernel<f16>))
+
+#endif

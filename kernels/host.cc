@@ -1,0 +1,9 @@
+/* host.cc: all kernels as one compilation of the host C++ compiler. kernels.cmake compiles it once per instruction set, each time with
+ * another KERNEL_NAMESPACE. */
+#include "kernels/embed.cu"
+#include "kernels/norm.cu"
+#include "kernels/pointwise.cu"
+#include "kernels/rope.cu"
+#include "kernels/attention.cu"
+#include "kernels/records.cu"
+#include "kernels/table.cu"

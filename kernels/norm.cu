@@ -1,0 +1,75 @@
+/* norm.cu: layernorm, rmsnorm, and the residual add fused with the layernorm that follows it.
+ *
+ * One block a row; any block size. Rows need no alignment. Statistics are fp32 and taken in two passes over the row (the second sums
+ * squared deviations), as accurate as PyTorch's; the row stays in the nearest cache between them. The fused kernel calls the same
+ * function on the rounded sum, so that its bits are those of the two kernels one after the other. */
+#include "kernels/grid.h"
+
+namespace KERNEL_NAMESPACE {
+
+template <typename T>
+DEVICE void normalise_row(T *RESTRICT out, const T *x, const T *RESTRICT weight, const T *RESTRICT bias, int d, float eps)
+{
+    const float mean = block_sum_of(d, [=](int i) { return load(x[i]); }) / (float)d;
+    const float variance = block_sum_of(d, [=](int i) { float c = load(x[i]) - mean; return c * c; }) / (float)d;
+    const float scale = 1.0f / square_root(variance + eps);
+
+    if (weight && bias)
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>((load(x[i]) - mean) * scale * load(weight[i]) + load(bias[i]));
+    else
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>((load(x[i]) - mean) * scale * (weight ? load(weight[i]) : 1.0f) + (bias ? load(bias[i]) : 0.0f));
+}
+
+template <typename T>
+KERNEL(layernorm, layernorm_args a)
+{
+    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    normalise_row((T *)a.out + row * a.out_stride, (const T *)a.x + from * a.x_stride, (const T *)a.weight, (const T *)a.bias,
+                  (int)a.width, a.eps);
+}
+
+template <typename T>
+KERNEL(add_layernorm, add_layernorm_args args)
+{
+    const int64_t row = blockIdx.x;
+    const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
+    const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
+    T *out = (T *)args.out + row * args.out_stride;
+    const int d = (int)args.width;
+    for (int i = threadIdx.x; i < d; i += blockDim.x)
+        out[i] = store<T>(load(a[i]) + load(b[i]));
+    /* Each thread reads back only what it wrote: the loops of block_sum_of take the same elements. */
+    normalise_row((T *)args.norm + row * args.norm_stride, out, (const T *)args.weight, (const T *)args.bias, d, args.eps);
+}
+
+/* The groups of a row one after the other: a norm of queries or keys has a group a head. */
+template <typename T>
+KERNEL(rmsnorm, rmsnorm_args a)
+{
+    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int d = (int)(a.width / a.groups);
+    const T *RESTRICT weight = (const T *)a.weight;
+    for (int64_t group = 0; group < a.groups; group++) {
+        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + group * d;
+        T *RESTRICT out = (T *)a.out + row * a.out_stride + group * d;
+        const float square = block_sum_of(d, [=](int i) { float v = load(x[i]); return v * v; }) / (float)d;
+        const float scale = 1.0f / square_root(square + a.eps);
+        if (a.plus_one)
+            for (int i = threadIdx.x; i < d; i += blockDim.x)
+                out[i] = store<T>(load(x[i]) * scale * (1.0f + load(weight[i])));
+        else
+            for (int i = threadIdx.x; i < d; i += blockDim.x)
+                out[i] = store<T>(load(store<T>(load(x[i]) * scale)) * load(weight[i]));
+    }
+}
+
+void norm_entries(kernel_table *table)
+{
+    KERNEL_ENTRIES(table, KERNEL_LAYERNORM, layernorm_args, layernorm);
+    KERNEL_ENTRIES(table, KERNEL_ADD_LAYERNORM, add_layernorm_args, add_layernorm);
+    KERNEL_ENTRIES(table, KERNEL_RMSNORM, rmsnorm_args, rmsnorm);
+}
+
+}

@@ -1,0 +1,103 @@
+/* pointwise.cu: what acts on each element of a row alone: activation with bias, gate, residual add, scale and softcap.
+ *
+ * One block a row; any block size. Rows need no alignment. What is the same for the whole launch (the kind of activation, whether there is
+ * a bias) is decided before the loop, so that each loop body is straight and vectorises. */
+#include "kernels/grid.h"
+#include "kernels/math.h"
+
+namespace KERNEL_NAMESPACE {
+
+/* out = f(T(x + bias)): PyTorch rounds the linear layer's result before the activation sees it. */
+template <typename T, typename F>
+DEVICE void activate_row(T *RESTRICT out, const T *RESTRICT x, const T *RESTRICT bias, int d, F f)
+{
+    if (bias)
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>(f(load(store<T>(load(x[i]) + load(bias[i])))));
+    else
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>(f(load(x[i])));
+}
+
+/* relu as PyTorch's: a NaN stays one. */
+DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
+DEVICE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
+DEVICE float gelu_erf(float x) { return x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f)); }
+DEVICE float gelu_tanh(float x)
+{
+    return 0.5f * x * (1.0f + hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x))));
+}
+
+template <typename T>
+KERNEL(activation, activation_args a)
+{
+    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    T *out = (T *)a.out + row * a.out_stride;
+    const T *x = (const T *)a.x + from * a.x_stride, *bias = (const T *)a.bias;
+    const int d = (int)a.width;
+    switch (a.kind) {
+    case 0: activate_row(out, x, bias, d, [](float v) { return gelu_erf(v); }); break;
+    case 1: activate_row(out, x, bias, d, [](float v) { return gelu_tanh(v); }); break;
+    case 2: activate_row(out, x, bias, d, [](float v) { return relu(v); }); break;
+    case 3: activate_row(out, x, bias, d, [](float v) { return silu(v); }); break;
+    case 4: activate_row(out, x, bias, d, [](float v) { return hyperbolic_tangent(v); }); break;
+    case 5: activate_row(out, x, bias, d, [](float v) { return sigmoid(v); }); break;
+    }
+}
+
+template <typename T>
+KERNEL(gate, gate_args args)
+{
+    const int64_t row = blockIdx.x;
+    T *RESTRICT out = (T *)args.out + row * args.out_stride;
+    const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
+    const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
+    const int d = (int)args.width;
+    for (int i = threadIdx.x; i < d; i += blockDim.x)
+        out[i] = store<T>(load(a[i]) * load(b[i]));
+}
+
+template <typename T>
+KERNEL(add, add_args args)
+{
+    const int64_t row = blockIdx.x;
+    T *RESTRICT out = (T *)args.out + row * args.out_stride;
+    const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
+    const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
+    const int d = (int)args.width;
+    if (!args.c) {
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>(load(a[i]) + load(b[i]));
+        return;
+    }
+    const T *RESTRICT c = (const T *)args.c + (int64_t)(args.c_rows ? args.c_rows[row] : row) * args.c_stride;
+    for (int i = threadIdx.x; i < d; i += blockDim.x)
+        out[i] = store<T>(load(store<T>(load(a[i]) + load(b[i]))) + load(c[i]));
+}
+
+template <typename T>
+KERNEL(scale, scale_args a)
+{
+    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    T *RESTRICT out = (T *)a.out + row * a.out_stride;
+    const T *RESTRICT x = (const T *)a.x + from * a.x_stride;
+    const int d = (int)a.width;
+    const float factor = a.scale, cap = a.softcap;
+    if (cap > 0.0f)
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>(cap * hyperbolic_tangent(load(x[i]) / cap));
+    else
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>(load(x[i]) * factor);
+}
+
+void pointwise_entries(kernel_table *table)
+{
+    KERNEL_ENTRIES(table, KERNEL_ACTIVATION, activation_args, activation);
+    KERNEL_ENTRIES(table, KERNEL_GATE, gate_args, gate);
+    KERNEL_ENTRIES(table, KERNEL_ADD, add_args, add);
+    KERNEL_ENTRIES(table, KERNEL_SCALE, scale_args, scale);
+}
+
+}

@@ -1,0 +1,45 @@
+/* rope.cu: rotary position embedding, half-split, as transformers' apply_rotary_pos_emb computes it, roundings included.
+ *
+ * One block a row; any block size. A row's cosines and sines are computed once into shared memory and serve all its heads.
+ * rotary_dims is even and at most 256; the columns of a head beyond it are copied. */
+#include "kernels/grid.h"
+#include "kernels/math.h"
+
+namespace KERNEL_NAMESPACE {
+
+enum { MAX_HALF = 128 };
+
+template <typename T>
+KERNEL(rope, rope_args a)
+{
+    SHARED(float, cosines, MAX_HALF);
+    SHARED(float, sines, MAX_HALF);
+    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int half = a.rotary_dims / 2, d = a.head_dim;
+    const float position = (float)a.positions[row];
+    for (int i = threadIdx.x; i < half; i += blockDim.x) {
+        const float angle = position * a.frequencies[i];
+        cosines[i] = load(store<T>(cosine(angle) * a.attention_scale));
+        sines[i] = load(store<T>(sine(angle) * a.attention_scale));
+    }
+    __syncthreads();
+
+    for (int head = 0; head < a.n_heads; head++) {
+        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + (int64_t)head * d;
+        T *RESTRICT out = (T *)a.out + row * a.out_stride + (int64_t)head * d;
+        for (int i = threadIdx.x; i < half; i += blockDim.x) {
+            const float low = load(x[i]), high = load(x[i + half]);
+            out[i] = store<T>(load(store<T>(low * cosines[i])) - load(store<T>(high * sines[i])));
+            out[i + half] = store<T>(load(store<T>(high * cosines[i])) + load(store<T>(low * sines[i])));
+        }
+        for (int i = 2 * half + threadIdx.x; i < d; i += blockDim.x)
+            out[i] = x[i];
+    }
+}
+
+void rope_entries(kernel_table *table)
+{
+    KERNEL_ENTRIES(table, KERNEL_ROPE, rope_args, rope);
+}
+
+}

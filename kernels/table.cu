@@ -1,0 +1,29 @@
+/* table.cu: one compilation's table. Each family's file puts its own kernels in. */
+#include "kernels/grid.h"
+
+namespace KERNEL_NAMESPACE {
+void embed_entries(kernel_table *table);
+void norm_entries(kernel_table *table);
+void pointwise_entries(kernel_table *table);
+void rope_entries(kernel_table *table);
+void attention_entries(kernel_table *table);
+void records_entries(kernel_table *table);
+}
+
+/* The fill function is named after the namespace: kernels_avx2 -> kernels_avx2_fill. */
+#define JOIN(a, b) a##b
+#define FILL(name) JOIN(name, _fill)
+
+extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
+{
+    using namespace KERNEL_NAMESPACE;
+    for (int kernel = 0; kernel < KERNEL_COUNT; kernel++)
+        for (int type = 0; type < KERNEL_TYPES; type++)
+            table->entry[kernel][type] = 0;
+    embed_entries(table);
+    norm_entries(table);
+    pointwise_entries(table);
+    rope_entries(table);
+    attention_entries(table);
+    records_entries(table);
+}

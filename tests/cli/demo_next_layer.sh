@@ -1,0 +1,1 @@
+inset run -d cpu -m ../fixtures/notebook ../../demo/3_next_layer.inset

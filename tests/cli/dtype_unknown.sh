@@ -1,0 +1,1 @@
+inset run -m ../fixtures/notebook -d cpu --dtype f8 -c pass

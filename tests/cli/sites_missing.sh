@@ -1,0 +1,1 @@
+inset sites ../fixtures/nowhere

@@ -1,0 +1,1 @@
+inset run -m ../fixtures/notebook --fast x.inset

@@ -1,0 +1,1 @@
+inset version | head -n 1

@@ -1,0 +1,828 @@
+/* kernel_cases.h: every kernel against plain loops in double precision, on any device.
+ *
+ * test_kernels.c runs these cases on the CPU device (or on the device it is given) and on each instruction set's kernels, test_blocks.c on
+ * kernels whose blocks are real threads. Shapes divide by nothing; rows have strides beyond their width and start at odd elements;
+ * behind and before every buffer is a guard zone that must come back as it was. A failure names kernel, type and shape. */
+#ifndef INSET_KERNEL_CASES_H
+#define INSET_KERNEL_CASES_H
+
+#include <float.h>
+#include "device/device.h"
+#include "kernels/table.h"
+#include "test.h"
+
+static const char *const type_names[] = {"f32", "bf16", "f16", "f64", "i64", "i32", "i16", "i8", "u8", "bool"};
+static const size_t type_sizes[] = {4, 2, 2, 8, 8, 4, 2, 1, 1, 1};
+
+/* The device under test, its name for messages, and whether it is so slow that one shape of each kind must do. */
+typedef struct subject {
+    device *device;
+    const char *name;
+    bool brief;
+    uint64_t random;
+} subject;
+
+/* ---- numbers ------------------------------------------------------------------------------------------------------------------------- */
+
+/* A double as the type holds it. */
+static double as_type(int type, double x)
+{
+    if (type == INSET_F32) return (float)x;
+    if (type == INSET_BF16) return bf16_to_float(bf16_from_float((float)x));
+    if (type == INSET_F16) return f16_to_float(f16_from_float((float)x));
+    return x;
+}
+
+/* The distance between 1 and the next number, halved: the largest relative error of one rounding. */
+static double rounding_of(int type) { return type == INSET_F32 ? 0x1p-24 : type == INSET_BF16 ? 0x1p-8 : 0x1p-11; }
+
+/* The first element that differs from what was wanted by more than `roundings` roundings of its size plus `slack`; -1 when none does. */
+static int64_t first_difference(const double *got, const double *want, int64_t n, int type, double roundings, double slack)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (isnan(want[i]) || isinf(want[i])) {
+            if (isnan(want[i]) ? !isnan(got[i]) : got[i] != want[i]) return i;
+            continue;
+        }
+        double allowed = roundings * rounding_of(type) * fabs(want[i]) + slack;
+        if (type == INSET_F16 && allowed < 0x1p-24) allowed = 0x1p-24;          /* a half's smallest step */
+        if (!(fabs(got[i] - want[i]) <= allowed)) return i;
+    }
+    return -1;
+}
+
+/* ---- buffers ------------------------------------------------------------------------------------------------------------------------- */
+
+enum { GUARD = 256, GUARD_BYTE = 0xcd };
+
+/* n elements in device memory between guards, and their values here. */
+typedef struct buffer {
+    device *device;
+    int type;
+    int64_t n;
+    size_t bytes, offset;            /* of the whole block; of element 0 in it */
+    unsigned char *image;            /* the whole block as it was sent or fetched */
+    void *block;                     /* on the device */
+    double *values;
+} buffer;
+
+static void *buffer_at(const buffer *b, int64_t element) { return (char *)b->block + b->offset + (size_t)element * type_sizes[b->type]; }
+
+static void buffer_send(buffer *b)
+{
+    for (int64_t i = 0; i < b->n; i++) element_put((inset_type)b->type, b->image + b->offset + (size_t)i * type_sizes[b->type], b->values[i]);
+    if (device_upload(b->device, b->block, b->image, b->bytes)) abort();
+}
+
+/* Reads the block back; whether the guards are whole. */
+static bool buffer_fetch(buffer *b)
+{
+    if (device_download(b->device, b->image, b->block, b->bytes) || device_synchronize(b->device)) abort();
+    for (int64_t i = 0; i < b->n; i++) b->values[i] = element_get((inset_type)b->type, b->image + b->offset + (size_t)i * type_sizes[b->type]);
+    const size_t end = b->offset + (size_t)b->n * type_sizes[b->type];
+    for (size_t i = 0; i < b->bytes; i++)
+        if ((i < b->offset || i >= end) && b->image[i] != GUARD_BYTE) return false;
+    return true;
+}
+
+/* A buffer of n elements that begins `skip` elements off alignment. Its values are zero, not yet sent. */
+static buffer buffer_new(subject *s, int type, int64_t n, int64_t skip)
+{
+    buffer b = {.device = s->device, .type = type, .n = n};
+    b.offset = GUARD + (size_t)skip * type_sizes[type];
+    b.bytes = b.offset + (size_t)n * type_sizes[type] + GUARD;
+    b.image = malloc(b.bytes);
+    b.values = calloc((size_t)n + 1, sizeof(double));
+    if (!b.image || !b.values || device_allocate(s->device, b.bytes, &b.block)) abort();
+    memset(b.image, GUARD_BYTE, b.bytes);
+    return b;
+}
+
+/* The same with random values between -size and size, sent. */
+static buffer buffer_random(subject *s, int type, int64_t n, int64_t skip, double size)
+{
+    buffer b = buffer_new(s, type, n, skip);
+    for (int64_t i = 0; i < n; i++) b.values[i] = as_type(type, size * test_uniform(&s->random));
+    buffer_send(&b);
+    return b;
+}
+
+/* A result's place: all guard bytes, so that gaps between rows are guarded too. */
+static buffer buffer_result(subject *s, int type, int64_t n, int64_t skip)
+{
+    buffer b = buffer_new(s, type, n, skip);
+    if (device_upload(b.device, b.block, b.image, b.bytes)) abort();
+    return b;
+}
+
+static buffer buffer_integers(subject *s, int64_t n, const int32_t *values)
+{
+    buffer b = buffer_new(s, INSET_I32, n, 0);
+    for (int64_t i = 0; i < n; i++) b.values[i] = values[i];
+    buffer_send(&b);
+    return b;
+}
+
+/* n row numbers below `below`, in no order. */
+static buffer buffer_rows(subject *s, int64_t n, int64_t below)
+{
+    buffer b = buffer_new(s, INSET_I32, n, 0);
+    for (int64_t i = 0; i < n; i++) b.values[i] = (double)(test_random(&s->random) % (uint64_t)below);
+    buffer_send(&b);
+    return b;
+}
+
+static void buffer_free(buffer *b)
+{
+    if (b->block) device_release(b->device, b->block, b->bytes);
+    free(b->image);
+    free(b->values);
+    *b = (buffer){0};
+}
+
+/* Fetches rows of `out` and compares them; what lies between the rows must still be guard bytes. */
+static void check_rows(subject *s, const char *what, buffer *out, int64_t rows, int64_t width, int64_t stride, const double *want,
+                       double roundings, double slack)
+{
+    CHECK(buffer_fetch(out), "%s: %s %s [%d, %d]: written outside the buffer", s->name, what, type_names[out->type], (int)rows, (int)width);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t at = first_difference(out->values + r * stride, want + r * width, width, out->type, roundings, slack);
+        if (at >= 0) {
+            CHECK(false, "%s: %s %s [%d, %d]: row %d column %d is %.9g and should be %.9g", s->name, what, type_names[out->type], (int)rows,
+                  (int)width, (int)r, (int)at, out->values[r * stride + at], want[r * width + at]);
+            return;
+        }
+        const unsigned char *gap = out->image + out->offset + (size_t)(r * stride + width) * type_sizes[out->type];
+        for (size_t i = 0; r + 1 < rows && i < (size_t)(stride - width) * type_sizes[out->type]; i++)
+            if (!CHECK(gap[i] == GUARD_BYTE, "%s: %s %s [%d, %d]: written behind row %d", s->name, what, type_names[out->type], (int)rows, (int)width,
+                       (int)r)) return;
+    }
+}
+
+static void launch(subject *s, kernel_id kernel, int type, const void *args, size_t size, int64_t blocks)
+{
+    /* Work above any threshold, so that a device which spreads large launches over threads spreads these. */
+    CHECK(device_launch(s->device, kernel, (inset_type)type, args, size, blocks, 1 << 20) == INSET_OK, "%s: kernel %d", s->name, (int)kernel);
+}
+
+/* ---- shapes -------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct row_shape { int64_t rows, width, gap, skip; bool table; } row_shape;
+static const row_shape row_shapes[] = {
+    {3, 33, 3, 1, true}, {1, 1, 0, 0, false}, {2, 5, 1, 0, true}, {7, 64, 0, 0, false}, {5, 100, 7, 3, true}, {2, 768, 0, 0, true}, {3, 1025, 5, 1, false},
+};
+static int shape_count(const subject *s) { return s->brief ? 3 : (int)(sizeof row_shapes / sizeof *row_shapes); }
+
+/* Rows of an operand [rows + 2, width + gap] and the table that picks them, as a shape has it. */
+typedef struct operand { buffer x, rows; int64_t stride; } operand;
+
+static operand operand_new(subject *s, int type, const row_shape *shape, double size)
+{
+    operand o = {.stride = shape->width + shape->gap};
+    o.x = buffer_random(s, type, (shape->rows + 2) * o.stride, shape->skip, size);
+    if (shape->table) o.rows = buffer_rows(s, shape->rows, shape->rows + 2);
+    return o;
+}
+static const int32_t *operand_rows(const operand *o) { return o->rows.block ? buffer_at(&o->rows, 0) : NULL; }
+static const double *operand_row(const operand *o, int64_t row)
+{
+    return o->x.values + (o->rows.block ? (int64_t)o->rows.values[row] : row) * o->stride;
+}
+static void operand_free(operand *o)
+{
+    buffer_free(&o->x);
+    buffer_free(&o->rows);
+}
+
+/* ---- embed, gather ------------------------------------------------------------------------------------------------------------------- */
+
+static void case_embed(subject *s, int type, const row_shape *shape)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    buffer table = buffer_random(s, type, 11 * d, shape->skip, 4), ids = buffer_rows(s, rows, 11), out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) want[r * d + i] = table.values[(int64_t)ids.values[r] * d + i];
+    embed_args args = {buffer_at(&out, 0), buffer_at(&table, 0), buffer_at(&ids, 0), rows, d, stride};
+    launch(s, KERNEL_EMBED, type, &args, sizeof args, rows);
+    check_rows(s, "embed", &out, rows, d, stride, want, 0, 0);
+    buffer_free(&table);
+    buffer_free(&ids);
+    buffer_free(&out);
+    free(want);
+}
+
+static void case_gather(subject *s, int type, const row_shape *shape)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand x = operand_new(s, type, shape, 4);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) want[r * d + i] = operand_row(&x, r)[i];
+    gather_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), rows, d, stride, x.stride};
+    launch(s, KERNEL_GATHER, type, &args, sizeof args, rows);
+    check_rows(s, "gather", &out, rows, d, stride, want, 0, 0);
+    operand_free(&x);
+    buffer_free(&out);
+    free(want);
+}
+
+/* ---- norms --------------------------------------------------------------------------------------------------------------------------- */
+
+static void layernorm_row(double *out, const double *x, const double *weight, const double *bias, int64_t d, double eps)
+{
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < d; i++) mean += x[i] / (double)d;
+    for (int64_t i = 0; i < d; i++) variance += (x[i] - mean) * (x[i] - mean) / (double)d;
+    for (int64_t i = 0; i < d; i++)
+        out[i] = (x[i] - mean) / sqrt(variance + eps) * (weight ? weight[i] : 1) + (bias ? bias[i] : 0);
+}
+
+static void case_layernorm(subject *s, int type, const row_shape *shape, bool weighted, bool biased)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand x = operand_new(s, type, shape, 3);
+    buffer weight = buffer_random(s, type, d, shape->skip, 2), bias = buffer_random(s, type, d, shape->skip, 2);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        layernorm_row(want + r * d, operand_row(&x, r), weighted ? weight.values : NULL, biased ? bias.values : NULL, d, 1e-5);
+    layernorm_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), weighted ? buffer_at(&weight, 0) : NULL,
+                           biased ? buffer_at(&bias, 0) : NULL, rows, d, stride, x.stride, 1e-5f};
+    launch(s, KERNEL_LAYERNORM, type, &args, sizeof args, rows);
+    check_rows(s, "layernorm", &out, rows, d, stride, want, 1.5, d == 1 ? 1e-3 : 3e-6);
+    operand_free(&x);
+    buffer_free(&weight);
+    buffer_free(&bias);
+    buffer_free(&out);
+    free(want);
+}
+
+/* The sum's bits and, from the rounded sum, the bits of the kernel without the sum. */
+static void case_add_layernorm(subject *s, int type, const row_shape *shape)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand a = operand_new(s, type, shape, 3), b = operand_new(s, type, shape, 3);
+    buffer weight = buffer_random(s, type, d, 1, 2), bias = buffer_random(s, type, d, 1, 2);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip), norm = buffer_result(s, type, rows * stride, 1);
+    buffer alone = buffer_result(s, type, rows * stride, 0);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) want[r * d + i] = as_type(type, (float)operand_row(&a, r)[i] + (float)operand_row(&b, r)[i]);
+    add_layernorm_args args = {buffer_at(&out, 0), buffer_at(&norm, 0), buffer_at(&a.x, 0), buffer_at(&b.x, 0), operand_rows(&a), operand_rows(&b),
+                               buffer_at(&weight, 0), buffer_at(&bias, 0), rows, d, stride, stride, a.stride, b.stride, 1e-5f};
+    launch(s, KERNEL_ADD_LAYERNORM, type, &args, sizeof args, rows);
+    layernorm_args plain = {buffer_at(&alone, 0), buffer_at(&out, 0), NULL, buffer_at(&weight, 0), buffer_at(&bias, 0), rows, d, stride, stride, 1e-5f};
+    launch(s, KERNEL_LAYERNORM, type, &plain, sizeof plain, rows);
+    check_rows(s, "add of add_layernorm", &out, rows, d, stride, want, 0, 0);
+    buffer_fetch(&alone);
+    for (int64_t r = 0; r < rows; r++) memcpy(want + r * d, alone.values + r * stride, (size_t)d * sizeof *want);
+    check_rows(s, "norm of add_layernorm", &norm, rows, d, stride, want, 0, 0);
+    operand_free(&a);
+    operand_free(&b);
+    buffer_free(&weight);
+    buffer_free(&bias);
+    buffer_free(&out);
+    buffer_free(&norm);
+    buffer_free(&alone);
+    free(want);
+}
+
+static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t groups, int plus_one)
+{
+    const int64_t part = shape->width;
+    row_shape whole = *shape;
+    whole.width = part * groups;
+    const int64_t rows = shape->rows, d = whole.width, stride = d + shape->gap;
+    operand x = operand_new(s, type, &whole, 3);
+    buffer weight = buffer_random(s, type, part, shape->skip, 2), out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < groups; g++) {
+            const double *row = operand_row(&x, r) + g * part;
+            double square = 0;
+            for (int64_t i = 0; i < part; i++) square += row[i] * row[i] / (double)part;
+            for (int64_t i = 0; i < part; i++) {
+                double v = row[i] / sqrt(square + 1e-6);
+                want[r * d + g * part + i] = plus_one ? v * (1 + weight.values[i]) : as_type(type, v) * weight.values[i];
+            }
+        }
+    rmsnorm_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&weight, 0), rows, d, stride, x.stride, groups, 1e-6f, plus_one};
+    launch(s, KERNEL_RMSNORM, type, &args, sizeof args, rows);
+    check_rows(s, plus_one ? "rmsnorm (1 + weight)" : "rmsnorm", &out, rows, d, stride, want, plus_one ? 1.5 : 4, 1e-6);
+    operand_free(&x);
+    buffer_free(&weight);
+    buffer_free(&out);
+    free(want);
+}
+
+/* ---- pointwise ----------------------------------------------------------------------------------------------------------------------- */
+
+static double activation_of(int kind, double x)
+{
+    switch (kind) {
+    case 0: return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case 1: return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case 2: return x < 0 ? 0 : x;
+    case 3: return x / (1 + exp(-x));
+    case 4: return tanh(x);
+    default: return 1 / (1 + exp(-x));
+    }
+}
+
+static void case_activation(subject *s, int type, const row_shape *shape, int kind, bool biased)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand x = operand_new(s, type, shape, 6);
+    buffer bias = buffer_random(s, type, d, shape->skip, 1), out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) {
+            float v = (float)operand_row(&x, r)[i];
+            want[r * d + i] = activation_of(kind, biased ? as_type(type, v + (float)bias.values[i]) : v);
+        }
+    activation_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), biased ? buffer_at(&bias, 0) : NULL, rows, d, stride, x.stride, kind};
+    launch(s, KERNEL_ACTIVATION, type, &args, sizeof args, rows);
+    static const char *const kinds[] = {"gelu", "gelu (tanh)", "relu", "silu", "tanh", "sigmoid"};
+    /* Both gelus take 1 + f(x) where f is near -1: an error of a few roundings of 1, times x. */
+    check_rows(s, kinds[kind], &out, rows, d, stride, want, type == INSET_F32 ? 8 : 1.1, 2e-6);
+    operand_free(&x);
+    buffer_free(&bias);
+    buffer_free(&out);
+    free(want);
+}
+
+/* tanh, and exp by way of the sigmoid, over the whole range of floats and at its ends: infinities, NaN, overflow, subnormals. */
+static void case_range(subject *s)
+{
+    enum { N = 4099 };
+    static const double ends[] = {0.0, -0.0, INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX, FLT_MIN, 1e-45, -1e-45, 88.7, 88.8, -87.4, -103.9, -104.1, 0.625,
+                                  0.6249999, -0.625, 1, 4, -4, 10, -10};
+    const int n_ends = sizeof ends / sizeof *ends;
+    buffer x = buffer_new(s, INSET_F32, N, 1), out = buffer_result(s, INSET_F32, N, 0);
+    double *want = malloc(N * sizeof *want);
+    for (int i = 0; i < N; i++) x.values[i] = i < n_ends ? ends[i] : (float)(test_uniform(&s->random) * exp(12 * test_uniform(&s->random) - 6));
+    buffer_send(&x);
+    for (int kind = 0; kind <= 5; kind++) {
+        for (int i = 0; i < N; i++) want[i] = (float)activation_of(kind, x.values[i]);
+        want[3] = kind <= 1 || kind == 3 ? NAN : want[3];              /* -inf * 0 */
+        if (kind <= 1 || kind == 3) want[6] = -0.0;                    /* as PyTorch: -FLT_MAX times a weight of 0 */
+        activation_args args = {buffer_at(&out, 0), buffer_at(&x, 0), NULL, NULL, 1, N, N, N, kind};
+        launch(s, KERNEL_ACTIVATION, INSET_F32, &args, sizeof args, 1);
+        check_rows(s, "activation over the range", &out, 1, N, N, want, 8, kind <= 1 ? 1.5e-6 : kind == 3 ? 1e-30 : 1e-37);
+    }
+    buffer_free(&x);
+    buffer_free(&out);
+    free(want);
+}
+
+static void case_gate(subject *s, int type, const row_shape *shape)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand a = operand_new(s, type, shape, 3), b = operand_new(s, type, shape, 3);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) want[r * d + i] = as_type(type, (float)operand_row(&a, r)[i] * (float)operand_row(&b, r)[i]);
+    gate_args args = {buffer_at(&out, 0), buffer_at(&a.x, 0), buffer_at(&b.x, 0), operand_rows(&a), operand_rows(&b), rows, d, stride, a.stride, b.stride};
+    launch(s, KERNEL_GATE, type, &args, sizeof args, rows);
+    check_rows(s, "gate", &out, rows, d, stride, want, 0, 0);
+    operand_free(&a);
+    operand_free(&b);
+    buffer_free(&out);
+    free(want);
+}
+
+static void case_add(subject *s, int type, const row_shape *shape, bool three)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand a = operand_new(s, type, shape, 3), b = operand_new(s, type, shape, 3), c = operand_new(s, type, shape, 3);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) {
+            double sum = as_type(type, (float)operand_row(&a, r)[i] + (float)operand_row(&b, r)[i]);
+            want[r * d + i] = three ? as_type(type, (float)sum + (float)operand_row(&c, r)[i]) : sum;
+        }
+    add_args args = {buffer_at(&out, 0), buffer_at(&a.x, 0), buffer_at(&b.x, 0), three ? buffer_at(&c.x, 0) : NULL, operand_rows(&a), operand_rows(&b),
+                     operand_rows(&c), rows, d, stride, a.stride, b.stride, c.stride};
+    launch(s, KERNEL_ADD, type, &args, sizeof args, rows);
+    check_rows(s, three ? "add of three" : "add", &out, rows, d, stride, want, 0, 0);
+    operand_free(&a);
+    operand_free(&b);
+    operand_free(&c);
+    buffer_free(&out);
+    free(want);
+}
+
+static void case_scale(subject *s, int type, const row_shape *shape, double softcap)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand x = operand_new(s, type, shape, 40);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < d; i++) {
+            double v = operand_row(&x, r)[i];
+            want[r * d + i] = softcap > 0 ? softcap * tanh(v / softcap) : as_type(type, (float)v * 0.375f);
+        }
+    scale_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), rows, d, stride, x.stride, 0.375f, (float)softcap};
+    launch(s, KERNEL_SCALE, type, &args, sizeof args, rows);
+    check_rows(s, softcap > 0 ? "softcap" : "scale", &out, rows, d, stride, want, softcap > 0 ? (type == INSET_F32 ? 8 : 1.1) : 0, 0);
+    operand_free(&x);
+    buffer_free(&out);
+    free(want);
+}
+
+/* ---- rope ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void case_rope(subject *s, int type, int heads, int head_dim, int rotary)
+{
+    const row_shape shape = {4, (int64_t)heads * head_dim, 3, 1, true};
+    const int64_t d = shape.width, stride = d + shape.gap;
+    const int half = rotary / 2;
+    operand x = operand_new(s, type, &shape, 2);
+    buffer positions = buffer_rows(s, shape.rows, 1000), frequencies = buffer_new(s, INSET_F32, half, 0), out = buffer_result(s, type, shape.rows * stride, 1);
+    double *want = malloc((size_t)(shape.rows * d) * sizeof *want);
+    for (int i = 0; i < half; i++) frequencies.values[i] = (float)pow(10000, -(double)i / half);
+    buffer_send(&frequencies);
+    const float attention_scale = 1.25f;
+    for (int64_t r = 0; r < shape.rows; r++)
+        for (int h = 0; h < heads; h++)
+            for (int i = 0; i < head_dim; i++) {
+                const double *row = operand_row(&x, r) + h * head_dim;
+                const int j = i % half;
+                const float angle = (float)positions.values[r] * (float)frequencies.values[j];
+                const double c = as_type(type, cos(angle) * attention_scale), n = as_type(type, sin(angle) * attention_scale);
+                double v = row[i];
+                if (i < rotary) {
+                    const double other = i < half ? -row[i + half] : row[i - half];
+                    v = as_type(type, row[i] * c) + as_type(type, other * n);
+                }
+                want[r * d + h * head_dim + i] = v;
+            }
+    rope_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&positions, 0), buffer_at(&frequencies, 0), shape.rows, stride, x.stride,
+                      heads, head_dim, rotary, attention_scale};
+    launch(s, KERNEL_ROPE, type, &args, sizeof args, shape.rows);
+    check_rows(s, "rope", &out, shape.rows, d, stride, want, 1.1, 8 * rounding_of(type));
+    operand_free(&x);
+    buffer_free(&positions);
+    buffer_free(&frequencies);
+    buffer_free(&out);
+    free(want);
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct attention_case { int heads, kv_heads, head_dim, longest, window; double softcap; bool separate; } attention_case;
+
+static void attention_row(double *out, const attention_case *c, const double *q, const double *k, const double *v, int64_t k_stride, int64_t v_stride,
+                          const double *key_rows, const double *value_rows, int count, double scale)
+{
+    double *scores = malloc((size_t)count * sizeof *scores), largest = -INFINITY, sum = 0;
+    for (int h = 0; h < c->heads; h++, largest = -INFINITY, sum = 0) {
+        const int group = h / (c->heads / c->kv_heads), d = c->head_dim;
+        for (int j = 0; j < count; j++) {
+            scores[j] = 0;
+            for (int i = 0; i < d; i++) scores[j] += q[h * d + i] * k[(int64_t)key_rows[j] * k_stride + group * d + i];
+            scores[j] *= scale;
+            if (c->softcap > 0) scores[j] = c->softcap * tanh(scores[j] / c->softcap);
+            if (scores[j] > largest) largest = scores[j];
+        }
+        for (int j = 0; j < count; j++) sum += scores[j] = exp(scores[j] - largest);
+        for (int i = 0; i < d; i++) {
+            double total = 0;
+            for (int j = 0; j < count; j++) total += scores[j] * v[(int64_t)value_rows[j] * v_stride + group * d + i];
+            out[h * d + i] = total / sum;
+        }
+    }
+    free(scores);
+}
+
+/* Rows whose contexts have different lengths over a table in no order; then each row alone, which must give the same bits. */
+static void case_attention(subject *s, int type, const attention_case *c)
+{
+    enum { ROWS = 4, POOL = 40 };
+    const int64_t q_width = (int64_t)c->heads * c->head_dim, kv_width = (int64_t)c->kv_heads * c->head_dim;
+    const row_shape q_shape = {ROWS, q_width, 5, 1, true};
+    const int64_t k_stride = kv_width + 2, v_stride = kv_width + 3, out_stride = q_width + 1;
+    operand q = operand_new(s, type, &q_shape, 2);
+    buffer k = buffer_random(s, type, POOL * k_stride, 1, 2), v = buffer_random(s, type, POOL * v_stride, 0, 2);
+    const int32_t counts[ROWS] = {c->longest, 1, (c->longest + 1) / 2, c->longest > 2 ? c->longest - 1 : 1};
+    int32_t contexts[2 * ROWS], entries = 0;
+    for (int r = 0; r < ROWS; r++, entries += counts[r - 1]) contexts[2 * r] = entries, contexts[2 * r + 1] = counts[r];
+    buffer keys = buffer_rows(s, entries, POOL), values = buffer_rows(s, entries, POOL), table = buffer_integers(s, 2 * ROWS, contexts);
+    buffer out = buffer_result(s, type, ROWS * out_stride, 1);
+    double *want = malloc((size_t)(ROWS * q_width) * sizeof *want);
+    const float scale = 1 / sqrtf((float)c->head_dim);
+    for (int r = 0; r < ROWS; r++) {
+        const int count = c->window && c->window < counts[r] ? c->window : counts[r], first = contexts[2 * r] + counts[r] - count;
+        attention_row(want + r * q_width, c, operand_row(&q, r), k.values, v.values, k_stride, v_stride, keys.values + first,
+                      (c->separate ? values : keys).values + first, count, scale);
+    }
+    attention_args args = {.out = buffer_at(&out, 0), .q = buffer_at(&q.x, 0), .k = buffer_at(&k, 0), .v = buffer_at(&v, 0), .q_rows = operand_rows(&q),
+                           .key_rows = buffer_at(&keys, 0), .value_rows = buffer_at(c->separate ? &values : &keys, 0), .contexts = buffer_at(&table, 0),
+                           .n_rows = ROWS, .out_stride = out_stride, .q_stride = q.stride, .k_stride = k_stride, .v_stride = v_stride, .n_heads = c->heads,
+                           .n_kv_heads = c->kv_heads, .head_dim = c->head_dim, .window = c->window, .scale = scale, .softcap = (float)c->softcap};
+    launch(s, KERNEL_ATTENTION, type, &args, sizeof args, (int64_t)ROWS * c->heads);
+    char what[96];
+    snprintf(what, sizeof what, "attention of %d heads of %d, up to %d keys, window %d", c->heads, c->head_dim, c->longest, c->window);
+    check_rows(s, what, &out, ROWS, q_width, out_stride, want, 1.1, 1e-5);
+    for (int64_t r = 0; r < ROWS; r++) memcpy(want + r * q_width, out.values + r * out_stride, (size_t)q_width * sizeof *want);
+    for (int64_t r = 0; r < ROWS && !s->brief; r++) {
+        buffer alone = buffer_result(s, type, q_width, 0);
+        attention_args one = args;
+        one.out = buffer_at(&alone, 0);
+        one.q_rows = args.q_rows ? args.q_rows + r : NULL;
+        one.contexts = args.contexts + r;
+        one.n_rows = 1;
+        launch(s, KERNEL_ATTENTION, type, &one, sizeof one, c->heads);
+        check_rows(s, "attention of one row alone", &alone, 1, q_width, q_width, want + r * q_width, 0, 0);
+        buffer_free(&alone);
+    }
+    operand_free(&q);
+    buffer_free(&k);
+    buffer_free(&v);
+    buffer_free(&keys);
+    buffer_free(&values);
+    buffer_free(&table);
+    buffer_free(&out);
+    free(want);
+}
+
+/* ---- records ------------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_float_type(int type) { return type <= INSET_F64; }
+
+static int64_t cut(int type, int64_t x)
+{
+    switch (type) {
+    case INSET_I32: return (int32_t)x;
+    case INSET_I16: return (int16_t)x;
+    case INSET_I8: return (int8_t)x;
+    case INSET_U8: return (uint8_t)x;
+    case INSET_BOOL: return x != 0;
+    default: return x;
+    }
+}
+
+/* A value that a type, or a computation in it, turns another into. */
+static double converted(int type, double x)
+{
+    if (type == INSET_BOOL) return x != 0;
+    return is_float_type(type) ? as_type(type, x) : (double)cut(type, (int64_t)x);
+}
+
+/* One element as PyTorch computes it. Values are small enough that doubles hold every integer here. */
+static double record_element(const record *r, double a, double b)
+{
+    if (r->op == RECORD_COPY && r->a && r->a_type == r->out_type) return a;            /* every bit, whatever it is computed in */
+    const int compute = r->compute, constant = compute == INSET_BF16 || compute == INSET_F16 ? INSET_F32 : compute;
+    a = converted(r->a ? compute : constant, r->a ? a : r->a_constant);
+    b = converted(r->b ? compute : constant, r->b ? b : r->b_constant);
+    double x = a;
+    if (is_float_type(compute) && compute != INSET_F64) {
+        const float u = (float)a, v = (float)b;
+        x = r->op == RECORD_ADD ? u + v : r->op == RECORD_SUBTRACT ? u - v : r->op == RECORD_MULTIPLY ? u * v : r->op == RECORD_DIVIDE ? u / v
+            : r->op == RECORD_NEGATE ? -u : u;
+    } else {
+        x = r->op == RECORD_ADD ? a + b : r->op == RECORD_SUBTRACT ? a - b : r->op == RECORD_MULTIPLY ? a * b : r->op == RECORD_DIVIDE ? a / b
+            : r->op == RECORD_NEGATE ? -a : a;
+    }
+    return converted(r->out_type, converted(compute, x));
+}
+
+enum { RECORDS_TOGETHER = 5 };
+typedef struct record_case { buffer out, a, b; record r; double *want; } record_case;
+
+static buffer record_operand(subject *s, int type, int64_t n)
+{
+    buffer b = buffer_new(s, type, n, (int64_t)(test_random(&s->random) % 3));
+    for (int64_t i = 0; i < n; i++) {
+        const double x = 4 * test_uniform(&s->random);
+        b.values[i] = is_float_type(type) ? as_type(type, x) : type == INSET_BOOL ? x > 0 : (double)cut(type, (int64_t)(x * 30000));
+    }
+    buffer_send(&b);
+    return b;
+}
+
+static int64_t pick(subject *s, int n, const int64_t *choices) { return choices[test_random(&s->random) % (uint64_t)n]; }
+
+/* One random record: size, types, strides and constants. */
+static void record_case_new(subject *s, record_case *c)
+{
+    static const int64_t rows[] = {1, 2, 3, 5, 0, 17, 130}, columns[] = {1, 3, 16, 31, 64, 100, 0}, steps[] = {1, 1, 1, 2, 3};
+    record *r = &c->r;
+    *r = (record){.rows = (int32_t)pick(s, s->brief ? 4 : 7, rows), .columns = (int32_t)pick(s, s->brief ? 4 : 7, columns)};
+    if (!s->brief && test_random(&s->random) % 12 == 0) r->rows = 2, r->columns = 2 * RECORD_BLOCK_ELEMENTS + 77;
+    const bool plain = test_random(&s->random) % 2;                    /* half of them all of one float type */
+    const int one = (int)(test_random(&s->random) % 3);
+    r->out_type = (uint8_t)(plain ? one : (int)(test_random(&s->random) % INSET_TYPE_COUNT));
+    r->a_type = (uint8_t)(plain ? one : (int)(test_random(&s->random) % INSET_TYPE_COUNT));
+    r->b_type = (uint8_t)(plain ? one : (int)(test_random(&s->random) % INSET_TYPE_COUNT));
+    r->compute = (uint8_t)(plain ? one : (int)(test_random(&s->random) % INSET_TYPE_COUNT));
+    r->op = (uint8_t)(test_random(&s->random) % 6);
+    if (r->op == RECORD_DIVIDE && !is_float_type(r->compute)) r->op = RECORD_COPY;
+    if (r->op == RECORD_SUBTRACT && r->compute == INSET_BOOL) r->op = RECORD_ADD;
+    if (r->op == RECORD_NEGATE && r->compute == INSET_BOOL) r->op = RECORD_COPY;
+    r->out_column = pick(s, 5, steps);
+    r->out_row = r->out_column * r->columns + (int64_t)(test_random(&s->random) % 2) * 3;
+    int64_t *strides[2][2] = {{&r->a_row, &r->a_column}, {&r->b_row, &r->b_column}};
+    for (int i = 0; i < 2; i++) {
+        *strides[i][1] = test_random(&s->random) % 4 == 0 ? 0 : pick(s, 5, steps);
+        *strides[i][0] = test_random(&s->random) % 4 == 0 ? 0 : r->columns * 3 + (int64_t)(test_random(&s->random) % 3);
+    }
+    const int64_t most = (int64_t)r->rows * (r->columns * 3 + 3) + 1;
+    c->out = buffer_result(s, r->out_type, most, (int64_t)(test_random(&s->random) % 3));
+    c->a = record_operand(s, r->a_type, most);
+    c->b = record_operand(s, r->b_type, most);
+    r->out = buffer_at(&c->out, 0);
+    r->a = test_random(&s->random) % 5 ? buffer_at(&c->a, 0) : NULL;
+    r->b = test_random(&s->random) % 3 ? buffer_at(&c->b, 0) : NULL;
+    r->a_constant = floor(20 * test_uniform(&s->random)) / 8;
+    r->b_constant = r->op == RECORD_DIVIDE ? 3.0 : floor(20 * test_uniform(&s->random)) / 8 + 0.1;
+    if (r->op == RECORD_DIVIDE && r->b && !is_float_type(r->b_type)) r->b = NULL;      /* no division by the integer 0 */
+}
+
+/* Checks every element of the rectangle, and that everything else in the block is untouched. */
+static void record_case_check(subject *s, record_case *c)
+{
+    const record *r = &c->r;
+    CHECK(buffer_fetch(&c->out), "%s: records: written outside the buffer", s->name);
+    unsigned char *expected = malloc(c->out.bytes);
+    memset(expected, GUARD_BYTE, c->out.bytes);
+    for (int64_t i = 0; i < r->rows; i++)
+        for (int64_t j = 0; j < r->columns; j++) {
+            const double want = record_element(r, c->a.values[i * r->a_row + j * r->a_column], c->b.values[i * r->b_row + j * r->b_column]);
+            const int64_t at = i * r->out_row + j * r->out_column;
+            const double got = c->out.values[at];
+            if (!CHECK(got == want || (isnan(got) && isnan(want)),
+                       "%s: record %d [%d, %d] %s = %s (%d,%d) op %s (%d,%d) in %s: element (%d, %d) is %.9g and should be %.9g", s->name, r->op, r->rows,
+                       r->columns, type_names[r->out_type], r->a ? type_names[r->a_type] : "constant", (int)r->a_row, (int)r->a_column,
+                       r->b ? type_names[r->b_type] : "constant", (int)r->b_row, (int)r->b_column, type_names[r->compute], (int)i, (int)j, got, want)) goto end;
+            const size_t size = type_sizes[r->out_type], byte = c->out.offset + (size_t)at * size;
+            memcpy(expected + byte, c->out.image + byte, size);
+        }
+    CHECK(memcmp(expected, c->out.image, c->out.bytes) == 0, "%s: record [%d, %d] of %s: written between its elements", s->name, r->rows, r->columns,
+          type_names[r->out_type]);
+end:
+    free(expected);
+}
+
+static void case_records(subject *s)
+{
+    record_case cases[RECORDS_TOGETHER];
+    record table[RECORDS_TOGETHER];
+    void *on_device;
+    for (int i = 0; i < RECORDS_TOGETHER; i++) {
+        record_case_new(s, &cases[i]);
+        table[i] = cases[i].r;
+    }
+    const int64_t blocks = records_number_blocks(table, RECORDS_TOGETHER);
+    if (device_allocate(s->device, sizeof table, &on_device) || device_upload(s->device, on_device, table, sizeof table)) abort();
+    records_args args = {on_device, RECORDS_TOGETHER};
+    launch(s, KERNEL_RECORDS, INSET_F32, &args, sizeof args, blocks);
+    for (int i = 0; i < RECORDS_TOGETHER; i++) record_case_check(s, &cases[i]);
+    device_release(s->device, on_device, sizeof table);
+    for (int i = 0; i < RECORDS_TOGETHER; i++) {
+        buffer_free(&cases[i].out);
+        buffer_free(&cases[i].a);
+        buffer_free(&cases[i].b);
+    }
+}
+
+/* A copy between equal types keeps every bit, of NaNs with a payload too. */
+static void case_record_bits(subject *s, int type, int64_t columns)
+{
+    buffer a = buffer_new(s, type, 3 * columns, 1), out = buffer_result(s, type, 3 * columns, 0);
+    const size_t bytes = (size_t)(3 * columns) * type_sizes[type];
+    for (size_t i = 0; i < bytes; i++) a.image[a.offset + i] = i % 3 ? 0xff : (unsigned char)test_random(&s->random);
+    void *on_device;
+    record r = {.out = buffer_at(&out, 0), .a = buffer_at(&a, 0), .out_row = columns, .a_row = columns, .out_column = 1, .a_column = 1, .rows = 3,
+                .columns = (int32_t)columns, .op = RECORD_COPY, .out_type = (uint8_t)type, .a_type = (uint8_t)type, .compute = (uint8_t)type};
+    const int64_t blocks = records_number_blocks(&r, 1);
+    if (device_upload(s->device, a.block, a.image, a.bytes) || device_allocate(s->device, sizeof r, &on_device)
+        || device_upload(s->device, on_device, &r, sizeof r)) abort();
+    records_args args = {on_device, 1};
+    launch(s, KERNEL_RECORDS, INSET_F32, &args, sizeof args, blocks);
+    CHECK(buffer_fetch(&out), "%s: copy of %s: written outside the buffer", s->name, type_names[type]);
+    CHECK(memcmp(out.image + out.offset, a.image + a.offset, bytes) == 0, "%s: a copy of %s [3, %d] changed bits", s->name, type_names[type], (int)columns);
+    device_release(s->device, on_device, sizeof r);
+    buffer_free(&a);
+    buffer_free(&out);
+}
+
+/* ---- all ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void run_shape_cases(subject *s, int type, const row_shape *shape)
+{
+    case_embed(s, type, shape);
+    case_gather(s, type, shape);
+    case_layernorm(s, type, shape, true, true);
+    case_add_layernorm(s, type, shape);
+    case_rmsnorm(s, type, shape, 1, 0);
+    case_rmsnorm(s, type, shape, 3, 1);
+    case_gate(s, type, shape);
+    case_add(s, type, shape, false);
+    case_add(s, type, shape, true);
+    case_scale(s, type, shape, 0);
+    case_scale(s, type, shape, 30);
+    for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, kind % 2);
+    if (s->brief) return;
+    case_layernorm(s, type, shape, true, false);
+    case_layernorm(s, type, shape, false, true);
+    case_layernorm(s, type, shape, false, false);
+    case_rmsnorm(s, type, shape, 3, 0);
+    for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, !(kind % 2));
+}
+
+static void run_kernel_cases(subject *s)
+{
+    static const attention_case attentions[] = {
+        {4, 2, 33, 65, 0, 0, true}, {2, 2, 64, 15, 0, 0, false}, {4, 1, 8, 9, 3, 5, false}, {2, 2, 64, 200, 0, 0, false}, {1, 1, 256, 64, 0, 0, true},
+        {3, 3, 80, 130, 70, 20, false}, {2, 1, 1, 63, 0, 0, false}, {12, 12, 64, 128, 0, 0, false},
+    };
+    const int n_attentions = s->brief ? 3 : (int)(sizeof attentions / sizeof *attentions), n_records = s->brief ? 30 : 400;
+    for (int type = 0; type < KERNEL_TYPES; type++) {
+        for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
+        for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);
+        case_rope(s, type, 3, 10, 6);
+        case_rope(s, type, 2, 64, 64);
+    }
+    case_range(s);
+    for (int i = 0; i < n_records; i++) case_records(s);
+    for (int type = 0; type < INSET_TYPE_COUNT; type++) {
+        case_record_bits(s, type, 7);
+        case_record_bits(s, type, 65);
+    }
+}
+
+/* The comparators notice one wrong element and one wrong byte. */
+static void test_comparators(subject *s)
+{
+    enum { N = 1000 };
+    double got[N], want[N];
+    for (int i = 0; i < N; i++) got[i] = want[i] = as_type(INSET_F32, 3 * test_uniform(&s->random));
+    CHECK(first_difference(got, want, N, INSET_F32, 1.5, 1e-7) == -1, "equal arrays differ");
+    got[617] *= 1 + 1e-5;
+    CHECK(first_difference(got, want, N, INSET_F32, 1.5, 1e-7) == 617, "one wrong element was not noticed");
+    got[617] = NAN;
+    CHECK(first_difference(got, want, N, INSET_F32, 1.5, 1e-7) == 617, "one NaN was not noticed");
+    want[617] = NAN;
+    CHECK(first_difference(got, want, N, INSET_F32, 1.5, 1e-7) == -1, "two NaNs differ");
+    buffer b = buffer_random(s, INSET_BF16, 33, 1, 1);
+    CHECK(buffer_fetch(&b), "whole guards were found broken");
+    unsigned char byte = 1;
+    if (device_upload(s->device, buffer_at(&b, 33), &byte, 1)) abort();
+    CHECK(!buffer_fetch(&b), "a byte written behind the buffer was not noticed");
+    buffer_free(&b);
+}
+
+/* ---- a device that is nothing but a table of kernels ------------------------------------------------------------------------------------ */
+
+typedef struct table_device { device base; kernel_table table; } table_device;
+
+static inset_status table_allocate(device *d, size_t bytes, void **out)
+{
+    (void)d;
+    *out = malloc(bytes);
+    return *out ? INSET_OK : INSET_NO_MEMORY;
+}
+static void table_release(device *d, void *memory, size_t bytes)
+{
+    (void)d, (void)bytes;
+    free(memory);
+}
+static inset_status table_copy(device *d, void *to, const void *from, size_t bytes)
+{
+    (void)d;
+    memcpy(to, from, bytes);
+    return INSET_OK;
+}
+static inset_status table_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t size, int64_t blocks, int64_t work)
+{
+    (void)size, (void)work;
+    kernel_blocks *run = (kernel_blocks *)((table_device *)d)->table.entry[kernel][kernel == KERNEL_RECORDS ? 0 : type];
+    run(args, 0, blocks);
+    return INSET_OK;
+}
+static inset_status table_synchronize(device *d)
+{
+    (void)d;
+    return INSET_OK;
+}
+
+/* Runs all cases on one compilation of the kernels. */
+__attribute__((unused)) static void run_table(const char *name, void (*fill)(kernel_table *), bool brief)
+{
+    static const device_functions functions = {.allocate = table_allocate, .release = table_release, .upload = table_copy, .download = table_copy,
+                                               .launch = table_launch, .synchronize = table_synchronize};
+    table_device d = {.base = {.functions = &functions}};
+    fill(&d.table);
+    subject s = {&d.base, name, brief, 1};
+    test_comparators(&s);
+    run_kernel_cases(&s);
+}
+
+#endif

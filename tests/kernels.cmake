@@ -1,0 +1,32 @@
+# Tests of the kernels that need a compilation of their own: blocks of real threads, alone and under ThreadSanitizer. They link neither OpenMP nor
+# oneDNN, of whose threads ThreadSanitizer knows nothing, and of inset only host/base. Included by tests.cmake.
+list(APPEND INSET_CLAIMED_TESTS test_blocks)
+
+include(CheckCSourceCompiles)
+find_package(Threads REQUIRED)
+
+file(GLOB INSET_BASE_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/host/base/*.c)
+
+# inset_block_test(name threads option...): test_blocks.c with blocks of that many threads, all of it compiled with the options.
+function(inset_block_test name threads)
+  inset_kernel_objects(${name}_kernels -DKERNEL_NAMESPACE=kernels_threads -DGRID_THREADS=${threads} ${ARGN})
+  add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/test_blocks.c ${INSET_BASE_SOURCES} $<TARGET_OBJECTS:${name}_kernels>)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests LINKER_LANGUAGE CXX)
+  target_compile_definitions(${name} PRIVATE TEST_DIRECTORY="${PROJECT_SOURCE_DIR}/tests")
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_options(${name} PRIVATE ${ARGN})
+  target_link_options(${name} PRIVATE ${ARGN})
+  target_link_libraries(${name} PRIVATE inset_flags Threads::Threads m)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+endfunction()
+
+inset_block_test(test_blocks 64)
+if(NOT INSET_SANITIZE)
+  set(CMAKE_REQUIRED_FLAGS -fsanitize=thread)
+  check_c_source_compiles("int main(void) { return 0; }" INSET_HAS_THREAD_SANITIZER)
+  unset(CMAKE_REQUIRED_FLAGS)
+  if(INSET_HAS_THREAD_SANITIZER)
+    inset_block_test(test_blocks_tsan 32 -fsanitize=thread -g)
+  endif()
+endif()

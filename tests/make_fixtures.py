@@ -1,0 +1,364 @@
+#!/usr/bin/env python3
+"""Makes the models and expected values under tests/fixtures, from PyTorch, transformers and nnsight.
+
+    make_fixtures.py models                     the models (config.json, weights) and the tensors that scripts load
+    make_fixtures.py cases                      expected values of every NAME/cases/*.inset, beside it
+    make_fixtures.py random --model DIR --count N --seed S --out FILE       random scripts and their values
+    make_fixtures.py validate DIR...            the reference against cases made elsewhere (DIR/model, DIR/cases)
+    make_fixtures.py nnsight                    the reference against nnsight, on the committed cases that nnsight can say
+    make_fixtures.py all                        models, cases, and the committed random scripts
+
+Written with torch 2.15, transformers 5.23, nnsight 0.8.1, safetensors 0.8, numpy 2.4. What is committed is what tests read: run it
+again only when a fixture changes. Scripts in cases/ are written by hand; this program fills in what PyTorch makes of them.
+"""
+import argparse
+import copy
+import glob
+import json
+import os
+import re
+import struct
+import sys
+
+import numpy as np
+import torch
+from torch import nn
+
+from reference import Interpreter, Runner, ScriptError, Unsupported
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures")
+STORED = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------------------------
+
+def write_tensors(path, tensors):
+    """A safetensors file that keeps the order of `tensors` (the library's own writer sorts)."""
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        flat = torch.empty(tensor.numel(), dtype=tensor.dtype)
+        raw = flat.copy_(tensor.detach().reshape(-1)).view(torch.uint8).numpy().tobytes()
+        header[name] = {"dtype": STORED[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def loader(folder):
+    from safetensors.torch import load_file
+
+    def load(file, name=None):
+        path = os.path.join(folder, file)
+        try:
+            return torch.from_numpy(np.load(path)) if file.endswith(".npy") else load_file(path)[name].clone()
+        except (OSError, KeyError) as e:
+            raise ScriptError("FileError", str(e))
+    return load
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------------------------
+
+class Sequential(nn.Module):
+    """The model of a `sequential` config.json, built from torch.nn modules under their names."""
+    def __init__(self, config):
+        super().__init__()
+        kinds = {"linear": lambda l: nn.Linear(l["in"], l["out"], bias=l.get("bias", True)), "relu": lambda l: nn.ReLU(),
+                 "gelu": lambda l: nn.GELU(), "tanh": lambda l: nn.Tanh(), "sigmoid": lambda l: nn.Sigmoid(),
+                 "layernorm": lambda l: nn.LayerNorm(l["in"], eps=l.get("eps", 1e-5))}
+        for layer in config["layers"]:
+            self.add_module(layer["name"], kinds[layer["type"]](layer))
+
+    def forward(self, x):
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+def open_model(folder, dtype=None, attention="eager"):
+    """-> (model in eval mode, sequential?)"""
+    from safetensors.torch import load_file
+    config = json.load(open(os.path.join(folder, "config.json")))
+    if config["model_type"] == "sequential":
+        model = Sequential(config)
+        model.load_state_dict(load_file(os.path.join(folder, "model.safetensors")))
+        return (model.to(dtype) if dtype else model).eval(), True
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention, dtype=dtype or "auto")
+    return model.eval(), False
+
+
+def random_weights(model, seed):
+    """Weights of everyday size; no norm weight is 1 and no bias 0, so that a step that ignores them shows."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = lambda p: torch.randn(p.shape, generator=generator)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if re.search(r"(ln_|norm).*weight", name):
+                p.copy_(1 + 0.2 * noise(p))
+            elif name.endswith("bias"):
+                p.copy_(0.1 * noise(p))
+            elif re.search(r"w[tp]e", name):
+                p.copy_(0.5 * noise(p))
+            else:
+                n_in = p.shape[0 if ".c_" in name else 1]            # GPT-2's Conv1D is [in, out]
+                p.copy_(0.7 * noise(p) / n_in ** 0.5)
+
+
+def make_sequential(name, layers, seed):
+    from safetensors.torch import save_file
+    folder = os.path.join(HERE, name)
+    os.makedirs(folder, exist_ok=True)
+    config = {"model_type": "sequential", "layers": layers}
+    model = Sequential(config)
+    random_weights(model, seed)
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        rows = ",\n            ".join(json.dumps(l) for l in layers)
+        file.write('{"model_type": "sequential",\n "layers": [%s]}\n' % rows)
+    save_file(model.state_dict(), os.path.join(folder, "model.safetensors"))
+    make_data(folder, layers[0]["in"], 8, 0)
+
+
+def make_gpt2(name, seed, dtype=torch.float32, shard="1GB", **options):
+    from transformers import GPT2Config, GPT2LMHeadModel
+    folder = os.path.join(HERE, name)
+    torch.manual_seed(seed)
+    config = GPT2Config(**{**dict(n_embd=28, n_head=4, n_layer=3, n_positions=40, vocab_size=61, bos_token_id=None, eos_token_id=None,
+                                  use_cache=False), **options})
+    model = GPT2LMHeadModel(config)
+    random_weights(model, seed)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    make_data(folder, config.n_embd, 0, config.vocab_size)
+
+
+def make_data(folder, width, rows, vocabulary):
+    """Tensors for load(): one of every type a row wide, a matrix, tokens."""
+    cases = os.path.join(folder, "cases")
+    os.makedirs(cases, exist_ok=True)
+    generator = torch.Generator().manual_seed(99)
+    row = torch.randn(width, generator=generator)
+    tensors = {"vec": row, "mat": torch.randn(6, width, generator=generator)}
+    for name, dtype in (("f64", torch.float64), ("f16", torch.float16), ("bf16", torch.bfloat16)):
+        tensors[name] = torch.randn(width, generator=generator, dtype=torch.float64).to(dtype)
+    for name, dtype in (("i64", torch.int64), ("i32", torch.int32), ("i16", torch.int16), ("i8", torch.int8), ("u8", torch.uint8)):
+        tensors[name] = torch.randint(0 if name == "u8" else -9, 10, (width,), generator=generator).to(dtype)
+    tensors["bool"] = torch.rand(width, generator=generator) < 0.5
+    if vocabulary:
+        tensors["tokens"] = torch.randint(0, vocabulary, (2, 5), generator=generator)
+        np.save(os.path.join(cases, "tokens.npy"), torch.randint(0, vocabulary, (2, 4), generator=generator, dtype=torch.int32).numpy())
+    else:
+        tensors["rows"] = torch.randn(3, width, generator=generator)
+        np.save(os.path.join(cases, "rows.npy"), torch.randn(2, width, generator=generator, dtype=torch.float64).numpy())
+    write_tensors(os.path.join(cases, "data.safetensors"), tensors)
+
+
+def make_models():
+    linear = lambda name, n_in, n_out, bias=True: {"name": name, "type": "linear", "in": n_in, "out": n_out, "bias": bias}
+    make_sequential("notebook", [linear("layer1", 5, 10), linear("layer2", 10, 2)], 1)
+    make_sequential("deep", [
+        linear("wide", 7, 19), {"name": "relu", "type": "relu"}, {"name": "norm", "type": "layernorm", "in": 19, "eps": 1e-3},
+        linear("narrow", 19, 9, False), {"name": "gelu", "type": "gelu"}, linear("middle", 9, 9), {"name": "tanh", "type": "tanh"},
+        {"name": "last_norm", "type": "layernorm", "in": 9}, {"name": "sigmoid", "type": "sigmoid"}, linear("out", 9, 4)], 2)
+    make_gpt2("gpt2", 3)
+    make_gpt2("gpt2_sharded", 3, shard="60KB")
+    make_gpt2("gpt2_bf16", 3, torch.bfloat16)
+    make_gpt2("gpt2_f16", 3, torch.float16)
+    make_gpt2("gpt2_options", 4, n_embd=24, n_head=2, n_layer=2, n_inner=45, activation_function="relu", layer_norm_epsilon=1e-3,
+              scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False)
+
+
+# ---- expected values ------------------------------------------------------------------------------------------------------------------
+
+def round_once(model):
+    """Has each layer of a 16-bit model compute in fp32 and round its result alone, as a fused kernel does."""
+    def wrap(layer):
+        dtype, forward = next((p.dtype for p in layer.parameters()), None), copy.deepcopy(layer).float().forward
+        layer.forward = lambda x: forward(x.float()).to(dtype or x.dtype)
+    for layer in model.modules():
+        if not list(layer.children()) and not isinstance(layer, (nn.Embedding, nn.Dropout)):
+            wrap(layer)
+
+
+class Reference:
+    """Runs scripts on a model, and again on one a little different to see how far its rounding reaches into the results."""
+    def __init__(self, folder, dtype=None):
+        self.model, self.sequential = open_model(folder, dtype)
+        self.dtype = next(self.model.parameters()).dtype
+        self.runner = Runner(self.model, self.sequential)
+        other, _ = open_model(folder, dtype, "sdpa")
+        if self.dtype == torch.float32:
+            generator = torch.Generator().manual_seed(1)
+            with torch.no_grad():
+                for p in other.parameters():
+                    p.mul_(1 + 2.0 ** -24 * torch.randn(p.shape, generator=generator))
+        else:
+            round_once(other)
+        self.other = Runner(other, self.sequential)
+
+    def run(self, text, folder):
+        return Interpreter(self.runner, loader(folder)).run(text)
+
+    def run_other(self, text, folder):
+        return Interpreter(self.other, loader(folder)).run(text)
+
+    def unstable(self, text, folder, values):
+        """None, or why no tolerance of the tests would be fair to these values."""
+        allowed = 3e-6 if self.dtype == torch.float32 else 8e-3
+        try:
+            others = self.run_other(text, folder)
+        except ScriptError as e:
+            return str(e)
+        for name, value in values.items():
+            a, b = value.double(), others[name].double()
+            if a.numel() and not a.abs().max() < 1e4:
+                return f"{name} is huge or no number"
+            if (a - b).norm() > allowed * b.norm() + 1e-8 * b.numel() ** 0.5:
+                return f"{name} carries {((a - b).norm() / b.norm()).item():.1e} of rounding"
+        return None
+
+
+VARIANTS = ("gpt2_bf16", "gpt2_f16", "gpt2_options")
+
+
+def make_cases():
+    """Expected values beside every hand-written script."""
+    for folder in sorted(glob.glob(os.path.join(HERE, "*", "cases"))):
+        scripts = sorted(glob.glob(os.path.join(folder, "*.inset")))
+        if not scripts:
+            continue
+        reference = Reference(os.path.dirname(folder))
+        for path in scripts:
+            text = open(path).read()
+            try:
+                values = reference.run(text, folder)
+            except (ScriptError, Unsupported) as e:
+                sys.exit(f"{path}:{getattr(e, 'line', 0)}: {type(e).__name__}: {e}")
+            why = reference.unstable(text, folder, values)
+            if why:
+                sys.exit(f"{path}: {why}")
+            write_tensors(path[:-len("inset")] + "safetensors", values)
+        print(f"{folder}: {len(scripts)} cases")
+
+
+def make_random(folder, count, seed, out):
+    """`count` random scripts for a model, one in five to be refused: out.cases (text) and out.safetensors."""
+    import random_scripts
+    reference, cases = Reference(folder), os.path.join(folder, "cases")
+    load = loader(cases)
+    texts, values, dropped = [], {}, 0
+    attempt = seed * 100000
+    while len(texts) < count:
+        attempt += 1
+        name = f"{len(texts):04d}"
+        if len(texts) % 5 == 4:
+            script, errors, line = random_scripts.invalid(reference, attempt, load)
+            try:
+                reference.run(script, cases)
+                dropped += 1
+                continue
+            except ScriptError as e:
+                if e.name not in errors.split("|"):
+                    dropped += 1
+                    continue
+                # Python cannot say where a bracket is missed; else the line is known from how the script was made.
+                line = 0 if e.name == "SyntaxError" or e.line != line else line
+            except Unsupported:
+                continue
+            texts.append(f"--- {name} {errors} {line}\n{script}")
+            continue
+        script = random_scripts.valid(reference, attempt, load)
+        try:
+            saved = reference.run(script, cases)
+        except (ScriptError, Unsupported):
+            dropped += 1
+            continue
+        if not saved or reference.unstable(script, cases, saved):
+            dropped += 1
+            continue
+        texts.append(f"--- {name}\n{script}")
+        values.update({f"{name}/{key}": value for key, value in saved.items()})
+    with open(out + ".cases", "w") as file:
+        file.write("\n".join(texts))
+    write_tensors(out + ".safetensors", values)
+    print(f"{out}: {count} scripts, {dropped} dropped, {os.path.getsize(out + '.cases')} + {os.path.getsize(out + '.safetensors')} bytes")
+
+
+def difference(got, want):
+    """None, or how two dictionaries of tensors differ."""
+    if list(got) != list(want):
+        return f"saved {list(got)}, expected {list(want)}"
+    for name in want:
+        a, b = got[name], want[name]
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return f"{name}: {tuple(a.shape)} {a.dtype}, expected {tuple(b.shape)} {b.dtype}"
+        a, b = a.double(), b.double()
+        if (a - b).norm() > 1e-5 * b.norm() + 1e-6 * b.numel() ** 0.5:
+            return f"{name}: differs by {((a - b).norm() / b.norm()).item():.2g}"
+    return None
+
+
+def validate(folders):
+    """The reference against cases of known result: model/, cases/NNNN.{inset,json,safetensors}."""
+    from safetensors.torch import load_file
+    bad = 0
+    for folder in folders:
+        reference, cases, counts = Reference(os.path.join(folder, "model")), os.path.join(folder, "cases"), [0, 0, 0]
+        for path in sorted(glob.glob(os.path.join(cases, "*.json"))):
+            case = json.load(open(path))
+            text = open(os.path.join(cases, case["file"])).read()
+            why = None
+            try:
+                values = reference.run(text, cases)
+                if "error" in case:
+                    why = f"no error, expected {case['error']}"
+                else:
+                    want = load_file(path[:-4] + "safetensors")
+                    why = difference(values, {name: want[name] for name in case["saves"]})
+            except Unsupported:
+                why = "unsupported"
+            except ScriptError as e:
+                if "error" not in case:
+                    why = str(e)
+                elif e.name not in case["accept"] and (e.name, case["error"]) != ("NameError", "SyntaxError"):
+                    why = f"{e}, expected {case['error']}"
+            named = re.search(r"\.(q|k|v|z|scores|pattern|pre|post|scale|up)\b", text)
+            counts[2 if why and named else 1 if why else 0] += 1
+            if why and not named:
+                print(f"{path}: {why}")
+        bad += counts[1]
+        print(f"{folder}: {counts[0]} agree, {counts[1]} differ, {counts[2]} need named sites")
+    return bad
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("models", "cases", "random", "validate", "nnsight", "all"))
+    parser.add_argument("folders", nargs="*")
+    parser.add_argument("--model")
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import transformers
+    transformers.utils.logging.disable_progress_bar()
+    if options.what == "validate":
+        return validate(options.folders)
+    if options.what == "random":
+        make_random(options.model, options.count, options.seed, options.out)
+    if options.what in ("models", "all"):
+        make_models()
+    if options.what in ("cases", "all"):
+        make_cases()
+    if options.what == "all":
+        for name, count in (("gpt2", 150), ("notebook", 30), ("deep", 40)):
+            folder = os.path.join(HERE, name)
+            make_random(folder, count, 1, os.path.join(folder, "random"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

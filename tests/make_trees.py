@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Writes tests/fixtures/trees: for each family a config.json and the module tree that transformers runs for it.
+
+    make_trees.py [FAMILY ...]        needs torch and transformers
+
+A line of FAMILY.txt is one module entered or left in a forward of two prompts of three tokens (eager attention), in execution order:
+
+    enter|leave PATH [shape] #tensor
+
+Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
+(the inner model, the rotary embedding's pair of tables) are left out. test_models compares inset's programs with these files."""
+import json
+import os
+import sys
+
+import torch
+import transformers as t
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "trees")
+LLAMA = dict(vocab_size=13, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             max_position_embeddings=32, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+FAMILIES = {
+    "gpt2": (t.GPT2Config, t.GPT2LMHeadModel, dict(n_embd=16, n_layer=2, n_head=4, n_positions=8, vocab_size=11, bos_token_id=None,
+                                                   eos_token_id=None)),
+    "gpt2_inner": (t.GPT2Config, t.GPT2LMHeadModel, dict(n_embd=12, n_layer=1, n_head=3, n_inner=20, n_positions=8, vocab_size=11,
+                                                         activation_function="relu", tie_word_embeddings=False, bos_token_id=None,
+                                                         eos_token_id=None)),
+    "gpt_neox": (t.GPTNeoXConfig, t.GPTNeoXForCausalLM, dict(vocab_size=13, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                                                             intermediate_size=48, max_position_embeddings=32, bos_token_id=None,
+                                                             eos_token_id=None)),
+    "gpt_neox_serial": (t.GPTNeoXConfig, t.GPTNeoXForCausalLM, dict(vocab_size=13, hidden_size=32, num_hidden_layers=2,
+                                                                    num_attention_heads=4, intermediate_size=48,
+                                                                    max_position_embeddings=32, use_parallel_residual=False,
+                                                                    attention_bias=False, bos_token_id=None, eos_token_id=None)),
+    "llama": (t.LlamaConfig, t.LlamaForCausalLM, dict(LLAMA)),
+    "mistral": (t.MistralConfig, t.MistralForCausalLM, dict(LLAMA, head_dim=6, sliding_window=4)),
+    "qwen2": (t.Qwen2Config, t.Qwen2ForCausalLM, dict(LLAMA, tie_word_embeddings=True)),
+    "qwen3": (t.Qwen3Config, t.Qwen3ForCausalLM, dict(LLAMA, head_dim=6)),
+    "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, dict(LLAMA, head_dim=6, sliding_window=4, query_pre_attn_scalar=5)),
+    "phi3": (t.Phi3Config, t.Phi3ForCausalLM, dict(LLAMA)),
+    "olmo2": (t.Olmo2Config, t.Olmo2ForCausalLM, dict(LLAMA)),
+}
+
+
+def first_tensor(values):
+    for v in values:
+        if torch.is_tensor(v):
+            return v
+        if isinstance(v, (tuple, list)) and v and torch.is_tensor(v[0]):
+            return v[0]
+    return None
+
+
+def tree(model, tokens):
+    """The lines of one forward. Tensors are kept alive, so that no address is used twice."""
+    calls, kept, numbers = [], [], {}
+
+    def entered(path):
+        return lambda module, args, kwargs: calls.append(("enter", path, first_tensor([*args, *kwargs.values()])))
+
+    def left(path):
+        return lambda module, args, out: calls.append(("leave", path, out if torch.is_tensor(out) else
+                                                       out[0] if isinstance(out, tuple) and torch.is_tensor(out[0]) else None))
+
+    for path, module in model.named_modules():
+        if path and not path.endswith("rotary_emb"):
+            module.register_forward_pre_hook(entered(path), with_kwargs=True)
+            module.register_forward_hook(left(path))
+    with torch.no_grad():
+        model(tokens, use_cache=False)
+    tensorless = {path for kind, path, x in calls if x is None}
+    lines = []
+    for kind, path, x in calls:
+        if path in tensorless:
+            continue
+        kept.append(x)
+        number = numbers.setdefault(x.untyped_storage().data_ptr(), len(numbers))
+        lines.append(f"{kind} {path} {list(x.shape)} #{number}")
+    return lines
+
+
+def main():
+    os.makedirs(HERE, exist_ok=True)
+    for name in sys.argv[1:] or FAMILIES:
+        config_class, model_class, values = FAMILIES[name]
+        config = config_class(**values, attn_implementation="eager")
+        torch.manual_seed(0)
+        model = model_class(config).eval()
+        lines = tree(model, torch.tensor([[1, 2, 3], [4, 5, 6]]))
+        kept = {k: v for k, v in json.loads(config.to_json_string()).items() if k != "transformers_version"}
+        with open(os.path.join(HERE, name + ".json"), "w") as file:
+            json.dump(kept, file, indent=1)
+            file.write("\n")
+        with open(os.path.join(HERE, name + ".txt"), "w") as file:
+            file.write("\n".join(lines) + "\n")
+        weights = sorted((k, list(v.shape)) for k, v in model.state_dict().items())
+        with open(os.path.join(HERE, name + ".weights"), "w") as file:
+            file.write("".join(f"{k} {shape}\n" for k, shape in weights))
+
+
+main()

@@ -1,0 +1,723 @@
+"""What a trace script means, the slow way: a small interpreter that runs it on the real PyTorch model.
+
+One invoke runs after the other. The script's lines are a coroutine; the model's modules are wrapped so that each input and output
+is an event; at an event the coroutine goes on as long as it asks for that very site. A name is a PyTorch tensor, an index makes
+PyTorch's view, an in-place set is PyTorch's, so aliasing is not modelled here, it happens. Nothing is shared, ordered or planned.
+
+Used by make_fixtures.py for expected values. It shares no code and no idea with the library, on purpose. What it does not serve
+(some mixtures of ragged and plain tensors) raises Unsupported, and random scripts that need it are dropped.
+"""
+import ast
+import operator
+import re
+
+import torch
+
+
+class ScriptError(Exception):
+    def __init__(self, name, message, line=0):
+        super().__init__(f"{name}: {message}")
+        self.name, self.line = name, line
+
+
+class Unsupported(Exception):
+    """The reference cannot tell; says nothing about the script."""
+
+
+class Stop(Exception):
+    """Ends a forward early: nobody asks for anything any more."""
+
+
+class Literal:
+    """Nested lists of numbers: take the type of the tensor they meet."""
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+class Ragged:
+    """Sequences of different lengths: a list of tensors [positions, ...], views of the padded `base` when there is one."""
+    def __init__(self, parts, base=None):
+        self.parts, self.base = parts, base
+
+    @staticmethod
+    def of(base, lengths):
+        return Ragged([base[i, :n] for i, n in enumerate(lengths)], base)
+
+    @property
+    def lengths(self):
+        return [p.shape[0] if p.dim() else 1 for p in self.parts]
+
+    def fresh(self, tensors):
+        """New tensors of the same ragged shape, in one padded base, so that they can take a slot's place."""
+        if not tensors[0].dim():
+            return Ragged(list(tensors))
+        longest = max(t.shape[0] for t in tensors)
+        base = tensors[0].new_zeros((len(tensors), longest) + tuple(tensors[0].shape[1:]))
+        for i, t in enumerate(tensors):
+            base[i, :t.shape[0]] = t
+        return Ragged.of(base, [t.shape[0] for t in tensors])
+
+    def dense(self):
+        return self.fresh(self.parts).base if self.parts[0].dim() else torch.stack(self.parts)
+
+    def beside(self, other):
+        """`other`, one piece for each sequence."""
+        n = len(self.parts)
+        if isinstance(other, Ragged):
+            if len(other.parts) == 1:
+                return other.parts * n
+            if len(other.parts) != n:
+                raise ScriptError("ShapeError", "numbers of sequences differ")
+            return other.parts
+        if not isinstance(other, torch.Tensor):
+            return [other] * n
+        rank = self.parts[0].dim() + 1
+        if other.dim() > rank:
+            raise Unsupported
+        if other.dim() < rank:
+            if other.dim() == rank - 1 and other.dim() and other.shape[0] > 1 and len(set(self.lengths)) > 1:
+                raise Unsupported
+            return [other] * n
+        if other.shape[0] not in (1, n):
+            raise ScriptError("ShapeError", "numbers of sequences differ")
+        pieces = [other[i if other.shape[0] > 1 else 0] for i in range(n)]
+        if other.shape[1:2] and other.shape[1] > 1 and len(set(self.lengths)) > 1:
+            if other.shape[1] != max(self.lengths):
+                raise Unsupported
+            pieces = [p[:m] for p, m in zip(pieces, self.lengths)]
+        return pieces
+
+    def index(self, items):
+        rank = self.parts[0].dim() + 1
+        items = list(items)
+        if Ellipsis in items:
+            at = items.index(Ellipsis)
+            items[at:at + 1] = [slice(None)] * (rank - len(items) + 1)
+        if len(items) > rank:
+            raise ScriptError("IndexError", "too many indices")
+        first, rest = items[0], tuple(items[1:])
+        if isinstance(first, int):
+            return self.parts[first][rest]
+        if isinstance(first, slice):
+            parts = [p[rest] for p in self.parts[first]]
+            whole = all(i == slice(None) for i in items) and self.base is not None
+            return Ragged(parts, self.base if whole else None)
+        if rest and not isinstance(rest[0], slice):
+            n = max(len(i) for i in items if isinstance(i, list))
+            pick = lambda i, k: i[k % len(i)] if isinstance(i, list) else i
+            return torch.stack([self.parts[pick(first, k)][tuple(pick(i, k) for i in rest)] for k in range(n)])
+        return self.fresh([self.parts[b] for b in first]).index([slice(None), *rest])
+
+
+# ---- the operations of a script on tensors ------------------------------------------------------------------------------------------
+
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+IN_PLACE = {ast.Add: operator.iadd, ast.Sub: operator.isub, ast.Mult: operator.imul, ast.Div: operator.itruediv}
+
+
+def torch_errors(function):
+    """PyTorch's complaints, as the script language names them."""
+    def guarded(*args):
+        try:
+            return function(*args)
+        except IndexError as e:
+            raise ScriptError("IndexError", str(e))
+        except TypeError as e:
+            raise ScriptError("TypeError", str(e))
+        except RuntimeError as e:
+            text = str(e)
+            if "can't be cast" in text or "not supported" in text:
+                raise ScriptError("TypeError", text)
+            raise ScriptError("ShapeError", text)
+        except ValueError as e:
+            raise ScriptError("ValueError", str(e))
+    return guarded
+
+
+def meet(literal, other):
+    """A literal beside a tensor takes its type."""
+    if not isinstance(literal, Literal):
+        return literal
+    dtype = other.parts[0].dtype if isinstance(other, Ragged) else other.dtype
+    return literal.tensor.to(dtype)
+
+
+@torch_errors
+def binary(op, a, b):
+    if isinstance(a, Literal) or isinstance(b, Literal):
+        if not isinstance(a, (torch.Tensor, Ragged)) and not isinstance(b, (torch.Tensor, Ragged)):
+            plain = lambda x: x.tensor if isinstance(x, Literal) else x
+            return Literal(op(plain(a), plain(b)))
+        a, b = meet(a, b), meet(b, a)
+    if isinstance(a, Ragged):
+        return a.fresh([op(x, y) for x, y in zip(a.parts, a.beside(b))])
+    if isinstance(b, Ragged):
+        return b.fresh([op(x, y) for x, y in zip(b.beside(a), b.parts)])
+    return op(a, b)
+
+
+def check_items(items):
+    """Lists and integers side by side only."""
+    places = [i for i, item in enumerate(items) if isinstance(item, (list, int)) and not isinstance(item, bool)]
+    if any(isinstance(i, list) for i in items) and places and places[-1] - places[0] + 1 != len(places):
+        raise ScriptError("IndexError", "lists and integers separated by a slice")
+
+
+@torch_errors
+def index(value, items):
+    check_items(items)
+    if isinstance(value, list):
+        if len(items) != 1 or not isinstance(items[0], int):
+            raise ScriptError("IndexError", "a list takes one integer")
+        return value[items[0]]
+    if isinstance(value, Ragged):
+        return value.index(items)
+    if isinstance(value, Literal):
+        return Literal(value.tensor[tuple(items)])
+    return value[tuple(items)]
+
+
+@torch_errors
+def assign(target, items, value):
+    """target[items] = value"""
+    check_items(items)
+    if isinstance(target, Ragged):
+        if any(isinstance(i, list) for i in items):
+            if not isinstance(items[0], list) or len(items) < 2 or isinstance(items[1], slice):
+                raise Unsupported
+            n = max(len(i) for i in items if isinstance(i, list))
+            pick = lambda i, k: i[k % len(i)] if isinstance(i, list) else i
+            where = torch.stack([target.parts[pick(items[0], k)][tuple(pick(i, k) for i in items[1:])] for k in range(n)])
+            source = settle(value, where)
+            source = source.expand(where.shape) if isinstance(source, torch.Tensor) else [source] * n
+            for k in range(n):
+                target.parts[pick(items[0], k)][tuple(pick(i, k) for i in items[1:])] = source[k]
+            return
+        where = target.index(items)
+        if isinstance(where, Ragged):
+            source = [settle(s, w) for s, w in zip(where.beside(value if not isinstance(value, Literal) else meet(value, where)),
+                                                   where.parts)]
+            for part, s in zip(where.parts, source):
+                part[...] = s
+        else:
+            where[...] = settle(value, where)
+        return
+    value = plain(value)
+    where = target[tuple(items)]
+    target[tuple(items)] = settle(value, where)
+
+
+def plain(value):
+    """A source for a target whose sequences are of one length."""
+    if not isinstance(value, Ragged):
+        return value
+    if len(set(value.lengths)) > 1:
+        raise ScriptError("ShapeError", "a ragged source")
+    return value.dense()
+
+
+def settle(value, where):
+    """A source as the target takes it: read in full before anything is written, in the target's type."""
+    if isinstance(value, Literal):
+        value = value.tensor
+    return value.to(where.dtype).clone() if isinstance(value, torch.Tensor) else value
+
+
+@torch_errors
+def in_place(op, target, items, value):
+    """target[items] op= value; items may be None"""
+    if items is None:
+        if isinstance(target, Ragged):
+            for part, v in zip(target.parts, target.beside(meet(value, target))):
+                op(part, v.clone() if isinstance(v, torch.Tensor) else v)
+        else:
+            value = meet(plain(value), target)
+            op(target, value.clone() if isinstance(value, torch.Tensor) else value)
+        return
+    old = index(target, items)
+    new = old.fresh([p.clone() for p in old.parts]) if isinstance(old, Ragged) else old.clone()
+    in_place(op, new, None, value)
+    assign(target, items, new)
+
+
+def clone(value):
+    return value.fresh([p.clone() for p in value.parts]) if isinstance(value, Ragged) else value.clone()
+
+
+# ---- models ---------------------------------------------------------------------------------------------------------------------------
+
+class Runner:
+    """A model whose modules report their inputs and outputs to self.driver while it runs."""
+    def __init__(self, model, sequential):
+        self.model, self.sequential, self.driver = model, sequential, None
+        self.ids = []                                    # token ids and positions handed to a script: not to be changed
+        self.modules = dict(model.named_modules())
+        for path, module in self.modules.items():
+            if path and not isinstance(module, torch.nn.ModuleList):
+                self.wrap(path, module)
+        self.sites, self.shapes = [], {}
+        self.learn_sites()
+
+    def wrap(self, path, module):
+        forward = module.forward
+
+        def wrapped(*args, **kwargs):
+            if not (args and isinstance(args[0], torch.Tensor)) or self.driver is None:
+                return forward(*args, **kwargs)          # a module without a tensor has no sites
+            x = self.driver.event((path, "input"), args[0])
+            skipped = self.driver.skipped(path)
+            if skipped is None:
+                result = forward(x, *args[1:], **kwargs)
+            else:
+                result = (skipped, None) if path.endswith(".attn") else skipped
+            first = result[0] if isinstance(result, tuple) else result
+            if not isinstance(first, torch.Tensor):
+                return result
+            first = self.driver.event((path, "output"), first)
+            return (first, *result[1:]) if isinstance(result, tuple) else first
+        module.forward = wrapped
+
+    def learn_sites(self):
+        """All sites in execution order, with the shapes they have in a batch of 2 (sequential) or 2 x 3 tokens."""
+        runner = self
+
+        class Listener:
+            def event(self, key, tensor):
+                if key[0] != "transformer":
+                    runner.sites.append(key)
+                    runner.shapes[key] = tuple(tensor.shape)
+                return tensor
+
+            def skipped(self, path):
+                return None
+        self.driver = Listener()
+        width = next(m for m in self.modules.values() if isinstance(m, torch.nn.Linear)).in_features if self.sequential else 0
+        self.forward(torch.zeros(2, width) if self.sequential else torch.zeros(2, 3, dtype=torch.int64))
+        self.driver = None
+
+    def forward(self, inputs):
+        with torch.no_grad():
+            if self.sequential:
+                self.model(inputs)
+            else:
+                logits = self.model(inputs, use_cache=False).logits
+                self.driver.event(("output", "logits"), logits)
+
+
+class Driver:
+    """One invoke: hands each event to the script's coroutine while it asks for it."""
+    def __init__(self, runner, coroutine, lengths):
+        self.runner, self.coroutine, self.lengths = runner, coroutine, lengths
+        self.seen, self.pending, self.finished, self.skip_value = set(), None, False, None
+        self.ragged = len(set(lengths)) > 1
+
+    def advance(self, answer=None):
+        try:
+            self.pending = self.coroutine.send(answer)
+        except StopIteration:
+            self.pending, self.finished = None, True
+
+    def run(self, inputs):
+        self.advance()
+        if not self.finished:
+            self.runner.driver = self
+            try:
+                self.runner.forward(inputs)
+            except Stop:
+                pass
+            finally:
+                self.runner.driver = None
+        if not self.finished:
+            key = self.pending[1]
+            late = key in self.seen
+            self.fail("OutOfOrderError" if late else "MissedProviderError", f"Value was missed for model.{key[0]}.{key[1]}.i0.")
+
+    def fail(self, name, message):
+        """Raised where the script is, so that the error has its line."""
+        self.coroutine.throw(ScriptError(name, message))
+
+    def event(self, key, tensor):
+        while self.pending and self.pending[0] in ("get", "put") and self.pending[1] == key:
+            if self.pending[0] == "put":
+                tensor = self.replacement(key, tensor, self.pending[2])
+                self.advance()
+            else:
+                self.advance(self.show(key, tensor))
+        self.seen.add(key)
+        if self.finished:
+            raise Stop
+        return tensor
+
+    def skipped(self, path):
+        key, value = (path, "input"), None
+        while self.pending and self.pending[0] == "skip" and self.pending[1] == key:
+            value = self.pending[2]
+            like = torch.empty(self.output_shape(path), dtype=next(self.runner.model.parameters()).dtype)
+            value = self.replacement(key, like, value)
+            self.advance()
+        if self.finished:
+            raise Stop
+        return value
+
+    def output_shape(self, path):
+        known, now = self.runner.shapes[(path, "output")], (len(self.lengths), max(self.lengths))
+        if self.runner.sequential:
+            return now[:1] + known[1:]
+        return ((1,) if path.endswith("wpe") else now[:1]) + now[1:] + known[2:]
+
+    def show(self, key, tensor):
+        if tensor.dtype == torch.int64:
+            self.runner.ids.append(tensor)
+        if self.ragged and not key[0].endswith("wpe"):
+            return Ragged.of(tensor, self.lengths)
+        return tensor
+
+    def replacement(self, key, current, value):
+        if isinstance(value, (int, float)):
+            self.fail("TypeError", "a number cannot take a tensor's place")
+        if isinstance(value, Literal):
+            value = value.tensor.to(current.dtype)
+        if current.dtype == torch.int64:
+            self.fail("TypeError", "token ids cannot be set")
+        if isinstance(value, Ragged):
+            if not self.ragged or value.lengths != self.lengths:
+                self.fail("ShapeError", "lengths differ")
+            if value.base is None:
+                raise Unsupported
+            value = value.base
+        if tuple(value.shape) != tuple(current.shape):
+            self.fail("ShapeError", f"{tuple(value.shape)}, expected {tuple(current.shape)}")
+        if value.dtype != current.dtype:
+            self.fail("TypeError", f"{value.dtype}, expected {current.dtype}")
+        return value
+
+
+# ---- the interpreter -------------------------------------------------------------------------------------------------------------------
+
+def parse(text):
+    """Python's own parser, after h.0.attn has become h[0].attn."""
+    text = re.sub(r"(?<=[A-Za-z_\]])\.(\d+)\b", r"[\1]", text)
+    try:
+        return ast.parse(text).body
+    except SyntaxError as e:
+        raise ScriptError("SyntaxError", str(e), e.lineno or 0)
+
+
+class Interpreter:
+    def __init__(self, runner, load):
+        """load(file, name) -> tensor"""
+        self.runner, self.load = runner, load
+        self.names, self.loops, self.saves, self.line = {}, {}, {}, 0
+        self.top_level = {p.split(".")[0] for p in runner.modules if p}
+        self.stopped = False
+
+    def run(self, text):
+        """Runs a script; returns {name: tensor} in the order of saving."""
+        try:
+            for _ in self.block(parse(text)):
+                raise ScriptError("SyntaxError", "a site outside an invoke")
+        except ScriptError as e:
+            e.line = e.line or self.line
+            raise
+        return {name: self.result(value) for name, value in self.saves.items()}
+
+    def result(self, value):
+        if isinstance(value, list):
+            return torch.stack([self.result(v) for v in value])
+        return value.dense() if isinstance(value, Ragged) else value.clone()
+
+    # statements: each is a coroutine that yields ("get", site), ("put", site, value), ("skip", site, value)
+    def block(self, body):
+        for statement in body:
+            self.line = statement.lineno
+            if self.stopped:
+                raise ScriptError("MissedProviderError", "a line after stop()")
+            yield from getattr(self, "do_" + type(statement).__name__, self.unknown)(statement)
+
+    def unknown(self, statement):
+        raise ScriptError("SyntaxError", type(statement).__name__)
+        yield
+
+    def do_Pass(self, statement):
+        return
+        yield
+
+    def do_For(self, statement):
+        if isinstance(statement.iter, ast.Call):
+            values = range(*[self.integer(a) for a in statement.iter.args])
+        else:
+            values = [self.integer(e) for e in statement.iter.elts]
+        for value in values:
+            self.loops[statement.target.id] = value
+            yield from self.block(statement.body)
+            if self.stopped:
+                return
+
+    def do_With(self, statement):
+        call = statement.items[0].context_expr
+        value = yield from self.evaluate(call.args[0])
+        lengths, inputs = self.inputs(value)
+        self.stopped = False
+        Driver(self.runner, self.block(statement.body), lengths).run(inputs)
+        self.stopped = False
+
+    def inputs(self, value):
+        if isinstance(value, list):                      # rows of different lengths
+            longest = max(len(row) for row in value)
+            padded = [row + [0] * (longest - len(row)) for row in value]
+            return [len(row) for row in value], torch.tensor(padded)
+        tensor = value.tensor if isinstance(value, Literal) else value
+        if tensor.dim() == 1:
+            tensor = tensor[None]
+        if self.runner.sequential:
+            return [1] * tensor.shape[0], tensor.to(next(self.runner.model.parameters()).dtype)
+        if tensor.is_floating_point():
+            raise ScriptError("TypeError", "a float as token")
+        config = self.runner.model.config
+        if not tensor.numel():
+            raise ScriptError("ValueError", "an empty prompt")
+        if tensor.min() < 0 or tensor.max() >= config.vocab_size:
+            raise ScriptError("IndexError", "a token outside the vocabulary")
+        if tensor.shape[1] > config.n_positions:
+            raise ScriptError("ValueError", "more positions than the model has")
+        return [tensor.shape[1]] * tensor.shape[0], tensor.to(torch.int64, copy=True)
+
+    def do_Assign(self, statement):
+        target, value = statement.targets[0], statement.value
+        if isinstance(target, (ast.Name, ast.Tuple)):
+            names = target.elts if isinstance(target, ast.Tuple) else [target]
+            values = value.elts if isinstance(value, ast.Tuple) else [value]
+            if len(names) != len(values):
+                raise ScriptError("SyntaxError", "more names than values")
+            bound = []
+            for v in values:
+                bound.append((yield from self.maybe_saved(v)))
+            for name, (v, saved) in zip(names, bound):
+                self.bind(name.id, v)
+                if saved:
+                    self.save(name.id)
+            return
+        new = yield from self.evaluate(value)
+        site = self.site(target)
+        if site:
+            if isinstance(new, (int, float)):
+                raise ScriptError("TypeError", f"try {site[0]}.{site[1]}[:] = ...")
+            yield ("put", site, new)
+            return
+        if not isinstance(target, ast.Subscript):
+            raise ScriptError("SyntaxError", "cannot be assigned")
+        self.refuse_copy(target.value)
+        old = yield from self.evaluate(target.value)
+        self.changeable(old)
+        assign(old, self.items(target.slice), new)
+
+    def do_AugAssign(self, statement):
+        target, op = statement.target, IN_PLACE[type(statement.op)]
+        items = None
+        if isinstance(target, ast.Subscript) and not self.site(target):
+            items = self.items(target.slice)
+            self.refuse_copy(target.value)
+            target = target.value
+        old = yield from self.evaluate(target)
+        self.changeable(old)
+        value = yield from self.evaluate(statement.value)
+        in_place(op, old, items, value)
+
+    def do_Expr(self, statement):
+        call = statement.value
+        if not isinstance(call, ast.Call):
+            raise ScriptError("SyntaxError", "not a statement")
+        function = call.func
+        if isinstance(function, ast.Name) and function.id == "stop":
+            self.stopped = True
+            return
+        if not isinstance(function, ast.Attribute):
+            raise ScriptError("SyntaxError", "another call")
+        if function.attr == "skip":
+            path = self.path(function.value)
+            value = yield from self.evaluate(call.args[0])
+            if isinstance(value, (int, float)):
+                raise ScriptError("TypeError", "skip takes a tensor")
+            if (path, "output") not in self.runner.shapes:
+                raise ScriptError("UnknownSiteError", path)
+            yield ("skip", (path, "input"), value)
+        elif function.attr == "save" and isinstance(function.value, ast.Name):
+            self.lookup(function.value.id)
+            self.save(function.value.id)
+        elif function.attr == "append" and isinstance(function.value, ast.Name):
+            value, saved = yield from self.maybe_saved(call.args[0])
+            items = self.lookup(function.value.id)
+            items.append(value)
+            if saved and function.value.id not in self.saves:
+                self.saves[function.value.id] = items
+        elif function.attr == "save":
+            raise ScriptError("NameError", "a save without a name")
+        else:
+            raise ScriptError("SyntaxError", "another call")
+
+    # names
+    def bind(self, name, value):
+        if name in self.top_level:
+            raise ScriptError("NameError", f"{name} is a module")
+        if name in self.saves:
+            raise ScriptError("NameError", f"{name} is saved")
+        self.names[name] = value
+
+    def lookup(self, name):
+        if name in self.loops:
+            return self.loops[name]
+        if name not in self.names:
+            raise ScriptError("NameError", name)
+        return self.names[name]
+
+    def save(self, name):
+        if name in self.saves:
+            raise ScriptError("NameError", f"{name} saved twice")
+        if isinstance(self.names[name], (int, float)):
+            raise ScriptError("TypeError", "a number cannot be saved")
+        self.saves[name] = self.names[name]
+
+    def refuse_copy(self, node):
+        while isinstance(node, ast.Subscript) and not self.site(node):
+            if any(isinstance(i, list) for i in self.items(node.slice)):
+                raise ScriptError("ValueError", "writing through a copy")
+            node = node.value
+
+    def changeable(self, value):
+        tensor = value.parts[0] if isinstance(value, Ragged) else value
+        if not isinstance(tensor, torch.Tensor):
+            raise ScriptError("TypeError", "not a tensor")
+        if tensor.untyped_storage().data_ptr() in {t.untyped_storage().data_ptr() for t in self.runner.ids}:
+            raise ScriptError("TypeError", "token ids cannot be set")
+
+    # sites
+    def parts(self, node):
+        """Names and numbers of a dotted path, or None."""
+        if isinstance(node, ast.Name):
+            return None if node.id in self.names or node.id in self.loops else [node.id]
+        if isinstance(node, ast.Attribute):
+            before = self.parts(node.value)
+            return before and before + [node.attr]
+        if isinstance(node, ast.Subscript) and isinstance(node.value, (ast.Attribute, ast.Name)):
+            before = self.parts(node.value)
+            if not before or before[-1] in ("input", "inputs", "output", "logits"):
+                return None
+            return before + [self.integer(node.slice)]
+        return None
+
+    def site(self, node):
+        """(path, "input" or "output") of a node that is a site, else None."""
+        if not isinstance(node, ast.Attribute) or isinstance(node, ast.Call):
+            return None
+        parts = self.parts(node)
+        if not parts:
+            return None
+        if parts == ["output", "logits"] and not self.runner.sequential:
+            return ("output", "logits")
+        attribute = {"inputs": "input"}.get(parts[-1], parts[-1])
+        key = (self.join(parts[:-1]), attribute)
+        if key not in self.runner.shapes:
+            raise ScriptError("UnknownSiteError", f"{key[0]}.{attribute}")
+        return key
+
+    def join(self, parts):
+        path = ""
+        for part in parts:
+            if isinstance(part, int):
+                container = self.runner.modules.get(path)
+                if not isinstance(container, torch.nn.ModuleList) or not -len(container) <= part < len(container):
+                    raise ScriptError("UnknownSiteError", f"{path}[{part}]")
+                part = part % len(container)
+            path = f"{path}.{part}" if path else str(part)
+            if path not in self.runner.modules:
+                raise ScriptError("UnknownSiteError", path)
+        return path
+
+    def path(self, node):
+        parts = self.parts(node)
+        if not parts:
+            raise ScriptError("SyntaxError", "not a module")
+        return self.join(parts)
+
+    # expressions
+    def integer(self, node):
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -self.integer(node.operand)
+        if isinstance(node, ast.Name) and node.id in self.loops:
+            return self.loops[node.id]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len":
+            value = self.lookup(node.args[0].id)
+            return len(value.parts if isinstance(value, Ragged) else value)
+        if isinstance(node, ast.BinOp):
+            op = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+                  ast.Mod: operator.mod}.get(type(node.op))
+            if op:
+                return op(self.integer(node.left), self.integer(node.right))
+        raise ScriptError("SyntaxError", "an integer is expected")
+
+    def items(self, node):
+        items = []
+        for e in node.elts if isinstance(node, ast.Tuple) else [node]:
+            if isinstance(e, ast.Slice):
+                bounds = [b and self.integer(b) for b in (e.lower, e.upper, e.step)]
+                if bounds[2] is not None and bounds[2] < 1:
+                    raise ScriptError("ValueError", "a step below 1")
+                items.append(slice(*bounds))
+            elif isinstance(e, ast.List):
+                items.append([self.integer(i) for i in e.elts])
+            elif isinstance(e, ast.Constant) and e.value is Ellipsis:
+                items.append(Ellipsis)
+            else:
+                items.append(self.integer(e))
+        return items
+
+    def maybe_saved(self, node):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "save":
+            return (yield from self.evaluate(node.func.value)), True
+        return (yield from self.evaluate(node)), False
+
+    def evaluate(self, node):
+        site = self.site(node)
+        if site:
+            return (yield ("get", site))
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return node.value
+        if isinstance(node, ast.List):
+            return self.literal(node)
+        if isinstance(node, ast.Name):
+            if node.id not in self.names and node.id not in self.loops and node.id in self.top_level:
+                raise ScriptError("NameError", f"{node.id} is a module")
+            return self.lookup(node.id)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            value = yield from self.evaluate(node.operand)
+            return binary(operator.mul, value, -1)
+        if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+            a = yield from self.evaluate(node.left)
+            b = yield from self.evaluate(node.right)
+            return binary(OPERATORS[type(node.op)], a, b)
+        if isinstance(node, ast.Subscript):
+            items = self.items(node.slice)
+            return index((yield from self.evaluate(node.value)), items)
+        if isinstance(node, ast.Call):
+            return (yield from self.call(node))
+        raise ScriptError("SyntaxError", type(node).__name__)
+
+    def call(self, node):
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "clone" and not node.args:
+            return clone((yield from self.evaluate(node.func.value)))
+        if isinstance(node.func, ast.Name) and node.func.id == "load":
+            return self.load(*[a.value for a in node.args])
+        if isinstance(node.func, ast.Name) and node.func.id == "zeros":
+            return torch.zeros([self.integer(a) for a in node.args])
+        raise ScriptError("SyntaxError", "another call")
+
+    def literal(self, node):
+        numbers = ast.literal_eval(node)
+        if not numbers:
+            return []
+        if isinstance(numbers[0], list) and len({len(r) for r in numbers}) > 1:
+            return numbers
+        tensor = torch.tensor(numbers)
+        return Literal(tensor.to(torch.float64) if tensor.is_floating_point() else tensor)

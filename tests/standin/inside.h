@@ -1,0 +1,61 @@
+/* inside.h: what standin.c (memory, streams, queue) and products.c (cuBLASLt) share. */
+#ifndef INSET_STANDIN_INSIDE_H
+#define INSET_STANDIN_INSIDE_H
+
+#include "device/cuda_library.h"
+#include "standin/standin.h"
+
+/* Handles are remembered after they are freed, so that using one is noticed. Every kind begins with this. */
+typedef enum handle_kind { HANDLE_STREAM, HANDLE_EVENT, HANDLE_CUBLAS, HANDLE_PRODUCT, HANDLE_LAYOUT, HANDLE_PREFERENCE } handle_kind;
+typedef struct standin_handle {
+    struct standin_handle *next;
+    handle_kind kind;
+    bool live;
+} standin_handle;
+
+void *handle_create(handle_kind kind, size_t size);                       /* zeroed behind the header; NULL when memory is out */
+bool handle_good(const void *handle, handle_kind kind, const char *call); /* notes a problem otherwise */
+void handle_destroy(void *handle, handle_kind kind, const char *call);
+
+void standin_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Counts a call; what it has to answer instead of doing its work, or 0. */
+int standin_begin(int error_when_made_to_fail);
+int standin_begin_products(int error_when_made_to_fail);      /* the same for cuBLASLt, whose failures are no sticky errors of the runtime */
+
+/* Whether [at, at + bytes) is inside one live device allocation; notes a problem otherwise. */
+bool device_range(const void *at, size_t bytes, const char *what);
+
+/* One queued operation; `run` is called with the memory open. */
+typedef struct operation {
+    void (*run)(struct operation *o);
+    const char *name;
+    void *to;
+    const void *from;
+    size_t bytes;
+    uint64_t hash;
+    int value;
+    kernel_entry kernel;
+    unsigned blocks;
+    uint64_t args[64];
+} operation;
+
+/* Appends a zeroed operation. A stream that captures would put it into its graph's list here instead, and a graph's launch would append
+ * that list once more. */
+operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o));
+
+typedef struct standin_settings {
+    int devices, major, minor, count_error;
+    int64_t bytes;
+    bool no_products;
+    int64_t fail_call, fail_allocation, break_at;
+    bool broken;
+    int refused, tall_only, unsteady;
+} standin_settings;
+
+extern standin_settings standin_now;
+extern standin_counts standin_count;
+
+void standin_fill_products(cuda_library *library);       /* products.c */
+
+#endif

@@ -1,0 +1,565 @@
+/* test_api.c: the public interface: models of one's own against plain loops, the same trace by calls and by script, plans that run again,
+ * handles freed in every order, misuse, and each allocation failing in turn. */
+#include "failing_allocator.h"
+#include "inset.h"
+#include "test.h"
+
+/* ---- the two-layer model, as README declares it --------------------------------------------------------------------------- */
+
+typedef struct two_layers { float w1[10 * 5], b1[10], w2[2 * 10], b2[2]; } two_layers;
+
+static void fill_two_layers(two_layers *m)
+{
+    for (int i = 0; i < 50; i++) m->w1[i] = (float)(i % 7 - 3);
+    for (int i = 0; i < 10; i++) m->b1[i] = (float)i;
+    for (int i = 0; i < 20; i++) m->w2[i] = (float)(i % 5 - 2);
+    for (int i = 0; i < 2; i++) m->b2[i] = (float)(i + 1);
+}
+
+static inset_status build_two_layers(inset_context *context, const two_layers *m, const inset_model_options *options, inset_model **model)
+{
+    inset_builder *builder = NULL;
+    inset_status status = inset_builder_create(context, &builder);
+    inset_slot x = inset_builder_input(builder, 5);
+    x = inset_builder_linear(builder, "layer1", x, INSET_TENSOR(m->w1, INSET_F32, 10, 5), INSET_TENSOR(m->b1, INSET_F32, 10));
+    x = inset_builder_linear(builder, "layer2", x, INSET_TENSOR(m->w2, INSET_F32, 2, 10), INSET_TENSOR(m->b2, INSET_F32, 2));
+    return status ? status : inset_builder_finish(builder, x, options, model);
+}
+
+/* layer1's output with column 0 set to `set` (NAN: not set), then layer2's. */
+static void expect_two_layers(const two_layers *m, const float *x, double set, double *hidden, double *out)
+{
+    for (int i = 0; i < 10; i++) {
+        hidden[i] = m->b1[i];
+        for (int j = 0; j < 5; j++) hidden[i] += (double)m->w1[i * 5 + j] * x[j];
+    }
+    if (!isnan(set)) hidden[0] = set;
+    for (int i = 0; i < 2; i++) {
+        out[i] = m->b2[i];
+        for (int j = 0; j < 10; j++) out[i] += m->w2[i * 10 + j] * hidden[j];
+    }
+}
+
+/* The trace of README on the model: saves `before`, `after` and `result`. */
+static inset_status record_two_layers(inset_model *model, const float *x, double set, inset_trace **trace)
+{
+    inset_value *number = NULL, *before = NULL, *copy = NULL, *after = NULL, *result = NULL;
+    inset_status status = inset_trace_create(model, trace);
+    if (!status) status = inset_invoke_rows(*trace, 1, 5, x);
+    if (!status) status = inset_get(*trace, "layer1.output", &before);
+    if (!status) status = inset_clone(before, &copy);
+    if (!status) status = inset_save(*trace, "before", copy);
+    if (!status) status = inset_number(*trace, set, &number);
+    if (!status) status = inset_set(*trace, "layer1.output[:, 0]", number);
+    if (!status) status = inset_get(*trace, "layer1.output", &after);
+    if (!status) status = inset_save(*trace, "after", after);
+    if (!status) status = inset_get(*trace, "layer2.output", &result);
+    return status ? status : inset_save(*trace, "result", result);
+}
+
+static void check_saved(inset_plan *plan, const char *name, const double *expected, int64_t count, const char *what)
+{
+    inset_tensor out;
+    inset_status status = inset_saved(plan, name, &out);
+    NEED(!status, "%s: %s was not saved", what, name);
+    NEED(inset_tensor_count(&out) == count, "%s: %s has %lld elements, %lld expected", what, name, (long long)inset_tensor_count(&out),
+         (long long)count);
+    for (int64_t i = 0; i < count; i++)
+        CHECK(fabs(inset_tensor_element(&out, i) - expected[i]) <= 1e-5 * (1 + fabs(expected[i])), "%s: %s[%lld] is %g, %g expected", what,
+              name, (long long)i, inset_tensor_element(&out, i), expected[i]);
+}
+
+static void check_two_layers(inset_plan *plan, const two_layers *m, const float *x, double set, const char *what)
+{
+    double before[10], after[10], result[2];
+    expect_two_layers(m, x, NAN, before, result);
+    expect_two_layers(m, x, set, after, result);
+    check_saved(plan, "before", before, 10, what);
+    check_saved(plan, "after", after, 10, what);
+    check_saved(plan, "result", result, 2, what);
+}
+
+static const float first_input[5] = {1, 2, 3, 4, 5}, second_input[5] = {-2, 0.5f, 7, 0, 1};
+
+static void own_model(void)
+{
+    two_layers m;
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *trace = NULL;
+    inset_plan *plan = NULL;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    fill_two_layers(&m);
+    NEED(!inset_context_create(NULL, &context), "no context");
+    bool good = CHECK(!build_two_layers(context, &m, &options, &model), "%s", inset_message(context))
+        && CHECK(!record_two_layers(model, first_input, 100, &trace), "%s", inset_message(context))
+        && CHECK(!inset_plan_create(trace, NULL, &plan), "%s", inset_message(context))
+        && CHECK(!inset_run(plan), "%s", inset_message(context));
+    if (good) {
+        check_two_layers(plan, &m, first_input, 100, "first run");
+        CHECK(!inset_run(plan), "%s", inset_message(context));
+        check_two_layers(plan, &m, first_input, 100, "second run");
+        CHECK(!inset_plan_rows(plan, 0, second_input, 5) && !inset_run(plan), "%s", inset_message(context));
+        check_two_layers(plan, &m, second_input, 100, "other input");
+        CHECK(inset_plan_rows(plan, 0, second_input, 4) == INSET_VALUE_ERROR, "four numbers for five were taken");
+        CHECK(inset_plan_rows(plan, 1, second_input, 5) != INSET_OK, "an invoke that is not there was given input");
+        CHECK(!strcmp(inset_model_kind(model), "own") && inset_model_type(model) == INSET_F32, "%s", inset_model_kind(model));
+        CHECK(!strncmp(inset_model_device(model), "cpu", 3), "%s", inset_model_device(model));
+    }
+    inset_context_free(context);
+}
+
+/* ---- a small transformer of one's own, against loops in double ------------------------------------------------------------ */
+
+enum { V = 7, P = 6, D = 4, H = 2, HD = 2, F = 8 };      /* vocabulary, positions, width, heads, numbers a head, hidden */
+typedef struct tiny {
+    float wte[V * D], wpe[P * D], qkv_w[3 * D * D], qkv_b[3 * D], proj_w[D * D], fc_w[F * D], out_w[D * F], ln_w[D], ln_b[D], head[V * D];
+} tiny;
+
+static inset_status build_tiny(inset_context *context, const tiny *m, inset_model **model)
+{
+    inset_builder *b = NULL;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    inset_status status = inset_builder_create(context, &b);
+    inset_slot ids = inset_builder_tokens(b, V, P);
+    inset_slot x = inset_builder_add(b, inset_builder_embed(b, "wte", ids, INSET_TENSOR(m->wte, INSET_F32, V, D)),
+                                     inset_builder_embed(b, "wpe", inset_builder_positions(b), INSET_TENSOR(m->wpe, INSET_F32, P, D)));
+    x = inset_builder_enter(b, "h.0", x);
+    inset_slot y = inset_builder_enter(b, "attn", x);
+    y = inset_builder_linear(b, "qkv", y, INSET_TENSOR(m->qkv_w, INSET_F32, 3 * D, D), INSET_TENSOR(m->qkv_b, INSET_F32, 3 * D));
+    inset_slot q = inset_builder_view(b, "q", y, 0, H, HD);
+    inset_slot k = inset_builder_view(b, "k", y, D, H, HD);
+    inset_slot v = inset_builder_view(b, "v", y, 2 * D, H, HD);
+    y = inset_builder_attention(b, q, k, v, H, H, HD);
+    y = inset_builder_leave(b, inset_builder_linear(b, "proj", y, INSET_TENSOR(m->proj_w, INSET_F32, D, D), NULL));
+    x = inset_builder_add(b, x, y);
+    y = inset_builder_linear(b, "fc", x, INSET_TENSOR(m->fc_w, INSET_F32, F, D), NULL);
+    y = inset_builder_linear(b, "out", inset_builder_activation(b, "act", y, INSET_GELU), INSET_TENSOR(m->out_w, INSET_F32, D, F), NULL);
+    x = inset_builder_leave(b, inset_builder_add(b, x, y));
+    x = inset_builder_layernorm(b, "ln", x, INSET_TENSOR(m->ln_w, INSET_F32, D), INSET_TENSOR(m->ln_b, INSET_F32, D), 1e-5f);
+    x = inset_builder_linear(b, "head", x, INSET_TENSOR(m->head, INSET_F32, V, D), NULL);
+    return status ? status : inset_builder_finish(b, x, &options, model);
+}
+
+static void times(const float *w, int out, int in, const double *x, double *y)
+{
+    for (int i = 0; i < out; i++) {
+        y[i] = 0;
+        for (int j = 0; j < in; j++) y[i] += w[i * in + j] * x[j];
+    }
+}
+
+/* The attention of query `t` over qkv [t + 1][3 D], with value numbers of head 0 at position 0 set to `set` unless it is NAN. */
+static void attend(double (*qkv)[3 * D], int t, double *z)
+{
+    for (int h = 0; h < H; h++) {
+        double score[P], total = 0;
+        for (int j = 0; j <= t; j++) {
+            score[j] = 0;
+            for (int i = 0; i < HD; i++) score[j] += qkv[t][h * HD + i] * qkv[j][D + h * HD + i];
+            total += score[j] = exp(score[j] / sqrt(HD));
+        }
+        for (int i = 0; i < HD; i++) {
+            z[h * HD + i] = 0;
+            for (int j = 0; j <= t; j++) z[h * HD + i] += score[j] / total * qkv[j][2 * D + h * HD + i];
+        }
+    }
+}
+
+static void expect_tiny(const tiny *m, const int64_t *tokens, int n, double set, double *logits)
+{
+    double qkv[P][3 * D], x[P][D];
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < D; i++) x[t][i] = (double)m->wte[tokens[t] * D + i] + m->wpe[t * D + i];
+        times(m->qkv_w, 3 * D, D, x[t], qkv[t]);
+        for (int i = 0; i < 3 * D; i++) qkv[t][i] += m->qkv_b[i];
+        if (t == 0 && !isnan(set)) qkv[0][2 * D] = qkv[0][2 * D + 1] = set;
+        double z[D], y[D], hidden[F], mean = 0, variance = 0;
+        attend(qkv, t, z);
+        times(m->proj_w, D, D, z, y);
+        for (int i = 0; i < D; i++) x[t][i] += y[i];
+        times(m->fc_w, F, D, x[t], hidden);
+        for (int i = 0; i < F; i++) hidden[i] = hidden[i] / 2 * (1 + erf(hidden[i] / sqrt(2)));
+        times(m->out_w, D, F, hidden, y);
+        for (int i = 0; i < D; i++) mean += (x[t][i] += y[i]) / D;
+        for (int i = 0; i < D; i++) variance += (x[t][i] - mean) * (x[t][i] - mean) / D;
+        for (int i = 0; i < D; i++) y[i] = (x[t][i] - mean) / sqrt(variance + 1e-5) * m->ln_w[i] + m->ln_b[i];
+        times(m->head, V, D, y, logits + t * V);
+    }
+}
+
+static void own_transformer(void)
+{
+    tiny m;
+    uint64_t state = 5;
+    const int64_t tokens[] = {3, 1, 4, 1, 5}, length = 5;
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *trace = NULL;
+    inset_plan *plan = NULL;
+    inset_value *logits = NULL, *set = NULL;
+    double expected[P * V];
+    for (size_t i = 0; i < sizeof m / sizeof(float); i++) ((float *)&m)[i] = (float)test_uniform(&state);
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status status = build_tiny(context, &m, &model);
+    for (int patched = 0; patched < 2 && !status; patched++) {
+        status = inset_trace_create(model, &trace);
+        if (!status) status = inset_invoke_tokens(trace, 1, &length, tokens);
+        if (!status) status = inset_number(trace, 0.75, &set);
+        if (!status && patched) status = inset_set(trace, "h[0].attn.v[:, 0, 0]", set);
+        if (!status) status = inset_get(trace, "output.logits", &logits);
+        if (!status) status = inset_save(trace, "logits", logits);
+        if (!status) status = inset_plan_create(trace, NULL, &plan);
+        if (!status) status = inset_run(plan);
+        if (status) break;
+        expect_tiny(&m, tokens, 5, patched ? 0.75 : NAN, expected);
+        check_saved(plan, "logits", expected, 5 * V, patched ? "transformer, head 0's v set" : "transformer");
+    }
+    CHECK(!status, "%s", inset_message(context));
+    inset_context_free(context);
+}
+
+/* ---- by calls and by script ----------------------------------------------------------------------------------------------- */
+
+static const char script[] =
+    "with invoke([[5, 6, 7], [8, 9]]):\n"
+    "    source = transformer.h[1].output\n"
+    "    clean = lm_head.output[:, -1].save()\n"
+    "with invoke([[5, 11, 7], [8, 3]]):\n"
+    "    transformer.h[0].mlp.output += 0.5\n"
+    "    transformer.h[1].output[:, -1] = -(source[:, -1] * 2 - 1) / 4\n"
+    "    patched = lm_head.output[:, -1].save()\n";
+
+static inset_status record_by_calls(inset_trace *t)
+{
+    const int64_t lengths[] = {3, 2}, clean_ids[] = {5, 6, 7, 8, 9}, corrupt_ids[] = {5, 11, 7, 8, 3};
+    inset_value *source = NULL, *clean = NULL, *patched = NULL, *half = NULL, *one = NULL, *two = NULL, *four = NULL, *x = NULL;
+    inset_status s = inset_invoke_tokens(t, 2, lengths, clean_ids);
+    if (!s) s = inset_get(t, "transformer.h[1].output", &source);
+    if (!s) s = inset_get(t, "lm_head.output[:, -1]", &clean);
+    if (!s) s = inset_save(t, "clean", clean);
+    if (!s) s = inset_invoke_tokens(t, 2, lengths, corrupt_ids);
+    if (!s) s = inset_number(t, 0.5, &half);
+    if (!s) s = inset_update(t, "transformer.h.0.mlp.output", INSET_ADD, half);
+    if (!s) s = inset_index(source, "[:, -1]", &x);
+    if (!s) s = inset_integer(t, 2, &two);
+    if (!s) s = inset_integer(t, 1, &one);
+    if (!s) s = inset_integer(t, 4, &four);
+    if (!s) s = inset_arithmetic(x, INSET_MULTIPLY, two, &x);
+    if (!s) s = inset_arithmetic(x, INSET_SUBTRACT, one, &x);
+    if (!s) s = inset_negate(x, &x);
+    if (!s) s = inset_arithmetic(x, INSET_DIVIDE, four, &x);
+    if (!s) s = inset_set(t, "transformer.h[1].output[:, -1]", x);
+    if (!s) s = inset_get(t, "lm_head.output[:, -1]", &patched);
+    return s ? s : inset_save(t, "patched", patched);
+}
+
+static void calls_and_script(void)
+{
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *traces[2] = {NULL, NULL};
+    inset_plan *plans[2] = {NULL, NULL};
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status status = inset_model_open(context, test_path("fixtures/gpt2"), &options, &model);
+    for (int i = 0; i < 2 && !status; i++) {
+        status = inset_trace_create(model, &traces[i]);
+        if (!status) status = i ? inset_script(traces[i], "api.inset", NULL, script, strlen(script)) : record_by_calls(traces[i]);
+        if (!status) status = inset_plan_create(traces[i], NULL, &plans[i]);
+        if (!status) status = inset_run(plans[i]);
+    }
+    CHECK(!status, "%s", inset_message(context));
+    for (size_t i = 0; !status && i < 2; i++) {
+        inset_tensor a, b;
+        const char *name;
+        CHECK(!inset_saved_at(plans[0], i, &name, &a) && !inset_saved(plans[1], name, &b), "%s", inset_message(context));
+        CHECK(a.type == b.type && a.n_dimensions == b.n_dimensions && !memcmp(a.shape, b.shape, sizeof a.shape[0] * (size_t)a.n_dimensions)
+                  && !memcmp(a.data, b.data, (size_t)inset_tensor_count(&a) * inset_type_size(a.type)),
+              "%s differs between calls and script", name);
+    }
+    inset_context_free(context);
+}
+
+/* ---- plans of a model without a device, statistics, sites ----------------------------------------------------------------- */
+
+static void without_device(void)
+{
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *trace = NULL;
+    inset_plan *plan = NULL;
+    inset_statistics is = INSET_STATISTICS;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    inset_tensor out;
+    const char *name;
+    options.device = "none";
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status status = inset_model_open(context, test_path("fixtures/gpt2"), &options, &model);
+    if (!status) status = inset_trace_create(model, &trace);
+    if (!status) status = inset_script(trace, "api.inset", "", script, strlen(script));
+    if (!status) status = inset_plan_create(trace, NULL, &plan);
+    if (CHECK(!status, "%s", inset_message(context))) {
+        CHECK(!strcmp(inset_model_device(model), "none"), "%s", inset_model_device(model));
+        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.sequences == 4 && is.saved == 2 && is.rows > 0
+                  && is.rows <= is.rows_unshared && is.steps > 0 && is.launches > 0 && is.flops > 0,
+              "invokes %lld, sequences %lld, rows %lld", (long long)is.invokes, (long long)is.sequences, (long long)is.rows);
+        CHECK(!inset_saved_describe(plan, 1, &name, &out) && !strcmp(name, "patched") && out.n_dimensions == 2 && out.shape[0] == 2, "%s",
+              inset_message(context));
+        CHECK(inset_run(plan) == INSET_USAGE_ERROR, "a model without a device ran");
+        CHECK(inset_saved(plan, "clean", &out) == INSET_USAGE_ERROR, "a plan that has not run gave a value");
+        is.size = 24;
+        is.invokes = is.records = -1;
+        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.records == -1, "a shorter struct of statistics was overrun");
+    }
+    inset_context_free(context);
+}
+
+static void sites(void)
+{
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_site site;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    int found = 0;
+    options.device = "none";
+    NEED(!inset_context_create(NULL, &context), "no context");
+    if (CHECK(!inset_model_open(context, test_path("fixtures/gpt2"), &options, &model), "%s", inset_message(context))) {
+        size_t count = inset_site_count(model);
+        for (size_t i = 0; i < count; i++) {
+            CHECK(!inset_site_at(model, i, &site), "%s", inset_message(context));
+            if (!strcmp(site.path, "transformer.wte.input"))
+                found += CHECK(site.integer && !site.settable && site.n_dimensions == 2 && site.shape[0] == INSET_BATCH
+                                   && site.shape[1] == INSET_POSITION, "wte.input");
+            if (!strcmp(site.path, "transformer.wpe.output")) found += CHECK(site.shape[0] == 1 && site.n_dimensions == 3, "wpe.output");
+            if (!strcmp(site.path, "transformer.h.1.ln_2.input"))
+                found += CHECK(site.depth == 1 && site.settable && !site.integer, "ln_2.input");
+            if (!strcmp(site.path, "output.logits")) found += CHECK(site.n_dimensions == 3, "output.logits");
+        }
+        CHECK(found == 4, "%d of 4 sites found", found);
+        CHECK(inset_site_at(model, count, &site) == INSET_INDEX_ERROR, "a site past the last");
+    }
+    inset_context_free(context);
+}
+
+/* ---- misuse --------------------------------------------------------------------------------------------------------------- */
+
+static void nothing_given(void)
+{
+    inset_value *value = NULL;
+    inset_tensor out;
+    inset_context_free(NULL);
+    inset_model_free(NULL);
+    inset_trace_free(NULL);
+    inset_plan_free(NULL);
+    inset_builder_free(NULL);
+    CHECK(inset_model_open(NULL, "x", NULL, NULL) == INSET_USAGE_ERROR, "model");
+    CHECK(inset_trace_create(NULL, NULL) == INSET_USAGE_ERROR, "trace");
+    CHECK(inset_get(NULL, "x", &value) == INSET_USAGE_ERROR, "get");
+    CHECK(inset_set(NULL, "x", value) == INSET_USAGE_ERROR, "set");
+    CHECK(inset_clone(NULL, &value) == INSET_USAGE_ERROR, "clone");
+    CHECK(inset_plan_create(NULL, NULL, NULL) == INSET_USAGE_ERROR, "plan");
+    CHECK(inset_run(NULL) == INSET_USAGE_ERROR, "run");
+    CHECK(inset_saved(NULL, "x", &out) == INSET_USAGE_ERROR, "saved");
+    CHECK(inset_builder_input(NULL, 3) == INSET_NO_SLOT && inset_builder_finish(NULL, 0, NULL, NULL) == INSET_USAGE_ERROR, "builder");
+    CHECK(!strcmp(inset_message(NULL), "") && inset_saved_count(NULL) == 0 && inset_site_count(NULL) == 0, "asking");
+    CHECK(inset_type_size((inset_type)99) == 0 && !strcmp(inset_type_name((inset_type)-1), "?"), "types");
+}
+
+/* A call that must be refused, with a message that has `words` in it. */
+static void refused(inset_context *context, inset_status status, inset_status expected, const char *words)
+{
+    CHECK(status == expected && strstr(inset_message(context), words), "%s with '%s' was expected, found %s: %s",
+          inset_status_name(expected), words, inset_status_name(status), inset_message(context));
+}
+
+static void misused_trace(inset_context *context, inset_model *model)
+{
+    inset_trace *t = NULL, *other = NULL;
+    inset_value *foreign = NULL, *own = NULL, *x = NULL;
+    inset_plan *plan = NULL;
+    inset_plan_options options = INSET_PLAN_OPTIONS;
+    inset_tensor out;
+    NEED(!inset_trace_create(model, &t) && !inset_trace_create(model, &other), "%s", inset_message(context));
+    CHECK(!inset_number(other, 1, &foreign) && !inset_number(t, 1, &own), "%s", inset_message(context));
+    CHECK(!inset_invoke_rows(t, 1, 5, first_input), "%s", inset_message(context));
+    refused(context, inset_set(t, "layer1.output[:, 0]", foreign), INSET_USAGE_ERROR, "another trace");
+    refused(context, inset_set(t, "layer1.output[:, 0]", NULL), INSET_USAGE_ERROR, "NULL");
+    refused(context, inset_arithmetic(own, INSET_ADD, foreign, &x), INSET_USAGE_ERROR, "another trace");
+    refused(context, inset_arithmetic(own, (inset_operation)9, own, &x), INSET_USAGE_ERROR, "operation");
+    refused(context, inset_get(t, "layer9.output", &x), INSET_UNKNOWN_SITE, "layer");
+    refused(context, inset_get(t, "layer1.output[", &x), INSET_SYNTAX_ERROR, "");
+    refused(context, inset_get(t, "layer1.output[:, 10]", &x), INSET_INDEX_ERROR, "10");
+    refused(context, inset_save(t, "number", own), INSET_TYPE_ERROR, "");
+    refused(context, inset_external(t, &(inset_tensor){first_input, (inset_type)42, 1, {5}}, &x), INSET_USAGE_ERROR, "type 42");
+    refused(context, inset_external(t, &(inset_tensor){first_input, INSET_F32, 9, {5}}, &x), INSET_USAGE_ERROR, "9 dimensions");
+    refused(context, inset_external(t, &(inset_tensor){first_input, INSET_F32, 2, {INT64_MAX, 4}}, &x), INSET_USAGE_ERROR, "dimension");
+    refused(context, inset_external(t, &(inset_tensor){NULL, INSET_F32, 1, {4}}, &x), INSET_USAGE_ERROR, "NULL");
+    CHECK(!inset_get(t, "layer2.output", &x) && !inset_save(t, "result", x), "%s", inset_message(context));
+    refused(context, inset_save(t, "result", x), INSET_NAME_ERROR, "result");
+    refused(context, inset_get(t, "layer1.output", &x), INSET_OUT_OF_ORDER,
+            "Value was missed for model.layer1.output.i0. Did you call an Envoy out of order?");
+    options.size = 4000;
+    refused(context, inset_plan_create(t, &options, &plan), INSET_USAGE_ERROR, "4000 bytes");
+    if (CHECK(!inset_plan_create(t, NULL, &plan) && !inset_run(plan), "%s", inset_message(context))) {
+        refused(context, inset_saved(plan, "nothing", &out), INSET_NAME_ERROR, "Saved are: result.");
+        refused(context, inset_saved_at(plan, 1, NULL, &out), INSET_INDEX_ERROR, "there are 1");
+        refused(context, inset_saved_write(plan, "/nowhere/at/all.safetensors"), INSET_FILE_ERROR, "/nowhere/at/all.safetensors");
+    }
+}
+
+static void misused_builder(inset_context *context)
+{
+    static const struct { const char *what; inset_status expected; const char *words; } rows[] = {
+        {"narrow weight", INSET_SHAPE_ERROR, "[any, 5] was expected, found [3, 4]"},
+        {"integer weight", INSET_TYPE_ERROR, "i64"},
+        {"no weight", INSET_USAGE_ERROR, "NULL"},
+        {"two inputs", INSET_USAGE_ERROR, "one input"},
+        {"two of a name", INSET_VALUE_ERROR, "layer1"},
+        {"tokens as numbers", INSET_TYPE_ERROR, "token ids"},
+        {"short table", INSET_SHAPE_ERROR, "3 rows; 7 ids"},
+        {"attention on rows", INSET_USAGE_ERROR, "tokens"},
+        {"a slot that is not there", INSET_USAGE_ERROR, "slot 77"},
+        {"no output", INSET_USAGE_ERROR, "slot -1"},
+        {"left open", INSET_USAGE_ERROR, ""},
+    };
+    static const float numbers[64];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        inset_builder *b = NULL;
+        inset_model *model = NULL;
+        inset_model_options options = INSET_MODEL_OPTIONS;
+        options.device = "none";
+        NEED(!inset_builder_create(context, &b), "%s", inset_message(context));
+        inset_slot x = i == 5 || i == 6 ? inset_builder_tokens(b, 7, 4) : inset_builder_input(b, 5);
+        if (i == 0) x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_F32, 3, 4), NULL);
+        if (i == 1) x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_I64, 3, 5), NULL);
+        if (i == 2) x = inset_builder_linear(b, "layer1", x, NULL, NULL);
+        if (i == 3) x = inset_builder_input(b, 5);
+        if (i == 4) x = inset_builder_activation(b, "layer1", inset_builder_activation(b, "layer1", x, INSET_RELU), INSET_RELU);
+        if (i == 5) x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_F32, 5, 1), NULL);
+        if (i == 6) x = inset_builder_embed(b, "wte", x, INSET_TENSOR(numbers, INSET_F32, 3, 4));
+        if (i == 7) x = inset_builder_attention(b, x, x, x, 1, 1, 5);
+        if (i == 8) x = inset_builder_add(b, x, 77);
+        if (i == 9) x = INSET_NO_SLOT;
+        if (i == 10) inset_builder_enter(b, "open", x);
+        inset_status status = inset_builder_finish(b, x, &options, &model);
+        CHECK(status == rows[i].expected && strstr(inset_message(context), rows[i].words) && !model,
+              "%s: %s with '%s' was expected, found %s: %s", rows[i].what, inset_status_name(rows[i].expected), rows[i].words,
+              inset_status_name(status), inset_message(context));
+    }
+}
+
+static void misuse(void)
+{
+    two_layers m;
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    fill_two_layers(&m);
+    NEED(!inset_context_create(NULL, &context), "no context");
+    options.device = "gpu7";
+    refused(context, build_two_layers(context, &m, &options, &model), INSET_USAGE_ERROR, "gpu7");
+    options.device = "cpu";
+    options.dtype = "f8";
+    refused(context, build_two_layers(context, &m, &options, &model), INSET_USAGE_ERROR, "f8");
+    options = (inset_model_options){.size = 3};
+    refused(context, build_two_layers(context, &m, &options, &model), INSET_USAGE_ERROR, "3 bytes");
+    refused(context, inset_model_open(context, "/nowhere/at/all", NULL, &model), INSET_FILE_ERROR, "/nowhere/at/all");
+    options = (inset_model_options)INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    if (CHECK(!build_two_layers(context, &m, &options, &model), "%s", inset_message(context))) misused_trace(context, model);
+    misused_builder(context);
+    inset_context_free(context);
+}
+
+/* Everything may be freed by hand, in any order that the rules allow, or left to what it was made from. */
+static void freeing(void)
+{
+    two_layers m;
+    fill_two_layers(&m);
+    for (int order = 0; order < 5; order++) {
+        failing_allocator memory = {0};
+        inset_context *context = NULL;
+        inset_model *model = NULL, *second = NULL;
+        inset_trace *trace = NULL;
+        inset_plan *plan = NULL, *again = NULL;
+        NEED(!inset_context_create(failing_allocator_interface(&memory), &context), "no context");
+        inset_status status = build_two_layers(context, &m, NULL, &model);
+        if (!status) status = build_two_layers(context, &m, NULL, &second);
+        if (!status) status = record_two_layers(model, first_input, 1, &trace);
+        if (!status) status = inset_plan_create(trace, NULL, &plan);
+        if (!status) status = inset_plan_create(trace, NULL, &again);
+        if (!status) status = inset_run(plan);
+        CHECK(!status, "%s", inset_message(context));
+        if (order == 1) inset_model_free(model);
+        if (order == 2) inset_trace_free(trace);
+        if (order == 3 || order == 4) inset_plan_free(order == 3 ? plan : again);
+        if (order == 3) inset_trace_free(trace);
+        if (order == 4) inset_model_free(second);
+        inset_context_free(context);
+        CHECK(memory.live == 0 && memory.damaged == 0, "order %d: %lld blocks left, %lld damaged", order, (long long)memory.live,
+              (long long)memory.damaged);
+    }
+}
+
+/* ---- memory that runs out ------------------------------------------------------------------------------------------------- */
+
+static inset_status whole_path(failing_allocator *memory, inset_context **context)
+{
+    two_layers m;
+    inset_model *model = NULL, *opened = NULL;
+    inset_trace *trace = NULL, *scripted = NULL;
+    inset_plan *plan = NULL;
+    inset_tensor out;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    static const char text[] =
+        "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output.save()\n    layer1.output[:, [0, 2]] = x[:, 1:3] * 2\n";
+    options.device = "cpu";
+    fill_two_layers(&m);
+    inset_status status = inset_context_create(failing_allocator_interface(memory), context);
+    if (!status) status = build_two_layers(*context, &m, &options, &model);
+    if (!status) status = record_two_layers(model, first_input, 100, &trace);
+    if (!status) status = inset_plan_create(trace, NULL, &plan);
+    if (!status) status = inset_run(plan);
+    if (!status) status = inset_saved(plan, "result", &out);
+    if (!status) status = inset_model_open(*context, test_path("fixtures/notebook"), &options, &opened);
+    if (!status) status = inset_trace_create(opened, &scripted);
+    if (!status) status = inset_script(scripted, "memory.inset", "", text, strlen(text));
+    if (!status) status = inset_plan_create(scripted, NULL, &plan);
+    return status ? status : inset_run(plan);
+}
+
+static void failing_allocations(void)
+{
+    inset_status status = INSET_NO_MEMORY;
+    int64_t n = 0;
+    while (status && n < 100000 && test_failures < 3) {
+        failing_allocator memory = {.fail_at = ++n};
+        inset_context *context = NULL;
+        status = whole_path(&memory, &context);
+        CHECK(status == INSET_OK || status == INSET_NO_MEMORY, "allocation %lld: %s: %s", (long long)n, inset_status_name(status),
+              inset_message(context));
+        if (status == INSET_OK && memory.calls >= n) status = INSET_NO_MEMORY;     /* a failure that a spare path made up for: go on */
+        inset_context_free(context);
+        CHECK(memory.live == 0 && memory.damaged == 0, "allocation %lld: %lld blocks left, %lld damaged", (long long)n,
+              (long long)memory.live, (long long)memory.damaged);
+    }
+    CHECK(n > 50, "only %lld allocations", (long long)n);
+}
+
+int main(void)
+{
+    own_model();
+    own_transformer();
+    calls_and_script();
+    without_device();
+    sites();
+    nothing_given();
+    misuse();
+    freeing();
+    failing_allocations();
+    return test_result();
+}

@@ -1,0 +1,46 @@
+# The tests: every tests/test_*.c is a program of its own, linked with the static library (so that it may call what is inside), and a ctest
+# of the same name. 77 means skipped. Programs that need more than that are claimed by the file that has their rules.
+set(INSET_CLAIMED_TESTS "")
+
+add_library(inset_test_flags INTERFACE)
+target_include_directories(inset_test_flags INTERFACE ${PROJECT_SOURCE_DIR}/tests)
+target_compile_definitions(inset_test_flags INTERFACE
+  TEST_DIRECTORY="${PROJECT_SOURCE_DIR}/tests"
+  TEST_ROOT="${PROJECT_SOURCE_DIR}"
+  TEST_BUILD="${PROJECT_BINARY_DIR}")
+target_link_libraries(inset_test_flags INTERFACE inset_static inset_flags inset_dependencies)
+
+# inset_add_test(name source...): one program and its ctest.
+function(inset_add_test name)
+  add_executable(${name} ${ARGN})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  target_link_libraries(${name} PRIVATE inset_test_flags)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/tests)
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300)
+endfunction()
+
+foreach(file tests/fuzz/fuzz.cmake tests/kernels.cmake tests/cuda.cmake)
+  if(EXISTS ${PROJECT_SOURCE_DIR}/${file})
+    include(${file})
+  endif()
+endforeach()
+
+inset_add_test(test_print_tensor tests/test_print_tensor.c host/cli/print_tensor.c)
+list(APPEND INSET_CLAIMED_TESTS test_print_tensor)
+
+file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_*.c)
+foreach(source IN LISTS test_sources)
+  get_filename_component(name ${source} NAME_WE)
+  if(NOT name IN_LIST INSET_CLAIMED_TESTS)
+    inset_add_test(${name} ${source})
+  endif()
+endforeach()
+
+# README's C program and inset.h's, as a user would build them; and an installed inset under a project outside. Sanitized libraries are not for
+# outside.
+if(NOT INSET_SANITIZE)
+  add_test(NAME test_install COMMAND ${CMAKE_COMMAND}
+    -D BUILD=${PROJECT_BINARY_DIR} -D SOURCE=${PROJECT_SOURCE_DIR} -D GENERATOR=${CMAKE_GENERATOR} -D C_COMPILER=${CMAKE_C_COMPILER}
+    -D CXX_COMPILER=${CMAKE_CXX_COMPILER} -P ${PROJECT_SOURCE_DIR}/tests/install/test_install.cmake)
+  set_tests_properties(test_install PROPERTIES TIMEOUT 300)
+endif()
