@@ -9,50 +9,70 @@
 
 namespace KERNEL_NAMESPACE {
 
-enum {
-    MAX_HEAD = 256,
-    CHUNK = 64,
-    TOGETHER = 4             /* value rows added in one pass over the head's columns */
-};
+enum { MAX_HEAD = 256, CHUNK = 64 };
 
-#if defined(__CUDACC__) || defined(GRID_THREADS)
 template <typename T>
 DEVICE float dot(const float *q, const T *k, int d)
 {
-    float sum = 0.0f;
-    for (int i = 0; i < d; i++)
+    wide sums = wide_all(0.0f);
+    int i = 0;
+    for (; i + WIDTH <= d; i += WIDTH)
+        sums = sums + wide_load(q + i) * wide_load(k + i);
+    float sum = wide_sum(sums);
+    for (; i < d; i++)
         sum += q[i] * load(k[i]);
     return sum;
 }
-#else
-/* One thread does it alone: a vector of partial sums, added in a fixed tree. */
-template <typename T>
-DEVICE float dot(const float *q, const T *k, int d)
-{
-    return block_sum_of<16>(d, [=](int i) { return q[i] * load(k[i]); });
-}
-#endif
 
-/* values[i] = values[i] * rescale + sum over j of p[j] * v[rows[j]][i]. `columns` of a head by threads. */
-template <typename T>
-DEVICE void add_values(float *RESTRICT values, const float *p, const T *v, int64_t v_stride, const int32_t *rows, int n, int d, float rescale)
+/* values[i] = values[i] * rescale + sum over j of p[j] * v[rows[j]][i], for columns i .. i + N * WIDTH - 1, which stay in registers. */
+template <int N, typename T>
+DEVICE void add_columns(float *values, const float *p, const T *v, int64_t v_stride, const int32_t *rows, int n, int i, float rescale)
 {
-    for (int i = threadIdx.x; i < d; i += blockDim.x)
-        values[i] *= rescale;
-    int j = 0;
-    for (; j + TOGETHER <= n; j += TOGETHER) {
-        const T *v0 = v + rows[j] * v_stride, *v1 = v + rows[j + 1] * v_stride;
-        const T *v2 = v + rows[j + 2] * v_stride, *v3 = v + rows[j + 3] * v_stride;
-        const float p0 = p[j], p1 = p[j + 1], p2 = p[j + 2], p3 = p[j + 3];
-        for (int i = threadIdx.x; i < d; i += blockDim.x)
-            values[i] = values[i] + p0 * load(v0[i]) + p1 * load(v1[i]) + p2 * load(v2[i]) + p3 * load(v3[i]);
+    wide sums[N];
+    for (int c = 0; c < N; c++)
+        sums[c] = wide_load(values + i + c * WIDTH) * wide_all(rescale);
+    for (int j = 0; j < n; j++) {
+        const T *row = v + rows[j] * v_stride + i;
+        const wide weight = wide_all(p[j]);
+        for (int c = 0; c < N; c++)
+            sums[c] = sums[c] + weight * wide_load(row + c * WIDTH);
     }
-    for (; j < n; j++) {
-        const T *v0 = v + rows[j] * v_stride;
-        const float p0 = p[j];
-        for (int i = threadIdx.x; i < d; i += blockDim.x)
-            values[i] += p0 * load(v0[i]);
+    for (int c = 0; c < N; c++)
+        wide_store(values + i + c * WIDTH, sums[c]);
+}
+
+/* The same for all columns of the head, shared by threads. */
+template <typename T>
+DEVICE void add_values(float *values, const float *p, const T *v, int64_t v_stride, const int32_t *rows, int n, int d, float rescale)
+{
+    int done = 0;
+    if (WIDTH > 1)
+        for (; done + 4 * WIDTH <= d; done += 4 * WIDTH)
+            add_columns<4>(values, p, v, v_stride, rows, n, done, rescale);
+    for (int i = done + threadIdx.x * WIDTH; i + WIDTH <= d; i += blockDim.x * WIDTH)
+        add_columns<1>(values, p, v, v_stride, rows, n, i, rescale);
+    for (int i = d / WIDTH * WIDTH + threadIdx.x; i < d; i += blockDim.x) {
+        float sum = values[i] * rescale;
+        for (int j = 0; j < n; j++)
+            sum += p[j] * load(v[rows[j] * v_stride + i]);
+        values[i] = sum;
     }
+}
+
+/* The largest and the sum of scores[0 .. n - 1]; n is a multiple of 16. */
+DEVICE float largest_score(const float *scores, int n)
+{
+    wide largest = wide_all(-INFINITE);
+    for (int j = threadIdx.x * WIDTH; j < n; j += blockDim.x * WIDTH)
+        largest = wide_maximum(wide_load(scores + j), largest);
+    return block_max(wide_largest(largest));
+}
+DEVICE float sum_scores(const float *scores, int n)
+{
+    wide sum = wide_all(0.0f);
+    for (int j = threadIdx.x * WIDTH; j < n; j += blockDim.x * WIDTH)
+        sum = sum + wide_load(scores + j);
+    return block_sum(wide_sum(sum));
 }
 
 template <typename T>
@@ -79,22 +99,20 @@ KERNEL(attention, attention_args a)
 
     float largest = -INFINITE, sum = 0.0f;
     for (int start = 0; start < count; start += CHUNK) {
-        const int n = count - start < CHUNK ? count - start : CHUNK;
-        for (int j = threadIdx.x; j < CHUNK; j += blockDim.x)
-            scores[j] = -INFINITE;
-        for (int j = threadIdx.x; j < n; j += blockDim.x)
-            scores[j] = a.scale * dot(query, k + key_rows[start + j] * a.k_stride, d);
+        const int n = count - start < CHUNK ? count - start : CHUNK, padded = (n + 15) / 16 * 16;
+        for (int j = threadIdx.x; j < padded; j += blockDim.x)
+            scores[j] = j < n ? a.scale * dot(query, k + key_rows[start + j] * a.k_stride, d) : -INFINITE;
         if (a.softcap > 0.0f)
             for (int j = threadIdx.x; j < n; j += blockDim.x)
                 scores[j] = a.softcap * hyperbolic_tangent(scores[j] / a.softcap);
 
         const float before = largest;
-        largest = maximum(block_max_of(CHUNK, [=](int j) { return scores[j]; }), before);
+        largest = maximum(largest_score(scores, padded), before);
         const float base = largest == -INFINITE ? 0.0f : largest;      /* nothing but -inf so far: weights 0, not exp(-inf + inf) */
         const float rescale = exponential(before - base);
-        for (int j = threadIdx.x; j < CHUNK; j += blockDim.x)
+        for (int j = threadIdx.x; j < padded; j += blockDim.x)
             scores[j] = exponential(scores[j] - base);
-        sum = sum * rescale + block_sum_of<16>(CHUNK, [=](int j) { return scores[j]; });
+        sum = sum * rescale + sum_scores(scores, padded);
         __syncthreads();
         add_values(values, scores, v, a.v_stride, value_rows + start, n, d, rescale);
         __syncthreads();

@@ -100,8 +100,8 @@ DEVICE float block_max(float x)
     return x;
 }
 
-/* The sum of f(0) .. f(n - 1), spread over the block. LANES: partial sums kept where a block is one thread. */
-template <int LANES = 64, typename F> DEVICE float block_sum_of(int n, F f)
+/* The sum of f(0) .. f(n - 1), spread over the block. */
+template <typename F> DEVICE float block_sum_of(int n, F f)
 {
     float sum = 0.0f;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
@@ -109,14 +109,15 @@ template <int LANES = 64, typename F> DEVICE float block_sum_of(int n, F f)
     return block_sum(sum);
 }
 
-/* The largest of f(0) .. f(n - 1), -infinity when n is 0; n is a multiple of 16. */
-template <typename F> DEVICE float block_max_of(int n, F f)
-{
-    float largest = -INFINITE;
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        largest = maximum(f(i), largest);
-    return block_max(largest);
-}
+/* The columns of a row that one thread handles together: one on a GPU. See the one-thread blocks below. */
+typedef float wide;
+enum { WIDTH = 1 };
+template <typename T> DEVICE wide wide_load(const T *p) { return load(*p); }
+DEVICE void wide_store(float *p, wide x) { *p = x; }
+DEVICE wide wide_all(float x) { return x; }
+DEVICE wide wide_maximum(wide a, wide b) { return maximum(a, b); }
+DEVICE float wide_sum(wide x) { return x; }
+DEVICE float wide_largest(wide x) { return x; }
 
 }   /* namespace */
 
@@ -230,7 +231,7 @@ static inline float block_max(float x)
     return largest;
 }
 
-template <int LANES = 64, typename F> static inline float block_sum_of(int n, F f)
+template <typename F> static inline float block_sum_of(int n, F f)
 {
     float sum = 0.0f;
     for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
@@ -238,14 +239,14 @@ template <int LANES = 64, typename F> static inline float block_sum_of(int n, F 
     return block_sum(sum);
 }
 
-/* The largest of f(0) .. f(n - 1), -infinity when n is 0; n is a multiple of 16. */
-template <typename F> static inline float block_max_of(int n, F f)
-{
-    float largest = -INFINITE;
-    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
-        largest = maximum(f(i), largest);
-    return block_max(largest);
-}
+typedef float wide;
+enum { WIDTH = 1 };
+template <typename T> DEVICE wide wide_load(const T *p) { return load(*p); }
+DEVICE void wide_store(float *p, wide x) { *p = x; }
+DEVICE wide wide_all(float x) { return x; }
+DEVICE wide wide_maximum(wide a, wide b) { return maximum(a, b); }
+DEVICE float wide_sum(wide x) { return x; }
+DEVICE float wide_largest(wide x) { return x; }
 
 template <typename A> struct grid_thread {
     void (*kernel)(const A, const grid_index);
@@ -291,6 +292,9 @@ static void run_blocks(const void *args, int64_t first, int64_t end)
 
 #else
 /* ---- blocks of one thread ----------------------------------------------------------------------------------------------------------- */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace KERNEL_NAMESPACE {
 
@@ -305,8 +309,9 @@ DEVICE float block_sum(float x) { return x; }
 DEVICE float block_max(float x) { return x; }
 
 /* Compilers may not reorder a float sum, so the lanes of a vector are written out; they are added in a fixed tree. */
-template <int LANES = 64, typename F> DEVICE float block_sum_of(int n, F f)
+template <typename F> DEVICE float block_sum_of(int n, F f)
 {
+    enum { LANES = 64 };
     float lanes[LANES] = {};
     int i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -320,18 +325,71 @@ template <int LANES = 64, typename F> DEVICE float block_sum_of(int n, F f)
     return lanes[0];
 }
 
-template <typename F> DEVICE float block_max_of(int n, F f)
+/* A vector of WIDTH neighbouring columns, for the few loops that compilers do not vectorise well by themselves: sums and maxima along a
+ * row, and sums over rows that should stay in registers. Where blocks have many threads WIDTH is 1 and a vector is one float, so that one source
+ * serves both; `wide` has + and *. */
+#if defined(__AVX512F__)
+enum { WIDTH = 16 };
+#elif defined(__AVX2__)
+enum { WIDTH = 8 };
+#else
+enum { WIDTH = 4 };
+#endif
+typedef float wide __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t wide_mask __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t wide_bits __attribute__((vector_size(4 * WIDTH)));
+typedef uint16_t wide_short __attribute__((vector_size(2 * WIDTH)));
+
+DEVICE wide wide_load(const float *p) { wide x; __builtin_memcpy(&x, p, sizeof x); return x; }
+DEVICE wide wide_load(const bf16 *p)
 {
-    float lanes[16];
-    for (int lane = 0; lane < 16; lane++)
-        lanes[lane] = -INFINITE;
-    for (int i = 0; i < n; i += 16)
-        for (int lane = 0; lane < 16; lane++)
-            lanes[lane] = maximum(f(i + lane), lanes[lane]);
-    for (int half = 8; half > 0; half /= 2)
-        for (int lane = 0; lane < half; lane++)
-            lanes[lane] = maximum(lanes[lane + half], lanes[lane]);
-    return lanes[0];
+    wide_short x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return (wide)(__builtin_convertvector(x, wide_bits) << 16);
+}
+DEVICE wide wide_load(const f16 *p)
+{
+    wide_short x;
+    __builtin_memcpy(&x, p, sizeof x);
+#if defined(__AVX512F__)
+    return (wide)_mm512_maskz_cvtph_ps((__mmask16)-1, (__m256i)x);
+#else
+    const wide_mask bits = (wide_mask)__builtin_convertvector(x, wide_bits), magnitude = (bits & 0x7fff) << 13;     /* as load(f16) */
+    const wide_mask scaled = (wide_mask)((wide)magnitude * 0x1p112f), special = magnitude >= 0x0f800000;
+    return (wide)(((magnitude | 0x7f800000) & special) | (scaled & ~special) | (bits & 0x8000) << 16);
+#endif
+}
+DEVICE void wide_store(float *p, wide x) { __builtin_memcpy(p, &x, sizeof x); }
+DEVICE wide wide_all(float x) { return x - (wide){}; }
+DEVICE wide wide_maximum(wide a, wide b)
+{
+    const wide_mask larger = a > b;
+    return (wide)(((wide_mask)a & larger) | ((wide_mask)b & ~larger));
+}
+
+/* Halves are added until four are left. */
+typedef float four __attribute__((vector_size(16)));
+DEVICE float four_sum(four x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+#if defined(__AVX2__)
+typedef float eight __attribute__((vector_size(32)));
+DEVICE float eight_sum(eight x) { return four_sum(__builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7)); }
+#endif
+#if defined(__AVX512F__)
+DEVICE float wide_sum(wide x)
+{
+    return eight_sum(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#elif defined(__AVX2__)
+DEVICE float wide_sum(wide x) { return eight_sum(x); }
+#else
+DEVICE float wide_sum(wide x) { return four_sum(x); }
+#endif
+DEVICE float wide_largest(wide x)
+{
+    float largest = x[0];
+    for (int i = 1; i < WIDTH; i++)
+        largest = maximum(x[i], largest);
+    return largest;
 }
 
 template <typename A, void (*kernel)(const A, const grid_index)>

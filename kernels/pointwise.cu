@@ -20,7 +20,7 @@ DEVICE void activate_row(T *RESTRICT out, const T *RESTRICT x, const T *RESTRICT
 }
 
 /* relu as PyTorch's: a NaN stays one. */
-DEVICE float relu(float x) { return x < 0.0f ? 0.0f : x; }
+DEVICE float relu(float x) { return bits_to_float(float_to_bits(x) & (x < 0.0f ? 0u : 0xffffffffu)); }
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
 DEVICE float gelu_erf(float x) { return x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f)); }

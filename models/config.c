@@ -12,7 +12,7 @@ int64_t config_integer(config *c, const char *key, int64_t least, int64_t most, 
 {
     int64_t found = otherwise;
     if (!c->status) c->status = json_get_integer(c->document, c->object, key, least, most, &found);
-    return found;
+    return c->status ? otherwise : found;        /* after a failure too a family may divide by what it read */
 }
 
 double config_number(config *c, const char *key, double least, double most, double otherwise)
@@ -41,7 +41,7 @@ int32_t config_size(config *c, const char *key)
 {
     int64_t found = 1;
     if (!c->status) c->status = json_need_integer(c->document, c->object, key, 1, LARGEST_SIZE, &found);
-    return (int32_t)found;
+    return c->status ? 1 : (int32_t)found;
 }
 
 int32_t config_size_or(config *c, const char *key, int64_t otherwise)
@@ -67,6 +67,16 @@ activation config_activation(config *c, const char *key, const char *otherwise)
 }
 
 bool config_has(const config *c, const char *key) { return json_member(c->object, key) != NULL; }
+
+bool config_is_null(const config *c, const char *key)
+{
+    void *cursor = NULL;
+    const char *name;
+    const json_node *value;
+    while (json_next(c->object, &cursor, &name, &value))
+        if (strcmp(name, key) == 0) return !json_member(c->object, key);
+    return false;
+}
 
 void config_divides(config *c, const char *key_a, int64_t a, const char *key_b, int64_t b)
 {

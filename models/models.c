@@ -5,6 +5,13 @@
 
 static const struct { const char *model_type; void (*build)(config *c, program *p); } families[] = {
     {"gpt2", gpt2_build},
+    {"llama", llama_build},
+    {"mistral", mistral_build},
+    {"qwen2", qwen2_build},
+    {"qwen3", qwen3_build},
+    {"gemma2", gemma2_build},
+    {"phi3", phi3_build},
+    {"olmo2", olmo2_build},
     {"sequential", sequential_build},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };

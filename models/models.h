@@ -31,7 +31,8 @@ const char *config_string(config *c, const char *key, const char *otherwise);
 int32_t config_size(config *c, const char *key);
 int32_t config_size_or(config *c, const char *key, int64_t otherwise);
 activation config_activation(config *c, const char *key, const char *otherwise);
-bool config_has(const config *c, const char *key);
+bool config_has(const config *c, const char *key);          /* and not null */
+bool config_is_null(const config *c, const char *key);      /* there, and null: where that means something else than absence */
 /* Fails unless `a` divides by `b`. */
 void config_divides(config *c, const char *key_a, int64_t a, const char *key_b, int64_t b);
 /* A refusal in the family's own words: "NAME: 'key' ..."; does nothing after a failure. */
@@ -41,6 +42,13 @@ void config_refuse_if_true(config *c, const char *key);
 
 /* ---- the families: each writes into a program that is then finished by models_build ---------------------------------------------------- */
 void gpt2_build(config *c, program *p);
+void llama_build(config *c, program *p);
+void mistral_build(config *c, program *p);
+void qwen2_build(config *c, program *p);
+void qwen3_build(config *c, program *p);
+void gemma2_build(config *c, program *p);
+void phi3_build(config *c, program *p);
+void olmo2_build(config *c, program *p);
 void sequential_build(config *c, program *p);
 
 #endif

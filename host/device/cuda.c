@@ -233,7 +233,8 @@ static inset_status cuda_launch(device *base, kernel_id kernel, inset_type type,
     (void)work;
     inset_status status = cuda_enter(d);
     if (status) return status;
-    kernel_entry entry = d->kernels.entry[kernel][kernel == KERNEL_RECORDS ? 0 : type];
+    const int column = kernel == KERNEL_RECORDS ? 0 : (int)type;
+    kernel_entry entry = column < KERNEL_TYPES ? d->kernels.entry[kernel][column] : NULL;
     if (!entry || !threads[kernel])
         return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s", d->index, (int)kernel, type_name(type));
     if (blocks > INT_MAX)
@@ -283,17 +284,32 @@ static const device_functions functions = {
     .launch = cuda_launch, .synchronize = cuda_synchronize,
 };
 
+/* The runtime calls a missing driver too old as well; users need to know which it is. */
+static inset_status no_device(cuda_device *d, int error)
+{
+    cuda_library *l = &d->library;
+    int driver = 0, runtime = 0;
+    const char *words = l->cudaGetErrorString(error);
+    if (error == CUDA_ERROR_OLD_DRIVER) {
+        ignore(d, l->cudaDriverGetVersion(&driver));
+        ignore(d, l->cudaRuntimeGetVersion(&runtime));
+    }
+    l->cudaGetLastError();
+    if (error == CUDA_ERROR_OLD_DRIVER && driver == 0)
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has no CUDA driver", d->index);
+    if (error == CUDA_ERROR_OLD_DRIVER)
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: the driver is for CUDA %d.%d, this build of inset needs %d.%d", d->index,
+                         driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: no CUDA device answers: %s", d->index, words);
+}
+
 /* The library's runtime answers and there is a device `index`. */
 static inset_status find_device(cuda_device *d)
 {
     inset_status status = cuda_library_open(d->base.context, &d->library);
     if (status) return status;
     int count = 0, error = d->library.cudaGetDeviceCount(&count);
-    if (error) {
-        d->library.cudaGetLastError();
-        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: no CUDA device answers: %s", d->index,
-                         d->library.cudaGetErrorString(error));
-    }
+    if (error) return no_device(d, error);
     if (d->index >= 0 && d->index < count) return INSET_OK;
     if (count == 0) return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has no CUDA device", d->index);
     return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has %d CUDA device%s, numbered from 0", d->index, count,

@@ -6,8 +6,8 @@
  * dimension, which is what the bias epilogue adds; it is added in fp32 before the one rounding.
  *
  * Sharing rows between invokes must not change a bit, so one algorithm serves all heights of a product, without split-K. It is chosen
- * once per shape: cuBLASLt's heuristic proposes candidates for a tall product, and a probe takes the first for which a row gives the same
- * bits at several places among other rows and at several heights (which refuses kernels that split sums by where a tile lies). */
+ * once per shape: cuBLASLt's heuristic proposes candidates for a tall product, and a probe takes the first for which rows
+ * keep their bits at other places, among other rows and at other heights (which refuses kernels that split sums by where a tile lies). */
 #include "device/cuda.h"
 
 #include <string.h>
@@ -17,6 +17,7 @@ enum {
     CANDIDATES = 8,
     WIDE = 16,                   /* bytes: rows that begin at such addresses may be read by the widest accesses */
     PROBE_ROWS = 300,
+    PROBE_SHIFT = 37,
 };
 
 struct matrix {
@@ -71,24 +72,20 @@ static int multiply(cuda_device *d, const matrix *m, const cublas_algorithm *alg
 
 /* ---- the probe ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Where the one row lies among the others: both sides of the borders of usual tiles. */
-static const short places[] = {0, 1, 15, 16, 63, 64, 127, 128, 255, 256, PROBE_ROWS - 1};
-static const short heights[] = {PROBE_ROWS, 1, 2, 17, 64, 130};
+/* Random rows, of which the first PROBE_SHIFT stand behind the last once more. Each run takes some of them, from `first` on, so that over the
+ * runs a row lies at different places among different others. The first run is what the others must agree with, and has them all. Many rows
+ * are compared and not one, because 16-bit results hide most differences between sums. */
+static const struct { int64_t first, height; } runs[] = {
+    {0, PROBE_ROWS}, {PROBE_SHIFT, PROBE_ROWS}, {0, 1}, {150, 2}, {65, 17}, {PROBE_SHIFT, 64}, {101, 130},
+};
 
 typedef struct probe {
     char *x, *y;                     /* on the device, at the alignment that is asked about */
     void *x_memory, *y_memory;
     int64_t x_stride, y_stride;
     size_t x_bytes, y_bytes;
-    char *rows;                      /* host: x first, then two rows of y */
+    char *expected, *got;            /* on the host: y of the first run and of another */
 } probe;
-
-static bool is_place(int64_t row)
-{
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (places[i] == row) return true;
-    return false;
-}
 
 /* Values in [-1, 1) from a counter, so that every run of a program probes with the same. */
 static float noise(uint64_t n)
@@ -98,62 +95,71 @@ static float noise(uint64_t n)
     return (float)(n >> 40) * 0x1p-23f - 1;
 }
 
-static void fill_row(const matrix *m, char *row, uint64_t seed)
+static inset_status upload_rows(cuda_device *d, const matrix *m, const probe *p)
 {
     const size_t size = type_size(m->type);
-    for (int64_t i = 0; i < m->in; i++) element_put(m->type, row + (size_t)i * size, noise(seed * (uint64_t)m->in + (uint64_t)i));
+    char *rows = memory_new(d->base.context, p->x_bytes);
+    if (!rows) return INSET_NO_MEMORY;
+    for (int64_t r = 0; r < PROBE_ROWS + PROBE_SHIFT; r++)
+        for (int64_t i = 0; i < m->in; i++)
+            element_put(m->type, rows + (size_t)(r * p->x_stride + i) * size, noise((uint64_t)(r % PROBE_ROWS * m->in + i)));
+    inset_status status = cuda_upload(&d->base, p->x, rows, p->x_bytes);
+    memory_free(d->base.context, rows);
+    return status;
 }
 
-/* Row 0's values stand at every place. */
 static inset_status probe_start(cuda_device *d, const matrix *m, bool aligned, probe *p)
 {
     const size_t size = type_size(m->type), shift = aligned ? 0 : size;
     p->x_stride = aligned ? m->in : m->in | 1;
     p->y_stride = aligned ? m->out : m->out | 1;
-    p->x_bytes = (size_t)p->x_stride * PROBE_ROWS * size;
+    p->x_bytes = (size_t)p->x_stride * (PROBE_ROWS + PROBE_SHIFT) * size;
     p->y_bytes = (size_t)p->y_stride * PROBE_ROWS * size;
-    const size_t y_rows = 2 * (size_t)m->out * size;
     inset_status status;
-    if (!(p->rows = memory_new(d->base.context, p->x_bytes > y_rows ? p->x_bytes : y_rows))) return INSET_NO_MEMORY;
-    for (int64_t r = 0; r < PROBE_ROWS; r++)
-        fill_row(m, p->rows + (size_t)(r * p->x_stride) * size, is_place(r) ? 0 : (uint64_t)r);
+    if (!(p->expected = memory_new(d->base.context, p->y_bytes)) || !(p->got = memory_new(d->base.context, p->y_bytes))) return INSET_NO_MEMORY;
     if ((status = cuda_allocate(&d->base, p->x_bytes + shift, &p->x_memory))
         || (status = cuda_allocate(&d->base, p->y_bytes + shift, &p->y_memory)))
         return status;
     p->x = (char *)p->x_memory + shift;
     p->y = (char *)p->y_memory + shift;
-    return cuda_upload(&d->base, p->x, p->rows, p->x_bytes);
+    return upload_rows(d, m, p);
 }
 
 static void probe_end(cuda_device *d, probe *p)
 {
     cuda_release(&d->base, p->x_memory, 0);
     cuda_release(&d->base, p->y_memory, 0);
-    memory_free(d->base.context, p->rows);
+    memory_free(d->base.context, p->expected);
+    memory_free(d->base.context, p->got);
 }
 
-/* Whether the candidate can do every height, and whether the row then always has the same bits. */
+/* Whether the rows of a run have the bits that the first run gave them. */
+static bool same_rows(const matrix *m, const probe *p, int64_t first, int64_t height)
+{
+    const size_t size = type_size(m->type), stride = (size_t)p->y_stride * size;
+    for (int64_t r = 0; r < height; r++)
+        if (memcmp(p->got + (size_t)r * stride, p->expected + (size_t)((first + r) % PROBE_ROWS) * stride, (size_t)m->out * size) != 0) return false;
+    return true;
+}
+
+/* Whether the candidate can do every height, and whether a row then always has the same bits. */
 static inset_status probe_candidate(cuda_device *d, const matrix *m, const probe *p, const cublas_algorithm *algorithm, bool *works,
                                     bool *steady)
 {
-    const size_t size = type_size(m->type), row_bytes = (size_t)m->out * size;
-    char *first = p->rows, *other = p->rows + row_bytes;
+    const size_t size = type_size(m->type);
     *works = *steady = false;
-    for (size_t h = 0; h < sizeof heights / sizeof *heights; h++) {
-        int error = multiply(d, m, algorithm, p->x, p->x_stride, p->y, p->y_stride, heights[h]);
+    bool same = true;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        const int64_t first = runs[i].first, height = runs[i].height;
+        int error = multiply(d, m, algorithm, p->x + (size_t)(first * p->x_stride) * size, p->x_stride, p->y, p->y_stride, height);
         if (error == CUBLAS_INVALID_VALUE || error == CUBLAS_NOT_SUPPORTED) return INSET_OK;
         if (error) return product_failed(d, m, error, "trying a matrix product");
-        for (size_t i = 0; i < sizeof places / sizeof *places && places[i] < heights[h]; i++) {
-            char *row = h == 0 && i == 0 ? first : other;
-            inset_status status = cuda_download(&d->base, row, p->y + (size_t)(places[i] * p->y_stride) * size, row_bytes);
-            if (status) return status;
-            if (row == other && memcmp(first, other, row_bytes) != 0) {
-                *works = true;
-                return INSET_OK;
-            }
-        }
+        inset_status status = cuda_download(&d->base, i == 0 ? p->expected : p->got, p->y, (size_t)(height * p->y_stride) * size);
+        if (status) return status;
+        if (i > 0 && !same_rows(m, p, first, height)) same = false;
     }
-    *works = *steady = true;
+    *works = true;
+    *steady = same;
     return INSET_OK;
 }
 

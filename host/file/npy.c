@@ -234,10 +234,12 @@ static inset_status read_bytes(npy *file, const unsigned char *bytes, size_t siz
     uint32_t length = 0;
     memcpy(&length, bytes + 8, length_size);
     if (length > MOST_HEADER)
-        return error_set(file->context, INSET_FILE_ERROR, "%s: its header would have %u bytes, at most %d are read", file->name, length, MOST_HEADER);
+        return error_set(file->context, INSET_FILE_ERROR, "%s: its header would have %u bytes, at most %d are read", file->name, length,
+                         MOST_HEADER);
     if (length > size - start)
-        return error_set(file->context, INSET_FILE_ERROR, "%s: its header would have %u bytes, the file has only %zu behind the length: is it cut short?",
-                         file->name, length, size - start);
+        return error_set(file->context, INSET_FILE_ERROR,
+                         "%s: its header would have %u bytes, the file has only %zu behind the length: is it cut short?", file->name,
+                         length, size - start);
     const char *header = (const char *)bytes + start;
     reader r = {.file = file, .start = header, .at = header, .end = header + length};
     inset_status status = read_dictionary(&r);

@@ -227,8 +227,9 @@ static inset_status read_bytes(safetensors *file, const void *bytes, size_t size
         return error_set(file->context, INSET_FILE_ERROR, "%s: its header would have %llu bytes, at most %d are allowed: is it a safetensors file?",
                          file->name, (unsigned long long)length, MOST_HEADER);
     if (length > size - sizeof length)
-        return error_set(file->context, INSET_FILE_ERROR, "%s: its header would have %llu bytes, the file has only %zu behind the length: is it cut short?",
-                         file->name, (unsigned long long)length, size - sizeof length);
+        return error_set(file->context, INSET_FILE_ERROR,
+                         "%s: its header would have %llu bytes, the file has only %zu behind the length: is it cut short?", file->name,
+                         (unsigned long long)length, size - sizeof length);
     file->data = (const char *)bytes + sizeof length + length;
     file->data_size = size - sizeof length - length;
     return read_header(file, (const char *)bytes + sizeof length, length);

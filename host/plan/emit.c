@@ -330,6 +330,19 @@ static inset_status emit_rope(emitter *e, const step *st, const moment_plan *m, 
     return INSET_OK;
 }
 
+/* An addition with the layer norm of its rows. */
+static inset_status emit_add_norm(emitter *e, const moment_plan *m, const operand_ref *in, void *out, int64_t width)
+{
+    const program *g = e->p->program;
+    const step *norm = &g->steps[g->values[moment_of(e->p, m->norm).value].step];
+    launch *l = add_kernel(e, KERNEL_ADD_LAYERNORM, sizeof(add_layernorm_args), m->n_computed, m->n_computed * width * 2);
+    if (!l) return INSET_NO_MEMORY;
+    l->args.add_layernorm = (add_layernorm_args){.out = out, .norm = tagged(AREA_ARENA, e->s->moments[m->norm].value.offset), .a = in[0].at, .b = in[1].at,
+        .a_rows = in[0].rows, .b_rows = in[1].rows, .weight = weight_at(norm->weight), .bias = weight_at(norm->bias), .n_rows = m->n_computed, .width = width,
+        .out_stride = width, .norm_stride = width, .a_stride = in[0].stride, .b_stride = in[1].stride, .eps = norm->eps};
+    return INSET_OK;
+}
+
 /* Steps that go row by row through one kernel. */
 static inset_status emit_rowwise(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
 {
@@ -343,6 +356,7 @@ static inset_status emit_rowwise(emitter *e, const step *st, const moment_plan *
         [STEP_ACTIVATION] = {KERNEL_ACTIVATION, sizeof(activation_args)}, [STEP_GATE] = {KERNEL_GATE, sizeof(gate_args)},
         [STEP_ADD] = {KERNEL_ADD, sizeof(add_args)}, [STEP_SCALE] = {KERNEL_SCALE, sizeof(scale_args)}, [STEP_SOFTCAP] = {KERNEL_SCALE, sizeof(scale_args)},
     };
+    if (m->norm) return emit_add_norm(e, m, in, out, width);
     int64_t n = m->n_computed, cost = st->kind == STEP_ACTIVATION || st->kind == STEP_SOFTCAP ? 4 : 1;
     launch *l = add_kernel(e, which[st->kind].kernel, which[st->kind].size, n, n * width * cost);
     if (!l) return INSET_NO_MEMORY;
@@ -575,6 +589,7 @@ static inset_status emit_step(emitter *e, const step *st)
     int64_t width = e->p->program->values[st->value].width;
     e->out->statistics.rows += m->n_computed;
     e->out->statistics.steps++;
+    if (m->in_addition) return INSET_OK;
     switch (st->kind) {
     case STEP_INPUT: case STEP_TOKENS: case STEP_POSITIONS: return emit_source(e, st, m);
     case STEP_EMBED: return emit_embed(e, st, m, out, width);

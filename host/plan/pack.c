@@ -56,6 +56,42 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     return INSET_OK;
 }
 
+/* ---- fusing ------------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Does the norm read exactly the rows that the addition makes, in their order? */
+static bool same_rows(const schedule *s, const moment_plan *add, const moment_plan *norm)
+{
+    if (!norm->n_computed || add->n_computed != norm->n_computed) return false;
+    for (int32_t k = 0; k < norm->n_order && s->needs[norm->order[k]].kind == NEED_COMPUTED; k++) {
+        if (k >= add->n_order) return false;
+        const need *a = &s->needs[add->order[k]], *b = &s->needs[norm->order[k]];
+        if (a->kind != NEED_COMPUTED || a->strand != b->strand || a->lo != b->lo || a->hi != b->hi) return false;
+    }
+    return true;
+}
+
+/* A residual addition and the layer norm behind it become one launch where they have the same rows: the norm's buffer is then written at
+ * the addition's moment. */
+static void fuse_norms(planner *p, schedule *s)
+{
+    const program *g = p->program;
+    for (size_t i = 0; i < g->n_steps; i++) {
+        const step *norm = &g->steps[i];
+        if (norm->kind != STEP_LAYERNORM) continue;
+        const slot *in = &g->slots[norm->operands[0]];
+        const step *add = &g->steps[g->values[in->value].step];
+        if (add->kind != STEP_ADD || add->n_operands != 2) continue;
+        for (int32_t pass = 0; pass < s->n_passes; pass++) {
+            int32_t at = moment_number(p, (moment){pass, norm->value}), from = moment_number(p, (moment){pass, add->value});
+            moment_plan *m = &s->moments[at], *sum = &s->moments[from];
+            if (sum->norm || !same_rows(s, sum, m)) continue;
+            sum->norm = at;
+            m->in_addition = true;
+            if (from < m->value.first_use) m->value.first_use = from;
+        }
+    }
+}
+
 /* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct block { int64_t from, to; int32_t last_use; } block;
@@ -92,6 +128,7 @@ inset_status plan_pack(planner *p, schedule *s)
         if (status) return status;
         n += (s->moments[i].value.bytes > 0) + (s->moments[i].free.bytes > 0);
     }
+    fuse_norms(p, s);
     buffer **buffers = arena_new(&p->scratch, n * sizeof *buffers);
     block *blocks = arena_new(&p->scratch, (n + 1) * sizeof *blocks);
     if (!buffers || !blocks) return INSET_NO_MEMORY;

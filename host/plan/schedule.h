@@ -39,6 +39,8 @@ typedef struct moment_plan {
     int32_t n_levels;
     buffer value, free;          /* bytes 0: none */
     int32_t *order; int32_t n_order;     /* its needs in order of rows, NEED_FREE ones last */
+    int32_t norm;                /* of an addition: the moment of the layer norm that runs in the same launch, or 0 */
+    bool in_addition;            /* of that norm */
 } moment_plan;
 
 /* Rows of a saved tensor: `rows` rows from byte `offset` of the saved area on, `stride` elements apart, columns from one piece. */

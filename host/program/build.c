@@ -70,6 +70,13 @@ static int32_t slot_width(const program *p, int32_t slot)
     return s->n_columns == 1 ? s->extent[0] : s->extent[0] * s->extent[1];
 }
 
+static void set_columns(slot_shape *shape, int n_columns, const int32_t *extent)
+{
+    shape->n_columns = (int8_t)n_columns;
+    shape->extent[0] = extent[0];
+    shape->extent[1] = n_columns == 2 ? extent[1] : 0;
+}
+
 static int32_t add_event(program *p, event_kind kind, int32_t index)
 {
     if (!room(p, &p->events, &p->events_capacity, p->n_events, sizeof *p->events)) return -1;
@@ -165,6 +172,15 @@ int32_t program_enter(program *p, const char *name, int32_t input)
     return p->status ? -1 : bound;
 }
 
+int32_t program_enter_flat(program *p, const char *name, int32_t input)
+{
+    int32_t bound = program_enter(p, name, input);
+    if (bound < 0) return -1;
+    const int32_t width = slot_width(p, bound);
+    set_columns(&p->slots[bound].shape, 1, &width);
+    return bound;
+}
+
 int32_t program_leave(program *p, int32_t output)
 {
     if (p->status || (output >= 0 && !slot_exists(p, output, "a module's output"))) return -1;
@@ -192,9 +208,7 @@ static int32_t add_view(program *p, int32_t source, int32_t column, int n_column
     if (view < 0) return -1;
     slot_shape *shape = &p->slots[view].shape;
     shape->column += column;
-    shape->n_columns = (int8_t)n_columns;
-    shape->extent[0] = extent[0];
-    shape->extent[1] = n_columns == 2 ? extent[1] : 0;
+    set_columns(shape, n_columns, extent);
     return view;
 }
 
@@ -360,7 +374,10 @@ static int32_t add_norm(program *p, step s, int32_t x)
     for (int i = 0; i < 2; i++)
         if (vectors[i] >= 0 && (!weight_exists(p, vectors[i], "a norm's weight")
                                 || !width_fits(p, "a norm's weight", width / s.norm_groups, p->weights[vectors[i]].columns))) return -1;
-    return program_step(p, &s, width, x, -1, -1);
+    int32_t bound = program_step(p, &s, width, x, -1, -1);
+    if (bound >= 0 && p->slots[x].shape.n_columns == 2)      /* a norm over heads gives heads */
+        set_columns(&p->slots[bound].shape, 2, p->slots[x].shape.extent);
+    return bound;
 }
 
 int32_t program_layernorm(program *p, int32_t x, int32_t scale, int32_t bias, float eps)

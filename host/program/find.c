@@ -68,31 +68,23 @@ static const char *name_below(const program *p, int32_t index, bool with_modules
     return NULL;
 }
 
-/* Help line "did you mean a, b?": the names below `index` that are nearest to `wanted`, at most three of them. */
+/* Help line "did you mean a or b?": the names below `index` that are nearest to `wanted`, at most three of them. */
 static void offer_nearest(const program *p, int32_t index, bool with_modules, bool with_sites, const char *wanted)
 {
     const char *best[3] = {0};
-    int best_distance[3];
-    int limit = (int)strlen(wanted) / 3 + 1;
+    int count = 0, limit = (int)strlen(wanted) / 3 + 1;
     const char *name;
     for (int32_t i = 0; (name = name_below(p, index, with_modules, with_sites, i)); i++) {
         int distance = text_distance(wanted, name, limit);
         if (distance > limit) continue;
-        for (int at = 0; at < 3; at++) {
-            if (best[at] && best_distance[at] <= distance) continue;
-            for (int move = 2; move > at; move--) {
-                best[move] = best[move - 1];
-                best_distance[move] = best_distance[move - 1];
-            }
-            best[at] = name;
-            best_distance[at] = distance;
-            break;
-        }
+        if (distance < limit) count = 0;             /* nearer than those before, which are forgotten */
+        limit = distance;
+        if (count < 3) best[count++] = name;
     }
     const char *above = p->modules[index].path, *dot = *above ? "." : "";
-    if (best[2]) error_help(p->context, "did you mean %s%s%s, %s or %s?", above, dot, best[0], best[1], best[2]);
-    else if (best[1]) error_help(p->context, "did you mean %s%s%s or %s?", above, dot, best[0], best[1]);
-    else if (best[0]) error_help(p->context, "did you mean %s%s%s?", above, dot, best[0]);
+    if (count == 3) error_help(p->context, "did you mean %s%s%s, %s or %s?", above, dot, best[0], best[1], best[2]);
+    else if (count == 2) error_help(p->context, "did you mean %s%s%s or %s?", above, dot, best[0], best[1]);
+    else if (count == 1) error_help(p->context, "did you mean %s%s%s?", above, dot, best[0]);
 }
 
 /* Help line "h has: a, b, c". */

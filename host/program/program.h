@@ -158,6 +158,8 @@ void program_free(program *p);                                   /* takes NULL *
 /* Enters a module called `name` ("h.0" makes the container h and the module 0) below the open one. `input` is the slot its
  * `.input` takes its binding from, or -1 for a module that is called without a tensor. Returns the slot of its `.input`. */
 int32_t program_enter(program *p, const char *name, int32_t input);
+/* The same, and the `.input` has one dimension of columns where `input` has two (a norm over all heads at once). */
+int32_t program_enter_flat(program *p, const char *name, int32_t input);
 /* Leaves the open module; its `.output` is bound from `output` (-1: the module returns no tensor). Returns the slot of `.output`. */
 int32_t program_leave(program *p, int32_t output);
 /* Declares a named site of the open module at this point of the order: a view of `source` that starts at `column` and has

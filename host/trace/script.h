@@ -229,7 +229,8 @@ typedef struct script {
 
     /* evaluator */
     running_loop *loops;                 /* innermost first */
-    int64_t bodies;
+    int64_t bodies;                      /* turns of loops so far */
+    int32_t running_line;
     int32_t stop_line;                   /* of the running invoke, 0 = none */
     pending_save *saves, **last_save;
 } script;
@@ -273,6 +274,8 @@ int32_t script_line_of(const script *s, uint32_t at);
 /* ---- evaluator ------------------------------------------------------------------------------------------------------------------- */
 inset_status script_run(script *s, const statement *first);
 inset_status script_evaluate(script *s, expression *e, script_value *out);
+/* The same without the links from `end` on. */
+inset_status script_evaluate_before(script *s, expression *e, const link *end, script_value *out);
 /* As an operand: TypeError for a list. */
 inset_status script_operand(script *s, expression *e, operand *out);
 inset_status script_evaluate_integer(script *s, expression *e, int64_t *out);

@@ -217,11 +217,15 @@ static inset_status child(script *s, const link *l, int32_t *module)
     return INSET_OK;
 }
 
-/* True when the path says the same in every turn of a loop. */
+/* True when the path says the same in every turn of a loop: h[3], h[-1]. */
 static bool is_constant(const expression *path)
 {
-    for (const link *l = path->parts; l; l = l->next)
-        if (l->kind == LINK_INDEX && l->items->start->kind != EXPRESSION_NUMBER) return false;
+    for (const link *l = path->parts; l; l = l->next) {
+        if (l->kind != LINK_INDEX) continue;
+        const expression *number = l->items->start;
+        if (number->kind == EXPRESSION_NEGATE) number = number->operand;
+        if (number->kind != EXPRESSION_NUMBER) return false;
+    }
     return true;
 }
 
@@ -301,7 +305,7 @@ static inset_status literal_value(script *s, const expression *e, script_value *
     return INSET_OK;
 }
 
-inset_status script_evaluate(script *s, expression *e, script_value *out)
+inset_status script_evaluate_before(script *s, expression *e, const link *end, script_value *out)
 {
     inset_status status = INSET_OK;
     out->kind = VALUE_OPERAND;
@@ -316,9 +320,11 @@ inset_status script_evaluate(script *s, expression *e, script_value *out)
     case EXPRESSION_LOAD: status = script_load(s, e, &out->operand); break;
     case EXPRESSION_ZEROS: status = script_zeros(s, e, &out->operand); break;
     }
-    for (link *l = e->links; l && !status; l = l->next) status = script_follow(s, l, out);
+    for (link *l = e->links; l && l != end && !status; l = l->next) status = script_follow(s, l, out);
     return status;
 }
+
+inset_status script_evaluate(script *s, expression *e, script_value *out) { return script_evaluate_before(s, e, NULL, out); }
 
 inset_status script_operand(script *s, expression *e, operand *out)
 {

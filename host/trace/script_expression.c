@@ -429,10 +429,6 @@ static void make_site(script *s, expression *e, int32_t head, link *links)
         *site = NULL;
     }
     e->parts = links;
-    if (s->file && !s->in_invoke && !s->status && s->names[head].module >= 0) {
-        script_refuse(s, e->at, INSET_SYNTAX_ERROR, "%.*s stands outside an invoke", script_quote_length(e->at, e->end), s->text + e->at);
-        error_help(s->context, "A site has a value only inside `with invoke(...):`.");
-    }
 }
 
 static bool has_plain_name(const link *l)

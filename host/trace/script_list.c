@@ -48,19 +48,24 @@ void script_recall(const kept_value *kept, script_value *out)
 
 static int quoted(const name *n) { return script_quote_length(0, (uint32_t)n->length); }
 
+static void compare_name(const char *candidate, const char *wanted, int *limit, const char **best)
+{
+    int distance = text_distance(candidate, wanted, *limit);
+    if (distance > *limit) return;
+    *best = candidate;
+    *limit = distance - 1;
+}
+
 /* The name nearest to `wanted` among those that are bound and the model's top-level modules; NULL when none is near. */
 static const char *nearest(const script *s, const name *wanted)
 {
     int limit = wanted->length < 4 ? 1 : 2;
     const char *best = NULL;
-    for (size_t i = 0; i < s->n_names && limit; i++) {
-        const name *n = &s->names[i];
-        if (n == wanted || (n->value.kind == VALUE_NONE && n->module < 0)) continue;
-        int distance = text_distance(n->text, wanted->text, limit);
-        if (distance > limit) continue;
-        best = n->text;
-        limit = distance - 1;
-    }
+    for (size_t i = 0; i < s->n_names && limit; i++)
+        if (s->names[i].value.kind != VALUE_NONE) compare_name(s->names[i].text, wanted->text, &limit, &best);
+    const module *modules = s->program->modules;
+    for (int32_t m = modules[0].first_child; m >= 0 && limit; m = modules[m].next_sibling)
+        compare_name(modules[m].name, wanted->text, &limit, &best);
     return best;
 }
 
@@ -183,7 +188,7 @@ inset_status script_save(script *s, int32_t index, uint32_t at, const script_val
     if (!p || script_keep(s, &saved, &p->value)) return INSET_NO_MEMORY;
     p->name = index;
     p->at = at;
-    p->line = n->saved_line = script_line_of(s, at);
+    p->line = n->saved_line = s->running_line;
     *s->last_save = p;
     s->last_save = &p->next;
     return INSET_OK;
@@ -213,11 +218,9 @@ inset_status script_save_all(script *s)
 {
     for (const pending_save *p = s->saves; p; p = p->next) {
         const name *n = &s->names[p->name];
-        char *copy = arena_text(trace_arena(s->trace), n->text, n->length);
-        if (!copy) return INSET_NO_MEMORY;
         trace_line(s->trace, p->line);
-        inset_status status = p->value.kind == VALUE_LIST ? save_list(s, p, copy)
-                                                          : script_at(s, p->at, trace_save(s->trace, copy, p->value.operand));
+        inset_status status = p->value.kind == VALUE_LIST ? save_list(s, p, n->text)
+                                                          : script_at(s, p->at, trace_save(s->trace, n->text, p->value.operand));
         if (status) return status;
     }
     return INSET_OK;

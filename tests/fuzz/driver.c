@@ -33,6 +33,17 @@ static void say_current_and_die(int number)
 /* Present when a sanitizer is linked, which then handles signals itself. */
 extern void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
+static void watch_for_crashes(void)
+{
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    signal(SIGABRT, say_current_and_die);
+    if (__sanitizer_set_death_callback) {
+        __sanitizer_set_death_callback(say_current);
+        return;
+    }
+    for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++) signal(crashes[i], say_current_and_die);
+}
+
 /* ---- the corpus -------------------------------------------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
@@ -203,9 +214,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s CORPUS_DIRECTORY [COUNT [FIRST]]\n", argv[0]);
         return 2;
     }
-    if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(say_current);
-    else signal(SIGSEGV, say_current_and_die);
-    signal(SIGABRT, say_current_and_die);
+    watch_for_crashes();
     int status = !read_corpus(argv[1], &c);
     if (!status)
         status = run_all(argv[1], &c, argc > 2 ? strtoull(argv[2], NULL, 10) : MUTATIONS, argc > 3 ? strtoull(argv[3], NULL, 10) : 0, argc > 3);

@@ -45,7 +45,7 @@ typedef struct operation {
 operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o));
 
 typedef struct standin_settings {
-    int devices, major, minor, count_error;
+    int devices, major, minor, count_error, driver;
     int64_t bytes;
     bool no_products;
     int64_t fail_call, fail_allocation, break_at;

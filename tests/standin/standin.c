@@ -11,7 +11,7 @@
 
 enum { PAGE = 4096, ALIGNMENT = 256, CANARY = 0xc3, UNSET = 0xff, NOT_YET_COPIED = 0xa5, ERROR_UNKNOWN = 999, ERROR_ILLEGAL_ACCESS = 700 };
 
-#define STANDARD {.devices = 1, .major = 9, .minor = 0, .bytes = (int64_t)4 << 30}
+#define STANDARD {.devices = 1, .major = 9, .minor = 0, .bytes = (int64_t)4 << 30, .driver = 13000}
 
 standin_settings standin_now = STANDARD;
 standin_counts standin_count;
@@ -524,10 +524,17 @@ static int memory_info(size_t *available, size_t *total)
     return 0;
 }
 
-static int version(int *out)
+static int runtime_version(int *out)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     *out = 13000;
+    return error;
+}
+
+static int driver_version(int *out)
+{
+    int error = standin_begin(ERROR_UNKNOWN);
+    *out = standin_now.driver;
     return error;
 }
 
@@ -555,7 +562,7 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
     (void)context;
     *library = (cuda_library){
         .cudaGetDeviceCount = device_count, .device_name = device_name, .cudaDeviceGetAttribute = attribute, .cudaSetDevice = set_device,
-        .cudaMemGetInfo = memory_info, .cudaDriverGetVersion = version, .cudaRuntimeGetVersion = version, .cudaMalloc = standin_malloc,
+        .cudaMemGetInfo = memory_info, .cudaDriverGetVersion = driver_version, .cudaRuntimeGetVersion = runtime_version, .cudaMalloc = standin_malloc,
         .cudaFree = standin_free, .cudaMallocHost = standin_malloc_host, .cudaFreeHost = standin_free_host,
         .cudaStreamCreateWithFlags = stream_create, .cudaStreamDestroy = stream_destroy, .cudaStreamSynchronize = stream_synchronize,
         .cudaEventCreateWithFlags = event_create, .cudaEventDestroy = event_destroy, .cudaEventRecord = event_record,
@@ -621,13 +628,14 @@ void standin_reset(void)
     }
 }
 
-void standin_machine(int devices, int major, int minor, int64_t bytes, int error)
+void standin_machine(int devices, int major, int minor, int64_t bytes, int error, int driver)
 {
     standin_now.devices = devices;
     standin_now.major = major;
     standin_now.minor = minor;
     standin_now.bytes = bytes;
     standin_now.count_error = error;
+    standin_now.driver = driver;
 }
 
 void standin_without_products(bool missing) { standin_now.no_products = missing; }

@@ -39,8 +39,9 @@ const char *standin_problems(void);
 /* Forgets problems, counts, settings and what was freed. What is live stays. */
 void standin_reset(void);
 
-/* The machine: devices of a compute capability with so many bytes. error: what cudaGetDeviceCount answers (35: the driver is too old), or 0. */
-void standin_machine(int devices, int major, int minor, int64_t bytes, int error);
+/* The machine: devices of a compute capability with so many bytes. error: what cudaGetDeviceCount answers (35: the driver is too
+ * old), or 0. driver: the version of CUDA it is for, 0 when there is none. */
+void standin_machine(int devices, int major, int minor, int64_t bytes, int error, int driver);
 void standin_without_products(bool missing);     /* cuBLASLt cannot be opened */
 
 /* The n-th call from now on fails, as calls of its kind fail (1: the next; 0: none). Calls that free do their work all the same. */

@@ -1,0 +1,101 @@
+/* rope.c: rotary embedding's frequencies from a config, as transformers' modeling_rope_utils computes them: in fp32, one for each pair
+ * of dimensions, with the scalings whose frequencies do not depend on a prompt's length. */
+#include "models/decoder.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Llama 3.1: long waves are stretched by `factor`, short ones kept, those between interpolated. */
+typedef struct llama3 { double factor, low, high, positions; } llama3;
+
+static float llama3_scaled(float frequency, const llama3 *s)
+{
+    const float wave = (float)(2 * M_PI) / frequency, longest = (float)(s->positions / s->low), shortest = (float)(s->positions / s->high);
+    if (wave > longest) return frequency / (float)s->factor;
+    if (wave < shortest) return frequency;
+    const float smooth = ((float)s->positions / wave - (float)s->low) / (float)(s->high - s->low);
+    return (1 - smooth) * frequency / (float)s->factor + smooth * frequency;
+}
+
+static double need_number(config *c, const config *parameters, const char *key, double least, double most)
+{
+    if (!c->status && !config_has(parameters, key)) config_refuse(c, "'rope_scaling' lacks '%s'", key);
+    config part = *parameters;
+    part.status = c->status;
+    double found = config_number(&part, key, least, most, least);
+    c->status = part.status;
+    return found;
+}
+
+/* The object with the rope's parameters: the older rope_scaling first, as transformers takes them; an empty one when there is none. */
+static config find_parameters(const config *c)
+{
+    config found = *c;
+    const json_node *scaling = json_member(c->object, "rope_scaling"), *parameters = json_member(c->object, "rope_parameters");
+    found.object = json_is_object(scaling) && json_length(scaling) ? scaling : parameters;
+    return found;
+}
+
+enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+
+static int read_type(config *c, config *parameters)
+{
+    const char *type = "default";
+    if (!parameters->object) return ROPE_DEFAULT;
+    if (!json_is_object(parameters->object)) config_refuse(c, "'rope_parameters' must be an object");
+    if (c->status) return ROPE_DEFAULT;
+    if (json_is_object(json_member(parameters->object, "full_attention")))
+        config_refuse(c, "'rope_parameters' differ between kinds of layers, which inset does not support");
+    type = config_string(parameters, "type", type);
+    type = config_string(parameters, "rope_type", type);
+    if (!c->status) c->status = parameters->status;
+    if (c->status || strcmp(type, "default") == 0) return ROPE_DEFAULT;
+    if (strcmp(type, "linear") == 0) return ROPE_LINEAR;
+    if (strcmp(type, "llama3") == 0) return ROPE_LLAMA3;
+    config_refuse(c, "'rope_type' must be default, linear or llama3, found \"%.60s\"", type);
+    return ROPE_DEFAULT;
+}
+
+/* `key` among the parameters, else at the top under its older name. */
+static double read_number(config *c, config *parameters, const char *key, const char *older, double least, double most, double otherwise)
+{
+    double found = older ? config_number(c, older, least, most, otherwise) : otherwise;
+    if (!parameters->object || c->status) return found;
+    found = config_number(parameters, key, least, most, found);
+    c->status = parameters->status;
+    return found;
+}
+
+rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, const char *part_key, double part)
+{
+    rope r = {.attention_scale = 1};
+    llama3 scaling = {0};
+    config parameters = find_parameters(c);
+    int type = read_type(c, &parameters);
+    double theta = read_number(c, &parameters, "rope_theta", theta_key, 1, 1e12, 10000);
+    part = read_number(c, &parameters, "partial_rotary_factor", part_key, 0, 1, part);
+    double factor = type == ROPE_DEFAULT ? 1 : need_number(c, &parameters, "factor", 1e-3, 1e6);
+    if (type == ROPE_LLAMA3) {
+        scaling = (llama3){factor, need_number(c, &parameters, "low_freq_factor", 1e-3, 1e6), need_number(c, &parameters, "high_freq_factor", 1e-3, 1e6),
+                           read_number(c, &parameters, "original_max_position_embeddings", "max_position_embeddings", 1, 1e9, 1)};
+        if (scaling.high <= scaling.low)
+            config_refuse(c, "'high_freq_factor' (%g) must be larger than 'low_freq_factor' (%g)", scaling.high, scaling.low);
+    }
+    r.dims = (int32_t)(head_dim * part);
+    if (r.dims < 2 || r.dims % 2)
+        config_refuse(c, "the rotary part of a head must be an even number of dimensions from 2 on, found %d of %d", (int)r.dims, (int)head_dim);
+    if (c->status) return r;
+
+    float *frequencies = arena_new(&p->memory, (size_t)r.dims / 2 * sizeof *frequencies);
+    if (!frequencies) {
+        c->status = INSET_NO_MEMORY;
+        return r;
+    }
+    for (int32_t i = 0; i < r.dims / 2; i++) {
+        frequencies[i] = 1 / powf((float)theta, (float)(2 * i) / (float)r.dims);
+        if (type == ROPE_LINEAR) frequencies[i] /= (float)factor;
+        if (type == ROPE_LLAMA3) frequencies[i] = llama3_scaled(frequencies[i], &scaling);
+    }
+    r.frequencies = frequencies;
+    return r;
+}

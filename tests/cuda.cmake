@@ -1,0 +1,27 @@
+# Tests of the CUDA device: on the stand-in (tests/standin), which needs neither nvcc nor a GPU, and on a GPU (label `cuda`; skipped where none
+# answers).
+#
+# inset_add_standin_test(name source...): a program whose CUDA device works on the stand-in. The stand-in's objects define what
+# host/device/cuda_library.c does, and stand before the library, which then does not bring its own.
+file(GLOB standin_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/standin/*.c)
+add_library(inset_standin OBJECT ${standin_sources})
+target_link_libraries(inset_standin PRIVATE inset_flags)
+target_include_directories(inset_standin PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+target_compile_options(inset_standin PRIVATE -O2)
+
+function(inset_add_standin_test name)
+  inset_add_test(${name} ${ARGN} $<TARGET_OBJECTS:inset_standin>)
+endfunction()
+
+inset_add_standin_test(test_cuda_standin tests/test_cuda_standin.c tests/device_checks.c)
+inset_add_test(test_cuda tests/test_cuda.c tests/device_checks.c)
+set_tests_properties(test_cuda PROPERTIES LABELS cuda)
+list(APPEND INSET_CLAIMED_TESTS test_cuda_standin test_cuda)
+
+# The command line on the stand-in: `inset-standin run --device cuda ...`, for whole traces (and for the sample cases) without a GPU.
+if(TARGET inset_cli)
+  get_target_property(sources inset_cli SOURCES)
+  add_executable(inset_cli_standin ${sources} $<TARGET_OBJECTS:inset_standin>)
+  set_target_properties(inset_cli_standin PROPERTIES OUTPUT_NAME inset-standin RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  target_link_libraries(inset_cli_standin PRIVATE inset_static inset_flags m)
+endif()

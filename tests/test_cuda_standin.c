@@ -1,0 +1,452 @@
+/* test_cuda_standin.c: the CUDA device on the stand-in: what every device must do, each call failing in turn, what opening refuses, how
+ * products are chosen; and that the stand-in notices the mistakes it is there to notice. */
+#include "device/cuda.h"
+#include "device_checks.h"
+#include "failing_allocator.h"
+#include "standin/standin.h"
+#include "test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+static inset_context *new_context(failing_allocator *memory)
+{
+    inset_context *context = NULL;
+    if (inset_context_create(memory ? failing_allocator_interface(memory) : NULL, &context)) abort();
+    return context;
+}
+
+/* At the end of a case nothing is left over and nothing went wrong. */
+static void expect_clean(const char *name)
+{
+    CHECK(standin_live() == 0, "%s: %lld allocations and handles are left", name, (long long)standin_live());
+    CHECK(!*standin_problems(), "%s: %s", name, standin_problems());
+    standin_reset();
+}
+
+static void expect_problem(const char *name, const char *words)
+{
+    CHECK(strstr(standin_problems(), words), "%s: expected '%s', noted: '%s'", name, words, standin_problems());
+    standin_reset();
+}
+
+static void does_what_devices_do(void)
+{
+    inset_context *context = new_context(NULL);
+    device *cuda = NULL, *cpu = NULL;
+    if (CHECK(!device_open_cuda(context, 0, &cuda) && !device_open_cpu(context, &cpu), "%s", inset_message(context))) {
+        check_copies(cuda);
+        check_products(cuda);
+        check_row_bits(cuda);
+        check_kernels(cuda, cpu);
+    }
+    device_close(cpu);
+    device_close(cuda);
+    inset_context_free(context);
+    expect_clean("device checks");
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------------------------------------- */
+
+static void refuses_to_open(const char *name, int index, inset_status expected, const char *words)
+{
+    inset_context *context = new_context(NULL);
+    device *d = NULL;
+    CHECK(device_open_cuda(context, index, &d) == expected && !d && strstr(inset_message(context), words), "%s: %s", name, inset_message(context));
+    device_close(d);
+    inset_context_free(context);
+    expect_clean(name);
+}
+
+static void opening(void)
+{
+    standin_machine(0, 9, 0, 1 << 30, 100, 13000);
+    refuses_to_open("no GPU", 0, INSET_DEVICE_ERROR, "no CUDA device answers: no CUDA-capable device is detected");
+    standin_machine(0, 9, 0, 1 << 30, 35, 12020);
+    refuses_to_open("old driver", 0, INSET_DEVICE_ERROR, "the driver is for CUDA 12.2, this build of inset needs 13.0");
+    standin_machine(0, 9, 0, 1 << 30, 35, 0);
+    refuses_to_open("no driver", 0, INSET_DEVICE_ERROR, "this machine has no CUDA driver");
+    standin_machine(2, 9, 0, 1 << 30, 0, 13000);
+    refuses_to_open("index", 2, INSET_DEVICE_ERROR, "this machine has 2 CUDA devices");
+    standin_machine(1, 7, 5, 1 << 30, 0, 13000);
+    refuses_to_open("old GPU", 0, INSET_DEVICE_ERROR, "compute capability 7.5; inset needs 8.0");
+    standin_without_products(true);
+    refuses_to_open("no cuBLASLt", 0, INSET_DEVICE_ERROR, "cuBLASLt");
+    standin_machine(1, 9, 0, 1 << 20, 0, 13000);
+    refuses_to_open("no room", 0, INSET_NO_MEMORY, "4194304 bytes were asked for, 1048576 of 1048576 are free");
+}
+
+static void out_of_memory_has_both_figures(void)
+{
+    inset_context *context = new_context(NULL);
+    device *d = NULL;
+    void *memory = NULL;
+    standin_machine(1, 9, 0, 16 << 20, 0, 13000);
+    if (CHECK(!device_open_cuda(context, 0, &d), "%s", inset_message(context))) {
+        CHECK(device_allocate(d, 13 << 20, &memory) == INSET_NO_MEMORY && !memory, "it was there");
+        CHECK(strstr(inset_message(context), "13631488 bytes were asked for, 12582912 of 16777216 are free"), "%s", inset_message(context));
+        CHECK(!device_allocate(d, 12 << 20, &memory), "%s", inset_message(context));
+        device_release(d, memory, 12 << 20);
+    }
+    device_close(d);
+    inset_context_free(context);
+    expect_clean("out of memory");
+}
+
+static void describes_itself(void)
+{
+    inset_context *context = new_context(NULL);
+    text out = {0};
+    device_describe_cuda(context, &out);
+    CHECK(out.bytes && strcmp(out.bytes, "cuda:0: stand-in on host memory, 4.0 GiB, 4.0 free (CUDA 13.0, driver 13.0, cuBLASLt 13.1.0)\n") == 0, "%s", out.bytes);
+    text_clear(&out);
+    standin_machine(0, 9, 0, 1 << 30, 100, 13000);
+    device_describe_cuda(context, &out);
+    CHECK(out.length == 0, "%s", out.bytes);
+    text_free(context, &out);
+    inset_context_free(context);
+    expect_clean("describe");
+}
+
+/* ---- failures --------------------------------------------------------------------------------------------------------------------------- */
+
+/* A bit of everything that a run does: open, weights, copies, a product, a kernel, results back. */
+static inset_status use_device(device *d)
+{
+    enum { IN = 6, OUT = 8, ROWS = 3 };
+    float weight[IN * OUT], bias[OUT] = {1}, x[ROWS * IN], y[ROWS * OUT];
+    for (int i = 0; i < IN * OUT; i++) weight[i] = (float)i;
+    for (int i = 0; i < ROWS * IN; i++) x[i] = (float)i;
+    matrix *m = NULL;
+    void *memory = NULL, *result = NULL;
+    inset_status status = device_matrix_create(d, INSET_BF16, IN, OUT, weight, INSET_F32, true, bias, INSET_F32, &m);
+    if (!status) status = device_allocate(d, sizeof x, &memory);
+    if (!status) status = device_allocate(d, sizeof y, &result);
+    if (!status) status = device_upload(d, memory, x, sizeof x);
+    if (!status) status = device_zero(d, result, sizeof y);
+    if (!status) status = device_matmul(d, m, memory, IN, result, OUT, ROWS);
+    scale_args args = {result, result, NULL, ROWS, OUT, OUT, OUT, 2, 0};
+    if (!status) status = device_launch(d, KERNEL_SCALE, INSET_BF16, &args, sizeof args, ROWS, ROWS * OUT);
+    if (!status) status = device_download(d, y, result, sizeof y);
+    if (!status) status = device_synchronize(d);
+    device_release(d, result, sizeof y);
+    device_release(d, memory, sizeof x);
+    device_matrix_free(d, m);
+    return status;
+}
+
+static inset_status open_and_use(inset_context *context)
+{
+    device *d = NULL;
+    inset_status status = device_open_cuda(context, 0, &d);
+    if (!status) status = use_device(d);
+    device_close(d);
+    return status;
+}
+
+static void each_call_fails(void)
+{
+    int64_t failed = 0;
+    for (int64_t n = 1; ; n++) {
+        inset_context *context = new_context(NULL);
+        char name[64];
+        snprintf(name, sizeof name, "call %lld fails", (long long)n);
+        standin_fail_call(n);
+        inset_status status = open_and_use(context);
+        const bool all = standin_counted().calls < n;
+        if (status) {
+            failed++;
+            CHECK(status == INSET_DEVICE_ERROR || status == INSET_NO_MEMORY, "%s: status %d", name, status);
+            CHECK(strstr(inset_message(context), "cuda:0"), "%s: %s", name, inset_message(context));
+        }
+        CHECK(!all || !status, "%s: %s", name, inset_message(context));
+        inset_context_free(context);
+        expect_clean(name);
+        if (all || test_failures) break;
+    }
+    CHECK(failed > 60, "only %lld calls could fail", (long long)failed);
+}
+
+static void each_operation_breaks(void)
+{
+    for (int64_t n = 1; !test_failures; n++) {
+        inset_context *context = new_context(NULL);
+        char name[64];
+        snprintf(name, sizeof name, "operation %lld breaks the device", (long long)n);
+        standin_break(n);
+        inset_status status = open_and_use(context);
+        if (status) CHECK(strstr(inset_message(context), "an illegal memory access was encountered"), "%s: %s", name, inset_message(context));
+        standin_mend();
+        inset_context_free(context);
+        expect_clean(name);
+        if (!status) break;
+        CHECK(n < 1000, "it never ends");
+    }
+}
+
+static void each_device_allocation_fails(void)
+{
+    inset_status status = INSET_NO_MEMORY;
+    for (int64_t n = 1; status && !test_failures; n++) {
+        inset_context *context = new_context(NULL);
+        standin_fail_allocation(n);
+        status = open_and_use(context);
+        CHECK(!status || (status == INSET_NO_MEMORY && strstr(inset_message(context), "bytes were asked for")), "allocation %lld: %s", (long long)n, inset_message(context));
+        CHECK(!status || n < 20, "it never ends");
+        inset_context_free(context);
+        expect_clean("allocations fail");
+    }
+}
+
+static void each_host_allocation_fails(void)
+{
+    inset_status status = INSET_NO_MEMORY;
+    for (int64_t n = 1; status && !test_failures; n++) {
+        failing_allocator memory = {0};
+        inset_context *context = new_context(&memory);
+        memory.fail_at = memory.calls + n;
+        status = open_and_use(context);
+        memory.fail_at = 0;
+        CHECK(!status || status == INSET_NO_MEMORY, "allocation %lld: %s", (long long)n, inset_message(context));
+        CHECK(n < 100, "it never ends");
+        inset_context_free(context);
+        CHECK(memory.live == 0 && memory.damaged == 0, "allocation %lld: %lld blocks are left", (long long)n, (long long)memory.live);
+        expect_clean("host allocations fail");
+    }
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct opened { inset_context *context; device *d; } opened;
+
+static opened open_device(void)
+{
+    opened o = {new_context(NULL), NULL};
+    CHECK(!device_open_cuda(o.context, 0, &o.d), "%s", inset_message(o.context));
+    return o;
+}
+
+static void close_device(opened o, const char *name)
+{
+    device_close(o.d);
+    inset_context_free(o.context);
+    expect_clean(name);
+}
+
+static matrix *some_matrix(opened o, int64_t in, int64_t out)
+{
+    float *weight = calloc((size_t)(in * out), sizeof *weight);
+    matrix *m = NULL;
+    for (int64_t i = 0; i < in * out; i++) weight[i] = (float)(i % 13) / 7 - 1;
+    CHECK(!device_matrix_create(o.d, INSET_F32, in, out, weight, INSET_F32, true, NULL, INSET_F32, &m), "%s", inset_message(o.context));
+    free(weight);
+    return m;
+}
+
+/* The first candidate that works at every height and gives a row the same bits everywhere is taken. */
+static void takes_the_steady_algorithm(int refused, int tall_only, int unsteady, bool steady)
+{
+    char name[64];
+    snprintf(name, sizeof name, "candidates %d %d %d", refused, tall_only, unsteady);
+    opened o = open_device();
+    standin_candidates(refused, tall_only, unsteady);
+    matrix *m = o.d ? some_matrix(o, 96, 20) : NULL;
+    if (m) {
+        const cuda_device *d = (cuda_device *)o.d;
+        CHECK(d->n_choices == 1 && d->choices[0].steady == steady, "%s: steady is %d", name, d->choices[0].steady);
+        if (steady) CHECK(!check_row_bits(o.d), "%s", name);
+    }
+    device_matrix_free(o.d, m);
+    close_device(o, name);
+}
+
+static void refuses_where_nothing_works(void)
+{
+    opened o = open_device();
+    matrix *m = NULL;
+    const float weight[4] = {1, 2, 3, 4};
+    standin_candidates(8, 0, 0);
+    if (o.d) CHECK(device_matrix_create(o.d, INSET_F32, 2, 2, weight, INSET_F32, true, NULL, INSET_F32, &m) == INSET_DEVICE_ERROR
+                   && strstr(inset_message(o.context), "f32 weight [2, 2]"), "%s", inset_message(o.context));
+    close_device(o, "nothing works");
+}
+
+/* Layers of one shape share a choice; rows in an unusual place get one of their own when they first occur. */
+static void chooses_once_a_shape(void)
+{
+    opened o = open_device();
+    if (!o.d) return;
+    matrix *first = some_matrix(o, 64, 32), *second = some_matrix(o, 64, 32), *third = some_matrix(o, 32, 64);
+    void *x = NULL, *y = NULL;
+    CHECK(standin_counted().heuristics == 2, "%lld heuristics", (long long)standin_counted().heuristics);
+    CHECK(!device_allocate(o.d, 4000, &x) && !device_allocate(o.d, 4000, &y) && !device_zero(o.d, x, 4000), "%s", inset_message(o.context));
+    const standin_counts before = standin_counted();
+    for (int i = 0; i < 3; i++) CHECK(!device_matmul(o.d, second, x, 64, y, 32, 5 + i), "%s", inset_message(o.context));
+    CHECK(standin_counted().products - before.products == 3 && standin_counted().heuristics == before.heuristics, "three calls are three products");
+    CHECK(!device_matmul(o.d, first, (char *)x + 4, 64, y, 32, 5) && !device_matmul(o.d, second, x, 65, y, 33, 5), "%s", inset_message(o.context));
+    CHECK(standin_counted().heuristics == before.heuristics + 1, "rows that are not aligned: %lld more", (long long)(standin_counted().heuristics - before.heuristics));
+    CHECK(device_matmul(o.d, first, x, 63, y, 32, 2) == INSET_DEVICE_ERROR && strstr(inset_message(o.context), "overlap"), "%s", inset_message(o.context));
+    CHECK(!device_matmul(o.d, first, x, 0, y, 0, 1), "one row needs no stride: %s", inset_message(o.context));
+    CHECK(!device_synchronize(o.d), "%s", inset_message(o.context));
+    device_matrix_free(o.d, first);
+    device_matrix_free(o.d, second);
+    device_matrix_free(o.d, third);
+    device_release(o.d, x, 4000);
+    device_release(o.d, y, 4000);
+    close_device(o, "choices");
+}
+
+/* ---- launches ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void counts_launches_and_refuses_grids(void)
+{
+    opened o = open_device();
+    void *memory = NULL;
+    if (!o.d) return;
+    CHECK(!device_allocate(o.d, 4000, &memory) && !device_zero(o.d, memory, 4000), "%s", inset_message(o.context));
+    const scale_args args = {memory, (char *)memory + 2000, NULL, 5, 10, 10, 10, 2, 0};
+    for (int i = 0; i < 4; i++) CHECK(!device_launch(o.d, KERNEL_SCALE, INSET_F16, &args, sizeof args, 5, 50), "%s", inset_message(o.context));
+    CHECK(!device_launch(o.d, KERNEL_SCALE, INSET_F16, &args, sizeof args, 0, 0), "%s", inset_message(o.context));
+    CHECK(standin_counted().launches == 4 && standin_counted().kernels[KERNEL_SCALE] == 4, "%lld launches", (long long)standin_counted().launches);
+    CHECK(device_launch(o.d, KERNEL_SCALE, INSET_F16, &args, sizeof args, (int64_t)1 << 31, 50) == INSET_DEVICE_ERROR
+          && strstr(inset_message(o.context), "2147483648 blocks"), "%s", inset_message(o.context));
+    CHECK(device_launch(o.d, KERNEL_SCALE, INSET_I64, &args, sizeof args, 5, 50) == INSET_DEVICE_ERROR, "a kernel for i64");
+    device_release(o.d, memory, 4000);
+    close_device(o, "launches");
+}
+
+/* ---- the stand-in itself -------------------------------------------------------------------------------------------------------------------- */
+
+/* Runs in a child; says whether it died of touching what it may not. */
+static bool dies(void (*mistake)(device *d, char *memory))
+{
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        opened o = open_device();
+        void *memory = NULL;
+        if (!freopen("/dev/null", "w", stderr) || !o.d || device_allocate(o.d, 512, &memory)) _exit(0);
+        mistake(o.d, memory);
+        _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) != 0);       /* a sanitizer exits */
+}
+
+static void reads_device_memory(device *d, char *memory)
+{
+    (void)d;
+    volatile char *p = memory;
+    if (*p) *p = 0;
+}
+
+static void scale_of(device *d, char *out, char *x)
+{
+    const scale_args args = {out, x, NULL, 1, 128, 128, 128, 2, 0};
+    if (!device_launch(d, KERNEL_SCALE, INSET_F32, &args, sizeof args, 1, 128)) device_synchronize(d);
+}
+
+static void kernel_writes_behind(device *d, char *memory) { scale_of(d, memory + 4, memory); }
+
+static void kernel_reads_freed(device *d, char *memory)
+{
+    void *other = NULL;
+    if (device_allocate(d, 512, &other)) return;
+    device_release(d, memory, 512);
+    scale_of(d, other, memory);
+}
+
+static void notices_what_dies(void)
+{
+    CHECK(dies(reads_device_memory), "the host read device memory");
+    CHECK(dies(kernel_writes_behind), "a kernel wrote behind an allocation");
+    CHECK(dies(kernel_reads_freed), "a kernel read freed memory");
+}
+
+static void notices_mistakes(void)
+{
+    opened o = open_device();
+    if (!o.d) return;
+    cuda_device *d = (cuda_device *)o.d;
+    const cuda_library *l = &d->library;
+    void *memory = NULL, *freed = NULL, *pinned = NULL;
+    char host[600] = {0};
+    CHECK(!device_allocate(o.d, 500, &memory) && !device_allocate(o.d, 500, &freed) && !l->cudaMallocHost(&pinned, 600), "%s", inset_message(o.context));
+    memset(pinned, 0, 600);
+    device_release(o.d, freed, 500);
+
+    l->cudaMemcpyAsync(freed, pinned, 10, CUDA_HOST_TO_DEVICE, d->stream);
+    CHECK(strstr(standin_problems(), "memory that was freed"), "a copy to freed memory: %s", standin_problems());
+    l->cudaFree(freed);
+    expect_problem("freed twice", "was freed before");
+    l->cudaMemcpyAsync(memory, pinned, 501, CUDA_HOST_TO_DEVICE, d->stream);
+    expect_problem("too long a copy", "501 bytes from byte 0 of an allocation of 500");
+    l->cudaMemcpyAsync(memory, host, 10, CUDA_HOST_TO_DEVICE, d->stream);
+    expect_problem("a copy from unpinned memory", "is no pinned memory");
+    l->cudaMemcpyAsync(memory, pinned, 10, CUDA_DEVICE_TO_HOST, d->stream);
+    expect_problem("the wrong direction", "is no device memory");
+
+    l->cudaMemcpyAsync(memory, pinned, 10, CUDA_HOST_TO_DEVICE, d->stream);
+    ((char *)pinned)[3] = 1;
+    l->cudaStreamSynchronize(d->stream);
+    expect_problem("a buffer changed too early", "changed a buffer before its copy");
+
+    l->cudaMemsetAsync(memory, 7, 500, d->stream);
+    l->cudaMemcpyAsync(pinned, memory, 500, CUDA_DEVICE_TO_HOST, d->stream);
+    CHECK(((char *)pinned)[3] != 7, "a copy was there before anybody waited");
+    l->cudaStreamSynchronize(d->stream);
+    CHECK(((char *)pinned)[3] == 7, "a copy did not run");
+    CHECK(!*standin_problems(), "%s", standin_problems());
+
+    cuda_event event = NULL;
+    l->cudaEventCreateWithFlags(&event, CUDA_EVENT_NO_TIMING);
+    l->cudaEventRecord(event, d->stream);
+    l->cudaMemcpyAsync(pinned, memory, 500, CUDA_DEVICE_TO_HOST, d->stream);
+    l->cudaEventSynchronize(event);
+    CHECK(((char *)pinned)[3] != 7, "waiting for an event ran what came after it");
+    l->cudaEventDestroy(event);
+    l->cudaEventSynchronize(event);
+    expect_problem("a freed event", "the handle was freed before");
+
+    const scale_args args = {0};
+    l->launch(d->kernels.entry[KERNEL_SCALE][0], &args, sizeof args - 8, 1, 32, d->stream);
+    expect_problem("too few arguments", "bytes of arguments");
+    l->launch(d->kernels.entry[KERNEL_SCALE][0], &args, sizeof args, 1, 33, d->stream);
+    expect_problem("an odd block", "blocks of 33 threads");
+    l->cudaSetDevice(7);
+    expect_problem("an error left behind", "was not taken back");
+
+    gather_args beside = {(char *)memory + 504, memory, NULL, 1, 1, 1, 1};               /* 500 bytes end 12 before the page does */
+    CHECK(!device_launch(o.d, KERNEL_GATHER, INSET_F32, &beside, sizeof beside, 1, 1) && !device_synchronize(o.d), "%s", inset_message(o.context));
+    expect_problem("a byte beside", "behind an allocation of 500");
+    l->cudaFreeHost(pinned);
+    CHECK(standin_live() > 0, "an open device holds nothing");
+
+    /* The byte beside stays, so it is noted again when the memory is freed. */
+    device_release(o.d, memory, 500);
+    expect_problem("a byte beside, freed", "behind an allocation of 500");
+    close_device(o, "mistakes");
+}
+
+int main(void)
+{
+    does_what_devices_do();
+    opening();
+    out_of_memory_has_both_figures();
+    describes_itself();
+    takes_the_steady_algorithm(0, 0, 0, true);
+    takes_the_steady_algorithm(2, 1, 3, true);
+    takes_the_steady_algorithm(0, 7, 0, true);
+    takes_the_steady_algorithm(0, 2, 6, false);
+    refuses_where_nothing_works();
+    chooses_once_a_shape();
+    counts_launches_and_refuses_grids();
+    notices_mistakes();
+    notices_what_dies();
+    each_call_fails();
+    each_operation_breaks();
+    each_device_allocation_fails();
+    each_host_allocation_fails();
+    return test_result();
+}
