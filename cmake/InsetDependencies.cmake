@@ -31,3 +31,7 @@ add_library(inset_dependencies INTERFACE IMPORTED)
 target_include_directories(inset_dependencies SYSTEM INTERFACE ${INSET_DNNL_INCLUDE_DIR} ${INSET_JANSSON_INCLUDE_DIR})
 target_link_libraries(inset_dependencies INTERFACE ${INSET_DNNL_LIBRARY} ${INSET_JANSSON_LIBRARY} OpenMP::OpenMP_C
   Threads::Threads m ${CMAKE_DL_LIBS})
+# A CUDA device built in needs CUDA's static runtime. cuda.cmake adds it to the build; the package file of an installed inset sets this.
+if(INSET_CUDART)
+  set_property(TARGET inset_dependencies APPEND PROPERTY INTERFACE_LINK_LIBRARIES ${INSET_CUDART} rt)
+endif()

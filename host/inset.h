@@ -350,11 +350,12 @@ INSET_API inset_status inset_plan_statistics(const inset_plan *plan, inset_stati
  * INSET_NO_MEMORY, INSET_DEVICE_ERROR. */
 INSET_API inset_status inset_run(inset_plan *plan);
 /* Gives invoke `invoke` (counted from 0) other input of the same shape for the runs that follow.
- *   tokens [count], rows [count]   as inset_invoke_tokens and inset_invoke_rows take them, count elements in all
- * Tokens must be equal where the plan's were equal, and differ where they differed. INSET_VALUE_ERROR or INSET_INDEX_ERROR otherwise, and
- * nothing has changed. */
-INSET_API inset_status inset_plan_tokens(inset_plan *plan, int64_t invoke, const int64_t *tokens, int64_t count);
-INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, const float *rows, int64_t count);
+ *   tokens [count]         of all its sequences, one after the other
+ *   rows [n_rows, width]   as inset_invoke_rows takes them
+ * Tokens must be equal where the plan's were equal, and differ where they differed: INSET_VALUE_ERROR otherwise. INSET_INDEX_ERROR for
+ * an invoke that is not there or an id outside the vocabulary, INSET_SHAPE_ERROR for another count. On failure nothing has changed. */
+INSET_API inset_status inset_plan_tokens(inset_plan *plan, int64_t invoke, int64_t count, const int64_t *tokens);
+INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, int64_t n_rows, int64_t width, const float *rows);
 
 /* ---- saved ---------------------------------------------------------------------------------------------------------------- */
 /* What the last run saved, in the order of saving.
@@ -370,6 +371,115 @@ INSET_API inset_status inset_saved_describe(inset_plan *plan, size_t index, cons
 /* Writes everything that the last run saved to a safetensors file: to another name first, which then takes the place of `path` at once.
  * INSET_FILE_ERROR, and nothing is left behind. */
 INSET_API inset_status inset_saved_write(inset_plan *plan, const char *path);
+
+/* ---- sweep ----------------------------------------------------------------------------------------------------------------
+ * Activation patching over a grid: for every pair of prompts, every site and every point of the axes, one run in which the values at
+ * that point come from somewhere else, read out by metrics. All of it is one trace (or a few, one a chunk), so that what the runs
+ * have in common is computed once.
+ *
+ *     inset_sweep_options options = INSET_SWEEP_OPTIONS;
+ *     options.clean.text = "[[464, 412, 733]]";
+ *     options.corrupt.text = "[[464, 999, 733]]";
+ *     options.patch = "resid_pre,z";
+ *     options.metrics = (const char *const[]){"logit_diff:11,12", "kl", NULL};
+ *     status = inset_sweep_create(model, &options, &sweep);
+ *     while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
+ *     if (!status) status = inset_sweep_result_at(sweep, 0, &result);
+ */
+typedef struct inset_sweep inset_sweep;
+
+/* Token ids of several prompts, in one of two ways. */
+typedef struct inset_prompts {
+    const char *text;            /* "[[464, 412], [733]]", "FILE.npy" or "FILE.safetensors:NAME" ([prompt, position] integers, where ids of
+                                    -1 fill up a row behind a prompt's end); NULL: the three fields below */
+    int64_t count;               /* prompts; 0: none were given */
+    const int64_t *lengths;      /* [count] */
+    const int64_t *tokens;       /* one prompt after the other */
+} inset_prompts;
+
+typedef struct inset_sweep_options {
+    size_t size;                 /* sizeof(inset_sweep_options); set by INSET_SWEEP_OPTIONS */
+    inset_prompts clean;         /* one prompt a pair */
+    inset_prompts corrupt;       /* as many, each as long as its clean one; may be missing when the source is not the other run */
+    const char *patch;           /* sites, "resid_pre,z": resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every (resid_pre, attn_out and
+                                    mlp_out on an axis of their own), and per head z, q, k, v, also as attn_head_out, attn_head_q, ... with
+                                    _by_pos or _all_pos behind, which say the axes too */
+    const char *by;              /* axes, "layer,position": of layer, position, head, each at most once. What is not named is patched at all its
+                                    places at once. NULL: layer,position for the residual stream, layer,head for heads */
+    const char *layers, *positions, *heads;      /* "4:9", "-5:", "3": ranges as Python slices; NULL: all. In prompts of different lengths
+                                    positions count from each prompt's start, from its end in a range that begins below 0 */
+    const char *source;          /* what is put there: NULL or "clean", the other run's value; "zero"; "mean:PROMPTS", the mean at each position over
+                                    the prompts that have it; "resample", another pair's prompt; "resample:PROMPTS"; a tensor "FILE.npy" or
+                                    "FILE.safetensors:NAME" [layer, position, ...], [position, ...] or [...], ... being a row of the site's */
+    const char *direction;       /* "denoise": the corrupt run is patched, "noise": the clean run; NULL: denoise, noise when the source is not the
+                                    other run */
+    const char *const *metrics;  /* ends with NULL: "logit_diff:A,B", "logit:A", "probability:A", "log_probability:A", "rank:A" (of logits, 0 the
+                                    largest), "kl" (from the unpatched run), each with "@POSITION" behind it (the last: -1). A is a token, a set
+                                    "11+12" (its mean logit, its summed probability, its best rank), or a file of integers [pair] or
+                                    [pair, set] */
+    uint64_t seed;               /* of resample */
+    int no_share;                /* as in inset_plan_options */
+    size_t memory_limit;
+    const char *state;           /* a file that keeps what is done, chunk by chunk; removed by inset_sweep_write. NULL: none */
+    int resume;                  /* 1: go on with what the state file holds, if it is there; 0: it must not be there */
+} inset_sweep_options;
+#define INSET_SWEEP_OPTIONS {.size = sizeof(inset_sweep_options)}
+
+/* Checks everything (prompts, sites, axes, ranges, metrics, files, memory for what comes first) and runs nothing, except for
+ * "mean:PROMPTS", whose means are taken first by running these prompts. The options are read during the call. Freed with
+ * inset_sweep_free, or with its model.
+ * INSET_VALUE_ERROR: lengths, axes, ranges; INSET_INDEX_ERROR: tokens outside the vocabulary; INSET_UNKNOWN_SITE: a site the family has
+ * not got; INSET_SYNTAX_ERROR, INSET_FILE_ERROR, INSET_SHAPE_ERROR, INSET_TYPE_ERROR, INSET_USAGE_ERROR, INSET_NO_MEMORY. */
+INSET_API inset_status inset_sweep_create(inset_model *model, const inset_sweep_options *options, inset_sweep **out);
+INSET_API void inset_sweep_free(inset_sweep *sweep);             /* takes NULL */
+
+typedef struct inset_sweep_progress {
+    size_t size;                 /* sizeof(inset_sweep_progress), set by the caller with INSET_SWEEP_PROGRESS */
+    int64_t patches;             /* patched runs in all: pairs times points */
+    int64_t done;                /* of these */
+    int64_t restored;            /* of these, from the state file */
+    int64_t rows, rows_unshared; /* of what ran, as in inset_statistics */
+    double flops, flops_unshared;
+    double planning, running;    /* seconds, in this process */
+} inset_sweep_progress;
+#define INSET_SWEEP_PROGRESS {.size = sizeof(inset_sweep_progress)}
+INSET_API inset_status inset_sweep_progress_of(const inset_sweep *sweep, inset_sweep_progress *out);
+
+/* Runs the next chunk; nothing when all is done. A chunk that failed may be tried again. */
+INSET_API inset_status inset_sweep_step(inset_sweep *sweep);
+INSET_API int inset_sweep_done(const inset_sweep *sweep);        /* 1 when nothing is left to run; 1 for NULL */
+
+typedef struct inset_sweep_axis {
+    const char *name;            /* "site", "layer", "position", "head" */
+    int64_t count;
+    const int64_t *labels;       /* [count]: numbers of layers, positions (below 0: from the end) or heads; NULL for the axis "site" */
+    const char *const *names;    /* [count] for the axis "site", else NULL */
+} inset_sweep_axis;
+
+/* One site and one metric. All numbers are the sweep's, hold until it is freed, and are NaN where a prompt has no such position, where
+ * nothing was run yet, and where there is no corrupt run to normalise by. */
+typedef struct inset_sweep_result {
+    const char *site, *metric;   /* as the options spell them */
+    int64_t pairs, points;       /* points: the product of the axes */
+    int32_t n_axes;
+    inset_sweep_axis axes[4];
+    const float *values;         /* [pairs, points] */
+    const float *mean;           /* [points], over the pairs that have the point */
+    const float *normalised;     /* [pairs, points]: (value - corrupt) / (clean - corrupt) */
+    const float *normalised_mean;/* [points]: the means of values, clean and corrupt, normalised likewise */
+    const float *clean;          /* [pairs]: the metric of the clean run */
+    const float *corrupt;        /* [pairs] */
+} inset_sweep_result;
+
+INSET_API size_t inset_sweep_result_count(const inset_sweep *sweep);
+/* Results by site, then by metric. INSET_INDEX_ERROR: past the last. */
+INSET_API inset_status inset_sweep_result_at(inset_sweep *sweep, size_t index, inset_sweep_result *out);
+
+/* Writes all results as safetensors: SITE.METRIC [pair, axes...], SITE.METRIC.mean, .normalised, .normalised.mean, .clean [pair] and .corrupt
+ * [pair], the axes in the metadata, and removes the state file.
+ *   command  the caller's command for the metadata, or NULL
+ * INSET_USAGE_ERROR: not all has run; INSET_FILE_ERROR. */
+INSET_API inset_status inset_sweep_write(inset_sweep *sweep, const char *path, const char *command);
 
 #ifdef __cplusplus
 }

@@ -13,10 +13,18 @@ function(inset_add_standin_test name)
   inset_add_test(${name} ${ARGN} $<TARGET_OBJECTS:inset_standin>)
 endfunction()
 
-inset_add_standin_test(test_cuda_standin tests/test_cuda_standin.c tests/device_checks.c)
-inset_add_test(test_cuda tests/test_cuda.c tests/device_checks.c)
+inset_add_standin_test(test_cuda_standin tests/test_cuda_standin.c)
+inset_add_test(test_cuda tests/test_cuda.c)
 set_tests_properties(test_cuda PROPERTIES LABELS cuda)
 list(APPEND INSET_CLAIMED_TESTS test_cuda_standin test_cuda)
+
+# Tests that take the device from INSET_TEST_DEVICE run three times: on the CPU (tests.cmake), on the stand-in, and on a GPU.
+foreach(name test_kernels test_matmul test_cases test_properties)
+  inset_add_standin_test(${name}_standin tests/${name}.c)
+  add_test(NAME ${name}_cuda COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/tests)
+  set_tests_properties(${name}_cuda PROPERTIES LABELS cuda SKIP_RETURN_CODE 77 TIMEOUT 300)
+  set_tests_properties(${name}_cuda ${name}_standin PROPERTIES ENVIRONMENT INSET_TEST_DEVICE=cuda)
+endforeach()
 
 # The command line on the stand-in: `inset-standin run --device cuda ...`, for whole traces (and for the sample cases) without a GPU.
 if(TARGET inset_cli)

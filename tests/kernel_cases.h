@@ -743,7 +743,7 @@ static void run_kernel_cases(subject *s)
         {4, 2, 33, 65, 0, 0, true}, {2, 2, 64, 15, 0, 0, false}, {4, 1, 8, 9, 3, 5, false}, {2, 2, 64, 200, 0, 0, false}, {1, 1, 256, 64, 0, 0, true},
         {3, 3, 80, 130, 70, 20, false}, {2, 1, 1, 63, 0, 0, false}, {12, 12, 64, 128, 0, 0, false},
     };
-    const int n_attentions = s->brief ? 3 : (int)(sizeof attentions / sizeof *attentions), n_records = s->brief ? 30 : 400;
+    const int n_attentions = s->brief ? 3 : (int)(sizeof attentions / sizeof *attentions), n_records = s->brief ? 30 : 200;
     for (int type = 0; type < KERNEL_TYPES; type++) {
         for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
         for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);

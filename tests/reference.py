@@ -63,7 +63,11 @@ class Ragged:
     def beside(self, other):
         """`other`, one piece for each sequence."""
         n = len(self.parts)
+        if isinstance(other, Ragged) and other.parts[0].dim() < self.parts[0].dim():
+            other = plain(other)                         # dimensions meet from the last one on
         if isinstance(other, Ragged):
+            if other.parts[0].dim() > self.parts[0].dim():
+                raise Unsupported
             if len(other.parts) == 1:
                 return other.parts * n
             if len(other.parts) != n:
@@ -82,7 +86,7 @@ class Ragged:
             raise ScriptError("ShapeError", "numbers of sequences differ")
         pieces = [other[i if other.shape[0] > 1 else 0] for i in range(n)]
         if other.shape[1:2] and other.shape[1] > 1 and len(set(self.lengths)) > 1:
-            if other.shape[1] != max(self.lengths):
+            if other.shape[1] != max(self.lengths) or other.shape[0] == 1:
                 raise Unsupported
             pieces = [p[:m] for p, m in zip(pieces, self.lengths)]
         return pieces
@@ -156,8 +160,15 @@ def binary(op, a, b):
     return op(a, b)
 
 
-def check_items(items):
-    """Lists and integers side by side only."""
+def check_items(value, items):
+    """Lists and integers side by side only; lists in range also where an empty slice beside them leaves PyTorch nothing to check."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and len(items) <= len(shape):
+        behind = items.index(Ellipsis) if Ellipsis in items else len(items)
+        for i, item in enumerate(items):
+            n = shape[i if i <= behind else i - len(items)]
+            if isinstance(item, list) and not all(-n <= k < n for k in item):
+                raise ScriptError("IndexError", f"{item} for a dimension of {n}")
     places = [i for i, item in enumerate(items) if isinstance(item, (list, int)) and not isinstance(item, bool)]
     if any(isinstance(i, list) for i in items) and places and places[-1] - places[0] + 1 != len(places):
         raise ScriptError("IndexError", "lists and integers separated by a slice")
@@ -165,7 +176,7 @@ def check_items(items):
 
 @torch_errors
 def index(value, items):
-    check_items(items)
+    check_items(value, items)
     if isinstance(value, list):
         if len(items) != 1 or not isinstance(items[0], int):
             raise ScriptError("IndexError", "a list takes one integer")
@@ -180,7 +191,7 @@ def index(value, items):
 @torch_errors
 def assign(target, items, value):
     """target[items] = value"""
-    check_items(items)
+    check_items(target, items)
     if isinstance(target, Ragged):
         if any(isinstance(i, list) for i in items):
             if not isinstance(items[0], list) or len(items) < 2 or isinstance(items[1], slice):
@@ -228,8 +239,10 @@ def in_place(op, target, items, value):
     """target[items] op= value; items may be None"""
     if items is None:
         if isinstance(target, Ragged):
-            for part, v in zip(target.parts, target.beside(meet(value, target))):
-                op(part, v.clone() if isinstance(v, torch.Tensor) else v)
+            pieces = target.beside(meet(value, target))
+            pieces = [v.clone() if isinstance(v, torch.Tensor) else v for v in pieces]      # all is read before anything is written
+            for part, v in zip(target.parts, pieces):
+                op(part, v)
         else:
             value = meet(plain(value), target)
             op(target, value.clone() if isinstance(value, torch.Tensor) else value)

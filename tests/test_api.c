@@ -100,10 +100,10 @@ static void own_model(void)
         check_two_layers(plan, &m, first_input, 100, "first run");
         CHECK(!inset_run(plan), "%s", inset_message(context));
         check_two_layers(plan, &m, first_input, 100, "second run");
-        CHECK(!inset_plan_rows(plan, 0, second_input, 5) && !inset_run(plan), "%s", inset_message(context));
+        CHECK(!inset_plan_rows(plan, 0, 1, 5, second_input) && !inset_run(plan), "%s", inset_message(context));
         check_two_layers(plan, &m, second_input, 100, "other input");
-        CHECK(inset_plan_rows(plan, 0, second_input, 4) == INSET_VALUE_ERROR, "four numbers for five were taken");
-        CHECK(inset_plan_rows(plan, 1, second_input, 5) != INSET_OK, "an invoke that is not there was given input");
+        CHECK(inset_plan_rows(plan, 0, 1, 4, second_input) == INSET_SHAPE_ERROR, "four numbers for five were taken");
+        CHECK(inset_plan_rows(plan, 1, 1, 5, second_input) == INSET_INDEX_ERROR, "an invoke that is not there was given input");
         CHECK(!strcmp(inset_model_kind(model), "own") && inset_model_type(model) == INSET_F32, "%s", inset_model_kind(model));
         CHECK(!strncmp(inset_model_device(model), "cpu", 3), "%s", inset_model_device(model));
     }

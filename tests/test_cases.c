@@ -9,6 +9,8 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "file/file.h"
@@ -45,6 +47,26 @@ typedef struct runner {
 } runner;
 
 static int cases_run;
+
+/* ---- a crash names its case, then goes the way it would have gone (a sanitizer's report, a core) -------------------------------- */
+
+static char running[300];
+static struct sigaction handlers_before[NSIG];
+
+static void name_the_case(int signal)
+{
+    ssize_t written = write(STDERR_FILENO, running, strlen(running));
+    written = write(STDERR_FILENO, ": crashed\n", 10);
+    (void)written;
+    sigaction(signal, &handlers_before[signal], NULL);
+}
+
+static void watch_for_crashes(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    struct sigaction action = {.sa_handler = name_the_case};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) sigaction(signals[i], &action, &handlers_before[signals[i]]);
+}
 
 /* ---- comparing ------------------------------------------------------------------------------------------------------------------- */
 
@@ -159,6 +181,7 @@ static void run_script(runner *r, const char *name, const char *text, size_t len
     run *work = NULL;
     plan_options options = {.no_share = no_share};
     snprintf(label, sizeof label, "%s/%s%s", r->suite->name, name, no_share ? " without sharing" : "");
+    snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
     if (!status) status = script_read(t, name, r->cases, text, length);
     if (!status) status = plan_create(t, &options, &p);
@@ -178,6 +201,7 @@ static void refuse_script(runner *r, const char *name, const char *text, size_t 
     plan *p = NULL;
     plan_options options = {.no_share = false};
     snprintf(label, sizeof label, "%s/%s", r->suite->name, name);
+    snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
     if (!status) status = script_read(t, name, r->cases, text, length);
     if (!status) status = plan_create(t, &options, &p);
@@ -299,6 +323,7 @@ int main(int argc, char **argv)
         else name = argv[i];
     }
     comparator_notices();
+    watch_for_crashes();
     for (size_t i = 0; i < sizeof suites / sizeof suites[0]; i++)
         if (!run_suite(&suites[i], device ? device : "cpu", name)) return TEST_SKIP;
     CHECK(cases_run > 0, "no case is called %s", name ? name : "anything");

@@ -53,7 +53,7 @@ static void check_product(subject *s, int type, const product_case *c, const mat
     CHECK(status == INSET_OK, "%s: product of %d rows: %s", s->name, (int)rows, inset_message(s->device->context));
     char what[96];
     snprintf(what, sizeof what, "product by [%d, %d]%s%s", (int)c->in, (int)c->out, c->in_out ? "" : " turned", c->bias ? " + bias" : "");
-    check_rows(s, what, &y, rows, c->out, y_stride, want, 1.1, 2e-7 * sqrt((double)c->in) * 4);
+    check_rows(s, what, &y, rows, c->out, y_stride, want, 1.1, 2e-6 * sqrt((double)c->in));
     buffer_free(&x);
     buffer_free(&y);
     free(want);
@@ -120,7 +120,13 @@ int main(int count, char **arguments)
     inset_context *context;
     device *d;
     if (inset_context_create(NULL, &context)) abort();
-    if (CHECK(device_open(context, name, &d) == INSET_OK, "opening %s: %s", name, inset_message(context))) {
+    inset_status status = device_open(context, name, &d);
+    if (status == INSET_DEVICE_ERROR && strcmp(name, "cpu")) {
+        printf("skipped: %s\n", inset_message(context));
+        inset_context_free(context);
+        return TEST_SKIP;
+    }
+    if (CHECK(status == INSET_OK, "opening %s: %s", name, inset_message(context))) {
         subject s = {d, name, false, 7};
         test_products(&s);
         for (int type = 0; type < KERNEL_TYPES; type++) {

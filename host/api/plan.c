@@ -83,7 +83,7 @@ inset_status inset_run(inset_plan *p)
     return status;
 }
 
-inset_status inset_plan_tokens(inset_plan *p, int64_t invoke, const int64_t *tokens, int64_t count)
+inset_status inset_plan_tokens(inset_plan *p, int64_t invoke, int64_t count, const int64_t *tokens)
 {
     if (!p) return INSET_USAGE_ERROR;
     if (!tokens) return api_null(p->context, "token ids");
@@ -91,10 +91,13 @@ inset_status inset_plan_tokens(inset_plan *p, int64_t invoke, const int64_t *tok
     return status ? status : run_set_tokens(p->run, invoke, tokens, count);
 }
 
-inset_status inset_plan_rows(inset_plan *p, int64_t invoke, const float *rows, int64_t count)
+inset_status inset_plan_rows(inset_plan *p, int64_t invoke, int64_t n_rows, int64_t width, const float *rows)
 {
     if (!p) return INSET_USAGE_ERROR;
     if (!rows) return api_null(p->context, "rows");
+    int32_t wanted = p->model->program->input_width;
+    if (wanted && width != wanted)
+        return error_set(p->context, INSET_SHAPE_ERROR, "the model takes rows of %d numbers, found %lld", (int)wanted, (long long)width);
     inset_status status = prepare(p);
-    return status ? status : run_set_rows(p->run, invoke, rows, count);
+    return status ? status : run_set_rows(p->run, invoke, rows, n_rows);
 }

@@ -73,6 +73,7 @@ static inset_status give(inset_trace *t, inset_status status, const operand *mad
     inset_value *value = arena_new(trace_arena(t->trace), sizeof *value);
     if (!value) return INSET_NO_MEMORY;
     *value = (inset_value){t, *made};
+    value->operand.copy = false;         /* a handle keeps it: what is written to it is not lost */
     *out = value;
     return INSET_OK;
 }

@@ -144,7 +144,7 @@ void *arena_new(arena *a, size_t size)
         error_no_memory(a->context);
         return NULL;
     }
-    size = (size + 15) & ~(size_t)15;
+    size = ((size ? size : 1) + 15) & ~(size_t)15;       /* nothing has an address too: NULL means that memory is out */
     if (size > (size_t)(a->end - a->next) && !arena_grow(a, size)) return NULL;
     void *at = a->next;
     a->next += size;

@@ -211,7 +211,7 @@ static void print_check(session *s)
            (long long)is.sequences);
     printf("rows       %lld (%lld if every invoke ran whole and alone)\n", (long long)is.rows, (long long)is.rows_unshared);
     printf("FLOPs      %s (%s)\n", scaled(is.flops, "", a, sizeof a), scaled(is.flops_unshared, "", b, sizeof b));
-    printf("steps      %lld in %lld passes, %lld launches\n", (long long)is.steps, (long long)is.passes, (long long)is.launches);
+    printf("steps      %lld\npasses     %lld\nlaunches   %lld\n", (long long)is.steps, (long long)is.passes, (long long)is.launches);
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
            scaled((double)is.weight_bytes, "B", b, sizeof b));
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));

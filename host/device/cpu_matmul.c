@@ -26,6 +26,7 @@ enum {
     TINY = 1024,
     MOST_ROWS = 256,
     ROUNDING = 32,
+    PIECE = 4096,                    /* weights converted at a time */
     LAYOUT_ROWS = 64,                /* the height at which oneDNN is asked which layout of the weights it wants */
     MOST_PRODUCTS = 128              /* kept for a shape; the one unused for longest goes */
 };
@@ -150,13 +151,13 @@ static cpu_products *products_of(device *d) { return ((cpu_device *)d)->products
 
 /* ---- converting rows ----------------------------------------------------------------------------------------------------------------- */
 
-/* Copies [rows, columns] from one float type to another, rounding to `through` on the way; strides in elements. */
+/* Copies [rows, columns] from one float type to another; strides in elements. */
 static void convert(const cpu_products *p, void *out, inset_type out_type, int64_t out_stride, const void *from, inset_type from_type,
-                    int64_t from_stride, int64_t rows, int64_t columns, inset_type through)
+                    int64_t from_stride, int64_t rows, int64_t columns)
 {
     record r = {.out = out, .a = from, .out_row = out_stride, .a_row = from_stride, .out_column = 1, .a_column = 1, .rows = (int32_t)rows,
                 .columns = (int32_t)columns, .op = RECORD_COPY, .out_type = (uint8_t)out_type, .a_type = (uint8_t)from_type,
-                .compute = (uint8_t)through};
+                .compute = INSET_F32};
     const records_args args = {&r, 1};
     const int64_t blocks = records_number_blocks(&r, 1);
     if (p->threads == 1 || blocks < 16) {
@@ -325,23 +326,32 @@ static dnnl_status_t reorder(cpu_products *p, const shape *s, const void *weight
     return status;
 }
 
-/* Rows of weights may begin at any address in a file; the kernels want elements on their own alignment. */
-static inset_status read_weight(inset_context *context, const cpu_products *p, float *out, const void *weight, inset_type weight_type,
-                                int64_t rows, int64_t columns, inset_type through)
+/* n weights to fp32, rounded to the model's type on the way. They may lie at any address of a file, but kernels want elements on their own
+ * alignment; rounding takes a step between, for what is not of that type already. */
+static void read_some_weights(const cpu_products *p, float *out, const char *weight, inset_type weight_type, int64_t n, inset_type type)
 {
-    if ((uintptr_t)weight % type_size(weight_type) == 0) {
-        convert(p, out, INSET_F32, columns, weight, weight_type, columns, rows, columns, through);
-        return INSET_OK;
+    double aligned[PIECE / 2];
+    uint16_t rounded[PIECE];
+    if ((uintptr_t)weight % type_size(weight_type)) {
+        memcpy(aligned, weight, (size_t)n * type_size(weight_type));
+        weight = (const char *)aligned;
     }
-    const size_t row_bytes = (size_t)columns * type_size(weight_type);
-    void *row = memory_new(context, row_bytes);
-    if (!row) return INSET_NO_MEMORY;
-    for (int64_t i = 0; i < rows; i++) {
-        memcpy(row, (const char *)weight + (size_t)i * row_bytes, row_bytes);
-        convert(p, out + i * columns, INSET_F32, columns, row, weight_type, columns, 1, columns, through);
+    if (weight_type != type && type != INSET_F32) {
+        convert(p, rounded, type, n, weight, weight_type, n, 1, n);
+        weight = (const char *)rounded;
+        weight_type = type;
     }
-    memory_free(context, row);
-    return INSET_OK;
+    convert(p, out, INSET_F32, n, weight, weight_type, n, 1, n);
+}
+
+static void read_weights(const cpu_products *p, float *out, const void *weight, inset_type weight_type, int64_t n, inset_type type)
+{
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (n > 16 * PIECE)
+#endif
+    for (int64_t start = 0; start < n; start += PIECE)
+        read_some_weights(p, out + start, (const char *)weight + (size_t)start * type_size(weight_type), weight_type,
+                          n - start < PIECE ? n - start : PIECE, type);
 }
 
 static inset_status pack_weight(inset_context *context, cpu_products *p, matrix *m, const void *weight, inset_type weight_type, bool in_out)
@@ -354,13 +364,10 @@ static inset_status pack_weight(inset_context *context, cpu_products *p, matrix 
     void *plain;
     inset_status status = cpu_memory_new(context, plain_bytes, &plain);
     if (status) return status;
-    status = read_weight(context, p, plain, weight, weight_type, in_out ? m->in : m->out, in_out ? m->out : m->in, m->type);
-    if (!status) {
-        dnnl_status_t result = reorder(p, m->shape, plain, dnnl_f32, in_out, m->weight_memory);
-        if (result) status = refused(context, "pack a weight matrix", result);
-    }
+    read_weights(p, plain, weight, weight_type, m->in * m->out, m->type);
+    dnnl_status_t result = reorder(p, m->shape, plain, dnnl_f32, in_out, m->weight_memory);
     cpu_memory_free(context, plain, plain_bytes);
-    return status;
+    return result ? refused(context, "pack a weight matrix", result) : INSET_OK;
 }
 
 static inset_status make_packed(inset_context *context, cpu_products *p, matrix *m, const void *weight, inset_type weight_type, bool in_out)
@@ -387,12 +394,11 @@ static inset_status make_tiny(inset_context *context, const cpu_products *p, mat
     m->weight_bytes = (size_t)m->in * (size_t)m->out * sizeof(float);
     inset_status status = cpu_memory_new(context, m->weight_bytes, &m->weight);
     if (status) return status;
-    if (in_out) return read_weight(context, p, m->weight, weight, weight_type, m->in, m->out, m->type);
-    float turned[TINY];
-    if ((status = read_weight(context, p, turned, weight, weight_type, m->out, m->in, m->type))) return status;
+    float plain[TINY];
+    read_weights(p, plain, weight, weight_type, m->in * m->out, m->type);
     for (int64_t i = 0; i < m->in; i++)
         for (int64_t o = 0; o < m->out; o++)
-            ((float *)m->weight)[i * m->out + o] = turned[o * m->in + i];
+            ((float *)m->weight)[i * m->out + o] = plain[in_out ? i * m->out + o : o * m->in + i];
     return INSET_OK;
 }
 
@@ -430,7 +436,7 @@ inset_status cpu_matrix_create(device *d, inset_type type, int64_t in, int64_t o
         void *memory;
         status = cpu_memory_new(context, (size_t)out * sizeof(float), &memory);
         m->bias = memory;
-        if (!status) status = read_weight(context, p, m->bias, bias, bias_type, 1, out, type);
+        if (!status) read_weights(p, m->bias, bias, bias_type, out, type);
     }
     const bool tiny = in <= TINY && out <= TINY && in * out <= TINY;
     if (!status) status = tiny ? make_tiny(context, p, m, weight, weight_type, in_out) : make_packed(context, p, m, weight, weight_type, in_out);
@@ -504,9 +510,9 @@ static inset_status multiply_window(inset_context *context, cpu_products *p, con
 {
     if (!m->widened) return execute(context, p, m, x, rows == 1 ? m->in : x_stride, y, rows == 1 ? m->out : y_stride, rows);
     float *wide_x = p->scratch, *wide_y = wide_x + p->widest_in * MOST_ROWS;
-    convert(p, wide_x, INSET_F32, m->in, x, m->type, x_stride, rows, m->in, INSET_F32);
+    convert(p, wide_x, INSET_F32, m->in, x, m->type, x_stride, rows, m->in);
     inset_status status = execute(context, p, m, wide_x, m->in, wide_y, m->out, rows);
-    if (!status) convert(p, y, m->type, y_stride, wide_y, INSET_F32, m->out, rows, m->out, INSET_F32);
+    if (!status) convert(p, y, m->type, y_stride, wide_y, INSET_F32, m->out, rows, m->out);
     return status;
 }
 

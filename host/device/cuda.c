@@ -31,7 +31,7 @@ inset_status cuda_enter(cuda_device *d)
     return error ? cuda_failed(d, error, "choosing the device") : INSET_OK;
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 inset_status cuda_allocate(device *base, size_t bytes, void **out)
 {
@@ -60,7 +60,7 @@ void cuda_release(device *base, void *memory, size_t bytes)
     ignore(d, d->library.cudaFree(memory));
 }
 
-/* ---- copies ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- copies ------------------------------------------------------------------------------------------------------------------ */
 
 static inset_status wait_for(cuda_device *d, staging_half *half)
 {
@@ -216,7 +216,7 @@ static inset_status cuda_zero(device *base, void *at, size_t bytes)
     return error ? cuda_failed(d, error, "zeroing memory") : INSET_OK;
 }
 
-/* ---- launches --------------------------------------------------------------------------------------------------------------------- */
+/* ---- launches ---------------------------------------------------------------------------------------------------------------- */
 
 /* Threads a block. A kernel's sums depend on the number, so it is the kernel's and never the launch's: a row must come out the same
  * whatever runs beside it. */
@@ -236,7 +236,8 @@ static inset_status cuda_launch(device *base, kernel_id kernel, inset_type type,
     const int column = kernel == KERNEL_RECORDS ? 0 : (int)type;
     kernel_entry entry = column < KERNEL_TYPES ? d->kernels.entry[kernel][column] : NULL;
     if (!entry || !threads[kernel])
-        return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s", d->index, (int)kernel, type_name(type));
+        return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s", d->index, (int)kernel,
+                         type_name(type));
     if (blocks > INT_MAX)
         return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: a launch of %lld blocks; a grid has at most %d", d->index,
                          (long long)blocks, INT_MAX);
@@ -256,7 +257,7 @@ static inset_status cuda_synchronize(device *base)
     return error ? cuda_failed(d, error, "waiting for the device") : INSET_OK;
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------------------------------------- */
+/* ---- opening and closing ----------------------------------------------------------------------------------------------------- */
 
 static void cuda_close(device *base)
 {
@@ -298,8 +299,8 @@ static inset_status no_device(cuda_device *d, int error)
     if (error == CUDA_ERROR_OLD_DRIVER && driver == 0)
         return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has no CUDA driver", d->index);
     if (error == CUDA_ERROR_OLD_DRIVER)
-        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: the driver is for CUDA %d.%d, this build of inset needs %d.%d", d->index,
-                         driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: the driver is for CUDA %d.%d, this build of inset needs %d.%d",
+                         d->index, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: no CUDA device answers: %s", d->index, words);
 }
 
@@ -323,7 +324,8 @@ static inset_status read_facts(cuda_device *d)
     char name[96] = "";
     inset_status status = cuda_enter(d);
     if (status) return status;
-    if ((error = l->device_name(d->index, name, sizeof name)) || (error = l->cudaDeviceGetAttribute(&major, CUDA_CAPABILITY_MAJOR, d->index))
+    if ((error = l->device_name(d->index, name, sizeof name))
+        || (error = l->cudaDeviceGetAttribute(&major, CUDA_CAPABILITY_MAJOR, d->index))
         || (error = l->cudaDeviceGetAttribute(&minor, CUDA_CAPABILITY_MINOR, d->index))
         || (error = l->cudaMemGetInfo(&d->base.memory_free, &d->base.memory_total)))
         return cuda_failed(d, error, "asking what the device is");
@@ -341,7 +343,8 @@ static inset_status make_stream(cuda_device *d)
     if (error) return cuda_failed(d, error, "creating a stream");
     for (int i = 0; i < 2; i++) {
         void *bytes = NULL;
-        if ((error = l->cudaEventCreateWithFlags(&d->halves[i].done, CUDA_EVENT_NO_TIMING))) return cuda_failed(d, error, "creating an event");
+        error = l->cudaEventCreateWithFlags(&d->halves[i].done, CUDA_EVENT_NO_TIMING);
+        if (error) return cuda_failed(d, error, "creating an event");
         if ((error = l->cudaMallocHost(&bytes, STAGING_BYTES))) {
             if (error != CUDA_ERROR_MEMORY) return cuda_failed(d, error, "allocating pinned memory");
             l->cudaGetLastError();

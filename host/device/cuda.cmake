@@ -2,9 +2,9 @@
 # calls are compiled as well and the device is in the same library and binary as everything else. Otherwise opening it answers that this
 # build has none.
 #
-# Included by the root after inset_add_objects and inset_flags are there, at the top level (enable_language wants that). CUDA's runtime is linked
-# statically, through inset_dependencies; it looks for the driver when it is first called. cuBLASLt is opened at run time. So nothing built here
-# needs CUDA's libraries or a GPU to load.
+# Included by the root after inset_add_objects and inset_flags are there, at the top level (enable_language wants that). CUDA's runtime is
+# linked statically, through inset_dependencies; it looks for the driver when it is first called. cuBLASLt is opened at run time. So
+# nothing built here needs CUDA's libraries or a GPU to load.
 #
 # INSET_CUDART is then the static runtime's path, "" in a build without CUDA: who links libinset.a needs it.
 
@@ -29,7 +29,7 @@ if(INSET_CUDA AND INSET_NVCC)
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
 
-  # One .cu file at a time; --fmad=false for what -ffp-contract=off is for on the host: a fused kernel gives the bits of the two it replaces.
+  # --fmad=false for what -ffp-contract=off is for on the host: a fused kernel gives the bits of the two it replaces.
   file(GLOB INSET_CUDA_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
   add_library(inset_cuda_kernels OBJECT ${INSET_CUDA_KERNELS} ${PROJECT_SOURCE_DIR}/host/device/cuda_calls.cu)
   target_include_directories(inset_cuda_kernels PRIVATE ${PROJECT_SOURCE_DIR}/host ${PROJECT_SOURCE_DIR})

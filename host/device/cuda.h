@@ -5,8 +5,8 @@
 #include "device/cuda_library.h"
 #include "device/device.h"
 
-/* Pinned host memory through which copies go. Uploads fill one half from the front, each piece queued as soon as it is there; when the half is
- * full, `done` is recorded behind its copies and the other half takes over, once its own copies have run. */
+/* Pinned host memory through which copies go. Uploads fill one half from the front, each piece queued as soon as it is there; when
+ * the half is full, `done` is recorded behind its copies and the other half takes over, once its own copies have run. */
 typedef struct staging_half {
     char *bytes;
     size_t used;

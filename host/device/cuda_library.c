@@ -72,8 +72,8 @@ inset_status cuda_library_open_products(inset_context *context, cuda_library *li
         return error_set(context, INSET_DEVICE_ERROR, "a CUDA device needs cuBLASLt, and %s (or .12) cannot be opened; install CUDA's "
                          "libraries, or name their folder in LD_LIBRARY_PATH", names[0]);
     const char *missing = find_all(library);
-    if (missing) return error_set(context, INSET_DEVICE_ERROR, "the cuBLASLt that was found has no %s; inset needs version 12 or 13", missing);
-    return INSET_OK;
+    if (!missing) return INSET_OK;
+    return error_set(context, INSET_DEVICE_ERROR, "the cuBLASLt that was found has no %s; inset needs version 12 or 13", missing);
 }
 
 void cuda_library_close(cuda_library *library)

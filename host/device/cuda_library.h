@@ -56,7 +56,7 @@ enum {
 };
 
 typedef struct cuda_library {
-    /* ---- the runtime ------------------------------------------------------------------------------------------------------ */
+    /* ---- the runtime ------------------------------------------------------------------------------------------------------------- */
     int (*cudaGetDeviceCount)(int *count);
     int (*device_name)(int device, char *name, size_t size);      /* cudaGetDeviceProperties, of which only the name */
     int (*cudaDeviceGetAttribute)(int *value, int attribute, int device);
@@ -83,7 +83,7 @@ typedef struct cuda_library {
     const char *(*cudaGetErrorString)(int error);
     void (*fill_kernels)(kernel_table *table);                    /* kernels_cuda_fill */
 
-    /* ---- cuBLASLt, empty until cuda_library_open_products -------------------------------------------------------------------- */
+    /* ---- cuBLASLt, empty until cuda_library_open_products ------------------------------------------------------------------------ */
     size_t (*cublasLtGetVersion)(void);
     const char *(*cublasLtGetStatusString)(int status);
     int (*cublasLtCreate)(cublas_handle *out);

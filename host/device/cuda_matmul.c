@@ -45,7 +45,7 @@ static inset_status product_failed(cuda_device *d, const matrix *m, int status, 
                      (long long)m->out, why);
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
 /* Layouts are kept with the weight; of x and y only height and stride change from call to call. */
 static int shape_layouts(cuda_device *d, const matrix *m, int64_t x_stride, int64_t y_stride, int64_t rows)
@@ -70,11 +70,11 @@ static int multiply(cuda_device *d, const matrix *m, const cublas_algorithm *alg
                                      m->y_layout, algorithm, d->workspace, WORKSPACE_BYTES, d->stream);
 }
 
-/* ---- the probe ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the probe --------------------------------------------------------------------------------------------------------------- */
 
-/* Random rows, of which the first PROBE_SHIFT stand behind the last once more. Each run takes some of them, from `first` on, so that over the
- * runs a row lies at different places among different others. The first run is what the others must agree with, and has them all. Many rows
- * are compared and not one, because 16-bit results hide most differences between sums. */
+/* Random rows, of which the first PROBE_SHIFT stand behind the last once more. Each run takes some of them, from `first` on, so that
+ * over the runs a row lies at different places among different others. The first run is what the others must agree with, and has them
+ * all. Many rows are compared and not one, because 16-bit results hide most differences between sums. */
 static const struct { int64_t first, height; } runs[] = {
     {0, PROBE_ROWS}, {PROBE_SHIFT, PROBE_ROWS}, {0, 1}, {150, 2}, {65, 17}, {PROBE_SHIFT, 64}, {101, 130},
 };
@@ -116,7 +116,9 @@ static inset_status probe_start(cuda_device *d, const matrix *m, bool aligned, p
     p->x_bytes = (size_t)p->x_stride * (PROBE_ROWS + PROBE_SHIFT) * size;
     p->y_bytes = (size_t)p->y_stride * PROBE_ROWS * size;
     inset_status status;
-    if (!(p->expected = memory_new(d->base.context, p->y_bytes)) || !(p->got = memory_new(d->base.context, p->y_bytes))) return INSET_NO_MEMORY;
+    p->expected = memory_new(d->base.context, p->y_bytes);
+    p->got = memory_new(d->base.context, p->y_bytes);
+    if (!p->expected || !p->got) return INSET_NO_MEMORY;
     if ((status = cuda_allocate(&d->base, p->x_bytes + shift, &p->x_memory))
         || (status = cuda_allocate(&d->base, p->y_bytes + shift, &p->y_memory)))
         return status;
@@ -137,8 +139,10 @@ static void probe_end(cuda_device *d, probe *p)
 static bool same_rows(const matrix *m, const probe *p, int64_t first, int64_t height)
 {
     const size_t size = type_size(m->type), stride = (size_t)p->y_stride * size;
-    for (int64_t r = 0; r < height; r++)
-        if (memcmp(p->got + (size_t)r * stride, p->expected + (size_t)((first + r) % PROBE_ROWS) * stride, (size_t)m->out * size) != 0) return false;
+    for (int64_t r = 0; r < height; r++) {
+        const char *expected = p->expected + (size_t)((first + r) % PROBE_ROWS) * stride;
+        if (memcmp(p->got + (size_t)r * stride, expected, (size_t)m->out * size) != 0) return false;
+    }
     return true;
 }
 
@@ -163,7 +167,7 @@ static inset_status probe_candidate(cuda_device *d, const matrix *m, const probe
     return INSET_OK;
 }
 
-/* ---- choosing an algorithm --------------------------------------------------------------------------------------------------------------- */
+/* ---- choosing an algorithm --------------------------------------------------------------------------------------------------- */
 
 /* No reduction schemes: no algorithm may cut the sum over `in` into parts. */
 static int set_preferences(cuda_device *d, cublas_preference preference, uint32_t alignment)
@@ -245,7 +249,7 @@ static bool is_wide(const matrix *m, const void *x, int64_t stride)
     return (uintptr_t)x % WIDE == 0 && (uint64_t)stride * type_size(m->type) % WIDE == 0;
 }
 
-/* ---- weights --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- weights ----------------------------------------------------------------------------------------------------------------- */
 
 static inset_status put_on_device(cuda_device *d, inset_type type, const void *from, inset_type from_type, int64_t count, void **out,
                                   size_t *bytes)
@@ -323,8 +327,8 @@ inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x
     if (rows == 1 && x_stride < m->in) x_stride = m->in;         /* one row has no stride, cuBLASLt wants a valid one all the same */
     if (rows == 1 && y_stride < m->out) y_stride = m->out;
     if (x_stride < m->in || y_stride < m->out)
-        return error_set(base->context, INSET_DEVICE_ERROR, "%s: a product of rows that overlap (strides %lld and %lld for a weight [%lld, %lld])",
-                         base->name, (long long)x_stride, (long long)y_stride, (long long)m->in, (long long)m->out);
+        return error_set(base->context, INSET_DEVICE_ERROR, "%s: a product of rows that overlap (strides %lld and %lld for a weight "
+                         "[%lld, %lld])", base->name, (long long)x_stride, (long long)y_stride, (long long)m->in, (long long)m->out);
     const bool aligned = packs_wide(m) && is_wide(m, x, x_stride) && is_wide(m, y, y_stride);
     inset_status status = cuda_enter(d);
     if (!status) status = choose(d, (matrix *)m, aligned);       /* rows in an unusual place: chosen when they first occur */

@@ -36,7 +36,7 @@ static int64_t row_bytes(const emitter *e, int32_t domain, int32_t strand_index)
 /* The row number of a strand's row in the buffer of (pass, value). */
 static int32_t buffer_row(const emitter *e, int32_t pass, int32_t value, int32_t strand_index, int32_t row)
 {
-    const need *n = schedule_find(e->p, e->s, moment_number(e->p, (moment){pass, value}), strand_index, false);
+    const need *n = schedule_find(e->s, moment_number(e->p, (moment){pass, value}), strand_index, row, false);
     return n ? n->first_row + row - n->lo : -1;
 }
 
@@ -53,7 +53,7 @@ static void *row_address(const emitter *e, int32_t domain, int32_t strand_index,
     if (domain >= 0) return moved(value_buffer(e, t->pass, domain), buffer_row(e, t->pass, domain, strand_index, row) * bytes);
     if (t->kind == STRAND_EXTERNAL) return tagged(AREA_EXTERNAL, e->s->external_offset[t->storage] + row * bytes);
     int32_t at = moment_number(e->p, (moment){t->pass, t->time});
-    const need *n = schedule_find(e->p, e->s, at, strand_index, true);
+    const need *n = schedule_find(e->s, at, strand_index, row, true);
     return tagged(AREA_ARENA, e->s->moments[at].free.offset + n->offset + (row - n->lo) * bytes);
 }
 

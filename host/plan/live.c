@@ -1,5 +1,5 @@
 /* live.c: dead code goes. Backwards from what is saved, moment by moment, every row asks for the rows it is made from; what nobody asks for
- * is never run. One range of rows and columns a strand and moment is kept: a hull, correct and never less. */
+ * is never run. */
 #include "plan/schedule.h"
 
 #include <stdio.h>
@@ -72,15 +72,37 @@ static uint64_t need_hash(int32_t moment_index, int32_t strand_index, bool is_fr
     return h ^ h >> 31;
 }
 
-need *schedule_find(const planner *p, const schedule *s, int32_t moment_index, int32_t strand_index, bool is_free)
+need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, bool is_free)
 {
-    (void)p;
     size_t cursor = 0;
     for (int32_t at; (at = table_next(&s->lookup, need_hash(moment_index, strand_index, is_free), &cursor)) >= 0; ) {
         need *n = &s->needs[at];
-        if (n->moment == moment_index && n->strand == strand_index && (n->kind == NEED_FREE) == is_free) return n;
+        if (n->moment == moment_index && n->strand == strand_index && n->kind != NEED_JOINED && (n->kind == NEED_FREE) == is_free && row >= n->lo && row < n->hi)
+            return n;
     }
     return NULL;
+}
+
+/* Widens a need of these rows' strand that they touch, and joins what then touches it; false when there is none. */
+static bool widen_need(schedule *s, int32_t at, bool is_free, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1)
+{
+    need *wide = NULL;
+    size_t cursor = 0;
+    for (int32_t i; (i = table_next(&s->lookup, need_hash(at, strand_index, is_free), &cursor)) >= 0; ) {
+        need *n = &s->needs[i];
+        if (n == wide || n->moment != at || n->strand != strand_index || n->kind == NEED_JOINED || (n->kind == NEED_FREE) != is_free) continue;
+        if (hi < n->lo || lo > n->hi) continue;
+        if (n->lo < lo) lo = n->lo;
+        if (n->hi > hi) hi = n->hi;
+        if (n->c0 < c0) c0 = n->c0;
+        if (n->c1 > c1) c1 = n->c1;
+        if (wide) {
+            n->kind = NEED_JOINED;
+            cursor = 0;                      /* wider now: it may touch what it did not before */
+        } else wide = n;
+        wide->lo = lo, wide->hi = hi, wide->c0 = c0, wide->c1 = c1;
+    }
+    return wide != NULL;
 }
 
 typedef struct asker { planner *p; schedule *s; int32_t now; int32_t pass, value, c0, c1; } asker;
@@ -97,14 +119,7 @@ static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t 
 {
     moment_plan *m = &s->moments[at];
     use_buffer(kind == NEED_FREE ? &m->free : &m->value, at, now);
-    need *n = schedule_find(p, s, at, strand_index, kind == NEED_FREE);
-    if (n) {
-        if (lo < n->lo) n->lo = lo;
-        if (hi > n->hi) n->hi = hi;
-        if (c0 < n->c0) n->c0 = c0;
-        if (c1 > n->c1) n->c1 = c1;
-        return true;
-    }
+    if (widen_need(s, at, kind == NEED_FREE, strand_index, lo, hi, c0, c1)) return true;
     if (!array_reserve(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
     int32_t index = (int32_t)s->n_needs++;
     s->needs[index] = (need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .next = m->first_need,
@@ -211,7 +226,7 @@ static bool ask_moment(planner *p, schedule *s, int32_t now)
 {
     for (int32_t level = s->moments[now].n_levels; level > 0; level--)
         for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
-            if (s->needs[i].level != level || s->needs[i].done) continue;
+            if (s->needs[i].level != level || s->needs[i].done || s->needs[i].kind == NEED_JOINED) continue;
             s->needs[i].done = true;
             need n = s->needs[i];
             if (!ask_record(p, s, now, &n)) return false;

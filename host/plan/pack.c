@@ -20,15 +20,17 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
 {
     moment_plan *m = &s->moments[at];
     int32_t n = 0;
-    for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) n++;
+    for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) n += s->needs[i].kind != NEED_JOINED;
     if (!n) return INSET_OK;
     sort_key *keys = arena_new(&p->scratch, (size_t)n * sizeof *keys);
     m->order = arena_new(&p->scratch, (size_t)n * sizeof *m->order);
     if (!keys || !m->order) return INSET_NO_MEMORY;
-    for (int32_t i = m->first_need, k = 0; i >= 0; i = s->needs[i].next, k++) {
+    for (int32_t i = m->first_need, k = 0; i >= 0; i = s->needs[i].next) {
         const need *d = &s->needs[i];
+        if (d->kind == NEED_JOINED) continue;
         int64_t born = (int64_t)p->strands[d->strand].born + 1;
-        keys[k] = (sort_key){(int64_t)d->kind << 40 | (d->kind == NEED_COPY ? d->level : d->kind == NEED_FREE ? d->level : born), d->strand, i};
+        keys[k++] = (sort_key){(int64_t)d->kind << 40 | (d->kind == NEED_COPY ? d->level : d->kind == NEED_FREE ? d->level : born),
+                               (int64_t)d->strand << 32 | d->lo, i};
     }
     qsort(keys, (size_t)n, sizeof *keys, compare_keys);
     moment when = moment_of(p, at);

@@ -12,10 +12,12 @@ typedef enum need_kind {
     NEED_COMPUTED,               /* by the step */
     NEED_COPY,                   /* by a record, at the value it was made for */
     NEED_KEPT,                   /* made in an earlier pass: copied from there when it was made */
-    NEED_FREE                    /* a free tensor's rows, by a record */
+    NEED_FREE,                   /* a free tensor's rows, by a record */
+    NEED_JOINED                  /* became part of another need */
 } need_kind;
 
-/* Rows lo .. hi and columns c0 .. c1 of a strand, needed at a moment. One range is a hull: correct, never less. */
+/* Rows lo .. hi and columns c0 .. c1 of a strand, needed at a moment. Rows that do not touch are needs of their own: a row in between may not
+ * exist at that value (another strand went on from it). Columns are a hull. */
 typedef struct need {
     int32_t strand, lo, hi, c0, c1;
     int32_t moment, next;        /* next need of the same moment, -1 */
@@ -79,8 +81,8 @@ static inline moment moment_of(const planner *p, int32_t number)
     return (moment){number / n, number % n - 1};
 }
 
-/* The need that covers a strand's rows at a moment; NULL when nobody needs it there. */
-need *schedule_find(const planner *p, const schedule *s, int32_t moment_index, int32_t strand_index, bool is_free);
+/* The need that covers a strand's row at a moment; NULL when nobody needs it there. */
+need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, bool is_free);
 /* Rows an operand shows for rows of a strand at a step: calls visit(user, strand, first, count) in order. */
 typedef bool rows_function(void *user, int32_t strand_index, int32_t first, int32_t count);
 bool operand_rows(const planner *p, const step *s, int k, int32_t strand_index, int32_t lo, int32_t hi, rows_function *visit, void *user);

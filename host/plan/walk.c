@@ -144,6 +144,7 @@ inset_status plan_walk(planner *p)
     p->embed_row = arena_new(&p->memory, (size_t)p->trace->n_tokens * sizeof *p->embed_row);
     if (!p->values || !p->value_storage || !p->tensors || !p->embed_row) return INSET_NO_MEMORY;
     for (size_t i = 0; i < g->n_values; i++) p->value_storage[i] = -1;
+    for (int64_t i = 0; i < p->trace->n_tokens; i++) p->embed_row[i] = -1;       /* an invoke that nobody looks into embeds nothing */
     p->position_strand = -1;
     for (size_t i = 0; i < p->trace->n_invokes; i++) {
         p->invoke++;

@@ -147,6 +147,7 @@ static inset_status check_pattern(const run *r)
 {
     const plan *p = r->plan;
     for (int64_t i = 0; i < p->n_tokens; i++) {
+        if (p->token_word[i] < 0) continue;
         int64_t other = p->word_source[p->token_word[i]];
         bool same = r->tokens ? r->tokens[i] == r->tokens[other]
                               : !memcmp(r->rows + i * p->row_width, r->rows + other * p->row_width, (size_t)p->row_width * sizeof *r->rows);

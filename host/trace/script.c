@@ -86,3 +86,30 @@ inset_status script_parse_site(trace *t, const char *text, int32_t *site, size_t
     script_free(&s);
     return status;
 }
+
+/* An index stands behind a name in the grammar, so it is read behind one. */
+inset_status script_parse_index(trace *t, const char *text, size_t *n_items, index_item **items)
+{
+    script s;
+    inset_context *context = trace_context(t);
+    *n_items = 0;
+    *items = NULL;
+    if (!*text) return INSET_OK;
+    size_t length = strlen(text) + 1;
+    char *named = memory_new(context, length + 1);
+    if (!named) return INSET_NO_MEMORY;
+    named[0] = '_';
+    memcpy(named + 1, text, length - 1);
+    if (script_start(&s, t, NULL, NULL, named, length)) {
+        token head = script_expect(&s, TOKEN_NAME, "an index");
+        expression *e = s.status ? NULL : script_chain(&s, head, false);
+        if (!s.status && s.current.kind != TOKEN_NEWLINE) script_unexpected(&s, "the end of the index");
+        if (!s.status && (e->kind != EXPRESSION_NAME || head.end != 1 || !e->links || e->links->kind != LINK_INDEX || e->links->next || e->saved))
+            script_refuse(&s, e->at, INSET_SYNTAX_ERROR, "an index in brackets was expected");
+        if (!s.status) s.status = give_index(&s, e->links, n_items, items);
+    }
+    inset_status status = s.status;
+    script_free(&s);
+    memory_free(context, named);
+    return status;
+}

@@ -238,6 +238,8 @@ typedef struct script {
 /* ---- scanner --------------------------------------------------------------------------------------------------------------------- */
 /* Refuses NUL bytes and what is not UTF-8, and reads the first token. */
 void script_scan_start(script *s);
+/* Bytes of the UTF-8 character at `at`; 0 when it is none (overlong forms, surrogates and what lies beyond U+10FFFF are none). */
+uint32_t script_character(const script *s, uint32_t at);
 /* Moves to the next token. */
 void script_advance(script *s);
 /* True when `c` is what comes behind the current token. */

@@ -26,14 +26,12 @@ int script_quote_length(uint32_t at, uint32_t end) { return (int)(end - at < QUO
 
 static bool is_continuation(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
 
-/* Bytes of the character at `at` when it is well formed and safe to print, else 0. */
-static uint32_t printable(const script *s, uint32_t at, uint32_t end)
+/* Bytes of the character at `at` when it is safe to print, else 0. */
+static uint32_t printable(const script *s, uint32_t at)
 {
     const unsigned char *c = (const unsigned char *)s->text + at;
-    uint32_t n = c[0] < 0x80 ? 1 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
-    if (c[0] < 0x20 || c[0] == 0x7f || (c[0] >= 0x80 && c[0] < 0xc2) || c[0] > 0xf4 || n > end - at) return 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (!is_continuation((char)c[i])) return 0;
+    uint32_t n = script_character(s, at);
+    if (c[0] < 0x20 || c[0] == 0x7f) return 0;
     if (n == 2 && c[0] == 0xc2 && c[1] < 0xa0) return 0;                           /* U+0080 to U+009F: control characters */
     if (n == 3 && c[0] == 0xe2 && c[1] == 0x80 && (c[2] == 0x8e || c[2] == 0x8f || (c[2] >= 0xa8 && c[2] <= 0xae)))
         return 0;                                                                  /* marks and overrides of direction, line separators */
@@ -61,7 +59,7 @@ static uint32_t echo(const script *s, uint32_t first, uint32_t end, char *out)
 {
     uint32_t at = first;
     for (int i = 0; i < SHOWN && at < end; i++) {
-        uint32_t n = printable(s, at, end);
+        uint32_t n = printable(s, at);
         if (n) memcpy(out, s->text + at, n);
         else *out = s->text[at] == '\t' ? ' ' : '?';
         out += n ? n : 1;

@@ -247,6 +247,7 @@ static inset_status refuse_module(script *s, uint32_t at, int32_t module)
         const site *known = &s->program->sites[s->program->module_sites[s->program->modules[module].first_site + i]];
         if (!strcmp(known->name, "output")) error_help(s->context, "Ask for %s.output.", path);
     }
+    if (program_child_at(s->program, module, 0) >= 0) error_help(s->context, "Ask for a site of one of its modules, as in %s[0].output.", path);
     return INSET_UNKNOWN_SITE;
 }
 

@@ -226,13 +226,13 @@ static expression *literal_expression(script *s)
 
 /* ---- integers ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Refuses what cannot be an integer, whatever the names hold. */
-static void require_integer(script *s, const expression *e)
+/* Refuses what cannot be an integer, whatever the names hold; `where` says who needs it. */
+static void require_integer(script *s, const expression *e, const char *where)
 {
     if (s->status) return;
     for (const link *l = e->links; l; l = l->next)
         if (l->kind != LINK_INDEX) {
-            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "an integer is needed here");
+            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "an integer is needed %s", where);
             return;
         }
     switch (e->kind) {
@@ -243,28 +243,28 @@ static void require_integer(script *s, const expression *e)
         if (e->is_float) break;
         return;
     case EXPRESSION_NEGATE:
-        require_integer(s, e->operand);
+        require_integer(s, e->operand, where);
         return;
     case EXPRESSION_CHAIN:
-        require_integer(s, e->first);
+        require_integer(s, e->first, where);
         for (const term *t = e->terms; t && !s->status; t = t->next) {
-            require_integer(s, t->operand);
+            require_integer(s, t->operand, where);
             if (t->op != OP_DIVIDE || s->status) continue;
-            script_refuse(s, t->at, INSET_SYNTAX_ERROR, "an integer is needed here, and '/' gives none");
+            script_refuse(s, t->at, INSET_SYNTAX_ERROR, "an integer is needed %s, and '/' gives none", where);
             error_help(s->context, "Write // for the quotient rounded down.");
         }
         return;
     default:
         break;
     }
-    script_refuse(s, e->at, INSET_SYNTAX_ERROR, "an integer is needed here, not %.*s", script_quote_length(e->at, e->end), s->text + e->at);
+    script_refuse(s, e->at, INSET_SYNTAX_ERROR, "an integer is needed %s, not %.*s", where, script_quote_length(e->at, e->end), s->text + e->at);
 }
 
 /* int = integers, names of integers, len(NAME), + - * // %, parentheses */
 expression *script_integer(script *s)
 {
     expression *e = script_expression(s);
-    require_integer(s, e);
+    require_integer(s, e, "here");
     return e;
 }
 
@@ -600,7 +600,7 @@ static expression *chain(script *s, bool products)
         *last = t;
         last = &t->next;
     }
-    if (integers) require_integer(s, e);         /* // and % are for integers only */
+    if (integers) require_integer(s, e, "beside // and %");
     return e;
 }
 

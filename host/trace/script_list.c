@@ -16,6 +16,7 @@ inset_status script_keep(script *s, const script_value *v, kept_value *out)
         if (!out->operand) out->operand = arena_new(&s->memory, sizeof *out->operand);
         if (!out->operand) return INSET_NO_MEMORY;
         *out->operand = v->operand;
+        out->operand->copy = false;          /* it has a name now: what is written to it is not lost */
     }
     out->kind = v->kind;
     if (v->kind == VALUE_LIST) out->list = v->list;

@@ -160,7 +160,7 @@ static inset_status set_to(script *s, const statement *line)
 
 static inset_status unnamed_save(script *s, const statement *line)
 {
-    uint32_t at = line->target->at, end = line->target->end;
+    uint32_t at = line->target->at, end = line->save_at - 1;
     script_refuse(s, line->save_at, INSET_NAME_ERROR, "a saved value needs a name");
     error_help(s->context, "Write NAME = %.*s.save()", script_quote_length(at, end), s->text + at);
     return INSET_NAME_ERROR;

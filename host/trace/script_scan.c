@@ -27,12 +27,12 @@ static void set(script *s, int kind, uint32_t at, uint32_t end)
 
 /* ---- bytes ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Length of the well-formed UTF-8 character at `c`, 0 when it is none: no overlong forms, no surrogates, nothing beyond U+10FFFF. */
-static uint32_t utf8(const unsigned char *c, size_t left)
+uint32_t script_character(const script *s, uint32_t at)
 {
+    const unsigned char *c = (const unsigned char *)s->text + at;
     if (c[0] < 0x80) return 1;
     uint32_t n = c[0] >= 0xc2 && c[0] <= 0xdf ? 2 : c[0] >= 0xe0 && c[0] <= 0xef ? 3 : c[0] >= 0xf0 && c[0] <= 0xf4 ? 4 : 0;
-    if (!n || n > left) return 0;
+    if (!n || n > s->length - at) return 0;
     for (uint32_t i = 1; i < n; i++)
         if ((c[i] & 0xc0) != 0x80) return 0;
     if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) || (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
@@ -44,7 +44,7 @@ static bool check_bytes(script *s)
 {
     const unsigned char *text = (const unsigned char *)s->text;
     for (uint32_t at = 0, n; at < s->length; at += n) {
-        n = utf8(text + at, s->length - at);
+        n = script_character(s, at);
         if (n && text[at]) continue;
         if (n) script_refuse(s, at, INSET_SYNTAX_ERROR, "the script holds a NUL byte");
         else script_refuse(s, at, INSET_SYNTAX_ERROR, "byte 0x%02x is not UTF-8 text here", text[at]);
@@ -209,8 +209,7 @@ static void operator(script *s, uint32_t at)
     } else if ((unsigned char)c < 0x20 || c == 0x7f) {
         script_refuse(s, at, INSET_SYNTAX_ERROR, "a control character (0x%02x)", (unsigned)(unsigned char)c);
     } else {
-        uint32_t n = utf8((const unsigned char *)s->text + at, s->length - at);
-        script_refuse(s, at, INSET_SYNTAX_ERROR, "'%.*s' is not part of the trace language", (int)n, s->text + at);
+        script_refuse(s, at, INSET_SYNTAX_ERROR, "'%.*s' is not part of the trace language", (int)script_character(s, at), s->text + at);
     }
 }
 

@@ -57,7 +57,7 @@ static void settle_position(view *v)
     if (v->position_dimension < 0) return;
     dimension *d = &v->dimensions[v->position_dimension];
     d->ragged = false;
-    d->extent = v->n_spans ? v->spans[0].count : 0;
+    if (v->n_spans) d->extent = v->spans[0].count;       /* of no sequences, the extent stays what it was */
     for (int32_t s = 1; s < v->n_spans; s++) {
         if (v->spans[s].count != v->spans[0].count) d->ragged = true;
         if (v->spans[s].count > d->extent) d->extent = v->spans[s].count;
@@ -284,7 +284,7 @@ static inset_status narrow(trace *t, view *v, int d, int shown, const index_item
     int64_t step = item->has_step ? item->step : 1, first, count;
     if (!integer && step < 1)
         return error_set(t->context, INSET_VALUE_ERROR, "a slice's step must be 1 or more, found %lld", (long long)step);
-    if (d == v->position_dimension) {
+    if (d == v->position_dimension && v->n_spans) {
         span *spans = own_spans(t, v);
         if (!spans && v->n_spans) return INSET_NO_MEMORY;
         bool ragged = dim->ragged;
@@ -372,11 +372,8 @@ bool view_broadcasts(const view *from, const view *to)
             if (f->extent != d->extent) return false;
             continue;
         }
-        if (!f->ragged) {                    /* padded to the longest, or one sequence that each of the target's must equal */
-            if (f->extent == d->extent && i != from->position_dimension) continue;
-            if (f->extent == d->extent && from_sequence >= 0 && from->dimensions[from_sequence].extent != 1) continue;
-            for (int32_t s = 0; s < to->n_spans; s++)
-                if (to->spans[s].count != f->extent) return false;
+        if (!f->ragged) {                    /* padded to the longest: what lies behind a sequence's end is ignored */
+            if (f->extent != d->extent) return false;
             continue;
         }
         if (from_sequence + shift != to_sequence) return false;

@@ -21,7 +21,7 @@ void standin_problem(const char *format, ...) __attribute__((format(printf, 1, 2
 
 /* Counts a call; what it has to answer instead of doing its work, or 0. */
 int standin_begin(int error_when_made_to_fail);
-int standin_begin_products(int error_when_made_to_fail);      /* the same for cuBLASLt, whose failures are no sticky errors of the runtime */
+int standin_begin_products(int error_when_made_to_fail);      /* for cuBLASLt, whose failures are no sticky errors of the runtime */
 
 /* Whether [at, at + bytes) is inside one live device allocation; notes a problem otherwise. */
 bool device_range(const void *at, size_t bytes, const char *what);

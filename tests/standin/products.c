@@ -1,5 +1,5 @@
-/* products.c: cuBLASLt's part of the stand-in: matrices by columns with leading dimensions, transposition, bias epilogue, and algorithms that
- * hold only for what they were proposed for. Sums are fp32, the bias is added in fp32, the result is rounded once. */
+/* products.c: cuBLASLt's part of the stand-in: matrices by columns with leading dimensions, transposition, bias epilogue, and
+ * algorithms that hold only for what they were proposed for. Sums are fp32, the bias is added in fp32, the result is rounded once. */
 #include "standin/inside.h"
 
 #include <stdlib.h>
@@ -58,7 +58,7 @@ static void put(int type, void *to, uint64_t i, float x)
     else memcpy((char *)to + 2 * i, &half, 2);
 }
 
-/* ---- handles ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- handles ----------------------------------------------------------------------------------------------------------------- */
 
 static int create(void *out, handle_kind kind, size_t size)
 {
@@ -116,7 +116,7 @@ static int create_preference(cublas_preference *out)
     return 0;
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- attributes -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct attribute { int number; void *to; size_t bytes; } attribute;
 
@@ -167,7 +167,7 @@ static int set_preference(cublas_preference handle, int number, const void *valu
     return set(known, 6, call, number, value, bytes);
 }
 
-/* ---- algorithms ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- algorithms -------------------------------------------------------------------------------------------------------------- */
 
 /* Whether the four operands make one product; notes a problem otherwise. */
 static bool shapes_fit(const product *p, const layout *a, const layout *b, const layout *c, const layout *d)
@@ -178,13 +178,15 @@ static bool shapes_fit(const product *p, const layout *a, const layout *b, const
     for (int i = 0; i < 4; i++) {
         if (all[i]->type != a->type) return standin_problem("a product of different types"), false;
         if (all[i]->stride < (int64_t)all[i]->rows || all[i]->rows == 0 || all[i]->columns == 0)
-            return standin_problem("matrix %c of a product: %llu x %llu with columns %lld apart", "ABCD"[i], (unsigned long long)all[i]->rows,
-                                   (unsigned long long)all[i]->columns, (long long)all[i]->stride), false;
+            return standin_problem("matrix %c of a product: %llu x %llu with columns %lld apart", "ABCD"[i],
+                                   (unsigned long long)all[i]->rows, (unsigned long long)all[i]->columns, (long long)all[i]->stride), false;
     }
     if (p->operation_b != CUBLAS_PLAIN) return standin_problem("a product with B transposed, which nothing here needs"), false;
-    if (b->rows != k || d->rows != m || d->columns != b->columns || c->rows != d->rows || c->columns != d->columns || c->stride != d->stride)
+    if (b->rows != k || d->rows != m || d->columns != b->columns || c->rows != d->rows || c->columns != d->columns
+        || c->stride != d->stride)
         return standin_problem("a product whose shapes do not fit"), false;
-    if (p->epilogue != CUBLAS_EPILOGUE_NONE && p->epilogue != CUBLAS_EPILOGUE_ADD_BIAS) return standin_problem("epilogue %u", p->epilogue), false;
+    if (p->epilogue != CUBLAS_EPILOGUE_NONE && p->epilogue != CUBLAS_EPILOGUE_ADD_BIAS)
+        return standin_problem("epilogue %u", p->epilogue), false;
     if (p->epilogue == CUBLAS_EPILOGUE_ADD_BIAS && !p->bias) return standin_problem("a bias epilogue without a bias"), false;
     return true;
 }
@@ -231,7 +233,7 @@ static int heuristic(cublas_handle handle, cublas_product p, cublas_layout a, cu
     return 0;
 }
 
-/* ---- products -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
 /* One column of D. Sums run over lanes, which are added in a fixed order; `halves` sums the two halves of k apart, as other kernels would. */
 static void column(const queued_product *q, const float *a, const float *b, uint64_t j, bool halves)
@@ -269,7 +271,8 @@ static float *widened(const layout *l, const void *from)
 
 static bool operands_live(const queued_product *q)
 {
-    return device_range(q->a, bytes_of(&q->a_layout), "matrix A of a product") && device_range(q->b, bytes_of(&q->b_layout), "matrix B of a product")
+    return device_range(q->a, bytes_of(&q->a_layout), "matrix A of a product")
+        && device_range(q->b, bytes_of(&q->b_layout), "matrix B of a product")
         && device_range(q->d, bytes_of(&q->d_layout), "matrix D of a product")
         && (!q->bias || device_range(q->bias, q->m * size_of(q->d_layout.type), "the bias of a product"));
 }
@@ -301,7 +304,8 @@ static int algorithm_fits(const cublas_algorithm *algorithm, const product *p, c
     const uint64_t alignment = algorithm->data[WORD_ALIGNMENT], size = size_of(q->d_layout.type);
     if ((uintptr_t)q->b % alignment || (uintptr_t)q->d % alignment || (uint64_t)q->b_layout.stride * size % alignment
         || (uint64_t)q->d_layout.stride * size % alignment)
-        return standin_problem("a product whose rows are not aligned to the %llu bytes its algorithm needs", (unsigned long long)alignment), CUBLAS_INVALID_VALUE;
+        return standin_problem("a product whose rows are not aligned to the %llu bytes its algorithm needs", (unsigned long long)alignment),
+               CUBLAS_INVALID_VALUE;
     return algorithm->data[WORD_KIND] == TALL_ONLY && q->n < 16 ? CUBLAS_NOT_SUPPORTED : 0;
 }
 
@@ -313,13 +317,15 @@ static int multiply(cublas_handle handle, cublas_product descriptor, const void 
     float one = 0, none = 1;
     int error = standin_begin_products(INTERNAL_ERROR);
     if (error) return error;
-    if (!handle_good(handle, HANDLE_CUBLAS, call) || !handle_good(descriptor, HANDLE_PRODUCT, call) || !handle_good(a_layout, HANDLE_LAYOUT, call)
-        || !handle_good(b_layout, HANDLE_LAYOUT, call) || !handle_good(c_layout, HANDLE_LAYOUT, call) || !handle_good(d_layout, HANDLE_LAYOUT, call))
+    if (!handle_good(handle, HANDLE_CUBLAS, call) || !handle_good(descriptor, HANDLE_PRODUCT, call)
+        || !handle_good(a_layout, HANDLE_LAYOUT, call) || !handle_good(b_layout, HANDLE_LAYOUT, call)
+        || !handle_good(c_layout, HANDLE_LAYOUT, call) || !handle_good(d_layout, HANDLE_LAYOUT, call))
         return CUBLAS_INVALID_VALUE;
     const product *p = (product *)descriptor;
     const bool transposed = p->operation_a == CUBLAS_TRANSPOSED;
-    queued_product q = {.a = a, .b = b, .d = d, .bias = p->epilogue == CUBLAS_EPILOGUE_ADD_BIAS ? p->bias : NULL, .a_layout = *(layout *)a_layout,
-                        .b_layout = *(layout *)b_layout, .d_layout = *(layout *)d_layout, .transposed = transposed};
+    queued_product q = {.a = a, .b = b, .d = d, .bias = p->epilogue == CUBLAS_EPILOGUE_ADD_BIAS ? p->bias : NULL,
+                        .a_layout = *(layout *)a_layout, .b_layout = *(layout *)b_layout, .d_layout = *(layout *)d_layout,
+                        .transposed = transposed};
     q.m = transposed ? q.a_layout.columns : q.a_layout.rows;
     q.k = transposed ? q.a_layout.rows : q.a_layout.columns;
     q.n = q.b_layout.columns;

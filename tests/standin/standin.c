@@ -37,7 +37,7 @@ static struct {
     size_t problem_bytes;
 } s;
 
-/* ---- problems ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- problems ---------------------------------------------------------------------------------------------------------------- */
 
 void standin_problem(const char *format, ...)
 {
@@ -88,7 +88,7 @@ int standin_begin_products(int error)
 
 static int refuse(int error) { return s.last_error = error; }
 
-/* ---- handles ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- handles ----------------------------------------------------------------------------------------------------------------- */
 
 void *handle_create(handle_kind kind, size_t size)
 {
@@ -116,7 +116,7 @@ void handle_destroy(void *handle, handle_kind kind, const char *call)
     if (handle_good(handle, kind, call)) ((standin_handle *)handle)->live = false;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -134,7 +134,8 @@ static bool range_good(const void *at, size_t bytes, bool pinned, const char *wh
     if (!a) standin_problem("%s: %p is no %s memory", what, at, kind);
     else if (!a->live) standin_problem("%s: %p is %s memory that was freed", what, at, kind);
     else if (bytes > (size_t)(a->start + a->bytes - (const char *)at))
-        standin_problem("%s: %zu bytes from byte %zu of an allocation of %zu", what, bytes, (size_t)((const char *)at - a->start), a->bytes);
+        standin_problem("%s: %zu bytes from byte %zu of an allocation of %zu", what, bytes, (size_t)((const char *)at - a->start),
+                        a->bytes);
     else return true;
     return false;
 }
@@ -150,15 +151,17 @@ static void protect(int protection)
 /* Whether the bytes between an allocation and its pages' ends are as they were. The memory is open. */
 static void look_beside(const allocation *a)
 {
-    const char *end = a->region + a->region_bytes;
-    for (const char *at = a->region; at < end; at++) {
-        if (at == a->start) at += a->bytes;
-        if (at < end && (unsigned char)*at != CANARY) {
-            standin_problem("something wrote %td bytes %s an allocation of %zu", at < a->start ? a->start - at : at - a->start - (ptrdiff_t)a->bytes + 1,
-                            at < a->start ? "before" : "behind", a->bytes);
+    const char *end = a->start + a->bytes;
+    for (const char *at = a->region; at < a->start; at++)
+        if ((unsigned char)*at != CANARY) {
+            standin_problem("something wrote %td bytes before an allocation of %zu", a->start - at, a->bytes);
             return;
         }
-    }
+    for (const char *at = end; at < a->region + a->region_bytes; at++)
+        if ((unsigned char)*at != CANARY) {
+            standin_problem("something wrote %td bytes behind an allocation of %zu", at - end + 1, a->bytes);
+            return;
+        }
 }
 
 static bool reserve_addresses(void)
@@ -231,7 +234,7 @@ static int standin_malloc_host(void **out, size_t bytes)
     return 0;
 }
 
-/* ---- the queue --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the queue --------------------------------------------------------------------------------------------------------------- */
 
 operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o))
 {
@@ -284,7 +287,8 @@ static int free_memory(void *memory, bool pinned)
     run_until(s.seen);
     allocation *a = find_allocation(memory, pinned);
     if (!a || !a->live || a->start != memory) {
-        standin_problem("%s: %p %s", pinned ? "cudaFreeHost" : "cudaFree", memory, a && !a->live ? "was freed before" : "is no such allocation");
+        standin_problem("%s: %p %s", pinned ? "cudaFreeHost" : "cudaFree", memory,
+                        a && !a->live ? "was freed before" : "is no such allocation");
         return refuse(CUDA_ERROR_INVALID);
     }
     if (pinned) {                                        /* the host's allocator may give these addresses out again: nothing to remember */
@@ -304,7 +308,7 @@ static int free_memory(void *memory, bool pinned)
 static int standin_free(void *memory) { return free_memory(memory, false); }
 static int standin_free_host(void *memory) { return free_memory(memory, true); }
 
-/* ---- streams and events ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- streams and events ------------------------------------------------------------------------------------------------------ */
 
 typedef struct standin_event {
     standin_handle handle;
@@ -372,20 +376,20 @@ static int event_synchronize(cuda_event event)
     return waited(0);
 }
 
-/* ---- copies and launches ------------------------------------------------------------------------------------------------------------------- */
+/* ---- copies and launches ----------------------------------------------------------------------------------------------------- */
 
 static void run_copy_up(operation *o)
 {
-    if (!device_range(o->to, o->bytes, "a copy to the device, when it ran") || !range_good(o->from, o->bytes, true, "a copy to the device, when it ran"))
-        return;
+    static const char what[] = "a copy to the device, when it ran";
+    if (!device_range(o->to, o->bytes, what) || !range_good(o->from, o->bytes, true, what)) return;
     if (hash_bytes(1, o->from, o->bytes) != o->hash) standin_problem("the host changed a buffer before its copy to the device ran");
     memcpy(o->to, o->from, o->bytes);
 }
 
 static void run_copy_down(operation *o)
 {
-    if (!device_range(o->from, o->bytes, "a copy from the device, when it ran") || !range_good(o->to, o->bytes, true, "a copy from the device, when it ran"))
-        return;
+    static const char what[] = "a copy from the device, when it ran";
+    if (!device_range(o->from, o->bytes, what) || !range_good(o->to, o->bytes, true, what)) return;
     memcpy(o->to, o->from, o->bytes);
 }
 
@@ -465,7 +469,8 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
     const int kernel = kernel_of(entry);
     const char *name = kernel >= 0 ? kernels[kernel].name : "a launch";
     if (kernel < 0) standin_problem("a launch of what is no kernel");
-    else if (args_size != kernels[kernel].args_size) standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, kernels[kernel].args_size);
+    else if (args_size != kernels[kernel].args_size)
+        standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, kernels[kernel].args_size);
     else if (blocks == 0 || blocks > 0x7fffffffu) standin_problem("%s: %u blocks", name, blocks);
     else if (threads == 0 || threads % 32 || threads > 1024) standin_problem("%s: blocks of %u threads", name, threads);
     else {
@@ -481,7 +486,7 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
     return refuse(CUDA_ERROR_INVALID);
 }
 
-/* ---- the machine ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the machine ------------------------------------------------------------------------------------------------------------- */
 
 static int device_count(int *count)
 {
@@ -562,7 +567,8 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
     (void)context;
     *library = (cuda_library){
         .cudaGetDeviceCount = device_count, .device_name = device_name, .cudaDeviceGetAttribute = attribute, .cudaSetDevice = set_device,
-        .cudaMemGetInfo = memory_info, .cudaDriverGetVersion = driver_version, .cudaRuntimeGetVersion = runtime_version, .cudaMalloc = standin_malloc,
+        .cudaMemGetInfo = memory_info, .cudaDriverGetVersion = driver_version, .cudaRuntimeGetVersion = runtime_version,
+        .cudaMalloc = standin_malloc,
         .cudaFree = standin_free, .cudaMallocHost = standin_malloc_host, .cudaFreeHost = standin_free_host,
         .cudaStreamCreateWithFlags = stream_create, .cudaStreamDestroy = stream_destroy, .cudaStreamSynchronize = stream_synchronize,
         .cudaEventCreateWithFlags = event_create, .cudaEventDestroy = event_destroy, .cudaEventRecord = event_record,
@@ -574,14 +580,15 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
 
 inset_status cuda_library_open_products(inset_context *context, cuda_library *library)
 {
-    if (standin_now.no_products) return error_set(context, INSET_DEVICE_ERROR, "a CUDA device needs cuBLASLt, and the stand-in was told to have none");
+    if (standin_now.no_products)
+        return error_set(context, INSET_DEVICE_ERROR, "a CUDA device needs cuBLASLt, and the stand-in was told to have none");
     standin_fill_products(library);
     return INSET_OK;
 }
 
 void cuda_library_close(cuda_library *library) { memset(library, 0, sizeof *library); }
 
-/* ---- what tests ask ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- what tests ask ---------------------------------------------------------------------------------------------------------- */
 
 standin_counts standin_counted(void) { return standin_count; }
 

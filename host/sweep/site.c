@@ -1,0 +1,320 @@
+/* site.c: sites by the names that TransformerLens users know, found in any family's program.
+ *
+ * No table of module paths: a block is a numbered module around one attention step, and what it adds to the residual stream shows in its
+ * STEP_ADDs. The stream's values:
+ *
+ *     resid_pre      what the block is given                 its .input
+ *     attn_out       what the first addition adds            the last site that shows that value before the addition
+ *     resid_mid      the sum; not there when one addition adds both branches (a parallel block)
+ *     mlp_out        what the second addition adds
+ *     resid_post     what the block returns                  its .output
+ *
+ * So attn_out is behind a norm of the branch's output where the family has one (Gemma 2), as in TransformerLens. */
+#include "sweep/sweep.h"
+
+#include <ctype.h>
+#include <string.h>
+
+const char *const axis_names[AXIS_COUNT] = {"site", "layer", "position", "head"};
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool is_number(const char *name)
+{
+    for (; *name; name++)
+        if (!isdigit((unsigned char)*name)) return false;
+    return true;
+}
+
+static bool holds_event(const module *m, int32_t event) { return m->enter >= 0 && m->enter <= event && event <= m->leave; }
+
+/* The innermost numbered module around an event, or -1. */
+static int32_t numbered_module(const program *p, int32_t event)
+{
+    int32_t found = -1;
+    for (size_t i = 1; i < p->n_modules; i++)
+        if (is_number(p->modules[i].name) && holds_event(&p->modules[i], event)) found = (int32_t)i;
+    return found;
+}
+
+/* The module of every attention step, in order: out [layers_count]. */
+static int32_t find_blocks(const program *p, int32_t *out)
+{
+    int32_t n = 0, last = -1;
+    for (size_t i = 0; i < p->n_steps; i++) {
+        if (p->steps[i].kind != STEP_ATTENTION) continue;
+        int32_t block = numbered_module(p, p->steps[i].event);
+        if (block < 0 || block == last) continue;
+        if (out) out[n] = block;
+        last = block;
+        n++;
+    }
+    return n;
+}
+
+int32_t layers_count(const program *p) { return find_blocks(p, NULL); }
+
+/* ---- the residual stream of a block -------------------------------------------------------------------------------------------------- */
+
+typedef struct stream { int32_t pre, attn_out, mid, mlp_out, post; } stream;     /* sites; -1: there is none */
+
+static int32_t site_named(const program *p, const module *block, const char *name, bool of_block)
+{
+    for (size_t i = 0; i < p->n_sites; i++) {
+        const site *s = &p->sites[i];
+        bool inside = of_block ? &p->modules[s->module] == block : holds_event(block, s->event);
+        if (inside && !strcmp(s->name, name)) return (int32_t)i;
+    }
+    return -1;
+}
+
+/* A settable site of the block that shows all of `value`: the last one before `event`, or the first one after it. */
+static int32_t site_showing(const program *p, const module *block, int32_t value, int32_t event, bool after)
+{
+    int32_t found = -1;
+    for (size_t i = 0; i < p->n_sites; i++) {
+        const site *s = &p->sites[i];
+        const slot *shown = &p->slots[s->slot];
+        if (shown->value != value || shown->shape.n_columns != 1 || shown->shape.extent[0] != p->values[value].width || !shown->settable) continue;
+        if (!holds_event(block, s->event) || (s->event > event) != after) continue;
+        if (after) return (int32_t)i;
+        found = (int32_t)i;
+    }
+    return found;
+}
+
+/* Sets the branches that an addition adds to what is in `sums`, the values of the stream so far. */
+static stream find_stream(const program *p, const module *block)
+{
+    stream found = {-1, -1, -1, -1, -1};
+    found.pre = site_named(p, block, "input", true);
+    found.post = site_named(p, block, "output", true);
+    if (found.pre < 0) return found;
+    int32_t x = p->slots[p->sites[found.pre].slot].value, *branches[2] = {&found.attn_out, &found.mlp_out};
+    int n = 0, sums = 0;
+    for (size_t i = 0; i < p->n_steps && n < 2; i++) {
+        const step *s = &p->steps[i];
+        if (s->kind != STEP_ADD || !holds_event(block, s->event)) continue;
+        bool has_stream = false;
+        for (int k = 0; k < s->n_operands; k++) has_stream |= p->slots[s->operands[k]].value == x;
+        int32_t values[2], count = 0;
+        for (int k = 0; k < s->n_operands && count < 2; k++)
+            if (p->slots[s->operands[k]].value != x) values[count++] = p->slots[s->operands[k]].value;
+        if (count == 2 && values[0] > values[1]) {           /* a value's number is its place in the order: attention comes first */
+            int32_t later = values[0];
+            values[0] = values[1];
+            values[1] = later;
+        }
+        for (int k = 0; k < count && n < 2; k++) *branches[n++] = site_showing(p, block, values[k], s->event, false);
+        if (has_stream && count == 1 && !sums++) found.mid = site_showing(p, block, s->value, s->event, true);
+        if (has_stream) x = s->value;
+    }
+    return found;
+}
+
+/* ---- members ------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *const stream_members[] = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"};
+static const char *const head_members[] = {"z", "q", "k", "v"};
+enum { N_STREAM = 5, N_HEAD = 4 };
+
+static bool is_head_member(const char *name)
+{
+    for (int i = 0; i < N_HEAD; i++)
+        if (!strcmp(head_members[i], name)) return true;
+    return false;
+}
+
+static int32_t member_place(const program *p, const module *block, const char *name)
+{
+    if (is_head_member(name)) return site_named(p, block, name, false);
+    stream found = find_stream(p, block);
+    const int32_t places[N_STREAM] = {found.pre, found.mid, found.post, found.attn_out, found.mlp_out};
+    for (int i = 0; i < N_STREAM; i++)
+        if (!strcmp(stream_members[i], name)) return places[i];
+    return -1;
+}
+
+static inset_status refuse_member(sweep *s, const char *name, int32_t layer)
+{
+    bool mid = !strcmp(name, "resid_mid");
+    return error_set(s->context, INSET_UNKNOWN_SITE, "%s has no %s in layer %d%s", s->program->model_type, name, layer,
+                     mid ? ": its blocks are parallel, one addition takes attention and MLP" : "");
+}
+
+static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *site)
+{
+    const program *p = s->program;
+    for (int32_t m = 0; m < site->n_members; m++) {
+        int32_t *places = arena_new(&s->memory, (size_t)s->n_layers * sizeof *places);
+        if (!places) return INSET_NO_MEMORY;
+        site->places[m] = places;
+        for (int32_t layer = 0; layer < s->n_layers; layer++) {
+            places[layer] = member_place(p, &p->modules[blocks[layer]], site->members[m]);
+            if (places[layer] < 0) return refuse_member(s, site->members[m], layer);
+            const slot_shape *shape = &p->slots[p->sites[places[layer]].slot].shape;
+            int32_t heads = site->per_head ? shape->extent[0] : 1, width = shape->extent[site->per_head];
+            if ((site->n_heads && site->n_heads != heads) || (site->width && site->width != width))
+                return error_set(s->context, INSET_SHAPE_ERROR, "%s differs in shape between layers", site->name);
+            site->n_heads = heads;
+            site->width = width;
+        }
+    }
+    return INSET_OK;
+}
+
+/* ---- names ----------------------------------------------------------------------------------------------------------------------------- */
+
+typedef enum spelling { SPELT_PLAIN, SPELT_BY_POSITION, SPELT_ALL_POSITIONS } spelling;
+
+/* "attn_head_out_by_pos" -> "z", SPELT_BY_POSITION; NULL when it is none of these. */
+static const char *head_alias(const char *name, spelling *how)
+{
+    static const char *const spellings[N_HEAD] = {"out", "q", "k", "v"};
+    static const char *const ends[] = {"", "_by_pos", "_all_pos"};
+    static const char start[] = "attn_head_";
+    if (strncmp(name, start, sizeof start - 1)) return NULL;
+    name += sizeof start - 1;
+    for (int i = 0; i < N_HEAD; i++) {
+        size_t n = strlen(spellings[i]);
+        if (strncmp(name, spellings[i], n)) continue;
+        for (int e = SPELT_PLAIN; e <= SPELT_ALL_POSITIONS; e++)
+            if (!strcmp(name + n, ends[e])) {
+                *how = (spelling)e;
+                return head_members[i];
+            }
+    }
+    return NULL;
+}
+
+static inset_status unknown(sweep *s, const char *name)
+{
+    const char *nearest = NULL;
+    int best = 3;
+    for (int i = 0; i < N_STREAM + N_HEAD + 1; i++) {
+        const char *known = i < N_STREAM ? stream_members[i] : i < N_STREAM + N_HEAD ? head_members[i - N_STREAM] : "block_every";
+        int distance = text_distance(name, known, best);
+        if (distance < best && strlen(known) > 2) {
+            best = distance;
+            nearest = known;
+        }
+    }
+    inset_status status = error_set(s->context, INSET_UNKNOWN_SITE, "there is no site '%s' to sweep", name);
+    if (nearest) error_help(s->context, "Did you mean %s?", nearest);
+    error_help(s->context, "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, and per head z, q, k, v.");
+    return status;
+}
+
+static bool name_site(const char *name, sweep_site *out, spelling *how)
+{
+    static const char *const every[MAX_MEMBERS] = {"resid_pre", "attn_out", "mlp_out"};
+    const char *alias = head_alias(name, how);
+    out->name = name;
+    out->n_members = 1;
+    out->members[0] = alias ? alias : name;
+    out->per_head = is_head_member(out->members[0]);
+    if (out->per_head) return true;
+    if (!strcmp(name, "block_every")) {
+        out->n_members = MAX_MEMBERS;
+        memcpy(out->members, every, sizeof every);
+        return true;
+    }
+    for (int i = 0; i < N_STREAM; i++)
+        if (!strcmp(stream_members[i], name)) return true;
+    return false;
+}
+
+/* ---- axes ------------------------------------------------------------------------------------------------------------------------------ */
+
+static const char *default_axes(const sweep_site *site, spelling how)
+{
+    if (!site->per_head) return "layer,position";
+    return how == SPELT_BY_POSITION ? "layer,position,head" : "layer,head";
+}
+
+/* One part of "a,b,c", trimmed of nothing; *at moves behind the comma, and is NULL after the last. */
+static const char *next_part(arena *a, const char **at)
+{
+    const char *comma = strchr(*at, ','), *from = *at;
+    size_t length = comma ? (size_t)(comma - from) : strlen(from);
+    *at = comma ? comma + 1 : NULL;
+    return arena_text(a, from, length);
+}
+
+static inset_status add_axis(sweep *s, sweep_site *site, const char *name)
+{
+    sweep_axis axis = AXIS_LAYER;
+    while (axis < AXIS_COUNT && strcmp(axis_names[axis], name)) axis++;
+    if (axis == AXIS_COUNT)
+        return error_set(s->context, INSET_VALUE_ERROR, "there is no axis '%s': layer, position and head are axes", name);
+    if (axis == AXIS_HEAD && !site->per_head)
+        return error_set(s->context, INSET_VALUE_ERROR, "%s has no axis head: its axes are layer and position", site->name);
+    for (int i = 0; i < site->n_axes; i++)
+        if (site->axes[i] == axis) return error_set(s->context, INSET_VALUE_ERROR, "the axis %s is named twice", name);
+    site->axes[site->n_axes++] = axis;
+    return INSET_OK;
+}
+
+static inset_status read_axes(sweep *s, const char *by, sweep_site *site)
+{
+    if (site->n_members > 1) site->axes[site->n_axes++] = AXIS_SITE;
+    for (const char *at = by; at;) {
+        const char *name = next_part(&s->memory, &at);
+        if (!name) return INSET_NO_MEMORY;
+        inset_status status = !strcmp(name, "site") && site->n_members > 1 ? INSET_OK : add_axis(s, site, name);
+        if (status) return status;
+    }
+    return INSET_OK;
+}
+
+static inset_status count_points(sweep *s, sweep_site *site)
+{
+    site->heads = range_resolve(&s->heads, site->n_heads, &site->first_head);
+    site->head_step = s->heads.step;
+    if (!site->per_head) {
+        site->heads = 1;
+        site->first_head = 0;
+    }
+    if (!site->heads)
+        return error_set(s->context, INSET_VALUE_ERROR, "the range of heads chooses none of the %d heads of %s", site->n_heads, site->name);
+    const int64_t extents[AXIS_COUNT] = {site->n_members, s->chosen_layers, s->n_labels, site->heads};
+    site->n_points = 1;
+    for (int a = 0; a < AXIS_COUNT; a++) site->extents[a] = 1;
+    for (int i = 0; i < site->n_axes; i++) {
+        site->extents[site->axes[i]] = extents[site->axes[i]];
+        site->n_points *= extents[site->axes[i]];
+    }
+    site->first_point = s->points;
+    s->points += site->n_points;
+    return INSET_OK;
+}
+
+static inset_status read_site(sweep *s, const int32_t *blocks, const char *name, const char *by, sweep_site *out)
+{
+    spelling how = SPELT_PLAIN;
+    if (!name_site(name, out, &how)) return unknown(s, name);
+    for (const sweep_site *before = s->sites; before < out; before++)
+        if (!strcmp(before->name, name)) return error_set(s->context, INSET_VALUE_ERROR, "the site %s is named twice", name);
+    inset_status status = find_places(s, blocks, out);
+    if (!status) status = read_axes(s, by ? by : default_axes(out, how), out);
+    return status ? status : count_points(s, out);
+}
+
+inset_status sites_read(sweep *s, const char *patch, const char *by)
+{
+    size_t count = 1;
+    if (!patch || !*patch) return error_set(s->context, INSET_USAGE_ERROR, "which site is to be patched? resid_pre, for example");
+    for (const char *c = patch; *c; c++) count += *c == ',';
+    int32_t *blocks = arena_new(&s->memory, (size_t)s->n_layers * sizeof *blocks);
+    s->sites = arena_new(&s->memory, count * sizeof *s->sites);
+    if (!blocks || !s->sites) return INSET_NO_MEMORY;
+    find_blocks(s->program, blocks);
+    for (const char *at = patch; at;) {
+        const char *name = next_part(&s->memory, &at);
+        if (!name) return INSET_NO_MEMORY;
+        inset_status status = read_site(s, blocks, name, by, &s->sites[s->n_sites]);
+        if (status) return status;
+        s->n_sites++;
+    }
+    return INSET_OK;
+}

@@ -1,0 +1,182 @@
+/* sweep.h: activation patching over a grid of places: what `inset sweep` and inset_sweep_* do.
+ *
+ * A sweep only builds traces, runs them and gathers numbers; what makes it fast is the planner's affair. The words:
+ *
+ *   pair     a clean and a corrupt prompt of one length
+ *   site     what the user names; it has one member, or several on an axis of their own (block_every)
+ *   member   one of the residual stream, attention output, MLP output, z, q, k, v: a place in every layer
+ *   point    one entry of a site's grid: a member, and a layer, a position and a head where these are axes
+ *   job      one pair at one point of one site: one invoke with its sets. Jobs are numbered by pair, then site, then point
+ *   chunk    consecutive jobs, run as one trace together with the clean and the corrupt run of their pairs
+ *   reading  what one metric needs of a run's logits; see metric.c
+ *
+ * sweep_create checks everything; then sweep_step runs chunk after chunk. Everything lies in the sweep's arena. */
+#ifndef INSET_SWEEP_H
+#define INSET_SWEEP_H
+
+#include "base/base.h"
+#include "program/program.h"
+#include "run/model.h"
+#include "trace/trace.h"
+
+/* ---- prompts (prompts.c) ------------------------------------------------------------------------------------------------------- */
+typedef struct prompts {
+    int64_t count, longest;
+    int64_t *lengths, *starts;       /* [count]; where in tokens each prompt begins */
+    int64_t *tokens;
+} prompts;
+
+typedef struct sweep sweep;
+/* Reads and checks prompts: ids inside the vocabulary, none empty, none longer than the model's positions. `what` names them in messages. */
+inset_status prompts_read(sweep *s, const char *what, const inset_prompts *given, prompts *out);
+/* The integers of a tensor in "FILE.npy" or "FILE.safetensors:NAME", copied to the arena; TypeError for floats. */
+inset_status integers_load(sweep *s, const char *text, int *n_dimensions, int64_t *shape, int64_t **out);
+/* The same for any type; data is copied to the arena. */
+inset_status tensor_load(sweep *s, const char *text, inset_tensor *out);
+/* True when `text` ends in .npy or has .safetensors: in it. */
+bool is_file_name(const char *text, size_t length);
+
+/* ---- sites (site.c) -------------------------------------------------------------------------------------------------------------- */
+enum { MAX_MEMBERS = 3 };
+typedef enum sweep_axis { AXIS_SITE, AXIS_LAYER, AXIS_POSITION, AXIS_HEAD, AXIS_COUNT } sweep_axis;
+extern const char *const axis_names[AXIS_COUNT];
+
+typedef struct sweep_site {
+    const char *name;                /* as the user spelt it */
+    int32_t n_members;
+    const char *members[MAX_MEMBERS];
+    bool per_head;
+    int32_t n_heads;                 /* 1 for the residual stream */
+    int32_t width;                   /* numbers a row, or a row and head */
+    const int32_t *places[MAX_MEMBERS];      /* [n_layers]: the program's site */
+    int32_t n_axes;
+    sweep_axis axes[AXIS_COUNT];     /* in the order of the results' dimensions */
+    int64_t extents[AXIS_COUNT];     /* by axis: what it ranges over; 1 for one that is no axis of this site */
+    int64_t first_head, head_step, heads;    /* the heads chosen */
+    int64_t n_points, first_point;   /* first_point: points of the sites before, for job numbers */
+} sweep_site;
+
+/* Sites and their axes from the options' texts; layers, positions and ranges must be read before. */
+inset_status sites_read(sweep *s, const char *patch, const char *by);
+int32_t layers_count(const program *p);      /* blocks with attention */
+
+/* ---- ranges (range.c) ------------------------------------------------------------------------------------------------------------- */
+typedef struct range { bool all, single; bool has_start, has_stop; int64_t start, stop, step; } range;
+inset_status range_read(sweep *s, const char *option, const char *text, range *out);
+/* What the range chooses of `extent` things: first, step, and count (0: nothing). */
+int64_t range_resolve(const range *r, int64_t extent, int64_t *first);
+
+/* ---- metrics (metric.c) ------------------------------------------------------------------------------------------------------------ */
+typedef enum metric_kind {
+    METRIC_LOGIT_DIFF, METRIC_LOGIT, METRIC_PROBABILITY, METRIC_LOG_PROBABILITY, METRIC_RANK, METRIC_KL
+} metric_kind;
+
+typedef struct token_set {
+    int64_t count;                   /* tokens a pair */
+    const int64_t *tokens;           /* [count], or [pairs, count] */
+    bool per_pair;
+} token_set;
+
+typedef struct metric {
+    metric_kind kind;
+    const char *name;                /* as the user spelt it */
+    token_set sets[2];               /* A and B */
+    int64_t position;                /* from the end when negative */
+    bool needs_row;                  /* all of the vocabulary, not only the sets' columns */
+    int32_t reading;
+} metric;
+
+/* What is read of every run: some columns of one position of the logits, or all of them. */
+typedef struct reading {
+    bool row;
+    int64_t position;
+    int64_t count;                   /* numbers a run */
+} reading;
+
+inset_status metrics_read(sweep *s, const char *const *texts);
+/* The value of a metric, from the numbers [count] that its reading took of a run and of the pair's unpatched run. */
+double metric_value(const sweep *s, const metric *m, int64_t pair, const float *numbers, const float *unpatched);
+
+/* What one trace reads: views collected run by run, saved as one tensor a reading. */
+typedef struct readout { operand **views; size_t *counts; size_t runs; } readout;
+inset_status readout_start(sweep *s, arena *a, readout *r, size_t runs);
+/* Takes the readings of the open invoke, which is a run of `pair`. */
+inset_status readout_take(const sweep *s, trace *t, readout *r, int64_t pair);
+inset_status readout_save(const sweep *s, trace *t, const readout *r);
+
+/* ---- sources (source.c) --------------------------------------------------------------------------------------------------------------- */
+typedef enum source_kind { SOURCE_OTHER_RUN, SOURCE_ZERO, SOURCE_TENSOR, SOURCE_RESAMPLE } source_kind;
+
+/* A tensor put at a member's places: [layers or 1, positions or 1, heads or 1 or absent, width]. */
+typedef struct source_tensor {
+    inset_type type;
+    const char *data;
+    int64_t layers, positions, heads, width;
+} source_tensor;
+
+inset_status source_read(sweep *s, const char *text, uint64_t seed);
+
+/* ---- the sweep (sweep.c, chunk.c, result.c, state.c) -------------------------------------------------------------------------------- */
+/* A place that some site patches, in execution order. */
+typedef struct tap { int32_t place, member, layer; const sweep_site *site; } tap;
+
+struct sweep {
+    inset_context *context;
+    struct inset_model *model;
+    const program *program;
+    arena memory;
+    prompts clean, corrupt, others;      /* others: resample's */
+    bool has_corrupt, noise;             /* noise: the clean run is patched */
+    int64_t pairs;
+    int32_t n_layers;                    /* of the model */
+    range layers, positions, heads;
+    int64_t first_layer, chosen_layers;  /* chosen: first + i * step */
+    int64_t n_labels;                    /* of the position axis */
+    int64_t *position_labels;            /* [n_labels]; negative: from the end */
+    sweep_site *sites; size_t n_sites;
+    tap *taps; size_t n_taps;
+    metric *metrics; size_t n_metrics;
+    reading *readings; size_t n_readings;
+    int32_t logits;                      /* the program's site output.logits */
+    source_kind source;
+    int64_t *partners;                   /* resample: which of `others` each pair takes; [pairs] */
+    source_tensor *tensors;              /* SOURCE_TENSOR: [n_sites * MAX_MEMBERS] */
+    bool no_share;
+    size_t memory_limit;
+    int64_t points;                      /* of all sites */
+    int64_t jobs, patches;               /* pairs * points; of these, jobs that exist (a prompt has the position) */
+    int64_t chunk;                       /* most jobs a chunk */
+    int64_t next;                        /* first job not done */
+    float *values;                       /* [n_metrics, jobs] */
+    float *clean_values, *corrupt_values;        /* [n_metrics, pairs] */
+    inset_sweep_progress progress;
+    struct prepared *prepared;           /* the next chunk, planned */
+    inset_sweep_result *results;         /* made when first asked for */
+    char *state_path;
+    uint64_t fingerprint;                /* of all that decides the numbers */
+};
+
+inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options, sweep **out);
+void sweep_free(sweep *s);               /* takes NULL */
+inset_status sweep_step(sweep *s);
+
+/* chunk.c: the trace of jobs first .. first + count, planned; and its run, whose numbers go into the sweep's arrays. */
+typedef struct prepared prepared;
+inset_status chunk_prepare(sweep *s, int64_t first, int64_t count, prepared **out);
+void chunk_free(prepared *c);            /* takes NULL */
+inset_status chunk_run(prepared *c);
+int64_t chunk_count(const prepared *c);
+/* Where a job is: its site and point, and the pair's sequence of positions. False: the pair has no such position. */
+typedef struct job { int64_t pair; const sweep_site *site; int32_t member; int64_t layer, position, head; } job;    /* -1: not an axis */
+bool job_at(const sweep *s, int64_t index, job *out);
+
+/* result.c */
+inset_status results_get(sweep *s, size_t index, inset_sweep_result *out);
+inset_status results_write(sweep *s, const char *path, const char *command);
+
+/* state.c: a file beside the output that grows by every finished chunk. */
+inset_status state_open(sweep *s, bool resume);
+inset_status state_append(sweep *s, int64_t first, int64_t count);
+void state_remove(sweep *s);
+
+#endif
