@@ -420,6 +420,7 @@ typedef struct inset_sweep_options {
     uint64_t seed;               /* of resample */
     int no_share;                /* as in inset_plan_options */
     size_t memory_limit;
+    const char *version;         /* what tells the model's weights from others, for the metadata and the state file; NULL: nothing */
     const char *state;           /* a file that keeps what is done, chunk by chunk; removed by inset_sweep_write. NULL: none */
     int resume;                  /* 1: go on with what the state file holds, if it is there; 0: it must not be there */
 } inset_sweep_options;

@@ -5,5 +5,6 @@
 #include "kernels/pointwise.cu"
 #include "kernels/rope.cu"
 #include "kernels/attention.cu"
+#include "kernels/columns.cu"
 #include "kernels/records.cu"
 #include "kernels/table.cu"

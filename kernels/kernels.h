@@ -24,6 +24,7 @@ typedef enum kernel_id {
     KERNEL_SCALE,
     KERNEL_ROPE,
     KERNEL_ATTENTION,
+    KERNEL_COLUMNS,
     KERNEL_RECORDS,          /* one function for all storage types: its table column 0 (f32) is used */
     KERNEL_COUNT
 } kernel_id;
@@ -120,14 +121,21 @@ typedef struct attention_args {
     float scale, softcap;
 } attention_args;
 
+/* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a matrix stored [out, in]. */
+typedef struct columns_args {
+    void *out; const void *x; const int32_t *x_rows; const void *weight, *bias; const int32_t *columns;
+    int64_t n_rows, n_columns, width, out_stride, x_stride;      /* width: of x and of a row of weight */
+} columns_args;
+
 /* One record: a rectangle of elements, out = a op b. */
 typedef enum record_op { RECORD_COPY /* out = a */, RECORD_ADD, RECORD_SUBTRACT, RECORD_MULTIPLY, RECORD_DIVIDE, RECORD_NEGATE } record_op;
 
 /* Element (i, j), i < rows, j < columns: at pointer + i * row + j * column elements; a stride of 0 repeats. Types are inset_type
  * values: 0 f32, 1 bf16, 2 f16, 3 f64, 4 i64, 5 i32, 6 i16, 7 i8, 8 u8, 9 bool. A NULL operand is its constant. The operation is done
- * as PyTorch does it in `compute` type: operands are converted to it (16-bit floats to fp32), the result is rounded to
- * `compute` once (so a 16-bit type rounds) and then converted to the type of out: floats to integers truncate, to bool is != 0; a
- * copy between equal types keeps every bit, NaNs included. Integers wrap; integer division does not occur (the host promotes it).
+ * as PyTorch does it in `compute` type: operands are converted to it (and a 16-bit float then to fp32; a constant factor or divisor
+ * of a 16-bit operation stays fp32, an added one is rounded), the result is rounded to `compute` once (so a 16-bit type rounds) and
+ * then converted to the type of out: floats to integers truncate, to bool is != 0; a
+ * copy between equal types keeps every bit, NaNs included, whatever `compute` is. Integers wrap; integer division does not occur (the host promotes it).
  * No two records of one launch write one element, and none reads what another writes. */
 typedef struct record {
     void *out; const void *a, *b;

@@ -6,7 +6,7 @@
  * between rows or constants of one float type. All give the same bits.
  *
  * Arithmetic is PyTorch's: floats up to 32 bits compute in fp32, f64 in double, integers and bool in wrapping 64-bit integers
- * cut to their type at the end. A constant of a 16-bit operation stays fp32, as PyTorch keeps a Python number. */
+ * cut to their type at the end. */
 #include "kernels/grid.h"
 
 namespace KERNEL_NAMESPACE {
@@ -84,10 +84,11 @@ DEVICE number read_element(int compute, int type, const void *p, int64_t at)
     }
 }
 
-/* A constant operand: in a float operation of any width it is fp32. */
-DEVICE number read_constant(int compute, double x)
+/* A constant operand. PyTorch rounds a Python number to a 16-bit tensor's type in sums, and keeps it in fp32 in products and quotients. */
+DEVICE number read_constant(int compute, int op, double x)
 {
-    return from_double(compute == BF16 || compute == F16 ? (int)F32 : compute, x);
+    const bool kept = (compute == BF16 || compute == F16) && (op == RECORD_MULTIPLY || op == RECORD_DIVIDE);
+    return from_double(kept ? (int)F32 : compute, x);
 }
 
 DEVICE float calculate(int op, float a, float b)
@@ -194,7 +195,7 @@ DEVICE rectangle find_rectangle(const record &r, int64_t block)
 DEVICE void apply_plain(const record &r, const rectangle &part)
 {
     const unsigned n = (unsigned)(part.rows * part.columns), columns = (unsigned)part.columns;
-    const number a_constant = read_constant(r.compute, r.a_constant), b_constant = read_constant(r.compute, r.b_constant);
+    const number a_constant = read_constant(r.compute, r.op, r.a_constant), b_constant = read_constant(r.compute, r.op, r.b_constant);
     for (unsigned e = threadIdx.x; e < n; e += blockDim.x) {
         const int64_t i = part.first_row + e / columns, j = part.first_column + e % columns;
         const number a = r.a ? read_element(r.compute, r.a_type, r.a, i * r.a_row + j * r.a_column) : a_constant;
@@ -306,7 +307,8 @@ DEVICE void calculate_rows(const record &r, const rectangle &part)
         T *out = (T *)r.out + i * r.out_row + part.first_column;
         const T *a = r.a ? (const T *)r.a + i * r.a_row + part.first_column * r.a_column : 0;
         const T *b = r.b ? (const T *)r.b + i * r.b_row + part.first_column * r.b_column : 0;
-        const float a_value = a ? load(*a) : (float)r.a_constant, b_value = b ? load(*b) : (float)r.b_constant;
+        const float a_value = a ? load(*a) : read_constant(r.compute, r.op, r.a_constant).f;
+        const float b_value = b ? load(*b) : read_constant(r.compute, r.op, r.b_constant).f;
         a = r.a_column ? a : 0;
         b = r.b_column ? b : 0;
         switch (r.op) {

@@ -7,6 +7,7 @@ void norm_entries(kernel_table *table);
 void pointwise_entries(kernel_table *table);
 void rope_entries(kernel_table *table);
 void attention_entries(kernel_table *table);
+void columns_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 }
 
@@ -25,5 +26,6 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     pointwise_entries(table);
     rope_entries(table);
     attention_entries(table);
+    columns_entries(table);
     records_entries(table);
 }

@@ -7,7 +7,7 @@ file(GLOB standin_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/standin/
 add_library(inset_standin OBJECT ${standin_sources})
 target_link_libraries(inset_standin PRIVATE inset_flags)
 target_include_directories(inset_standin PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-target_compile_options(inset_standin PRIVATE -O2)
+target_compile_options(inset_standin PRIVATE -O3)
 
 function(inset_add_standin_test name)
   inset_add_test(${name} ${ARGN} $<TARGET_OBJECTS:inset_standin>)

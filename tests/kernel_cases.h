@@ -578,7 +578,8 @@ static double converted(int type, double x)
 static double record_element(const record *r, double a, double b)
 {
     if (r->op == RECORD_COPY && r->a && r->a_type == r->out_type) return a;            /* every bit, whatever it is computed in */
-    const int compute = r->compute, constant = compute == INSET_BF16 || compute == INSET_F16 ? INSET_F32 : compute;
+    const int compute = r->compute;
+    const int constant = (compute == INSET_BF16 || compute == INSET_F16) && (r->op == RECORD_MULTIPLY || r->op == RECORD_DIVIDE) ? INSET_F32 : compute;
     a = converted(r->a ? compute : constant, r->a ? a : r->a_constant);
     b = converted(r->b ? compute : constant, r->b ? b : r->b_constant);
     double x = a;

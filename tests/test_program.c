@@ -135,7 +135,7 @@ static void slots_show_values(void)
               && k->shape.extent[1] == D / HEADS, "k is columns of qkv");
     const slot *z = slot_of(p, "net.h.1.attn.z"), *out = slot_of(p, "net.h.1.attn.out.input");
     CHECK(z->value == out->value && z->shape.n_columns == 2 && out->shape.n_columns == 1 && out->shape.extent[0] == D
-              && &p->slots[out->source] == z, "out.input shows z");
+              && &p->slots[z->source] == out && z->whole && !out->whole, "z shows all of out.input");
     CHECK(slot_of(p, "net.h.1.mlp.post") == slot_of(p, "net.h.1.mlp.down.input"), "post and down.input are one slot");
     const slot *pre = slot_of(p, "net.h.1.mlp.pre"), *up = slot_of(p, "net.h.1.mlp.up.output");
     CHECK(pre != up && &p->slots[pre->source] == up && pre->value == up->value, "pre follows up.output");

@@ -82,6 +82,7 @@ typedef struct recipe_invoke {
 typedef struct recipe {
     uint64_t seed;
     int batch, n_invokes;
+    bool independent;                /* action.source counts within the invoke */
     recipe_invoke invokes[MAX_INVOKES];
 } recipe;
 
@@ -112,7 +113,8 @@ static action random_action(uint64_t *state, const recipe_invoke *v, int at, int
 static recipe random_recipe(uint64_t seed, const recipe_options *options)
 {
     uint64_t state = seed * 1000003;
-    recipe r = {.seed = seed, .batch = 1 + below(&state, MAX_BATCH), .n_invokes = 1 + below(&state, MAX_INVOKES)};
+    recipe r = {.seed = seed, .batch = 1 + below(&state, MAX_BATCH), .n_invokes = 1 + below(&state, MAX_INVOKES),
+                .independent = options->independent};
     int n_read = 0;
     for (int i = 0; i < r.n_invokes; i++) {
         recipe_invoke *v = &r.invokes[i];
@@ -125,6 +127,7 @@ static recipe random_recipe(uint64_t seed, const recipe_options *options)
                 int token = below(&state, VOCABULARY / MAX_INVOKES);
                 v->tokens[k] = options->distinct_tokens ? token + i * (VOCABULARY / MAX_INVOKES) : token;
             }
+        if (options->distinct_tokens && r.batch == 2 && below(&state, 2)) v->tokens[v->length] = v->tokens[0];
         v->n_actions = 0;
         if (options->independent) n_read = 0;
         for (int at = below(&state, 6); at < PLACES && v->n_actions < MAX_ACTIONS; at += below(&state, 9)) {
@@ -284,6 +287,7 @@ static inset_status build_invoke(builder *b, int i)
     operand logits;
     index_item last[] = {all(), at(-1)};
     for (int k = 0; k < b->r->batch * v->length; k++) tokens[k] = shifted(&b->variant, v->tokens[k]);
+    if (b->r->independent) b->n_read = 0;
     inset_status status = trace_invoke_tokens(b->t, b->r->batch, lengths, tokens);
     for (int k = 0; !status && k < v->n_actions; k++) {
         snprintf(name, sizeof name, "s%d_%d", i, k);
@@ -475,9 +479,10 @@ static void other_tokens(bench *b, uint64_t seed)
     if (!status && measure(b, "other tokens", &r, how, false, &fresh, NULL)) {
         agree("other tokens", &r, &moved, &fresh, 0);
         const recipe_invoke *v = &r.invokes[0];
-        if (r.batch == 2 && v->tokens[0] != v->tokens[v->length]) {      /* two sequences that began differently now begin alike */
-            int64_t tokens[MAX_BATCH * MAX_LENGTH] = {0};
-            for (int k = 0; k < 2 * v->length; k++) tokens[k] = shifted(&how, v->tokens[k % v->length]);
+        if (r.batch == 2 && v->tokens[0] == v->tokens[v->length]) {      /* two sequences that began alike now begin differently */
+            int64_t tokens[MAX_BATCH * MAX_LENGTH];
+            for (int k = 0; k < 2 * v->length; k++) tokens[k] = shifted(&how, v->tokens[k]);
+            tokens[0] = (tokens[0] + 1) % VOCABULARY;
             inset_status answer = run_set_tokens(work, 0, tokens, 2 * v->length);
             CHECK(answer == INSET_VALUE_ERROR, "another pattern, seed %llu: %s", (unsigned long long)r.seed, inset_status_name(answer));
             if (!run_execute(work) && !collect(p, work, &refused)) agree("refused tokens", &r, &refused, &fresh, 0);

@@ -220,11 +220,14 @@ static inset_status cuda_zero(device *base, void *at, size_t bytes)
 
 /* Threads a block. A kernel's sums depend on the number, so it is the kernel's and never the launch's: a row must come out the same
  * whatever runs beside it. */
-static const short threads[KERNEL_COUNT] = {
-    [KERNEL_EMBED] = 256, [KERNEL_GATHER] = 256, [KERNEL_LAYERNORM] = 256, [KERNEL_RMSNORM] = 256, [KERNEL_ACTIVATION] = 256,
-    [KERNEL_GATE] = 256, [KERNEL_ADD] = 256, [KERNEL_ADD_LAYERNORM] = 256, [KERNEL_SCALE] = 256, [KERNEL_ROPE] = 128,
-    [KERNEL_ATTENTION] = 64, [KERNEL_RECORDS] = 256,
-};
+static unsigned threads_of(kernel_id kernel)
+{
+    switch (kernel) {
+    case KERNEL_ATTENTION: return 64;            /* its chunk of keys, and the columns of a usual head */
+    case KERNEL_ROPE: return 128;
+    default: return 256;
+    }
+}
 
 static inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
                                 int64_t work)
@@ -235,13 +238,13 @@ static inset_status cuda_launch(device *base, kernel_id kernel, inset_type type,
     if (status) return status;
     const int column = kernel == KERNEL_RECORDS ? 0 : (int)type;
     kernel_entry entry = column < KERNEL_TYPES ? d->kernels.entry[kernel][column] : NULL;
-    if (!entry || !threads[kernel])
+    if (!entry)
         return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s", d->index, (int)kernel,
                          type_name(type));
     if (blocks > INT_MAX)
         return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: a launch of %lld blocks; a grid has at most %d", d->index,
                          (long long)blocks, INT_MAX);
-    int error = d->library.launch(entry, args, args_size, (unsigned)blocks, (unsigned)threads[kernel], d->stream);
+    int error = d->library.launch(entry, args, args_size, (unsigned)blocks, threads_of(kernel), d->stream);
     if (!error) return INSET_OK;
     char doing[64];
     snprintf(doing, sizeof doing, "launching kernel %d", (int)kernel);

@@ -27,9 +27,18 @@ static void *moved(void *at, int64_t bytes) { return (char *)at + bytes; }
 
 /* ---- where rows are ------------------------------------------------------------------------------------------------------------------------- */
 
+/* Which columns the buffer of a strand's rows holds, when not all. */
+static const moment_plan *chosen_columns(const emitter *e, int32_t domain, int32_t strand_index)
+{
+    if (domain < 0) return NULL;
+    const moment_plan *m = &e->s->moments[moment_number(e->p, (moment){e->p->strands[strand_index].pass, domain})];
+    return m->columns ? m : NULL;
+}
+
 static int64_t row_bytes(const emitter *e, int32_t domain, int32_t strand_index)
 {
-    int64_t width = domain >= 0 ? e->p->program->values[domain].width : e->p->strands[strand_index].width;
+    const moment_plan *chosen = chosen_columns(e, domain, strand_index);
+    int64_t width = chosen ? chosen->n_columns : domain >= 0 ? e->p->program->values[domain].width : e->p->strands[strand_index].width;
     return width * (int64_t)type_size(strand_type(e->p, domain, strand_index));
 }
 
@@ -184,6 +193,14 @@ static inset_status emit_linear(emitter *e, const step *st, const moment_plan *m
     if (status) return status;
     const weight *w = &p->program->weights[st->weight];
     int64_t in = w->in_out ? w->rows : w->columns;
+    if (m->columns) {
+        const int32_t *columns = store_table(e, m->columns, (size_t)m->n_columns);
+        launch *l = columns ? add_kernel(e, KERNEL_COLUMNS, sizeof(columns_args), m->n_computed, m->n_computed * in * m->n_columns) : NULL;
+        if (!l) return INSET_NO_MEMORY;
+        l->args.columns = (columns_args){out, x.at, x.rows, weight_at(st->weight), weight_at(st->bias), columns, m->n_computed, m->n_columns, in, m->n_columns, x.stride};
+        e->out->statistics.flops += 2.0 * m->n_computed * in * m->n_columns;
+        return INSET_OK;
+    }
     if (x.rows) {                        /* a matrix product wants its rows in order */
         void *scratch = tagged(AREA_ARENA, e->s->arena_bytes);
         launch *g = add_kernel(e, KERNEL_GATHER, sizeof(gather_args), m->n_computed, m->n_computed * in);
@@ -435,7 +452,18 @@ static void record_operand(const emitter *e, const piece *from, int32_t lo, int3
     int32_t first = from->row_step ? lo + from->shift : from->shift;
     int64_t size = (int64_t)type_size(t);
     *type = (uint8_t)t;
-    *at = moved(row_address(e, from->domain, from->strand, first), (from->column + (int64_t)(c0 - from->c0) * from->column_step) * size);
+    int64_t source = from->column + (int64_t)(c0 - from->c0) * from->column_step;
+    const moment_plan *chosen = chosen_columns(e, from->domain, from->strand);
+    if (chosen) {                        /* what a record reads is one range of them, so its columns stay side by side */
+        int32_t lo = 0, hi = chosen->n_columns - 1;
+        while (lo < hi) {
+            int32_t middle = lo + (hi - lo) / 2;
+            if (chosen->columns[middle] < source) lo = middle + 1;
+            else hi = middle;
+        }
+        source = lo;
+    }
+    *at = moved(row_address(e, from->domain, from->strand, first), source * size);
     *row = from->row_step ? row_bytes(e, from->domain, from->strand) / size : 0;
     *column = from->column_step;
 }
@@ -673,12 +701,14 @@ const int16_t *launch_pointers(kernel_id kernel)
     static const int16_t rope[] = {AT(rope_args, out), AT(rope_args, x), AT(rope_args, x_rows), AT(rope_args, positions), AT(rope_args, frequencies), -1};
     static const int16_t attention[] = {AT(attention_args, out), AT(attention_args, q), AT(attention_args, k), AT(attention_args, v), AT(attention_args, q_rows),
         AT(attention_args, key_rows), AT(attention_args, value_rows), AT(attention_args, contexts), -1};
+    static const int16_t columns[] = {AT(columns_args, out), AT(columns_args, x), AT(columns_args, x_rows), AT(columns_args, weight), AT(columns_args, bias),
+        AT(columns_args, columns), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
         [KERNEL_EMBED] = embed, [KERNEL_GATHER] = gather, [KERNEL_LAYERNORM] = layernorm, [KERNEL_RMSNORM] = rmsnorm, [KERNEL_ACTIVATION] = activation,
         [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope,
-        [KERNEL_ATTENTION] = attention, [KERNEL_RECORDS] = records,
+        [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_RECORDS] = records,
     };
     return all[kernel];
 }

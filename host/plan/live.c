@@ -105,6 +105,50 @@ static bool widen_need(schedule *s, int32_t at, bool is_free, int32_t strand_ind
     return wide != NULL;
 }
 
+static const step *last_linear(const planner *p)
+{
+    for (size_t i = p->program->n_steps; i-- > 0; )
+        if (p->program->steps[i].kind == STEP_LINEAR) return &p->program->steps[i];
+    return NULL;
+}
+
+/* Only products with large tables are worth looking at: a model's vocabulary. */
+enum { LARGE_TABLE = 1 << 20, MOST_RANGES = 512 };
+
+static bool by_columns(const planner *p, int32_t value_index)
+{
+    const step *st = &p->program->steps[p->program->values[value_index].step];
+    if (st->kind != STEP_LINEAR) return false;
+    const weight *w = &p->program->weights[st->weight];
+    return !w->in_out && (int64_t)w->rows * w->columns >= LARGE_TABLE && st == last_linear(p);
+}
+
+/* Notes that records read columns c0 .. c1 of a moment's rows; ranges stay sorted and apart. */
+static bool note_columns(planner *p, moment_plan *m, int32_t c0, int32_t c1)
+{
+    int32_t i = 0;
+    while (i < m->n_ranges && m->ranges[i].c1 < c0) i++;
+    if (i < m->n_ranges && m->ranges[i].c0 <= c0 && c1 <= m->ranges[i].c1) return true;
+    int32_t joined = i;
+    for (; joined < m->n_ranges && m->ranges[joined].c0 <= c1; joined++) {
+        if (m->ranges[joined].c0 < c0) c0 = m->ranges[joined].c0;
+        if (m->ranges[joined].c1 > c1) c1 = m->ranges[joined].c1;
+    }
+    if (joined == i && m->n_ranges == m->ranges_capacity) {
+        if (m->n_ranges == MOST_RANGES) return m->all_columns = true;
+        int32_t capacity = m->ranges_capacity ? 2 * m->ranges_capacity : 8;
+        column_range *grown = arena_new(&p->scratch, (size_t)capacity * sizeof *grown);
+        if (!grown) return false;
+        if (m->n_ranges) memcpy(grown, m->ranges, (size_t)m->n_ranges * sizeof *grown);
+        m->ranges = grown;
+        m->ranges_capacity = capacity;
+    }
+    memmove(&m->ranges[i + 1], &m->ranges[joined], (size_t)(m->n_ranges - joined) * sizeof *m->ranges);
+    m->n_ranges += 1 - (joined - i);
+    m->ranges[i] = (column_range){c0, c1};
+    return true;
+}
+
 typedef struct asker { planner *p; schedule *s; int32_t now; int32_t pass, value, c0, c1; } asker;
 
 static void use_buffer(buffer *b, int32_t from, int32_t to)
@@ -149,7 +193,11 @@ static bool ask_piece(planner *p, schedule *s, const piece *from, int32_t lo, in
     const strand *t = &p->strands[from->strand];
     int32_t first = from->row_step ? lo + from->shift : from->shift, last = from->row_step ? hi - 1 + from->shift : from->shift;
     int32_t left = from->column + (c0 - from->c0) * from->column_step, right = from->column + (c1 - 1 - from->c0) * from->column_step;
-    if (from->domain >= 0) return ask_value(p, s, t->pass, from->domain, from->strand, first, last + 1, left, right + 1, now);
+    if (from->domain >= 0) {
+        moment_plan *m = &s->moments[moment_number(p, (moment){t->pass, from->domain})];
+        if (!m->all_columns && by_columns(p, from->domain) && !note_columns(p, m, left, right + 1)) return false;
+        return ask_value(p, s, t->pass, from->domain, from->strand, first, last + 1, left, right + 1, now);
+    }
     if (t->kind == STRAND_EXTERNAL) {
         s->external_offset[t->storage] = 0;
         return true;
@@ -161,6 +209,7 @@ static bool ask_piece(planner *p, schedule *s, const piece *from, int32_t lo, in
 static bool ask_operand(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     asker *a = user;
+    a->s->moments[moment_number(a->p, (moment){a->pass, a->value})].all_columns = true;
     return ask_value(a->p, a->s, a->pass, a->value, strand_index, first, first + count, a->c0, a->c1, a->now);
 }
 
@@ -199,12 +248,12 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
     case STEP_ATTENTION: return ask_attention(p, s, st, n, m.pass, now);
     default: break;
     }
-    bool by_columns = st->kind == STEP_SOFTCAP || st->kind == STEP_SCALE;
+    bool same_columns = st->kind == STEP_SOFTCAP || st->kind == STEP_SCALE;
     int n_operands = st->kind == STEP_ROPE ? 1 : st->n_operands;
     for (int k = 0; k < n_operands; k++) {
         asker a = {.p = p, .s = s, .now = now, .pass = m.pass, .value = p->program->slots[st->operands[k]].value};
         slot_window(p, st->operands[k], &a.c0, &a.c1);
-        if (by_columns) a.c1 = a.c0 + n->c1, a.c0 += n->c0;
+        if (same_columns) a.c1 = a.c0 + n->c1, a.c0 += n->c0;
         if (!operand_rows(p, st, k, n->strand, n->lo, n->hi, ask_operand, &a)) return false;
     }
     return true;

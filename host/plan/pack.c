@@ -16,6 +16,22 @@ static int compare_keys(const void *a, const void *b)
 
 static int64_t align(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
+enum { MOST_COLUMNS = 512 };
+
+/* Of a vocabulary projection only the columns that records read are computed, when they are few and nobody needs whole rows. */
+static bool choose_columns(planner *p, moment_plan *m, int32_t width)
+{
+    if (!m->n_ranges || m->all_columns || m->n_computed != m->n_rows) return true;
+    int64_t n = 0;
+    for (int32_t i = 0; i < m->n_ranges; i++) n += m->ranges[i].c1 - m->ranges[i].c0;
+    if (n > MOST_COLUMNS || n * 4 > width) return true;
+    m->columns = arena_new(&p->scratch, (size_t)n * sizeof *m->columns);
+    if (!m->columns) return false;
+    for (int32_t i = 0; i < m->n_ranges; i++)
+        for (int32_t c = m->ranges[i].c0; c < m->ranges[i].c1; c++) m->columns[m->n_columns++] = c;
+    return true;
+}
+
 static inset_status pack_moment(planner *p, schedule *s, int32_t at)
 {
     moment_plan *m = &s->moments[at];
@@ -36,7 +52,6 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     moment when = moment_of(p, at);
     int32_t width = when.value >= 0 ? p->program->values[when.value].width : 0;
     int64_t element = when.value >= 0 ? (int64_t)type_size(strand_type(p, when.value, -1)) : 0;
-    m->c0 = INT32_MAX;
     for (int32_t k = 0; k < n; k++) {
         need *d = &s->needs[keys[k].need];
         m->order[m->n_order++] = keys[k].need;
@@ -49,12 +64,10 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
         if (m->n_rows > INT32_MAX - rows) return error_set(p->context, INSET_NO_MEMORY, "a step would have more than 2^31 rows");
         d->first_row = m->n_rows;
         m->n_rows += (int32_t)rows;
-        if (d->kind != NEED_COMPUTED) continue;
-        m->n_computed = m->n_rows;
-        if (d->c0 < m->c0) m->c0 = d->c0;
-        if (d->c1 > m->c1) m->c1 = d->c1;
+        if (d->kind == NEED_COMPUTED) m->n_computed = m->n_rows;
     }
-    m->value.bytes = m->n_rows * (int64_t)width * element;
+    if (when.value >= 0 && !choose_columns(p, m, width)) return INSET_NO_MEMORY;
+    m->value.bytes = m->n_rows * (int64_t)(m->columns ? m->n_columns : width) * element;
     return INSET_OK;
 }
 

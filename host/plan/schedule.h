@@ -28,6 +28,8 @@ typedef struct need {
     int32_t level;
 } need;
 
+typedef struct column_range { int32_t c0, c1; } column_range;
+
 /* A block of the arena. */
 typedef struct buffer {
     int64_t bytes, offset;
@@ -37,7 +39,9 @@ typedef struct buffer {
 typedef struct moment_plan {
     int32_t first_need;          /* -1: nothing is needed */
     int32_t n_computed, n_rows;  /* rows of the step; rows of the buffer, records' and kept ones included */
-    int32_t c0, c1;              /* columns of the computed rows that somebody needs */
+    bool all_columns;            /* a step reads whole rows */
+    column_range *ranges; int32_t n_ranges, ranges_capacity;     /* of a product with a large table: which columns records read, in order */
+    int32_t *columns; int32_t n_columns;     /* when they are few, the buffer holds these alone; NULL: all */
     int32_t n_levels;
     buffer value, free;          /* bytes 0: none */
     int32_t *order; int32_t n_order;     /* its needs in order of rows, NEED_FREE ones last */

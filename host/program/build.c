@@ -98,6 +98,7 @@ static int32_t add_alias(program *p, int32_t source, int32_t at_event)
     slot s = p->slots[source];
     s.source = source;
     s.event = at_event;
+    s.whole = false;
     return add_slot(p, s);
 }
 
@@ -230,21 +231,15 @@ int32_t program_site_view_last(program *p, const char *name, int32_t source, int
 
 int32_t program_enter_site(program *p, const char *name, int32_t input, const char *site_name, int n_columns, const int32_t *extent)
 {
-    int32_t outer = p->open_module;
-    if (!slot_exists(p, input, "a module's input")) return -1;
-    if (n_columns == 1) {
-        int32_t bound = program_enter(p, name, input);
-        add_site(p, outer, site_name, bound < 0 ? -1 : p->slots[bound].event, bound);
-        return p->status ? -1 : bound;
+    int32_t outer = p->open_module, bound = program_enter(p, name, input), view = bound;
+    if (!slot_exists(p, bound, "the module's input")) return -1;
+    if (n_columns == 2) {
+        view = add_view(p, bound, 0, n_columns, extent, p->slots[bound].event);
+        if (view < 0 || !width_fits(p, site_name, slot_width(p, bound), slot_width(p, view))) return -1;
+        p->slots[view].whole = true;
     }
-    int32_t at = (int32_t)p->n_events;                   /* the event that program_enter makes next */
-    int32_t view = add_view(p, input, 0, n_columns, extent, at);
-    add_site(p, outer, site_name, at, view);
-    if (p->status || !width_fits(p, site_name, slot_width(p, input), slot_width(p, view))) return -1;
-    int32_t bound = program_enter(p, name, view);
-    if (bound < 0) return -1;
-    p->slots[bound].shape = p->slots[input].shape;
-    return bound;
+    add_site(p, outer, site_name, p->slots[bound].event, view);
+    return p->status ? -1 : bound;
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------------------------ */

@@ -75,6 +75,7 @@ typedef struct slot {
     int32_t value;           /* the value it refers to when nothing was replaced */
     int32_t event;           /* when it is bound */
     bool settable;           /* token ids and positions are not */
+    bool whole;              /* shows all of its source, split in heads (`.z`): a replacement of it replaces the source */
     slot_shape shape;
 } slot;
 
@@ -169,8 +170,8 @@ int32_t program_site_view(program *p, const char *name, int32_t source, int32_t 
  * so that the two may be asked for in either order. */
 int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent);
 /* program_enter, and the module around the one entered gets a named site at the same event that shows its input (`.z`, `.post`).
- * With one dimension of columns the two sites are one slot. With two, the named site's slot takes its binding from `input` and the
- * entered module's `.input` from it. Returns the slot of the entered module's `.input`. */
+ * With one dimension of columns the two sites are one slot. With two, the named site's slot shows the other `whole`, so that what is done
+ * to either is seen through both. Returns the slot of the entered module's `.input`. */
 int32_t program_enter_site(program *p, const char *name, int32_t input, const char *site_name, int n_columns, const int32_t *extent);
 
 /* Weights: return an index. `same_as` ties. */

@@ -274,6 +274,13 @@ static inset_status load_data(opening *o, int32_t index)
     return status;
 }
 
+static bool is_head(const program *p, const step *s)
+{
+    for (const step *later = s + 1; later < p->steps + p->n_steps; later++)
+        if (later->kind == STEP_LINEAR) return false;
+    return true;
+}
+
 /* Prepares the matrix of a linear step, its bias inside. */
 static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
 {
@@ -288,6 +295,11 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     inset_status status = device_matrix_create(m->device, m->type, in, out, from->data, from->type, w->in_out, bias ? bias->data : NULL,
                                                bias ? bias->type : INSET_F32, &m->weights[s->weight].matrix);
     biases[s->weight] = s->bias;
+    /* The last product, a language model's head, is also kept as it is stored: a plan that reads a few of its columns takes dot products. */
+    if (!status && is_head(m->program, s) && !w->in_out) {
+        status = load_data(o, s->weight);
+        if (!status) status = load_data(o, s->bias);
+    }
     give_back_pages(o, s->weight);
     return status;
 }

@@ -115,11 +115,13 @@ static inset_status read_metric(sweep *s, const char *text, metric *out)
 {
     *out = (metric){.name = arena_text(&s->memory, text, strlen(text)), .position = -1};
     if (!out->name) return INSET_NO_MEMORY;
-    const char *colon = strchr(text, ':'), *at = strrchr(text, '@'), *end = at ? at : text + strlen(text);
+    const char *colon = strchr(text, ':'), *at = strrchr(text, '@');
+    if (at && !parse_integer(at + 1, strlen(at + 1), &out->position)) at = NULL;
+    const char *end = at ? at : text + strlen(text);
     size_t length = (size_t)((colon && colon < end ? colon : end) - text);
     int k = 0;
     while (k < N_KINDS && (strlen(kinds[k].name) != length || memcmp(kinds[k].name, text, length))) k++;
-    if (k == N_KINDS || (at && !parse_integer(at + 1, strlen(at + 1), &out->position))) return refuse(s, text);
+    if (k == N_KINDS) return refuse(s, text);
     out->kind = kinds[k].kind;
     out->needs_row = kinds[k].needs_row;
     const char *part = text + length + 1, *comma = kinds[k].n_sets == 2 && part < end ? memchr(part, ',', (size_t)(end - part)) : NULL;

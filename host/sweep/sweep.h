@@ -49,6 +49,7 @@ typedef struct sweep_site {
     int32_t n_heads;                 /* 1 for the residual stream */
     int32_t width;                   /* numbers a row, or a row and head */
     const int32_t *places[MAX_MEMBERS];      /* [n_layers]: the program's site */
+    int32_t *taps[MAX_MEMBERS];      /* [chosen_layers]: which tap */
     int32_t n_axes;
     sweep_axis axes[AXIS_COUNT];     /* in the order of the results' dimensions */
     int64_t extents[AXIS_COUNT];     /* by axis: what it ranges over; 1 for one that is no axis of this site */
@@ -114,11 +115,24 @@ typedef struct source_tensor {
     int64_t layers, positions, heads, width;
 } source_tensor;
 
+/* What `text` asks for; files are read, resample's partners drawn, and a mean's prompts run. */
 inset_status source_read(sweep *s, const char *text, uint64_t seed);
+bool source_is_other_run(const char *text);
+/* The places of one job at one tap: target items [batch, position, head] of `n_items`. */
+typedef struct place_items { size_t n; index_item items[3]; } place_items;
+/* The operand that is put there. `taken` are the values at the taps of the run that is the source, or NULL when it is no run. */
+inset_status source_take(const sweep *s, trace *t, const operand *taken, const operand *external, int32_t tap_index, const place_items *where,
+                         operand *out);
+/* The tensors of SOURCE_TENSOR as operands of a trace: [n_taps]. */
+inset_status source_externals(const sweep *s, trace *t, operand *out);
 
 /* ---- the sweep (sweep.c, chunk.c, result.c, state.c) -------------------------------------------------------------------------------- */
-/* A place that some site patches, in execution order. */
-typedef struct tap { int32_t place, member, layer; const sweep_site *site; } tap;
+/* A place that some site patches; a sweep's taps are in execution order. */
+typedef struct tap {
+    int32_t place, event;            /* of the program */
+    int32_t site, member;            /* of the sweep */
+    int64_t layer;                   /* of those chosen */
+} tap;
 
 struct sweep {
     inset_context *context;
@@ -151,7 +165,10 @@ struct sweep {
     float *clean_values, *corrupt_values;        /* [n_metrics, pairs] */
     inset_sweep_progress progress;
     struct prepared *prepared;           /* the next chunk, planned */
-    inset_sweep_result *results;         /* made when first asked for */
+    const char *version;                 /* of the model, as the options give it */
+    int64_t *labels[2];                  /* of layers, and of heads up to the most that a site has */
+    inset_sweep_result *results;         /* made when first asked for, for what was done then */
+    int64_t results_of;
     char *state_path;
     uint64_t fingerprint;                /* of all that decides the numbers */
 };
@@ -167,8 +184,14 @@ void chunk_free(prepared *c);            /* takes NULL */
 inset_status chunk_run(prepared *c);
 int64_t chunk_count(const prepared *c);
 /* Where a job is: its site and point, and the pair's sequence of positions. False: the pair has no such position. */
-typedef struct job { int64_t pair; const sweep_site *site; int32_t member; int64_t layer, position, head; } job;    /* -1: not an axis */
+typedef struct job {
+    int64_t pair;
+    const sweep_site *site;
+    int64_t at[AXIS_COUNT];          /* index on each axis; -1: not an axis of the site */
+} job;
 bool job_at(const sweep *s, int64_t index, job *out);
+/* The positions that a pair's job patches: first, count. */
+int64_t job_positions(const sweep *s, const job *j, int64_t *first, int64_t *step);
 
 /* result.c */
 inset_status results_get(sweep *s, size_t index, inset_sweep_result *out);

@@ -388,6 +388,16 @@ inset_status trace_convert(trace *t, const operand *a, inset_type type, operand 
     return INSET_OK;
 }
 
+inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, operand *out)
+{
+    view made;
+    const operand a = tensor_operand(from);
+    inset_status status = storage_for_shape(t, STORAGE_FREE, operand_type(t, &a), shape, &made);
+    if (!status) status = record_make(t, TRACE_COPY, &made, &a, NULL);
+    *out = tensor_operand(&made);
+    return status;
+}
+
 inset_status trace_clone(trace *t, const operand *a, operand *out)
 {
     if (a->kind != OPERAND_TENSOR) return error_set(t->context, INSET_TYPE_ERROR, "a number cannot be cloned; only tensors can");

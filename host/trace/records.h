@@ -104,8 +104,12 @@ bool slot_is_plain(const trace *t, const invoke *v, int32_t slot);
 /* A new storage for a tensor of these dimensions (extents, kinds, ragged counts from `shape`), and the view of all of it. */
 inset_status storage_for_shape(trace *t, storage_kind kind, inset_type type, const view *shape, view *out);
 const view *view_keep(trace *t, const view *v);              /* a copy in the trace's arena; NULL when memory is out */
+/* A dense copy of `from` in a new storage whose dimensions are like `shape`'s, which has the same extents. */
+inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, operand *out);
 /* base[items]; no lists among them. */
 inset_status view_index(trace *t, const view *base, size_t n_items, const index_item *items, view *out);
+/* Makes the last two dimensions one, as reshape does without copying; false when they do not lie that way. */
+bool view_flatten(view *v);
 /* Elements a view shows in sequence `s` of its spans (all dimensions but the sequence one). */
 int64_t view_elements(const view *v);
 int64_t view_extent(const view *v, int dimension, int32_t span);     /* a ragged dimension's extent for one span */

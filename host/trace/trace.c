@@ -292,6 +292,34 @@ static inset_status check_replacement(trace *t, int32_t slot, const char *name, 
     return INSET_OK;
 }
 
+/* Some slot shows this one's heads as one dimension (a norm over all heads at once). */
+static bool shown_flat(const program *p, int32_t slot)
+{
+    for (size_t i = (size_t)slot + 1; i < p->n_slots; i++)
+        if (p->slots[i].source == slot && p->slots[i].shape.n_columns < p->slots[slot].shape.n_columns) return true;
+    return false;
+}
+
+/* What a replacement by `v` binds: the slot itself or, where the slot is all of another in heads, that one. Heads that have to become one
+ * dimension and do not lie side by side are copied first, as PyTorch's reshape does. */
+static inset_status bind_heads(trace *t, int32_t *slot, view *v)
+{
+    const struct slot *s = &t->program->slots[*slot];
+    view flat = *v, shape;
+    bool flatten = s->whole || (s->shape.n_columns == 2 && shown_flat(t->program, *slot));
+    if (flatten && !view_flatten(&flat)) {
+        operand copy;
+        inset_status status = view_of_slot(t, (int32_t)t->n_invokes - 1, *slot, &shape);
+        if (status || (status = trace_copy_shaped(t, v, &shape, &copy))) return status;
+        flat = *v = copy.view;
+        view_flatten(&flat);
+    }
+    if (!s->whole) return INSET_OK;
+    *slot = s->source;
+    *v = flat;
+    return INSET_OK;
+}
+
 inset_status trace_replace(trace *t, int32_t site_index, const operand *source)
 {
     const site *s = &t->program->sites[site_index];
@@ -302,7 +330,9 @@ inset_status trace_replace(trace *t, int32_t site_index, const operand *source)
     if (!t->program->slots[s->slot].settable)
         return error_set(t->context, INSET_TYPE_ERROR, "%s holds token ids or positions, which can be read and not set", name);
     view v;
-    if ((status = check_replacement(t, s->slot, name, source, &v)) || (status = rebind(t, s->slot, &v))) return status;
+    int32_t bound = s->slot;
+    if ((status = check_replacement(t, s->slot, name, source, &v)) || (status = bind_heads(t, &bound, &v)) || (status = rebind(t, bound, &v)))
+        return status;
     reached(t, s->event, site_index);
     return INSET_OK;
 }

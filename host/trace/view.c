@@ -116,12 +116,26 @@ bool slot_is_plain(const trace *t, const invoke *v, int32_t slot)
     return true;
 }
 
+bool view_flatten(view *v)
+{
+    if (v->n_dimensions < 2) return false;
+    dimension *outer = &v->dimensions[v->n_dimensions - 2], *inner = outer + 1;
+    bool dense = outer->stride == inner->stride * inner->extent || outer->extent == 1 || inner->extent == 1;
+    if (outer->kind != inner->kind || !dense) return false;
+    if (inner->extent == 1 && outer->extent != 1) inner->stride = outer->stride;
+    inner->extent *= outer->extent;
+    *outer = *inner;
+    v->n_dimensions--;
+    return true;
+}
+
 /* Shows `v`, a tensor of the source slot's shape, as the slot `to` does: a window of the last dimension, split anew. */
 static void view_through_window(const slot *from, const slot *to, view *v)
 {
     int32_t shift = to->shape.column - from->shape.column;
     bool same = !shift && to->shape.n_columns == from->shape.n_columns;
     for (int i = 0; same && i < to->shape.n_columns; i++) same = to->shape.extent[i] == from->shape.extent[i];
+    if (from->shape.n_columns == 2 && to->shape.n_columns == 1) view_flatten(v);
     if (same || from->shape.n_columns != 1) return;
     dimension last = v->dimensions[--v->n_dimensions];
     if (last.kind == DIMENSION_COLUMN) v->column += shift * last.stride;

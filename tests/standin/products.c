@@ -235,24 +235,44 @@ static int heuristic(cublas_handle handle, cublas_product p, cublas_layout a, cu
 
 /* ---- products ---------------------------------------------------------------------------------------------------------------- */
 
-/* One column of D. Sums run over lanes, which are added in a fixed order; `halves` sums the two halves of k apart, as other kernels would. */
-static void column(const queued_product *q, const float *a, const float *b, uint64_t j, bool halves)
+/* sums[i] += op(A)[i, k] b[k] over k in [from, to). A transposed A has its rows in one piece each: they are summed over lanes, which are
+ * added in a fixed order. */
+static void add_each_row(const queued_product *q, const float *a, const float *b, uint64_t from, uint64_t to, float *sums)
 {
     enum { LANES = 16 };
-    const uint64_t middle = halves ? q->k / 2 : 0, step = q->transposed ? 1 : (uint64_t)q->a_layout.stride;
     for (uint64_t i = 0; i < q->m; i++) {
-        const float *row = a + (q->transposed ? i * (uint64_t)q->a_layout.stride : i);
-        float lanes[LANES] = {0}, first = 0, sum = 0;
-        for (uint64_t k = 0; k < middle; k++) first += row[k * step] * b[k];
-        uint64_t k = middle;
-        if (step == 1)
-            for (; k + LANES <= q->k; k += LANES)
-                for (int lane = 0; lane < LANES; lane++) lanes[lane] += row[k + (uint64_t)lane] * b[k + (uint64_t)lane];
-        for (; k < q->k; k++) lanes[0] += row[k * step] * b[k];
-        for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
-        sum += first;
-        if (q->bias) sum += get(q->d_layout.type, q->bias, i);
-        put(q->d_layout.type, q->d, j * (uint64_t)q->d_layout.stride + i, sum);
+        const float *row = a + i * (uint64_t)q->a_layout.stride;
+        float lanes[LANES] = {0};
+        uint64_t k = from;
+        for (; k + LANES <= to; k += LANES)
+            for (int lane = 0; lane < LANES; lane++) lanes[lane] += row[k + (uint64_t)lane] * b[k + (uint64_t)lane];
+        for (int lane = 0; k < to; k++, lane++) lanes[lane] += row[k] * b[k];
+        for (int lane = 0; lane < LANES; lane++) sums[i] += lanes[lane];
+    }
+}
+
+static void add_products(const queued_product *q, const float *a, const float *b, uint64_t from, uint64_t to, float *sums)
+{
+    if (q->transposed) {
+        add_each_row(q, a, b, from, to, sums);
+        return;
+    }
+    for (uint64_t k = from; k < to; k++) {
+        const float *column = a + k * (uint64_t)q->a_layout.stride;
+        for (uint64_t i = 0; i < q->m; i++) sums[i] += column[i] * b[k];
+    }
+}
+
+/* One column of D; `halves` sums the two halves of k apart, as other kernels would. sums: room for 2 m numbers. */
+static void column(const queued_product *q, const float *a, const float *b, uint64_t j, bool halves, float *sums)
+{
+    const int type = q->d_layout.type;
+    memset(sums, 0, 2 * q->m * sizeof *sums);
+    add_products(q, a, b, halves ? q->k / 2 : 0, q->k, sums);
+    if (halves) add_products(q, a, b, 0, q->k / 2, sums + q->m);
+    for (uint64_t i = 0; i < q->m; i++) {
+        const float sum = halves ? sums[i] + sums[q->m + i] : sums[i];
+        put(type, q->d, j * (uint64_t)q->d_layout.stride + i, q->bias ? sum + get(type, q->bias, i) : sum);
     }
 }
 
@@ -283,11 +303,13 @@ static void run_product(operation *o)
     memcpy(&q, o->args, sizeof q);
     if (!operands_live(&q)) return;
     float *a = widened(&q.a_layout, q.a), *b = widened(&q.b_layout, q.b);
-    if (!a || !b) abort();
+    float *sums = malloc(2 * q.m * sizeof *sums);
+    if (!a || !b || !sums) abort();
     for (uint64_t j = 0; j < q.n; j++)
-        column(&q, a, b + j * (uint64_t)q.b_layout.stride, j, (q.unsteady && j / 64 % 2) || (q.split && q.n > 8));
+        column(&q, a, b + j * (uint64_t)q.b_layout.stride, j, (q.unsteady && j / 64 % 2) || (q.split && q.n > 8), sums);
     free(a);
     free(b);
+    free(sums);
 }
 
 static bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes)

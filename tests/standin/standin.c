@@ -434,6 +434,7 @@ static int fill(void *at, int byte, size_t bytes, cuda_stream stream)
     return 0;
 }
 
+/* A new kernel gets a line here. */
 static const struct { const char *name; size_t args_size; } kernels[KERNEL_COUNT] = {
     [KERNEL_EMBED] = {"the embed kernel", sizeof(embed_args)},
     [KERNEL_GATHER] = {"the gather kernel", sizeof(gather_args)},
@@ -446,6 +447,7 @@ static const struct { const char *name; size_t args_size; } kernels[KERNEL_COUNT
     [KERNEL_SCALE] = {"the scale kernel", sizeof(scale_args)},
     [KERNEL_ROPE] = {"the rope kernel", sizeof(rope_args)},
     [KERNEL_ATTENTION] = {"the attention kernel", sizeof(attention_args)},
+    [KERNEL_COLUMNS] = {"the columns kernel", sizeof(columns_args)},
     [KERNEL_RECORDS] = {"the records kernel", sizeof(records_args)},
 };
 
@@ -467,8 +469,9 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
     const int kernel = kernel_of(entry);
-    const char *name = kernel >= 0 ? kernels[kernel].name : "a launch";
+    const char *name = kernel >= 0 && kernels[kernel].name ? kernels[kernel].name : "a launch";
     if (kernel < 0) standin_problem("a launch of what is no kernel");
+    else if (!kernels[kernel].name) standin_problem("kernel %d is not in the stand-in's list of kernels", kernel);
     else if (args_size != kernels[kernel].args_size)
         standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, kernels[kernel].args_size);
     else if (blocks == 0 || blocks > 0x7fffffffu) standin_problem("%s: %u blocks", name, blocks);

@@ -1,0 +1,26 @@
+/* columns.cu: a few columns of the vocabulary projection: dot products of a row with just the rows of the table that somebody asks for.
+ * One block a row; any block size. Bits of a result depend on the row and the column alone. */
+#include "kernels/grid.h"
+
+namespace KERNEL_NAMESPACE {
+
+template <typename T>
+KERNEL(columns, columns_args a)
+{
+    const int64_t row = blockIdx.x;
+    const T *x = (const T *)a.x + (int64_t)(a.x_rows ? a.x_rows[row] : row) * a.x_stride;
+    T *out = (T *)a.out + row * a.out_stride;
+    for (int64_t j = 0; j < a.n_columns; j++) {
+        const T *w = (const T *)a.weight + (int64_t)a.columns[j] * a.width;
+        float sum = block_sum_of((int)a.width, [=](int i) { return load(x[i]) * load(w[i]); });
+        if (threadIdx.x == 0)
+            out[j] = store<T>(a.bias ? sum + load(((const T *)a.bias)[a.columns[j]]) : sum);
+    }
+}
+
+void columns_entries(kernel_table *table)
+{
+    KERNEL_ENTRIES(table, KERNEL_COLUMNS, columns_args, columns);
+}
+
+}
