@@ -237,7 +237,8 @@ INSET_API inset_status inset_builder_finish(inset_builder *builder, inset_slot x
 
 /* ---- trace -------------------------------------------------------------------------------------------------------------------
  * A list of invokes, each an input with its own records. Every call is checked at once: names, order, indices, shapes and types; a call
- * that fails records nothing. Nothing is computed before inset_run. What calls mean is what the same lines of a trace script mean:
+ * that fails records nothing (but a site that it reached counts as asked for, as in Python). Nothing is computed before inset_run.
+ * What calls mean is what the same lines of a trace script mean:
  *
  *     source = h[5].output[:, 2]          inset_get(trace, "h[5].output[:, 2]", &source)
  *     h[5].output[:, 2] = source          inset_set(trace, "h[5].output[:, 2]", source)         in place

@@ -6,5 +6,6 @@
 #include "kernels/rope.cu"
 #include "kernels/attention.cu"
 #include "kernels/columns.cu"
+#include "kernels/scores.cu"
 #include "kernels/records.cu"
 #include "kernels/table.cu"

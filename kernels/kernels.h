@@ -25,6 +25,9 @@ typedef enum kernel_id {
     KERNEL_ROPE,
     KERNEL_ATTENTION,
     KERNEL_COLUMNS,
+    KERNEL_SCORES,
+    KERNEL_SOFTMAX,
+    KERNEL_MIX,
     KERNEL_RECORDS,          /* one function for all storage types: its table column 0 (f32) is used */
     KERNEL_COUNT
 } kernel_id;
@@ -101,6 +104,7 @@ typedef struct rope_args {
     int64_t n_rows, out_stride, x_stride;
     int32_t n_heads, head_dim, rotary_dims;
     float attention_scale;
+    int32_t x_head_stride;           /* columns from one head of x to the next; 0 = head_dim */
 } rope_args;
 
 /* What one query row attends to: `count` entries of the key-value row tables, from `first` on, in order of position. The last is
@@ -120,6 +124,28 @@ typedef struct attention_args {
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap;
 } attention_args;
+
+/* out[r, h, j] for queries at positions first_position + r and the keys of one sequence, j < n_columns (>= n_keys): T(T(q_h . k_g) * scale),
+ * softcapped, -inf where j is later than the query, outside its window or no key of this sequence. Blocks: n_rows * n_heads. */
+typedef struct scores_args {
+    void *out; const void *q, *k; const int32_t *q_rows, *key_rows;
+    int64_t n_rows, n_keys, n_columns, first_position, out_stride, q_stride, k_stride;
+    int32_t n_heads, n_kv_heads, head_dim, window;
+    float scale, softcap;
+} scores_args;
+
+/* Softmax over each of `groups` parts of n_columns of a row. x_stride 0 repeats a row. */
+typedef struct softmax_args {
+    void *out; const void *x;
+    int64_t n_rows, groups, n_columns, out_stride, x_stride;
+} softmax_args;
+
+/* out[r, h, :] = sum over j < n_keys of pattern[r, h, j] * v[value_rows[j], group of h, :]; a row of pattern has n_columns a head. */
+typedef struct mix_args {
+    void *out; const void *pattern, *v; const int32_t *value_rows;
+    int64_t n_rows, n_keys, n_columns, out_stride, pattern_stride, v_stride;
+    int32_t n_heads, n_kv_heads, head_dim;
+} mix_args;
 
 /* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a matrix stored [out, in]. */
 typedef struct columns_args {

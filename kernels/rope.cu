@@ -25,7 +25,7 @@ KERNEL(rope, rope_args a)
     __syncthreads();
 
     for (int head = 0; head < a.n_heads; head++) {
-        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + (int64_t)head * d;
+        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + (int64_t)head * (a.x_head_stride ? a.x_head_stride : d);
         T *RESTRICT out = (T *)a.out + row * a.out_stride + (int64_t)head * d;
         for (int i = threadIdx.x; i < half; i += blockDim.x) {
             const float low = load(x[i]), high = load(x[i + half]);

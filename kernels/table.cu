@@ -8,6 +8,7 @@ void pointwise_entries(kernel_table *table);
 void rope_entries(kernel_table *table);
 void attention_entries(kernel_table *table);
 void columns_entries(kernel_table *table);
+void scores_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 }
 
@@ -27,5 +28,6 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     rope_entries(table);
     attention_entries(table);
     columns_entries(table);
+    scores_entries(table);
     records_entries(table);
 }

@@ -5,6 +5,7 @@
 
 static const struct { const char *model_type; void (*build)(config *c, program *p); } families[] = {
     {"gpt2", gpt2_build},
+    {"gpt_neox", gpt_neox_build},
     {"llama", llama_build},
     {"mistral", mistral_build},
     {"qwen2", qwen2_build},

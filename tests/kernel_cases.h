@@ -435,12 +435,43 @@ static void case_scale(subject *s, int type, const row_shape *shape, double soft
     free(want);
 }
 
+/* ---- columns ------------------------------------------------------------------------------------------------------------------------- */
+
+static void case_columns(subject *s, int type, const row_shape *shape, bool biased)
+{
+    enum { OUT = 50, COLUMNS = 7 };
+    const int64_t rows = shape->rows, d = shape->width, stride = COLUMNS + shape->gap;
+    operand x = operand_new(s, type, shape, 1);
+    buffer weight = buffer_random(s, type, OUT * d, shape->skip, 1), bias = buffer_random(s, type, OUT, shape->skip, 1), columns = buffer_rows(s, COLUMNS, OUT);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * COLUMNS) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < COLUMNS; j++) {
+            const int64_t column = (int64_t)columns.values[j];
+            double sum = biased ? bias.values[column] : 0;
+            for (int64_t i = 0; i < d; i++) sum += operand_row(&x, r)[i] * weight.values[column * d + i];
+            want[r * COLUMNS + j] = sum;
+        }
+    columns_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&weight, 0), biased ? buffer_at(&bias, 0) : NULL,
+                         buffer_at(&columns, 0), rows, COLUMNS, d, stride, x.stride};
+    launch(s, KERNEL_COLUMNS, type, &args, sizeof args, rows);
+    check_rows(s, "columns", &out, rows, COLUMNS, stride, want, 1.1, 5e-7 * sqrt((double)d));
+    operand_free(&x);
+    buffer_free(&weight);
+    buffer_free(&bias);
+    buffer_free(&columns);
+    buffer_free(&out);
+    free(want);
+}
+
 /* ---- rope ---------------------------------------------------------------------------------------------------------------------------- */
 
-static void case_rope(subject *s, int type, int heads, int head_dim, int rotary)
+/* head_stride: of x's heads, 0 when they lie side by side as out's do. */
+static void case_rope(subject *s, int type, int heads, int head_dim, int rotary, int head_stride)
 {
-    const row_shape shape = {4, (int64_t)heads * head_dim, 3, 1, true};
-    const int64_t d = shape.width, stride = d + shape.gap;
+    const int apart = head_stride ? head_stride : head_dim;
+    const row_shape shape = {4, (int64_t)heads * apart, 3, 1, true};
+    const int64_t d = (int64_t)heads * head_dim, stride = d + shape.gap;
     const int half = rotary / 2;
     operand x = operand_new(s, type, &shape, 2);
     buffer positions = buffer_rows(s, shape.rows, 1000), frequencies = buffer_new(s, INSET_F32, half, 0), out = buffer_result(s, type, shape.rows * stride, 1);
@@ -451,7 +482,7 @@ static void case_rope(subject *s, int type, int heads, int head_dim, int rotary)
     for (int64_t r = 0; r < shape.rows; r++)
         for (int h = 0; h < heads; h++)
             for (int i = 0; i < head_dim; i++) {
-                const double *row = operand_row(&x, r) + h * head_dim;
+                const double *row = operand_row(&x, r) + h * apart;
                 const int j = i % half;
                 const float angle = (float)positions.values[r] * (float)frequencies.values[j];
                 const double c = as_type(type, cos(angle) * attention_scale), n = as_type(type, sin(angle) * attention_scale);
@@ -463,7 +494,7 @@ static void case_rope(subject *s, int type, int heads, int head_dim, int rotary)
                 want[r * d + h * head_dim + i] = v;
             }
     rope_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&positions, 0), buffer_at(&frequencies, 0), shape.rows, stride, x.stride,
-                      heads, head_dim, rotary, attention_scale};
+                      heads, head_dim, rotary, attention_scale, head_stride};
     launch(s, KERNEL_ROPE, type, &args, sizeof args, shape.rows);
     check_rows(s, "rope", &out, shape.rows, d, stride, want, 1.1, 8 * rounding_of(type));
     operand_free(&x);
@@ -729,12 +760,14 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     case_add(s, type, shape, true);
     case_scale(s, type, shape, 0);
     case_scale(s, type, shape, 30);
+    case_columns(s, type, shape, true);
     for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, kind % 2);
     if (s->brief) return;
     case_layernorm(s, type, shape, true, false);
     case_layernorm(s, type, shape, false, true);
     case_layernorm(s, type, shape, false, false);
     case_rmsnorm(s, type, shape, 3, 0);
+    case_columns(s, type, shape, false);
     for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, !(kind % 2));
 }
 
@@ -748,8 +781,9 @@ static void run_kernel_cases(subject *s)
     for (int type = 0; type < KERNEL_TYPES; type++) {
         for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
         for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);
-        case_rope(s, type, 3, 10, 6);
-        case_rope(s, type, 2, 64, 64);
+        case_rope(s, type, 3, 10, 6, 0);
+        case_rope(s, type, 3, 10, 10, 31);
+        case_rope(s, type, 2, 64, 64, 0);
     }
     case_range(s);
     for (int i = 0; i < n_records; i++) case_records(s);

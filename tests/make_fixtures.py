@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Makes the models and expected values under tests/fixtures, from PyTorch, transformers and nnsight.
+"""Makes the models and expected values under tests/fixtures, with PyTorch and transformers.
 
     make_fixtures.py models                     the models (config.json, weights) and the tensors that scripts load
     make_fixtures.py cases                      expected values of every NAME/cases/*.inset, beside it
-    make_fixtures.py random --model DIR --count N --seed S --out FILE       random scripts and their values
-    make_fixtures.py validate DIR...            the reference against cases made elsewhere (DIR/model, DIR/cases)
-    make_fixtures.py nnsight                    the reference against nnsight, on the committed cases that nnsight can say
+    make_fixtures.py random --model DIR --count N --seed S --out FILE       random scripts: FILE.cases, values in FILE.safetensors
+    make_fixtures.py validate DIR...            the reference against cases of known result (DIR/model, DIR/cases)
     make_fixtures.py all                        models, cases, and the committed random scripts
 
-Written with torch 2.15, transformers 5.23, nnsight 0.8.1, safetensors 0.8, numpy 2.4. What is committed is what tests read: run it
-again only when a fixture changes. Scripts in cases/ are written by hand; this program fills in what PyTorch makes of them.
+Run with torch 2.15, transformers 5.23, safetensors 0.8, numpy 2.4 (python3 -m venv, pip install these four). What is committed is what
+tests read: run it again only when a fixture changes. Scripts in cases/ are written by hand; this program fills in what PyTorch makes of
+them, by reference.py, which was checked with `validate` against results of nnsight 0.8.1. Attention is transformers' eager one.
 """
 import argparse
 import copy
@@ -219,9 +219,6 @@ class Reference:
         return None
 
 
-VARIANTS = ("gpt2_bf16", "gpt2_f16", "gpt2_options")
-
-
 def make_cases():
     """Expected values beside every hand-written script."""
     for folder in sorted(glob.glob(os.path.join(HERE, "*", "cases"))):
@@ -334,7 +331,7 @@ def validate(folders):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("models", "cases", "random", "validate", "nnsight", "all"))
+    parser.add_argument("what", choices=("models", "cases", "random", "validate", "all"))
     parser.add_argument("folders", nargs="*")
     parser.add_argument("--model")
     parser.add_argument("--count", type=int, default=10)

@@ -404,6 +404,11 @@ static void misused_trace(inset_context *context, inset_model *model)
             "Value was missed for model.layer1.output.i0. Did you call an Envoy out of order?");
     options.size = 4000;
     refused(context, inset_plan_create(t, &options, &plan), INSET_USAGE_ERROR, "4000 bytes");
+    options = (inset_plan_options)INSET_PLAN_OPTIONS;
+    options.memory_limit = 100;
+    refused(context, inset_plan_create(t, &options, &plan), INSET_NO_MEMORY, "there are 100");
+    options.memory_limit = 1 << 20;
+    CHECK(!inset_plan_create(t, &options, &plan), "%s", inset_message(context));
     if (CHECK(!inset_plan_create(t, NULL, &plan) && !inset_run(plan), "%s", inset_message(context))) {
         refused(context, inset_saved(plan, "nothing", &out), INSET_NAME_ERROR, "Saved are: result.");
         refused(context, inset_saved_at(plan, 1, NULL, &out), INSET_INDEX_ERROR, "there are 1");

@@ -37,6 +37,22 @@ static void write_expected(const char *path, const char *text)
     fclose(file);
 }
 
+/* The first line in which two texts differ, from 1, and where it begins in each. */
+static int first_difference(const char **a, const char **b)
+{
+    const char *start_a = *a, *start_b = *b;
+    int line = 1;
+    for (const char *x = *a, *y = *b; *x && *x == *y; x++, y++) {
+        if (*x != '\n') continue;
+        line++;
+        start_a = x + 1;
+        start_b = y + 1;
+    }
+    *a = start_a;
+    *b = start_b;
+    return line;
+}
+
 static void compare(const char *name, const char *kind, const char *found)
 {
     char path[8192];
@@ -46,7 +62,10 @@ static void compare(const char *name, const char *kind, const char *found)
         return;
     }
     char *expected = test_read(path, NULL);
-    CHECK(!strcmp(expected ? expected : "", found), "%s, %s: expected\n%s\nfound\n%s", name, kind, expected ? expected : "", found);
+    const char *a = expected ? expected : "", *b = found;
+    int line = first_difference(&a, &b);
+    CHECK(!strcmp(expected ? expected : "", found), "%s.%s:%d: expected\n    %.*s\nfound\n    %.*s\n(the whole: sh %s/cli/%s.sh)", name, kind, line, (int)strcspn(a, "\n"), a,
+          (int)strcspn(b, "\n"), b, TEST_DIRECTORY, name);
     free(expected);
 }
 

@@ -165,6 +165,37 @@ static void each_call_fails(void)
     CHECK(failed > 60, "only %lld calls could fail", (long long)failed);
 }
 
+/* A device goes on after a call that failed: what is copied next arrives whole. */
+static void goes_on_after_a_failure(void)
+{
+    enum { BYTES = 9 << 20 };
+    inset_context *context = new_context(NULL);
+    device *d = NULL;
+    void *memory = NULL;
+    unsigned char *bytes = malloc(BYTES);
+    if (!WORKS(context, !device_open_cuda(context, 0, &d) && !device_allocate(d, BYTES, &memory))) abort();
+    bool failed = true;
+    for (int64_t n = 1; failed && !test_failures; n++) {
+        memset(bytes, 1, BYTES);
+        standin_fail_call(n);
+        failed = device_upload(d, memory, bytes, BYTES) || device_download(d, bytes, memory, BYTES);
+        standin_fail_call(0);
+        memset(bytes, (int)(n % 100) + 2, BYTES);
+        WORKS(context, !device_upload(d, memory, bytes, BYTES));
+        memset(bytes, 0, BYTES);
+        WORKS(context, !device_download(d, bytes, memory, BYTES));
+        size_t wrong = 0;
+        for (size_t i = 0; i < BYTES; i++) wrong += bytes[i] != n % 100 + 2;
+        CHECK(wrong == 0 && !*standin_problems(), "after call %lld failed %zu bytes are wrong; %s", (long long)n, wrong, standin_problems());
+        CHECK(n < 100, "it never ends");
+    }
+    free(bytes);
+    device_release(d, memory, BYTES);
+    device_close(d);
+    inset_context_free(context);
+    expect_clean("after a failure");
+}
+
 static void each_operation_breaks(void)
 {
     for (int64_t n = 1; !test_failures; n++) {
@@ -259,15 +290,24 @@ static void takes_the_steady_algorithm(int refused, int tall_only, int unsteady,
     close_device(o, name);
 }
 
-static void refuses_where_nothing_works(void)
+/* No candidate can do every height: cuBLASLt chooses at each call, and nothing is promised about bits. */
+static void leaves_the_choice_where_nothing_fits(void)
 {
     opened o = open_device();
-    matrix *m = NULL;
-    const float weight[4] = {1, 2, 3, 4};
-    standin_candidates(8, 0, 0);
-    if (o.d) WORKS(o.context, device_matrix_create(o.d, INSET_F32, 2, 2, weight, INSET_F32, true, NULL, INSET_F32, &m) == INSET_DEVICE_ERROR
-                   && strstr(inset_message(o.context), "f32 weight [2, 2]"));
-    close_device(o, "nothing works");
+    void *x = NULL, *y = NULL;
+    standin_candidates(3, 5, 0);
+    matrix *m = o.d ? some_matrix(o, 32, 16) : NULL;
+    if (m) {
+        const product_choice *choice = ((cuda_device *)o.d)->choices;
+        CHECK(!choice->pinned && !choice->steady, "pinned %d, steady %d", choice->pinned, choice->steady);
+        WORKS(o.context, !device_allocate(o.d, 256, &x) && !device_allocate(o.d, 128, &y) && !device_zero(o.d, x, 256));
+        WORKS(o.context, !device_matmul(o.d, m, x, 32, y, 16, 2) && !device_synchronize(o.d));
+        CHECK(standin_counted().unpinned == 1, "%lld products without an algorithm", (long long)standin_counted().unpinned);
+    }
+    device_release(o.d, x, 256);
+    device_release(o.d, y, 128);
+    device_matrix_free(o.d, m);
+    close_device(o, "nothing fits");
 }
 
 /* Layers of one shape share a choice; rows in an unusual place get one of their own when they first occur. */
@@ -439,12 +479,13 @@ int main(void)
     takes_the_steady_algorithm(2, 1, 3, true);
     takes_the_steady_algorithm(0, 7, 0, true);
     takes_the_steady_algorithm(0, 2, 6, false);
-    refuses_where_nothing_works();
+    leaves_the_choice_where_nothing_fits();
     chooses_once_a_shape();
     counts_launches_and_refuses_grids();
     notices_mistakes();
     notices_what_dies();
     each_call_fails();
+    goes_on_after_a_failure();
     each_operation_breaks();
     each_device_allocation_fails();
     each_host_allocation_fails();

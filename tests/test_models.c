@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const trees[] = {"gpt2", "gpt2_inner", "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2"};
+static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neox", "gpt_neox_serial", "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
 typedef struct world { failing_allocator memory; inset_context *context; } world;

@@ -16,6 +16,24 @@ static inset_status read_options(inset_context *context, const inset_plan_option
     return INSET_OK;
 }
 
+/* Bytes that a run may take beside the weights: what was asked for, or what the device had free before they were put there. */
+static int64_t memory_there(const inset_model *model, size_t limit)
+{
+    if (limit) return limit > INT64_MAX ? INT64_MAX : (int64_t)limit;
+    if (!model->device || !model->device->memory_free) return INT64_MAX;
+    int64_t left = (int64_t)model->device->memory_free - model->weight_bytes;
+    return left > 0 ? left : 0;
+}
+
+static inset_status check_memory(const inset_plan *p, size_t limit)
+{
+    const plan_statistics *s = plan_get_statistics(p->plan);
+    int64_t needed = s->arena_bytes + s->saved_bytes, there = memory_there(p->model, limit);
+    if (needed <= there) return INSET_OK;
+    return error_set(p->context, INSET_NO_MEMORY, "a run of this trace needs %lld bytes of device memory beside the weights; there are %lld",
+                     (long long)needed, (long long)there);
+}
+
 inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options, inset_plan **out)
 {
     inset_plan_options given;
@@ -28,9 +46,8 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     p->context = t->context;
     p->model = t->model;
     plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = given.memory_limit};
-    if (!wanted.memory_limit && t->model->device) wanted.memory_limit = t->model->device->memory_free;
-    if ((status = plan_create(t->trace, &wanted, &p->plan))) {
-        memory_free(t->context, p);
+    if ((status = plan_create(t->trace, &wanted, &p->plan)) || (status = check_memory(p, given.memory_limit))) {
+        inset_plan_free(p);
         return status;
     }
     handle_add(t->context, &p->handle, t, p, free_object);

@@ -17,6 +17,8 @@ enum {
     EXIT_REQUEST = 2         /* bad usage, and whatever the script asks for */
 };
 
+enum { OPTIONS_MOST_WORDS = 64 };
+
 typedef struct options {
     const char *model;       /* -m */
     const char *output;      /* -o */
@@ -26,6 +28,12 @@ typedef struct options {
     const char *text;        /* -c: the script itself, or NULL */
     int64_t repeat;          /* --repeat */
     bool no_share, json, verbose, help;
+    /* sweep */
+    const char *clean, *corrupt, *patch, *by, *layers, *positions, *heads, *source, *direction, *plot;
+    const char *metrics[OPTIONS_MOST_WORDS + 1];     /* ends with NULL */
+    int64_t seed;
+    size_t memory;           /* bytes; 0: what there is */
+    bool force, resume;
 } options;
 
 /* Reads the arguments behind the command's name. False: they make no sense, and standard error says why. */
@@ -39,6 +47,7 @@ int usage_error(const char *command, const char *format, ...) __attribute__((for
 int command_run(const options *given, bool only_check);
 int command_sites(const options *given);
 int command_version(const options *given);
+int command_sweep(const options *given, int count, char **arguments);     /* arguments: as they were, for the metadata */
 
 /* Opens the model that the options name. On failure the message is printed and *status is the exit status. */
 inset_model *open_model(inset_context *context, const options *given, const char *device, int *status);

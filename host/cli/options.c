@@ -3,14 +3,15 @@
  * One table holds every option: its names, whether it takes a word, and the commands that know it. */
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8 };
-typedef enum option_kind { FLAG, WORD, COUNT } option_kind;
+enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8, IN_SWEEP = 16 };
+typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
 typedef struct option {
     const char *brief, *full, *word;     /* "-m", "--model", "MODEL" */
@@ -22,16 +23,34 @@ typedef struct option {
 
 #define AT(field) offsetof(options, field)
 static const option known[] = {
-    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES, AT(model), "a Hugging Face directory: config.json and *.safetensors"},
+    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(model), "a Hugging Face directory: config.json and *.safetensors"},
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output), "write the saved values to this safetensors file"},
+    {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP, AT(clean), "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
+    {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP, AT(corrupt), "as many, each as long as its clean prompt"},
+    {NULL, "--patch", "SITE,...", WORD, IN_SWEEP, AT(patch), "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every, z, q, k, v"},
+    {NULL, "--by", "AXIS,...", WORD, IN_SWEEP, AT(by), "of layer, position, head; the others are patched at all their places at once"},
+    {NULL, "--metric", "METRIC", WORDS, IN_SWEEP, AT(metrics), "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
+     "                         may be given several times. A is a token, 11+12, or a file of one a pair"},
+    {NULL, "--layers", "RANGE", WORD, IN_SWEEP, AT(layers), "4:9, -5: or 3, as Python slices"},
+    {NULL, "--positions", "RANGE", WORD, IN_SWEEP, AT(positions), NULL},
+    {NULL, "--heads", "RANGE", WORD, IN_SWEEP, AT(heads), NULL},
+    {NULL, "--source", "SOURCE", WORD, IN_SWEEP, AT(source), "what is put there: clean (the other run's value), zero, mean:PROMPTS, resample[:PROMPTS],\n"
+     "                         or a tensor, FILE.npy or FILE.safetensors:NAME"},
+    {NULL, "--direction", "WAY", WORD, IN_SWEEP, AT(direction), "denoise: the corrupt run is patched; noise: the clean run"},
+    {NULL, "--seed", "N", COUNT, IN_SWEEP, AT(seed), "of resample"},
+    {"-o", "--output", "OUT", WORD, IN_SWEEP, AT(output), "write the results as .safetensors, .npy or .csv"},
+    {NULL, "--plot", "FILE.svg", WORD, IN_SWEEP, AT(plot), "draw the results"},
+    {NULL, "--force", NULL, FLAG, IN_SWEEP, AT(force), "replace output that exists, start an unfinished sweep anew"},
+    {NULL, "--resume", NULL, FLAG, IN_SWEEP, AT(resume), "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
+    {NULL, "--memory", "BYTES", BYTES, IN_SWEEP, AT(memory), "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text), "the script itself, in place of a file"},
-    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK, AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
-    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK, AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
-    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK, AT(no_share), "compute every invoke on its own; the same numbers"},
+    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
+    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
+    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(no_share), "compute every invoke on its own; the same numbers"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
-    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES, AT(json), "print an object for programs"},
+    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(json), "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose), "say which device was chosen, and the times"},
-    {"-h", "--help", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_VERSION, AT(help), "print this"},
+    {"-h", "--help", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_VERSION, AT(help), "print this"},
 };
 
 typedef struct command {
@@ -43,6 +62,9 @@ static const command commands[] = {
      "check a trace script, run it, and write or print what it saves", IN_RUN},
     {"check", "inset check -m MODEL [-d DEVICE] [--dtype TYPE] [--no-share] [--json] SCRIPT",
      "everything but the run: what would run, and what it would need", IN_CHECK},
+    {"sweep", "inset sweep -m MODEL --clean PROMPTS --corrupt PROMPTS --patch SITE[,SITE...] [--by AXIS[,AXIS...]] --metric METRIC\n"
+     "                   [--metric ...] [-o OUT] [--json] [--plot FILE.svg]",
+     "patch every point of a grid, one run a point, and show what that does to a metric", IN_SWEEP},
     {"sites", "inset sites MODEL [--json]", "every site of a model in execution order, with its shape", IN_SITES},
     {"version", "inset version", "inset's version, the devices that answer, the libraries", IN_VERSION},
 };
@@ -79,7 +101,7 @@ static void print_command_help(FILE *to, const command *c)
         if (!(o->commands & c->bit)) continue;
         snprintf(names, sizeof names, "%s%s%s%s%s", o->brief ? o->brief : "", o->brief && o->full ? ", " : "", o->full ? o->full : "",
                  o->word ? " " : "", o->word ? o->word : "");
-        fprintf(to, "  %-22s %s\n", names, o->help);
+        fprintf(to, "  %-22s %s\n", names, o->help ? o->help : "the same");
     }
     fprintf(to, "\nExit status: 0 on success; 2 for bad usage and for whatever the script itself asks for, a file it loads included;\n"
                 "1 for the model's directory, the output, the device and memory.\n");
@@ -125,6 +147,19 @@ static bool read_count(const char *word, int64_t *out)
     return *word && !*end && !errno && number >= 0 && number <= 1000000000;
 }
 
+/* "300M", "1.5G", or bytes. */
+static bool read_bytes(const char *word, size_t *out)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double number = strtod(word, &end);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (end == word || (*end && (!unit || end[1]))) return false;
+    for (; unit && unit >= units; unit--) number *= 1024;
+    *out = number >= 1 && number < 1e18 ? (size_t)number : 0;
+    return *out > 0;
+}
+
 /* Stores one option; false with a message when its word is missing or none. */
 static bool store(const char *name, const option *o, const char *called, const char *word, options *out)
 {
@@ -138,6 +173,18 @@ static bool store(const char *name, const option *o, const char *called, const c
     if (o->kind == WORD) {
         *(const char **)field = word;
         return true;
+    }
+    if (o->kind == WORDS) {
+        const char **list = (const char **)field;
+        size_t n = 0;
+        while (list[n]) n++;
+        if (n == OPTIONS_MOST_WORDS) return usage_error(name, "%s was given more than %d times", called, OPTIONS_MOST_WORDS), false;
+        list[n] = word;
+        return true;
+    }
+    if (o->kind == BYTES) {
+        if (read_bytes(word, (size_t *)field)) return true;
+        return usage_error(name, "%s: bytes such as 300M or 2G were expected, found '%s'", called, word), false;
     }
     if (read_count(word, (int64_t *)field)) return true;
     return usage_error(name, "%s: a number from 0 to 1000000000 was expected, found '%s'", called, word), false;
@@ -153,9 +200,21 @@ static bool store_word(const char *name, unsigned bit, const char *word, options
     return true;
 }
 
+static bool sweep_complete(const char *name, const options *given)
+{
+    if (!given->model) return usage_error(name, "which model? -m MODEL"), false;
+    if (!given->clean) return usage_error(name, "which prompts? --clean PROMPTS"), false;
+    if (!given->patch) return usage_error(name, "which site? --patch resid_pre, for example"), false;
+    if (!given->metrics[0]) return usage_error(name, "which metric? --metric logit_diff:A,B, for example"), false;
+    if (given->output && !*given->output) return usage_error(name, "-o needs the name of a file"), false;
+    if (given->resume && !given->output) return usage_error(name, "--resume goes on with what -o OUT was to become; which?"), false;
+    return true;
+}
+
 static bool options_complete(const char *name, unsigned bit, const options *given)
 {
     if (given->help || bit & IN_VERSION) return true;
+    if (bit & IN_SWEEP) return sweep_complete(name, given);
     if (!given->model) return usage_error(name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"), false;
     if (bit & IN_SITES) return true;
     if (!given->script && !given->text) return usage_error(name, "which script? A file, - for standard input, or -c TEXT"), false;

@@ -180,7 +180,6 @@ static inset_status fetch(cuda_device *d, piece *p, const void *from)
     p->half = &d->halves[d->half];
     int error = d->library.cudaMemcpyAsync(p->half->bytes, from, p->bytes, CUDA_DEVICE_TO_HOST, d->stream);
     if (error) return cuda_failed(d, error, "copying from the device");
-    p->half->used = STAGING_BYTES;
     return mark(d, p->half);
 }
 

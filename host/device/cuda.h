@@ -19,6 +19,7 @@ typedef struct product_choice {
     int64_t in, out;
     inset_type type;
     bool in_out, has_bias, aligned;
+    bool pinned;                     /* `algorithm` serves every height; where none does, cuBLASLt chooses at each call */
     bool steady;                     /* the probe found that a row's bits depend on that row alone */
     cublas_algorithm algorithm;
 } product_choice;

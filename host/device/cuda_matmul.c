@@ -60,6 +60,7 @@ static int shape_layouts(cuda_device *d, const matrix *m, int64_t x_stride, int6
     return l->cublasLtMatrixLayoutSetAttribute(m->y_layout, CUBLAS_LAYOUT_STRIDE, &y_stride, sizeof y_stride);
 }
 
+/* algorithm: NULL lets cuBLASLt choose. */
 static int multiply(cuda_device *d, const matrix *m, const cublas_algorithm *algorithm, const void *x, int64_t x_stride, void *y,
                     int64_t y_stride, int64_t rows)
 {
@@ -194,29 +195,29 @@ static inset_status propose(cuda_device *d, const matrix *m, bool aligned, const
         error = l->cublasLtMatmulAlgoGetHeuristic(d->products, m->product, m->weight_layout, m->x_layout, m->y_layout, m->y_layout,
                                                   preference, CANDIDATES, candidates, n);
     if (preference) l->cublasLtMatmulPreferenceDestroy(preference);
-    return error ? product_failed(d, m, error, "choosing a matrix product") : INSET_OK;
+    if (error == CUBLAS_NOT_SUPPORTED) *n = 0;
+    else if (error) return product_failed(d, m, error, "choosing a matrix product");
+    return INSET_OK;
 }
 
-/* The first steady candidate; where there is none, the first that works at all. */
+/* The first steady candidate; where there is none, the first that works at every height. */
 static inset_status pick(cuda_device *d, const matrix *m, bool aligned, product_choice *choice)
 {
     cublas_candidate candidates[CANDIDATES];
     probe p = {0};
     int n = 0;
-    bool any = false;
     inset_status status = probe_start(d, m, aligned, &p);
     if (!status) status = propose(d, m, aligned, &p, candidates, &n);
     for (int i = 0; i < n && !status && !choice->steady; i++) {
         bool works, steady;
         if (candidates[i].state || candidates[i].workspace > WORKSPACE_BYTES) continue;
         status = probe_candidate(d, m, &p, &candidates[i].algorithm, &works, &steady);
-        if (status || !works || (any && !steady)) continue;
-        any = true;
+        if (status || !works || (choice->pinned && !steady)) continue;
+        choice->pinned = true;
         choice->steady = steady;
         choice->algorithm = candidates[i].algorithm;
     }
     probe_end(d, &p);
-    if (!status && !any) status = product_failed(d, m, CUBLAS_NOT_SUPPORTED, "finding a matrix product");
     return status;
 }
 
@@ -333,6 +334,7 @@ inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x
     inset_status status = cuda_enter(d);
     if (!status) status = choose(d, (matrix *)m, aligned);       /* rows in an unusual place: chosen when they first occur */
     if (status) return status;
-    int error = multiply(d, m, &d->choices[m->chosen[aligned]].algorithm, x, x_stride, y, y_stride, rows);
+    const product_choice *choice = &d->choices[m->chosen[aligned]];
+    int error = multiply(d, m, choice->pinned ? &choice->algorithm : NULL, x, x_stride, y, y_stride, rows);
     return error ? product_failed(d, m, error, "a matrix product") : INSET_OK;
 }

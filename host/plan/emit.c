@@ -221,7 +221,61 @@ static inset_status emit_linear(emitter *e, const step *st, const moment_plan *m
     return INSET_OK;
 }
 
+static void record_operand(const emitter *e, const piece *from, int32_t lo, int32_t c0, const void **at, double *constant, int64_t *row, int64_t *column,
+                           uint8_t *type, inset_type constant_type);
+
 /* ---- attention -------------------------------------------------------------------------------------------------------------------------------------- */
+
+/* A row that the fused attention computes, not one that is mixed by a pattern in the open. */
+static bool is_fused(const emitter *e, const step *st, const need *n)
+{
+    const strand *t = &e->p->strands[n->strand];
+    return n->kind == NEED_COMPUTED && !(t->kind == STRAND_MIX && t->born == st->value);
+}
+
+/* The row numbers of segments at a slot's value, as a table. */
+static const int32_t *segment_table(emitter *e, int32_t pass, int32_t slot_index, const segment *at, int32_t n, operand_ref *buffer, int64_t *rows)
+{
+    const slot *s = &e->p->program->slots[slot_index];
+    row_gatherer g = {e, s->value, false};
+    int32_t kept = e->when.pass;
+    e->when.pass = pass;
+    e->n_rows = 0;
+    bool fine = true;
+    for (int32_t i = 0; i < n && fine; i++) fine = gather_rows(&g, at[i].strand, at[i].first, at[i].count);
+    buffer->stride = e->p->program->values[s->value].width;
+    buffer->at = moved(value_buffer(e, pass, s->value), s->shape.column * (int64_t)type_size(strand_type(e->p, s->value, -1)));
+    e->when.pass = kept;
+    *rows = (int64_t)e->n_rows;
+    return fine ? store_table(e, e->rows, e->n_rows) : NULL;
+}
+
+/* Rows of z that are the values mixed by a pattern: one launch a strand. */
+static inset_status emit_mixes(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
+{
+    planner *p = e->p;
+    for (int32_t i = 0; i < m->n_order; i++) {
+        const need *n = &e->s->needs[m->order[i]];
+        if (n->kind != NEED_COMPUTED || is_fused(e, st, n)) continue;
+        const strand *t = &p->strands[n->strand];
+        const piece *from = mix_pattern(t);
+        int32_t n_values;
+        int64_t keys, size = (int64_t)type_size(e->out->model_type);
+        const segment *values = mix_values(t, &n_values);
+        operand_ref v;
+        const int32_t *value_rows = segment_table(e, e->when.pass, st->operands[2], values, n_values, &v, &keys);
+        int64_t rows = n->hi - n->lo;
+        record pattern = {0};            /* where it lies is a record's affair: constants and conversions were copied to a row first */
+        record_operand(e, from, n->lo, from->c0, &pattern.a, &pattern.a_constant, &pattern.a_row, &pattern.a_column, &pattern.a_type, e->out->model_type);
+        launch *l = value_rows ? add_kernel(e, KERNEL_MIX, sizeof(mix_args), rows, rows * keys * width) : NULL;
+        if (!l) return INSET_NO_MEMORY;
+        l->args.mix = (mix_args){.out = moved(out, n->first_row * width * size), .pattern = pattern.a, .v = v.at, .value_rows = value_rows, .n_rows = rows,
+            .n_keys = keys, .n_columns = (from->c1 - from->c0) / st->n_heads, .out_stride = width, .pattern_stride = pattern.a_row, .v_stride = v.stride,
+            .n_heads = st->n_heads, .n_kv_heads = st->n_kv_heads, .head_dim = st->head_dim};
+        e->out->statistics.flops += 2.0 * (double)(rows * keys * width);
+    }
+    return INSET_OK;
+}
 
 typedef struct pair_rows { emitter *e; const step *pair; int k; } pair_rows;
 
@@ -240,7 +294,7 @@ static inset_status context_tables(emitter *e, const step *st, const moment_plan
     pair_rows g = {e, pair_step(p, st), k};
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED) continue;
+        if (!is_fused(e, st, n)) continue;
         operand_row node = attention_part(p, st, n->strand, 1);
         e->leaf_table[node.strand] = -1;
         if (n->hi + node.shift > e->leaf_rows[node.strand]) e->leaf_rows[node.strand] = n->hi + node.shift;
@@ -248,7 +302,7 @@ static inset_status context_tables(emitter *e, const step *st, const moment_plan
     e->n_rows = 0;
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED) continue;
+        if (!is_fused(e, st, n)) continue;
         operand_row node = attention_part(p, st, n->strand, 1);
         if (e->leaf_table[node.strand] >= 0) continue;
         e->leaf_table[node.strand] = (int32_t)e->n_rows;
@@ -256,7 +310,7 @@ static inset_status context_tables(emitter *e, const step *st, const moment_plan
     }
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
-        if (n->kind == NEED_COMPUTED) e->leaf_rows[attention_part(p, st, n->strand, 1).strand] = 0;
+        if (is_fused(e, st, n)) e->leaf_rows[attention_part(p, st, n->strand, 1).strand] = 0;
     }
     return (*out = store_table(e, e->rows, e->n_rows)) ? INSET_OK : INSET_NO_MEMORY;
 }
@@ -269,7 +323,7 @@ static inset_status context_list(emitter *e, const step *st, const moment_plan *
     *total = 0;
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED) continue;
+        if (!is_fused(e, st, n)) continue;
         operand_row node = attention_part(p, st, n->strand, 1);
         int32_t before = p->strands[node.strand].start;
         if (!array_reserve(p->context, &e->rows, &e->rows_capacity, e->n_rows + 2 * (size_t)(n->hi - n->lo), sizeof *e->rows)) return INSET_NO_MEMORY;
@@ -290,11 +344,16 @@ static inset_status emit_attention(emitter *e, const step *st, const moment_plan
     const int32_t *key_rows, *value_rows;
     const attention_context *contexts = NULL;
     row_gatherer g = {e, p->program->slots[st->operands[0]].value, false};
-    int64_t total = 0;
+    int64_t total = 0, fused = 0;
+    inset_status status = emit_mixes(e, st, m, out, width);
+    if (status) return status;
+    for (int32_t i = 0; i < m->n_order; i++)
+        if (is_fused(e, st, &e->s->needs[m->order[i]])) fused += e->s->needs[m->order[i]].hi - e->s->needs[m->order[i]].lo;
+    if (!fused) return INSET_OK;
     e->n_rows = 0;
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED) continue;
+        if (!is_fused(e, st, n)) continue;
         operand_row o = attention_part(p, st, n->strand, 0);
         for (int32_t lo = n->lo + o.shift, hi = n->hi + o.shift; lo < hi; ) {
             segment row = strand_origin_row(p, o.strand, g.value, lo);
@@ -303,16 +362,16 @@ static inset_status emit_attention(emitter *e, const step *st, const moment_plan
             lo += count;
         }
     }
-    inset_status status = finish_operand(e, st->operands[0], &q);
+    status = finish_operand(e, st->operands[0], &q);
     e->n_rows = 0;
     if (status || (status = finish_operand(e, pair->operands[0], &k)) || (status = finish_operand(e, pair->operands[1], &v))
         || (status = context_tables(e, st, m, 0, &key_rows)) || (status = context_tables(e, st, m, 1, &value_rows))
         || (status = context_list(e, st, m, &contexts, &total))) return status;
     int64_t keys = total * st->n_heads * st->head_dim;
-    launch *l = add_kernel(e, KERNEL_ATTENTION, sizeof(attention_args), (int64_t)m->n_computed * st->n_heads, keys * 2);
+    launch *l = add_kernel(e, KERNEL_ATTENTION, sizeof(attention_args), fused * st->n_heads, keys * 2);
     if (!l) return INSET_NO_MEMORY;
     l->args.attention = (attention_args){.out = out, .q = q.at, .k = k.at, .v = v.at, .q_rows = q.rows, .key_rows = key_rows, .value_rows = value_rows,
-        .contexts = contexts, .n_rows = m->n_computed, .out_stride = width, .q_stride = q.stride, .k_stride = k.stride, .v_stride = v.stride,
+        .contexts = contexts, .n_rows = fused, .out_stride = width, .q_stride = q.stride, .k_stride = k.stride, .v_stride = v.stride,
         .n_heads = st->n_heads, .n_kv_heads = st->n_kv_heads, .head_dim = st->head_dim, .window = st->window, .scale = st->scale, .softcap = st->softcap};
     e->out->statistics.flops += 4.0 * (double)keys;
     return INSET_OK;
@@ -338,12 +397,12 @@ static inset_status emit_rope(emitter *e, const step *st, const moment_plan *m, 
     if (!l) return INSET_NO_MEMORY;
     /* The frequencies are a table of the program: they travel with the row tables, bit by bit. */
     size_t half = (size_t)st->rotary_dims / 2;
-    void *frequencies = store_table(e, (const int32_t *)(const void *)st->frequencies, half);
-    if (!frequencies) return INSET_NO_MEMORY;
+    void *frequencies = half ? store_table(e, (const int32_t *)(const void *)st->frequencies, half) : NULL;
+    if (half && !frequencies) return INSET_NO_MEMORY;
     l = &e->out->launches[e->out->n_launches - 1];
     l->args.rope = (rope_args){.out = out, .x = x.at, .x_rows = x.rows, .positions = positions, .frequencies = frequencies, .n_rows = m->n_computed,
         .out_stride = width, .x_stride = x.stride, .n_heads = st->n_heads, .head_dim = st->head_dim, .rotary_dims = st->rotary_dims,
-        .attention_scale = st->rope_attention_scale};
+        .attention_scale = st->rope_attention_scale, .x_head_stride = e->p->program->slots[st->operands[0]].shape.stride};
     return INSET_OK;
 }
 
@@ -499,6 +558,39 @@ static bool emit_rows_of(emitter *e, const need *n)
     return true;
 }
 
+/* Scores and their softmax for rows of an open attention. */
+static inset_status emit_open(emitter *e, const need *n)
+{
+    planner *p = e->p;
+    const strand *t = &p->strands[n->strand];
+    void *out = row_address(e, DOMAIN_FREE, n->strand, n->lo);
+    int64_t rows = n->hi - n->lo;
+    if (t->kind == STRAND_SOFTMAX) {
+        record from = {0};
+        record_operand(e, t->pieces, n->lo, 0, &from.a, &from.a_constant, &from.a_row, &from.a_column, &from.a_type, (inset_type)t->type);
+        launch *l = add_kernel(e, KERNEL_SOFTMAX, sizeof(softmax_args), rows, rows * t->width * 4);
+        if (!l) return INSET_NO_MEMORY;
+        l->args.softmax = (softmax_args){.out = out, .x = from.a, .n_rows = rows, .groups = t->parent_row, .n_columns = t->width / t->parent_row,
+                                         .out_stride = t->width, .x_stride = from.a_row};
+        return INSET_OK;
+    }
+    const step *st = scores_step(p, t);
+    operand_ref q, k;
+    int32_t n_queries, n_keys;
+    int64_t all, keys;
+    const segment *queries = scores_queries(t, &n_queries), *key_segments = scores_keys(t, &n_keys);
+    const int32_t *q_rows = segment_table(e, t->pass, st->operands[0], queries, n_queries, &q, &all);
+    const int32_t *key_rows = q_rows ? segment_table(e, t->pass, st->operands[1], key_segments, n_keys, &k, &keys) : NULL;
+    launch *l = key_rows ? add_kernel(e, KERNEL_SCORES, sizeof(scores_args), rows * st->n_heads, rows * keys * st->n_heads * st->head_dim) : NULL;
+    if (!l) return INSET_NO_MEMORY;
+    l->args.scores = (scores_args){.out = out, .q = q.at, .k = k.at, .q_rows = (const int32_t *)moved((void *)(uintptr_t)q_rows, n->lo * 4), .key_rows = key_rows,
+        .n_rows = rows, .n_keys = keys, .n_columns = t->width / st->n_heads, .first_position = n->lo, .out_stride = t->width, .q_stride = q.stride,
+        .k_stride = k.stride, .n_heads = st->n_heads, .n_kv_heads = st->n_kv_heads, .head_dim = st->head_dim, .window = st->window, .scale = st->scale,
+        .softcap = st->softcap};
+    e->out->statistics.flops += 2.0 * (double)(rows * keys * st->n_heads * st->head_dim);
+    return INSET_OK;
+}
+
 /* Rows of this moment that a later pass reads. */
 static bool emit_kept(emitter *e, int32_t level)
 {
@@ -568,7 +660,9 @@ static inset_status emit_records(emitter *e)
         bool fine = true;
         for (int32_t i = 0; i < m->n_order && fine; i++) {
             const need *n = &s->needs[m->order[i]];
-            if (n->level == level && (n->kind == NEED_COPY || n->kind == NEED_FREE)) fine = emit_rows_of(e, n);
+            if (n->level != level || (n->kind != NEED_COPY && n->kind != NEED_FREE)) continue;
+            uint8_t kind = e->p->strands[n->strand].kind;
+            fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX ? !emit_open(e, n) : emit_rows_of(e, n);
         }
         for (size_t i = e->saved_next; i < saved_end && fine; i++) {
             const saved_rows *g = &s->rows[e->saved_order[i]];
@@ -624,7 +718,7 @@ static inset_status emit_step(emitter *e, const step *st)
     case STEP_LINEAR: return emit_linear(e, st, m, out, width);
     case STEP_ATTENTION: return emit_attention(e, st, m, out, width);
     case STEP_ROPE: return emit_rope(e, st, m, out, width);
-    case STEP_PAIR: case STEP_SCORES: case STEP_PATTERN: case STEP_MIX: return INSET_OK;
+    case STEP_PAIR: case STEP_SCORES: case STEP_PATTERN: return INSET_OK;
     default: return emit_rowwise(e, st, m, out, width);
     }
 }
@@ -703,12 +797,15 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(attention_args, key_rows), AT(attention_args, value_rows), AT(attention_args, contexts), -1};
     static const int16_t columns[] = {AT(columns_args, out), AT(columns_args, x), AT(columns_args, x_rows), AT(columns_args, weight), AT(columns_args, bias),
         AT(columns_args, columns), -1};
+    static const int16_t scores[] = {AT(scores_args, out), AT(scores_args, q), AT(scores_args, k), AT(scores_args, q_rows), AT(scores_args, key_rows), -1};
+    static const int16_t softmax[] = {AT(softmax_args, out), AT(softmax_args, x), -1};
+    static const int16_t mix[] = {AT(mix_args, out), AT(mix_args, pattern), AT(mix_args, v), AT(mix_args, value_rows), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
         [KERNEL_EMBED] = embed, [KERNEL_GATHER] = gather, [KERNEL_LAYERNORM] = layernorm, [KERNEL_RMSNORM] = rmsnorm, [KERNEL_ACTIVATION] = activation,
         [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope,
-        [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_RECORDS] = records,
+        [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix, [KERNEL_RECORDS] = records,
     };
     return all[kernel];
 }

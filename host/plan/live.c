@@ -10,10 +10,8 @@
 void slot_window(const planner *p, int32_t slot_index, int32_t *c0, int32_t *c1)
 {
     const slot *s = &p->program->slots[slot_index];
-    int32_t width = 1;
-    for (int i = 0; i < s->shape.n_columns; i++) width *= s->shape.extent[i];
     *c0 = s->shape.column;
-    *c1 = *c0 + width;
+    *c1 = slot_column_end(s);
 }
 
 static bool born_here(const planner *p, int32_t strand_index, const step *s)
@@ -228,8 +226,39 @@ static bool ask_pair(void *user, int32_t strand_index, int32_t first, int32_t co
     return true;
 }
 
+/* Segments of rows that a step or an open attention reads at a slot's value. */
+static bool ask_segments(planner *p, schedule *s, int32_t slot_index, const segment *at, int32_t n, int32_t pass, int32_t now)
+{
+    asker a = {.p = p, .s = s, .now = now, .pass = pass, .value = p->program->slots[slot_index].value};
+    slot_window(p, slot_index, &a.c0, &a.c1);
+    for (int32_t i = 0; i < n; i++)
+        if (!ask_operand(&a, at[i].strand, at[i].first, at[i].count)) return false;
+    return true;
+}
+
+/* An open attention asks for all of its sequence: a unit. */
+static bool ask_scores(planner *p, schedule *s, const strand *t, int32_t now)
+{
+    int32_t n;
+    const step *st = scores_step(p, t);
+    const segment *queries = scores_queries(t, &n);
+    if (!ask_segments(p, s, st->operands[0], queries, n, t->pass, now)) return false;
+    const segment *keys = scores_keys(t, &n);
+    return ask_segments(p, s, st->operands[1], keys, n, t->pass, now);
+}
+
+static bool ask_mix(planner *p, schedule *s, const step *st, const need *n, int32_t pass, int32_t now)
+{
+    const strand *t = &p->strands[n->strand];
+    const piece *pattern = mix_pattern(t);
+    int32_t n_values;
+    const segment *values = mix_values(t, &n_values);
+    return ask_piece(p, s, pattern, n->lo, n->hi, pattern->c0, pattern->c1, now) && ask_segments(p, s, st->operands[2], values, n_values, pass, now);
+}
+
 static bool ask_attention(planner *p, schedule *s, const step *st, const need *n, int32_t pass, int32_t now)
 {
+    if (p->strands[n->strand].kind == STRAND_MIX && p->strands[n->strand].born == st->value) return ask_mix(p, s, st, n, pass, now);
     asker a = {.p = p, .s = s, .now = now, .pass = pass, .value = p->program->slots[st->operands[0]].value};
     slot_window(p, st->operands[0], &a.c0, &a.c1);
     operand_row q = attention_part(p, st, n->strand, 0), node = attention_part(p, st, n->strand, 1);
@@ -262,6 +291,8 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
 static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
 {
     const strand *t = &p->strands[n->strand];
+    if (t->kind == STRAND_SCORES) return ask_scores(p, s, t, now);
+    if (t->kind == STRAND_SOFTMAX) return ask_piece(p, s, t->pieces, n->lo, n->hi, 0, t->width, now);
     for (int32_t i = 0; i < t->n; i++) {
         const piece *from = &t->pieces[i];
         int32_t c0 = from->c0 > n->c0 ? from->c0 : n->c0, c1 = from->c1 < n->c1 ? from->c1 : n->c1;
@@ -319,38 +350,40 @@ static inset_status save_strip(void *user, const strip *g)
 static inset_status dense_target(planner *p, const view *shape, view *out, saver *v)
 {
     *out = (view){.storage = -1, .n_dimensions = shape->n_dimensions, .position_dimension = -1};
-    int sequence = view_sequence_dimension(shape), n = shape->n_dimensions, position = sequence + 1;
-    bool by_sequence = sequence == 0;
-    bool has_rows = by_sequence && position < n && shape->dimensions[position].kind == DIMENSION_ROW;
+    int n = shape->n_dimensions, position = shape->position_dimension;
+    bool by_sequence = view_sequence_dimension(shape) == 0, has_rows = by_sequence && position >= 0;
+    for (int i = 1; i < n; i++) by_sequence &= i == position || shape->dimensions[i].kind == DIMENSION_COLUMN;
+    has_rows &= by_sequence;
     int32_t n_spans = by_sequence ? (int32_t)shape->dimensions[0].extent : 1;
     span *spans = arena_new(&p->scratch, (size_t)(n_spans ? n_spans : 1) * sizeof *spans);
     if (!spans) return INSET_NO_MEMORY;
     out->spans = spans;
     out->n_spans = n_spans;
-    int64_t width = 1;
-    int first_column = by_sequence ? (has_rows ? 2 : 1) : n ? n - 1 : 0;
-    for (int i = n - 1; i >= first_column; i--) {
-        out->dimensions[i] = (dimension){.kind = DIMENSION_COLUMN, .extent = shape->dimensions[i].extent, .stride = width};
-        width *= shape->dimensions[i].extent;
-    }
-    v->row_stride = width;
-    if (by_sequence) {
-        out->dimensions[0] = (dimension){.kind = DIMENSION_SEQUENCE, .extent = n_spans};
-        for (int32_t i = 0; i < n_spans; i++)
-            spans[i] = (span){i, 0, !has_rows ? 1 : shape->dimensions[1].ragged ? shape->spans[i].count : (int32_t)shape->dimensions[1].extent};
-        if (has_rows) {
-            out->dimensions[1] = shape->dimensions[1];
-            out->dimensions[1].stride = 1;
-            out->position_dimension = 1;
+    int64_t element = 1, rows = 1;           /* elements of the dense tensor from one to the next */
+    for (int i = n - 1; i >= 0; i--) {
+        const dimension *d = &shape->dimensions[i];
+        bool column = by_sequence ? i && i != position : i == n - 1;
+        out->dimensions[i] = (dimension){.kind = column ? DIMENSION_COLUMN : DIMENSION_ROW, .extent = d->extent, .stride = element};
+        if (by_sequence && i == position) {
+            out->dimensions[i].stride = 1;
+            out->dimensions[i].ragged = d->ragged;
+            out->position_dimension = i;
+            v->row_stride = element;
         }
-        v->sequence_stride = width * (has_rows ? shape->dimensions[1].extent : 1);
-        return INSET_OK;
+        if (by_sequence && !i) {
+            out->dimensions[i] = (dimension){.kind = DIMENSION_SEQUENCE, .extent = n_spans};
+            v->sequence_stride = element;
+        }
+        if (!by_sequence && !column) {
+            out->dimensions[i].stride = rows;
+            rows *= d->extent;
+        }
+        element *= d->extent;
+        if (!by_sequence && column) v->row_stride = element;
     }
-    int64_t rows = 1;
-    for (int i = first_column - 1; i >= 0; i--) {
-        out->dimensions[i] = (dimension){.kind = DIMENSION_ROW, .extent = shape->dimensions[i].extent, .stride = rows};
-        rows *= shape->dimensions[i].extent;
-    }
+    for (int32_t i = 0; by_sequence && i < n_spans; i++)
+        spans[i] = (span){i, 0, !has_rows ? 1 : shape->dimensions[position].ragged ? shape->spans[i].count : (int32_t)shape->dimensions[position].extent};
+    if (by_sequence) return INSET_OK;
     spans[0] = (span){0, 0, 1};
     return INSET_OK;
 }

@@ -44,7 +44,8 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     for (int32_t i = m->first_need, k = 0; i >= 0; i = s->needs[i].next) {
         const need *d = &s->needs[i];
         if (d->kind == NEED_JOINED) continue;
-        int64_t born = (int64_t)p->strands[d->strand].born + 1;
+        const strand *made = &p->strands[d->strand];
+        int64_t born = ((int64_t)made->born + 1) * 2 + (made->kind == STRAND_MIX);     /* rows mixed by a pattern come last: a launch of their own */
         keys[k++] = (sort_key){(int64_t)d->kind << 40 | (d->kind == NEED_COPY ? d->level : d->kind == NEED_FREE ? d->level : born),
                                (int64_t)d->strand << 32 | d->lo, i};
     }

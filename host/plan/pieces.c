@@ -131,8 +131,7 @@ static bool pieces_lay(planner *p, const piece_list *old, const piece_list *fres
 
 /* ---- rows from pieces ---------------------------------------------------------------------------------------------------------------------- */
 
-/* When rows made of these pieces are there, and after how many rounds of records of that moment. */
-static void copy_moment(const planner *p, strand *s, const piece *pieces, size_t n)
+void pieces_moment(const planner *p, strand *s, const piece *pieces, size_t n)
 {
     moment latest = {0, -1};
     for (size_t i = 0; i < n; i++) latest = moment_later(latest, strand_moment(p, pieces[i].domain, pieces[i].strand));
@@ -178,7 +177,7 @@ inset_status pieces_row(planner *p, int32_t domain, inset_type type, int32_t wid
     for (size_t i = 0; i < n; i++)
         if (pieces[i].row_step) pieces[i].shift -= anchor;
     strand like = {.kind = STRAND_COPY, .type = (uint8_t)type, .born = domain, .width = width, .parent = PARENT_NONE};
-    copy_moment(p, &like, pieces, n);
+    pieces_moment(p, &like, pieces, n);
     *strand_index = strand_intern(p, &like, (int32_t)n, sizeof *pieces, pieces, 0);
     for (size_t i = 0; i < n; i++)
         if (pieces[i].row_step) pieces[i].shift += anchor;
@@ -186,7 +185,7 @@ inset_status pieces_row(planner *p, int32_t domain, inset_type type, int32_t wid
     return *strand_index < 0 ? INSET_NO_MEMORY : INSET_OK;
 }
 
-static bool add_rows(planner *p, segment_list *list, int32_t strand_index, int32_t row, int32_t n, bool repeats)
+bool pieces_add_rows(planner *p, segment_list *list, int32_t strand_index, int32_t row, int32_t n, bool repeats)
 {
     if (!repeats) return segments_add(p, list, strand_index, row, n);
     for (int32_t i = 0; i < n; i++) {        /* each its own segment: the next row of the strand is another one */
@@ -197,31 +196,51 @@ static bool add_rows(planner *p, segment_list *list, int32_t strand_index, int32
     return true;
 }
 
-const map *identity_columns(planner *p, int32_t value, const map *m, int32_t c0, int32_t c1)
+/* The pieces are a row's own columns in their own places: that row itself will do. */
+static bool in_place(const piece *pieces, size_t n, int32_t value)
+{
+    for (size_t i = 0; i < n; i++) {
+        const piece *one = &pieces[i];
+        if (one->domain != value || one->strand != pieces->strand || one->shift != pieces->shift || one->row_step != 1 || one->column != one->c0
+            || (one->column_step != 1 && one->c1 - one->c0 != 1)) return false;
+    }
+    return n > 0;
+}
+
+const map *identity_slot(planner *p, const slot *s, const map *m)
 {
     bool patched = false;
     for (int32_t i = 0; i < m->n; i++) {
-        const strand *s = &p->strands[m->at[i].strand];
-        patched |= s->kind == STRAND_COPY && s->born == value;
+        const strand *here = &p->strands[m->at[i].strand];
+        patched |= here->kind == STRAND_COPY && here->born == s->value;
     }
-    if (!patched || (c0 == 0 && c1 == p->program->values[value].width)) return m;
-    inset_type type = strand_type(p, value, -1);
+    const slot_shape *shape = &s->shape;
+    const int32_t width = p->program->values[s->value].width, c0 = shape->column, c1 = slot_column_end(s);
+    const int32_t parts = shape->stride ? shape->extent[0] : 1, part = shape->stride ? shape->extent[1] : c1 - c0;
+    if (!patched || parts * part == width) return m;
+    inset_type type = strand_type(p, s->value, -1);
     segment_list list = p->segments;
     segments_clear(&list);
     bool fine = true;
     for (int32_t i = 0; i < m->n && fine; i++) {
         const segment *g = &m->at[i];
-        const strand *s = &p->strands[g->strand];
-        if (s->kind != STRAND_COPY || s->born != value) {
+        const strand *here = &p->strands[g->strand];
+        if (here->kind != STRAND_COPY || here->born != s->value) {
             fine = segments_add(p, &list, g->strand, g->first, g->count);
             continue;
         }
         int32_t made, row;
         bool repeats;
         p->row_pieces.n = 0;
-        fine = pieces_of_row(p, &p->row_pieces, value, type, g->strand, g->first, 1, c0, 1, c0, c1 - c0)
-               && !pieces_row(p, value, type, p->program->values[value].width, p->row_pieces.at, p->row_pieces.n, c0, c1, &made, &row, &repeats)
-               && add_rows(p, &list, made, row, g->count, repeats && g->count > 1);
+        for (int32_t k = 0; k < parts && fine; k++) {
+            const int32_t at = c0 + k * shape->stride;
+            fine = pieces_of_row(p, &p->row_pieces, s->value, type, g->strand, g->first, 1, at, 1, at, part);
+        }
+        if (fine && !p->options.no_share && in_place(p->row_pieces.at, p->row_pieces.n, s->value))
+            fine = segments_add(p, &list, p->row_pieces.at->strand, p->row_pieces.at->shift, g->count);
+        else
+            fine = fine && !pieces_row(p, s->value, type, width, p->row_pieces.at, p->row_pieces.n, c0, c1, &made, &row, &repeats)
+                   && pieces_add_rows(p, &list, made, row, g->count, repeats && g->count > 1);
     }
     p->segments = list;
     return fine ? segments_finish(p, &p->segments) : NULL;
@@ -289,7 +308,7 @@ inset_status tensor_freeze(planner *p, tensor *t)
             if (t->width == 0) continue;
             if (!draft_pieces(p, t, s, r, &p->row_pieces)) status = INSET_NO_MEMORY;
             else status = pieces_row(p, DOMAIN_FREE, t->type, (int32_t)t->width, p->row_pieces.at, p->row_pieces.n, 0, (int32_t)t->width, &made, &row, &repeats);
-            if (!status && !(repeats ? add_rows(p, &list, made, row, 1, true) : segments_add(p, &list, made, row, 1))) status = INSET_NO_MEMORY;
+            if (!status && !(repeats ? pieces_add_rows(p, &list, made, row, 1, true) : segments_add(p, &list, made, row, 1))) status = INSET_NO_MEMORY;
         }
         if (!status && !(t->rows[s] = segments_finish(p, &list))) status = INSET_NO_MEMORY;
         memory_free(p->context, list.at);
@@ -401,7 +420,7 @@ static inset_status set_strip(void *user, const strip *s)
         }
         inset_status status = pieces_row(p, t->domain, t->type, (int32_t)t->width, pieces->at, pieces->n, 0, (int32_t)t->width, &made, &row, &repeats);
         if (status) return status;
-        if (!add_rows(p, &r->out, made, row, left, repeats)) return INSET_NO_MEMORY;
+        if (!pieces_add_rows(p, &r->out, made, row, left, repeats)) return INSET_NO_MEMORY;
         at += left;
     }
     r->old_done = s->row + s->n;
@@ -430,8 +449,7 @@ static inset_status apply_set(reader *r)
 
 /* ---- making tensors ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* One operand of an expression as one piece over the whole row: what is patched together is copied first. */
-static inset_status operand_piece(planner *p, piece_list *pieces, inset_type type, int32_t width, piece *out)
+inset_status pieces_operand(planner *p, piece_list *pieces, inset_type type, int32_t width, piece *out)
 {
     if (pieces->n == 1) {
         *out = pieces->at[0];
@@ -455,7 +473,7 @@ static inset_status expression_row(planner *p, const trace_record *r, inset_type
     for (int k = 0; k < n; k++)
         if (operands[k].row_step) operands[k].shift -= anchor;
     strand like = {.kind = STRAND_EXPR, .type = (uint8_t)type, .op = (uint8_t)r->op, .born = DOMAIN_FREE, .width = width, .parent = PARENT_NONE};
-    copy_moment(p, &like, operands, (size_t)n);
+    pieces_moment(p, &like, operands, (size_t)n);
     *strand_index = strand_intern(p, &like, n, sizeof *operands, operands, 0);
     *row = anchor;
     return *strand_index < 0 ? INSET_NO_MEMORY : INSET_OK;
@@ -484,14 +502,14 @@ static inset_status make_strip(void *user, const strip *s)
             double number = k ? record->b.number : record->a.number;
             if (!source_pieces(r, s, k, at, &p->new_pieces, &left, INSET_F64, number)) return INSET_NO_MEMORY;
             if (record->op == TRACE_COPY) break;
-            status = operand_piece(p, &p->new_pieces, r->sources[k] ? r->sources[k]->type : t->type, width, &operands[k]);
+            status = pieces_operand(p, &p->new_pieces, r->sources[k] ? r->sources[k]->type : t->type, width, &operands[k]);
         }
         if (status) return status;
         if (record->op == TRACE_COPY)
             status = pieces_row(p, t->domain, t->type, width, p->new_pieces.at, p->new_pieces.n, 0, width, &made, &row, &repeats);
         else status = expression_row(p, record, t->type, width, operands, n, &made, &row, &repeats);
         if (status) return status;
-        if (!add_rows(p, &r->out, made, row, left, repeats)) return INSET_NO_MEMORY;
+        if (!pieces_add_rows(p, &r->out, made, row, left, repeats)) return INSET_NO_MEMORY;
         at += left;
     }
     return INSET_OK;
@@ -573,7 +591,7 @@ static inset_status cast_strip(void *user, const strip *s)
         inset_status status = pieces_row(p, c->value, type, p->program->values[c->value].width, p->new_pieces.at, p->new_pieces.n, c->c0, c->c1, &made,
                                          &row, &repeats);
         if (status) return status;
-        if (!add_rows(p, &r->out, made, row, left, repeats)) return INSET_NO_MEMORY;
+        if (!pieces_add_rows(p, &r->out, made, row, left, repeats)) return INSET_NO_MEMORY;
         at += left;
     }
     return INSET_OK;
@@ -600,17 +618,10 @@ static inset_status nominal_view(planner *p, const invoke *inv, const slot *s, v
     int64_t stride = 1;
     for (int i = s->shape.n_columns - 1; i >= 0; i--) {
         out->dimensions[out->n_dimensions + i] = (dimension){.kind = DIMENSION_COLUMN, .extent = s->shape.extent[i], .stride = stride};
-        stride *= s->shape.extent[i];
+        stride = s->shape.stride ? s->shape.stride : stride * s->shape.extent[i];
     }
     out->n_dimensions += s->shape.n_columns;
     return INSET_OK;
-}
-
-static int32_t slot_columns(const slot *s)
-{
-    int32_t n = 1;
-    for (int i = 0; i < s->shape.n_columns; i++) n *= s->shape.extent[i];
-    return n;
 }
 
 /* Does the view show whole rows, in order, of a tensor that has the value's own rows? Then its maps are what the step reads. */
@@ -625,7 +636,7 @@ static bool shows_value(const view *v, const tensor *t, const slot *s)
             continue;
         }
         if (d->stride != stride && d->extent != 1) return false;
-        stride *= d->extent;
+        stride = s->shape.stride ? s->shape.stride : stride * d->extent;
     }
     for (int32_t i = 0; i < v->n_spans; i++)
         if (v->spans[i].sequence != i || v->spans[i].start || (v->position_dimension >= 0 && v->spans[i].count != t->rows[i]->rows)) return false;
@@ -645,10 +656,39 @@ inset_status view_as_value(planner *p, const view *v, const invoke *inv, int32_t
     view target;
     if ((status = nominal_view(p, inv, s, &target))) return status;
     caster c = {.r = {.p = p, .sequence = -1, .maps = out, .sources = {t, NULL}}, .value = s->value, .c0 = s->shape.column,
-                .c1 = s->shape.column + slot_columns(s)};
+                .c1 = slot_column_end(s)};
     const view *const sources[STRIP_SOURCES] = {v, NULL};
     status = strips_walk(p->context, &p->strips, &target, sources, cast_strip, &c);
     if (!status && c.r.sequence >= 0 && !(out[c.r.sequence] = segments_finish(p, &c.r.out))) status = INSET_NO_MEMORY;
     memory_free(p->context, c.r.out.at);
     return status;
+}
+
+/* ---- rows of a view, one piece each ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct piece_walk { reader r; int32_t width; piece_function *visit; void *user; } piece_walk;
+
+static inset_status piece_strip(void *user, const strip *s)
+{
+    piece_walk *w = user;
+    planner *p = w->r.p;
+    for (int32_t at = 0; at < s->n; ) {
+        int32_t left = s->n - at;
+        piece one;
+        if (!source_pieces(&w->r, s, 0, at, &p->new_pieces, &left, INSET_F64, 0)) return INSET_NO_MEMORY;
+        inset_status status = pieces_operand(p, &p->new_pieces, w->r.sources[0]->type, w->width, &one);
+        if (status || (status = w->visit(w->user, s->sequence, left, &one))) return status;
+        at += left;
+    }
+    return INSET_OK;
+}
+
+inset_status view_pieces(planner *p, const view *v, const view *shape, int32_t width, piece_function *visit, void *user)
+{
+    tensor *t = storage_tensor(p, v->storage);
+    inset_status status = t ? tensor_freeze(p, t) : INSET_NO_MEMORY;
+    if (status) return status;
+    piece_walk w = {.r = {.p = p, .sequence = -1, .sources = {t, NULL}}, .width = width, .visit = visit, .user = user};
+    const view *const sources[STRIP_SOURCES] = {v, NULL};
+    return strips_walk(p->context, &p->strips, shape, sources, piece_strip, &w);
 }

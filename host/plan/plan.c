@@ -47,7 +47,7 @@ static void count_unshared(const trace *t, plan_statistics *c)
         }
         for (size_t k = 0; k < g->n_steps && g->steps[k].event <= v->current_event; k++) {
             const step *s = &g->steps[k];
-            if (s->kind == STEP_PAIR) continue;
+            if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN) continue;
             c->rows_unshared += g->values[s->value].per_position ? v->longest : rows;
             if (s->kind == STEP_ATTENTION) c->flops_unshared += 4.0 * pairs * s->n_heads * s->head_dim;
             if (s->kind == STEP_LINEAR) c->flops_unshared += 2.0 * (double)rows * g->weights[s->weight].rows * g->weights[s->weight].columns;

@@ -11,6 +11,7 @@
  *   copy      (value, pieces): a row patched together by columns, or taken from another value, position or type
  *   expr      (operation, operands): arithmetic of the trace
  *   external  rows of a tensor from outside; position: the rows of the position ids
+ *   scores, softmax, mix   attention in the open, for sequences whose scores or pattern somebody touches (open.c)
  *
  * A *map* says which rows a sequence has at one value: segments of strands. Maps are immutable and shared; a set gives a tensor new
  * maps, and whoever took the old ones (a step that ran, a clone) keeps them: that is a version.
@@ -37,7 +38,8 @@ typedef struct piece {
 /* When rows can be read: in `pass`, after `value` (and its records) is complete; value -1: from the start of the pass. */
 typedef struct moment { int32_t pass, value; } moment;
 
-typedef enum strand_kind { STRAND_EMBED, STRAND_POSITION, STRAND_FORK, STRAND_STEP, STRAND_COPY, STRAND_EXPR, STRAND_EXTERNAL } strand_kind;
+typedef enum strand_kind { STRAND_EMBED, STRAND_POSITION, STRAND_FORK, STRAND_STEP, STRAND_COPY, STRAND_EXPR, STRAND_EXTERNAL, STRAND_SCORES,
+               STRAND_SOFTMAX, STRAND_MIX } strand_kind;
 
 typedef struct operand_row { int32_t strand, shift; } operand_row;
 
@@ -55,7 +57,8 @@ typedef struct strand {
     union {
         const segment *origin;       /* fork: its key-value rows */
         const operand_row *operands; /* step */
-        const piece *pieces;         /* copy; expr: its one or two operands, columns 0 .. width */
+        const piece *pieces;         /* copy; expr: its one or two operands, columns 0 .. width; softmax: its operand */
+        const int32_t *numbers;      /* scores, mix: see open.c */
         int32_t first_word;          /* embed: row i is word first_word + i */
         int32_t storage;             /* external */
     };
@@ -100,6 +103,7 @@ typedef struct planner {
     /* of the invoke being walked */
     tensor **values;                 /* [n_values] */
     int32_t *value_storage;          /* [n_values] storage or -1 */
+    const map **open_scores, **open_pattern;     /* of the attention being walked: the rows before records; NULL when it is not open */
     strip_scratch strips;
     segment_list segments;           /* scratch for building maps */
     piece_list old_pieces, new_pieces, row_pieces;
@@ -139,8 +143,8 @@ segment strand_origin_row(const planner *p, int32_t strand_index, int32_t value,
  * *repeats: all rows of it are the same row, `*row`. */
 inset_status pieces_row(planner *p, int32_t domain, inset_type type, int32_t width, piece *pieces, size_t n, int32_t c0, int32_t c1,
                         int32_t *strand_index, int32_t *row, bool *repeats);
-/* The identity of columns c0 .. c1 of rows: a patch of other columns does not show. */
-const map *identity_columns(planner *p, int32_t value, const map *m, int32_t c0, int32_t c1);
+/* The identity of the columns of rows that a slot shows: a patch of other columns does not show. */
+const map *identity_slot(planner *p, const slot *s, const map *m);
 inset_status record_apply(planner *p, const trace_record *r);
 /* The maps of a view where the model expects columns of a value: [n_sequences] of them. */
 inset_status view_as_value(planner *p, const view *v, const invoke *inv, int32_t slot, const map **out);
@@ -153,6 +157,31 @@ bool pieces_of_row(planner *p, piece_list *list, int32_t domain, inset_type type
 bool pieces_add(planner *p, piece_list *list, const piece *one);
 piece piece_constant(inset_type type, double number, int32_t c0, int32_t c1);
 double piece_number(const piece *c);
+
+/* One operand of an expression as one piece over the whole row: what is patched together is copied first. */
+inset_status pieces_operand(planner *p, piece_list *pieces, inset_type type, int32_t width, piece *out);
+/* When rows made of these pieces are there (pass, time), and after how many rounds of records of that moment (level). */
+void pieces_moment(const planner *p, strand *s, const piece *pieces, size_t n);
+bool pieces_add_rows(planner *p, segment_list *list, int32_t strand_index, int32_t row, int32_t n, bool repeats);
+/* Every row of a view of `width` columns a row, as one piece: calls visit(user, sequence, rows, piece). `shape`: the view of the rows wanted. */
+typedef inset_status piece_function(void *user, int32_t sequence, int32_t rows, const piece *one);
+inset_status view_pieces(planner *p, const view *v, const view *shape, int32_t width, piece_function *visit, void *user);
+
+/* ---- open.c: attention in the open ------------------------------------------------------------------------------------------------------------ */
+/* Does this invoke touch the scores or the pattern that STEP_SCORES makes? */
+bool open_touched(const planner *p, const invoke *v, const step *scores);
+/* Rows of the scores and the pattern of every sequence of an open attention, into t->rows. */
+inset_status open_scores(planner *p, const invoke *v, const step *s, const map *const *q, const map *const *k, tensor *t);
+inset_status open_pattern(planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t);
+/* Were the scores or the pattern set or replaced, so that the values must be mixed by the pattern? */
+bool open_changed(planner *p, const invoke *v, const step *attention);
+inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention, const map *const *values, tensor *t);
+/* Parts of a scores or mix strand. */
+const segment *scores_queries(const strand *s, int32_t *n);
+const segment *scores_keys(const strand *s, int32_t *n);
+const step *scores_step(const planner *p, const strand *s);
+const piece *mix_pattern(const strand *s);
+const segment *mix_values(const strand *s, int32_t *n);
 
 /* ---- walk.c: one invoke after the other ------------------------------------------------------------------------------------------------------ */
 inset_status plan_walk(planner *p);

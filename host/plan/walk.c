@@ -52,7 +52,6 @@ static const map *map_head(planner *p, const map *m, int32_t rows)
 /* Rows of one sequence after a step, from its operands' rows. */
 static const map *step_rows(planner *p, const step *s, const map *const *in, int32_t rows)
 {
-    const slot *slots = p->program->slots;
     switch (s->kind) {
     case STEP_ADD:
     case STEP_GATE: return identity_combine(p, s, s->n_operands, in, rows);
@@ -61,26 +60,57 @@ static const map *step_rows(planner *p, const step *s, const map *const *in, int
         return identity_combine(p, s, 2, with_position, rows);
     }
     case STEP_PAIR: return in[0];            /* made where attention asks for it */
-    case STEP_ATTENTION: {
-        const map *columns[3];
-        for (int k = 0; k < 3; k++) {
-            const slot *o = &slots[s->operands[k]];
-            int32_t c0 = o->shape.column, c1 = c0;
-            int32_t width = 1;
-            for (int i = 0; i < o->shape.n_columns; i++) width *= o->shape.extent[i];
-            c1 += width;
-            if (!(columns[k] = identity_columns(p, o->value, in[k], c0, c1))) return NULL;
-        }
-        return identity_attention(p, s, pair_step(p, s), columns[0], columns[1], columns[2]);
-    }
+    case STEP_ATTENTION: return identity_attention(p, s, pair_step(p, s), in[0], in[1], in[2]);
     default: return in[0];
     }
 }
 
-static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
+/* Every sequence's rows of an operand, as the slot shows them. */
+static inset_status slot_maps(planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out)
 {
+    inset_status status = operand_maps(p, v, invoke_index, slot_index, out);
+    if (status) return status;
+    const map **shown = arena_copy(&p->scratch, *out, (size_t)v->n_sequences * sizeof **out);
+    if (!shown) return INSET_NO_MEMORY;
+    for (int32_t i = 0; i < v->n_sequences; i++)
+        if (!(shown[i] = identity_slot(p, &p->program->slots[slot_index], shown[i]))) return INSET_NO_MEMORY;
+    *out = shown;
+    return INSET_OK;
+}
+
+/* Scores and pattern are made only for invokes that touch them, as free tensors: a row a query, its columns (head, key). */
+static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
+{
+    bool scores = s->kind == STEP_SCORES;
+    const map ***before = scores ? &p->open_scores : &p->open_pattern;
+    *before = NULL;
+    p->values[s->value] = NULL;
+    if (scores ? !open_touched(p, v, s) : !p->open_scores) return INSET_OK;
     tensor *t = value_tensor(p, v, s->value);
     if (!t) return INSET_NO_MEMORY;
+    t->domain = DOMAIN_FREE;
+    t->width = (int64_t)s->n_heads * v->longest;
+    inset_status status;
+    if (scores) {
+        const map **q, **k;
+        if ((status = slot_maps(p, v, invoke_index, s->operands[0], &q)) || (status = slot_maps(p, v, invoke_index, s->operands[1], &k))) return status;
+        status = open_scores(p, v, s, q, k, t);
+    } else status = open_pattern(p, v, invoke_index, s, t);
+    if (status) return status;
+    *before = arena_copy(&p->scratch, t->rows, (size_t)t->n_sequences * sizeof *t->rows);
+    return *before ? INSET_OK : INSET_NO_MEMORY;
+}
+
+static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
+{
+    if (s->kind == STEP_SCORES || s->kind == STEP_PATTERN) return run_open_step(p, v, invoke_index, s);
+    tensor *t = value_tensor(p, v, s->value);
+    if (!t) return INSET_NO_MEMORY;
+    if (s->kind == STEP_ATTENTION && open_changed(p, v, s)) {
+        const map **values;
+        inset_status status = slot_maps(p, v, invoke_index, s->operands[2], &values);
+        return status ? status : open_mix(p, v, invoke_index, s, values, t);
+    }
     if (s->kind == STEP_TOKENS || s->kind == STEP_INPUT) {
         int64_t first = v->first_token;
         for (int32_t i = 0; i < v->n_sequences; first += v->lengths[i++])
@@ -100,9 +130,11 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         int n = s->n_operands;
         int32_t rows = t->lengths[q];
         for (int k = 0; k < n; k++) {
-            bool shared = p->program->values[p->program->slots[s->operands[k]].value].per_position;
+            const slot *o = &p->program->slots[s->operands[k]];
+            bool shared = p->program->values[o->value].per_position;
             one[k] = in[k][shared ? 0 : q];
             if (shared && !(one[k] = map_head(p, one[k], rows))) return INSET_NO_MEMORY;
+            if (!(one[k] = identity_slot(p, o, one[k]))) return INSET_NO_MEMORY;
         }
         if (s->kind == STEP_ROPE && !(one[1] = map_head(p, positions, rows))) return INSET_NO_MEMORY;
         if (!(t->rows[q] = step_rows(p, s, one, rows))) return INSET_NO_MEMORY;
@@ -129,6 +161,7 @@ static inset_status walk_invoke(planner *p, int32_t index)
         for (; record < end && record->event < s->event && !status; record++) status = record_apply(p, record);
         if (status || (s->event > v->current_event)) break;      /* nothing later was asked for */
         if (!is_skipped(v, s->event)) status = run_step(p, v, index, s);
+        else if (s->kind == STEP_SCORES) p->open_scores = NULL;
     }
     for (; record < end && !status; record++) status = record_apply(p, record);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;

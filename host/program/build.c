@@ -75,6 +75,14 @@ static void set_columns(slot_shape *shape, int n_columns, const int32_t *extent)
     shape->n_columns = (int8_t)n_columns;
     shape->extent[0] = extent[0];
     shape->extent[1] = n_columns == 2 ? extent[1] : 0;
+    shape->stride = 0;
+}
+
+int32_t slot_column_end(const slot *s)
+{
+    const slot_shape *shape = &s->shape;
+    if (shape->n_columns < 2) return shape->column + (shape->n_columns ? shape->extent[0] : 1);
+    return shape->column + (shape->extent[0] - 1) * (shape->stride ? shape->stride : shape->extent[1]) + shape->extent[1];
 }
 
 static int32_t add_event(program *p, event_kind kind, int32_t index)
@@ -221,6 +229,20 @@ int32_t program_site_view(program *p, const char *name, int32_t source, int32_t 
     return p->status ? -1 : view;
 }
 
+int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t column, int32_t n_heads, int32_t head_dim, int32_t stride)
+{
+    const int32_t heads[2] = {n_heads, head_dim};
+    if (n_heads < 1 || head_dim < 1 || stride < head_dim || (int64_t)(n_heads - 1) * stride > WIDEST)
+        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: %d heads of %d columns, %d apart", open_path(p), (int)n_heads,
+                                 (int)head_dim, (int)stride));
+    int32_t bound = program_site_view(p, name, source, column, 2, heads);
+    if (bound < 0) return -1;
+    p->slots[bound].shape.stride = stride;
+    if (slot_column_end(&p->slots[bound]) <= p->values[p->slots[bound].value].width) return bound;
+    return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: %d heads, %d columns apart, do not fit in %d columns", open_path(p),
+                             (int)n_heads, (int)stride, (int)p->values[p->slots[bound].value].width));
+}
+
 int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent)
 {
     int32_t at = (int32_t)p->n_events - 1;
@@ -272,6 +294,19 @@ int32_t program_weight_tied(program *p, const char *name, int32_t same_as)
     return add_weight(p, (weight){.name = name, .role = WEIGHT_MATRIX, .rows = other->rows, .columns = other->columns, .same_as = same_as});
 }
 
+void program_weight_also(program *p, int32_t index, const char *name)
+{
+    if (!weight_exists(p, index, "the weight") || !(name = arena_text(&p->memory, name, strlen(name)))) fail(p, p->status ? p->status : INSET_NO_MEMORY);
+    else p->weights[index].also = name;
+}
+
+void program_module_also(program *p, int32_t index, const char *name)
+{
+    if (p->status || index < 0 || (size_t)index >= p->n_modules) return;
+    if (!(name = arena_text(&p->memory, name, strlen(name)))) fail(p, INSET_NO_MEMORY);
+    else p->modules[index].also = name;
+}
+
 /* ---- steps -------------------------------------------------------------------------------------------------------------------------- */
 
 int32_t program_step(program *p, const step *like, int32_t width, int32_t a, int32_t b, int32_t c)
@@ -282,6 +317,9 @@ int32_t program_step(program *p, const step *like, int32_t width, int32_t a, int
     for (s.n_operands = 0; s.n_operands < 3 && operands[s.n_operands] >= 0; s.n_operands++) {
         int32_t operand = operands[s.n_operands];
         if (!slot_exists(p, operand, "an operand")) return -1;
+        const slot_shape *shape = &p->slots[operand].shape;
+        if (shape->stride && shape->stride != shape->extent[1] && s.kind != STEP_ROPE)
+            return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: heads that lie apart must go through a rotary step first", open_path(p)));
         s.operands[s.n_operands] = operand;
         per_position = per_position && p->values[p->slots[operand].value].per_position;
     }
@@ -437,8 +475,8 @@ int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, i
 {
     if (!slot_exists(p, x, "the input") || !width_fits(p, "the input of a rotary embedding", (int64_t)n_heads * head_dim, slot_width(p, x)))
         return -1;
-    if (rotary_dims < 2 || rotary_dims % 2 || rotary_dims > head_dim)
-        return fail(p, error_set(p->context, INSET_VALUE_ERROR, "in %s: %d rotary dimensions of a head of %d: an even number from 2 on is needed",
+    if (rotary_dims < 0 || rotary_dims % 2 || rotary_dims > head_dim)
+        return fail(p, error_set(p->context, INSET_VALUE_ERROR, "in %s: %d rotary dimensions of a head of %d: an even number is needed",
                                  open_path(p), (int)rotary_dims, (int)head_dim));
     step s = program_like(STEP_ROPE);
     s.n_heads = n_heads;
@@ -447,6 +485,25 @@ int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, i
     s.frequencies = frequencies;
     s.rope_attention_scale = attention_scale;
     return program_step(p, &s, slot_width(p, x), x, -1, -1);
+}
+
+/* The named sites .scores and .pattern: values of their own, which the fused attention computes without showing them. */
+static void add_open_attention(program *p, int32_t q, int32_t k, const step *attention)
+{
+    static const struct { step_kind kind; const char *name; } shown[] = {{STEP_SCORES, "scores"}, {STEP_PATTERN, "pattern"}};
+    int32_t before = -1;
+    for (int i = 0; i < 2 && !p->status; i++) {
+        step s = *attention;
+        s.kind = shown[i].kind;
+        int32_t made = program_step(p, &s, s.n_heads, i ? before : q, i ? -1 : k, -1);
+        if (made < 0) return;
+        p->slots[made].shape.n_columns = 2;
+        p->slots[made].shape.extent[1] = 0;
+        p->slots[made].shape.by_keys = true;
+        int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites);
+        before = add_alias(p, made, at);
+        add_site(p, p->open_module, shown[i].name, at, before);
+    }
 }
 
 int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const step *like)
@@ -463,6 +520,7 @@ int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const ste
     if (!width_fits(p, "q", (int64_t)s.n_heads * s.head_dim, slot_width(p, q))
         || !width_fits(p, "k", (int64_t)s.n_kv_heads * s.head_dim, slot_width(p, k))
         || !width_fits(p, "v", (int64_t)s.n_kv_heads * s.head_dim, slot_width(p, v))) return -1;
+    add_open_attention(p, q, k, &s);
     step pair = program_like(STEP_PAIR);
     program_step(p, &pair, slot_width(p, k) + slot_width(p, v), k, v, -1);
     return program_step(p, &s, s.n_heads * s.head_dim, q, k, v);

@@ -17,7 +17,7 @@ static bool same(const char *name, const char *bytes, size_t length)
 int32_t program_child(const program *p, int32_t parent, const char *name, size_t length)
 {
     for (int32_t child = p->modules[parent].first_child; child >= 0; child = p->modules[child].next_sibling)
-        if (same(p->modules[child].name, name, length)) return child;
+        if (same(p->modules[child].name, name, length) || (p->modules[child].also && same(p->modules[child].also, name, length))) return child;
     return -1;
 }
 

@@ -36,9 +36,8 @@ typedef enum step_kind {
     STEP_ROPE,           /* rotary embedding of every head by the row's position, half-split layout */
     STEP_PAIR,           /* computes nothing and is never stored: joins a key row and a value row of one position into one identity */
     STEP_ATTENTION,      /* operands q, k, v: causal softmax(q k^T * scale) v; value [row, n_heads * head_dim] */
-    STEP_SCORES,         /* for later: see the families issue's `.scores` */
-    STEP_PATTERN,
-    STEP_MIX,
+    STEP_SCORES,         /* q, k: attention's scores in the open; run only for invokes that touch `.scores` or `.pattern` */
+    STEP_PATTERN,        /* softmax of the scores */
 } step_kind;
 
 typedef enum activation {
@@ -57,6 +56,8 @@ typedef struct slot_shape {
     int8_t n_columns;        /* dimensions of a row: 0 (token ids), 1, or 2 (head, head_dim) */
     int32_t extent[2];       /* their extents; n_columns == 1: {width} */
     int32_t column;          /* first column of the value that the slot shows */
+    bool by_keys;            /* `.scores`, `.pattern`: [batch, head, query, key]; a row is a query, its columns (head, key) */
+    int32_t stride;          /* n_columns == 2: columns from one index of the first dimension to the next; 0 = extent[1], side by side */
 } slot_shape;
 
 typedef struct value {
@@ -114,6 +115,7 @@ typedef struct site {
 typedef struct module {
     const char *name;        /* last part of its path: "mlp", "5" */
     const char *path;        /* "transformer.h.5.mlp"; the root's is "" */
+    const char *also;        /* another name that finds it ("embed_out" for NeoX's lm_head), or NULL */
     int32_t parent, first_child, next_sibling, n_children;
     int32_t enter, leave;    /* events; -1 for a container that is never called (transformer.h) */
     int32_t first_site, n_sites;     /* filled by program_finish; sites of one module are consecutive in program->module_sites */
@@ -122,6 +124,7 @@ typedef struct module {
 typedef enum weight_role { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_TABLE } weight_role;
 typedef struct weight {
     const char *name;        /* in the file, without the optional prefix of the program */
+    const char *also;        /* another name it may have there, or NULL */
     weight_role role;
     int32_t rows, columns;   /* shape in the file; a vector has rows 1 */
     bool in_out;             /* a matrix stored [in, out] (GPT-2's Conv1D); else [out, in] */
@@ -166,6 +169,8 @@ int32_t program_leave(program *p, int32_t output);
 /* Declares a named site of the open module at this point of the order: a view of `source` that starts at `column` and has
  * rows of `n_columns` dimensions `extent`. Returns its slot. */
 int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent);
+/* The same for heads that do not lie side by side (NeoX has each head's q, k and v together): `stride` columns from one to the next. */
+int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t column, int32_t n_heads, int32_t head_dim, int32_t stride);
 /* The same without a place of its own in the order: the site is at the last event (an MLP's `.pre`, when its first linear is left),
  * so that the two may be asked for in either order. */
 int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent);
@@ -178,6 +183,9 @@ int32_t program_enter_site(program *p, const char *name, int32_t input, const ch
 int32_t program_weight(program *p, weight_role role, const char *name, int32_t rows, int32_t columns);
 int32_t program_weight_in_out(program *p, const char *name, int32_t rows, int32_t columns);
 int32_t program_weight_tied(program *p, const char *name, int32_t same_as);
+/* Second names, for what was called differently in older files. */
+void program_weight_also(program *p, int32_t weight, const char *name);
+void program_module_also(program *p, int32_t module, const char *name);
 
 /* Steps: return the slot that refers to the new value. `like` gives kind and parameters; operands are slots. */
 step program_like(step_kind kind);       /* a step of this kind with no weights and neutral parameters */
@@ -194,7 +202,7 @@ int32_t program_activation(program *p, int32_t x, activation kind);
 int32_t program_gate(program *p, int32_t a, int32_t b);
 int32_t program_scale(program *p, int32_t x, float scale);
 int32_t program_softcap(program *p, int32_t x, float cap);
-/* frequencies: [rotary_dims / 2], in the program's arena. */
+/* frequencies: [rotary_dims / 2], in the program's arena. With rotary_dims 0 nothing turns: heads are laid side by side. */
 int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims, const float *frequencies,
                      float attention_scale);
 int32_t program_add(program *p, int32_t a, int32_t b, int32_t c);           /* c may be -1 */
@@ -216,6 +224,9 @@ void program_logits(program *p, int32_t slot);
 
 /* Closes the root, groups the sites, checks that all is in order. After it the program is immutable. */
 inset_status program_finish(program *p);
+
+/* The columns of its value that a slot shows lie in column .. column_end. */
+int32_t slot_column_end(const slot *s);
 
 /* ---- asking --------------------------------------------------------------------------------------------------------------------- */
 /* The child of `module` with this name (`length` bytes) or, for a container of numbered modules, at this index (negative: from

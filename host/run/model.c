@@ -68,22 +68,35 @@ static inset_type config_type(const json_document *config)
 
 /* ---- the weights' names, shapes and types ------------------------------------------------------------------------------------------- */
 
-/* A weight's tensor in the files, with or without the program's optional prefix; NULL when there is none. */
+/* The tensor called `name` in the files, after the program's optional prefix if `prefixed`; NULL when there is none. */
+static inset_status find_named(const opening *o, const char *name, bool prefixed, const file_tensor **out)
+{
+    const char *prefix = prefixed ? o->model->program->optional_prefix : "";
+    *out = NULL;
+    if (!prefix || !name) return INSET_OK;
+    size_t size = strlen(prefix) + strlen(name) + 1;
+    char *full = memory_new(o->context, size);
+    if (!full) return INSET_NO_MEMORY;
+    snprintf(full, size, "%s%s", prefix, name);
+    *out = weight_files_find(o->files, full);
+    memory_free(o->context, full);
+    return INSET_OK;
+}
+
+/* A weight's tensor in the files, under either of its names, with or without the prefix; NULL when there is none. */
 static inset_status find_tensor(const opening *o, const weight *w, const file_tensor **out)
 {
-    const char *prefix = o->model->program->optional_prefix;
-    *out = weight_files_find(o->files, w->name);
-    if (!prefix) return INSET_OK;
-    size_t size = strlen(prefix) + strlen(w->name) + 1;
-    char *name = memory_new(o->context, size);
-    if (!name) return INSET_NO_MEMORY;
-    snprintf(name, size, "%s%s", prefix, w->name);
-    const file_tensor *prefixed = weight_files_find(o->files, name);
-    memory_free(o->context, name);
-    if (*out && prefixed)
-        return error_set(o->context, INSET_FILE_ERROR, "%s: has both %s and %s, and they would be the same weight", o->directory,
-                         w->name, prefixed->name);
-    if (prefixed) *out = prefixed;
+    const char *const names[2] = {w->name, w->also};
+    *out = NULL;
+    for (int i = 0; i < 4; i++) {
+        const file_tensor *found;
+        inset_status status = find_named(o, names[i / 2], i % 2, &found);
+        if (status) return status;
+        if (*out && found)
+            return error_set(o->context, INSET_FILE_ERROR, "%s: has both %s and %s, and they would be the same weight", o->directory,
+                             (*out)->name, found->name);
+        if (found) *out = found;
+    }
     return INSET_OK;
 }
 
@@ -158,7 +171,7 @@ static bool is_weight(const program *p, const table *names, const char *name)
     size_t cursor = 0;
     uint64_t hash = hash_bytes(0, name, strlen(name));
     for (int32_t i; (i = table_next(names, hash, &cursor)) >= 0;)
-        if (strcmp(p->weights[i].name, name) == 0) return true;
+        if (strcmp(p->weights[i].name, name) == 0 || (p->weights[i].also && strcmp(p->weights[i].also, name) == 0)) return true;
     return false;
 }
 
@@ -175,11 +188,13 @@ static inset_status refuse_extra(opening *o)
 {
     const program *p = o->model->program;
     table names = {0};
-    for (size_t i = 0; i < p->n_weights; i++)
-        if (!table_add(o->context, &names, hash_bytes(0, p->weights[i].name, strlen(p->weights[i].name)), (int32_t)i)) {
-            table_free(o->context, &names);
-            return INSET_NO_MEMORY;
-        }
+    for (size_t i = 0; i < 2 * p->n_weights; i++) {
+        const weight *w = &p->weights[i / 2];
+        const char *name = i % 2 ? w->also : w->name;
+        if (!name || table_add(o->context, &names, hash_bytes(0, name, strlen(name)), (int32_t)(i / 2))) continue;
+        table_free(o->context, &names);
+        return INSET_NO_MEMORY;
+    }
     text extra = {0};
     size_t n_extra = 0;
     for (size_t i = 0; i < weight_files_count(o->files); i++) {

@@ -113,9 +113,9 @@ static place_items items_of(const sweep *s, const job *j)
     where.items[1] = j->at[AXIS_POSITION] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = first} : slice_of(first, count, step);
     bool all_heads = j->at[AXIS_HEAD] < 0 && site->heads == site->n_heads;
     if (!site->per_head || all_heads) return where;
-    int64_t head = site->first_head + (j->at[AXIS_HEAD] < 0 ? 0 : j->at[AXIS_HEAD]) * site->head_step;
+    int64_t head = site->head_labels[j->at[AXIS_HEAD] < 0 ? 0 : j->at[AXIS_HEAD]];
     where.items[where.n++] = j->at[AXIS_HEAD] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = head}
-                                                   : slice_of(head, site->heads, site->head_step);
+                                                   : slice_of(head, site->heads, s->heads.step);
     return where;
 }
 
@@ -208,10 +208,10 @@ static inset_status read_saved(prepared *c, run *r, const float **out)
         if (status) return status;
         out[i] = saved.data;
         if (saved.type == INSET_F32) continue;
-        int64_t count = inset_tensor_count(&saved);
-        float *widened = arena_new(&c->memory, (size_t)count * sizeof *widened);
+        size_t count = c->n_runs * (size_t)c->sweep->readings[i].count;
+        float *widened = arena_new(&c->memory, count * sizeof *widened);
         if (!widened) return INSET_NO_MEMORY;
-        for (int64_t k = 0; k < count; k++) widened[k] = (float)inset_tensor_element(&saved, k);
+        for (size_t k = 0; k < count; k++) widened[k] = (float)element_get(saved.type, (const char *)saved.data + k * type_size(saved.type));
         out[i] = widened;
     }
     return INSET_OK;

@@ -270,13 +270,14 @@ static inset_status read_axes(sweep *s, const char *by, sweep_site *site)
 static inset_status count_points(sweep *s, sweep_site *site)
 {
     site->heads = range_resolve(&s->heads, site->n_heads, &site->first_head);
-    site->head_step = s->heads.step;
     if (!site->per_head) {
         site->heads = 1;
         site->first_head = 0;
     }
     if (!site->heads)
         return error_set(s->context, INSET_VALUE_ERROR, "the range of heads chooses none of the %d heads of %s", site->n_heads, site->name);
+    if (!(site->head_labels = arena_new(&s->memory, (size_t)site->heads * sizeof *site->head_labels))) return INSET_NO_MEMORY;
+    for (int64_t i = 0; i < site->heads; i++) site->head_labels[i] = site->first_head + i * s->heads.step;
     const int64_t extents[AXIS_COUNT] = {site->n_members, s->chosen_layers, s->n_labels, site->heads};
     site->n_points = 1;
     for (int a = 0; a < AXIS_COUNT; a++) site->extents[a] = 1;

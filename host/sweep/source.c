@@ -65,7 +65,6 @@ static inset_status read_resample(sweep *s, const char *file, uint64_t seed)
 
 static inset_status refuse_shape(sweep *s, const char *text, const inset_tensor *t, const sweep_site *site)
 {
-    text_clear(&s->context->place);
     char found[160] = "", heads[32] = "";
     for (int i = 0; i < t->n_dimensions; i++) {
         size_t n = strlen(found);

@@ -53,7 +53,8 @@ typedef struct sweep_site {
     int32_t n_axes;
     sweep_axis axes[AXIS_COUNT];     /* in the order of the results' dimensions */
     int64_t extents[AXIS_COUNT];     /* by axis: what it ranges over; 1 for one that is no axis of this site */
-    int64_t first_head, head_step, heads;    /* the heads chosen */
+    int64_t first_head, heads;       /* the heads chosen: first_head + i * the range's step */
+    int64_t *head_labels;            /* [heads] */
     int64_t n_points, first_point;   /* first_point: points of the sites before, for job numbers */
 } sweep_site;
 
@@ -166,7 +167,7 @@ struct sweep {
     inset_sweep_progress progress;
     struct prepared *prepared;           /* the next chunk, planned */
     const char *version;                 /* of the model, as the options give it */
-    int64_t *labels[2];                  /* of layers, and of heads up to the most that a site has */
+    int64_t *layer_labels;               /* [chosen_layers] */
     inset_sweep_result *results;         /* made when first asked for, for what was done then */
     int64_t results_of;
     char *state_path;

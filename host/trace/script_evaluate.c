@@ -190,7 +190,8 @@ static inset_status unknown_head(script *s, const expression *path)
     if (!head->bound_line || !behind)
         return script_at(s, path->at, program_unknown_module(s->program, 0, head->text, head->length));
     return script_refuse(s, behind->at, INSET_SYNTAX_ERROR, "'%.*s' is a name of this script; its value has no .%.*s",
-                         script_quote_length(0, (uint32_t)head->length), head->text, script_quote_length(behind->at, behind->end), s->text + behind->at);
+                         script_quote_length(0, (uint32_t)head->length), head->text, script_quote_length(behind->at, behind->end),
+                         s->text + behind->at);
 }
 
 static inset_status child_at(script *s, const link *l, int32_t *module)

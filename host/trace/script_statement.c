@@ -161,7 +161,8 @@ static void bind(script *s, statement *line, const expression *first)
         n_values++;
     } while (script_accept(s, ','));
     if (n_names != n_values)
-        script_refuse(s, n_values > n_names ? at : line->at, INSET_SYNTAX_ERROR, "%d name%s and %d value%s; there must be as many of one as of the other",
+        script_refuse(s, n_values > n_names ? at : line->at, INSET_SYNTAX_ERROR,
+                      "%d name%s and %d value%s; there must be as many of one as of the other",
                       (int)n_names, n_names == 1 ? "" : "s", (int)n_values, n_values == 1 ? "" : "s");
 }
 
@@ -319,7 +320,8 @@ static void invoke_line(script *s, statement *line, uint32_t indent)
     token word = s->current;
     script_expect(s, TOKEN_NAME, "invoke(...)");
     if (!s->status && !script_is(s, word, "invoke"))
-        script_refuse(s, word.at, INSET_SYNTAX_ERROR, "expected invoke(...), found '%.*s'", script_quote_length(word.at, word.end), s->text + word.at);
+        script_refuse(s, word.at, INSET_SYNTAX_ERROR, "expected invoke(...), found '%.*s'", script_quote_length(word.at, word.end),
+                      s->text + word.at);
     script_expect(s, '(', "'('");
     line->value = script_expression(s);
     script_expect(s, ')', "')'");

@@ -87,6 +87,7 @@ inset_status view_of_value(trace *t, int32_t invoke_index, int32_t slot_index, v
         at = (int32_t)t->n_storages++;
         v->values[v->n_values++] = (value_storage){s->value, at};
     }
+    if (s->shape.by_keys) t->storages[at].width = (int64_t)made->width * v->longest;
     const storage *memory = &t->storages[at];
     span *spans = arena_new(&t->memory, (size_t)memory->n_sequences * sizeof *spans);
     if (!spans) return INSET_NO_MEMORY;
@@ -99,9 +100,17 @@ inset_status view_of_value(trace *t, int32_t invoke_index, int32_t slot_index, v
         settle_position(out);
     }
     int64_t stride = 1;
+    if (s->shape.by_keys) {                  /* batch, head, query, key */
+        dimension query = out->dimensions[--out->n_dimensions];
+        out->dimensions[out->n_dimensions++] = (dimension){.kind = DIMENSION_COLUMN, .extent = s->shape.extent[0], .stride = v->longest};
+        out->position_dimension = out->n_dimensions;
+        out->dimensions[out->n_dimensions++] = query;
+        out->dimensions[out->n_dimensions++] = (dimension){.kind = DIMENSION_COLUMN, .extent = v->longest, .stride = 1};
+        return INSET_OK;
+    }
     for (int i = s->shape.n_columns - 1; i >= 0; i--) {
         out->dimensions[out->n_dimensions + i] = (dimension){.kind = DIMENSION_COLUMN, .extent = s->shape.extent[i], .stride = stride};
-        stride *= s->shape.extent[i];
+        stride = s->shape.stride ? s->shape.stride : stride * s->shape.extent[i];
     }
     out->n_dimensions += s->shape.n_columns;
     return INSET_OK;
@@ -142,7 +151,7 @@ static void view_through_window(const slot *from, const slot *to, view *v)
     int64_t stride = last.stride;
     for (int i = to->shape.n_columns - 1; i >= 0; i--) {
         v->dimensions[v->n_dimensions + i] = (dimension){.kind = last.kind, .extent = to->shape.extent[i], .stride = stride};
-        stride *= to->shape.extent[i];
+        stride *= to->shape.stride ? to->shape.stride : to->shape.extent[i];
     }
     v->n_dimensions += to->shape.n_columns;
 }
@@ -176,22 +185,26 @@ inset_status view_of_slot(trace *t, int32_t invoke_index, int32_t slot_index, vi
 
 /* ---- new storages ------------------------------------------------------------------------------------------------------------------ */
 
-/* Sequences, then positions, then columns: such a tensor keeps its rows. */
-static bool is_structured(const view *shape)
+/* Sequences first if at all, at most one dimension of positions, the others columns: such a tensor keeps its rows. */
+static bool is_structured(const view *shape, int *position)
 {
-    int i = 0;
-    if (i < shape->n_dimensions && shape->dimensions[i].kind == DIMENSION_SEQUENCE) i++;
-    if (i < shape->n_dimensions && shape->dimensions[i].kind == DIMENSION_ROW) i++;
-    if (!i) return false;
-    for (; i < shape->n_dimensions; i++)
-        if (shape->dimensions[i].kind != DIMENSION_COLUMN) return false;
-    return true;
+    *position = -1;
+    bool rows = false;
+    for (int i = 0; i < shape->n_dimensions; i++) {
+        uint8_t kind = shape->dimensions[i].kind;
+        rows |= kind != DIMENSION_COLUMN;
+        if (kind == DIMENSION_SEQUENCE && i) return false;
+        if (kind != DIMENSION_ROW) continue;
+        if (*position >= 0) return false;
+        *position = i;
+    }
+    return rows;
 }
 
-static inset_status structured_storage(trace *t, const view *shape, storage *s, view *out)
+static inset_status structured_storage(trace *t, const view *shape, int position, storage *s, view *out)
 {
-    int sequence = view_sequence_dimension(shape), position = sequence + 1;
-    bool rows = position < shape->n_dimensions && shape->dimensions[position].kind == DIMENSION_ROW;
+    int sequence = view_sequence_dimension(shape);
+    bool rows = position >= 0;
     s->n_sequences = sequence < 0 ? 1 : (int32_t)shape->dimensions[sequence].extent;
     int32_t *lengths = arena_new(&t->memory, (size_t)s->n_sequences * sizeof *lengths);
     span *spans = arena_new(&t->memory, (size_t)s->n_sequences * sizeof *spans);
@@ -248,7 +261,8 @@ inset_status storage_for_shape(trace *t, storage_kind kind, inset_type type, con
 {
     storage s = {.kind = kind, .type = type, .invoke = -1, .value = -1};
     view made = {.n_dimensions = shape->n_dimensions};
-    inset_status status = is_structured(shape) ? structured_storage(t, shape, &s, &made) : plain_storage(t, shape, &s, &made);
+    int position;
+    inset_status status = is_structured(shape, &position) ? structured_storage(t, shape, position, &s, &made) : plain_storage(t, shape, &s, &made);
     if (status) return status;
     if (!array_reserve(t->context, &t->storages, &t->storages_capacity, t->n_storages + 1, sizeof *t->storages))
         return INSET_NO_MEMORY;

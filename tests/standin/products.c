@@ -320,7 +320,8 @@ static bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes
 /* Whether the algorithm may be used for this; what a real library answers otherwise. */
 static int algorithm_fits(const cublas_algorithm *algorithm, const product *p, const queued_product *q)
 {
-    if (!algorithm || algorithm->data[WORD_MARK] != MARK) return standin_problem("a product without an algorithm"), CUBLAS_INVALID_VALUE;
+    if (!algorithm) return 0;                                /* the library chooses */
+    if (algorithm->data[WORD_MARK] != MARK) return standin_problem("a product with what is no algorithm"), CUBLAS_INVALID_VALUE;
     if (algorithm->data[WORD_PROBLEM] != problem_of(p, &q->a_layout, &q->d_layout))
         return standin_problem("a product with the algorithm of another product"), CUBLAS_INVALID_VALUE;
     const uint64_t alignment = algorithm->data[WORD_ALIGNMENT], size = size_of(q->d_layout.type);
@@ -359,13 +360,14 @@ static int multiply(cublas_handle handle, cublas_product descriptor, const void 
     if (overlap(d, bytes_of(&q.d_layout), a, bytes_of(&q.a_layout)) || overlap(d, bytes_of(&q.d_layout), b, bytes_of(&q.b_layout)))
         return standin_problem("a product that is written over its operands"), CUBLAS_INVALID_VALUE;
     if ((error = algorithm_fits(algorithm, p, &q))) return error;
-    q.unsteady = algorithm->data[WORD_KIND] == UNSTEADY;
-    q.split = algorithm->data[WORD_KIND] == SPLIT;
+    q.unsteady = algorithm && algorithm->data[WORD_KIND] == UNSTEADY;
+    q.split = !algorithm || algorithm->data[WORD_KIND] == SPLIT;
     operation *o = standin_queue(stream, "a matrix product", run_product);
     if (!o) return CUBLAS_INVALID_VALUE;
     _Static_assert(sizeof q <= sizeof o->args, "a product fits an operation");
     memcpy(o->args, &q, sizeof q);
     standin_count.products++;
+    standin_count.unpinned += !algorithm;
     return 0;
 }
 

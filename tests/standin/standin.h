@@ -21,7 +21,7 @@
 typedef struct standin_counts {
     int64_t calls;                           /* of functions that can fail */
     int64_t launches, kernels[KERNEL_COUNT]; /* in all, and per kernel */
-    int64_t products, heuristics;
+    int64_t products, unpinned, heuristics;  /* unpinned: of the products, those without an algorithm */
     int64_t copies_up, bytes_up, copies_down, bytes_down, fills;
     int64_t waits;                           /* for the stream or an event */
     int64_t allocations;                     /* of device memory */

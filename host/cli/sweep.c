@@ -1,0 +1,286 @@
+/* sweep.c: `inset sweep`: a grid of patches from its options to files and pictures. */
+#include "cli/sweep.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef enum file_kind { FILE_SAFETENSORS, FILE_NPY, FILE_CSV, FILE_NONE } file_kind;
+
+typedef struct session {
+    const options *given;
+    inset_context *context;
+    inset_model *model;
+    inset_sweep *sweep;
+    file_kind kind;                      /* of -o */
+    char command[8192], version[32];
+    char state[PATH_MAX];                /* OUT.partial */
+    double seconds;                      /* from the loaded model to the last patch */
+} session;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int file_error(const char *path, const char *what)
+{
+    fprintf(stderr, "FileError: %s: %s\n", path, what);
+    return EXIT_MACHINE;
+}
+
+/* ---- before any work -------------------------------------------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n > m && !strcmp(text + n - m, end);
+}
+
+static int find_kind(session *s)
+{
+    static const char *const ends[] = {".safetensors", ".npy", ".csv"};
+    s->kind = FILE_NONE;
+    if (!s->given->output) return EXIT_OK;
+    for (int i = 0; i < FILE_NONE; i++)
+        if (ends_with(s->given->output, ends[i])) s->kind = (file_kind)i;
+    if (s->kind == FILE_NONE) return usage_error("sweep", "-o: OUT.safetensors, OUT.npy or OUT.csv was expected, found '%s'", s->given->output);
+    return EXIT_OK;
+}
+
+/* Whether a file can be made at `path`, and none is there that must not be replaced. */
+static int check_place(const session *s, const char *path)
+{
+    struct stat found;
+    char folder[PATH_MAX];
+    if (!path) return EXIT_OK;
+    const char *slash = strrchr(path, '/');
+    size_t length = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    if (strlen(path) + sizeof ".partial" >= sizeof folder) return file_error(path, "the path is too long");
+    snprintf(folder, sizeof folder, "%.*s", (int)length, length ? path : "");
+    if (stat(length ? folder : ".", &found)) return file_error(path, strerror(errno));
+    if (!S_ISDIR(found.st_mode)) return file_error(path, strerror(ENOTDIR));
+    if (access(length ? folder : ".", W_OK)) return file_error(path, strerror(errno));
+    if (stat(path, &found)) return EXIT_OK;
+    if (S_ISDIR(found.st_mode)) return file_error(path, strerror(EISDIR));
+    return s->given->force ? EXIT_OK : file_error(path, "it exists; --force replaces it");
+}
+
+static int check_state(session *s)
+{
+    if (!s->given->output) return EXIT_OK;
+    snprintf(s->state, sizeof s->state, "%s.partial", s->given->output);
+    if (s->given->resume || access(s->state, F_OK)) return EXIT_OK;
+    if (!s->given->force) return file_error(s->state, "an unfinished sweep was left here: --resume goes on with it, --force starts anew");
+    return remove(s->state) ? file_error(s->state, strerror(errno)) : EXIT_OK;
+}
+
+static void keep_command(session *s, int count, char **arguments)
+{
+    size_t n = (size_t)snprintf(s->command, sizeof s->command, "inset");
+    for (int i = 0; i < count && n < sizeof s->command; i++) {
+        bool plain = *arguments[i] && !arguments[i][strcspn(arguments[i], " \t\n'\"\\$&|;<>()[]*?#~`{}!")];
+        n += (size_t)snprintf(s->command + n, sizeof s->command - n, plain ? " %s" : " '%s'", arguments[i]);
+    }
+}
+
+/* A hash of config.json and of the weights' files: their sizes, and blocks from all over them. */
+static void find_version(session *s)
+{
+    enum { BLOCK = 1 << 16, BLOCKS = 64 };
+    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+    unsigned char block[BLOCK];
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[PATH_MAX];
+        struct stat found;
+        snprintf(path, sizeof path, "%s/%s", s->given->model, names[i]);
+        FILE *file = fopen(path, "rb");
+        if (!file) continue;
+        long long size = fstat(fileno(file), &found) ? 0 : (long long)found.st_size, step = size / BLOCKS < BLOCK ? BLOCK : size / BLOCKS;
+        for (long long at = 0; at < size && fseeko(file, (off_t)at, SEEK_SET) == 0; at += step) {
+            size_t n = fread(block, 1, sizeof block, file);
+            for (size_t k = 0; k < n; k++) hash = (hash ^ block[k]) * 0x100000001b3u;
+        }
+        hash = (hash ^ (uint64_t)size) * 0x100000001b3u;
+        fclose(file);
+    }
+    snprintf(s->version, sizeof s->version, "%016" PRIx64, hash);
+}
+
+static int create_sweep(session *s)
+{
+    const options *given = s->given;
+    inset_sweep_options wanted = INSET_SWEEP_OPTIONS;
+    wanted.clean.text = given->clean;
+    wanted.corrupt.text = given->corrupt;
+    wanted.patch = given->patch;
+    wanted.by = given->by;
+    wanted.layers = given->layers;
+    wanted.positions = given->positions;
+    wanted.heads = given->heads;
+    wanted.source = given->source;
+    wanted.direction = given->direction;
+    wanted.metrics = given->metrics;
+    wanted.seed = (uint64_t)given->seed;
+    wanted.no_share = given->no_share;
+    wanted.memory_limit = given->memory;
+    wanted.version = s->version;
+    wanted.state = given->output ? s->state : NULL;
+    wanted.resume = given->resume;
+    inset_status status = inset_sweep_create(s->model, &wanted, &s->sweep);
+    if (!status) return EXIT_OK;
+    return report(s->context, status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
+}
+
+/* What the output takes must fit on its disk, and an npy file holds one array. */
+static int check_size(const session *s)
+{
+    struct statvfs disk;
+    inset_sweep_result r;
+    double bytes = 0;
+    const char *slash = s->given->output ? strrchr(s->given->output, '/') : NULL;
+    char folder[PATH_MAX];
+    if (!s->given->output) return EXIT_OK;
+    for (size_t i = 0; i < inset_sweep_result_count(s->sweep); i++) {
+        if (inset_sweep_result_at(s->sweep, i, &r)) return report(s->context, EXIT_MACHINE);
+        bytes += (double)sizeof(float) * ((double)r.pairs * 4 + (double)r.points * 2 + (double)r.pairs * (double)r.points * (s->kind == FILE_CSV ? 30 : 3));
+    }
+    if (s->kind == FILE_NPY && inset_sweep_result_count(s->sweep) != 1)
+        return usage_error("sweep", "-o: an npy file holds one site and one metric; there are %zu: OUT.safetensors holds them all",
+                           inset_sweep_result_count(s->sweep));
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - s->given->output) + 1 : 1, slash ? s->given->output : ".");
+    if (statvfs(folder, &disk)) return EXIT_OK;
+    double available = (double)disk.f_bavail * (double)disk.f_frsize;
+    if (bytes <= available) return EXIT_OK;
+    fprintf(stderr, "FileError: %s: about %.3g MB are needed, %.3g MB are free\n", s->given->output, bytes / 1e6, available / 1e6);
+    return EXIT_MACHINE;
+}
+
+/* ---- the run ---------------------------------------------------------------------------------------------------------------------------- */
+
+enum { PROGRESS_BAR = 30 };
+
+static void draw_progress(const session *s, double started, bool last)
+{
+    inset_sweep_progress is = INSET_SWEEP_PROGRESS;
+    if (!isatty(STDERR_FILENO) || inset_sweep_progress_of(s->sweep, &is)) return;
+    if (last) {
+        fprintf(stderr, "\r\033[K");
+        return;
+    }
+    double passed = now() - started, here = (double)(is.done - is.restored), rate = passed > 0 ? here / passed : 0;
+    int full = is.patches ? (int)(PROGRESS_BAR * is.done / is.patches) : 0;
+    fprintf(stderr, "\r\033[K[%.*s%*s] %" PRId64 "/%" PRId64 " patches", full, "##############################", PROGRESS_BAR - full, "", is.done,
+            is.patches);
+    if (here > 0) fprintf(stderr, "  %.3g/s  %.0f s left", rate, (double)(is.patches - is.done) / rate);
+    fflush(stderr);
+}
+
+static int run_chunks(session *s)
+{
+    double started = now();
+    while (!inset_sweep_done(s->sweep)) {
+        draw_progress(s, started, false);
+        inset_status status = inset_sweep_step(s->sweep);
+        if (!status) continue;
+        draw_progress(s, started, true);
+        return report(s->context, EXIT_MACHINE);
+    }
+    draw_progress(s, started, true);
+    return EXIT_OK;
+}
+
+/* ---- results ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* Writes through `write` to another name, which then takes the place of `path`. */
+static int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what)
+{
+    char temporary[PATH_MAX + 16];
+    snprintf(temporary, sizeof temporary, "%s.%ld", path, (long)getpid());
+    FILE *file = fopen(temporary, "wb");
+    if (!file) return file_error(path, strerror(errno));
+    bool good = write(what, file) && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    int reason = errno;
+    if (fclose(file) && good) {
+        good = false;
+        reason = errno;
+    }
+    if (good && rename(temporary, path) == 0) return EXIT_OK;
+    if (good) reason = errno;
+    remove(temporary);
+    return file_error(path, strerror(reason));
+}
+
+static bool write_csv(const void *what, FILE *to) { return csv_write((inset_sweep *)(uintptr_t)what, to); }
+static bool write_npy(const void *what, FILE *to) { return npy_write((inset_sweep *)(uintptr_t)what, to); }
+static bool write_svg(const void *what, FILE *to) { return svg_write(what, to); }
+
+static int write_output(session *s)
+{
+    const char *path = s->given->output;
+    if (!path) return EXIT_OK;
+    if (s->kind == FILE_SAFETENSORS)
+        return inset_sweep_write(s->sweep, path, s->command) ? report(s->context, EXIT_MACHINE) : EXIT_OK;
+    int status = write_file(path, s->kind == FILE_CSV ? write_csv : write_npy, s->sweep);
+    if (!status) remove(s->state);
+    return status;
+}
+
+static int show(session *s)
+{
+    panels p;
+    int status = EXIT_OK;
+    if (!panels_make(s->sweep, &p)) {
+        panels_free(&p);
+        fprintf(stderr, "MemoryError: out of memory on the host\n");
+        return EXIT_MACHINE;
+    }
+    if (s->given->plot) status = write_file(s->given->plot, write_svg, &p);
+    if (s->given->json) sweep_print_json(s->sweep, s->seconds);
+    else terminal_draw(&p);
+    panels_free(&p);
+    return status;
+}
+
+static int run(session *s)
+{
+    int status = EXIT_OK;
+    s->model = open_model(s->context, s->given, s->given->device, &status);
+    if (!s->model) return status;
+    if (isatty(STDERR_FILENO) && (!s->given->device || !strcmp(s->given->device, "auto"))) fprintf(stderr, "on %s\n", inset_model_device(s->model));
+    double started = now();
+    status = create_sweep(s);
+    if (!status) status = check_size(s);
+    if (!status) status = run_chunks(s);
+    s->seconds = now() - started;
+    if (!status) status = write_output(s);
+    return status ? status : show(s);
+}
+
+int command_sweep(const options *given, int count, char **arguments)
+{
+    session s = {.given = given};
+    int status = find_kind(&s);
+    if (!status) status = check_place(&s, given->output);
+    if (!status) status = check_place(&s, given->plot);
+    if (!status) status = check_state(&s);
+    if (status) return status;
+    keep_command(&s, count, arguments);
+    find_version(&s);
+    if (inset_context_create(NULL, &s.context)) {
+        fprintf(stderr, "MemoryError: out of memory on the host\n");
+        return EXIT_MACHINE;
+    }
+    status = run(&s);
+    inset_context_free(s.context);
+    return status ? status : finish_output();
+}

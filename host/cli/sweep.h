@@ -1,0 +1,44 @@
+/* sweep.h: what `inset sweep` prints, draws and writes, a file each: sweep_terminal.c, sweep_svg.c, sweep_files.c. */
+#ifndef INSET_CLI_SWEEP_H
+#define INSET_CLI_SWEEP_H
+
+#include "cli/cli.h"
+
+/* Results as panels of rows and columns: the last two axes, one panel for each place on the axes before them. */
+typedef struct panel {
+    const inset_sweep_result *result;
+    const float *values;                 /* [rows, columns] */
+    int64_t rows, columns;
+    const inset_sweep_axis *row_axis, *column_axis;      /* NULL: there is none, and one row or column */
+    char title[256];                     /* "resid_pre  logit_diff:11,12", and the places on the other axes */
+} panel;
+
+/* The panels of all results, values normalised where there is something to normalise by and else their change from the clean run's mean; freed
+ * with panels_free. NULL when memory is out. */
+typedef struct panels {
+    panel *at;
+    size_t count;
+    float *changes;                      /* [all points]: for results without normalised values */
+    inset_sweep_result *results;
+    size_t n_results;
+} panels;
+bool panels_make(inset_sweep *sweep, panels *out);
+void panels_free(panels *p);
+/* The largest absolute value of the panels with this panel's metric, at least a little above 0: the ends of its colour scale. */
+double panel_scale(const panels *p, const panel *of);
+bool panel_is_normalised(const panel *p);
+/* "7", "-2" or "mlp_out": place i of an axis; "" without an axis. */
+void axis_label(const inset_sweep_axis *axis, int64_t i, char *out, size_t size);
+
+/* The heat map on standard output, in colour when it is a terminal that has them. */
+void terminal_draw(const panels *p);
+/* The pictures as one SVG; false when it could not be written, errno says why. */
+bool svg_write(const panels *p, FILE *to);
+
+/* The object of --json, on standard output. */
+void sweep_print_json(inset_sweep *sweep, double seconds);
+/* One line a pair and point; one array, [pair, axes...]: false when something could not be written. */
+bool csv_write(inset_sweep *sweep, FILE *to);
+bool npy_write(inset_sweep *sweep, FILE *to);
+
+#endif

@@ -1,0 +1,294 @@
+/* sweep.c: a sweep from its options to its last chunk.
+ *
+ * Whatever can be wrong is found in sweep_create, which also plans the first chunk, so that a sweep that does not fit says so before it
+ * starts. How jobs are cut into chunks depends on the options alone (see chunk_size) and, where memory is tight, on what the planner
+ * refuses, never on time or on how far an earlier process came. */
+#include "sweep/sweep.h"
+
+#include <string.h>
+
+enum {
+    MOST_ROWS = 32768,                   /* positions of all patched runs of a chunk: beyond that matrix products gain nothing */
+    LEAST_JOBS = 64,
+};
+#define MOST_FLOPS 4e13                  /* of a chunk, if nothing were shared: what is lost when a process ends */
+#define MOST_READ 256e6                  /* bytes of logits that a chunk reads out */
+
+/* ---- options --------------------------------------------------------------------------------------------------------------------------- */
+
+static inset_status read_prompts(sweep *s, const inset_sweep_options *o)
+{
+    bool has_clean = o->clean.text || o->clean.count;
+    s->has_corrupt = o->corrupt.text || o->corrupt.count;
+    if (!has_clean) return error_set(s->context, INSET_USAGE_ERROR, "which prompts? The clean ones are missing");
+    inset_status status = prompts_read(s, "clean", &o->clean, &s->clean);
+    if (status) return status;
+    s->pairs = s->clean.count;
+    if (!s->has_corrupt) return INSET_OK;
+    if ((status = prompts_read(s, "corrupt", &o->corrupt, &s->corrupt))) return status;
+    if (s->corrupt.count != s->pairs)
+        return error_set(s->context, INSET_VALUE_ERROR, "there are %lld clean prompts and %lld corrupt ones: pairs were expected",
+                         (long long)s->pairs, (long long)s->corrupt.count);
+    for (int64_t i = 0; i < s->pairs; i++)
+        if (s->clean.lengths[i] != s->corrupt.lengths[i])
+            return error_set(s->context, INSET_VALUE_ERROR, "pair %lld: the clean prompt has %lld tokens, the corrupt one %lld", (long long)i,
+                             (long long)s->clean.lengths[i], (long long)s->corrupt.lengths[i]);
+    return INSET_OK;
+}
+
+static inset_status read_direction(sweep *s, const inset_sweep_options *o)
+{
+    bool other = source_is_other_run(o->source);
+    s->noise = o->direction ? !strcmp(o->direction, "noise") : !other;
+    if (o->direction && !s->noise && strcmp(o->direction, "denoise"))
+        return error_set(s->context, INSET_VALUE_ERROR, "'%s' is no direction: denoise (the corrupt run is patched) or noise (the clean run is)",
+                         o->direction);
+    if (s->has_corrupt || (!other && s->noise)) return INSET_OK;
+    return error_set(s->context, INSET_USAGE_ERROR, "which prompts? The corrupt ones are missing");
+}
+
+static inset_status read_layers(sweep *s, const char *text)
+{
+    s->n_layers = layers_count(s->program);
+    if (!s->n_layers || !s->program->vocabulary)
+        return error_set(s->context, INSET_UNKNOWN_SITE, "%s: a sweep takes a model of tokens with numbered blocks of attention", s->program->model_type);
+    inset_status status = range_read(s, "layers", text, &s->layers);
+    if (status) return status;
+    s->chosen_layers = range_resolve(&s->layers, s->n_layers, &s->first_layer);
+    if (!s->chosen_layers) return error_set(s->context, INSET_VALUE_ERROR, "layers: '%s' chooses none of the %d layers", text, s->n_layers);
+    if (!(s->layer_labels = arena_new(&s->memory, (size_t)s->chosen_layers * sizeof *s->layer_labels))) return INSET_NO_MEMORY;
+    for (int64_t i = 0; i < s->chosen_layers; i++) s->layer_labels[i] = s->first_layer + i * s->layers.step;
+    return INSET_OK;
+}
+
+/* The labels of the position axis. Where prompts differ in length and the range counts from the end, so do the labels; the longest prompt
+ * has them all. */
+static inset_status read_positions(sweep *s, const char *text)
+{
+    inset_status status = range_read(s, "positions", text, &s->positions);
+    if (status) return status;
+    range *r = &s->positions;
+    bool alike = true, from_end = (r->single || r->has_start) && r->start < 0;
+    int64_t first;
+    for (int64_t i = 0; i < s->pairs; i++) alike = alike && s->clean.lengths[i] == s->clean.longest;
+    if (!alike && from_end && !r->single && ((r->has_stop && r->stop >= 0) || r->step != 1))
+        return error_set(s->context, INSET_VALUE_ERROR, "positions: '%s' counts from the end and from the start, and the prompts differ in length", text);
+    s->n_labels = range_resolve(r, s->clean.longest, &first);
+    if (!s->n_labels)
+        return error_set(s->context, INSET_VALUE_ERROR, "positions: '%s' chooses none of the %lld positions", text, (long long)s->clean.longest);
+    if (!(s->position_labels = arena_new(&s->memory, (size_t)s->n_labels * sizeof *s->position_labels))) return INSET_NO_MEMORY;
+    for (int64_t i = 0; i < s->n_labels; i++) s->position_labels[i] = first + i * r->step - (!alike && from_end ? s->clean.longest : 0);
+    return INSET_OK;
+}
+
+/* ---- taps ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Taps in execution order: a stable sort by event. */
+static void sort_taps(sweep *s, tap *scratch, size_t n)
+{
+    for (size_t width = 1; width < n; width *= 2) {
+        for (size_t from = 0; from < n; from += 2 * width) {
+            size_t middle = from + width < n ? from + width : n, end = from + 2 * width < n ? from + 2 * width : n, a = from, b = middle;
+            for (size_t i = from; i < end; i++)
+                scratch[i] = a < middle && (b >= end || s->taps[a].event <= s->taps[b].event) ? s->taps[a++] : s->taps[b++];
+        }
+        memcpy(s->taps, scratch, n * sizeof *scratch);
+    }
+}
+
+static inset_status make_taps(sweep *s)
+{
+    size_t most = s->n_sites * MAX_MEMBERS * (size_t)s->chosen_layers, n = 0;
+    tap *scratch = arena_new(&s->memory, most * sizeof *scratch);
+    s->taps = arena_new(&s->memory, most * sizeof *s->taps);
+    if (!scratch || !s->taps) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < s->n_sites; i++)
+        for (int32_t m = 0; m < s->sites[i].n_members; m++) {
+            if (!(s->sites[i].taps[m] = arena_new(&s->memory, (size_t)s->chosen_layers * sizeof(int32_t)))) return INSET_NO_MEMORY;
+            for (int64_t layer = 0; layer < s->chosen_layers; layer++) {
+                int32_t place = s->sites[i].places[m][s->first_layer + layer * s->layers.step];
+                s->taps[n++] = (tap){.place = place, .event = s->program->sites[place].event, .site = (int32_t)i, .member = m, .layer = layer};
+            }
+        }
+    s->n_taps = n;
+    sort_taps(s, scratch, n);
+    for (size_t i = 0; i < n; i++) s->sites[s->taps[i].site].taps[s->taps[i].member][s->taps[i].layer] = (int32_t)i;
+    return INSET_OK;
+}
+
+/* ---- chunks ---------------------------------------------------------------------------------------------------------------------------- */
+
+static int64_t smaller(int64_t a, double b) { return b < (double)a ? (int64_t)b : a; }
+
+/* The most jobs of a chunk. */
+static int64_t chunk_size(const sweep *s)
+{
+    double numbers = 0, read = 0, positions = (double)s->clean.longest;
+    for (size_t i = 0; i < s->program->n_weights; i++) {
+        const weight *w = &s->program->weights[i];
+        if (w->role == WEIGHT_MATRIX) numbers += (double)w->rows * w->columns;
+    }
+    for (size_t i = 0; i < s->n_readings; i++) read += (double)s->readings[i].count * sizeof(float);
+    int64_t most = smaller(s->jobs, MOST_ROWS / positions);
+    most = smaller(most, MOST_FLOPS / (2 * numbers * positions + 1));
+    if (most < LEAST_JOBS) most = LEAST_JOBS;
+    most = smaller(most, MOST_READ / read);
+    if (most < 1) most = 1;
+    if (most > s->jobs) most = s->jobs;
+    return most;
+}
+
+/* Jobs of the next chunk: whole pairs, or an equal part of one. */
+static int64_t next_count(const sweep *s)
+{
+    if (s->chunk >= s->points) {
+        int64_t count = s->chunk / s->points * s->points - s->next % s->points;
+        return count < s->jobs - s->next ? count : s->jobs - s->next;
+    }
+    int64_t parts = (s->points + s->chunk - 1) / s->chunk, part = (s->points + parts - 1) / parts, left = s->points - s->next % s->points;
+    return part < left ? part : left;
+}
+
+/* Plans the next chunk, a smaller one when memory is too little for it. */
+static inset_status prepare_next(sweep *s)
+{
+    int64_t count = next_count(s);
+    inset_status status = chunk_prepare(s, s->next, count, &s->prepared);
+    while (status == INSET_NO_MEMORY && count > 1) {
+        count = (count + 1) / 2;
+        status = chunk_prepare(s, s->next, count, &s->prepared);
+    }
+    return status;
+}
+
+static inset_status make_arrays(sweep *s)
+{
+    if (s->points > (int64_t)1 << 40 || s->pairs > ((int64_t)1 << 40) / s->points)
+        return error_set(s->context, INSET_VALUE_ERROR, "%lld points of %lld pairs are more than a sweep takes", (long long)s->points, (long long)s->pairs);
+    s->jobs = s->pairs * s->points;
+    size_t values = s->n_metrics * (size_t)s->jobs, pairs = s->n_metrics * (size_t)s->pairs;
+    s->values = arena_new(&s->memory, values * sizeof *s->values);
+    s->clean_values = arena_new(&s->memory, pairs * sizeof *s->clean_values);
+    s->corrupt_values = arena_new(&s->memory, pairs * sizeof *s->corrupt_values);
+    if (!s->values || !s->clean_values || !s->corrupt_values) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < values; i++) s->values[i] = __builtin_nanf("");
+    for (size_t i = 0; i < pairs; i++) s->clean_values[i] = s->corrupt_values[i] = __builtin_nanf("");
+    job j;
+    for (int64_t i = 0; i < s->jobs; i++) s->patches += job_at(s, i, &j);
+    s->progress.patches = s->patches;
+    return INSET_OK;
+}
+
+/* ---- what decides the numbers ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t hash_text(uint64_t seed, const char *text) { return text ? hash_bytes(seed, text, strlen(text) + 1) : hash_bytes(seed, "?", 1); }
+
+static uint64_t hash_prompts(uint64_t seed, const prompts *p)
+{
+    if (!p->count) return hash_bytes(seed, "?", 1);
+    seed = hash_bytes(seed, p->lengths, (size_t)p->count * sizeof *p->lengths);
+    return hash_bytes(seed, p->tokens, (size_t)(p->starts[p->count - 1] + p->lengths[p->count - 1]) * sizeof *p->tokens);
+}
+
+static uint64_t hash_sets(const sweep *s, uint64_t seed)
+{
+    for (size_t i = 0; i < s->n_metrics; i++)
+        for (int k = 0; k < 2; k++) {
+            const token_set *set = &s->metrics[i].sets[k];
+            if (set->count) seed = hash_bytes(seed, set->tokens, (size_t)(set->count * (set->per_pair ? s->pairs : 1)) * sizeof *set->tokens);
+        }
+    return seed;
+}
+
+static uint64_t hash_tensors(const sweep *s, uint64_t seed)
+{
+    for (size_t i = 0; s->tensors && i < s->n_sites * MAX_MEMBERS; i++) {
+        const source_tensor *t = &s->tensors[i];
+        if (!t->data) continue;
+        int64_t count = t->layers * t->positions * t->width * (t->heads ? t->heads : 1);
+        seed = hash_bytes(seed, t->data, (size_t)count * type_size(t->type));
+    }
+    return seed;
+}
+
+static void take_fingerprint(sweep *s, const inset_sweep_options *o)
+{
+    const char *const texts[] = {INSET_VERSION, s->program->model_type, s->model->device->name, o->version, o->patch, o->by, o->layers,
+                                 o->positions, o->heads, o->source, o->direction};
+    uint64_t h = 1;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) h = hash_text(h, texts[i]);
+    for (size_t i = 0; i < s->n_metrics; i++) h = hash_text(h, s->metrics[i].name);
+    h = hash_prompts(hash_prompts(hash_prompts(h, &s->clean), &s->corrupt), &s->others);
+    h = hash_tensors(s, hash_sets(s, h));
+    const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type, (int64_t)o->memory_limit};
+    s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
+}
+
+/* ---- create, step, free -------------------------------------------------------------------------------------------------------------------- */
+
+static inset_status keep_texts(sweep *s, const inset_sweep_options *o)
+{
+    if (o->version && !(s->version = arena_text(&s->memory, o->version, strlen(o->version)))) return INSET_NO_MEMORY;
+    if (o->state && !(s->state_path = arena_text(&s->memory, o->state, strlen(o->state)))) return INSET_NO_MEMORY;
+    s->no_share = o->no_share != 0;
+    s->memory_limit = o->memory_limit ? o->memory_limit : s->model->device->memory_free;
+    return INSET_OK;
+}
+
+static inset_status find_logits(sweep *s)
+{
+    return program_find_site(s->program, "output.logits", strlen("output.logits"), &s->logits);
+}
+
+static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
+{
+    inset_status status;
+    if ((status = keep_texts(s, o)) || (status = read_layers(s, o->layers)) || (status = find_logits(s)) || (status = read_prompts(s, o))
+        || (status = read_direction(s, o)) || (status = read_positions(s, o->positions)) || (status = range_read(s, "heads", o->heads, &s->heads))
+        || (status = sites_read(s, o->patch, o->by)) || (status = metrics_read(s, o->metrics)) || (status = make_taps(s))
+        || (status = source_read(s, o->source, o->seed)) || (status = make_arrays(s))) return status;
+    s->chunk = chunk_size(s);
+    take_fingerprint(s, o);
+    if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
+    return s->next < s->jobs ? prepare_next(s) : INSET_OK;
+}
+
+inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options, sweep **out)
+{
+    *out = NULL;
+    sweep *s = memory_new(model->context, sizeof *s);
+    if (!s) return INSET_NO_MEMORY;
+    s->context = model->context;
+    s->model = model;
+    s->program = model->program;
+    arena_start(&s->memory, s->context);
+    inset_status status = sweep_build(s, options);
+    if (status) {
+        sweep_free(s);
+        return status;
+    }
+    *out = s;
+    return INSET_OK;
+}
+
+void sweep_free(sweep *s)
+{
+    if (!s) return;
+    chunk_free(s->prepared);
+    arena_free(&s->memory);
+    memory_free(s->context, s);
+}
+
+inset_status sweep_step(sweep *s)
+{
+    if (s->next >= s->jobs) return INSET_OK;
+    inset_status status = s->prepared ? INSET_OK : prepare_next(s);
+    if (!status) status = chunk_run(s->prepared);
+    if (status) return status;
+    int64_t first = s->next, count = chunk_count(s->prepared);
+    chunk_free(s->prepared);
+    s->prepared = NULL;
+    if (s->state_path && (status = state_append(s, first, count))) return status;
+    s->next += count;
+    return INSET_OK;
+}
