@@ -43,6 +43,7 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
     g.score_scale = (float)(1 / sqrt(g.head_dim));
     g.rope = config_rope(c, p, g.head_dim, "rope_theta", "partial_rotary_factor", 1);
     if (c->status) return g;
+    if (g.rope.positions && g.rope.positions < g.positions) g.positions = g.rope.positions;
     g.windows = arena_new(&p->memory, (size_t)g.n_layers * sizeof *g.windows);
     if (!g.windows) c->status = INSET_NO_MEMORY;
     return g;

@@ -12,6 +12,7 @@ typedef struct rope {
     int32_t dims;                    /* first dimensions of a head that turn */
     const float *frequencies;        /* [dims / 2], in the program's arena */
     float attention_scale;           /* factor on cos and sin */
+    int32_t positions;               /* longest prompt that these frequencies serve, 0 = any */
 } rope;
 
 /* Reads rope_parameters (or rope_scaling and rope_theta, as older files have them) for heads of head_dim numbers. theta_key and

@@ -121,7 +121,9 @@ static int32_t block(const place *at, int32_t x)
 
 void gpt_neox_build(config *c, program *p)
 {
-    static const char *const ignored[] = {"layers.*.attention.bias", "layers.*.attention.masked_bias", "layers.*.attention.rotary_emb.inv_freq", NULL};
+    /* Older files carry each layer's mask and frequencies. */
+    static const char *const ignored[] = {"layers.*.attention.bias", "layers.*.attention.masked_bias",
+                                          "layers.*.attention.rotary_emb.inv_freq", NULL};
     neox g = read_config(c, p);
     if (c->status) return;
     p->optional_prefix = "gpt_neox.";

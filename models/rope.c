@@ -36,9 +36,9 @@ static config find_parameters(const config *c)
     return found;
 }
 
-enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_LONG };
 
-static int read_type(config *c, config *parameters)
+static int read_type(config *c, const program *p, config *parameters)
 {
     const char *type = "default";
     if (!parameters->object) return ROPE_DEFAULT;
@@ -52,7 +52,10 @@ static int read_type(config *c, config *parameters)
     if (c->status || strcmp(type, "default") == 0) return ROPE_DEFAULT;
     if (strcmp(type, "linear") == 0) return ROPE_LINEAR;
     if (strcmp(type, "llama3") == 0) return ROPE_LLAMA3;
-    config_refuse(c, "'rope_type' must be default, linear or llama3, found \"%.60s\"", type);
+    /* Phi-3's first files say "su" or "yarn" for what is called longrope now. */
+    bool phi3 = strcmp(p->model_type, "phi3") == 0;
+    if (strcmp(type, "longrope") == 0 || (phi3 && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0))) return ROPE_LONG;
+    config_refuse(c, "'rope_type' must be default, linear, llama3 or longrope, found \"%.60s\"", type);
     return ROPE_DEFAULT;
 }
 
@@ -66,17 +69,40 @@ static double read_number(config *c, config *parameters, const char *key, const 
     return found;
 }
 
+/* LongRoPE: a factor for each frequency, one list for prompts up to the original length and one for longer ones. Which list serves
+ * depends on the prompt, so inset takes the first and refuses longer prompts. Sets frequencies to the factors. */
+static void read_long(config *c, config *parameters, rope *r, float *frequencies)
+{
+    const double most = config_number(c, "max_position_embeddings", 1, 1e9, 4096);
+    double original = read_number(c, parameters, "original_max_position_embeddings", NULL, 2, 1e9, most);
+    original = config_number(c, "original_max_position_embeddings", 2, 1e9, original);
+    double factor = read_number(c, parameters, "factor", NULL, 1e-3, 1e6, most / original);
+    double scale = factor <= 1 ? 1 : sqrt(1 + log(factor) / log(original));
+    r->attention_scale = (float)read_number(c, parameters, "attention_factor", NULL, 1e-3, 1e6, scale);
+    r->positions = original < most ? (int32_t)original : 0;
+    const json_node *factors = json_member(parameters->object, "short_factor");
+    if (!json_is_array(factors) || json_length(factors) != (size_t)r->dims / 2)
+        config_refuse(c, "'short_factor' must be a list of %d numbers", (int)r->dims / 2);
+    for (int32_t i = 0; !c->status && i < r->dims / 2; i++) {
+        double found = 0;
+        if (!json_as_number(json_item(factors, (size_t)i), &found) || !(found > 1e-6 && found < 1e6))
+            config_refuse(c, "'short_factor'[%d] must be a number above 0", (int)i);
+        frequencies[i] = (float)found;
+    }
+}
+
 rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, const char *part_key, double part)
 {
     rope r = {.attention_scale = 1};
     llama3 scaling = {0};
     config parameters = find_parameters(c);
-    int type = read_type(c, &parameters);
+    int type = read_type(c, p, &parameters);
     double theta = read_number(c, &parameters, "rope_theta", theta_key, 1, 1e12, 10000);
     part = read_number(c, &parameters, "partial_rotary_factor", part_key, 0, 1, part);
-    double factor = type == ROPE_DEFAULT ? 1 : need_number(c, &parameters, "factor", 1e-3, 1e6);
+    double factor = type == ROPE_DEFAULT || type == ROPE_LONG ? 1 : need_number(c, &parameters, "factor", 1e-3, 1e6);
     if (type == ROPE_LLAMA3) {
-        scaling = (llama3){factor, need_number(c, &parameters, "low_freq_factor", 1e-3, 1e6), need_number(c, &parameters, "high_freq_factor", 1e-3, 1e6),
+        scaling = (llama3){factor, need_number(c, &parameters, "low_freq_factor", 1e-3, 1e6),
+                           need_number(c, &parameters, "high_freq_factor", 1e-3, 1e6),
                            read_number(c, &parameters, "original_max_position_embeddings", "max_position_embeddings", 1, 1e9, 1)};
         if (scaling.high <= scaling.low)
             config_refuse(c, "'high_freq_factor' (%g) must be larger than 'low_freq_factor' (%g)", scaling.high, scaling.low);
@@ -91,8 +117,10 @@ rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
         c->status = INSET_NO_MEMORY;
         return r;
     }
+    if (type == ROPE_LONG) read_long(c, &parameters, &r, frequencies);
     for (int32_t i = 0; i < r.dims / 2; i++) {
-        frequencies[i] = 1 / powf((float)theta, (float)(2 * i) / (float)r.dims);
+        const float wave = powf((float)theta, (float)(2 * i) / (float)r.dims);
+        frequencies[i] = type == ROPE_LONG ? 1 / (frequencies[i] * wave) : 1 / wave;
         if (type == ROPE_LINEAR) frequencies[i] /= (float)factor;
         if (type == ROPE_LLAMA3) frequencies[i] = llama3_scaled(frequencies[i], &scaling);
     }

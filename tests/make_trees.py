@@ -8,7 +8,8 @@ A line of FAMILY.txt is one module entered or left in a forward of two prompts o
     enter|leave PATH [shape] #tensor
 
 Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
-(the inner model, the rotary embedding's pair of tables) are left out. test_models compares inset's programs with these files."""
+(the inner model, the rotary embedding's pair of tables) are left out. FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
+one, the rotary embedding's factor on cosine and sine and then its frequencies. test_models compares inset's programs with these files."""
 import json
 import os
 import sys
@@ -33,11 +34,18 @@ FAMILIES = {
                                                                     max_position_embeddings=32, use_parallel_residual=False,
                                                                     attention_bias=False, bos_token_id=None, eos_token_id=None)),
     "llama": (t.LlamaConfig, t.LlamaForCausalLM, dict(LLAMA)),
+    "llama3": (t.LlamaConfig, t.LlamaForCausalLM, dict(LLAMA, head_dim=10, attention_bias=True, mlp_bias=True, rope_parameters=dict(
+        rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16))),
+    "llama_linear": (t.LlamaConfig, t.LlamaForCausalLM, dict(LLAMA, num_hidden_layers=1, rope_parameters=dict(
+        rope_type="linear", rope_theta=1000.0, factor=3.0))),
     "mistral": (t.MistralConfig, t.MistralForCausalLM, dict(LLAMA, head_dim=6, sliding_window=4)),
     "qwen2": (t.Qwen2Config, t.Qwen2ForCausalLM, dict(LLAMA, tie_word_embeddings=True)),
     "qwen3": (t.Qwen3Config, t.Qwen3ForCausalLM, dict(LLAMA, head_dim=6)),
     "gemma2": (t.Gemma2Config, t.Gemma2ForCausalLM, dict(LLAMA, head_dim=6, sliding_window=4, query_pre_attn_scalar=5)),
     "phi3": (t.Phi3Config, t.Phi3ForCausalLM, dict(LLAMA)),
+    "phi3_long": (t.Phi3Config, t.Phi3ForCausalLM, dict(LLAMA, num_hidden_layers=1, num_attention_heads=2, original_max_position_embeddings=8,
+                                                        rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+                                                                             short_factor=[1.0, 1.5, 2.25], long_factor=[2.0, 4.0, 8.0]))),
     "olmo2": (t.Olmo2Config, t.Olmo2ForCausalLM, dict(LLAMA)),
 }
 
@@ -93,6 +101,10 @@ def main():
             file.write("\n")
         with open(os.path.join(HERE, name + ".txt"), "w") as file:
             file.write("\n".join(lines) + "\n")
+        rotary = getattr(model.base_model, "rotary_emb", None)
+        if rotary is not None:
+            with open(os.path.join(HERE, name + ".rope"), "w") as file:
+                file.write("".join(f"{x:.9g}\n" for x in [rotary.attention_scaling, *rotary.inv_freq.tolist()]))
         weights = sorted((k, list(v.shape)) for k, v in model.state_dict().items())
         with open(os.path.join(HERE, name + ".weights"), "w") as file:
             file.write("".join(f"{k} {shape}\n" for k, shape in weights))

@@ -13,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neox", "gpt_neox_serial", "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2"};
+static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neox", "gpt_neox_serial", "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long",
+                                    "olmo2"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
 typedef struct world { failing_allocator memory; inset_context *context; } world;
@@ -108,6 +109,28 @@ static void compare_weights(const program *p, const char *name)
     free(expected);
 }
 
+/* The rotary embedding's factor on cosine and sine, then its frequencies. */
+static void compare_rope(const program *p, const char *name)
+{
+    char path[64];
+    snprintf(path, sizeof path, "fixtures/trees/%s.rope", name);
+    char *expected = test_read(test_path(path), NULL), *at = expected;
+    const step *found = NULL;
+    for (size_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].kind == STEP_ROPE && p->steps[i].rotary_dims) found = &p->steps[i];
+    CHECK(!expected == !found, "%s: a rotary embedding here and none there", name);
+    if (expected && found) {
+        double want = strtod(at, &at);
+        CHECK(fabs(found->rope_attention_scale / want - 1) < 1e-6, "%s: factor %g, expected %g", name, found->rope_attention_scale, want);
+        for (int32_t i = 0; i < found->rotary_dims / 2; i++) {
+            want = strtod(at, &at);
+            CHECK(fabs(found->frequencies[i] / want - 1) < 1e-6, "%s: frequency %d is %g, expected %g", name, (int)i, found->frequencies[i], want);
+        }
+        CHECK(strspn(at, "\n") == strlen(at), "%s: more frequencies than %d", name, (int)found->rotary_dims / 2);
+    }
+    free(expected);
+}
+
 static void tree_is_transformers(const char *name)
 {
     world w;
@@ -125,6 +148,7 @@ static void tree_is_transformers(const char *name)
                           first_difference(lines.bytes ? lines.bytes : "", expected));
         if (!same) fprintf(stderr, "%s\n", lines.bytes);
         compare_weights(p, name);
+        compare_rope(p, name);
         program_free(p);
     }
     free(json);
@@ -138,6 +162,7 @@ static void tree_is_transformers(const char *name)
 static void configs_are_refused(void)
 {
 #define GPT2 "{\"model_type\": \"gpt2\", \"n_layer\": 2"
+#define LLAMA "{\"model_type\": \"llama\", \"hidden_size\": 64, \"num_key_value_heads\": 4"
 #define LAYERS(list) "{\"model_type\": \"sequential\", \"layers\": [" list "]}"
     static const struct { const char *json, *words; } cases[] = {
         {"[]", "must be an object"},
@@ -164,6 +189,29 @@ static void configs_are_refused(void)
         {GPT2 ", \"add_cross_attention\": true}", "'add_cross_attention' is true"},
         {GPT2 ", \"scale_attn_weights\": 1}", "'scale_attn_weights' must be"},
         {GPT2 ", \"tie_word_embeddings\": \"yes\"}", "'tie_word_embeddings' must be"},
+        {LLAMA ", \"num_attention_heads\": 6}", "'num_attention_heads' (6) must divide by 'num_key_value_heads' (4)"},
+        {LLAMA ", \"num_attention_heads\": 12}", "'hidden_size' (64) must divide by 'num_attention_heads' (12)"},
+        {LLAMA ", \"num_attention_heads\": 128}", "'hidden_size' (64) must divide by 'num_attention_heads' (128)"},
+        {LLAMA ", \"head_dim\": 7}", "even number of dimensions from 2 on, found 7 of 7"},
+        {LLAMA ", \"head_dim\": 257}", "'head_dim' must be"},
+        {LLAMA ", \"hidden_act\": \"mish\"}", "'hidden_act' must be one of"},
+        {LLAMA ", \"rms_norm_eps\": -1}", "'rms_norm_eps' must be"},
+        {LLAMA ", \"rope_theta\": 0}", "'rope_theta' must be"},
+        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}}", "'rope_type' must be default, linear, llama3 or longrope, found \"yarn\""},
+        {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "'rope_scaling' lacks 'factor'"},
+        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 1}}", "'high_freq_factor' (1) must be larger"},
+        {LLAMA ", \"rope_parameters\": {\"full_attention\": {}}}", "'rope_parameters' differ between kinds of layers"},
+        {LLAMA ", \"rope_parameters\": 5}", "'rope_parameters' must be an object"},
+        {"{\"model_type\": \"mistral\", \"sliding_window\": 0}", "'sliding_window' must be"},
+        {"{\"model_type\": \"qwen2\", \"num_hidden_layers\": 2, \"layer_types\": [\"full_attention\"]}", "'layer_types' must be a list of one name for each of the 2"},
+        {"{\"model_type\": \"qwen2\", \"num_hidden_layers\": 1, \"layer_types\": [\"sliding_attention\"]}", "'layer_types'[0] is sliding_attention, and"},
+        {"{\"model_type\": \"qwen3\", \"num_hidden_layers\": 1, \"layer_types\": [\"chunked_attention\"]}", "found \"chunked_attention\""},
+        {"{\"model_type\": \"gemma2\", \"use_bidirectional_attention\": true}", "'use_bidirectional_attention' is true"},
+        {"{\"model_type\": \"gemma2\", \"attn_logit_softcapping\": 0}", "'attn_logit_softcapping' must be"},
+        {"{\"model_type\": \"phi3\", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1]}}", "'short_factor' must be a list of 48 numbers"},
+        {"{\"model_type\": \"gpt_neox\", \"rotary_pct\": 2}", "'rotary_pct' must be from 0 to 1"},
+        {"{\"model_type\": \"gpt_neox\", \"rotary_pct\": 0.01}", "even number of dimensions from 2 on"},
+        {"{\"model_type\": \"gpt_neox\", \"hidden_size\": 100}", "'hidden_size' (100) must divide by 'num_attention_heads' (64)"},
         {"{\"model_type\": \"sequential\"}", "'layers' must be a list"},
         {LAYERS(""), "'layers' must be a list"},
         {LAYERS("5"), "'layers'[0] must be an object"},
@@ -195,6 +243,7 @@ static void configs_are_refused(void)
         world_end(&w, cases[i].json);
     }
 #undef GPT2
+#undef LLAMA
 #undef LAYERS
 }
 
@@ -344,6 +393,8 @@ int main(void)
     configs_are_refused();
     allocations_may_fail("{\"model_type\": \"gpt2\", \"n_layer\": 3}");
     allocations_may_fail(two_layers);
+    allocations_may_fail("{\"model_type\": \"gemma2\", \"num_hidden_layers\": 2}");
+    allocations_may_fail("{\"model_type\": \"gpt_neox\", \"num_hidden_layers\": 2}");
     if (!CHECK(mkdtemp(directory), "%s", directory)) return test_result();
     weights_are_refused();
     types_are_chosen();

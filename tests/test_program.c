@@ -56,6 +56,7 @@ static inset_status build_transformer(program *p)
     x = program_identity_module(p, "drop", x);
     program_leave(p, -1);
     program_logits(p, program_linear_module(p, "head", x, program_weight_tied(p, "head", table), -1));
+    program_module_also(p, program_child(p, 0, "head", 4), "unembed");
     return program_finish(p);
 }
 
@@ -77,7 +78,7 @@ static void order_is_execution(void)
 {
     static const char *const order[] = {
         "net.wte.input", "net.wte.output", "net.h[0].input", "net.h.0.attn.input", "net.h.0.attn.qkv.input", "net.h.0.attn.qkv.output",
-        "net.h.0.attn.q", "net.h.0.attn.k", "net.h.0.attn.v", "net.h.0.attn.z", "=net.h.0.attn.out.input", "net.h.0.attn.out.output",
+        "net.h.0.attn.q", "net.h.0.attn.k", "net.h.0.attn.v", "net.h.0.attn.scores", "net.h.0.attn.pattern", "net.h.0.attn.z", "=net.h.0.attn.out.input", "net.h.0.attn.out.output",
         "net.h.0.attn.output", "net.h.0.mlp.input", "net.h.0.mlp.up.input", "net.h.0.mlp.up.output", "=net.h.0.mlp.pre",
         "net.h.0.mlp.act.input", "net.h.0.mlp.act.output", "net.h.0.mlp.post", "=net.h.0.mlp.down.input", "net.h.0.mlp.down.output",
         "net.h.0.mlp.output", "net.h[0].output", "net.h[-1].inputs", "net.h[1].attn.input", "net.h[-1].output", "net.drop.input",
@@ -139,11 +140,13 @@ static void slots_show_values(void)
     CHECK(slot_of(p, "net.h.1.mlp.post") == slot_of(p, "net.h.1.mlp.down.input"), "post and down.input are one slot");
     const slot *pre = slot_of(p, "net.h.1.mlp.pre"), *up = slot_of(p, "net.h.1.mlp.up.output");
     CHECK(pre != up && &p->slots[pre->source] == up && pre->value == up->value, "pre follows up.output");
+    CHECK(slot_column_end(k) == 2 * D && slot_column_end(z) == D && slot_column_end(slot_of(p, "net.wte.input")) == 1, "where slots end");
     CHECK(slot_of(p, "net.h.0.output")->value == slot_of(p, "net.h.1.input")->value, "a block's output is the next one's input");
     CHECK(slot_of(p, "net.drop.input")->value == slot_of(p, "net.drop.output")->value, "an identity module");
     const slot *tokens = slot_of(p, "net.wte.input");
     CHECK(!tokens->settable && tokens->shape.n_columns == 0 && p->values[tokens->value].integer, "token ids");
     CHECK(slot_of(p, "output.logits")->shape.extent[0] == VOCABULARY, "logits");
+    CHECK(slot_of(p, "unembed.output") == slot_of(p, "head.output"), "a module's second name");
     char name[64];
     program_site_name(p, site_of(p, "net.h[1].mlp.inputs"), name, sizeof name);
     CHECK(strcmp(name, "net.h.1.mlp.input") == 0, "%s", name);
@@ -159,7 +162,7 @@ static void unknown_names_get_help(void)
         {"net.wt.output", {"net.wt does not exist", "did you mean net.wte?"}},
         {"net.h[0].mpl.output", {"net.h.0.mpl does not exist", "did you mean net.h.0.mlp?"}},
         {"net.h[0].ouput", {"net.h.0.ouput does not exist", "did you mean net.h.0.output?"}},
-        {"net.h[0].attn.w", {"net.h.0.attn.w does not exist", "net.h.0.attn has: qkv, out, input, q, k, v, z, output"}},
+        {"net.h[0].attn.w", {"net.h.0.attn.w does not exist", "net.h.0.attn has: qkv, out, input, q, k, v, scores, pattern, z, output"}},
         {"net.h[2].output", {"net.h[2] does not exist", "net.h has 2 modules, 0 to 1"}},
         {"net.h[-3].output", {"net.h[-3] does not exist", "0 to 1"}},
         {"net.h.2.output", {"net.h[2] does not exist", "0 to 1"}},
@@ -225,6 +228,15 @@ static void odd_heads(program *p, int32_t x)
     program_attention(p, x, x, x, &like);
 }
 static void odd_groups(program *p, int32_t x) { program_rmsnorm(p, x, program_weight(p, WEIGHT_VECTOR, "b", 1, 1), 1e-5f, false, 3); }
+static void loose_heads(program *p, int32_t x) { program_site_heads(p, "q", x, 1, 2, 1, 3); }
+static void apart_heads(program *p, int32_t x)
+{
+    step like = program_like(STEP_ATTENTION);
+    like.n_heads = like.n_kv_heads = 2;
+    like.head_dim = 1;
+    x = program_site_heads(p, "q", x, 0, 2, 1, 3);
+    program_attention(p, x, x, x, &like);
+}
 static void odd_rope(program *p, int32_t x)
 {
     static const float frequencies[1];
@@ -248,6 +260,8 @@ static void mistakes_are_refused(void)
         {"wide_view", wide_view, INSET_SHAPE_ERROR, "4 columns from column 1 does not fit in 4"},
         {"odd_heads", odd_heads, INSET_VALUE_ERROR, "2 heads, 3 key-value heads"},
         {"odd_groups", odd_groups, INSET_SHAPE_ERROR, "4 columns do not make 3 equal groups"},
+        {"loose_heads", loose_heads, INSET_SHAPE_ERROR, "2 heads, 3 columns apart, do not fit in 4 columns"},
+        {"apart_heads", apart_heads, INSET_SHAPE_ERROR, "heads that lie apart must go through a rotary step first"},
         {"odd_rope", odd_rope, INSET_VALUE_ERROR, "1 rotary dimensions"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

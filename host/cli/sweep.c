@@ -83,10 +83,12 @@ static int check_state(session *s)
     return remove(s->state) ? file_error(s->state, strerror(errno)) : EXIT_OK;
 }
 
+/* The command for the metadata, without what only says how to get there: an interrupted and resumed sweep gives the same file. */
 static void keep_command(session *s, int count, char **arguments)
 {
     size_t n = (size_t)snprintf(s->command, sizeof s->command, "inset");
     for (int i = 0; i < count && n < sizeof s->command; i++) {
+        if (!strcmp(arguments[i], "--resume") || !strcmp(arguments[i], "--force")) continue;
         bool plain = *arguments[i] && !arguments[i][strcspn(arguments[i], " \t\n'\"\\$&|;<>()[]*?#~`{}!")];
         n += (size_t)snprintf(s->command + n, sizeof s->command - n, plain ? " %s" : " '%s'", arguments[i]);
     }

@@ -299,8 +299,7 @@ static int32_t common_rows(const segment *a, int32_t n_a, const segment *b, int3
     return common;
 }
 
-/* A map whose every segment goes on from the row before it: attention over it makes no new context. */
-static bool is_settled(const planner *p, const map *m)
+bool map_is_settled(const planner *p, const map *m)
 {
     int32_t parent = PARENT_ROOT, row = 0;
     for (int32_t i = 0; i < m->n; i++) {
@@ -330,7 +329,7 @@ static int32_t fork_for(planner *p, const step *s, int32_t parent, int32_t paren
 /* Key-value rows -> the rows that stand for their contexts. */
 static const map *contexts(planner *p, const step *s, const map *rows)
 {
-    if (is_settled(p, rows)) return rows;
+    if (map_is_settled(p, rows)) return rows;
     segment_list list = p->segments;
     segments_clear(&list);
     segment *rest = arena_copy(&p->scratch, rows->at, (size_t)rows->n * sizeof *rest);

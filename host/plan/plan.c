@@ -21,6 +21,8 @@ static void planner_free(planner *p)
     memory_free(p->context, p->row_pieces.at);
     table_free(p->context, &p->interned);
     table_free(p->context, &p->word_table);
+    table_free(p->context, &p->prompt_table);
+    memory_free(p->context, p->prompts);
     arena_free(&p->memory);
     arena_free(&p->scratch);
 }

@@ -80,6 +80,12 @@ typedef struct tensor {
     const int32_t *lengths;
 } tensor;
 
+/* The residual stream between two blocks: its slot, the value behind it, its event, and the first step after it. */
+typedef struct boundary { int32_t slot, value, event, first_step; } boundary;
+
+/* The rows of a prompt behind block 0, and where it stood first. */
+typedef struct prompt { const int64_t *tokens; int32_t n; int64_t first_token; const map *rows; } prompt;
+
 typedef struct segment_list { segment *at; size_t n, capacity; int32_t rows; } segment_list;
 typedef struct piece_list { piece *at; size_t n, capacity; } piece_list;
 
@@ -98,6 +104,9 @@ typedef struct planner {
     int32_t *embed_row;              /* word of each token of the trace */
     tensor **tensors;                /* of the trace's storages; NULL until they exist */
     int32_t position_strand;         /* or -1 */
+    boundary *boundaries; int32_t n_boundaries;
+    prompt *prompts; size_t n_prompts, prompts_capacity;
+    table prompt_table;
     int32_t invoke, sequence;        /* running numbers; with no_share they are part of every key */
     int32_t floor;                   /* first pass that new strands may be in (chunks) */
     /* of the invoke being walked */
@@ -116,6 +125,8 @@ const map *segments_finish(planner *p, segment_list *list);      /* NULL when me
 static inline void segments_clear(segment_list *list) { list->n = 0; list->rows = 0; }
 /* The segment of row `row` and where in it: sets *index to the row's index in the strand and *left to the rows from it to the segment's end. */
 int32_t map_find(const map *m, int32_t row, int32_t *index, int32_t *left);
+/* A map whose every segment goes on from the row before it: attention over it makes no new context. */
+bool map_is_settled(const planner *p, const map *m);
 bool segments_add_cut(planner *p, segment_list *list, const map *m, int32_t from, int32_t to);
 
 /* Finds or makes a strand; `like` has kind, key fields and (in the union) its parts, which are copied. Returns its index, -1 out of memory. */

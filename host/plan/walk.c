@@ -149,21 +149,204 @@ static bool is_skipped(const invoke *v, int32_t event)
     return false;
 }
 
+/* ---- from boundary to boundary --------------------------------------------------------------------------------------------------------------
+ * Between two blocks one value is live, the residual stream. Where its maps are settled and nothing is due, the blocks on the way would leave the
+ * maps as they are: the walk jumps to the last boundary before the next thing an invoke asks for, so that a patch costs work where it
+ * patches and not per layer. And what a prompt's maps are behind block 0, where contexts were made, is remembered. */
+
+/* The slot of the residual stream behind the last block; -1 when the program has none. */
+static int32_t last_boundary(const program *g)
+{
+    int32_t begin = g->blocks[g->n_blocks - 1];
+    for (size_t i = 0; i < g->n_sites; i++) {
+        const site *in = &g->sites[i];
+        if (strcmp(in->name, "input") || g->slots[in->slot].source != begin) continue;
+        int32_t out = program_site(g, in->module, "output", 6);
+        if (out >= 0) return g->sites[out].slot;
+    }
+    return -1;
+}
+
+static inset_status find_boundaries(planner *p)
+{
+    const program *g = p->program;
+    p->boundaries = arena_new(&p->scratch, (g->n_blocks + 1) * sizeof *p->boundaries);
+    if (!p->boundaries) return INSET_NO_MEMORY;
+    for (size_t i = 0, k = 0; g->n_blocks && k <= g->n_blocks; k++) {
+        int32_t slot_index = k < g->n_blocks ? g->blocks[k] : last_boundary(g);
+        if (slot_index < 0) break;
+        while (i < g->n_steps && g->steps[i].event < g->slots[slot_index].event) i++;
+        p->boundaries[p->n_boundaries++] = (boundary){slot_index, g->slots[slot_index].value, g->slots[slot_index].event, (int32_t)i};
+    }
+    return INSET_OK;
+}
+
+/* The next event that an invoke asks for at or after `event`: a record, a value that something refers to, a replacement, a skip. */
+static int32_t next_due(const planner *p, const invoke *v, const trace_record *record, const trace_record *end, int32_t event)
+{
+    int32_t due = record < end ? record->event : INT32_MAX;
+    for (size_t i = 0; i < v->n_values; i++) {
+        int32_t value_index = v->values[i].value, at = p->program->steps[p->program->values[value_index].step].event;
+        for (int32_t k = 0; k < p->n_boundaries; k++)
+            if (p->boundaries[k].value == value_index) at = p->boundaries[k].event;
+        if (at >= event && at < due) due = at;
+    }
+    for (size_t i = 0; i < v->n_rebindings; i++) {
+        int32_t at = p->program->slots[v->rebindings[i].slot].event;
+        if (at >= event && at < due) due = at;
+    }
+    for (size_t i = 0; i < v->n_skips; i++)
+        if (v->skips[i].enter >= event && v->skips[i].enter < due) due = v->skips[i].enter;
+    return due;
+}
+
+static bool all_settled(const planner *p, const tensor *t)
+{
+    for (int32_t s = 0; s < t->n_sequences; s++)
+        if (!map_is_settled(p, t->rows[s])) return false;
+    return true;
+}
+
+/* The last boundary at or before an event. */
+static int32_t boundary_before(const planner *p, int32_t event)
+{
+    int32_t k = p->n_boundaries - 1;
+    while (k > 0 && p->boundaries[k].event > event) k--;
+    return k;
+}
+
+/* Gives the residual stream at a boundary these rows, as if the steps up to it had run. */
+static inset_status arrive(planner *p, const invoke *v, int32_t k, const map *const *rows)
+{
+    tensor *t = value_tensor(p, v, p->boundaries[k].value);
+    if (!t) return INSET_NO_MEMORY;
+    memcpy(t->rows, rows, (size_t)t->n_sequences * sizeof *rows);
+    return INSET_OK;
+}
+
+/* ---- prompts ---- */
+
+static prompt *find_prompt(planner *p, const int64_t *tokens, int32_t n, uint64_t hash)
+{
+    size_t cursor = 0;
+    for (int32_t at; (at = table_next(&p->prompt_table, hash, &cursor)) >= 0; )
+        if (p->prompts[at].n == n && !memcmp(p->prompts[at].tokens, tokens, (size_t)n * sizeof *tokens)) return &p->prompts[at];
+    return NULL;
+}
+
+/* Remembers what an invoke's prompts are at boundary 1, when nothing was done to them on the way. */
+static inset_status remember_prompts(planner *p, const invoke *v)
+{
+    const tensor *t = p->values[p->boundaries[1].value];
+    int64_t first = 0;
+    for (int32_t s = 0; s < v->n_sequences; first += v->lengths[s++]) {
+        const int64_t *tokens = v->tokens + first;
+        uint64_t hash = hash_bytes(5, tokens, (size_t)v->lengths[s] * sizeof *tokens);
+        if (find_prompt(p, tokens, v->lengths[s], hash)) continue;
+        if (!array_reserve(p->context, &p->prompts, &p->prompts_capacity, p->n_prompts + 1, sizeof *p->prompts)) return INSET_NO_MEMORY;
+        p->prompts[p->n_prompts] = (prompt){tokens, v->lengths[s], v->first_token + first, t->rows[s]};
+        if (!table_add(p->context, &p->prompt_table, hash, (int32_t)p->n_prompts++)) return INSET_NO_MEMORY;
+    }
+    return INSET_OK;
+}
+
+/* Starts an invoke at boundary 1 when all its prompts are known there and it asks for nothing before; *started says so. */
+static inset_status start_late(planner *p, const invoke *v, int32_t due, bool *started)
+{
+    *started = false;
+    if (!p->n_prompts || !v->tokens || due < p->boundaries[1].event) return INSET_OK;
+    const map **rows = arena_new(&p->scratch, (size_t)v->n_sequences * sizeof *rows);
+    if (!rows) return INSET_NO_MEMORY;
+    int64_t first = 0;
+    for (int32_t s = 0; s < v->n_sequences; first += v->lengths[s++]) {
+        const int64_t *tokens = v->tokens + first;
+        const prompt *known = find_prompt(p, tokens, v->lengths[s], hash_bytes(5, tokens, (size_t)v->lengths[s] * sizeof *tokens));
+        if (!known) return INSET_OK;
+        rows[s] = known->rows;
+        memcpy(p->embed_row + v->first_token + first, p->embed_row + known->first_token, (size_t)v->lengths[s] * sizeof *p->embed_row);
+    }
+    *started = true;
+    return arrive(p, v, 1, rows);
+}
+
+/* ---- one invoke ---------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct journey {
+    const invoke *v;
+    int32_t invoke_index;
+    const trace_record *record, *end;
+    bool untouched;                      /* no record so far */
+} journey;
+
+static inset_status apply_until(planner *p, journey *j, int32_t event)
+{
+    for (; j->record < j->end && j->record->event < event; j->record++) {
+        j->untouched = false;
+        inset_status status = record_apply(p, j->record);
+        if (status) return status;
+    }
+    return INSET_OK;
+}
+
+/* At boundary k: moves on to a later one if nothing is due on the way; *k becomes n_boundaries when nothing is due at all. */
+static inset_status jump(planner *p, journey *j, int32_t *k)
+{
+    const boundary *here = &p->boundaries[*k];
+    const invoke *v = j->v;
+    int32_t due = next_due(p, v, j->record, j->end, here->event + 1);
+    if (due == INT32_MAX) return *k = p->n_boundaries, INSET_OK;
+    bool plain = slot_is_plain(p->trace, v, here->slot) && !v->n_skips && !v->n_rebindings;
+    if (*k == 1 && j->untouched && plain && v->tokens && !p->options.no_share) {
+        inset_status status = remember_prompts(p, v);
+        if (status) return status;
+    }
+    int32_t target = boundary_before(p, due);
+    if (target <= *k || !slot_is_plain(p->trace, v, here->slot) || !all_settled(p, p->values[here->value])) return INSET_OK;
+    for (size_t i = 0; i < v->n_skips; i++)
+        if (here->event > v->skips[i].enter && here->event < v->skips[i].leave) return INSET_OK;
+    const map **rows = p->values[here->value]->rows;
+    *k = target;
+    return arrive(p, v, target, rows);
+}
+
+static inset_status travel(planner *p, journey *j)
+{
+    const program *g = p->program;
+    int32_t k = 0;                       /* the next boundary */
+    size_t i = 0;
+    bool late = false;
+    inset_status status = INSET_OK;
+    if (p->n_boundaries > 1 && !p->options.no_share && (status = start_late(p, j->v, next_due(p, j->v, j->record, j->end, -1), &late))) return status;
+    if (late) k = 1, i = (size_t)p->boundaries[1].first_step;
+    for (; i < g->n_steps; i++) {
+        if ((status = apply_until(p, j, g->steps[i].event))) return status;
+        while (k < p->n_boundaries && p->boundaries[k].first_step < (int32_t)i) k++;
+        if (k < p->n_boundaries && p->boundaries[k].first_step == (int32_t)i) {
+            int32_t from = k;
+            if ((status = jump(p, j, &k))) return status;
+            if (k == p->n_boundaries) break;
+            if (k != from) {
+                i = (size_t)p->boundaries[k].first_step;
+                if (i >= g->n_steps) break;
+                if ((status = apply_until(p, j, g->steps[i].event))) return status;
+            }
+        }
+        const step *s = &g->steps[i];
+        if (s->event > j->v->current_event) break;       /* nothing later was asked for */
+        if (!is_skipped(j->v, s->event)) status = run_step(p, j->v, j->invoke_index, s);
+        else if (s->kind == STEP_SCORES) p->open_scores = NULL;
+        if (status) return status;
+    }
+    return apply_until(p, j, INT32_MAX);
+}
+
 static inset_status walk_invoke(planner *p, int32_t index)
 {
     const invoke *v = &p->trace->invokes[index];
-    const program *g = p->program;
-    const trace_record *record = p->trace->records + v->first_record, *end = record + v->n_records;
+    journey j = {.v = v, .invoke_index = index, .record = p->trace->records + v->first_record, .untouched = true};
+    j.end = j.record + v->n_records;
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = v->values[i].storage;
-    inset_status status = INSET_OK;
-    for (size_t i = 0; i < g->n_steps && !status; i++) {
-        const step *s = &g->steps[i];
-        for (; record < end && record->event < s->event && !status; record++) status = record_apply(p, record);
-        if (status || (s->event > v->current_event)) break;      /* nothing later was asked for */
-        if (!is_skipped(v, s->event)) status = run_step(p, v, index, s);
-        else if (s->kind == STEP_SCORES) p->open_scores = NULL;
-    }
-    for (; record < end && !status; record++) status = record_apply(p, record);
+    inset_status status = travel(p, &j);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;
     return status;
 }
@@ -179,6 +362,8 @@ inset_status plan_walk(planner *p)
     for (size_t i = 0; i < g->n_values; i++) p->value_storage[i] = -1;
     for (int64_t i = 0; i < p->trace->n_tokens; i++) p->embed_row[i] = -1;       /* an invoke that nobody looks into embeds nothing */
     p->position_strand = -1;
+    inset_status found = find_boundaries(p);
+    if (found) return found;
     for (size_t i = 0; i < p->trace->n_invokes; i++) {
         p->invoke++;
         inset_status status = walk_invoke(p, (int32_t)i);

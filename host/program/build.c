@@ -296,7 +296,8 @@ int32_t program_weight_tied(program *p, const char *name, int32_t same_as)
 
 void program_weight_also(program *p, int32_t index, const char *name)
 {
-    if (!weight_exists(p, index, "the weight") || !(name = arena_text(&p->memory, name, strlen(name)))) fail(p, p->status ? p->status : INSET_NO_MEMORY);
+    if (!weight_exists(p, index, "the weight")) return;
+    if (!(name = arena_text(&p->memory, name, strlen(name)))) fail(p, INSET_NO_MEMORY);
     else p->weights[index].also = name;
 }
 

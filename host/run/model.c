@@ -303,7 +303,8 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     const weight *w = &m->program->weights[s->weight];
     if (m->weights[s->weight].matrix) {
         if (biases[s->weight] == s->bias) return INSET_OK;
-        return error_set(o->context, INSET_USAGE_ERROR, "weight %s is used by two linear steps with different biases: declare it twice, the second tied to the first", w->name);
+        return error_set(o->context, INSET_USAGE_ERROR, "weight %s is used by two linear steps with different biases: declare it twice, "
+                         "the second tied to the first", w->name);
     }
     const source *from = &o->sources[s->weight], *bias = s->bias >= 0 ? &o->sources[s->bias] : NULL;
     int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows;
@@ -344,7 +345,8 @@ static inset_status load_weights(opening *o)
 static inset_status check_type(inset_context *context, inset_type type)
 {
     if (type == INSET_F32 || type == INSET_BF16 || type == INSET_F16 || type == INSET_TYPE_COUNT) return INSET_OK;
-    return error_set(context, INSET_USAGE_ERROR, "a model runs in f32, bf16 or f16, not in %s", (unsigned)type < INSET_TYPE_COUNT ? type_name(type) : "an unknown type");
+    return error_set(context, INSET_USAGE_ERROR, "a model runs in f32, bf16 or f16, not in %s",
+                     (unsigned)type < INSET_TYPE_COUNT ? type_name(type) : "an unknown type");
 }
 
 /* From a program in o->model to a model that is ready. */

@@ -64,25 +64,6 @@ static void move_numbers(sweep *s, const record_head *h, char *numbers, bool out
     }
 }
 
-inset_status state_append(sweep *s, int64_t first, int64_t count)
-{
-    record_head h = {.first = first, .count = count, .done = s->progress.done, .rows = s->progress.rows, .rows_unshared = s->progress.rows_unshared,
-                     .flops = s->progress.flops, .flops_unshared = s->progress.flops_unshared};
-    size_t size = record_bytes(s, &h);
-    char *bytes = memory_new(s->context, size);
-    if (!bytes) return INSET_NO_MEMORY;
-    memcpy(bytes, &h, sizeof h);
-    move_numbers(s, &h, bytes + sizeof h, true);
-    uint64_t hash = hash_bytes(s->fingerprint, bytes, size - sizeof hash);
-    memcpy(bytes + size - sizeof hash, &hash, sizeof hash);
-    FILE *file = fopen(s->state_path, "ab");
-    bool good = file && fwrite(bytes, size, 1, file) == 1 && fflush(file) == 0 && fsync(fileno(file)) == 0;
-    int reason = errno;
-    if (file && fclose(file)) good = false;
-    memory_free(s->context, bytes);
-    return good ? INSET_OK : refuse(s, strerror(reason));
-}
-
 /* Reads one record; false at the end of what is whole. */
 static bool read_record(sweep *s, FILE *file, int64_t *end)
 {
@@ -112,16 +93,6 @@ static bool read_record(sweep *s, FILE *file, int64_t *end)
 
 /* ---- the file -------------------------------------------------------------------------------------------------------------------------- */
 
-static inset_status create(sweep *s)
-{
-    header h = make_header(s);
-    FILE *file = fopen(s->state_path, "wbx");
-    bool good = file && fwrite(&h, sizeof h, 1, file) == 1 && fflush(file) == 0;
-    int reason = errno;
-    if (file && fclose(file)) good = false;
-    return good ? INSET_OK : refuse(s, strerror(reason));
-}
-
 static inset_status restore(sweep *s, FILE *file)
 {
     header found = {.jobs = 0}, wanted = make_header(s);
@@ -138,10 +109,40 @@ static inset_status restore(sweep *s, FILE *file)
 inset_status state_open(sweep *s, bool resume)
 {
     FILE *file = fopen(s->state_path, "rb");
-    if (!file) return errno == ENOENT ? create(s) : refuse(s, strerror(errno));
+    if (!file) return errno == ENOENT ? INSET_OK : refuse(s, strerror(errno));
     inset_status status = resume ? restore(s, file) : refuse(s, "an unfinished sweep was left here: it can be resumed, or the file removed");
     fclose(file);
     return status;
+}
+
+/* The file with its header, made when the first chunk is done: a refused sweep leaves nothing behind. */
+static bool begin_file(const sweep *s)
+{
+    header h = make_header(s);
+    FILE *file = fopen(s->state_path, "wbx");
+    bool good = file && fwrite(&h, sizeof h, 1, file) == 1;
+    if (file && fclose(file)) good = false;
+    return good;
+}
+
+inset_status state_append(sweep *s, int64_t first, int64_t count)
+{
+    record_head h = {.first = first, .count = count, .done = s->progress.done, .rows = s->progress.rows, .rows_unshared = s->progress.rows_unshared,
+                     .flops = s->progress.flops, .flops_unshared = s->progress.flops_unshared};
+    size_t size = record_bytes(s, &h);
+    char *bytes = memory_new(s->context, size);
+    if (!bytes) return INSET_NO_MEMORY;
+    memcpy(bytes, &h, sizeof h);
+    move_numbers(s, &h, bytes + sizeof h, true);
+    uint64_t hash = hash_bytes(s->fingerprint, bytes, size - sizeof hash);
+    memcpy(bytes + size - sizeof hash, &hash, sizeof hash);
+    bool good = access(s->state_path, F_OK) == 0 || begin_file(s);
+    FILE *file = good ? fopen(s->state_path, "ab") : NULL;
+    good = file && fwrite(bytes, size, 1, file) == 1 && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    int reason = errno;
+    if (file && fclose(file)) good = false;
+    memory_free(s->context, bytes);
+    return good ? INSET_OK : refuse(s, strerror(reason));
 }
 
 void state_remove(sweep *s)

@@ -31,7 +31,7 @@ static void check_program(const program *p)
         const slot *s = &p->slots[i];
         fuzz_need(s->source < (int32_t)i && s->value >= 0 && (size_t)s->value < p->n_values, "a slot refers to nothing");
         int32_t width = s->shape.n_columns == 2 ? s->shape.extent[0] * s->shape.extent[1] : s->shape.n_columns == 1 ? s->shape.extent[0] : 1;
-        fuzz_need(width >= 1 && s->shape.column >= 0 && s->shape.column + width <= p->values[s->value].width, "a slot shows what is not there");
+        fuzz_need(s->shape.by_keys || (width >= 1 && s->shape.column >= 0 && s->shape.column + width <= p->values[s->value].width), "a slot shows what is not there");
     }
     for (size_t i = 0; i < p->n_steps; i++) {
         const step *s = &p->steps[i];
