@@ -406,7 +406,7 @@ typedef struct inset_sweep_options {
                                     mlp_out on an axis of their own), and per head z, q, k, v, also as attn_head_out, attn_head_q, ... with
                                     _by_pos or _all_pos behind, which say the axes too */
     const char *by;              /* axes, "layer,position": of layer, position, head, each at most once. What is not named is patched at all its
-                                    places at once. NULL: layer,position for the residual stream, layer,head for heads */
+                                    places at once; "": everything at once. NULL: layer,position for the residual stream, layer,head for heads */
     const char *layers, *positions, *heads;      /* "4:9", "-5:", "3": ranges as Python slices; NULL: all. In prompts of different lengths
                                     positions count from each prompt's start, from its end in a range that begins below 0 */
     const char *source;          /* what is put there: NULL or "clean", the other run's value; "zero"; "mean:PROMPTS", the mean at each position over

@@ -3,7 +3,7 @@
  * fixtures/MODEL/cases/NAME.inset is a script, NAME.safetensors beside it the values it saves, in order. fixtures/MODEL/random.cases
  * holds many scripts in one text, each after a line "--- NAME", their values in random.safetensors as NAME/VALUE; "--- NAME ERROR LINE"
  * is a script that must be refused with that error (or one of several, A|B) at that line (0: any). All are made by make_fixtures.py.
- * Each script runs twice, with rows shared between invokes and without.
+ * Each script runs three times: with rows shared between invokes, without, and in chunks of one invoke.
  *
  *     test_cases [-d DEVICE] [NAME]     DEVICE: cpu unless given here or in INSET_TEST_DEVICE; NAME: only cases whose name has this in it */
 #include "test.h"
@@ -173,14 +173,13 @@ static void check_saved(runner *r, const char *label, plan *p, run *work, const 
 }
 
 static void run_script(runner *r, const char *name, const char *text, size_t length, const safetensors *expected, const char *prefix,
-                       bool no_share)
+                       plan_options options, const char *way)
 {
     char label[300];
     trace *t = NULL;
     plan *p = NULL;
     run *work = NULL;
-    plan_options options = {.no_share = no_share};
-    snprintf(label, sizeof label, "%s/%s%s", r->suite->name, name, no_share ? " without sharing" : "");
+    snprintf(label, sizeof label, "%s/%s%s", r->suite->name, name, way);
     snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
     if (!status) status = script_read(t, name, r->cases, text, length);
@@ -191,6 +190,14 @@ static void run_script(runner *r, const char *name, const char *text, size_t len
     run_free(work);
     plan_free(p);
     trace_free(t);
+}
+
+/* Rows shared between invokes, none shared, and every invoke a chunk of its own. */
+static void run_all_ways(runner *r, const char *name, const char *text, size_t length, const safetensors *expected, const char *prefix)
+{
+    run_script(r, name, text, length, expected, prefix, (plan_options){0}, "");
+    run_script(r, name, text, length, expected, prefix, (plan_options){.no_share = true}, " without sharing");
+    run_script(r, name, text, length, expected, prefix, (plan_options){.chunks = INT32_MAX}, " in chunks");
 }
 
 /* A script that must be refused: `accept` is "AError|BError". */
@@ -250,8 +257,7 @@ static void run_written(runner *r)
         snprintf(path, sizeof path, "%s/%s.safetensors", r->cases, name);
         inset_status status = safetensors_open(r->context, path, &expected);
         if (CHECK(text && !status, "%s/%s: %s", r->suite->name, name, text ? inset_message(r->context) : "cannot be read")) {
-            run_script(r, name, text, length, expected, "", false);
-            run_script(r, name, text, length, expected, "", true);
+            run_all_ways(r, name, text, length, expected, "");
         }
         safetensors_close(expected);
         free(text);
@@ -270,8 +276,7 @@ static void run_block(runner *r, const char *heading, const char *text, size_t l
         return;
     }
     snprintf(prefix, sizeof prefix, "%s/", name);
-    run_script(r, name, text, length, expected, prefix, false);
-    run_script(r, name, text, length, expected, prefix, true);
+    run_all_ways(r, name, text, length, expected, prefix);
 }
 
 static void run_random(runner *r)

@@ -90,6 +90,13 @@ static void describe_shape(const program *p, const slot *s, inset_site *out)
     bool one_sequence = p->values[s->value].per_position;
     int n = 0;
     if (shape->has_batch) out->shape[n++] = one_sequence ? 1 : INSET_BATCH;
+    if (shape->by_keys) {                /* [batch, head, query, key] */
+        out->shape[n++] = shape->extent[0];
+        out->shape[n++] = INSET_POSITION;
+        out->shape[n++] = INSET_POSITION;
+        out->n_dimensions = n;
+        return;
+    }
     if (shape->has_position) out->shape[n++] = INSET_POSITION;
     for (int i = 0; i < shape->n_columns; i++) out->shape[n++] = shape->extent[i];
     out->n_dimensions = n;

@@ -25,15 +25,6 @@ static int64_t memory_there(const inset_model *model, size_t limit)
     return left > 0 ? left : 0;
 }
 
-static inset_status check_memory(const inset_plan *p, size_t limit)
-{
-    const plan_statistics *s = plan_get_statistics(p->plan);
-    int64_t needed = s->arena_bytes + s->saved_bytes, there = memory_there(p->model, limit);
-    if (needed <= there) return INSET_OK;
-    return error_set(p->context, INSET_NO_MEMORY, "a run of this trace needs %lld bytes of device memory beside the weights; there are %lld",
-                     (long long)needed, (long long)there);
-}
-
 inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options, inset_plan **out)
 {
     inset_plan_options given;
@@ -45,8 +36,8 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     if (!p) return INSET_NO_MEMORY;
     p->context = t->context;
     p->model = t->model;
-    plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = given.memory_limit};
-    if ((status = plan_create(t->trace, &wanted, &p->plan)) || (status = check_memory(p, given.memory_limit))) {
+    plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = (size_t)memory_there(t->model, given.memory_limit)};
+    if ((status = plan_create(t->trace, &wanted, &p->plan))) {
         inset_plan_free(p);
         return status;
     }

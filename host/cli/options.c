@@ -42,7 +42,7 @@ static const option known[] = {
     {NULL, "--plot", "FILE.svg", WORD, IN_SWEEP, AT(plot), "draw the results"},
     {NULL, "--force", NULL, FLAG, IN_SWEEP, AT(force), "replace output that exists, start an unfinished sweep anew"},
     {NULL, "--resume", NULL, FLAG, IN_SWEEP, AT(resume), "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
-    {NULL, "--memory", "BYTES", BYTES, IN_SWEEP, AT(memory), "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
+    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP, AT(memory), "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text), "the script itself, in place of a file"},
     {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
     {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},

@@ -95,6 +95,7 @@ static int make_plan(session *s)
 {
     inset_plan_options wanted = INSET_PLAN_OPTIONS;
     wanted.no_share = s->given->no_share;
+    wanted.memory_limit = (size_t)s->given->memory;
     double start = now();
     int exit_status = record_script(s);
     if (exit_status) return exit_status;

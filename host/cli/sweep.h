@@ -27,6 +27,8 @@ void panels_free(panels *p);
 /* The largest absolute value of the panels with this panel's metric, at least a little above 0: the ends of its colour scale. */
 double panel_scale(const panels *p, const panel *of);
 bool panel_is_normalised(const panel *p);
+/* A value with as many decimals as its scale wants, "0.98"; no "-0.00". */
+void panel_number(double value, double scale, char *out, size_t size);
 /* "7", "-2" or "mlp_out": place i of an axis; "" without an axis. */
 void axis_label(const inset_sweep_axis *axis, int64_t i, char *out, size_t size);
 

@@ -13,6 +13,13 @@ void axis_label(const inset_sweep_axis *axis, int64_t i, char *out, size_t size)
     else if (axis) snprintf(out, size, "%" PRId64, axis->labels[i]);
 }
 
+void panel_number(double value, double scale, char *out, size_t size)
+{
+    int decimals = scale >= 100 ? 0 : scale >= 10 ? 1 : 2;
+    double unit = pow(10, -decimals);
+    snprintf(out, size, "%.*f", decimals, fabs(value) < unit / 2 ? 0.0 : value);
+}
+
 static bool any_number(const float *values, int64_t count)
 {
     for (int64_t i = 0; i < count; i++)
@@ -35,7 +42,7 @@ static int leading_axes(const inset_sweep_result *r) { return r->n_axes > 2 ? r-
 static void make_title(panel *p, int64_t index)
 {
     const inset_sweep_result *r = p->result;
-    size_t n = (size_t)snprintf(p->title, sizeof p->title, "%s  %s", r->site, r->metric);
+    size_t n = (size_t)snprintf(p->title, sizeof p->title, "%s · %s", r->site, r->metric);
     int64_t below = index;
     for (int i = 0, lead = leading_axes(r); i < lead && n < sizeof p->title; i++) {
         char label[64];
@@ -43,8 +50,8 @@ static void make_title(panel *p, int64_t index)
         for (int k = i + 1; k < lead; k++) stride *= r->axes[k].count;
         axis_label(&r->axes[i], below / stride, label, sizeof label);
         below %= stride;
-        if (r->axes[i].names) n += (size_t)snprintf(p->title + n, sizeof p->title - n, "  %s", label);
-        else n += (size_t)snprintf(p->title + n, sizeof p->title - n, "  %s %s", r->axes[i].name, label);
+        if (r->axes[i].names) n += (size_t)snprintf(p->title + n, sizeof p->title - n, " · %s", label);
+        else n += (size_t)snprintf(p->title + n, sizeof p->title - n, " · %s %s", r->axes[i].name, label);
     }
 }
 

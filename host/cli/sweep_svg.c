@@ -69,7 +69,7 @@ static void write_cell(FILE *to, const panel *p, const layout *l, int64_t row, i
     if (p->column_axis) fprintf(to, "%s %s: ", p->column_axis->name, b);
     fprintf(to, "%.4g</title></rect>\n", value);
     if (l->cell < CELL_WITH_NUMBER) return;
-    snprintf(number, sizeof number, scale >= 100 ? "%.0f" : scale >= 10 ? "%.1f" : "%.2f", value);
+    panel_number(value, scale, number, sizeof number);
     write_text(to, x + l->cell / 2, y + l->cell / 2 + 4, "middle", strength > 0.45 ? " font-size=\"11\" fill=\"#fff\"" : " font-size=\"11\"", number);
 }
 
@@ -126,13 +126,17 @@ static void write_panel(FILE *to, const panel *p, const layout *l, double scale,
     fputs("</g>\n", to);
 }
 
+/* Whether a result has several panels: these begin a line. */
+static bool leads(const inset_sweep_result *r) { return r->n_axes > 2; }
+
 /* Sets panels in rows as words in lines; `to` NULL only measures. */
 static void set_panels(const panels *all, FILE *to, double *page_width, double *page_height)
 {
     double left = 0, top = 0, line = 0, widest = 0;
     for (size_t i = 0; i < all->count; i++) {
         layout l = panel_layout(&all->at[i]);
-        if (left > 0 && left + l.width > PAGE) {
+        bool new_line = i && all->at[i].result != all->at[i - 1].result && (leads(all->at[i - 1].result) || leads(all->at[i].result));
+        if (left > 0 && (new_line || left + l.width > PAGE)) {
             top += line;
             left = line = 0;
         }

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 typedef enum colours { COLOURS_NONE, COLOURS_256, COLOURS_24_BIT } colours;
-enum { CELL_NUMBER = 6, CELL_SQUARE = 3, LABEL = 10 };
+enum { CELL_NUMBER = 6, CELL_SQUARE = 2, LABEL = 10 };
 
 static colours find_colours(void)
 {
@@ -67,7 +67,7 @@ static void draw_cell(colours have, double value, double scale, int width)
         printf("%*s", width, have ? "" : " ");
         return;
     }
-    if (width == CELL_NUMBER) snprintf(text, sizeof text, scale >= 100 ? "%.0f" : scale >= 10 ? "%.1f" : "%.2f", value);
+    if (width == CELL_NUMBER) panel_number(value, scale, text, sizeof text);
     else snprintf(text, sizeof text, "%c", have ? ' ' : character_at(x));
     start_colour(have, x);
     printf("%*s", width, text);
@@ -94,15 +94,14 @@ static void draw_column_labels(const panel *p, int width)
 
 static void draw_panel(const panel *p, double scale, colours have, int64_t columns)
 {
-    char label[64], row[80];
-    int width = LABEL + 1 + p->columns * CELL_NUMBER <= columns ? CELL_NUMBER : have ? CELL_SQUARE - 1 : CELL_SQUARE - 1;
+    char label[64];
+    int width = LABEL + 1 + p->columns * CELL_NUMBER <= columns ? CELL_NUMBER : CELL_SQUARE;
     printf("\n%s\n", p->title);
     if (p->column_axis) printf("%*s %s\n", LABEL, p->row_axis ? p->row_axis->name : "", p->column_axis->name);
     draw_column_labels(p, width);
     for (int64_t i = 0; i < p->rows; i++) {
         axis_label(p->row_axis, i, label, sizeof label);
-        snprintf(row, sizeof row, "%s", label);
-        printf("%*s ", LABEL, row);
+        printf("%*s ", LABEL, label);
         for (int64_t k = 0; k < p->columns; k++) draw_cell(have, p->values[i * p->columns + k], scale, width);
         putchar('\n');
     }

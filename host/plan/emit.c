@@ -45,7 +45,7 @@ static int64_t row_bytes(const emitter *e, int32_t domain, int32_t strand_index)
 /* The row number of a strand's row in the buffer of (pass, value). */
 static int32_t buffer_row(const emitter *e, int32_t pass, int32_t value, int32_t strand_index, int32_t row)
 {
-    const need *n = schedule_find(e->s, moment_number(e->p, (moment){pass, value}), strand_index, row, false);
+    const need *n = schedule_find(e->s, moment_number(e->p, (moment){pass, value}), strand_index, row, PLACE_VALUE);
     return n ? n->first_row + row - n->lo : -1;
 }
 
@@ -54,15 +54,24 @@ static void *value_buffer(const emitter *e, int32_t pass, int32_t value)
     return tagged(AREA_ARENA, e->s->moments[moment_number(e->p, (moment){pass, value})].value.offset);
 }
 
-/* The address of a row that a record reads or writes, of the strand's own pass. */
+/* Where a row of a value was put aside for later passes. */
+static void *kept_address(const emitter *e, int32_t domain, int32_t strand_index, int32_t row)
+{
+    int32_t at = moment_number(e->p, (moment){e->p->strands[strand_index].pass, domain});
+    const need *n = schedule_find(e->s, at, strand_index, row, PLACE_KEPT);
+    return tagged(AREA_ARENA, e->s->moments[at].kept.offset + n->offset + (row - n->lo) * row_bytes(e, domain, strand_index));
+}
+
+/* The address of a row that a record reads or writes; rows of an earlier pass are read where that pass put them aside. */
 static void *row_address(const emitter *e, int32_t domain, int32_t strand_index, int32_t row)
 {
     const strand *t = &e->p->strands[strand_index];
     int64_t bytes = row_bytes(e, domain, strand_index);
+    if (domain >= 0 && t->pass < e->when.pass) return kept_address(e, domain, strand_index, row);
     if (domain >= 0) return moved(value_buffer(e, t->pass, domain), buffer_row(e, t->pass, domain, strand_index, row) * bytes);
     if (t->kind == STRAND_EXTERNAL) return tagged(AREA_EXTERNAL, e->s->external_offset[t->storage] + row * bytes);
     int32_t at = moment_number(e->p, (moment){t->pass, t->time});
-    const need *n = schedule_find(e->s, at, strand_index, row, true);
+    const need *n = schedule_find(e->s, at, strand_index, row, PLACE_FREE);
     return tagged(AREA_ARENA, e->s->moments[at].free.offset + n->offset + (row - n->lo) * bytes);
 }
 
@@ -591,27 +600,24 @@ static inset_status emit_open(emitter *e, const need *n)
     return INSET_OK;
 }
 
-/* Rows of this moment that a later pass reads. */
-static bool emit_kept(emitter *e, int32_t level)
+/* Rows of this moment that a later pass reads are put aside; rows of earlier passes are fetched from where those put them. */
+static bool emit_kept(emitter *e, const need *n)
 {
     planner *p = e->p;
-    if (e->when.value < 0) return true;
-    inset_type type = strand_type(p, e->when.value, -1);
-    int64_t width = p->program->values[e->when.value].width, bytes = width * (int64_t)type_size(type);
-    for (int32_t pass = e->when.pass + 1; pass < e->s->n_passes; pass++) {
-        const moment_plan *later = &e->s->moments[moment_number(p, (moment){pass, e->when.value})];
-        for (int32_t i = 0; i < later->n_order; i++) {
-            const need *n = &e->s->needs[later->order[i]];
-            if (n->kind != NEED_KEPT || p->strands[n->strand].pass != e->when.pass) continue;
-            if (strand_level(p, e->when.value, n->strand) + 1 != level) continue;
-            record r = {.op = RECORD_COPY, .out_type = (uint8_t)type, .a_type = (uint8_t)type, .compute = (uint8_t)type, .out_row = width, .a_row = width,
-                        .out_column = 1, .a_column = 1, .rows = n->hi - n->lo, .columns = (int32_t)width};
-            r.out = moved(value_buffer(e, pass, e->when.value), n->first_row * bytes);
-            r.a = row_address(e, e->when.value, n->strand, n->lo);
-            if (!add_device_record(e, &r)) return false;
-        }
-    }
-    return true;
+    int32_t value_index = e->when.value;
+    inset_type type = strand_type(p, value_index, -1);
+    int64_t bytes = row_bytes(e, value_index, n->strand), width = bytes / (int64_t)type_size(type);
+    record r = {.op = RECORD_COPY, .out_type = (uint8_t)type, .a_type = (uint8_t)type, .compute = (uint8_t)type, .out_row = width, .a_row = width,
+                .out_column = 1, .a_column = 1, .rows = n->hi - n->lo, .columns = (int32_t)width};
+    r.out = n->kind == NEED_KEEP ? kept_address(e, value_index, n->strand, n->lo) : moved(value_buffer(e, e->when.pass, value_index), n->first_row * bytes);
+    r.a = row_address(e, value_index, n->strand, n->lo);
+    return add_device_record(e, &r);
+}
+
+/* The level at which a need's rows are made by a record: what is put aside comes after what it is made of. */
+static int32_t need_level(const emitter *e, const need *n)
+{
+    return n->kind == NEED_KEEP ? strand_level(e->p, e->when.value, n->strand) + 1 : n->level;
 }
 
 static bool emit_saved(emitter *e, const saved_rows *g)
@@ -654,21 +660,25 @@ static inset_status emit_records(emitter *e)
         int32_t level = saved_level(e, &s->rows[e->saved_order[saved_end]]);
         if (level > last) last = level;
     }
-    if (e->s->n_passes > 1 && last <= m->n_levels) last = m->n_levels + 1;       /* kept rows may come last */
+    for (int32_t i = 0; i < m->n_order && s->n_passes > 1; i++) {
+        int32_t level = need_level(e, &s->needs[m->order[i]]);
+        if (level > last) last = level;
+    }
     for (int32_t level = 1; level <= last; level++) {
         e->first_record = e->out->n_records;
         bool fine = true;
         for (int32_t i = 0; i < m->n_order && fine; i++) {
             const need *n = &s->needs[m->order[i]];
-            if (n->level != level || (n->kind != NEED_COPY && n->kind != NEED_FREE)) continue;
+            if (n->kind == NEED_COMPUTED || need_level(e, n) != level) continue;
             uint8_t kind = e->p->strands[n->strand].kind;
-            fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX ? !emit_open(e, n) : emit_rows_of(e, n);
+            if (n->kind == NEED_KEPT || n->kind == NEED_KEEP) fine = emit_kept(e, n);
+            else fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX ? !emit_open(e, n) : emit_rows_of(e, n);
         }
         for (size_t i = e->saved_next; i < saved_end && fine; i++) {
             const saved_rows *g = &s->rows[e->saved_order[i]];
             if (saved_level(e, g) == level) fine = emit_saved(e, g);
         }
-        if (!fine || (s->n_passes > 1 && !emit_kept(e, level))) return INSET_NO_MEMORY;
+        if (!fine) return INSET_NO_MEMORY;
         inset_status status = finish_records(e);
         if (status) return status;
     }

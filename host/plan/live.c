@@ -63,32 +63,32 @@ bool context_rows(const planner *p, const step *attention, int32_t node, int32_t
 
 /* ---- needs ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static uint64_t need_hash(int32_t moment_index, int32_t strand_index, bool is_free)
+static uint64_t need_hash(int32_t moment_index, int32_t strand_index, need_place where)
 {
-    uint64_t h = ((uint64_t)(uint32_t)moment_index << 32 | (uint32_t)strand_index) * 2 + is_free;
+    uint64_t h = ((uint64_t)(uint32_t)moment_index << 32 | (uint32_t)strand_index) * 4 + where;
     h *= 0x9e3779b97f4a7c15u;
     return h ^ h >> 31;
 }
 
-need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, bool is_free)
+need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, need_place where)
 {
     size_t cursor = 0;
-    for (int32_t at; (at = table_next(&s->lookup, need_hash(moment_index, strand_index, is_free), &cursor)) >= 0; ) {
+    for (int32_t at; (at = table_next(&s->lookup, need_hash(moment_index, strand_index, where), &cursor)) >= 0; ) {
         need *n = &s->needs[at];
-        if (n->moment == moment_index && n->strand == strand_index && n->kind != NEED_JOINED && (n->kind == NEED_FREE) == is_free && row >= n->lo && row < n->hi)
+        if (n->moment == moment_index && n->strand == strand_index && n->kind != NEED_JOINED && place_of(n->kind) == where && row >= n->lo && row < n->hi)
             return n;
     }
     return NULL;
 }
 
 /* Widens a need of these rows' strand that they touch, and joins what then touches it; false when there is none. */
-static bool widen_need(schedule *s, int32_t at, bool is_free, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1)
+static bool widen_need(schedule *s, int32_t at, need_place where, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1)
 {
     need *wide = NULL;
     size_t cursor = 0;
-    for (int32_t i; (i = table_next(&s->lookup, need_hash(at, strand_index, is_free), &cursor)) >= 0; ) {
+    for (int32_t i; (i = table_next(&s->lookup, need_hash(at, strand_index, where), &cursor)) >= 0; ) {
         need *n = &s->needs[i];
-        if (n == wide || n->moment != at || n->strand != strand_index || n->kind == NEED_JOINED || (n->kind == NEED_FREE) != is_free) continue;
+        if (n == wide || n->moment != at || n->strand != strand_index || n->kind == NEED_JOINED || place_of(n->kind) != where) continue;
         if (hi < n->lo || lo > n->hi) continue;
         if (n->lo < lo) lo = n->lo;
         if (n->hi > hi) hi = n->hi;
@@ -160,28 +160,39 @@ static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t 
                    int32_t now)
 {
     moment_plan *m = &s->moments[at];
-    use_buffer(kind == NEED_FREE ? &m->free : &m->value, at, now);
-    if (widen_need(s, at, kind == NEED_FREE, strand_index, lo, hi, c0, c1)) return true;
+    need_place where = place_of(kind);
+    use_buffer(where == PLACE_FREE ? &m->free : where == PLACE_KEPT ? &m->kept : &m->value, at, now);
+    if (widen_need(s, at, where, strand_index, lo, hi, c0, c1)) return true;
     if (!array_reserve(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
     int32_t index = (int32_t)s->n_needs++;
     s->needs[index] = (need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .next = m->first_need,
                              .kind = (int8_t)kind, .level = level};
     m->first_need = index;
     if (level > m->n_levels) m->n_levels = level;
-    return table_add(p->context, &s->lookup, need_hash(at, strand_index, kind == NEED_FREE), index);
+    return table_add(p->context, &s->lookup, need_hash(at, strand_index, where), index);
 }
 
-/* Rows that a step of `pass` reads at a value: they must lie in that pass's buffer, so rows of an earlier pass are kept for it. */
+/* Rows of an earlier pass that something at moment `now` reads: put aside when they are made, so that the rest of that pass's rows can go. */
+static bool ask_kept(planner *p, schedule *s, int32_t value, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
+{
+    const strand *t = &p->strands[strand_index];
+    int32_t made = moment_number(p, (moment){t->pass, value});
+    bool copied = t->kind == STRAND_COPY && t->born == value;
+    return ask_at(p, s, made, NEED_KEEP, strand_index, lo, hi, c0, c1, 0, now)
+           && ask_at(p, s, made, copied ? NEED_COPY : NEED_COMPUTED, strand_index, lo, hi, c0, c1, copied ? t->level : 0, made);
+}
+
+/* Rows that a step of `pass` reads at a value: they must lie in that pass's buffer, so rows of an earlier pass are copied into it. */
 static bool ask_value(planner *p, schedule *s, int32_t pass, int32_t value, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
 {
     const strand *t = &p->strands[strand_index];
-    int32_t at = moment_number(p, (moment){pass, value}), made = moment_number(p, (moment){t->pass, value});
+    int32_t at = moment_number(p, (moment){pass, value});
     bool copied = t->kind == STRAND_COPY && t->born == value;
     need_kind kind = t->pass < pass ? NEED_KEPT : copied ? NEED_COPY : NEED_COMPUTED;
-    if (!ask_at(p, s, at, kind, strand_index, lo, hi, c0, c1, copied && kind == NEED_COPY ? t->level : 0, now)) return false;
+    if (!ask_at(p, s, at, kind, strand_index, lo, hi, c0, c1, kind == NEED_KEPT ? 1 : copied ? t->level : 0, now)) return false;
     if (kind != NEED_KEPT) return true;
-    use_buffer(&s->moments[at].value, made, now);            /* it is written when the row is made */
-    return ask_at(p, s, made, copied ? NEED_COPY : NEED_COMPUTED, strand_index, lo, hi, c0, c1, copied ? t->level : 0, made);
+    s->moments[moment_number(p, (moment){t->pass, value})].all_columns = true;
+    return ask_kept(p, s, value, strand_index, lo, hi, c0, c1, at);
 }
 
 /* Rows that a record reads, wherever they are. */
@@ -194,6 +205,7 @@ static bool ask_piece(planner *p, schedule *s, const piece *from, int32_t lo, in
     if (from->domain >= 0) {
         moment_plan *m = &s->moments[moment_number(p, (moment){t->pass, from->domain})];
         if (!m->all_columns && by_columns(p, from->domain) && !note_columns(p, m, left, right + 1)) return false;
+        if (moment_of(p, now).pass > t->pass) return ask_kept(p, s, from->domain, from->strand, first, last + 1, left, right + 1, now);
         return ask_value(p, s, t->pass, from->domain, from->strand, first, last + 1, left, right + 1, now);
     }
     if (t->kind == STRAND_EXTERNAL) {
@@ -309,7 +321,7 @@ static bool ask_moment(planner *p, schedule *s, int32_t now)
             if (s->needs[i].level != level || s->needs[i].done || s->needs[i].kind == NEED_JOINED) continue;
             s->needs[i].done = true;
             need n = s->needs[i];
-            if (!ask_record(p, s, now, &n)) return false;
+            if (n.kind != NEED_KEPT && !ask_record(p, s, now, &n)) return false;
         }
     for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
         need n = s->needs[i];
@@ -459,8 +471,8 @@ inset_status plan_live(planner *p, schedule *s)
     if (!s->moments) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < s->n_moments; i++) {
         s->moments[i].first_need = -1;
-        s->moments[i].value.first_use = s->moments[i].free.first_use = INT32_MAX;
-        s->moments[i].value.last_use = s->moments[i].free.last_use = -1;
+        s->moments[i].value.first_use = s->moments[i].free.first_use = s->moments[i].kept.first_use = INT32_MAX;
+        s->moments[i].value.last_use = s->moments[i].free.last_use = s->moments[i].kept.last_use = -1;
     }
     if (!ask_saved(p, s)) return INSET_NO_MEMORY;
     for (int32_t now = s->n_moments - 1; now >= 0; now--)

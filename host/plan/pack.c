@@ -62,13 +62,21 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
             m->free.bytes += align(rows * p->strands[d->strand].width * (int64_t)type_size((inset_type)p->strands[d->strand].type), 64);
             continue;
         }
+        if (d->kind == NEED_KEEP) continue;              /* below, when the width is known */
         if (m->n_rows > INT32_MAX - rows) return error_set(p->context, INSET_NO_MEMORY, "a step would have more than 2^31 rows");
         d->first_row = m->n_rows;
         m->n_rows += (int32_t)rows;
         if (d->kind == NEED_COMPUTED) m->n_computed = m->n_rows;
     }
     if (when.value >= 0 && !choose_columns(p, m, width)) return INSET_NO_MEMORY;
-    m->value.bytes = m->n_rows * (int64_t)(m->columns ? m->n_columns : width) * element;
+    int64_t row_bytes = (int64_t)(m->columns ? m->n_columns : width) * element;
+    m->value.bytes = m->n_rows * row_bytes;
+    for (int32_t k = 0; k < n; k++) {
+        need *d = &s->needs[m->order[k]];
+        if (d->kind != NEED_KEEP) continue;
+        d->offset = m->kept.bytes;
+        m->kept.bytes += align((d->hi - d->lo) * row_bytes, 64);
+    }
     return INSET_OK;
 }
 
@@ -142,7 +150,7 @@ inset_status plan_pack(planner *p, schedule *s)
     for (int32_t i = 0; i < s->n_moments; i++) {
         inset_status status = pack_moment(p, s, i);
         if (status) return status;
-        n += (s->moments[i].value.bytes > 0) + (s->moments[i].free.bytes > 0);
+        n += (s->moments[i].value.bytes > 0) + (s->moments[i].free.bytes > 0) + (s->moments[i].kept.bytes > 0);
     }
     fuse_norms(p, s);
     buffer **buffers = arena_new(&p->scratch, n * sizeof *buffers);
@@ -152,6 +160,7 @@ inset_status plan_pack(planner *p, schedule *s)
     for (int32_t i = 0; i < s->n_moments; i++) {
         if (s->moments[i].value.bytes) buffers[k++] = &s->moments[i].value;
         if (s->moments[i].free.bytes) buffers[k++] = &s->moments[i].free;
+        if (s->moments[i].kept.bytes) buffers[k++] = &s->moments[i].kept;
     }
     qsort(buffers, n, sizeof *buffers, compare_buffers);
     for (size_t i = 0; i < n; i++) {

@@ -138,7 +138,8 @@ static inset_status plan_build(planner *p, schedule *s, plan *out)
     return INSET_OK;
 }
 
-inset_status plan_create(trace *t, const plan_options *options, plan **result)
+/* One try with the invokes in `chunks` groups, which run one after the other. */
+static inset_status plan_try(trace *t, const plan_options *options, int32_t chunks, plan **result)
 {
     *result = NULL;
     plan *out = memory_new(t->context, sizeof *out);
@@ -146,7 +147,7 @@ inset_status plan_create(trace *t, const plan_options *options, plan **result)
     out->context = t->context;
     out->model_type = t->model_type;
     arena_start(&out->memory, t->context);
-    planner p = {.context = t->context, .trace = t, .program = t->program, .options = options ? *options : (plan_options){0}};
+    planner p = {.context = t->context, .trace = t, .program = t->program, .options = *options, .chunks = chunks};
     schedule s = {0};
     arena_start(&p.memory, t->context);
     arena_start(&p.scratch, t->context);
@@ -159,6 +160,31 @@ inset_status plan_create(trace *t, const plan_options *options, plan **result)
     }
     *result = out;
     return INSET_OK;
+}
+
+static int64_t bytes_needed(const plan *p) { return p->statistics.arena_bytes + p->statistics.saved_bytes; }
+
+/* A trace that takes too much memory runs in chunks of invokes, which are passes: rows that they share are computed by the first that needs
+ * them and put aside. Memory does not shrink in proportion, so this tries finer chunks until one fits. */
+inset_status plan_create(trace *t, const plan_options *options, plan **result)
+{
+    static const plan_options standard = {0};
+    if (!options) options = &standard;
+    int64_t limit = options->memory_limit && options->memory_limit < INT64_MAX ? (int64_t)options->memory_limit : INT64_MAX, needed = 0;
+    int32_t chunks = options->chunks < (int32_t)t->n_invokes ? options->chunks : (int32_t)t->n_invokes;
+    for (chunks = chunks > 1 ? chunks : 1; ; ) {
+        inset_status status = plan_try(t, options, chunks, result);
+        if (status) return status;
+        needed = bytes_needed(*result);
+        if (needed <= limit) return INSET_OK;
+        plan_free(*result);
+        *result = NULL;
+        if (chunks >= (int32_t)t->n_invokes) break;
+        int64_t finer = (int64_t)chunks * (needed / limit + 1);
+        chunks = finer < (int64_t)t->n_invokes ? (int32_t)finer : (int32_t)t->n_invokes;
+    }
+    return error_set(t->context, INSET_NO_MEMORY, "a run of this trace needs %lld bytes of device memory beside the weights, one invoke at a time; there are %lld",
+                     (long long)needed, (long long)limit);
 }
 
 void plan_free(plan *p)

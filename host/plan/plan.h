@@ -14,7 +14,8 @@ typedef struct plan plan;
 
 typedef struct plan_options {
     bool no_share;               /* no identity between invokes */
-    size_t memory_limit;         /* bytes of device memory a run may take; 0 = what the device has */
+    size_t memory_limit;         /* bytes of device memory a run may take beside the weights; 0 = any */
+    int32_t chunks;              /* run the invokes in at least this many groups, at most one an invoke; 0 or 1: only if memory asks for it */
 } plan_options;
 
 /* What `inset check` prints. */

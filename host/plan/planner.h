@@ -108,7 +108,7 @@ typedef struct planner {
     prompt *prompts; size_t n_prompts, prompts_capacity;
     table prompt_table;
     int32_t invoke, sequence;        /* running numbers; with no_share they are part of every key */
-    int32_t floor;                   /* first pass that new strands may be in (chunks) */
+    int32_t chunks, floor;           /* groups of invokes; first pass that new strands may be in: the group of the invoke */
     /* of the invoke being walked */
     tensor **values;                 /* [n_values] */
     int32_t *value_storage;          /* [n_values] storage or -1 */

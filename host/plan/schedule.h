@@ -11,8 +11,9 @@
 typedef enum need_kind {
     NEED_COMPUTED,               /* by the step */
     NEED_COPY,                   /* by a record, at the value it was made for */
-    NEED_KEPT,                   /* made in an earlier pass: copied from there when it was made */
+    NEED_KEPT,                   /* made in an earlier pass: copied from where that pass kept it */
     NEED_FREE,                   /* a free tensor's rows, by a record */
+    NEED_KEEP,                   /* rows of this moment that a later pass reads, put aside when they are made */
     NEED_JOINED                  /* became part of another need */
 } need_kind;
 
@@ -22,7 +23,7 @@ typedef struct need {
     int32_t strand, lo, hi, c0, c1;
     int32_t moment, next;        /* next need of the same moment, -1 */
     int32_t first_row;           /* of row lo, in the moment's buffer (not NEED_FREE) */
-    int64_t offset;              /* NEED_FREE: bytes from the moment's free buffer to row lo */
+    int64_t offset;              /* NEED_FREE, NEED_KEEP: bytes from the moment's free or kept buffer to row lo */
     int8_t kind;
     bool done;
     int32_t level;
@@ -43,8 +44,8 @@ typedef struct moment_plan {
     column_range *ranges; int32_t n_ranges, ranges_capacity;     /* of a product with a large table: which columns records read, in order */
     int32_t *columns; int32_t n_columns;     /* when they are few, the buffer holds these alone; NULL: all */
     int32_t n_levels;
-    buffer value, free;          /* bytes 0: none */
-    int32_t *order; int32_t n_order;     /* its needs in order of rows, NEED_FREE ones last */
+    buffer value, free, kept;    /* bytes 0: none */
+    int32_t *order; int32_t n_order;     /* its needs in order of rows, NEED_FREE and NEED_KEEP last */
     int32_t norm;                /* of an addition: the moment of the layer norm that runs in the same launch, or 0 */
     bool in_addition;            /* of that norm */
 } moment_plan;
@@ -85,8 +86,12 @@ static inline moment moment_of(const planner *p, int32_t number)
     return (moment){number / n, number % n - 1};
 }
 
-/* The need that covers a strand's row at a moment; NULL when nobody needs it there. */
-need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, bool is_free);
+/* Where rows lie: a moment's value buffer, its free tensors, or the rows it puts aside. */
+typedef enum need_place { PLACE_VALUE, PLACE_FREE, PLACE_KEPT } need_place;
+static inline need_place place_of(int kind) { return kind == NEED_FREE ? PLACE_FREE : kind == NEED_KEEP ? PLACE_KEPT : PLACE_VALUE; }
+
+/* The need that covers a strand's row at a moment and place; NULL when nobody needs it there. */
+need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, need_place where);
 /* Rows an operand shows for rows of a strand at a step: calls visit(user, strand, first, count) in order. */
 typedef bool rows_function(void *user, int32_t strand_index, int32_t first, int32_t count);
 bool operand_rows(const planner *p, const step *s, int k, int32_t strand_index, int32_t lo, int32_t hi, rows_function *visit, void *user);

@@ -258,7 +258,7 @@ static inset_status add_axis(sweep *s, sweep_site *site, const char *name)
 static inset_status read_axes(sweep *s, const char *by, sweep_site *site)
 {
     if (site->n_members > 1) site->axes[site->n_axes++] = AXIS_SITE;
-    for (const char *at = by; at;) {
+    for (const char *at = *by ? by : NULL; at;) {
         const char *name = next_part(&s->memory, &at);
         if (!name) return INSET_NO_MEMORY;
         inset_status status = !strcmp(name, "site") && site->n_members > 1 ? INSET_OK : add_axis(s, site, name);

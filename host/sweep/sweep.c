@@ -1,11 +1,12 @@
 /* sweep.c: a sweep from its options to its last chunk.
  *
  * Whatever can be wrong is found in sweep_create, which also plans the first chunk, so that a sweep that does not fit says so before it
- * starts. How jobs are cut into chunks depends on the options alone (see chunk_size) and, where memory is tight, on what the planner
- * refuses, never on time or on how far an earlier process came. */
+ * starts. How jobs are cut into chunks depends on the options, the model and the memory limit alone (see chunk_size), never on time or on how
+ * far an earlier process came. */
 #include "sweep/sweep.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum {
     MOST_ROWS = 32768,                   /* positions of all patched runs of a chunk: beyond that matrix products gain nothing */
@@ -120,6 +121,16 @@ static inset_status make_taps(sweep *s)
 
 static int64_t smaller(int64_t a, double b) { return b < (double)a ? (int64_t)b : a; }
 
+/* About what a patched run takes on the device: at every position the widest value of a block and what it is made from. */
+static double bytes_a_job(const sweep *s)
+{
+    int32_t widest = 1, logits = s->program->slots[s->program->sites[s->logits].slot].value;
+    for (int32_t i = 0; i < logits; i++)
+        if (s->program->values[i].width > widest && s->program->values[i].width != s->program->values[logits].width)
+            widest = s->program->values[i].width;
+    return 2.0 * widest * (double)type_size(s->model->type) * (double)s->clean.longest;
+}
+
 /* The most jobs of a chunk. */
 static int64_t chunk_size(const sweep *s)
 {
@@ -133,6 +144,7 @@ static int64_t chunk_size(const sweep *s)
     most = smaller(most, MOST_FLOPS / (2 * numbers * positions + 1));
     if (most < LEAST_JOBS) most = LEAST_JOBS;
     most = smaller(most, MOST_READ / read);
+    most = smaller(most, (double)s->memory_limit / bytes_a_job(s));
     if (most < 1) most = 1;
     if (most > s->jobs) most = s->jobs;
     return most;
@@ -149,16 +161,13 @@ static int64_t next_count(const sweep *s)
     return part < left ? part : left;
 }
 
-/* Plans the next chunk, a smaller one when memory is too little for it. */
-static inset_status prepare_next(sweep *s)
+/* Numbers are held for every job: a sweep that is too large for that says so. */
+static inset_status check_arrays(sweep *s)
 {
-    int64_t count = next_count(s);
-    inset_status status = chunk_prepare(s, s->next, count, &s->prepared);
-    while (status == INSET_NO_MEMORY && count > 1) {
-        count = (count + 1) / 2;
-        status = chunk_prepare(s, s->next, count, &s->prepared);
-    }
-    return status;
+    double needed = 3.0 * sizeof(float) * (double)s->n_metrics * (double)s->jobs, there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (needed <= there) return INSET_OK;
+    return error_set(s->context, INSET_NO_MEMORY, "the results of %lld patches take %.3g GB; the machine has %.3g GB", (long long)s->jobs, needed / 1e9,
+                     there / 1e9);
 }
 
 static inset_status make_arrays(sweep *s)
@@ -166,6 +175,8 @@ static inset_status make_arrays(sweep *s)
     if (s->points > (int64_t)1 << 40 || s->pairs > ((int64_t)1 << 40) / s->points)
         return error_set(s->context, INSET_VALUE_ERROR, "%lld points of %lld pairs are more than a sweep takes", (long long)s->points, (long long)s->pairs);
     s->jobs = s->pairs * s->points;
+    inset_status status = check_arrays(s);
+    if (status) return status;
     size_t values = s->n_metrics * (size_t)s->jobs, pairs = s->n_metrics * (size_t)s->pairs;
     s->values = arena_new(&s->memory, values * sizeof *s->values);
     s->clean_values = arena_new(&s->memory, pairs * sizeof *s->clean_values);
@@ -250,7 +261,7 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
     s->chunk = chunk_size(s);
     take_fingerprint(s, o);
     if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
-    return s->next < s->jobs ? prepare_next(s) : INSET_OK;
+    return s->next < s->jobs ? chunk_prepare(s, s->next, next_count(s), &s->prepared) : INSET_OK;
 }
 
 inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options, sweep **out)
@@ -282,7 +293,7 @@ void sweep_free(sweep *s)
 inset_status sweep_step(sweep *s)
 {
     if (s->next >= s->jobs) return INSET_OK;
-    inset_status status = s->prepared ? INSET_OK : prepare_next(s);
+    inset_status status = s->prepared ? INSET_OK : chunk_prepare(s, s->next, next_count(s), &s->prepared);
     if (!status) status = chunk_run(s->prepared);
     if (status) return status;
     int64_t first = s->next, count = chunk_count(s->prepared);
