@@ -28,6 +28,8 @@ typedef enum kernel_id {
     KERNEL_SCORES,
     KERNEL_SOFTMAX,
     KERNEL_MIX,
+    KERNEL_NORM_SCALE,
+    KERNEL_NORM_BY_SCALE,
     KERNEL_RECORDS,          /* one function for all storage types: its table column 0 (f32) is used */
     KERNEL_COUNT
 } kernel_id;
@@ -146,6 +148,23 @@ typedef struct mix_args {
     int64_t n_rows, n_keys, n_columns, out_stride, pattern_stride, v_stride;
     int32_t n_heads, n_kv_heads, head_dim;
 } mix_args;
+
+/* What a norm divides by: out[r, g] = sqrt(mean(y^2) + eps) over part g of row r, `groups` equal parts; y is x less the part's mean where
+ * `centred` (a layer norm), else x (rms). */
+typedef struct norm_scale_args {
+    void *out; const void *x; const int32_t *x_rows;
+    int64_t n_rows, width, out_stride, x_stride, groups;
+    float eps;
+    int32_t centred;
+} norm_scale_args;
+
+/* A norm that divides by a given scale [rows, groups]: y / scale, then as KERNEL_LAYERNORM (centred; weight and bias may be NULL) or as
+ * KERNEL_RMSNORM (weight, plus_one) go on. */
+typedef struct norm_by_scale_args {
+    void *out; const void *x, *scale; const int32_t *x_rows, *scale_rows; const void *weight, *bias;
+    int64_t n_rows, width, out_stride, x_stride, scale_stride, groups;
+    int32_t centred, plus_one;
+} norm_by_scale_args;
 
 /* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a matrix stored [out, in]. */
 typedef struct columns_args {

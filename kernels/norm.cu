@@ -65,11 +65,55 @@ KERNEL(rmsnorm, rmsnorm_args a)
     }
 }
 
+/* ---- the scale in the open: for rows whose `.scale` somebody looks at or sets ---- */
+
+template <typename T>
+DEVICE float part_mean(const T *RESTRICT x, int d, int centred)
+{
+    return centred ? block_sum_of(d, [=](int i) { return load(x[i]); }) / (float)d : 0.0f;
+}
+
+template <typename T>
+KERNEL(norm_scale, norm_scale_args a)
+{
+    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int d = (int)(a.width / a.groups);
+    for (int64_t group = 0; group < a.groups; group++) {
+        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + group * d;
+        const float mean = part_mean(x, d, a.centred);
+        const float square = block_sum_of(d, [=](int i) { float c = load(x[i]) - mean; return c * c; }) / (float)d;
+        if (threadIdx.x == 0)
+            ((T *)a.out)[row * a.out_stride + group] = store<T>(square_root(square + a.eps));
+    }
+}
+
+template <typename T>
+KERNEL(norm_by_scale, norm_by_scale_args a)
+{
+    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row, scale_row = a.scale_rows ? a.scale_rows[row] : row;
+    const int d = (int)(a.width / a.groups);
+    const T *RESTRICT weight = (const T *)a.weight, *RESTRICT bias = (const T *)a.bias;
+    for (int64_t group = 0; group < a.groups; group++) {
+        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + group * d;
+        T *RESTRICT out = (T *)a.out + row * a.out_stride + group * d;
+        const float mean = part_mean(x, d, a.centred), scale = load(((const T *)a.scale)[scale_row * a.scale_stride + group]);
+        for (int i = threadIdx.x; i < d; i += blockDim.x) {
+            const float y = (load(x[i]) - mean) / scale;
+            if (a.centred)
+                out[i] = store<T>(y * (weight ? load(weight[i]) : 1.0f) + (bias ? load(bias[i]) : 0.0f));
+            else
+                out[i] = a.plus_one ? store<T>(y * (1.0f + load(weight[i]))) : store<T>(load(store<T>(y)) * load(weight[i]));
+        }
+    }
+}
+
 void norm_entries(kernel_table *table)
 {
     KERNEL_ENTRIES(table, KERNEL_LAYERNORM, layernorm_args, layernorm);
     KERNEL_ENTRIES(table, KERNEL_ADD_LAYERNORM, add_layernorm_args, add_layernorm);
     KERNEL_ENTRIES(table, KERNEL_RMSNORM, rmsnorm_args, rmsnorm);
+    KERNEL_ENTRIES(table, KERNEL_NORM_SCALE, norm_scale_args, norm_scale);
+    KERNEL_ENTRIES(table, KERNEL_NORM_BY_SCALE, norm_by_scale_args, norm_by_scale);
 }
 
 }

@@ -369,24 +369,26 @@ static void linear(const plain *p, const step *s, const plain_cell *x, int64_t i
     }
 }
 
-static void layernorm(const plain *p, const step *s, const plain_cell *x, plain_cell *out, int64_t width)
+/* What a part of a row is divided by, and its mean. */
+static double part_scale(const step *s, const plain_cell *x, int64_t n, double *mean)
 {
-    double mean = 0, variance = 0;
-    for (int64_t i = 0; i < width; i++) mean += x[i].number / (double)width;
-    for (int64_t i = 0; i < width; i++) variance += (x[i].number - mean) * (x[i].number - mean) / (double)width;
-    for (int64_t i = 0; i < width; i++)
-        out[i].number = (x[i].number - mean) / sqrt(variance + s->eps) * (s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1)
-                        + (s->bias >= 0 ? weight_at(p, s->bias, 0, i) : 0);
+    double square = 0;
+    *mean = 0;
+    for (int64_t i = 0; i < n && s->norm_centred; i++) *mean += x[i].number / (double)n;
+    for (int64_t i = 0; i < n; i++) square += (x[i].number - *mean) * (x[i].number - *mean) / (double)n;
+    return sqrt(square + s->eps);
 }
 
-static void rmsnorm(const plain *p, const step *s, const plain_cell *x, plain_cell *out, int64_t width)
+/* A norm; scale [groups]: what it divides by, when that is shown, else NULL. */
+static void norm(const plain *p, const step *s, const plain_cell *x, const plain_cell *scale, plain_cell *out, int64_t width)
 {
     int64_t groups = s->norm_groups > 1 ? s->norm_groups : 1, n = width / groups;
     for (int64_t g = 0; g < groups; g++) {
-        double square = 0;
-        for (int64_t i = 0; i < n; i++) square += x[g * n + i].number * x[g * n + i].number / (double)n;
+        double mean, own = part_scale(s, x + g * n, n, &mean);
         for (int64_t i = 0; i < n; i++)
-            out[g * n + i].number = x[g * n + i].number / sqrt(square + s->eps) * (weight_at(p, s->weight, 0, i) + (s->norm_plus_one ? 1 : 0));
+            out[g * n + i].number = (x[g * n + i].number - mean) / (scale ? scale[g].number : own)
+                                    * ((s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1) + (s->norm_plus_one ? 1 : 0))
+                                    + (s->bias >= 0 ? weight_at(p, s->bias, 0, i) : 0);
     }
 }
 
@@ -411,8 +413,13 @@ static void row_step(const plain *p, const step *s, const plain_cell *const *x, 
         for (int64_t i = 0; i < width; i++) out[i].number = weight_at(p, s->weight, (int64_t)x[0][0].number, i);
         return;
     case STEP_LINEAR: linear(p, s, x[0], in, out, width); return;
-    case STEP_LAYERNORM: layernorm(p, s, x[0], out, width); return;
-    case STEP_RMSNORM: rmsnorm(p, s, x[0], out, width); return;
+    case STEP_LAYERNORM: case STEP_RMSNORM: norm(p, s, x[0], x[1], out, width); return;
+    case STEP_NORM_SCALE:
+        for (int64_t g = 0; g < width; g++) {
+            double mean;
+            out[g].number = part_scale(s, x[0] + g * (in / width), in / width, &mean);
+        }
+        return;
     case STEP_ROPE: rope(s, x[0], position, out); return;
     default: break;
     }
@@ -455,13 +462,15 @@ static void softmax(const plain_cell *x, plain_cell *out, int32_t n)
     for (int32_t j = 0; j < n; j++) out[j].number = nan ? NAN : exp(x[j].number - most) / sum;
 }
 
-static void mix(const step *s, const plain_cell *pattern, int32_t n_columns, const plain_cell *values, int64_t v_width, int32_t n_keys, plain_cell *out)
+static void mix(const step *s, const plain_cell *pattern, int32_t n_columns, const plain_cell *values, int64_t v_width, int32_t n_keys, bool only_seen,
+                plain_cell *out)
 {
     for (int h = 0; h < s->n_heads; h++)
         for (int c = 0; c < s->head_dim; c++) {
             double sum = 0;
             for (int32_t j = 0; j < n_keys; j++)
-                sum += pattern[h * n_columns + j].number * values[j * v_width + h / (s->n_heads / s->n_kv_heads) * s->head_dim + c].number;
+                if (!only_seen || pattern[h * n_columns + j].number != 0)
+                    sum += pattern[h * n_columns + j].number * values[j * v_width + h / (s->n_heads / s->n_kv_heads) * s->head_dim + c].number;
             out[h * s->head_dim + c].number = sum;
         }
 }
@@ -485,21 +494,35 @@ static void run_source(plain *p, const invoke *v, const step *s, tensor *t)
         }
 }
 
+/* A norm's scale that is what its input gives is no operand of its row's identity. */
+static bool scale_is_natural(plain *p, const step *s, const plain_cell *x, int64_t width, const plain_cell *scale, int64_t groups)
+{
+    key_start(p, TAG_STEP, p->g->slots[s->operands[1]].value, 0, 0);
+    key_cells(p, x, width);
+    int64_t own = key_finish(p);
+    for (int64_t g = 0; g < groups; g++)
+        if (scale[g].identity != own + g) return false;
+    return true;
+}
+
 static void run_row_step(plain *p, int32_t invoke_index, const step *s, tensor *t)
 {
-    int64_t in[3];
+    int64_t in[3] = {0, 0, 0};
+    bool by_scale = (s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM) && s->operands[1] >= 0;
+    int n = s->n_operands + by_scale;
     for (int32_t q = 0; q < t->n_sequences; q++) {
         plain_cell *x[3] = {NULL, NULL, NULL};
-        for (int k = 0; k < s->n_operands; k++) x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &in[k]);
+        for (int k = 0; k < n; k++) x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &in[k]);
         for (int32_t r = 0; r < t->lengths[q]; r++) {
-            const plain_cell *rows[3];
-            for (int k = 0; k < s->n_operands; k++) rows[k] = x[k] + r * in[k];
+            const plain_cell *rows[3] = {NULL, NULL, NULL};
+            for (int k = 0; k < n; k++) rows[k] = x[k] + r * in[k];
             if (!p->identities) {
                 row_step(p, s, rows, in[0], r, row_of(t, q, r), t->width);
                 continue;
             }
+            bool plain_norm = by_scale && scale_is_natural(p, s, rows[0], in[0], rows[1], in[1]);
             key_start(p, TAG_STEP, s->value, s->kind == STEP_ROPE ? r : 0, 0);
-            for (int k = 0; k < s->n_operands; k++) key_cells(p, rows[k], in[k]);
+            for (int k = 0; k < (plain_norm ? 1 : n); k++) key_cells(p, rows[k], in[k]);
             fill_row(p, row_of(t, q, r), t->width);
         }
         for (int k = 0; k < 3; k++) free(x[k]);
@@ -533,6 +556,7 @@ static bool was_changed(plain *p, int32_t invoke_index, const step *attention, i
     return changed;
 }
 
+/* The fused attention: keys that a query does not see take no part, whatever they hold. */
 static void attend_number(const step *s, const plain_cell *q, const plain_cell *k, const plain_cell *values, int64_t k_width, int64_t v_width, int32_t row,
                           int32_t n, plain_cell *out)
 {
@@ -541,7 +565,7 @@ static void attend_number(const step *s, const plain_cell *q, const plain_cell *
         score_row(s, q, k, k_width, h, row, n, n, scores + h * n);
         softmax(scores + h * n, pattern + h * n, n);
     }
-    mix(s, pattern, n, values, v_width, n, out);
+    mix(s, pattern, n, values, v_width, row + 1, true, out);
     free(scores);
     free(pattern);
 }
@@ -575,7 +599,7 @@ static void run_attention(plain *p, int32_t invoke_index, const step *s, tensor 
                 int64_t columns = slot_width(p, slot_index, v);
                 plain_cell *pattern = need(calloc((size_t)columns + 1, sizeof *pattern));
                 operand_row_cells(p, invoke_index, slot_index, q, r, pattern);
-                if (!p->identities) mix(s, pattern, v->longest, x[2], width[2], (int32_t)n, out);
+                if (!p->identities) mix(s, pattern, v->longest, x[2], width[2], (int32_t)n, false, out);
                 else {
                     key_start(p, TAG_STEP, s->value, TAG_MIX, 0);
                     key_cells(p, pattern, columns);

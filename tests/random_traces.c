@@ -124,9 +124,9 @@ static void save(maker *m, const operand *value)
 
 /* ---- indices ------------------------------------------------------------------------------------------------------------------------------- */
 
-typedef struct index { size_t n; index_item items[INSET_MAX_DIMENSIONS]; int64_t list[4]; } index;
+typedef struct items { size_t n; index_item items[INSET_MAX_DIMENSIONS]; int64_t list[4]; } items;
 
-static index_item random_item(maker *m, index *x, int64_t extent, bool *listed)
+static index_item random_item(maker *m, items *x, int64_t extent, bool *listed)
 {
     index_item item = {.kind = INDEX_SLICE};
     int least = extent > 1 ? below(m, (int)extent) : 0;
@@ -149,7 +149,7 @@ static index_item random_item(maker *m, index *x, int64_t extent, bool *listed)
     }
 }
 
-static void random_index(maker *m, const view *v, index *x)
+static void random_index(maker *m, const view *v, items *x)
 {
     bool listed = false;
     x->n = 0;
@@ -221,7 +221,7 @@ static bool arithmetic(maker *m, const operand *a, operand *out)
 }
 
 /* Something to put where `like` shows. */
-static bool random_source(maker *m, const operand *like, const index *where, operand *out)
+static bool random_source(maker *m, const operand *like, const items *where, operand *out)
 {
     operand whole;
     switch (below(m, 8)) {
@@ -231,7 +231,7 @@ static bool random_source(maker *m, const operand *like, const index *where, ope
         operand narrowed;
         if (!pick(m, like, &whole)) return false;
         *out = whole;
-        index other = *where;
+        items other = *where;
         if (other.n >= 2 && other.items[1].kind == INDEX_INTEGER && one_in(m, 2)) other.items[1].integer = below(m, 3);
         for (size_t i = 0; i < other.n; i++)
             if (other.items[i].kind == INDEX_LIST) other.items[i].list = other.list;
@@ -239,7 +239,7 @@ static bool random_source(maker *m, const operand *like, const index *where, ope
         break;
     }
     case 5: {
-        index other = *where;
+        items other = *where;
         if (other.n >= 2 && other.items[1].kind == INDEX_INTEGER) other.items[1].integer = below(m, 3);
         for (size_t i = 0; i < other.n; i++)
             if (other.items[i].kind == INDEX_LIST) other.items[i].list = other.list;
@@ -262,7 +262,7 @@ static bool random_source(maker *m, const operand *like, const index *where, ope
 static void line_read(maker *m, int32_t site, const operand *value)
 {
     operand kept = *value;
-    index x;
+    items x;
     if (one_in(m, 2)) took(m, trace_clone(m->t, value, &kept));
     keep(m, &kept, site);
     if (one_in(m, 2)) return;
@@ -274,7 +274,7 @@ static void line_read(maker *m, int32_t site, const operand *value)
 static void line_set(maker *m, const operand *value)
 {
     static const trace_op ops[] = {TRACE_COPY, TRACE_COPY, TRACE_COPY, TRACE_ADD, TRACE_SUBTRACT, TRACE_MULTIPLY, TRACE_DIVIDE};
-    index x;
+    items x;
     operand source;
     random_index(m, &value->view, &x);
     trace_op op = ops[below(m, 7)];
@@ -321,7 +321,7 @@ static void line_skip(maker *m, int32_t site, const operand *value)
 /* What studies do most: one position (or one head) of a site patched from an earlier invoke, or from another position, or set to a number. */
 static void line_patch(maker *m, int32_t site, const operand *value)
 {
-    index x = {.n = 2, .items = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER}}};
+    items x = {.n = 2, .items = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER}}};
     operand source = number(0.5), from;
     x.items[1].integer = below(m, 3);
     if (value->view.n_dimensions == 4 && one_in(m, 2)) {

@@ -25,6 +25,8 @@ include(tests/cuda.cmake)
 
 inset_add_test(test_print_tensor tests/test_print_tensor.c host/cli/print_tensor.c)
 list(APPEND INSET_CLAIMED_TESTS test_print_tensor)
+inset_add_test(test_planner tests/test_planner.c tests/plain_executor.c tests/random_traces.c)
+list(APPEND INSET_CLAIMED_TESTS test_planner)
 
 file(GLOB test_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/test_*.c)
 foreach(source IN LISTS test_sources)

@@ -48,6 +48,8 @@ char *memory_text(inset_context *context, const char *bytes, size_t length); /* 
 
 /* Makes room for `need` items in a growing array; *items may move. False when memory is out. */
 bool array_reserve(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size);
+/* The same for large arrays whose items are written whole: what is added is not zeroed. */
+bool array_extend(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size);
 
 /* ---- arena: many small objects freed together ------------------------------------------------------------------------------- */
 typedef struct arena {
@@ -64,7 +66,7 @@ char *arena_text(arena *a, const char *bytes, size_t length);
 void arena_free(arena *a);                                   /* frees or keeps for reuse all blocks; the arena may be used again */
 
 /* ---- table: hash -> index, for interning ---------------------------------------------------------------------------------- */
-typedef struct table_slot { uint64_t hash; int32_t index; } table_slot;     /* index + 1; 0 = empty */
+typedef struct table_slot { uint32_t hash; int32_t index; } table_slot;     /* index + 1; 0 = empty */
 typedef struct table {
     table_slot *slots;
     size_t capacity, count;          /* capacity is a power of two or 0 */

@@ -65,7 +65,7 @@ char *memory_text(inset_context *context, const char *bytes, size_t length)
     return copy;
 }
 
-bool array_reserve(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size)
+static bool array_grow(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size, bool zeroed)
 {
     if (need <= *capacity) return true;
     size_t grown = *capacity ? *capacity * 2 : 8;
@@ -76,11 +76,27 @@ bool array_reserve(inset_context *context, void *items, size_t *capacity, size_t
     }
     void *block;
     memcpy(&block, items, sizeof block);
-    block = memory_resize(context, block, *capacity * item_size, grown * item_size);
-    if (!block) return false;
+    char *moved = context->allocator.resize(context->allocator.user, block, grown * item_size);
+    if (!moved) {
+        error_no_memory(context);
+        return false;
+    }
+    if (!block) context->live_blocks++;
+    if (zeroed) memset(moved + *capacity * item_size, 0, (grown - *capacity) * item_size);
+    block = moved;
     memcpy(items, &block, sizeof block);
     *capacity = grown;
     return true;
+}
+
+bool array_reserve(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size)
+{
+    return array_grow(context, items, capacity, need, item_size, true);
+}
+
+bool array_extend(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size)
+{
+    return array_grow(context, items, capacity, need, item_size, false);
 }
 
 /* ---- arena ---------------------------------------------------------------------------------------------------------------------- */
@@ -254,10 +270,14 @@ uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t size)
     return h ^ (h >> 32);
 }
 
-int32_t table_next(const table *t, uint64_t hash, size_t *cursor)
+/* Slots keep 32 bits of a hash, enough to find their place again when the table grows. */
+static uint32_t table_hash(uint64_t hash) { return (uint32_t)(hash ^ hash >> 32); }
+
+int32_t table_next(const table *t, uint64_t full_hash, size_t *cursor)
 {
     if (!t->capacity) return -1;
     size_t mask = t->capacity - 1;
+    uint32_t hash = table_hash(full_hash);
     for (size_t at = *cursor; ; at++) {
         const table_slot *slot = &t->slots[(hash + at) & mask];
         if (!slot->index) return -1;
@@ -268,7 +288,7 @@ int32_t table_next(const table *t, uint64_t hash, size_t *cursor)
     }
 }
 
-static void table_put(table *t, uint64_t hash, int32_t index)
+static void table_put(table *t, uint32_t hash, int32_t index)
 {
     size_t mask = t->capacity - 1, at = hash;
     while (t->slots[at & mask].index) at++;
@@ -279,7 +299,7 @@ static void table_put(table *t, uint64_t hash, int32_t index)
 bool table_add(inset_context *context, table *t, uint64_t hash, int32_t index)
 {
     if (t->count * 3 >= t->capacity * 2) {
-        table grown = {.capacity = t->capacity ? t->capacity * 2 : 64};
+        table grown = {.capacity = t->capacity ? t->capacity * 4 : 64};
         grown.slots = memory_new(context, grown.capacity * sizeof *grown.slots);
         if (!grown.slots) return false;
         for (size_t i = 0; i < t->capacity; i++)
@@ -287,7 +307,7 @@ bool table_add(inset_context *context, table *t, uint64_t hash, int32_t index)
         memory_free(context, t->slots);
         *t = grown;
     }
-    table_put(t, hash, index);
+    table_put(t, table_hash(hash), index);
     return true;
 }
 

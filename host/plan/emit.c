@@ -42,10 +42,25 @@ static int64_t row_bytes(const emitter *e, int32_t domain, int32_t strand_index)
     return width * (int64_t)type_size(strand_type(e->p, domain, strand_index));
 }
 
+/* The value need of a strand's row: mostly the one after the last that was asked for, since rows keep their order from value to value. */
+static const need *expected_need(const emitter *e, int32_t at, int32_t strand_index, int32_t row)
+{
+    moment_plan *m = &e->s->moments[at];
+    for (int32_t i = m->hint, tries = 0; tries < 2 && i < m->n_order; i++, tries++) {
+        const need *n = &e->s->needs[m->order[i]];
+        if (n->strand != strand_index || row < n->lo || row >= n->hi || place_of(n->kind) != PLACE_VALUE) continue;
+        m->hint = i;
+        return n;
+    }
+    const need *n = schedule_find(e->s, at, strand_index, row, PLACE_VALUE);
+    if (n) m->hint = n->place;
+    return n;
+}
+
 /* The row number of a strand's row in the buffer of (pass, value). */
 static int32_t buffer_row(const emitter *e, int32_t pass, int32_t value, int32_t strand_index, int32_t row)
 {
-    const need *n = schedule_find(e->s, moment_number(e->p, (moment){pass, value}), strand_index, row, PLACE_VALUE);
+    const need *n = expected_need(e, moment_number(e->p, (moment){pass, value}), strand_index, row);
     return n ? n->first_row + row - n->lo : -1;
 }
 
@@ -80,7 +95,7 @@ static void *row_address(const emitter *e, int32_t domain, int32_t strand_index,
 static launch *add_launch(emitter *e)
 {
     plan *out = e->out;
-    if (!array_reserve(e->p->context, &out->launches, &out->launches_capacity, out->n_launches + 1, sizeof *out->launches)) return NULL;
+    if (!array_extend(e->p->context, &out->launches, &out->launches_capacity, out->n_launches + 1, sizeof *out->launches)) return NULL;
     launch *l = &out->launches[out->n_launches++];
     *l = (launch){.type = (uint8_t)out->model_type, .weight = -1};
     return l;
@@ -105,8 +120,8 @@ static void *store_table(emitter *e, const int32_t *rows, size_t n)
     size_t cursor = 0;
     for (int32_t at; (at = table_next(&e->table_lookup, h, &cursor)) >= 0; )
         if (e->stored[at].n == n && !memcmp(out->tables + e->stored[at].at, rows, n * sizeof *rows)) return tagged(AREA_TABLES, (int64_t)e->stored[at].at * 4);
-    if (!array_reserve(e->p->context, &out->tables, &out->tables_capacity, out->n_tables + n, sizeof *out->tables)
-        || !array_reserve(e->p->context, &e->stored, &e->stored_capacity, e->n_stored + 1, sizeof *e->stored)) return NULL;
+    if (!array_extend(e->p->context, &out->tables, &out->tables_capacity, out->n_tables + n, sizeof *out->tables)
+        || !array_extend(e->p->context, &e->stored, &e->stored_capacity, e->n_stored + 1, sizeof *e->stored)) return NULL;
     memcpy(out->tables + out->n_tables, rows, n * sizeof *rows);
     e->stored[e->n_stored].at = out->n_tables;
     e->stored[e->n_stored].n = n;
@@ -126,7 +141,7 @@ static bool gather_rows(void *user, int32_t strand_index, int32_t first, int32_t
 {
     row_gatherer *g = user;
     emitter *e = g->e;
-    if (!array_reserve(e->p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)count, sizeof *e->rows)) return false;
+    if (!array_extend(e->p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)count, sizeof *e->rows)) return false;
     int32_t row = buffer_row(e, e->when.pass, g->value, strand_index, first);
     for (int32_t i = 0; i < count; i++) e->rows[e->n_rows++] = row + i;
     return true;
@@ -179,8 +194,8 @@ static inset_status emit_embed(emitter *e, const step *st, const moment_plan *m,
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
         if (n->kind != NEED_COMPUTED) continue;
-        if (!array_reserve(p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)(n->hi - n->lo), sizeof *e->rows)
-            || !array_reserve(p->context, &made->id_source, &made->ids_capacity, made->n_ids + (size_t)(n->hi - n->lo), sizeof *made->id_source))
+        if (!array_extend(p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)(n->hi - n->lo), sizeof *e->rows)
+            || !array_extend(p->context, &made->id_source, &made->ids_capacity, made->n_ids + (size_t)(n->hi - n->lo), sizeof *made->id_source))
             return INSET_NO_MEMORY;
         for (int32_t r = n->lo; r < n->hi; r++) {
             if (positions) e->rows[e->n_rows++] = r;
@@ -335,7 +350,7 @@ static inset_status context_list(emitter *e, const step *st, const moment_plan *
         if (!is_fused(e, st, n)) continue;
         operand_row node = attention_part(p, st, n->strand, 1);
         int32_t before = p->strands[node.strand].start;
-        if (!array_reserve(p->context, &e->rows, &e->rows_capacity, e->n_rows + 2 * (size_t)(n->hi - n->lo), sizeof *e->rows)) return INSET_NO_MEMORY;
+        if (!array_extend(p->context, &e->rows, &e->rows_capacity, e->n_rows + 2 * (size_t)(n->hi - n->lo), sizeof *e->rows)) return INSET_NO_MEMORY;
         for (int32_t r = n->lo; r < n->hi; r++) {
             e->rows[e->n_rows++] = e->leaf_table[node.strand];
             e->rows[e->n_rows++] = before + r + node.shift + 1;
@@ -398,7 +413,7 @@ static inset_status emit_rope(emitter *e, const step *st, const moment_plan *m, 
         if (n->kind != NEED_COMPUTED) continue;
         const strand *t = &p->strands[n->strand];
         bool own = t->kind == STRAND_STEP && t->born == st->value;       /* its second operand is the position */
-        if (!array_reserve(p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)(n->hi - n->lo), sizeof *e->rows)) return INSET_NO_MEMORY;
+        if (!array_extend(p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)(n->hi - n->lo), sizeof *e->rows)) return INSET_NO_MEMORY;
         for (int32_t r = n->lo; r < n->hi; r++) e->rows[e->n_rows++] = own ? r + t->operands[1].shift : strand_position(p, n->strand, r);
     }
     const int32_t *positions = store_table(e, e->rows, e->n_rows);
@@ -428,21 +443,53 @@ static inset_status emit_add_norm(emitter *e, const moment_plan *m, const operan
     return INSET_OK;
 }
 
+/* Rows of a norm that divide by a scale of their own: they come last. Sets how many they are. */
+static inset_status emit_by_scale(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width, int64_t *count)
+{
+    planner *p = e->p;
+    operand_ref in[2] = {{0}, {0}};
+    *count = 0;
+    for (int32_t i = 0; i < m->n_order; i++) {
+        const need *n = &e->s->needs[m->order[i]];
+        if (n->kind == NEED_COMPUTED && scale_given(p, st, n->strand)) *count += n->hi - n->lo;
+    }
+    if (!*count) return INSET_OK;
+    for (int k = 0; k < 2; k++) {
+        row_gatherer g = {e, p->program->slots[st->operands[k]].value, false};
+        e->n_rows = 0;
+        for (int32_t i = 0; i < m->n_order; i++) {
+            const need *n = &e->s->needs[m->order[i]];
+            if (n->kind == NEED_COMPUTED && scale_given(p, st, n->strand)
+                && !operand_rows(p, st, k, n->strand, n->lo, n->hi, gather_rows, &g)) return INSET_NO_MEMORY;
+        }
+        inset_status status = finish_operand(e, st->operands[k], &in[k]);
+        if (status) return status;
+    }
+    launch *l = add_kernel(e, KERNEL_NORM_BY_SCALE, sizeof(norm_by_scale_args), *count, *count * width);
+    if (!l) return INSET_NO_MEMORY;
+    l->args.norm_by_scale = (norm_by_scale_args){.out = moved(out, (m->n_computed - *count) * width * (int64_t)type_size(e->out->model_type)), .x = in[0].at,
+        .scale = in[1].at, .x_rows = in[0].rows, .scale_rows = in[1].rows, .weight = weight_at(st->weight), .bias = weight_at(st->bias), .n_rows = *count,
+        .width = width, .out_stride = width, .x_stride = in[0].stride, .scale_stride = in[1].stride, .groups = st->norm_groups > 1 ? st->norm_groups : 1,
+        .centred = st->norm_centred, .plus_one = st->norm_plus_one};
+    return INSET_OK;
+}
+
 /* Steps that go row by row through one kernel. */
 static inset_status emit_rowwise(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
 {
     operand_ref in[3] = {{0}, {0}, {0}};
-    for (int k = 0; k < st->n_operands; k++) {
-        inset_status status = step_operand(e, st, k, &in[k]);
-        if (status) return status;
-    }
+    int64_t by_scale;
+    inset_status status = emit_by_scale(e, st, m, out, width, &by_scale);
+    for (int k = 0; k < st->n_operands && !status; k++) status = step_operand(e, st, k, &in[k]);
+    if (status) return status;
     static const struct { kernel_id kernel; size_t size; } which[] = {
         [STEP_LAYERNORM] = {KERNEL_LAYERNORM, sizeof(layernorm_args)}, [STEP_RMSNORM] = {KERNEL_RMSNORM, sizeof(rmsnorm_args)},
         [STEP_ACTIVATION] = {KERNEL_ACTIVATION, sizeof(activation_args)}, [STEP_GATE] = {KERNEL_GATE, sizeof(gate_args)},
-        [STEP_ADD] = {KERNEL_ADD, sizeof(add_args)}, [STEP_SCALE] = {KERNEL_SCALE, sizeof(scale_args)}, [STEP_SOFTCAP] = {KERNEL_SCALE, sizeof(scale_args)},
+        [STEP_NORM_SCALE] = {KERNEL_NORM_SCALE, sizeof(norm_scale_args)}, [STEP_ADD] = {KERNEL_ADD, sizeof(add_args)}, [STEP_SCALE] = {KERNEL_SCALE, sizeof(scale_args)}, [STEP_SOFTCAP] = {KERNEL_SCALE, sizeof(scale_args)},
     };
     if (m->norm) return emit_add_norm(e, m, in, out, width);
-    int64_t n = m->n_computed, cost = st->kind == STEP_ACTIVATION || st->kind == STEP_SOFTCAP ? 4 : 1;
+    int64_t n = m->n_computed - by_scale, cost = st->kind == STEP_ACTIVATION || st->kind == STEP_SOFTCAP ? 4 : 1;
+    if (!n) return INSET_OK;
     launch *l = add_kernel(e, which[st->kind].kernel, which[st->kind].size, n, n * width * cost);
     if (!l) return INSET_NO_MEMORY;
     switch (st->kind) {
@@ -453,6 +500,12 @@ static inset_status emit_rowwise(emitter *e, const step *st, const moment_plan *
         l->args.rmsnorm = (rmsnorm_args){out, in[0].at, in[0].rows, weight_at(st->weight), n, width, width, in[0].stride,
                                          st->norm_groups > 1 ? st->norm_groups : 1, st->eps, st->norm_plus_one};
         break;
+    case STEP_NORM_SCALE: {
+        const slot *x = &e->p->program->slots[st->operands[0]];
+        l->args.norm_scale = (norm_scale_args){.out = out, .x = in[0].at, .x_rows = in[0].rows, .n_rows = n, .width = slot_column_end(x) - x->shape.column,
+            .out_stride = width, .x_stride = in[0].stride, .groups = width, .eps = st->eps, .centred = st->norm_centred};
+        break;
+    }
     case STEP_ACTIVATION:
         l->args.activation = (activation_args){out, in[0].at, in[0].rows, NULL, n, width, width, in[0].stride, (int32_t)st->activation};
         break;
@@ -501,7 +554,7 @@ static bool add_device_record(emitter *e, const record *r)
     plan *out = e->out;
     if (!r->rows || !r->columns) return true;
     if (out->n_records > e->first_record && join_records(&out->records[out->n_records - 1], r)) return true;
-    if (!array_reserve(e->p->context, &out->records, &out->records_capacity, out->n_records + 1, sizeof *out->records)) return false;
+    if (!array_extend(e->p->context, &out->records, &out->records_capacity, out->n_records + 1, sizeof *out->records)) return false;
     out->records[out->n_records++] = *r;
     return true;
 }
@@ -703,7 +756,7 @@ static inset_status emit_source(emitter *e, const step *st, const moment_plan *m
             else {
                 int64_t source = p->words[p->strands[n->strand].first_word + r].source;
                 bool input = st->kind == STEP_INPUT;
-                if (!input && !array_reserve(p->context, &e->out->id_source, &e->out->ids_capacity, e->out->n_ids + 1, sizeof *e->out->id_source)) return INSET_NO_MEMORY;
+                if (!input && !array_extend(p->context, &e->out->id_source, &e->out->ids_capacity, e->out->n_ids + 1, sizeof *e->out->id_source)) return INSET_NO_MEMORY;
                 one.a_type = input ? INSET_F32 : INSET_I32;
                 one.a = input ? tagged(AREA_INPUT, source * width * 4) : tagged(AREA_IDS, (int64_t)e->out->n_ids * 4);
                 if (!input) e->out->id_source[e->out->n_ids++] = source;
@@ -720,6 +773,7 @@ static inset_status emit_step(emitter *e, const step *st)
     void *out = value_buffer(e, e->when.pass, e->when.value);
     int64_t width = e->p->program->values[st->value].width;
     e->out->statistics.rows += m->n_computed;
+    e->out->rows_of_value[st->value] += m->n_computed;
     e->out->statistics.steps++;
     if (m->in_addition) return INSET_OK;
     switch (st->kind) {
@@ -761,7 +815,8 @@ static inset_status emit_all(emitter *e)
     planner *p = e->p;
     e->leaf_rows = arena_new(&p->scratch, p->n_strands * sizeof *e->leaf_rows);
     e->leaf_table = arena_new(&p->scratch, p->n_strands * sizeof *e->leaf_table);
-    inset_status status = e->leaf_rows && e->leaf_table ? order_saved(e) : INSET_NO_MEMORY;
+    e->out->rows_of_value = arena_new(&e->out->memory, p->program->n_values * sizeof *e->out->rows_of_value);
+    inset_status status = e->leaf_rows && e->leaf_table && e->out->rows_of_value ? order_saved(e) : INSET_NO_MEMORY;
     for (e->now = 0; e->now < e->s->n_moments && !status; e->now++) {
         e->when = moment_of(p, e->now);
         if (e->s->moments[e->now].n_computed) status = emit_step(e, &p->program->steps[p->program->values[e->when.value].step]);
@@ -810,12 +865,16 @@ const int16_t *launch_pointers(kernel_id kernel)
     static const int16_t scores[] = {AT(scores_args, out), AT(scores_args, q), AT(scores_args, k), AT(scores_args, q_rows), AT(scores_args, key_rows), -1};
     static const int16_t softmax[] = {AT(softmax_args, out), AT(softmax_args, x), -1};
     static const int16_t mix[] = {AT(mix_args, out), AT(mix_args, pattern), AT(mix_args, v), AT(mix_args, value_rows), -1};
+    static const int16_t norm_scale[] = {AT(norm_scale_args, out), AT(norm_scale_args, x), AT(norm_scale_args, x_rows), -1};
+    static const int16_t norm_by_scale[] = {AT(norm_by_scale_args, out), AT(norm_by_scale_args, x), AT(norm_by_scale_args, scale), AT(norm_by_scale_args, x_rows),
+        AT(norm_by_scale_args, scale_rows), AT(norm_by_scale_args, weight), AT(norm_by_scale_args, bias), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
         [KERNEL_EMBED] = embed, [KERNEL_GATHER] = gather, [KERNEL_LAYERNORM] = layernorm, [KERNEL_RMSNORM] = rmsnorm, [KERNEL_ACTIVATION] = activation,
         [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope,
-        [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix, [KERNEL_RECORDS] = records,
+        [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix,
+        [KERNEL_NORM_SCALE] = norm_scale, [KERNEL_NORM_BY_SCALE] = norm_by_scale, [KERNEL_RECORDS] = records,
     };
     return all[kernel];
 }

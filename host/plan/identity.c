@@ -16,7 +16,7 @@ bool segments_add(planner *p, segment_list *list, int32_t strand_index, int32_t 
         last->count += count;
         return true;
     }
-    if (!array_reserve(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at)) return false;
+    if (!array_extend(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at)) return false;
     list->at[list->n++] = (segment){strand_index, first, count};
     return true;
 }
@@ -80,7 +80,7 @@ static bool strand_equals(const strand *a, const strand *b, int32_t n_parts, siz
 static int32_t strand_add(planner *p, const strand *like)
 {
     if (p->n_strands >= INT32_MAX) return error_no_memory(p->context), -1;
-    if (!array_reserve(p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands)) return -1;
+    if (!array_extend(p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands)) return -1;
     p->strands[p->n_strands] = *like;
     return (int32_t)p->n_strands++;
 }
@@ -168,7 +168,7 @@ const map *identity_embed(planner *p, const invoke *v, int32_t sequence, int64_t
                             .parent = i ? PARENT_NONE : PARENT_ROOT, .first_word = (int32_t)p->n_words};
                 if ((fresh = strand_add(p, &s)) < 0) return NULL;
             }
-            if (!array_reserve(p->context, &p->words, &p->words_capacity, p->n_words + 1, sizeof *p->words)) return NULL;
+            if (!array_extend(p->context, &p->words, &p->words_capacity, p->n_words + 1, sizeof *p->words)) return NULL;
             found = (int32_t)p->n_words;
             p->words[p->n_words++] = (word){token, first + i, i, fresh, p->strands[fresh].n++, content};
             if (!table_add(p->context, &p->word_table, h, found)) return NULL;

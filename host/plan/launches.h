@@ -22,7 +22,7 @@ typedef enum area {
 
 typedef union launch_args {
     embed_args embed; gather_args gather; layernorm_args layernorm; rmsnorm_args rmsnorm; activation_args activation; gate_args gate;
-    add_args add; add_layernorm_args add_layernorm; scale_args scale; rope_args rope; columns_args columns; scores_args scores; softmax_args softmax; mix_args mix; attention_args attention; records_args records;
+    add_args add; add_layernorm_args add_layernorm; scale_args scale; rope_args rope; columns_args columns; scores_args scores; softmax_args softmax; mix_args mix; norm_scale_args norm_scale; norm_by_scale_args norm_by_scale; attention_args attention; records_args records;
 } launch_args;
 
 typedef struct launch {
@@ -54,6 +54,7 @@ struct plan {
     struct external { int64_t offset, bytes; void *data; } *externals; size_t n_externals;
     bool needs_clearing;                                     /* the saved area has padding: zero it before a run */
     plan_statistics statistics;
+    int64_t *rows_of_value;                                  /* computed, over all passes */
 };
 
 inset_status plan_emit(planner *p, schedule *s, plan *out);

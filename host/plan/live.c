@@ -163,7 +163,7 @@ static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t 
     need_place where = place_of(kind);
     use_buffer(where == PLACE_FREE ? &m->free : where == PLACE_KEPT ? &m->kept : &m->value, at, now);
     if (widen_need(s, at, where, strand_index, lo, hi, c0, c1)) return true;
-    if (!array_reserve(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
+    if (!array_extend(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
     int32_t index = (int32_t)s->n_needs++;
     s->needs[index] = (need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .next = m->first_need,
                              .kind = (int8_t)kind, .level = level};
@@ -290,7 +290,7 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
     default: break;
     }
     bool same_columns = st->kind == STEP_SOFTCAP || st->kind == STEP_SCALE;
-    int n_operands = st->kind == STEP_ROPE ? 1 : st->n_operands;
+    int n_operands = st->kind == STEP_ROPE ? 1 : st->n_operands + scale_given(p, st, n->strand);
     for (int k = 0; k < n_operands; k++) {
         asker a = {.p = p, .s = s, .now = now, .pass = m.pass, .value = p->program->slots[st->operands[k]].value};
         slot_window(p, st->operands[k], &a.c0, &a.c1);
@@ -348,7 +348,7 @@ static inset_status save_strip(void *user, const strip *g)
             if (!pieces_of_row(p, &p->row_pieces, v->from->domain, v->from->type, m->at[at_segment].strand, index, g->row_step[0], sp->source_column[0],
                                sp->source_step[0], (int32_t)sp->column, (int32_t)sp->count)) return INSET_NO_MEMORY;
             for (size_t k = 0; k < p->row_pieces.n; k++) {
-                if (!array_reserve(p->context, &v->s->rows, &v->s->rows_capacity, v->s->n_rows + 1, sizeof *v->s->rows)) return INSET_NO_MEMORY;
+                if (!array_extend(p->context, &v->s->rows, &v->s->rows_capacity, v->s->n_rows + 1, sizeof *v->s->rows)) return INSET_NO_MEMORY;
                 int64_t element = v->base + g->sequence * v->sequence_stride + (g->row + at) * v->row_stride;
                 v->s->rows[v->s->n_rows++] = (saved_rows){v->save, left, element * (int64_t)v->element, v->row_stride, p->row_pieces.at[k]};
             }

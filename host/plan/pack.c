@@ -55,6 +55,7 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     int64_t element = when.value >= 0 ? (int64_t)type_size(strand_type(p, when.value, -1)) : 0;
     for (int32_t k = 0; k < n; k++) {
         need *d = &s->needs[keys[k].need];
+        d->place = m->n_order;
         m->order[m->n_order++] = keys[k].need;
         int64_t rows = d->hi - d->lo;
         if (d->kind == NEED_FREE) {

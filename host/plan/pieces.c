@@ -45,7 +45,7 @@ bool pieces_add(planner *p, piece_list *list, const piece *one)
         list->at[list->n - 1].column_step = step;
         return true;
     }
-    if (!array_reserve(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at)) return false;
+    if (!array_extend(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at)) return false;
     list->at[list->n++] = *one;
     return true;
 }
@@ -189,7 +189,7 @@ bool pieces_add_rows(planner *p, segment_list *list, int32_t strand_index, int32
 {
     if (!repeats) return segments_add(p, list, strand_index, row, n);
     for (int32_t i = 0; i < n; i++) {        /* each its own segment: the next row of the strand is another one */
-        if (!array_reserve(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at)) return false;
+        if (!array_extend(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at)) return false;
         list->at[list->n++] = (segment){strand_index, row, 1};
         list->rows++;
     }
@@ -253,7 +253,7 @@ static const map *external_rows(planner *p, int32_t storage_index)
     const storage *s = &p->trace->storages[storage_index];
     strand like = {.kind = STRAND_EXTERNAL, .type = (uint8_t)s->type, .born = DOMAIN_FREE, .time = -1, .width = (int32_t)s->width,
                    .parent = PARENT_NONE, .storage = storage_index};
-    if (!array_reserve(p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands)) return NULL;
+    if (!array_extend(p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands)) return NULL;
     p->strands[p->n_strands] = like;
     segments_clear(&p->segments);
     return segments_add(p, &p->segments, (int32_t)p->n_strands++, 0, s->lengths[0]) ? segments_finish(p, &p->segments) : NULL;

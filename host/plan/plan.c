@@ -49,7 +49,7 @@ static void count_unshared(const trace *t, plan_statistics *c)
         }
         for (size_t k = 0; k < g->n_steps && g->steps[k].event <= v->current_event; k++) {
             const step *s = &g->steps[k];
-            if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN) continue;
+            if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN || s->kind == STEP_NORM_SCALE) continue;
             c->rows_unshared += g->values[s->value].per_position ? v->longest : rows;
             if (s->kind == STEP_ATTENTION) c->flops_unshared += 4.0 * pairs * s->n_heads * s->head_dim;
             if (s->kind == STEP_LINEAR) c->flops_unshared += 2.0 * (double)rows * g->weights[s->weight].rows * g->weights[s->weight].columns;
@@ -199,6 +199,7 @@ void plan_free(plan *p)
 }
 
 const plan_statistics *plan_get_statistics(const plan *p) { return &p->statistics; }
+int64_t plan_rows(const plan *p, int32_t value) { return p->rows_of_value[value]; }
 size_t plan_saved_count(const plan *p) { return p->n_saved; }
 const char *plan_saved_name(const plan *p, size_t index) { return p->saved[index].name; }
 

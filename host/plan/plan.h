@@ -36,6 +36,8 @@ typedef struct plan_statistics {
 inset_status plan_create(trace *t, const plan_options *options, plan **out);
 void plan_free(plan *p);                             /* takes NULL */
 const plan_statistics *plan_get_statistics(const plan *p);
+/* Rows that the step of a value of the program computes, over all passes. */
+int64_t plan_rows(const plan *p, int32_t value);
 
 /* Saved values, in the order they were saved. */
 size_t plan_saved_count(const plan *p);

@@ -194,6 +194,14 @@ const step *scores_step(const planner *p, const strand *s);
 const piece *mix_pattern(const strand *s);
 const segment *mix_values(const strand *s, int32_t *n);
 
+/* ---- scale.c: what a norm divides by ------------------------------------------------------------------------------------------------------------- */
+/* Does this invoke touch the scale that STEP_NORM_SCALE makes? */
+bool scale_touched(const planner *p, const invoke *v, const step *scale);
+/* How many operands a step has in the invoke being walked: a norm whose scale is shown has one more. */
+int32_t scale_operands(const planner *p, const step *s);
+/* Is this strand rows of a norm that divide by a scale of their own? */
+bool scale_given(const planner *p, const step *s, int32_t strand_index);
+
 /* ---- walk.c: one invoke after the other ------------------------------------------------------------------------------------------------------ */
 inset_status plan_walk(planner *p);
 /* The step that joins an attention step's keys and values. */

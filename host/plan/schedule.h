@@ -22,6 +22,7 @@ typedef enum need_kind {
 typedef struct need {
     int32_t strand, lo, hi, c0, c1;
     int32_t moment, next;        /* next need of the same moment, -1 */
+    int32_t place;               /* in its moment's order */
     int32_t first_row;           /* of row lo, in the moment's buffer (not NEED_FREE) */
     int64_t offset;              /* NEED_FREE, NEED_KEEP: bytes from the moment's free or kept buffer to row lo */
     int8_t kind;
@@ -46,6 +47,7 @@ typedef struct moment_plan {
     int32_t n_levels;
     buffer value, free, kept;    /* bytes 0: none */
     int32_t *order; int32_t n_order;     /* its needs in order of rows, NEED_FREE and NEED_KEEP last */
+    int32_t hint;                /* where in `order` the last row that was looked up is */
     int32_t norm;                /* of an addition: the moment of the layer norm that runs in the same launch, or 0 */
     bool in_addition;            /* of that norm */
 } moment_plan;

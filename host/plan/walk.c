@@ -55,6 +55,8 @@ static const map *step_rows(planner *p, const step *s, const map *const *in, int
     switch (s->kind) {
     case STEP_ADD:
     case STEP_GATE: return identity_combine(p, s, s->n_operands, in, rows);
+    case STEP_LAYERNORM:
+    case STEP_RMSNORM: return in[1] ? identity_combine(p, s, 2, in, rows) : in[0];
     case STEP_ROPE: {
         const map *with_position[2] = {in[0], in[1]};
         return identity_combine(p, s, 2, with_position, rows);
@@ -104,6 +106,10 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
 static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
 {
     if (s->kind == STEP_SCORES || s->kind == STEP_PATTERN) return run_open_step(p, v, invoke_index, s);
+    if (s->kind == STEP_NORM_SCALE && !scale_touched(p, v, s)) {
+        p->values[s->value] = NULL;
+        return INSET_OK;
+    }
     tensor *t = value_tensor(p, v, s->value);
     if (!t) return INSET_NO_MEMORY;
     if (s->kind == STEP_ATTENTION && open_changed(p, v, s)) {
@@ -119,15 +125,15 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
     }
     if (s->kind == STEP_POSITIONS) return (t->rows[0] = identity_positions(p, v->longest)) ? INSET_OK : INSET_NO_MEMORY;
     const map **in[3] = {NULL, NULL, NULL};
-    for (int k = 0; k < s->n_operands; k++) {
+    int n = scale_operands(p, s);
+    for (int k = 0; k < n; k++) {
         inset_status status = operand_maps(p, v, invoke_index, s->operands[k], &in[k]);
         if (status) return status;
     }
     const map *positions = NULL;
     if (s->kind == STEP_ROPE && !(positions = identity_positions(p, v->longest))) return INSET_NO_MEMORY;
     for (int32_t q = 0; q < t->n_sequences; q++) {
-        const map *one[3];
-        int n = s->n_operands;
+        const map *one[3] = {NULL, NULL, NULL};
         int32_t rows = t->lengths[q];
         for (int k = 0; k < n; k++) {
             const slot *o = &p->program->slots[s->operands[k]];
@@ -243,7 +249,7 @@ static inset_status remember_prompts(planner *p, const invoke *v)
         const int64_t *tokens = v->tokens + first;
         uint64_t hash = hash_bytes(5, tokens, (size_t)v->lengths[s] * sizeof *tokens);
         if (find_prompt(p, tokens, v->lengths[s], hash)) continue;
-        if (!array_reserve(p->context, &p->prompts, &p->prompts_capacity, p->n_prompts + 1, sizeof *p->prompts)) return INSET_NO_MEMORY;
+        if (!array_extend(p->context, &p->prompts, &p->prompts_capacity, p->n_prompts + 1, sizeof *p->prompts)) return INSET_NO_MEMORY;
         p->prompts[p->n_prompts] = (prompt){tokens, v->lengths[s], v->first_token + first, t->rows[s]};
         if (!table_add(p->context, &p->prompt_table, hash, (int32_t)p->n_prompts++)) return INSET_NO_MEMORY;
     }

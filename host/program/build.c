@@ -396,6 +396,23 @@ int32_t program_linear(program *p, int32_t x, int32_t matrix, int32_t bias)
     return program_step(p, &s, out, x, -1, -1);
 }
 
+/* The named site .scale: a value of its own, which the norm behind it computes without showing it. Returns its slot. */
+static int32_t add_norm_scale(program *p, const step *norm, int32_t x)
+{
+    for (size_t i = 0; i < p->n_sites; i++)
+        if (p->sites[i].module == p->open_module && strcmp(p->sites[i].name, "scale") == 0) return -1;
+    step s = *norm;
+    s.kind = STEP_NORM_SCALE;
+    s.weight = s.bias = -1;
+    int32_t made = program_step(p, &s, s.norm_groups, x, -1, -1);
+    if (made < 0) return -1;
+    const int32_t heads[2] = {s.norm_groups, 1};
+    if (s.norm_groups > 1) set_columns(&p->slots[made].shape, 2, heads);
+    int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites), shown = add_alias(p, made, at);
+    add_site(p, p->open_module, "scale", at, shown);
+    return shown;
+}
+
 /* A norm's weight and bias must be as wide as a row, or as one of its groups. */
 static int32_t add_norm(program *p, step s, int32_t x)
 {
@@ -408,7 +425,8 @@ static int32_t add_norm(program *p, step s, int32_t x)
     for (int i = 0; i < 2; i++)
         if (vectors[i] >= 0 && (!weight_exists(p, vectors[i], "a norm's weight")
                                 || !width_fits(p, "a norm's weight", width / s.norm_groups, p->weights[vectors[i]].columns))) return -1;
-    int32_t bound = program_step(p, &s, width, x, -1, -1);
+    int32_t scale = add_norm_scale(p, &s, x), bound = program_step(p, &s, width, x, -1, -1);
+    if (bound >= 0) p->steps[p->n_steps - 1].operands[1] = scale;
     if (bound >= 0 && p->slots[x].shape.n_columns == 2)      /* a norm over heads gives heads */
         set_columns(&p->slots[bound].shape, 2, p->slots[x].shape.extent);
     return bound;
@@ -420,6 +438,7 @@ int32_t program_layernorm(program *p, int32_t x, int32_t scale, int32_t bias, fl
     s.weight = scale;
     s.bias = bias;
     s.eps = eps;
+    s.norm_centred = true;
     return add_norm(p, s, x);
 }
 

@@ -38,6 +38,7 @@ typedef enum step_kind {
     STEP_ATTENTION,      /* operands q, k, v: causal softmax(q k^T * scale) v; value [row, n_heads * head_dim] */
     STEP_SCORES,         /* q, k: attention's scores in the open; run only for invokes that touch `.scores` or `.pattern` */
     STEP_PATTERN,        /* softmax of the scores */
+    STEP_NORM_SCALE,     /* what the norm behind it divides by, a number a group; run only for invokes that touch `.scale` */
 } step_kind;
 
 typedef enum activation {
@@ -85,7 +86,7 @@ typedef struct step {
     int32_t value;           /* what it makes */
     int32_t event;
     int32_t n_operands;
-    int32_t operands[3];     /* slots */
+    int32_t operands[3];     /* slots; a norm has its `.scale` as operands[1] beyond n_operands, for invokes that touch it (-1: it shows none) */
     int32_t weight, bias;    /* indices into weights, or -1 */
     activation activation;
     float eps;               /* norms */
@@ -96,6 +97,7 @@ typedef struct step {
     int32_t rotary_dims;     /* rope: first dimensions of each head that turn */
     const float *frequencies;/* rope: [rotary_dims / 2] angle per position, in the program's arena */
     float rope_attention_scale;      /* rope: factor on cos and sin (1 unless a scaling type says otherwise) */
+    bool norm_centred;       /* norms: about the mean (layer norm) */
     bool norm_plus_one;      /* rms norm: * (1 + weight), multiplied in fp32 before the cast (Gemma) */
     int32_t norm_groups;     /* rms norm: normalise this many equal parts of a row on their own (per-head q/k norm); 1 = whole row */
 } step;
@@ -196,7 +198,8 @@ int32_t program_input(program *p, int32_t width);
 int32_t program_embed(program *p, int32_t ids, int32_t weight);
 int32_t program_linear(program *p, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm(program *p, int32_t x, int32_t weight, int32_t bias, float eps);
-/* groups, plus_one: see step.norm_groups and step.norm_plus_one. */
+/* Both show what they divide by as the site `.scale` of the open module (the first norm of a module does): [row, groups].
+ * groups, plus_one: see step.norm_groups and step.norm_plus_one. */
 int32_t program_rmsnorm(program *p, int32_t x, int32_t weight, float eps, bool plus_one, int32_t groups);
 int32_t program_activation(program *p, int32_t x, activation kind);
 int32_t program_gate(program *p, int32_t a, int32_t b);

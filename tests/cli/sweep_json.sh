@@ -1,1 +1,1 @@
-inset sweep -d cpu -m ../fixtures/induction --clean '[[11,3,42,7,55,20,33,9,3]]' --corrupt '[[11,50,42,7,55,20,33,9,3]]' --patch z --layers 0 --by head --metric rank:42 --metric kl@2 --json | sed 's/"seconds": .*,/"seconds": .../'
+inset sweep -d cpu -m ../fixtures/induction --clean '[[11,3,42,7,55,20,33,9,3]]' --corrupt '[[11,50,42,7,55,20,33,9,3]]' --patch z --layers 0 --by head --metric rank:42 --json | sed 's/\("seconds"\|"rows"\|"flops"\): .*,/\1: .../'
