@@ -171,6 +171,9 @@ static inset_status step_operand(emitter *e, const step *st, int k, operand_ref 
     const moment_plan *m = &e->s->moments[e->now];
     row_gatherer g = {e, e->p->program->slots[st->operands[k]].value, false};
     e->n_rows = 0;
+    int32_t read = moment_number(e->p, (moment){e->when.pass, g.value});
+    if (e->s->moments[read].same_as >= 0 && e->s->moments[read].same_as == value_moment(e->s, e->now))
+        return finish_operand(e, st->operands[k], out);          /* the same rows in the same order */
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
         if (n->kind == NEED_COMPUTED && !operand_rows(e->p, st, k, n->strand, n->lo, n->hi, gather_rows, &g)) return INSET_NO_MEMORY;

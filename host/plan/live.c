@@ -73,6 +73,7 @@ static uint64_t need_hash(int32_t moment_index, int32_t strand_index, need_place
 need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, need_place where)
 {
     size_t cursor = 0;
+    if (where == PLACE_VALUE) moment_index = value_moment(s, moment_index);
     for (int32_t at; (at = table_next(&s->lookup, need_hash(moment_index, strand_index, where), &cursor)) >= 0; ) {
         need *n = &s->needs[at];
         if (n->moment == moment_index && n->strand == strand_index && n->kind != NEED_JOINED && place_of(n->kind) == where && row >= n->lo && row < n->hi)
@@ -149,10 +150,61 @@ static bool note_columns(planner *p, moment_plan *m, int32_t c0, int32_t c1)
 
 typedef struct asker { planner *p; schedule *s; int32_t now; int32_t pass, value, c0, c1; } asker;
 
+
 static void use_buffer(buffer *b, int32_t from, int32_t to)
 {
     if (from < b->first_use) b->first_use = from;
     if (to > b->last_use) b->last_use = to;
+}
+
+static bool add_need(planner *p, schedule *s, const need *n)
+{
+    if (!array_extend(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
+    moment_plan *m = &s->moments[n->moment];
+    int32_t index = (int32_t)s->n_needs++;
+    s->needs[index] = *n;
+    s->needs[index].next = m->first_need;
+    m->first_need = index;
+    if (n->level > m->n_levels) m->n_levels = n->level;
+    m->has_values |= place_of(n->kind) == PLACE_VALUE;
+    return table_add(p->context, &s->lookup, need_hash(n->moment, n->strand, place_of(n->kind)), index);
+}
+
+/* Gives a moment needs of its own, where it had another's until now. */
+static bool part_needs(planner *p, schedule *s, int32_t at)
+{
+    int32_t from = s->moments[at].same_as;
+    s->moments[at].same_as = -1;
+    for (int32_t i = s->moments[from].first_need; i >= 0; i = s->needs[i].next) {
+        need n = s->needs[i];
+        if (n.kind != NEED_COMPUTED) continue;
+        n.moment = at;
+        n.c0 = 0, n.c1 = p->program->values[moment_of(p, at).value].width;       /* such steps read whole rows */
+        if (!add_need(p, s, &n)) return false;
+    }
+    return true;
+}
+
+/* Most steps make row i of row i: norms, products, activations. Where nobody else reads what such a step reads, and nothing is patched there, the
+ * operand needs exactly the step's rows: one list of needs serves both moments. */
+static bool same_needs(const planner *p, schedule *s, int32_t now)
+{
+    moment when = moment_of(p, now);
+    const step *st = &p->program->steps[p->program->values[when.value].step];
+    if (st->kind != STEP_LAYERNORM && st->kind != STEP_RMSNORM && st->kind != STEP_ACTIVATION && st->kind != STEP_LINEAR) return false;
+    int32_t value_index = p->program->slots[st->operands[0]].value, at = moment_number(p, (moment){when.pass, value_index}), root = value_moment(s, now);
+    moment_plan *m = &s->moments[at];
+    if (m->has_values || m->same_as >= 0) return false;
+    for (int32_t i = s->moments[root].first_need; i >= 0; i = s->needs[i].next) {
+        const need *n = &s->needs[i];
+        if (place_of(n->kind) != PLACE_VALUE || n->kind == NEED_JOINED) continue;
+        const strand *t = &p->strands[n->strand];
+        if (n->kind != NEED_COMPUTED || t->pass != when.pass || t->born > value_index || (t->kind == STRAND_COPY && t->born == value_index)) return false;
+    }
+    m->same_as = root;
+    m->all_columns = true;
+    use_buffer(&m->value, at, now);
+    return true;
 }
 
 /* Rows lo .. hi, columns c0 .. c1 of a strand at a moment are needed by something that runs at moment `now`. */
@@ -162,14 +214,13 @@ static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t 
     moment_plan *m = &s->moments[at];
     need_place where = place_of(kind);
     use_buffer(where == PLACE_FREE ? &m->free : where == PLACE_KEPT ? &m->kept : &m->value, at, now);
+    if (where == PLACE_VALUE && m->same_as >= 0) {
+        const need *n = schedule_find(s, at, strand_index, lo, PLACE_VALUE);
+        if (n && hi <= n->hi && kind == NEED_COMPUTED) return true;
+        if (!part_needs(p, s, at)) return false;
+    }
     if (widen_need(s, at, where, strand_index, lo, hi, c0, c1)) return true;
-    if (!array_extend(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
-    int32_t index = (int32_t)s->n_needs++;
-    s->needs[index] = (need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .next = m->first_need,
-                             .kind = (int8_t)kind, .level = level};
-    m->first_need = index;
-    if (level > m->n_levels) m->n_levels = level;
-    return table_add(p->context, &s->lookup, need_hash(at, strand_index, where), index);
+    return add_need(p, s, &(need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .kind = (int8_t)kind, .level = level});
 }
 
 /* Rows of an earlier pass that something at moment `now` reads: put aside when they are made, so that the rest of that pass's rows can go. */
@@ -323,8 +374,10 @@ static bool ask_moment(planner *p, schedule *s, int32_t now)
             need n = s->needs[i];
             if (n.kind != NEED_KEPT && !ask_record(p, s, now, &n)) return false;
         }
-    for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
+    if (s->moments[value_moment(s, now)].first_need < 0 || same_needs(p, s, now)) return true;
+    for (int32_t i = s->moments[value_moment(s, now)].first_need; i >= 0; i = s->needs[i].next) {
         need n = s->needs[i];
+        if (s->moments[now].same_as >= 0) n.c0 = 0, n.c1 = p->program->values[moment_of(p, now).value].width;
         if (n.kind == NEED_COMPUTED && !ask_operands(p, s, now, &n)) return false;
     }
     return true;
@@ -470,7 +523,7 @@ inset_status plan_live(planner *p, schedule *s)
     s->moments = arena_new(&p->memory, (size_t)n * sizeof *s->moments);
     if (!s->moments) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < s->n_moments; i++) {
-        s->moments[i].first_need = -1;
+        s->moments[i].first_need = s->moments[i].same_as = -1;
         s->moments[i].value.first_use = s->moments[i].free.first_use = s->moments[i].kept.first_use = INT32_MAX;
         s->moments[i].value.last_use = s->moments[i].free.last_use = s->moments[i].kept.last_use = -1;
     }

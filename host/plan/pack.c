@@ -4,6 +4,7 @@
 #include "plan/schedule.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct sort_key { int64_t major, minor; int32_t need; } sort_key;
 
@@ -35,11 +36,13 @@ static bool choose_columns(planner *p, moment_plan *m, int32_t width)
 static inset_status pack_moment(planner *p, schedule *s, int32_t at)
 {
     moment_plan *m = &s->moments[at];
-    int32_t n = 0;
+    const moment_plan *same = m->same_as >= 0 ? &s->moments[m->same_as] : NULL;      /* a later moment, so it is packed already */
+    int32_t n = 0, shared = 0;
+    while (same && shared < same->n_order && s->needs[same->order[shared]].kind == NEED_COMPUTED) shared++;
     for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) n += s->needs[i].kind != NEED_JOINED;
-    if (!n) return INSET_OK;
+    if (!n && !shared) return INSET_OK;
     sort_key *keys = arena_new(&p->scratch, (size_t)n * sizeof *keys);
-    m->order = arena_new(&p->scratch, (size_t)n * sizeof *m->order);
+    m->order = shared && !n ? same->order : arena_new(&p->scratch, (size_t)(n + shared) * sizeof *m->order);
     if (!keys || !m->order) return INSET_NO_MEMORY;
     for (int32_t i = m->first_need, k = 0; i >= 0; i = s->needs[i].next) {
         const need *d = &s->needs[i];
@@ -53,6 +56,11 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     moment when = moment_of(p, at);
     int32_t width = when.value >= 0 ? p->program->values[when.value].width : 0;
     int64_t element = when.value >= 0 ? (int64_t)type_size(strand_type(p, when.value, -1)) : 0;
+    if (shared) {                        /* the step's rows come first there too, so their numbers hold for both */
+        if (n) memcpy(m->order, same->order, (size_t)shared * sizeof *m->order);
+        m->n_order = shared;
+        m->n_rows = m->n_computed = same->n_computed;
+    }
     for (int32_t k = 0; k < n; k++) {
         need *d = &s->needs[keys[k].need];
         d->place = m->n_order;
@@ -72,7 +80,7 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     if (when.value >= 0 && !choose_columns(p, m, width)) return INSET_NO_MEMORY;
     int64_t row_bytes = (int64_t)(m->columns ? m->n_columns : width) * element;
     m->value.bytes = m->n_rows * row_bytes;
-    for (int32_t k = 0; k < n; k++) {
+    for (int32_t k = shared; k < m->n_order; k++) {
         need *d = &s->needs[m->order[k]];
         if (d->kind != NEED_KEEP) continue;
         d->offset = m->kept.bytes;
@@ -148,7 +156,7 @@ static int compare_buffers(const void *a, const void *b)
 inset_status plan_pack(planner *p, schedule *s)
 {
     size_t n = 0;
-    for (int32_t i = 0; i < s->n_moments; i++) {
+    for (int32_t i = s->n_moments - 1; i >= 0; i--) {
         inset_status status = pack_moment(p, s, i);
         if (status) return status;
         n += (s->moments[i].value.bytes > 0) + (s->moments[i].free.bytes > 0) + (s->moments[i].kept.bytes > 0);

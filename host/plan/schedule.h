@@ -40,6 +40,8 @@ typedef struct buffer {
 
 typedef struct moment_plan {
     int32_t first_need;          /* -1: nothing is needed */
+    int32_t same_as;             /* its step rows are exactly those of this later moment, whose needs stand for both; -1: its own */
+    bool has_values;             /* first_need's list has needs of PLACE_VALUE */
     int32_t n_computed, n_rows;  /* rows of the step; rows of the buffer, records' and kept ones included */
     bool all_columns;            /* a step reads whole rows */
     column_range *ranges; int32_t n_ranges, ranges_capacity;     /* of a product with a large table: which columns records read, in order */
@@ -91,6 +93,9 @@ static inline moment moment_of(const planner *p, int32_t number)
 /* Where rows lie: a moment's value buffer, its free tensors, or the rows it puts aside. */
 typedef enum need_place { PLACE_VALUE, PLACE_FREE, PLACE_KEPT } need_place;
 static inline need_place place_of(int kind) { return kind == NEED_FREE ? PLACE_FREE : kind == NEED_KEEP ? PLACE_KEPT : PLACE_VALUE; }
+
+/* The moment whose needs say which rows of a value are needed: itself, or the one it is the same as. */
+static inline int32_t value_moment(const schedule *s, int32_t at) { return s->moments[at].same_as >= 0 ? s->moments[at].same_as : at; }
 
 /* The need that covers a strand's row at a moment and place; NULL when nobody needs it there. */
 need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, need_place where);
