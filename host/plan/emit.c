@@ -304,21 +304,22 @@ static inset_status emit_mixes(emitter *e, const step *st, const moment_plan *m,
     return INSET_OK;
 }
 
-typedef struct pair_rows { emitter *e; const step *pair; int k; } pair_rows;
+typedef struct pair_rows { emitter *e; const step *pair; int k; bool apart; /* some keys' rows are not their values' */ } pair_rows;
 
 static bool gather_pair_rows(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     pair_rows *g = user;
     operand_row o = pair_part(g->e->p, g->pair, strand_index, g->k);
+    g->apart |= o.strand != strand_index;
     row_gatherer rows = {g->e, g->e->p->program->slots[g->pair->operands[g->k]].value, false};
     return gather_rows(&rows, o.strand, first + o.shift, count);
 }
 
 /* One table of key (k = 0) or value (k = 1) rows for every context that the moment's rows end in; where each begins goes to leaf_table. */
-static inset_status context_tables(emitter *e, const step *st, const moment_plan *m, int k, const int32_t **out)
+static inset_status context_tables(emitter *e, const step *st, const moment_plan *m, int k, bool *apart, const int32_t **out)
 {
     planner *p = e->p;
-    pair_rows g = {e, pair_step(p, st), k};
+    pair_rows g = {e, pair_step(p, st), k, false};
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
         if (!is_fused(e, st, n)) continue;
@@ -339,6 +340,7 @@ static inset_status context_tables(emitter *e, const step *st, const moment_plan
         const need *n = &e->s->needs[m->order[i]];
         if (is_fused(e, st, n)) e->leaf_rows[attention_part(p, st, n->strand, 1).strand] = 0;
     }
+    *apart = g.apart;
     return (*out = store_table(e, e->rows, e->n_rows)) ? INSET_OK : INSET_NO_MEMORY;
 }
 
@@ -369,6 +371,7 @@ static inset_status emit_attention(emitter *e, const step *st, const moment_plan
     const step *pair = pair_step(p, st);
     operand_ref q, k, v;
     const int32_t *key_rows, *value_rows;
+    bool apart = false;
     const attention_context *contexts = NULL;
     row_gatherer g = {e, p->program->slots[st->operands[0]].value, false};
     int64_t total = 0, fused = 0;
@@ -392,8 +395,11 @@ static inset_status emit_attention(emitter *e, const step *st, const moment_plan
     status = finish_operand(e, st->operands[0], &q);
     e->n_rows = 0;
     if (status || (status = finish_operand(e, pair->operands[0], &k)) || (status = finish_operand(e, pair->operands[1], &v))
-        || (status = context_tables(e, st, m, 0, &key_rows)) || (status = context_tables(e, st, m, 1, &value_rows))
-        || (status = context_list(e, st, m, &contexts, &total))) return status;
+        || (status = context_tables(e, st, m, 0, &apart, &key_rows))) return status;
+    /* Keys and values in one buffer, none patched apart: one table serves both. */
+    if (!apart && p->program->slots[pair->operands[0]].value == p->program->slots[pair->operands[1]].value) value_rows = key_rows;
+    else if ((status = context_tables(e, st, m, 1, &apart, &value_rows))) return status;
+    if ((status = context_list(e, st, m, &contexts, &total))) return status;
     int64_t keys = total * st->n_heads * st->head_dim;
     launch *l = add_kernel(e, KERNEL_ATTENTION, sizeof(attention_args), fused * st->n_heads, keys * 2);
     if (!l) return INSET_NO_MEMORY;
