@@ -162,7 +162,7 @@ static void tables(void)
     size_t count = t.count;
     w.memory.fail_at = w.memory.calls + 1;
     cursor = 0;
-    CHECK(!table_add(context, &t, 2, 77) && t.count == count && table_next(&t, 2, &cursor) == -1, "a table that cannot grow stays");
+    CHECK(!table_add(context, &t, 99999, 77) && t.count == count && table_next(&t, 99999, &cursor) == -1, "a table that cannot grow stays");
     table_free(context, &t);
     table_free(context, &t);
     world_end(&w, "table");

@@ -190,6 +190,7 @@ static bool part_needs(planner *p, schedule *s, int32_t at)
 static bool same_needs(const planner *p, schedule *s, int32_t now)
 {
     moment when = moment_of(p, now);
+    if (when.value < 0) return false;        /* free rows at the start of a pass */
     const step *st = &p->program->steps[p->program->values[when.value].step];
     if (st->kind != STEP_LAYERNORM && st->kind != STEP_RMSNORM && st->kind != STEP_ACTIVATION && st->kind != STEP_LINEAR) return false;
     int32_t value_index = p->program->slots[st->operands[0]].value, at = moment_number(p, (moment){when.pass, value_index}), root = value_moment(s, now);
