@@ -29,10 +29,12 @@ class Sketch:
     # ---- trying a line
     def zeros(self, key):
         known, now = self.runner.shapes[key], (len(self.lengths), max(self.lengths))
-        dtype = torch.int64 if key in (("transformer.wte", "input"), ("transformer.wpe", "input")) else self.dtype
+        dtype = torch.int64 if key[1] == "input" and key[0].split(".")[-1] in ("wte", "wpe", "embed_tokens", "embed_in") else self.dtype
         if self.sequential:
             return torch.zeros(now[:1] + known[1:], dtype=dtype)
         first = (1,) if key[0].endswith("wpe") else now[:1]
+        if key[1] in ("scores", "pattern"):
+            return torch.zeros(first + known[1:2] + 2 * now[1:], dtype=dtype)
         base = torch.zeros(first + now[1:] + known[2:], dtype=dtype)
         ragged = len(set(self.lengths)) > 1 and not key[0].endswith("wpe")
         return Ragged.of(base, self.lengths) if ragged else base
@@ -88,7 +90,7 @@ class Sketch:
     def site_text(self, key):
         if key == ("output", "logits"):
             return "output.logits"
-        return self.module_text(key[0]) + "." + (self.pick("input", "input", "inputs") if key[1] == "input" else "output")
+        return self.module_text(key[0]) + "." + (self.pick("input", "input", "inputs") if key[1] == "input" else key[1])
 
     def some_site(self, reach=24):
         sites = self.runner.sites
@@ -198,6 +200,8 @@ class Sketch:
             return ""
         if whole.dim() == 1:
             return f"[:{LARGEST_SAVE}]"
+        if whole.dim() == 4:
+            return self.pick("[0]", "[:, -1]", "[:, :, 1]", "[..., 0]", "[-1, 1:]")
         return self.pick("[:, -1, 3:40]", "[0, :, :15]", "[:, 0, ::3]", "[..., 1::5]", "[:, :, -9:]") if whole.dim() == 3 else "[-1]"
 
     def save_line(self):
@@ -292,7 +296,8 @@ def invalid(reference, seed, load):
     r = random.Random(seed)
     runner, sequential = reference.runner, reference.sequential
     sketch = Sketch(reference, seed, load)
-    sites = [s for s in runner.sites if not s[0].endswith(("wpe", "wte")) and s[0] != "output"]
+    sites = [s for s in runner.sites if not s[0].endswith(("wpe", "wte", "embed_tokens", "embed_in")) and s[0] != "output" and len(runner.shapes[s]) < 4
+             and s[1] in ("input", "output")]
     i, j = sorted(r.sample(range(len(sites)), 2))
     early, late = sites[i], sites[j]
     batch, width = r.randint(1, 2), r.randint(2, 5)

@@ -13,6 +13,10 @@ import re
 
 import torch
 
+from named_sites import NamedSites, flat, is_norm, norm_with_scale
+
+NAMED = ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "pre", "up", "post", "scale")
+
 
 class ScriptError(Exception):
     def __init__(self, name, message, line=0):
@@ -265,8 +269,9 @@ class Runner:
         self.model, self.sequential, self.driver = model, sequential, None
         self.ids = []                                    # token ids and positions handed to a script: not to be changed
         self.modules = dict(model.named_modules())
+        self.named = None if sequential else NamedSites(self)
         for path, module in self.modules.items():
-            if path and not isinstance(module, torch.nn.ModuleList):
+            if path and not isinstance(module, torch.nn.ModuleList) and path not in ("transformer", "model", "gpt_neox") and not path.endswith("rotary_emb"):
                 self.wrap(path, module)
         self.sites, self.shapes = [], {}
         self.learn_sites()
@@ -275,18 +280,30 @@ class Runner:
         forward = module.forward
 
         def wrapped(*args, **kwargs):
+            if not args and "hidden_states" in kwargs:
+                args = (kwargs.pop("hidden_states"),)
             if not (args and isinstance(args[0], torch.Tensor)) or self.driver is None:
                 return forward(*args, **kwargs)          # a module without a tensor has no sites
-            x = self.driver.event((path, "input"), args[0])
+            named = self.named
+            x, others = self.driver.group((path, "input"), args[0], named.beside_input(path) if named else [])
+            for value in others.values():
+                x = flat(value, x)
             skipped = self.driver.skipped(path)
-            if skipped is None:
-                result = forward(x, *args[1:], **kwargs)
+            attention = named and module in named.paths
+            if attention:
+                named.here = path
+            if skipped is not None:
+                result = (skipped, None) if attention else skipped
+            elif is_norm(module):
+                result = norm_with_scale(module, forward, x, lambda scale: self.driver.event((path, "scale"), scale))
             else:
-                result = (skipped, None) if path.endswith(".attn") else skipped
+                result = forward(x, *args[1:], **kwargs)
             first = result[0] if isinstance(result, tuple) else result
             if not isinstance(first, torch.Tensor):
                 return result
-            first = self.driver.event((path, "output"), first)
+            first, others = self.driver.group((path, "output"), first, named.beside_output(path) if named else [])
+            if named:
+                first = named.after_output(path, first, others)
             return (first, *result[1:]) if isinstance(result, tuple) else first
         module.forward = wrapped
 
@@ -296,10 +313,15 @@ class Runner:
 
         class Listener:
             def event(self, key, tensor):
-                if key[0] != "transformer":
-                    runner.sites.append(key)
-                    runner.shapes[key] = tuple(tensor.shape)
+                runner.sites.append(key)
+                runner.shapes[key] = tuple(tensor.shape)
                 return tensor
+
+            def group(self, key, tensor, beside):
+                self.event(key, tensor)
+                for other, view in beside:
+                    self.event(other, view(tensor))
+                return tensor, {}
 
             def skipped(self, path):
                 return None
@@ -309,6 +331,8 @@ class Runner:
         self.driver = None
 
     def forward(self, inputs):
+        if self.named:
+            self.named.install()
         with torch.no_grad():
             if self.sequential:
                 self.model(inputs)
@@ -350,16 +374,30 @@ class Driver:
         self.coroutine.throw(ScriptError(name, message))
 
     def event(self, key, tensor):
-        while self.pending and self.pending[0] in ("get", "put") and self.pending[1] == key:
+        return self.group(key, tensor, [])[0]
+
+    def group(self, key, tensor, beside):
+        """A site, and those that show it at the same event, in any order: the tensor then, and what took the others' places."""
+        views, others = dict(beside), {}
+        while self.pending and self.pending[0] in ("get", "put") and (self.pending[1] == key or self.pending[1] in views):
+            asked = self.pending[1]
+            current = tensor if asked == key else others[asked] if asked in others else views[asked](tensor)
+            whole = asked != key and key[1] == "input"   # z, post: they and the input are one
             if self.pending[0] == "put":
-                tensor = self.replacement(key, tensor, self.pending[2])
+                value = self.replacement(asked, current, self.pending[2])
+                if asked == key:
+                    tensor = value
+                elif whole:
+                    tensor = flat(value, tensor)
+                else:
+                    others[asked] = value
                 self.advance()
             else:
-                self.advance(self.show(key, tensor))
-        self.seen.add(key)
+                self.advance(self.show(asked, current))
+        self.seen.update((key, *views))
         if self.finished:
             raise Stop
-        return tensor
+        return tensor, others
 
     def skipped(self, path):
         key, value = (path, "input"), None
@@ -381,6 +419,8 @@ class Driver:
     def show(self, key, tensor):
         if tensor.dtype == torch.int64:
             self.runner.ids.append(tensor)
+        if self.ragged and key[1] in ("scores", "pattern"):
+            raise Unsupported                            # their positions are the third and fourth dimension
         if self.ragged and not key[0].endswith("wpe"):
             return Ragged.of(tensor, self.lengths)
         return tensor
@@ -491,7 +531,7 @@ class Interpreter:
             raise ScriptError("ValueError", "an empty prompt")
         if tensor.min() < 0 or tensor.max() >= config.vocab_size:
             raise ScriptError("IndexError", "a token outside the vocabulary")
-        if tensor.shape[1] > config.n_positions:
+        if tensor.shape[1] > config.max_position_embeddings:
             raise ScriptError("ValueError", "more positions than the model has")
         return [tensor.shape[1]] * tensor.shape[0], tensor.to(torch.int64, copy=True)
 
@@ -613,7 +653,7 @@ class Interpreter:
             return before and before + [node.attr]
         if isinstance(node, ast.Subscript) and isinstance(node.value, (ast.Attribute, ast.Name)):
             before = self.parts(node.value)
-            if not before or before[-1] in ("input", "inputs", "output", "logits"):
+            if not before or before[-1] in ("input", "inputs", "output", "logits", *NAMED):
                 return None
             return before + [self.integer(node.slice)]
         return None

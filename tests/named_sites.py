@@ -1,0 +1,165 @@
+"""The named sites of transformers' models, for reference.py: what lies between a module's calls, shown to a driver as PyTorch's own tensors.
+
+The wrapped modules give their inputs and outputs; here are the places that no module call has: q, k and v behind their projections, what the
+rotary embedding made of them, scores and pattern (transformers' eager attention, step by step, in its own arithmetic), z and the MLP's
+pre, up and post, and what a norm divides by. A view is PyTorch's view, so that an in-place set shows wherever it would; a tensor that takes a
+site's place is what the next operation gets.
+"""
+import re
+import sys
+
+import torch
+
+# what a family calls the parts: attention, its fused projection, its output projection; first, second and last linear of the MLP
+PARTS = {
+    "gpt2": ("attn", "c_attn", "c_proj", "c_fc", None, "c_proj"),
+    "gpt_neox": ("attention", "query_key_value", "dense", "dense_h_to_4h", None, "dense_4h_to_h"),
+    "phi3": ("self_attn", "qkv_proj", "o_proj", "gate_up_proj", "gate_up_proj", "down_proj"),
+}
+USUAL = ("self_attn", None, "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def flat(value, like):
+    """A replacement with heads as the tensor of all columns that it stands for, the same memory."""
+    try:
+        return value.view(like.shape)
+    except RuntimeError:
+        from reference import Unsupported
+        raise Unsupported
+
+
+class NamedSites:
+    def __init__(self, runner):
+        self.runner, self.kind, config = runner, runner.model.config.model_type, runner.model.config
+        self.attention, self.fused, self.out, self.first, self.second, self.last = PARTS.get(self.kind, USUAL)
+        self.n_heads = config.num_attention_heads
+        self.n_kv = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.n_heads
+        self.held, self.paths, self.here = {}, {}, None
+        for path, module in runner.modules.items():
+            if path.split(".")[-1] == self.attention:
+                self.paths[module] = path
+                self.source = sys.modules[type(module).__module__]
+            if self.kind == "phi3" and path.endswith(".mlp"):
+                module.forward = self.fused_mlp(path, module)
+        self.rotates = hasattr(self.source, "apply_rotary_pos_emb")
+        if not hasattr(self.source, "inset_original"):
+            self.source.inset_original = (self.source.eager_attention_forward, getattr(self.source, "apply_rotary_pos_emb", None))
+        self.eager, self.rope = self.source.inset_original
+
+    def install(self):
+        """The functions of the modeling module are global: the runner that runs now has them."""
+        self.source.eager_attention_forward = self.attend
+        if self.rotates:
+            self.source.apply_rotary_pos_emb = self.rotate
+
+    # ---- linears and what is beside them
+    def heads(self, path, column, n, x, stride=None):
+        h = self.head_dim
+        if stride:                                       # NeoX: each head's q, k and v together
+            return x.view(*x.shape[:2], self.n_heads, 3 * h)[..., column:column + h]
+        return x[..., column:column + n * h].view(*x.shape[:2], n, h)
+
+    def beside_input(self, path):
+        """(site, view) at a module's input: replaced with it."""
+        parent, _, name = path.rpartition(".")
+        if parent.endswith("." + self.attention) and name == self.out:
+            return [((parent, "z"), lambda x: x.view(*x.shape[:2], self.n_heads, self.head_dim))]
+        if parent.endswith(".mlp") and name == self.last:
+            return [((parent, "post"), lambda x: x)]
+        return []
+
+    def beside_output(self, path):
+        """(site, view) at a module's output, in either order with it."""
+        parent, _, name = path.rpartition(".")
+        if not parent.endswith(".mlp"):
+            return []
+        if self.first == self.second and name == self.first:
+            return [((parent, "pre"), lambda x: x.chunk(2, -1)[0]), ((parent, "up"), lambda x: x.chunk(2, -1)[1])]
+        return [((parent, site), lambda x: x) for site, linear in (("pre", self.first), ("up", self.second)) if name == linear]
+
+    def after_output(self, path, x, others):
+        """What a linear gives the model, after the named sites that follow it."""
+        parent, _, name = path.rpartition(".")
+        if others and self.first == self.second:
+            self.held[parent] = {key[1]: value for key, value in others.items()}
+        elif others:
+            return next(iter(others.values()))
+        if not parent.endswith("." + self.attention):
+            return x
+        driver, h, kv = self.runner.driver, self.head_dim, self.n_kv * self.head_dim
+        if name == self.fused:
+            held = self.held[parent] = {}
+            for i, (site, n) in enumerate((("q", self.n_heads), ("k", self.n_kv), ("v", self.n_kv))):
+                column = (0, self.n_heads * h, self.n_heads * h + kv)[i] if self.kind != "gpt_neox" else i * h
+                view = self.heads(path, column, n, x, self.kind == "gpt_neox")
+                shown = driver.event((parent, site), view)
+                if shown is not view:
+                    held[site] = shown
+            return x
+        if name in ("q_proj", "k_proj", "v_proj"):
+            view = self.heads(path, 0, self.n_heads if name == "q_proj" else self.n_kv, x)
+            shown = driver.event((parent, name[0]), view)
+            return x if shown is view else flat(shown, x)
+        return x
+
+    def fused_mlp(self, path, module):
+        def forward(x):
+            gate, up = module.gate_up_proj(x).chunk(2, dim=-1)
+            held = self.held.pop(path, {})
+            return module.down_proj(held.get("up", up) * module.activation_fn(held.get("pre", gate)))
+        return forward
+
+    # ---- attention
+    def rotate(self, q, k, *args, **kwargs):
+        held = self.held.get(self.here, {}) if self.runner.driver else {}
+        q, k = (held[s].transpose(1, 2) if s in held else x for s, x in (("q", q), ("k", k)))
+        return self.rope(q, k, *args, **kwargs)
+
+    def attend(self, module, query, key, value, mask, scaling=None, softcap=None, **kwargs):
+        if self.runner.driver is None:
+            return self.eager(module, query, key, value, mask, scaling=scaling, **({"softcap": softcap} if softcap else {}), **kwargs)
+        path = self.paths[module]
+        held, show = self.held.pop(path, {}), lambda site, x: self.runner.driver.event((path, site), x)
+        if "v" in held:
+            value = held["v"].transpose(1, 2)
+        if self.rotates:
+            query, key = (show(s, x.transpose(1, 2)).transpose(1, 2) for s, x in (("rot_q", query), ("rot_k", key)))
+        else:
+            query, key = (held[s].transpose(1, 2) if s in held else x for s, x in (("q", query), ("k", key)))
+        copies = query.shape[1] // key.shape[1]
+        scores = torch.matmul(query, key.repeat_interleave(copies, 1).transpose(2, 3)) * (scaling or query.shape[-1] ** -0.5)
+        if softcap:
+            scores = torch.tanh(scores / softcap) * softcap
+        if mask is not None:
+            scores = scores + mask[..., :key.shape[2]]
+            scores = scores.masked_fill(mask[..., :key.shape[2]] < -1, -float("inf"))    # eager adds the least number; what softmax makes is one
+        pattern = torch.nn.functional.softmax(show("scores", scores), dim=-1, dtype=torch.float32).to(query.dtype)
+        pattern = show("pattern", pattern)
+        return torch.matmul(pattern, value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern
+
+
+def is_norm(module):
+    return re.search(r"(LayerNorm|RMSNorm)$", type(module).__name__) is not None
+
+
+def norm_with_scale(module, forward, x, show):
+    """A norm that shows what it divides by; `show` gives back what takes its place."""
+    centred = isinstance(module, torch.nn.LayerNorm)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+
+    def natural():
+        wide = x.float()
+        wide = wide - wide.mean(-1, keepdim=True) if centred else wide
+        return wide, (wide.pow(2).mean(-1, keepdim=True) + eps).sqrt().to(x.dtype)
+    scale = show(natural()[1])
+    wide, own = natural()
+    if scale.shape == own.shape and torch.equal(scale, own):
+        return forward(x)
+    y = wide / scale.float()
+    weight = module.weight.float()
+    if centred:
+        return (y * weight + module.bias.float()).to(x.dtype)
+    if type(module).__name__.startswith("Gemma"):
+        return (y * (1 + weight)).to(x.dtype)
+    return module.weight * y.to(x.dtype)
