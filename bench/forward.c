@@ -1,4 +1,4 @@
-/* forward.c: how long a forward of GPT-2 small takes, and how much memory.
+/* forward.c: how long a forward of a model (GPT-2 small's shape, a Llama's: write_gpt2.c) takes, and how much memory.
  *
  *     bench_forward DIRECTORY [-d DEVICE] [-n SAMPLES] T...      lines "forward inset T-last SECONDS", "forward inset T-all SECONDS"
  *     bench_forward DIRECTORY -m [-d DEVICE] T                   lines "memory inset T-NAME BYTES"

@@ -94,16 +94,19 @@ def nnsight_layer(model, site, clean, corrupt):
 # ---- TransformerLens -----------------------------------------------------------------------------------------------------------------------
 
 def lens_model(folder):
-    """Weights as they are: nothing folded or centred, so that the numbers are comparable."""
-    import transformer_lens
-    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
-    hf = load(folder)
-    c = hf.config
-    model = transformer_lens.HookedTransformer(transformer_lens.HookedTransformerConfig(
-        n_layers=c.n_layer, d_model=c.n_embd, n_ctx=c.n_positions, d_head=c.n_embd // c.n_head, n_heads=c.n_head, d_mlp=4 * c.n_embd,
-        d_vocab=c.vocab_size, act_fn="gelu_new", normalization_type="LN", eps=c.layer_norm_epsilon, device="cpu"))
-    model.load_state_dict(convert_gpt2_weights(hf, model.cfg), strict=False)
-    return model.eval()
+    """Weights as they are: nothing folded or centred, so that the numbers are comparable. It wants a tokenizer, and gets one of one word."""
+    import tempfile
+    from tokenizers import Tokenizer, models
+    from transformer_lens.model_bridge import TransformerBridge
+    word = "<|endoftext|>"
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({word: 0}, unk_token=word)), bos_token=word,
+                                                     eos_token=word, pad_token=word)
+    with tempfile.TemporaryDirectory() as place:
+        tokenizer.save_pretrained(place)
+        model = TransformerBridge.boot_transformers(folder, hf_model=load(folder, attn_implementation="eager"), device="cpu",
+                                                    tokenizer=transformers.AutoTokenizer.from_pretrained(place))
+    model.enable_compatibility_mode(no_processing=True)
+    return model
 
 
 def transformer_lens(model, site, clean, corrupt):
@@ -151,18 +154,16 @@ def hooks(model, site, clean, corrupt):
 # ---- the expert ----------------------------------------------------------------------------------------------------------------------------
 
 class Matrix:
-    """x W + b; `packed` takes oneDNN's packed weights for a given number of rows."""
+    """x W + b; `packed`: W in oneDNN's own layout, which it chooses for about as many rows as a sweep has."""
 
     def __init__(self, conv, packed):
-        self.weight, self.bias, self.packed, self.by_rows = conv.weight, conv.bias, packed, {}
+        self.bias, self.packed = conv.bias, packed
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(conv.weight.t().contiguous(), 1024) if packed else conv.weight
 
     def __call__(self, x):
-        if not self.packed:
-            return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
-        rows = x.numel() // x.shape[-1]
-        if rows not in self.by_rows:
-            self.by_rows[rows] = torch.ops.mkldnn._reorder_linear_weight(self.weight.t().contiguous().to_mkldnn(), rows)
-        return torch.ops.mkldnn._linear_pointwise(x, self.by_rows[rows], self.bias, "none", [], "")
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
 
 
 class Expert:

@@ -1,6 +1,7 @@
-/* write_gpt2.c: a Hugging Face directory of GPT-2 small's shape with random weights, so that a benchmark needs no download.
+/* write_gpt2.c: a Hugging Face directory of GPT-2 small's shape with random weights, so that a benchmark needs no download; or of a Llama as
+ * wide and deep, with grouped heads and GPT-2's vocabulary.
  *
- *     bench_write_gpt2 DIRECTORY
+ *     bench_write_gpt2 DIRECTORY [llama]
  *
  * Weights are written as they are made: 498 MB in fp32 go through a small buffer. The names, shapes and order are those of transformers'
  * save_pretrained; values are uniform with the deviation that GPT-2 starts from. */
@@ -10,7 +11,7 @@
 
 #include "bench.h"
 
-enum { D = 768, LAYERS = 12, VOCABULARY = 50257, POSITIONS = 1024, BUFFER = 1 << 16 };
+enum { D = 768, LAYERS = 12, VOCABULARY = 50257, POSITIONS = 1024, BUFFER = 1 << 16, KV = D / 3, M = 2048 };
 
 typedef struct tensor {
     char name[64];
@@ -18,9 +19,35 @@ typedef struct tensor {
     double deviation, mean;
 } tensor;
 
-static int list_tensors(tensor *out)
+typedef struct part { const char *name; int rows, columns; double deviation, mean; } part;
+
+static int list_blocks(tensor *out, int n, const char *prefix, const part *in_block, size_t parts)
 {
-    static const struct { const char *name; int rows, columns; double deviation, mean; } in_block[] = {
+    for (int layer = 0; layer < LAYERS; layer++)
+        for (size_t i = 0; i < parts; i++, n++) {
+            out[n] = (tensor){"", in_block[i].rows, in_block[i].columns, in_block[i].deviation, in_block[i].mean};
+            snprintf(out[n].name, sizeof out[n].name, "%s.%d.%s", prefix, layer, in_block[i].name);
+        }
+    return n;
+}
+
+static int list_llama(tensor *out)
+{
+    static const part in_block[] = {
+        {"input_layernorm.weight", D, 0, 0.1, 1}, {"self_attn.q_proj.weight", D, D, 0.02, 0}, {"self_attn.k_proj.weight", KV, D, 0.02, 0},
+        {"self_attn.v_proj.weight", KV, D, 0.02, 0}, {"self_attn.o_proj.weight", D, D, 0.02, 0}, {"post_attention_layernorm.weight", D, 0, 0.1, 1},
+        {"mlp.gate_proj.weight", M, D, 0.02, 0}, {"mlp.up_proj.weight", M, D, 0.02, 0}, {"mlp.down_proj.weight", D, M, 0.02, 0},
+    };
+    int n = 0;
+    out[n++] = (tensor){"model.embed_tokens.weight", VOCABULARY, D, 0.02, 0};
+    n = list_blocks(out, n, "model.layers", in_block, sizeof in_block / sizeof in_block[0]);
+    out[n++] = (tensor){"model.norm.weight", D, 0, 0.1, 1};
+    return n;
+}
+
+static int list_gpt2(tensor *out)
+{
+    static const part in_block[] = {
         {"ln_1.weight", D, 0, 0.1, 1}, {"ln_1.bias", D, 0, 0.02, 0},
         {"attn.c_attn.weight", D, 3 * D, 0.02, 0}, {"attn.c_attn.bias", 3 * D, 0, 0.02, 0},
         {"attn.c_proj.weight", D, D, 0.02, 0}, {"attn.c_proj.bias", D, 0, 0.02, 0},
@@ -31,11 +58,7 @@ static int list_tensors(tensor *out)
     int n = 0;
     out[n++] = (tensor){"transformer.wte.weight", VOCABULARY, D, 0.02, 0};
     out[n++] = (tensor){"transformer.wpe.weight", POSITIONS, D, 0.01, 0};
-    for (int layer = 0; layer < LAYERS; layer++)
-        for (size_t i = 0; i < sizeof in_block / sizeof in_block[0]; i++, n++) {
-            out[n] = (tensor){"", in_block[i].rows, in_block[i].columns, in_block[i].deviation, in_block[i].mean};
-            snprintf(out[n].name, sizeof out[n].name, "transformer.h.%d.%s", layer, in_block[i].name);
-        }
+    n = list_blocks(out, n, "transformer.h", in_block, sizeof in_block / sizeof in_block[0]);
     out[n++] = (tensor){"transformer.ln_f.weight", D, 0, 0.1, 1};
     out[n++] = (tensor){"transformer.ln_f.bias", D, 0, 0.02, 0};
     return n;
@@ -43,13 +66,20 @@ static int list_tensors(tensor *out)
 
 static int64_t count(const tensor *t) { return t->rows * (t->columns ? t->columns : 1); }
 
-static bool write_config(const char *directory)
+static bool write_config(const char *directory, bool llama)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/config.json", directory);
     FILE *file = fopen(path, "w");
     if (!file) return false;
-    fprintf(file, "{\"model_type\": \"gpt2\", \"architectures\": [\"GPT2LMHeadModel\"], \"vocab_size\": %d, \"n_positions\": %d,\n"
+    if (llama)
+        fprintf(file, "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": %d, \"max_position_embeddings\": %d,\n"
+                      " \"hidden_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": 12, \"num_key_value_heads\": 4, \"intermediate_size\": %d,\n"
+                      " \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05, \"rope_theta\": 500000.0, \"dtype\": \"float32\", \"tie_word_embeddings\": true,\n"
+                      " \"bos_token_id\": null, \"eos_token_id\": null}\n",
+                VOCABULARY, POSITIONS, D, LAYERS, M);
+    else
+        fprintf(file, "{\"model_type\": \"gpt2\", \"architectures\": [\"GPT2LMHeadModel\"], \"vocab_size\": %d, \"n_positions\": %d,\n"
                   " \"n_embd\": %d, \"n_layer\": %d, \"n_head\": 12, \"activation_function\": \"gelu_new\", \"layer_norm_epsilon\": 1e-05,\n"
                   " \"dtype\": \"float32\", \"tie_word_embeddings\": true, \"bos_token_id\": null, \"eos_token_id\": null}\n",
             VOCABULARY, POSITIONS, D, LAYERS);
@@ -98,15 +128,16 @@ int main(int argc, char **argv)
 {
     static tensor tensors[2 + LAYERS * 12 + 2];
     char path[4096];
-    if (argc != 2) {
-        fprintf(stderr, "usage: bench_write_gpt2 DIRECTORY\n");
+    const bool llama = argc == 3 && !strcmp(argv[2], "llama");
+    if (argc != 2 && !llama) {
+        fprintf(stderr, "usage: bench_write_gpt2 DIRECTORY [llama]\n");
         return 2;
     }
     mkdir(argv[1], 0777);
     snprintf(path, sizeof path, "%s/model.safetensors", argv[1]);
-    int n = list_tensors(tensors);
+    int n = llama ? list_llama(tensors) : list_gpt2(tensors);
     FILE *file = fopen(path, "wb");
-    bool good = file && write_config(argv[1]) && write_header(file, tensors, n) && write_data(file, tensors, n);
+    bool good = file && write_config(argv[1], llama) && write_header(file, tensors, n) && write_data(file, tensors, n);
     if (file && fclose(file)) good = false;
     if (!good) fprintf(stderr, "%s: %s\n", path, strerror(errno));
     return !good;
