@@ -341,6 +341,7 @@ typedef struct inset_statistics {
     int64_t arena_bytes;         /* intermediate values and tables on the device */
     int64_t table_bytes;         /* of these, tables */
     int64_t saved_bytes, weight_bytes;
+    int64_t copies;              /* between host and device, of a run with other inputs: what goes up, what is saved down */
 } inset_statistics;
 #define INSET_STATISTICS {.size = sizeof(inset_statistics)}
 /* Fills in as many fields as `out->size` has room for. */

@@ -11,10 +11,11 @@ KERNEL(columns, columns_args a)
     const T *x = (const T *)a.x + (int64_t)(a.x_rows ? a.x_rows[row] : row) * a.x_stride;
     T *out = (T *)a.out + row * a.out_stride;
     for (int64_t j = 0; j < a.n_columns; j++) {
-        const T *w = (const T *)a.weight + (int64_t)a.columns[j] * a.width;
+        const int64_t column = a.columns ? a.columns[j] : j;
+        const T *w = (const T *)a.weight + column * a.width;
         float sum = block_sum_of((int)a.width, [=](int i) { return load(x[i]) * load(w[i]); });
         if (threadIdx.x == 0)
-            out[j] = store<T>(a.bias ? sum + load(((const T *)a.bias)[a.columns[j]]) : sum);
+            out[j] = store<T>(a.bias ? sum + load(((const T *)a.bias)[column]) : sum);
     }
 }
 

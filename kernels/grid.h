@@ -37,7 +37,7 @@
 #include <cuda_fp16.h>
 
 #define DEVICE __device__ __forceinline__
-#define KERNEL(name, parameter) __global__ void __launch_bounds__(1024) name(const parameter)
+#define KERNEL(name, parameter) __global__ void __launch_bounds__(KERNEL_THREADS) name(const parameter)
 #define SHARED(type, name, count) __shared__ type name[count]
 #define RESTRICT __restrict__
 

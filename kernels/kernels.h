@@ -91,7 +91,8 @@ typedef struct add_layernorm_args {
     float eps;
 } add_layernorm_args;
 
-/* softcap = 0: out = x * scale (scale already rounded to T by the caller).  softcap > 0: out = softcap * tanh(x / softcap). */
+/* softcap = 0: out = x * scale (scale already rounded to T by the caller).  softcap > 0: out = softcap * tanh(x / softcap), rounded to T
+ * after each operation. */
 typedef struct scale_args {
     void *out; const void *x; const int32_t *x_rows;
     int64_t n_rows, width, out_stride, x_stride;
@@ -166,7 +167,8 @@ typedef struct norm_by_scale_args {
     int32_t centred, plus_one;
 } norm_by_scale_args;
 
-/* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a matrix stored [out, in]. */
+/* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a matrix stored [out, in].
+ * columns NULL: the first n_columns. */
 typedef struct columns_args {
     void *out; const void *x; const int32_t *x_rows; const void *weight, *bias; const int32_t *columns;
     int64_t n_rows, n_columns, width, out_stride, x_stride;      /* width: of x and of a row of weight */

@@ -86,7 +86,7 @@ KERNEL(scale, scale_args a)
     const float factor = a.scale, cap = a.softcap;
     if (cap > 0.0f)
         for (int i = threadIdx.x; i < d; i += blockDim.x)
-            out[i] = store<T>(cap * hyperbolic_tangent(load(x[i]) / cap));
+            out[i] = store<T>(cap * load(store<T>(hyperbolic_tangent(load(store<T>(load(x[i]) / cap))))));
     else
         for (int i = threadIdx.x; i < d; i += blockDim.x)
             out[i] = store<T>(load(x[i]) * factor);

@@ -11,6 +11,7 @@
 
 #include "kernels/kernels.h"
 
+enum { KERNEL_THREADS = 256 };           /* the most that a block is launched with on a GPU: registers are shared out for it */
 enum { KERNEL_TYPES = 3 };               /* f32, bf16, f16: the values of inset_type */
 
 /* Runs the blocks first .. end - 1. */

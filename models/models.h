@@ -2,7 +2,10 @@
  *
  * A family is a function that reads its config and writes its program: what transformers' forward does, module by module, in the
  * order it does it. To add one: copy the file of the family nearest to it, change what differs, add a line to the list in models.c, and
- * let tests/make_trees.py write the tree that transformers has for it (tests/fixtures/trees), against which test_models compares. */
+ * let tests/make_trees.py write the tree that transformers has for it (tests/fixtures/trees), against which test_models compares. Then a small
+ * model of it among FAMILIES in tests/make_fixtures.py, whose every site and random traces are run by test_cases (a line in `suites`), and
+ * its name in tests/sites_table.sh, which writes README's table. The families that are near to Llama say what differs in a struct decoder
+ * (models/decoder.h), a dozen lines. */
 #ifndef INSET_MODELS_H
 #define INSET_MODELS_H
 

@@ -317,6 +317,50 @@ static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t g
     free(want);
 }
 
+/* What a norm divides by, and a norm that divides by a scale it is given. */
+static void case_norm_scale(subject *s, int type, const row_shape *shape, int64_t groups, int centred, int plus_one)
+{
+    const int64_t part = shape->width;
+    row_shape whole = *shape, few = *shape;
+    whole.width = part * groups;
+    few.width = groups;
+    const int64_t rows = shape->rows, d = whole.width, stride = d + shape->gap, scale_stride = groups + 2;
+    operand x = operand_new(s, type, &whole, 3), given = operand_new(s, type, &few, 1);
+    for (int64_t i = 0; i < (rows + 2) * given.stride; i++) given.x.values[i] = as_type(type, 1.5 + given.x.values[i] / 2);
+    buffer_send(&given.x);
+    buffer weight = buffer_random(s, type, part, shape->skip, 2), bias = buffer_random(s, type, part, 0, 1);
+    buffer scale = buffer_result(s, type, rows * scale_stride, 1), out = buffer_result(s, type, rows * stride, shape->skip);
+    double *want = malloc((size_t)(rows * d) * sizeof *want), *want_scale = malloc((size_t)(rows * groups) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < groups; g++) {
+            const double *row = operand_row(&x, r) + g * part;
+            double mean = 0, square = 0;
+            for (int64_t i = 0; i < part && centred; i++) mean += row[i] / (double)part;
+            for (int64_t i = 0; i < part; i++) square += (row[i] - mean) * (row[i] - mean) / (double)part;
+            want_scale[r * groups + g] = sqrt(square + 1e-6);
+            for (int64_t i = 0; i < part; i++) {
+                double v = (row[i] - mean) / operand_row(&given, r)[g];
+                want[r * d + g * part + i] = centred ? v * weight.values[i] + bias.values[i]
+                                           : plus_one ? v * (1 + weight.values[i]) : as_type(type, v) * weight.values[i];
+            }
+        }
+    norm_scale_args args = {buffer_at(&scale, 0), buffer_at(&x.x, 0), operand_rows(&x), rows, d, scale_stride, x.stride, groups, 1e-6f, centred};
+    launch(s, KERNEL_NORM_SCALE, type, &args, sizeof args, rows);
+    check_rows(s, "norm scale", &scale, rows, groups, scale_stride, want_scale, type == INSET_F32 ? 16 : 1.5, 1e-6);
+    norm_by_scale_args by = {buffer_at(&out, 0), buffer_at(&x.x, 0), buffer_at(&given.x, 0), operand_rows(&x), operand_rows(&given), buffer_at(&weight, 0),
+                             centred ? buffer_at(&bias, 0) : NULL, rows, d, stride, x.stride, given.stride, groups, centred, plus_one};
+    launch(s, KERNEL_NORM_BY_SCALE, type, &by, sizeof by, rows);
+    check_rows(s, "norm by scale", &out, rows, d, stride, want, 4, 4e-6);
+    operand_free(&x);
+    operand_free(&given);
+    buffer_free(&weight);
+    buffer_free(&bias);
+    buffer_free(&scale);
+    buffer_free(&out);
+    free(want);
+    free(want_scale);
+}
+
 /* ---- pointwise ----------------------------------------------------------------------------------------------------------------------- */
 
 static double activation_of(int kind, double x)
@@ -429,7 +473,7 @@ static void case_scale(subject *s, int type, const row_shape *shape, double soft
         }
     scale_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), rows, d, stride, x.stride, 0.375f, (float)softcap};
     launch(s, KERNEL_SCALE, type, &args, sizeof args, rows);
-    check_rows(s, softcap > 0 ? "softcap" : "scale", &out, rows, d, stride, want, softcap > 0 ? (type == INSET_F32 ? 8 : 1.1) : 0, 0);
+    check_rows(s, softcap > 0 ? "softcap" : "scale", &out, rows, d, stride, want, softcap > 0 ? (type == INSET_F32 ? 8 : 4) : 0, 0);
     operand_free(&x);
     buffer_free(&out);
     free(want);
@@ -580,6 +624,125 @@ static void case_attention(subject *s, int type, const attention_case *c)
     buffer_free(&table);
     buffer_free(&out);
     free(want);
+}
+
+/* ---- attention in the open ------------------------------------------------------------------------------------------------------------ */
+
+/* keys and columns: of one sequence, and of the widest; first: the position of the first query. */
+typedef struct open_case { int heads, kv_heads, head_dim, keys, columns, first, window; double softcap; } open_case;
+enum { OPEN_ROWS = 3, OPEN_POOL = 20 };
+
+/* A score is rounded after the product, the scale, the division, the hyperbolic tangent and the factor. */
+static void case_scores(subject *s, int type, const open_case *c)
+{
+    const row_shape shape = {OPEN_ROWS, (int64_t)c->heads * c->head_dim, 3, 1, true};
+    const int64_t k_stride = (int64_t)c->kv_heads * c->head_dim + 2, width = (int64_t)c->heads * c->columns, stride = width + 1;
+    operand q = operand_new(s, type, &shape, 1);
+    buffer k = buffer_random(s, type, OPEN_POOL * k_stride, 1, 1), keys = buffer_rows(s, c->keys, OPEN_POOL);
+    buffer out = buffer_result(s, type, OPEN_ROWS * stride, 1);
+    double *want = malloc((size_t)(OPEN_ROWS * width) * sizeof *want);
+    const float scale = 1 / sqrtf((float)c->head_dim);
+    for (int r = 0; r < OPEN_ROWS; r++)
+        for (int h = 0; h < c->heads; h++)
+            for (int j = 0; j < c->columns; j++) {
+                const int position = c->first + r, group = h / (c->heads / c->kv_heads);
+                double sum = 0;
+                const bool seen = j <= position && j < c->keys && (!c->window || j > position - c->window);
+                for (int i = 0; i < c->head_dim && seen; i++)
+                    sum += operand_row(&q, r)[h * c->head_dim + i] * k.values[(int64_t)keys.values[j] * k_stride + group * c->head_dim + i];
+                sum *= scale;
+                if (c->softcap > 0) sum = c->softcap * tanh(sum / c->softcap);
+                want[r * width + h * c->columns + j] = seen ? sum : -INFINITY;
+            }
+    scores_args args = {buffer_at(&out, 0), buffer_at(&q.x, 0), buffer_at(&k, 0), operand_rows(&q), buffer_at(&keys, 0), OPEN_ROWS, c->keys, c->columns,
+                        c->first, stride, q.stride, k_stride, c->heads, c->kv_heads, c->head_dim, c->window, scale, (float)c->softcap};
+    launch(s, KERNEL_SCORES, type, &args, sizeof args, (int64_t)OPEN_ROWS * c->heads);
+    check_rows(s, "scores", &out, OPEN_ROWS, width, stride, want, c->softcap > 0 ? 5.5 : 2.5, 2e-6);
+    operand_free(&q);
+    buffer_free(&k);
+    buffer_free(&keys);
+    buffer_free(&out);
+    free(want);
+}
+
+enum softmax_kind { SOFTMAX_PLAIN, SOFTMAX_MASKED, SOFTMAX_NOTHING, SOFTMAX_NAN };
+
+/* Masked: every third column is -inf. Nothing: all are, which PyTorch answers with NaNs. NaN: one column is, and the part becomes NaNs. */
+static void case_softmax(subject *s, int type, int64_t groups, int64_t columns, enum softmax_kind kind, bool in_place)
+{
+    const int64_t rows = 3, width = groups * columns, stride = width + 3;
+    buffer x = buffer_new(s, type, rows * stride, 1), out = buffer_result(s, type, rows * stride, 1);
+    double *want = malloc((size_t)(rows * width) * sizeof *want);
+    for (int64_t i = 0; i < rows * stride; i++) x.values[i] = as_type(type, 8 * test_uniform(&s->random));
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < width; i++) {
+            const bool first = i / columns == 0;             /* the other parts stay whole */
+            if ((kind == SOFTMAX_MASKED && i % 3 == 1) || (kind == SOFTMAX_NOTHING && first)) x.values[r * stride + i] = -INFINITY;
+            if (kind == SOFTMAX_NAN && i == columns / 2) x.values[r * stride + i] = NAN;
+        }
+    buffer_send(&x);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t g = 0; g < groups; g++) {
+            const double *from = x.values + r * stride + g * columns;
+            double largest = -INFINITY, sum = 0, *to = want + r * width + g * columns;
+            for (int64_t j = 0; j < columns; j++) largest = from[j] > largest ? from[j] : largest;
+            for (int64_t j = 0; j < columns; j++) sum += to[j] = exp(from[j] - largest);
+            for (int64_t j = 0; j < columns; j++) to[j] /= sum;
+        }
+    if (in_place) {                                          /* gaps between rows must be guards there */
+        for (int64_t r = 0; r < rows; r++)
+            memset(x.image + x.offset + (size_t)(r * stride + width) * type_sizes[type], GUARD_BYTE, (size_t)(stride - width) * type_sizes[type]);
+        if (device_upload(s->device, x.block, x.image, x.bytes)) abort();
+    }
+    buffer *to = in_place ? &x : &out;
+    softmax_args args = {buffer_at(to, 0), buffer_at(&x, 0), rows, groups, columns, stride, stride};
+    launch(s, KERNEL_SOFTMAX, type, &args, sizeof args, rows);
+    check_rows(s, in_place ? "softmax in place" : "softmax", to, rows, width, stride, want, 1.1, 2e-6);
+    buffer_free(&x);
+    buffer_free(&out);
+    free(want);
+}
+
+static void case_mix(subject *s, int type, const open_case *c)
+{
+    const int64_t in = (int64_t)c->heads * c->columns, width = (int64_t)c->heads * c->head_dim, stride = width + 1, in_stride = in + 2;
+    const int64_t v_stride = (int64_t)c->kv_heads * c->head_dim + 3;
+    buffer pattern = buffer_random(s, type, OPEN_ROWS * in_stride, 1, 1), v = buffer_random(s, type, OPEN_POOL * v_stride, 1, 1);
+    buffer rows = buffer_rows(s, c->keys, OPEN_POOL), out = buffer_result(s, type, OPEN_ROWS * stride, 1);
+    double *want = malloc((size_t)(OPEN_ROWS * width) * sizeof *want);
+    for (int r = 0; r < OPEN_ROWS; r++)
+        for (int h = 0; h < c->heads; h++)
+            for (int i = 0; i < c->head_dim; i++) {
+                const int group = h / (c->heads / c->kv_heads);
+                double sum = 0;
+                for (int j = 0; j < c->keys; j++)
+                    sum += pattern.values[r * in_stride + h * c->columns + j] * v.values[(int64_t)rows.values[j] * v_stride + group * c->head_dim + i];
+                want[r * width + h * c->head_dim + i] = sum;
+            }
+    mix_args args = {buffer_at(&out, 0), buffer_at(&pattern, 0), buffer_at(&v, 0), buffer_at(&rows, 0), OPEN_ROWS, c->keys, c->columns, stride, in_stride,
+                     v_stride, c->heads, c->kv_heads, c->head_dim};
+    launch(s, KERNEL_MIX, type, &args, sizeof args, OPEN_ROWS);
+    check_rows(s, "mix", &out, OPEN_ROWS, width, stride, want, 1.1, 1e-6 * sqrt((double)c->keys));
+    buffer_free(&pattern);
+    buffer_free(&v);
+    buffer_free(&rows);
+    buffer_free(&out);
+    free(want);
+}
+
+static void run_open_cases(subject *s, int type)
+{
+    static const open_case cases[] = {
+        {4, 2, 33, 9, 11, 5, 0, 0}, {3, 3, 8, 7, 7, 0, 3, 5}, {2, 1, 65, 1, 3, 0, 0, 0}, {1, 1, 1, 5, 5, 4, 2, 0}, {2, 2, 64, 130, 130, 127, 70, 20},
+    };
+    const int n = s->brief ? 3 : (int)(sizeof cases / sizeof *cases);
+    for (int i = 0; i < n; i++) {
+        case_scores(s, type, &cases[i]);
+        case_mix(s, type, &cases[i]);
+    }
+    for (int kind = SOFTMAX_PLAIN; kind <= SOFTMAX_NAN; kind++) case_softmax(s, type, 3, 7, (enum softmax_kind)kind, kind % 2);
+    case_softmax(s, type, 2, 1, SOFTMAX_PLAIN, true);
+    case_softmax(s, type, 1, s->brief ? 67 : 515, SOFTMAX_MASKED, false);
 }
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------- */
@@ -767,6 +930,9 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     case_layernorm(s, type, shape, false, true);
     case_layernorm(s, type, shape, false, false);
     case_rmsnorm(s, type, shape, 3, 0);
+    case_norm_scale(s, type, shape, 1, 1, 0);
+    case_norm_scale(s, type, shape, 3, 0, 0);
+    case_norm_scale(s, type, shape, 1, 0, 1);
     case_columns(s, type, shape, false);
     for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, !(kind % 2));
 }
@@ -781,6 +947,7 @@ static void run_kernel_cases(subject *s)
     for (int type = 0; type < KERNEL_TYPES; type++) {
         for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
         for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);
+        run_open_cases(s, type);
         case_rope(s, type, 3, 10, 6, 0);
         case_rope(s, type, 3, 10, 10, 31);
         case_rope(s, type, 2, 64, 64, 0);

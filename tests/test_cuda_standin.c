@@ -108,6 +108,21 @@ static void describes_itself(void)
 
 /* ---- failures ---------------------------------------------------------------------------------------------------------------- */
 
+/* A product and a kernel once more, captured, and replayed. */
+static inset_status use_graph(device *d, const matrix *m, void *x, void *y, const scale_args *args)
+{
+    device_graph *graph = NULL;
+    inset_status status = device_capture_begin(d);
+    if (status) return status;
+    status = device_matmul(d, m, x, 6, y, 8, 3);
+    if (!status) status = device_launch(d, KERNEL_SCALE, INSET_BF16, args, sizeof *args, 3, 24);
+    inset_status ended = device_capture_end(d, status ? NULL : &graph);
+    if (!status) status = ended;
+    if (!status) status = device_replay(d, graph);
+    device_graph_free(d, graph);
+    return status;
+}
+
 /* A bit of everything that a run does: open, weights, copies, a product, a kernel, results back. */
 static inset_status use_device(device *d)
 {
@@ -125,6 +140,7 @@ static inset_status use_device(device *d)
     if (!status) status = device_matmul(d, m, memory, IN, result, OUT, ROWS);
     scale_args args = {result, result, NULL, ROWS, OUT, OUT, OUT, 2, 0};
     if (!status) status = device_launch(d, KERNEL_SCALE, INSET_BF16, &args, sizeof args, ROWS, ROWS * OUT);
+    if (!status) status = use_graph(d, m, memory, result, &args);
     if (!status) status = device_download(d, y, result, sizeof y);
     if (!status) status = device_synchronize(d);
     device_release(d, result, sizeof y);
@@ -448,6 +464,17 @@ static void notices_mistakes(void)
     l->cudaEventDestroy(event);
     l->cudaEventSynchronize(event);
     expect_problem("a freed event", "the handle was freed before");
+
+    cuda_graph graph = NULL;
+    l->cudaStreamBeginCapture(d->stream, CUDA_CAPTURE_THREAD_LOCAL);
+    l->cudaMemsetAsync(memory, 9, 500, d->stream);
+    l->cudaStreamSynchronize(d->stream);
+    CHECK(l->cudaStreamEndCapture(d->stream, &graph) == 901 && !graph, "a wait did not spoil a capture");
+    expect_problem("a wait in a capture", "cudaStreamSynchronize while a stream captures");
+    l->cudaStreamEndCapture(d->stream, &graph);
+    expect_problem("no capture", "nothing is captured");
+    standin_peek(pinned, memory, 500);
+    CHECK(((char *)pinned)[3] == 7, "what was captured ran");
 
     const scale_args args = {0};
     l->launch(d->kernels.entry[KERNEL_SCALE][0], &args, sizeof args - 8, 1, 32, d->stream);

@@ -181,8 +181,8 @@ static void print_json(session *s, bool only_check)
            (long long)is.records);
     printf("  \"rows\": %lld,\n  \"rows_unshared\": %lld,\n  \"flops\": %.0f,\n  \"flops_unshared\": %.0f,\n", (long long)is.rows,
            (long long)is.rows_unshared, is.flops, is.flops_unshared);
-    printf("  \"steps\": %lld,\n  \"launches\": %lld,\n  \"passes\": %lld,\n", (long long)is.steps, (long long)is.launches,
-           (long long)is.passes);
+    printf("  \"steps\": %lld,\n  \"launches\": %lld,\n  \"copies\": %lld,\n  \"passes\": %lld,\n", (long long)is.steps,
+           (long long)is.launches, (long long)is.copies, (long long)is.passes);
     printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  \"weight_bytes\": %lld,\n",
            (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes, (long long)is.weight_bytes);
     print_json_saved(s);
@@ -212,7 +212,8 @@ static void print_check(session *s)
            (long long)is.sequences);
     printf("rows       %lld (%lld if every invoke ran whole and alone)\n", (long long)is.rows, (long long)is.rows_unshared);
     printf("FLOPs      %s (%s)\n", scaled(is.flops, "", a, sizeof a), scaled(is.flops_unshared, "", b, sizeof b));
-    printf("steps      %lld\npasses     %lld\nlaunches   %lld\n", (long long)is.steps, (long long)is.passes, (long long)is.launches);
+    printf("steps      %lld\npasses     %lld\nlaunches   %lld\ncopies     %lld\n", (long long)is.steps, (long long)is.passes, (long long)is.launches,
+           (long long)is.copies);
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
            scaled((double)is.weight_bytes, "B", b, sizeof b));
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));

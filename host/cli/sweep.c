@@ -83,12 +83,29 @@ static int check_state(session *s)
     return remove(s->state) ? file_error(s->state, strerror(errno)) : EXIT_OK;
 }
 
-/* The command for the metadata, without what only says how to get there: an interrupted and resumed sweep gives the same file. */
+/* An argument that decides no number: where results go, and how to get there. *takes_value: the next word belongs to it. */
+static bool is_left_out(const char *argument, bool *takes_value)
+{
+    static const char *const flags[] = {"--resume", "--force", "--json"}, *const words[] = {"-o", "--output", "--plot"};
+    *takes_value = false;
+    for (int i = 0; i < 3; i++) {
+        size_t n = strlen(words[i]);
+        if (!strcmp(argument, flags[i]) || (!strncmp(argument, words[i], n) && argument[n] == '=')) return true;
+        if (!strcmp(argument, words[i])) return *takes_value = true;
+    }
+    return false;
+}
+
+/* The command for the metadata, so that an interrupted and resumed sweep, or one under another name, gives the same file. */
 static void keep_command(session *s, int count, char **arguments)
 {
+    bool takes_value;
     size_t n = (size_t)snprintf(s->command, sizeof s->command, "inset");
     for (int i = 0; i < count && n < sizeof s->command; i++) {
-        if (!strcmp(arguments[i], "--resume") || !strcmp(arguments[i], "--force")) continue;
+        if (is_left_out(arguments[i], &takes_value)) {
+            i += takes_value;
+            continue;
+        }
         bool plain = *arguments[i] && !arguments[i][strcspn(arguments[i], " \t\n'\"\\$&|;<>()[]*?#~`{}!")];
         n += (size_t)snprintf(s->command + n, sizeof s->command - n, plain ? " %s" : " '%s'", arguments[i]);
     }

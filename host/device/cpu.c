@@ -210,7 +210,7 @@ static void cpu_close(device *d)
 
 static const device_functions cpu_functions = {
     .close = cpu_close, .allocate = cpu_allocate, .release = cpu_release, .upload = cpu_copy, .download = cpu_copy, .zero = cpu_zero,
-    .matrix_create = cpu_matrix_create, .matrix_free = cpu_matrix_free, .matmul = cpu_matmul,
+    .matrix_create = cpu_matrix_create, .matrix_over = cpu_matrix_over, .matrix_free = cpu_matrix_free, .matmul = cpu_matmul,
     .launch = cpu_launch, .synchronize = cpu_synchronize,
 };
 

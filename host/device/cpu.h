@@ -25,6 +25,8 @@ inset_status cpu_products_open(inset_context *context, const kernel_table *kerne
 void cpu_products_close(inset_context *context, cpu_products *p);               /* takes NULL */
 inset_status cpu_matrix_create(device *d, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
                                bool in_out, const void *bias, inset_type bias_type, matrix **result);
+inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out, const void *table, const void *bias, inset_type bias_type,
+                             matrix **result);
 void cpu_matrix_free(device *d, matrix *m);
 inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
 /* One line: oneDNN's version, and which types have products of their own. */

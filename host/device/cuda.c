@@ -224,7 +224,7 @@ static unsigned threads_of(kernel_id kernel)
     switch (kernel) {
     case KERNEL_ATTENTION: return 64;            /* its chunk of keys, and the columns of a usual head */
     case KERNEL_ROPE: return 128;
-    default: return 256;
+    default: return KERNEL_THREADS;
     }
 }
 
@@ -259,6 +259,68 @@ static inset_status cuda_synchronize(device *base)
     return error ? cuda_failed(d, error, "waiting for the device") : INSET_OK;
 }
 
+/* ---- graphs ------------------------------------------------------------------------------------------------------------------ */
+
+struct device_graph { cuda_graph_exec nodes; };
+
+static inset_status cuda_capture_begin(device *base)
+{
+    cuda_device *d = of(base);
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    int error = d->library.cudaStreamBeginCapture(d->stream, CUDA_CAPTURE_THREAD_LOCAL);
+    if (error) return cuda_failed(d, error, "beginning to capture launches");
+    d->capturing = true;
+    return INSET_OK;
+}
+
+/* The graph as the device runs it; the one that was captured is only needed for that. */
+static inset_status make_runnable(cuda_device *d, cuda_graph captured, device_graph **out)
+{
+    device_graph *g = memory_new(d->base.context, sizeof *g);
+    if (!g) return INSET_NO_MEMORY;
+    int error = d->library.cudaGraphInstantiate(&g->nodes, captured, 0);
+    if (error) {
+        memory_free(d->base.context, g);
+        return cuda_failed(d, error, "making a graph of launches");
+    }
+    *out = g;
+    return INSET_OK;
+}
+
+/* Where the first failure was in between, its message stays: out is NULL then. */
+static inset_status cuda_capture_end(device *base, device_graph **out)
+{
+    cuda_device *d = of(base);
+    cuda_graph captured = NULL;
+    if (out) *out = NULL;
+    d->capturing = false;
+    int error = d->library.cudaStreamEndCapture(d->stream, &captured);
+    inset_status status = INSET_OK;
+    if (error && out) status = cuda_failed(d, error, "capturing launches");
+    else if (error) ignore(d, error);
+    else if (out) status = make_runnable(d, captured, out);
+    if (captured) ignore(d, d->library.cudaGraphDestroy(captured));
+    return status;
+}
+
+static inset_status cuda_replay(device *base, device_graph *g)
+{
+    cuda_device *d = of(base);
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    int error = d->library.cudaGraphLaunch(g->nodes, d->stream);
+    return error ? cuda_failed(d, error, "launching a graph") : INSET_OK;
+}
+
+static void cuda_graph_free(device *base, device_graph *g)
+{
+    cuda_device *d = of(base);
+    ignore(d, d->library.cudaSetDevice(d->index));
+    ignore(d, d->library.cudaGraphExecDestroy(g->nodes));
+    memory_free(base->context, g);
+}
+
 /* ---- opening and closing ----------------------------------------------------------------------------------------------------- */
 
 static void cuda_close(device *base)
@@ -284,7 +346,8 @@ static void cuda_close(device *base)
 static const device_functions functions = {
     .close = cuda_close, .allocate = cuda_allocate, .release = cuda_release, .upload = cuda_upload, .download = cuda_download,
     .zero = cuda_zero, .matrix_create = cuda_matrix_create, .matrix_free = cuda_matrix_free, .matmul = cuda_matmul,
-    .launch = cuda_launch, .synchronize = cuda_synchronize,
+    .launch = cuda_launch, .synchronize = cuda_synchronize, .capture_begin = cuda_capture_begin, .capture_end = cuda_capture_end,
+    .replay = cuda_replay, .graph_free = cuda_graph_free,
 };
 
 /* The runtime calls a missing driver too old as well; users need to know which it is. */

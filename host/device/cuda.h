@@ -36,6 +36,7 @@ typedef struct cuda_device {
     void *workspace;                 /* of WORKSPACE_BYTES, for one product at a time */
     product_choice *choices;
     size_t n_choices, choices_capacity;
+    bool capturing;                  /* between capture_begin and capture_end: work is written down, not run */
 } cuda_device;
 
 enum { STAGING_BYTES = 4 << 20, WORKSPACE_BYTES = 4 << 20 };

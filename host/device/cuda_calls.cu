@@ -10,6 +10,7 @@ static_assert(same(CUDA_ERROR_INVALID, cudaErrorInvalidValue) && same(CUDA_ERROR
               && same(CUDA_ERROR_OLD_DRIVER, cudaErrorInsufficientDriver) && same(CUDA_ERROR_NO_DEVICE, cudaErrorNoDevice), "errors");
 static_assert(same(CUDA_HOST_TO_DEVICE, cudaMemcpyHostToDevice) && same(CUDA_DEVICE_TO_HOST, cudaMemcpyDeviceToHost), "copies");
 static_assert(same(CUDA_STREAM_NON_BLOCKING, cudaStreamNonBlocking) && same(CUDA_EVENT_NO_TIMING, cudaEventDisableTiming), "flags");
+static_assert(same(CUDA_CAPTURE_THREAD_LOCAL, cudaStreamCaptureModeThreadLocal), "capture");
 static_assert(same(CUDA_MULTIPROCESSORS, cudaDevAttrMultiProcessorCount)
               && same(CUDA_CAPABILITY_MAJOR, cudaDevAttrComputeCapabilityMajor)
               && same(CUDA_CAPABILITY_MINOR, cudaDevAttrComputeCapabilityMinor), "attributes");
@@ -78,6 +79,14 @@ extern "C" void cuda_calls_fill(cuda_library *l)
         return cudaMemsetAsync(at, byte, bytes, stream);
     };
     l->launch = launch;
+    l->cudaStreamBeginCapture = [](cuda_stream stream, int mode) -> int { return cudaStreamBeginCapture(stream, (cudaStreamCaptureMode)mode); };
+    l->cudaStreamEndCapture = [](cuda_stream stream, cuda_graph *out) -> int { return cudaStreamEndCapture(stream, out); };
+    l->cudaGraphInstantiate = [](cuda_graph_exec *out, cuda_graph graph, unsigned long long flags) -> int {
+        return cudaGraphInstantiate(out, graph, flags);
+    };
+    l->cudaGraphLaunch = [](cuda_graph_exec graph, cuda_stream stream) -> int { return cudaGraphLaunch(graph, stream); };
+    l->cudaGraphDestroy = [](cuda_graph graph) -> int { return cudaGraphDestroy(graph); };
+    l->cudaGraphExecDestroy = [](cuda_graph_exec graph) -> int { return cudaGraphExecDestroy(graph); };
     l->cudaGetLastError = []() -> int { return cudaGetLastError(); };
     l->cudaGetErrorString = [](int error) -> const char * { return cudaGetErrorString((cudaError_t)error); };
     l->fill_kernels = kernels_cuda_fill;

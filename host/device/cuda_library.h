@@ -6,8 +6,7 @@
  *
  * Members have the names and the meaning that NVIDIA documents; what differs is said beside them. Results are cudaError_t or
  * cublasStatus_t as int, 0 for success. The few types and constants below are declared here so that the device compiles without CUDA's
- * headers; cuda_calls.cu, which has them, checks every one. Graph capture and replay will add cudaStreamBeginCapture,
- * cudaStreamEndCapture, cudaGraphInstantiate, cudaGraphLaunch and the two destroy calls, here and in the stand-in. */
+ * headers; cuda_calls.cu, which has them, checks every one. */
 #ifndef INSET_CUDA_LIBRARY_H
 #define INSET_CUDA_LIBRARY_H
 
@@ -16,6 +15,8 @@
 
 typedef struct CUstream_st *cuda_stream;
 typedef struct CUevent_st *cuda_event;
+typedef struct CUgraph_st *cuda_graph;
+typedef struct CUgraphExec_st *cuda_graph_exec;
 
 typedef struct cublas_handle_struct *cublas_handle;    /* cublasLtHandle_t */
 typedef struct cublas_product_struct *cublas_product;  /* cublasLtMatmulDesc_t */
@@ -36,6 +37,7 @@ enum {
     CUDA_ERROR_INVALID = 1, CUDA_ERROR_MEMORY = 2, CUDA_ERROR_OLD_DRIVER = 35, CUDA_ERROR_NO_DEVICE = 100,
     CUDA_HOST_TO_DEVICE = 1, CUDA_DEVICE_TO_HOST = 2,                              /* cudaMemcpyKind */
     CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2,                        /* flags */
+    CUDA_CAPTURE_THREAD_LOCAL = 1,                                                 /* cudaStreamCaptureMode: other threads stay free */
     CUDA_MULTIPROCESSORS = 16, CUDA_CAPABILITY_MAJOR = 75, CUDA_CAPABILITY_MINOR = 76,   /* cudaDeviceAttr */
     CUDA_TYPE_F32 = 0, CUDA_TYPE_F16 = 2, CUDA_TYPE_BF16 = 14,                     /* cudaDataType */
 
@@ -79,6 +81,12 @@ typedef struct cuda_library {
     int (*cudaMemsetAsync)(void *at, int byte, size_t bytes, cuda_stream stream);
     /* cudaLaunchKernel of a kernel whose one parameter is a struct of args_size bytes, on grid (blocks) and blocks of `threads` */
     int (*launch)(kernel_entry kernel, const void *args, size_t args_size, unsigned blocks, unsigned threads, cuda_stream stream);
+    int (*cudaStreamBeginCapture)(cuda_stream stream, int mode);
+    int (*cudaStreamEndCapture)(cuda_stream stream, cuda_graph *out);
+    int (*cudaGraphInstantiate)(cuda_graph_exec *out, cuda_graph graph, unsigned long long flags);
+    int (*cudaGraphLaunch)(cuda_graph_exec graph, cuda_stream stream);
+    int (*cudaGraphDestroy)(cuda_graph graph);
+    int (*cudaGraphExecDestroy)(cuda_graph_exec graph);
     int (*cudaGetLastError)(void);                                /* the last failure, which is then forgotten */
     const char *(*cudaGetErrorString)(int error);
     void (*fill_kernels)(kernel_table *table);                    /* kernels_cuda_fill */

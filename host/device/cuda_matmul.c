@@ -236,6 +236,8 @@ static inset_status choose(cuda_device *d, matrix *m, bool aligned)
             m->chosen[aligned] = (int)i;
             return INSET_OK;
         }
+    if (d->capturing)
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "%s: a product that never ran cannot be captured", d->base.name);
     product_choice choice = {.in = m->in, .out = m->out, .type = m->type, .in_out = m->in_out, .has_bias = m->bias, .aligned = aligned};
     inset_status status = pick(d, m, aligned, &choice);
     if (status) return status;

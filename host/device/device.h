@@ -11,6 +11,7 @@
 
 typedef struct device device;
 typedef struct matrix matrix;            /* a weight matrix, with its bias, laid out as the device's matrix product wants it */
+typedef struct device_graph device_graph;    /* launches that were captured, to be given to the device again as one */
 
 /* The functions an implementation fills in. */
 typedef struct device_functions {
@@ -22,11 +23,18 @@ typedef struct device_functions {
     inset_status (*zero)(device *d, void *at, size_t bytes);
     inset_status (*matrix_create)(device *d, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
                                   bool in_out, const void *bias, inset_type bias_type, matrix **result);
+    inset_status (*matrix_over)(device *d, inset_type type, int64_t in, int64_t out, const void *table, const void *bias, inset_type bias_type,
+                                matrix **result);      /* of devices that share the host's memory */
     void (*matrix_free)(device *d, matrix *m);
     inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
     inset_status (*launch)(device *d, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
                            int64_t work);
     inset_status (*synchronize)(device *d);
+    /* Launches captured and replayed; NULL on a device where a launch costs nothing (cpu). */
+    inset_status (*capture_begin)(device *d);
+    inset_status (*capture_end)(device *d, device_graph **out);
+    inset_status (*replay)(device *d, device_graph *g);
+    void (*graph_free)(device *d, device_graph *g);
 } device_functions;
 
 struct device {
@@ -68,6 +76,11 @@ static inline inset_status device_zero(device *d, void *at, size_t bytes)
 static inline inset_status device_matrix_create(device *d, inset_type type, int64_t in, int64_t out, const void *weight,
     inset_type weight_type, bool in_out, const void *bias, inset_type bias_type, matrix **result)
 { return d->functions->matrix_create(d, type, in, out, weight, weight_type, in_out, bias, bias_type, result); }
+/* The same for a weight that the device has already, [out, in] in `type`, and keeps for longer than the matrix: where the product can read
+ * it there, it is not copied. Only where the device shares the host's memory. */
+static inline inset_status device_matrix_over(device *d, inset_type type, int64_t in, int64_t out, const void *table, const void *bias,
+    inset_type bias_type, matrix **result)
+{ return d->functions->matrix_over(d, type, in, out, table, bias, bias_type, result); }
 static inline void device_matrix_free(device *d, matrix *m) { if (m) d->functions->matrix_free(d, m); }
 /* y[r, :] = x[r, :] W + bias for `rows` rows; strides in elements. rows may be 0. */
 static inline inset_status device_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride,
@@ -80,5 +93,16 @@ static inline inset_status device_launch(device *d, kernel_id kernel, inset_type
     int64_t blocks, int64_t work)
 { return blocks ? d->functions->launch(d, kernel, type, args, args_size, blocks, work) : INSET_OK; }
 static inline inset_status device_synchronize(device *d) { return d->functions->synchronize(d); }
+
+/* Whether the device can capture; where it cannot, nothing is gained by it and the functions below are not to be called. */
+static inline bool device_captures(const device *d) { return d->functions->replay != NULL; }
+/* From here to device_capture_end, zeroing, products and launches are written down with their arguments instead of run. Nothing else may be asked
+ * of the device in between, and every product must have run before, at the same addresses. */
+static inline inset_status device_capture_begin(device *d) { return d->functions->capture_begin(d); }
+/* Ends it, also after a failure in between. *out: what was written down, NULL on failure. out NULL: throws it away. */
+static inline inset_status device_capture_end(device *d, device_graph **out) { return d->functions->capture_end(d, out); }
+/* Gives the device all of it, in order. What it reads from device memory is read then: other inputs need no other graph. */
+static inline inset_status device_replay(device *d, device_graph *g) { return d->functions->replay(d, g); }
+static inline void device_graph_free(device *d, device_graph *g) { if (g) d->functions->graph_free(d, g); }
 
 #endif

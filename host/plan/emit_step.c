@@ -139,6 +139,14 @@ static inset_status emit_by_scale(emitter *e, const step *st, const moment_plan 
     return INSET_OK;
 }
 
+/* A number as the model's type holds it. */
+static float as_stored(const emitter *e, float number)
+{
+    unsigned char bytes[8];
+    element_put(e->out->model_type, bytes, number);
+    return (float)element_get(e->out->model_type, bytes);
+}
+
 /* Steps that go row by row through one kernel. */
 static inset_status emit_rowwise(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
 {
@@ -181,7 +189,7 @@ static inset_status emit_rowwise(emitter *e, const step *st, const moment_plan *
         l->args.add = (add_args){out, in[0].at, in[1].at, in[2].at, in[0].rows, in[1].rows, in[2].rows, n, width, width, in[0].stride, in[1].stride, in[2].stride};
         break;
     default:
-        l->args.scale = (scale_args){out, in[0].at, in[0].rows, n, width, width, in[0].stride, st->kind == STEP_SCALE ? st->scale : 1,
+        l->args.scale = (scale_args){out, in[0].at, in[0].rows, n, width, width, in[0].stride, st->kind == STEP_SCALE ? as_stored(e, st->scale) : 1,
                                      st->kind == STEP_SOFTCAP ? st->scale : 0};
     }
     return INSET_OK;

@@ -21,35 +21,51 @@ bool segments_add(planner *p, segment_list *list, int32_t strand_index, int32_t 
     return true;
 }
 
+/* Behind a map's segments lies the row at which each ends, so that a row is found by halving: the rows of zeros(100000, 2) are as many segments. */
+static const int32_t *segment_ends(const map *m) { return (const int32_t *)(m->at + m->n); }
+
 const map *segments_finish(planner *p, segment_list *list)
 {
-    map *m = arena_new(&p->memory, sizeof *m + list->n * sizeof m->at[0]);
+    map *m = arena_new(&p->memory, sizeof *m + list->n * (sizeof m->at[0] + sizeof(int32_t)));
     if (!m) return NULL;
     m->n = (int32_t)list->n;
     m->rows = list->rows;
     if (list->n) memcpy(m->at, list->at, list->n * sizeof m->at[0]);
+    int32_t end = 0, *ends = (int32_t *)(m->at + m->n);
+    for (int32_t i = 0; i < m->n; i++) ends[i] = end += m->at[i].count;
     return m;
 }
 
+/* The first segment that ends behind `row`; n when none does. */
+static int32_t segment_at(const map *m, int32_t row)
+{
+    const int32_t *ends = segment_ends(m);
+    int32_t low = 0, high = m->n;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (ends[middle] > row) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+static int32_t segment_start(const map *m, int32_t i) { return i ? segment_ends(m)[i - 1] : 0; }
+
 int32_t map_find(const map *m, int32_t row, int32_t *index, int32_t *left)
 {
-    int32_t at = 0;
-    for (int32_t i = 0; i < m->n; i++) {
-        const segment *s = &m->at[i];
-        if (row < at + s->count) {
-            *index = s->first + (row - at);
-            *left = at + s->count - row;
-            return i;
-        }
-        at += s->count;
-    }
-    return -1;
+    int32_t i = segment_at(m, row);
+    if (i == m->n) return -1;
+    int32_t inside = row - segment_start(m, i);
+    *index = m->at[i].first + inside;
+    *left = m->at[i].count - inside;
+    return i;
 }
 
 bool segments_add_cut(planner *p, segment_list *list, const map *m, int32_t from, int32_t to)
 {
-    int32_t at = 0;
-    for (int32_t i = 0; i < m->n && at < to; i++) {
+    if (from >= to) return true;
+    int32_t i = segment_at(m, from), at = segment_start(m, i);
+    for (; i < m->n && at < to; i++) {
         const segment *s = &m->at[i];
         int32_t lo = from > at ? from : at, hi = to < at + s->count ? to : at + s->count;
         if (lo < hi && !segments_add(p, list, s->strand, s->first + lo - at, hi - lo)) return false;

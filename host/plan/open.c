@@ -1,6 +1,7 @@
 /* open.c: attention in the open. The fused attention never shows its scores or its pattern, so where an invoke touches `.scores` or
  * `.pattern` of a layer they become free tensors of that invoke, a row a query: scores from queries and keys, pattern by softmax, and, only
- * if either was set or replaced, the values mixed by the pattern. A trace that only reads them leaves everybody on the fused path.
+ * if either was set or replaced, the values mixed by the pattern, in the rows where that shows. A trace that only reads them leaves everybody on
+ * the fused path.
  *
  * A sequence of an open layer is a unit: its strands are interned by all of its rows. Their parts:
  *     scores    numbers: step, n queries, segments of the query rows, segments of the key rows
@@ -124,7 +125,15 @@ inset_status open_scores(planner *p, const invoke *v, const step *s, const map *
 
 /* ---- pattern -------------------------------------------------------------------------------------------------------------------------------- */
 
-typedef struct row_maker { planner *p; tensor *t; const step *step; const map *const *values; int32_t n_heads, sequence; segment_list out; } row_maker;
+typedef struct row_maker {
+    planner *p;
+    tensor *t;
+    const step *step;
+    const map *const *queries, *const *keys, *const *values;     /* mix: per sequence */
+    const map *fused;                        /* mix: the sequence's rows if nobody had touched them; NULL until asked for */
+    int32_t n_heads, sequence;
+    segment_list out;
+} row_maker;
 
 /* Begins a sequence: finishes the rows of the one before. */
 static bool turn_to(row_maker *m, int32_t sequence)
@@ -133,6 +142,7 @@ static bool turn_to(row_maker *m, int32_t sequence)
     if (m->sequence >= 0 && !(m->t->rows[m->sequence] = segments_finish(m->p, &m->out))) return false;
     segments_clear(&m->out);
     m->sequence = sequence;
+    m->fused = NULL;
     return true;
 }
 
@@ -192,10 +202,34 @@ bool open_changed(planner *p, const invoke *v, const step *attention)
     return false;
 }
 
+/* Is the pattern's row what the model made of its own scores, for the row it is used at? */
+static bool is_untouched(const planner *p, int32_t sequence, int32_t row, int32_t rows, const piece *one)
+{
+    if (one->domain != DOMAIN_FREE || one->column || (!one->row_step && rows > 1)) return false;
+    const strand *softmax = &p->strands[one->strand];
+    if (softmax->kind != STRAND_SOFTMAX || one->c1 - one->c0 != softmax->width) return false;
+    const piece *scores = softmax->pieces;
+    const map *own = p->open_scores[sequence];
+    int32_t index = 0, left = 0, at = map_find(own, row, &index, &left);
+    return scores->domain == DOMAIN_FREE && scores->strand == own->at[at].strand && (scores->row_step || rows == 1) && left >= rows
+           && scores->shift + one->shift * scores->row_step == index && !scores->column;
+}
+
+/* Rows that nobody touched are those of the fused attention: a patch of one query leaves the others shared. */
+static inset_status fused_rows(row_maker *m, int32_t rows)
+{
+    planner *p = m->p;
+    int32_t q = m->sequence;
+    if (!m->fused && !(m->fused = identity_attention(p, m->step, pair_step(p, m->step), m->queries[q], m->keys[q], m->values[q]))) return INSET_NO_MEMORY;
+    return segments_add_cut(p, &m->out, m->fused, m->out.rows, m->out.rows + rows) ? INSET_OK : INSET_NO_MEMORY;
+}
+
 static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const piece *one)
 {
     row_maker *m = user;
     planner *p = m->p;
+    if (!turn_to(m, sequence)) return INSET_NO_MEMORY;
+    if (is_untouched(p, sequence, m->out.rows, rows, one)) return fused_rows(m, rows);
     const map *values = m->values[sequence];
     int32_t n = INTS_PIECE + values->n * INTS_SEGMENT, *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);
     if (!parts) return INSET_NO_MEMORY;
@@ -207,15 +241,18 @@ static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const p
     memcpy(parts, &from, sizeof from);
     memcpy(parts + INTS_PIECE, values->at, (size_t)values->n * sizeof(segment));
     strand like = {.kind = STRAND_MIX, .type = (uint8_t)p->trace->model_type, .born = m->step->value, .width = (int32_t)m->t->width, .parent = PARENT_NONE};
-    pieces_moment(p, &like, &from, 1);       /* a pattern from later in the model is a pass of its own */
-    like.level = 0;
+    /* The step reads the pattern: one that is there only after this value, or from later in the model, makes a pass of its own. */
+    moment made_at = strand_moment(p, from.domain, from.strand);
+    like.pass = made_at.value < like.born ? made_at.pass : made_at.pass + 1;
+    if (like.pass < p->floor) like.pass = p->floor;
+    like.time = like.born;
     like.pass = latest_pass(p, values, like.pass);
     int32_t made = strand_intern(p, &like, n, sizeof *parts, parts, 0);
-    return made >= 0 && turn_to(m, sequence) && pieces_add_rows(p, &m->out, made, anchor, rows, !from.row_step) ? INSET_OK : INSET_NO_MEMORY;
+    return made >= 0 && pieces_add_rows(p, &m->out, made, anchor, rows, !from.row_step) ? INSET_OK : INSET_NO_MEMORY;
 }
 
-inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention, const map *const *values, tensor *t)
+inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention, const map *const *const in[3], tensor *t)
 {
-    row_maker m = {.p = p, .t = t, .step = attention, .values = values, .n_heads = attention->n_heads};
+    row_maker m = {.p = p, .t = t, .step = attention, .queries = in[0], .keys = in[1], .values = in[2], .n_heads = attention->n_heads};
     return make_rows(&m, v, invoke_index, (pair_step(p, attention) - 1)->value, mix_rows);
 }

@@ -186,7 +186,7 @@ inset_status open_scores(planner *p, const invoke *v, const step *s, const map *
 inset_status open_pattern(planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t);
 /* Were the scores or the pattern set or replaced, so that the values must be mixed by the pattern? */
 bool open_changed(planner *p, const invoke *v, const step *attention);
-inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention, const map *const *values, tensor *t);
+inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention, const map *const *const in[3], tensor *t);
 /* Parts of a scores or mix strand. */
 const segment *scores_queries(const strand *s, int32_t *n);
 const segment *scores_keys(const strand *s, int32_t *n);

@@ -113,9 +113,12 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
     tensor *t = value_tensor(p, v, s->value);
     if (!t) return INSET_NO_MEMORY;
     if (s->kind == STEP_ATTENTION && open_changed(p, v, s)) {
-        const map **values;
-        inset_status status = slot_maps(p, v, invoke_index, s->operands[2], &values);
-        return status ? status : open_mix(p, v, invoke_index, s, values, t);
+        const map **in[3];
+        for (int k = 0; k < 3; k++) {
+            inset_status status = slot_maps(p, v, invoke_index, s->operands[k], &in[k]);
+            if (status) return status;
+        }
+        return open_mix(p, v, invoke_index, s, (const map *const *const *)in, t);
     }
     if (s->kind == STEP_TOKENS || s->kind == STEP_INPUT) {
         int64_t first = v->first_token;

@@ -308,14 +308,18 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     }
     const source *from = &o->sources[s->weight], *bias = s->bias >= 0 ? &o->sources[s->bias] : NULL;
     int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows;
-    inset_status status = device_matrix_create(m->device, m->type, in, out, from->data, from->type, w->in_out, bias ? bias->data : NULL,
-                                               bias ? bias->type : INSET_F32, &m->weights[s->weight].matrix);
-    biases[s->weight] = s->bias;
     /* The last product, a language model's head, is also kept as it is stored: a plan that reads a few of its columns takes dot products. */
-    if (!status && is_head(m->program, s) && !w->in_out) {
-        status = load_data(o, s->weight);
-        if (!status) status = load_data(o, s->bias);
-    }
+    const bool is_table = is_head(m->program, s) && !w->in_out;
+    inset_status status = is_table ? load_data(o, s->weight) : INSET_OK;
+    if (is_table && !status) status = load_data(o, s->bias);
+    if (status) return status;
+    const void *bias_data = bias ? bias->data : NULL;
+    const inset_type bias_type = bias ? bias->type : INSET_F32;
+    matrix **result = &m->weights[s->weight].matrix;
+    if (is_table && m->device->shares_host_memory)
+        status = device_matrix_over(m->device, m->type, in, out, m->weights[s->weight].data, bias_data, bias_type, result);
+    else status = device_matrix_create(m->device, m->type, in, out, from->data, from->type, w->in_out, bias_data, bias_type, result);
+    biases[s->weight] = s->bias;
     give_back_pages(o, s->weight);
     return status;
 }

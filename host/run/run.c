@@ -1,4 +1,8 @@
-/* run.c: binds a plan to a device and runs it: one block of device memory, tables up once, then the launches in order. */
+/* run.c: binds a plan to a device and runs it: one block of device memory, tables up once, then the launches in order.
+ *
+ * On a GPU a launch costs the host some microseconds, more than most of them take to run. A plan that is run again is therefore captured, and
+ * from then on a run is the inputs that changed, in one copy, and one replay. The first run is launched directly: most plans run once, and the
+ * device makes its choices (which algorithm a product takes) while it runs. */
 #include "run/run.h"
 
 #include <string.h>
@@ -19,6 +23,8 @@ struct run {
     bool stale_ids, stale_rows;
     char *saved;                         /* on the host, when the device's memory is not the host's */
     bool saved_here, has_run;
+    device_graph *graph;                 /* the launches, captured at the second run, where the device captures */
+    bool launched_singly;                /* it cannot capture these */
 };
 
 static size_t area_place(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
@@ -131,6 +137,7 @@ inset_status run_create(struct inset_model *model, plan *p, run **out)
 void run_free(run *r)
 {
     if (!r) return;
+    device_graph_free(r->model->device, r->graph);
     if (r->memory) device_release(r->model->device, r->memory, r->bytes);
     memory_free(r->context, r->launches);
     memory_free(r->context, r->ids);
@@ -216,13 +223,16 @@ static inset_status upload_inputs(run *r)
     return INSET_OK;
 }
 
-inset_status run_execute(run *r)
+int64_t run_copies(const plan *p)
+{
+    return (p->n_ids > 0) + (p->area_bytes[AREA_INPUT] > 0) + (p->area_bytes[AREA_SAVED] > 0);
+}
+
+static inset_status launch_all(run *r)
 {
     plan *p = r->plan;
     device *d = r->model->device;
-    inset_status status = upload_inputs(r);
-    if (status) return status;
-    r->saved_here = false;
+    inset_status status;
     if (p->needs_clearing && (status = device_zero(d, r->base[AREA_SAVED], (size_t)p->area_bytes[AREA_SAVED]))) return status;
     for (size_t i = 0; i < p->n_launches; i++) {
         const launch *l = &r->launches[i];
@@ -230,7 +240,28 @@ inset_status run_execute(run *r)
                               : device_launch(d, (kernel_id)l->kernel, (inset_type)l->type, &l->args, (size_t)l->args_size, l->blocks, l->work);
         if (status) return status;
     }
-    if ((status = device_synchronize(d))) return status;
+    return INSET_OK;
+}
+
+/* Where capturing fails nothing is lost but time: the launches go singly. A device that is broken says so again when they do. */
+static void capture_launches(run *r)
+{
+    device *d = r->model->device;
+    r->launched_singly = true;
+    if (device_capture_begin(d)) return;
+    inset_status status = launch_all(r);
+    r->launched_singly = device_capture_end(d, status ? NULL : &r->graph) || status;
+}
+
+inset_status run_execute(run *r)
+{
+    device *d = r->model->device;
+    inset_status status = upload_inputs(r);
+    if (status) return status;
+    r->saved_here = false;
+    if (r->has_run && !r->graph && !r->launched_singly && r->plan->n_launches && device_captures(d)) capture_launches(r);
+    status = r->graph ? device_replay(d, r->graph) : launch_all(r);
+    if (status || (status = device_synchronize(d))) return status;
     r->has_run = true;
     return INSET_OK;
 }

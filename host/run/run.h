@@ -11,6 +11,9 @@ typedef struct run run;
  * INSET_NO_MEMORY names both figures. Nothing is launched. */
 inset_status run_create(struct inset_model *model, plan *p, run **out);
 void run_free(run *r);                               /* takes NULL */
+/* Copies between host and device that a run takes when all its inputs changed: one for the tokens (or rows), one for all that is saved. On a device
+ * that shares the host's memory they are copies too, in that memory, without the second. */
+int64_t run_copies(const plan *p);
 /* Runs the plan; may be called again. */
 inset_status run_execute(run *r);
 /* The saved value `index` of the last run, in host memory; holds until the next run_execute or run_free. */

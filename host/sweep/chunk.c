@@ -217,23 +217,38 @@ static inset_status read_saved(prepared *c, run *r, const float **out)
     return INSET_OK;
 }
 
-static void gather(prepared *c, const float *const *readings)
+static void keep_value(prepared *c, const run_of *of, size_t metric_index, double value)
 {
     sweep *s = c->sweep;
-    size_t unpatched = 0;                        /* the run that this pair's patches start from */
-    for (size_t r = 0; r < c->n_runs; r++) {
-        const run_of *of = &c->runs[r];
-        if (of->kind == RUN_CLEAN) unpatched = r + !s->noise;
-        for (size_t i = 0; i < s->n_metrics; i++) {
-            const metric *m = &s->metrics[i];
-            int64_t count = s->readings[m->reading].count;
-            const float *numbers = readings[m->reading];
-            float value = (float)metric_value(s, m, of->pair, numbers + (int64_t)r * count, numbers + (int64_t)unpatched * count);
-            if (of->kind == RUN_PATCHED) s->values[(int64_t)i * s->jobs + of->job] = value;
-            else if (c->first <= of->pair * s->points)           /* a pair's first chunk says */
-                (of->kind == RUN_CLEAN ? s->clean_values : s->corrupt_values)[(int64_t)i * s->pairs + of->pair] = value;
+    if (of->kind == RUN_PATCHED) s->values[(int64_t)metric_index * s->jobs + of->job] = (float)value;
+    else if (c->first <= of->pair * s->points)           /* a pair's first chunk says */
+        (of->kind == RUN_CLEAN ? s->clean_values : s->corrupt_values)[(int64_t)metric_index * s->pairs + of->pair] = (float)value;
+}
+
+/* Numbers become values. With every pair the run begins that its patches start from. */
+static inset_status gather(prepared *c, const float *const *readings)
+{
+    sweep *s = c->sweep;
+    row now_read;
+    distribution *unpatched = arena_new(&c->memory, s->n_readings * sizeof *unpatched);
+    if (!unpatched) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < s->n_readings; i++)
+        if (s->readings[i].needs_distribution
+            && !(unpatched[i].p = arena_new(&c->memory, (size_t)s->program->vocabulary * sizeof *unpatched[i].p))) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < s->n_readings; i++) {
+        const reading *reading = &s->readings[i];
+        for (size_t r = 0; r < c->n_runs; r++) {
+            if (c->runs[r].kind == RUN_CLEAN) {
+                row_read(s, reading, readings[i] + (int64_t)(r + !s->noise) * reading->count, &now_read);
+                row_keep(s, reading, &now_read, &unpatched[i]);
+            }
+            row_read(s, reading, readings[i] + (int64_t)r * reading->count, &now_read);
+            for (size_t m = 0; m < s->n_metrics; m++)
+                if (s->metrics[m].reading == (int32_t)i)
+                    keep_value(c, &c->runs[r], m, metric_value(s, &s->metrics[m], c->runs[r].pair, &now_read, &unpatched[i]));
         }
     }
+    return INSET_OK;
 }
 
 static void count_up(prepared *c)
@@ -257,8 +272,8 @@ inset_status chunk_run(prepared *c)
     inset_status status = run_create(s->model, c->plan, &r);
     if (!status) status = run_execute(r);
     if (!status) status = read_saved(c, r, readings);
+    if (!status) status = gather(c, readings);
     if (!status) {
-        gather(c, readings);
         count_up(c);
         s->progress.running += now() - start;
     }

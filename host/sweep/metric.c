@@ -92,14 +92,14 @@ static inset_status read_set(sweep *s, const char *metric_name, const char *text
 /* Metrics of one position that take a whole row share it; columns are a metric's own. */
 static void find_reading(sweep *s, metric *m)
 {
-    for (size_t i = 0; m->needs_row && i < s->n_readings; i++)
-        if (s->readings[i].row && s->readings[i].position == m->position) {
-            m->reading = (int32_t)i;
-            return;
-        }
-    m->reading = (int32_t)s->n_readings;
-    s->readings[s->n_readings++] = (reading){.row = m->needs_row, .position = m->position,
-                                             .count = m->needs_row ? s->program->vocabulary : m->sets[0].count + m->sets[1].count};
+    size_t i = 0;
+    while (i < s->n_readings && !(m->needs_row && s->readings[i].row && s->readings[i].position == m->position)) i++;
+    m->reading = (int32_t)i;
+    if (i == s->n_readings)
+        s->readings[s->n_readings++] = (reading){.row = m->needs_row, .position = m->position,
+                                                 .count = m->needs_row ? s->program->vocabulary : m->sets[0].count + m->sets[1].count};
+    s->readings[i].needs_sum |= m->needs_row && m->kind != METRIC_RANK;
+    s->readings[i].needs_distribution |= m->kind == METRIC_KL;
 }
 
 static inset_status check_position(sweep *s, const metric *m)
@@ -209,7 +209,6 @@ inset_status readout_save(const sweep *s, trace *t, const readout *r)
 
 /* ---- numbers -------------------------------------------------------------------------------------------------------------------------- */
 
-/* log(sum(exp(x))) */
 static double log_sum(const float *x, int64_t n)
 {
     double most = -INFINITY, sum = 0;
@@ -219,6 +218,24 @@ static double log_sum(const float *x, int64_t n)
     return most + log(sum);
 }
 
+void row_read(const sweep *s, const reading *r, const float *numbers, row *out)
+{
+    *out = (row){.x = numbers};
+    if (r->row && r->needs_sum) out->log_sum = log_sum(numbers, s->program->vocabulary);
+}
+
+void row_keep(const sweep *s, const reading *r, const row *unpatched, distribution *out)
+{
+    out->row = *unpatched;
+    out->negative_entropy = 0;
+    if (!r->needs_distribution) return;
+    for (int64_t i = 0; i < s->program->vocabulary; i++) {
+        double log_p = unpatched->x[i] - unpatched->log_sum;
+        out->p[i] = exp(log_p);
+        out->negative_entropy += out->p[i] * log_p;
+    }
+}
+
 static double mean_of(const float *x, int64_t n)
 {
     double sum = 0;
@@ -226,52 +243,50 @@ static double mean_of(const float *x, int64_t n)
     return sum / (double)n;
 }
 
-static double probability(const float *row, int64_t n, const int64_t *tokens, int64_t count)
+static double probability(const row *of, const int64_t *tokens, int64_t count)
 {
-    double total = log_sum(row, n), sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += exp(row[tokens[i]] - total);
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += exp(of->x[tokens[i]] - of->log_sum);
     return sum;
 }
 
 /* log(sum of probabilities), exact also where these underflow. */
-static double log_probability(const float *row, int64_t n, const int64_t *tokens, int64_t count)
+static double log_probability(const row *of, const int64_t *tokens, int64_t count)
 {
     double most = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < count; i++) most = fmax(most, row[tokens[i]]);
-    for (int64_t i = 0; i < count; i++) sum += exp(row[tokens[i]] - most);
-    return most + log(sum) - log_sum(row, n);
+    for (int64_t i = 0; i < count; i++) most = fmax(most, of->x[tokens[i]]);
+    for (int64_t i = 0; i < count; i++) sum += exp(of->x[tokens[i]] - most);
+    return most + log(sum) - of->log_sum;
 }
 
 /* How many tokens have a larger logit than the best of the set. */
-static double rank(const float *row, int64_t n, const int64_t *tokens, int64_t count)
+static double rank(const row *of, int64_t n, const int64_t *tokens, int64_t count)
 {
     double best = -INFINITY, larger = 0;
-    for (int64_t i = 0; i < count; i++) best = fmax(best, row[tokens[i]]);
-    for (int64_t i = 0; i < n; i++) larger += row[i] > best;
+    for (int64_t i = 0; i < count; i++) best = fmax(best, of->x[tokens[i]]);
+    for (int64_t i = 0; i < n; i++) larger += of->x[i] > best;
     return larger;
 }
 
-/* sum p log(p / q) with p of the unpatched run. */
-static double divergence(const float *unpatched, const float *row, int64_t n)
+/* sum p log(p / q), p of the unpatched run, q = exp(x - log_sum); 0 for equal rows, not only nearly. */
+static double divergence(const distribution *unpatched, const row *of, int64_t n)
 {
-    double total_p = log_sum(unpatched, n), total_q = log_sum(row, n), sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double p = unpatched[i] - total_p;
-        sum += exp(p) * (p - (row[i] - total_q));
-    }
-    return sum;
+    double sum = 0;
+    if (!memcmp(unpatched->row.x, of->x, (size_t)n * sizeof *of->x)) return 0;
+    for (int64_t i = 0; i < n; i++) sum += unpatched->p[i] * of->x[i];
+    return fmax(0, unpatched->negative_entropy - sum + of->log_sum);
 }
 
-double metric_value(const sweep *s, const metric *m, int64_t pair, const float *numbers, const float *unpatched)
+double metric_value(const sweep *s, const metric *m, int64_t pair, const row *of, const distribution *unpatched)
 {
     const int64_t n = s->program->vocabulary, *tokens = tokens_of(&m->sets[0], pair), count = m->sets[0].count;
     switch (m->kind) {
-    case METRIC_LOGIT_DIFF: return mean_of(numbers, count) - mean_of(numbers + count, m->sets[1].count);
-    case METRIC_LOGIT: return mean_of(numbers, count);
-    case METRIC_PROBABILITY: return probability(numbers, n, tokens, count);
-    case METRIC_LOG_PROBABILITY: return log_probability(numbers, n, tokens, count);
-    case METRIC_RANK: return rank(numbers, n, tokens, count);
+    case METRIC_LOGIT_DIFF: return mean_of(of->x, count) - mean_of(of->x + count, m->sets[1].count);
+    case METRIC_LOGIT: return mean_of(of->x, count);
+    case METRIC_PROBABILITY: return probability(of, tokens, count);
+    case METRIC_LOG_PROBABILITY: return log_probability(of, tokens, count);
+    case METRIC_RANK: return rank(of, n, tokens, count);
     case METRIC_KL: break;
     }
-    return divergence(unpatched, numbers, n);
+    return divergence(unpatched, of, n);
 }

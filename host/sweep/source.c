@@ -193,6 +193,7 @@ static inset_status read_mean(sweep *s, const char *text)
     if (p.longest < s->clean.longest)
         return error_set(s->context, INSET_VALUE_ERROR, "mean: the longest of these prompts has %lld tokens, the longest pair %lld", (long long)p.longest,
                          (long long)s->clean.longest);
+    s->others = p;
     arena_start(&scratch, s->context);
     status = means_start(s, &scratch, &p, &m);
     for (int64_t first = 0, count; first < p.count && !status; first += count) {

@@ -211,9 +211,10 @@ static uint64_t hash_sets(const sweep *s, uint64_t seed)
     return seed;
 }
 
+/* A tensor from a file; a mean is what its prompts are. */
 static uint64_t hash_tensors(const sweep *s, uint64_t seed)
 {
-    for (size_t i = 0; s->tensors && i < s->n_sites * MAX_MEMBERS; i++) {
+    for (size_t i = 0; s->tensors && !s->others.count && i < s->n_sites * MAX_MEMBERS; i++) {
         const source_tensor *t = &s->tensors[i];
         if (!t->data) continue;
         int64_t count = t->layers * t->positions * t->width * (t->heads ? t->heads : 1);
@@ -258,9 +259,9 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
         || (status = read_direction(s, o)) || (status = read_positions(s, o->positions)) || (status = range_read(s, "heads", o->heads, &s->heads))
         || (status = sites_read(s, o->patch, o->by)) || (status = metrics_read(s, o->metrics)) || (status = make_taps(s))
         || (status = source_read(s, o->source, o->seed)) || (status = make_arrays(s))) return status;
-    s->chunk = chunk_size(s);
     take_fingerprint(s, o);
     if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
+    s->chunk = chunk_size(s);            /* after the state: it brings the memory limit that its chunks were cut for */
     return s->next < s->jobs ? chunk_prepare(s, s->next, next_count(s), &s->prepared) : INSET_OK;
 }
 

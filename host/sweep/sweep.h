@@ -93,11 +93,20 @@ typedef struct reading {
     bool row;
     int64_t position;
     int64_t count;                   /* numbers a run */
+    bool needs_sum, needs_distribution;      /* what its metrics ask of a row */
 } reading;
 
+/* A run's numbers of one reading: columns [count], or all logits and log(sum(exp(x))). */
+typedef struct row { const float *x; double log_sum; } row;
+/* The unpatched run's, with its probabilities. */
+typedef struct distribution { row row; double *p; double negative_entropy; } distribution;
+
 inset_status metrics_read(sweep *s, const char *const *texts);
-/* The value of a metric, from the numbers [count] that its reading took of a run and of the pair's unpatched run. */
-double metric_value(const sweep *s, const metric *m, int64_t pair, const float *numbers, const float *unpatched);
+/* What all metrics of a reading share of one run, and what KL needs of the unpatched run (out->p: [vocabulary] where it does). */
+void row_read(const sweep *s, const reading *r, const float *numbers, row *out);
+void row_keep(const sweep *s, const reading *r, const row *unpatched, distribution *out);
+/* The value of a metric, from its reading of a run and of the pair's unpatched run. */
+double metric_value(const sweep *s, const metric *m, int64_t pair, const row *of, const distribution *unpatched);
 
 /* What one trace reads: views collected run by run, saved as one tensor a reading. */
 typedef struct readout { operand **views; size_t *counts; size_t runs; } readout;
@@ -140,7 +149,7 @@ struct sweep {
     struct inset_model *model;
     const program *program;
     arena memory;
-    prompts clean, corrupt, others;      /* others: resample's */
+    prompts clean, corrupt, others;      /* others: those of resample or of a mean */
     bool has_corrupt, noise;             /* noise: the clean run is patched */
     int64_t pairs;
     int32_t n_layers;                    /* of the model */

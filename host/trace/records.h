@@ -101,6 +101,9 @@ inset_status view_of_value(trace *t, int32_t invoke_index, int32_t slot, view *o
 inset_status view_of_slot(trace *t, int32_t invoke_index, int32_t slot, view *out);
 /* True when the slot refers, through no replacement, to the value the model makes for it; then nothing need be created. */
 bool slot_is_plain(const trace *t, const invoke *v, int32_t slot);
+/* Cuts `v`, a padded tensor that takes the place of one of the shape `ragged`, to the lengths of its sequences: the same elements, without
+ * those behind a sequence's end. False when memory is out. */
+bool view_cut_to(trace *t, view *v, const view *ragged);
 /* A new storage for a tensor of these dimensions (extents, kinds, ragged counts from `shape`), and the view of all of it. */
 inset_status storage_for_shape(trace *t, storage_kind kind, inset_type type, const view *shape, view *out);
 const view *view_keep(trace *t, const view *v);              /* a copy in the trace's arena; NULL when memory is out */

@@ -248,14 +248,14 @@ static inset_status rebind(trace *t, int32_t slot, const view *v)
     return INSET_OK;
 }
 
-/* Same extents, sequence by sequence. */
+/* Same extents, sequence by sequence; a dense tensor will do for a ragged one, whose ends it pads. */
 static bool same_shape(const view *a, const view *b)
 {
     if (a->n_dimensions != b->n_dimensions) return false;
     for (int i = 0; i < a->n_dimensions; i++) {
         if (a->dimensions[i].extent != b->dimensions[i].extent) return false;
-        if (a->dimensions[i].ragged && !view_broadcasts(b, a)) return false;
-        if (b->dimensions[i].ragged && !view_broadcasts(a, b)) return false;
+        bool ragged = a->dimensions[i].ragged || b->dimensions[i].ragged;
+        if (ragged && !view_broadcasts(a, b)) return false;
     }
     return true;
 }
@@ -289,7 +289,7 @@ static inset_status check_replacement(trace *t, int32_t slot, const char *name, 
         return error_set(t->context, INSET_TYPE_ERROR, "%s is %s, and its replacement is %s", name, type_torch_name(type),
                          type_torch_name(found));
     *out = source->view;
-    return INSET_OK;
+    return view_cut_to(t, out, &expected) ? INSET_OK : INSET_NO_MEMORY;
 }
 
 /* Some slot shows this one's heads as one dimension (a norm over all heads at once). */

@@ -183,6 +183,27 @@ inset_status view_of_slot(trace *t, int32_t invoke_index, int32_t slot_index, vi
     return INSET_OK;
 }
 
+bool view_cut_to(trace *t, view *v, const view *ragged)
+{
+    int position = ragged->position_dimension, sequence = view_sequence_dimension(ragged);
+    if (position < 0 || sequence < 0 || !ragged->dimensions[position].ragged || v->dimensions[position].ragged) return true;
+    if (v->dimensions[position].kind != DIMENSION_ROW || v->dimensions[sequence].kind == DIMENSION_COLUMN) return true;
+    bool by_rows = v->dimensions[sequence].kind == DIMENSION_ROW;       /* one span holds all sequences, one behind the other */
+    span *spans = arena_new(&t->memory, (size_t)ragged->n_spans * sizeof *spans);
+    if (!spans) return false;
+    for (int32_t s = 0; s < ragged->n_spans; s++) {
+        spans[s] = v->spans[by_rows ? 0 : s];
+        if (by_rows) spans[s].start += (int32_t)(s * v->dimensions[sequence].stride);
+        spans[s].count = ragged->spans[s].count;
+    }
+    v->spans = spans;
+    v->n_spans = ragged->n_spans;
+    v->dimensions[sequence].kind = DIMENSION_SEQUENCE;
+    v->position_dimension = position;
+    settle_position(v);
+    return true;
+}
+
 /* ---- new storages ------------------------------------------------------------------------------------------------------------------ */
 
 /* Sequences first if at all, at most one dimension of positions, the others columns: such a tensor keeps its rows. */
@@ -312,6 +333,7 @@ static inset_status narrow(trace *t, view *v, int d, int shown, const index_item
     int64_t step = item->has_step ? item->step : 1, first, count;
     if (!integer && step < 1)
         return error_set(t->context, INSET_VALUE_ERROR, "a slice's step must be 1 or more, found %lld", (long long)step);
+    if (step > dim->extent) step = dim->extent ? dim->extent : 1;        /* one element at most, and a stride that does not overflow */
     if (d == v->position_dimension && v->n_spans) {
         span *spans = own_spans(t, v);
         if (!spans && v->n_spans) return INSET_NO_MEMORY;

@@ -6,7 +6,8 @@
 #include "standin/standin.h"
 
 /* Handles are remembered after they are freed, so that using one is noticed. Every kind begins with this. */
-typedef enum handle_kind { HANDLE_STREAM, HANDLE_EVENT, HANDLE_CUBLAS, HANDLE_PRODUCT, HANDLE_LAYOUT, HANDLE_PREFERENCE } handle_kind;
+typedef enum handle_kind { HANDLE_STREAM, HANDLE_EVENT, HANDLE_CUBLAS, HANDLE_PRODUCT, HANDLE_LAYOUT, HANDLE_PREFERENCE,
+                           HANDLE_GRAPH, HANDLE_GRAPH_EXEC } handle_kind;
 typedef struct standin_handle {
     struct standin_handle *next;
     handle_kind kind;
@@ -40,8 +41,7 @@ typedef struct operation {
     uint64_t args[64];
 } operation;
 
-/* Appends a zeroed operation. A stream that captures would put it into its graph's list here instead, and a graph's launch would append
- * that list once more. */
+/* Appends a zeroed operation to the queue, or to the graph that the stream captures into. */
 operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o));
 
 typedef struct standin_settings {

@@ -9,7 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, ALIGNMENT = 256, CANARY = 0xc3, UNSET = 0xff, NOT_YET_COPIED = 0xa5, ERROR_UNKNOWN = 999, ERROR_ILLEGAL_ACCESS = 700 };
+enum { PAGE = 4096, ALIGNMENT = 256, CANARY = 0xc3, UNSET = 0xff, NOT_YET_COPIED = 0xa5, ERROR_UNKNOWN = 999, ERROR_ILLEGAL_ACCESS = 700,
+       ERROR_CAPTURE_UNSUPPORTED = 900, ERROR_CAPTURE_INVALIDATED = 901 };
 
 #define STANDARD {.devices = 1, .major = 9, .minor = 0, .bytes = (int64_t)4 << 30, .driver = 13000}
 
@@ -23,7 +24,16 @@ typedef struct allocation {
     bool live, pinned;
 } allocation;
 
+/* Operations in a graph; those of an instantiated one are its own. */
+typedef struct standin_graph {
+    standin_handle handle;
+    operation *list;
+    size_t count, capacity;
+    bool invalid;                        /* something was called that may not be while a stream captures */
+} standin_graph;
+
 static struct {
+    standin_graph *capturing;            /* what the stream captures into, or NULL */
     allocation *allocations;             /* newest first, freed ones too */
     standin_handle *handles;
     char *reserve, *reserve_next, *reserve_end;   /* addresses of device memory; none is used twice */
@@ -116,6 +126,15 @@ void handle_destroy(void *handle, handle_kind kind, const char *call)
     if (handle_good(handle, kind, call)) ((standin_handle *)handle)->live = false;
 }
 
+/* Whether a stream captures, which `call` does not allow: as on a GPU, the capture is then spoilt. */
+static bool captures(const char *call)
+{
+    if (!s.capturing) return false;
+    standin_problem("%s while a stream captures", call);
+    s.capturing->invalid = true;
+    return true;
+}
+
 /* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -196,6 +215,7 @@ static int standin_malloc(void **out, size_t bytes)
 {
     int error = standin_begin(CUDA_ERROR_MEMORY);
     if (error) return error;
+    if (captures("cudaMalloc")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     standin_count.allocations++;
     const size_t padded = round_up(bytes, ALIGNMENT), region = round_up(padded, PAGE);
     if (standin_now.fail_allocation && !--standin_now.fail_allocation) return refuse(CUDA_ERROR_MEMORY);
@@ -222,6 +242,7 @@ static int standin_malloc_host(void **out, size_t bytes)
 {
     int error = standin_begin(CUDA_ERROR_MEMORY);
     if (error) return error;
+    if (captures("cudaMallocHost")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     allocation *a = remember(bytes, true);
     char *memory = a ? malloc(bytes ? bytes : 1) : NULL;
     if (!memory) {
@@ -234,11 +255,113 @@ static int standin_malloc_host(void **out, size_t bytes)
     return 0;
 }
 
+/* ---- graphs ------------------------------------------------------------------------------------------------------------------ */
+
+static operation *graph_append(standin_graph *g, const char *name, void (*run)(operation *o))
+{
+    if (g->count == g->capacity) {
+        size_t capacity = g->capacity ? 2 * g->capacity : 64;
+        operation *moved = realloc(g->list, capacity * sizeof *moved);
+        if (!moved) abort();
+        g->list = moved;
+        g->capacity = capacity;
+    }
+    operation *o = &g->list[g->count++];
+    memset(o, 0, sizeof *o);
+    o->name = name;
+    o->run = run;
+    return o;
+}
+
+static int capture_begin(cuda_stream stream, int mode)
+{
+    int error = standin_begin(ERROR_UNKNOWN);
+    if (error) return error;
+    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamBeginCapture")) return refuse(CUDA_ERROR_INVALID);
+    if (mode != CUDA_CAPTURE_THREAD_LOCAL) standin_problem("cudaStreamBeginCapture: mode %d, which other threads would notice", mode);
+    if (captures("cudaStreamBeginCapture")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
+    s.capturing = handle_create(HANDLE_GRAPH, sizeof *s.capturing);
+    return s.capturing ? 0 : refuse(CUDA_ERROR_MEMORY);
+}
+
+static void graph_clear(standin_graph *g)
+{
+    free(g->list);
+    g->list = NULL;
+    g->count = g->capacity = 0;
+}
+
+/* Ends the capture even when made to fail. */
+static int capture_end(cuda_stream stream, cuda_graph *out)
+{
+    int error = standin_begin(ERROR_UNKNOWN);
+    standin_graph *g = s.capturing;
+    *out = NULL;
+    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamEndCapture")) return refuse(CUDA_ERROR_INVALID);
+    if (!g) {
+        standin_problem("cudaStreamEndCapture: nothing is captured");
+        return refuse(CUDA_ERROR_INVALID);
+    }
+    s.capturing = NULL;
+    if (!error && g->invalid) error = refuse(ERROR_CAPTURE_INVALIDATED);
+    if (error) {
+        g->handle.live = false;
+        graph_clear(g);
+        return error;
+    }
+    standin_count.captures++;
+    *out = (cuda_graph)g;
+    return 0;
+}
+
+static int graph_instantiate(cuda_graph_exec *out, cuda_graph graph, unsigned long long flags)
+{
+    int error = standin_begin(CUDA_ERROR_MEMORY);
+    if (error) return error;
+    if (!handle_good(graph, HANDLE_GRAPH, "cudaGraphInstantiate") || flags) return refuse(CUDA_ERROR_INVALID);
+    const standin_graph *g = (const standin_graph *)graph;
+    standin_graph *made = handle_create(HANDLE_GRAPH_EXEC, sizeof *made);
+    if (!made) return refuse(CUDA_ERROR_MEMORY);
+    for (size_t i = 0; i < g->count; i++) *graph_append(made, NULL, NULL) = g->list[i];
+    *out = (cuda_graph_exec)made;
+    return 0;
+}
+
+static int graph_launch(cuda_graph_exec graph, cuda_stream stream)
+{
+    static const char call[] = "cudaGraphLaunch";
+    int error = standin_begin(ERROR_UNKNOWN);
+    if (error) return error;
+    if (!handle_good(graph, HANDLE_GRAPH_EXEC, call) || captures(call)) return refuse(CUDA_ERROR_INVALID);
+    const standin_graph *g = (const standin_graph *)graph;
+    for (size_t i = 0; i < g->count; i++) {
+        operation *o = standin_queue(stream, call, NULL);
+        if (!o) return refuse(CUDA_ERROR_INVALID);
+        *o = g->list[i];
+    }
+    standin_count.replays++;
+    standin_count.replayed += (int64_t)g->count;
+    return 0;
+}
+
+static int graph_end(void *graph, handle_kind kind, const char *call)
+{
+    int error = standin_begin(ERROR_UNKNOWN);
+    if (!handle_good(graph, kind, call)) return refuse(CUDA_ERROR_INVALID);
+    graph_clear(graph);
+    handle_destroy(graph, kind, call);
+    return error;
+}
+
+static int graph_destroy(cuda_graph graph) { return graph_end(graph, HANDLE_GRAPH, "cudaGraphDestroy"); }
+static int graph_exec_destroy(cuda_graph_exec graph) { return graph_end(graph, HANDLE_GRAPH_EXEC, "cudaGraphExecDestroy"); }
+
 /* ---- the queue --------------------------------------------------------------------------------------------------------------- */
 
 operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o))
 {
     if (!handle_good(stream, HANDLE_STREAM, name)) return NULL;
+    if (s.capturing) return graph_append(s.capturing, name, run);
     if (s.queued == s.capacity) {
         size_t capacity = s.capacity ? 2 * s.capacity : 64;
         operation *moved = realloc(s.queue, capacity * sizeof *moved);
@@ -284,6 +407,7 @@ static int free_memory(void *memory, bool pinned)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (!memory) return error;
+    if (captures(pinned ? "cudaFreeHost" : "cudaFree")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     run_until(s.seen);
     allocation *a = find_allocation(memory, pinned);
     if (!a || !a->live || a->start != memory) {
@@ -336,6 +460,7 @@ static int stream_synchronize(cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (!handle_good(stream, HANDLE_STREAM, "cudaStreamSynchronize")) return refuse(CUDA_ERROR_INVALID);
+    if (captures("cudaStreamSynchronize")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     run_until(s.seen);
     return waited(error);
 }
@@ -362,6 +487,7 @@ static int event_record(cuda_event event, cuda_stream stream)
     if (error) return error;
     if (!handle_good(event, HANDLE_EVENT, "cudaEventRecord") || !handle_good(stream, HANDLE_STREAM, "cudaEventRecord"))
         return refuse(CUDA_ERROR_INVALID);
+    if (captures("cudaEventRecord")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     ((standin_event *)event)->after = s.seen;
     return 0;
 }
@@ -372,6 +498,7 @@ static int event_synchronize(cuda_event event)
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
     if (!handle_good(event, HANDLE_EVENT, "cudaEventSynchronize")) return refuse(CUDA_ERROR_INVALID);
+    if (captures("cudaEventSynchronize")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     run_until(((standin_event *)event)->after);
     return waited(0);
 }
@@ -403,6 +530,7 @@ static int copy(void *to, const void *from, size_t bytes, int kind, cuda_stream 
         return refuse(CUDA_ERROR_INVALID);
     }
     const char *name = up ? "a copy to the device" : "a copy from the device";
+    if (captures(name)) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     if (!device_range(up ? to : from, bytes, name) || !range_good(up ? from : to, bytes, true, name)) return refuse(CUDA_ERROR_INVALID);
     operation *o = standin_queue(stream, name, up ? run_copy_up : run_copy_down);
     if (!o) return refuse(CUDA_ERROR_INVALID);
@@ -448,6 +576,11 @@ static const struct { const char *name; size_t args_size; } kernels[KERNEL_COUNT
     [KERNEL_ROPE] = {"the rope kernel", sizeof(rope_args)},
     [KERNEL_ATTENTION] = {"the attention kernel", sizeof(attention_args)},
     [KERNEL_COLUMNS] = {"the columns kernel", sizeof(columns_args)},
+    [KERNEL_SCORES] = {"the scores kernel", sizeof(scores_args)},
+    [KERNEL_SOFTMAX] = {"the softmax kernel", sizeof(softmax_args)},
+    [KERNEL_MIX] = {"the mix kernel", sizeof(mix_args)},
+    [KERNEL_NORM_SCALE] = {"the norm_scale kernel", sizeof(norm_scale_args)},
+    [KERNEL_NORM_BY_SCALE] = {"the norm_by_scale kernel", sizeof(norm_by_scale_args)},
     [KERNEL_RECORDS] = {"the records kernel", sizeof(records_args)},
 };
 
@@ -474,7 +607,7 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
     else if (args_size > sizeof ((operation *)0)->args || (kernels[kernel].name && args_size != kernels[kernel].args_size))
         standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, kernels[kernel].args_size);
     else if (blocks == 0 || blocks > 0x7fffffffu) standin_problem("%s: %u blocks", name, blocks);
-    else if (threads == 0 || threads % 32 || threads > 1024) standin_problem("%s: blocks of %u threads", name, threads);
+    else if (threads == 0 || threads % 32 || threads > KERNEL_THREADS) standin_problem("%s: blocks of %u threads", name, threads);
     else {
         operation *o = standin_queue(stream, name, run_kernel);
         if (!o) return refuse(CUDA_ERROR_INVALID);
@@ -575,6 +708,8 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
         .cudaStreamCreateWithFlags = stream_create, .cudaStreamDestroy = stream_destroy, .cudaStreamSynchronize = stream_synchronize,
         .cudaEventCreateWithFlags = event_create, .cudaEventDestroy = event_destroy, .cudaEventRecord = event_record,
         .cudaEventSynchronize = event_synchronize, .cudaMemcpyAsync = copy, .cudaMemsetAsync = fill, .launch = launch,
+        .cudaStreamBeginCapture = capture_begin, .cudaStreamEndCapture = capture_end, .cudaGraphInstantiate = graph_instantiate,
+        .cudaGraphLaunch = graph_launch, .cudaGraphDestroy = graph_destroy, .cudaGraphExecDestroy = graph_exec_destroy,
         .cudaGetLastError = last_error, .cudaGetErrorString = error_string, .fill_kernels = kernels_baseline_fill,
     };
     return INSET_OK;

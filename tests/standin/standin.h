@@ -6,7 +6,7 @@
  * take pinned memory only. What a GPU would let pass or answer with garbage is noted as a problem:
  *     copies that leave an allocation, touch freed memory or name the wrong direction; a host buffer changed after its copy was queued and
  *     before it ran; a freed or wrong handle; a launch with the wrong size of arguments or block; a product whose layouts, types, pointers or
- *     algorithm do not fit together; an error that nobody took back with cudaGetLastError; and at the end, whatever was not freed.
+ *     algorithm do not fit together; a wait, a copy or an allocation while a stream captures; an error that nobody took back with cudaGetLastError; and at the end, whatever was not freed.
  * A kernel or a host function that touches memory it may not touch ends the program with a message that names the work being done.
  *
  * A program that ends with problems or leaks ends with exit status 1 and prints them, so nothing needs to be called in tests that only want to
@@ -23,6 +23,8 @@ typedef struct standin_counts {
     int64_t launches, kernels[KERNEL_COUNT]; /* in all, and per kernel */
     int64_t products, unpinned, heuristics;  /* unpinned: of the products, those without an algorithm */
     int64_t copies_up, bytes_up, copies_down, bytes_down, fills;
+    int64_t captures, replays, replayed;     /* graphs captured, graphs launched, and the operations in those. Launches, products and fills
+                                              * count what the host asked for one by one, captured or not */
     int64_t waits;                           /* for the stream or an event */
     int64_t allocations;                     /* of device memory */
 } standin_counts;

@@ -1,0 +1,148 @@
+/* test_replay_standin.c: what a plan costs the host on a GPU, counted by the stand-in: the first run is as many launches as the plan says, the
+ * second captures them, and every later one is one replay, with one copy where the tokens changed. And that replays give what launches do. */
+#include "plan/launches.h"
+#include "run/model.h"
+#include "run/run.h"
+#include "standin/standin.h"
+#include "test.h"
+
+typedef struct bench {
+    inset_context *context;
+    struct inset_model *model;
+    trace *trace;
+    plan *plan;
+    run *run;
+} bench;
+
+static const char plain[] = "with invoke([[3, 1, 4, 1, 5]]):\n    logits = lm_head.output[:, -1].save()\n";
+static const char patched[] = "with invoke([[3, 1, 4, 1, 5]]):\n    h = transformer.h[1].output[:, 2]\n    logits = lm_head.output[:, -1].save()\n"
+                              "with invoke([[2, 7, 1, 8, 2]]):\n    transformer.h[1].output[:, 2] = h\n    transformer.h[2].mlp.output[:, -1, 2:9] *= 2\n    patched = lm_head.output[:, -1].save()\n";
+
+static void bench_end(bench *b)
+{
+    run_free(b->run);
+    plan_free(b->plan);
+    trace_free(b->trace);
+    b->run = NULL, b->plan = NULL, b->trace = NULL;
+}
+
+static bool bench_start(bench *b, const char *text)
+{
+    inset_status status = trace_create(b->context, b->model->program, b->model->type, &b->trace);
+    if (!status) status = script_read(b->trace, "script", ".", text, strlen(text));
+    if (!status) status = plan_create(b->trace, NULL, &b->plan);
+    if (!status) status = run_create(b->model, b->plan, &b->run);
+    return CHECK(!status, "%s", inset_message(b->context));
+}
+
+/* What one run asked of the device. */
+typedef struct cost { int64_t single, records, copies, fills, captures, replays, replayed; } cost;
+
+static cost run_once(bench *b)
+{
+    const standin_counts before = standin_counted();
+    CHECK(!run_execute(b->run), "%s", inset_message(b->context));
+    const standin_counts after = standin_counted();
+    return (cost){after.launches + after.products - before.launches - before.products,
+                  after.kernels[KERNEL_RECORDS] - before.kernels[KERNEL_RECORDS], after.copies_up - before.copies_up,
+                  after.fills - before.fills, after.captures - before.captures, after.replays - before.replays,
+                  after.replayed - before.replayed};
+}
+
+static void expect_cost(const char *name, cost got, cost want)
+{
+    CHECK(!memcmp(&got, &want, sizeof got),
+          "%s: %lld launches (%lld of records), %lld copies, %lld fills, %lld captures, %lld replays of %lld; expected %lld (%lld), %lld, %lld, %lld, "
+          "%lld of %lld", name, (long long)got.single, (long long)got.records, (long long)got.copies, (long long)got.fills,
+          (long long)got.captures, (long long)got.replays, (long long)got.replayed, (long long)want.single, (long long)want.records,
+          (long long)want.copies, (long long)want.fills, (long long)want.captures, (long long)want.replays, (long long)want.replayed);
+}
+
+enum { MOST = 4096 };
+
+static size_t saved_bytes(bench *b, char *out)
+{
+    inset_tensor tensor;
+    size_t at = 0;
+    for (size_t i = 0; i < plan_saved_count(b->plan); i++) {
+        if (!CHECK(!run_saved(b->run, i, &tensor), "%s", inset_message(b->context))) break;
+        size_t bytes = type_size(tensor.type);
+        for (int d = 0; d < tensor.n_dimensions; d++) bytes *= (size_t)tensor.shape[d];
+        if (at + bytes > MOST) break;
+        memcpy(out + at, tensor.data, bytes);
+        at += bytes;
+    }
+    return at;
+}
+
+/* Records are launches of the records kernel: without a set there is the one that saves, and none for a site without records. */
+static void costs_what_the_plan_says(bench *b, const char *name, const char *text, bool sets)
+{
+    const int64_t other[] = {6, 1, 6, 1, 9};
+    char first[MOST] = {0}, now[MOST] = {0}, fresh[MOST] = {0};
+    if (!bench_start(b, text)) return bench_end(b);
+    const int64_t launches = plan_get_statistics(b->plan)->launches, fills = b->plan->needs_clearing;
+    int64_t records = 0;
+    for (size_t i = 0; i < b->plan->n_launches; i++) records += !b->plan->launches[i].is_matmul && b->plan->launches[i].kernel == KERNEL_RECORDS;
+    CHECK(sets ? records > 1 : records == 1, "%s: %lld launches of records", name, (long long)records);
+    expect_cost(name, run_once(b), (cost){launches, records, 1, fills, 0, 0, 0});
+    const size_t n = saved_bytes(b, first);
+    expect_cost(name, run_once(b), (cost){launches, records, 0, fills, 1, 1, launches + fills});
+    CHECK(saved_bytes(b, now) == n && n > 0 && !memcmp(now, first, n), "%s: the first replay has other bits", name);
+    expect_cost(name, run_once(b), (cost){0, 0, 0, 0, 0, 1, launches + fills});
+    CHECK(!run_set_tokens(b->run, 0, other, 5), "%s", inset_message(b->context));
+    const standin_counts before = standin_counted();
+    expect_cost(name, run_once(b), (cost){0, 0, 1, 0, 0, 1, launches + fills});
+    CHECK(saved_bytes(b, now) == n && memcmp(now, first, n), "%s: other tokens changed nothing", name);
+    const int64_t copies = standin_counted().copies_up + standin_counted().copies_down - before.copies_up - before.copies_down;
+    CHECK(copies == run_copies(b->plan), "%s: %lld copies, the plan says %lld", name, (long long)copies, (long long)run_copies(b->plan));
+    run_free(b->run);                    /* a run of its own, launched one by one, has the replay's bits */
+    b->run = NULL;
+    CHECK(!run_create(b->model, b->plan, &b->run) && !run_set_tokens(b->run, 0, other, 5), "%s", inset_message(b->context));
+    expect_cost(name, run_once(b), (cost){launches, records, 1, fills, 0, 0, 0});
+    CHECK(saved_bytes(b, fresh) == n && !memcmp(fresh, now, n), "%s: a replay and a first run have other bits", name);
+    bench_end(b);
+}
+
+/* A second run while each of its calls fails in turn: the right numbers or an error, then the right numbers, and nothing left over. */
+static void each_call_of_a_capture_fails(bench *b)
+{
+    char first[MOST] = {0}, now[MOST] = {0};
+    bool failed = true;
+    int64_t errors = 0, singly = 0;
+    for (int64_t n = 1; failed && !test_failures; n++) {
+        if (!bench_start(b, patched)) break;
+        const int64_t live = standin_live();
+        run_once(b);
+        const size_t bytes = saved_bytes(b, first);
+        const standin_counts before = standin_counted();
+        standin_fail_call(n);
+        const inset_status status = run_execute(b->run);
+        failed = standin_counted().calls - before.calls >= n;
+        standin_fail_call(0);
+        errors += status != INSET_OK;
+        singly += !status && standin_counted().replays == before.replays;
+        if (!status) CHECK(saved_bytes(b, now) == bytes && !memcmp(now, first, bytes), "call %lld failed: other bits", (long long)n);
+        run_once(b);
+        CHECK(saved_bytes(b, now) == bytes && !memcmp(now, first, bytes), "after call %lld failed: other bits", (long long)n);
+        CHECK(!*standin_problems(), "call %lld: %s", (long long)n, standin_problems());
+        CHECK(standin_live() <= live + 1, "call %lld: %lld handles are left", (long long)n, (long long)(standin_live() - live));
+        CHECK(n < 2000, "it never ends");
+        bench_end(b);
+    }
+    CHECK(errors > 0 && singly > 10, "%lld errors, %lld runs without a graph", (long long)errors, (long long)singly);
+}
+
+int main(void)
+{
+    bench b = {0};
+    if (inset_context_create(NULL, &b.context)) return 1;
+    if (CHECK(!model_open(b.context, test_path("fixtures/gpt2"), "cuda", INSET_TYPE_COUNT, &b.model), "%s", inset_message(b.context))) {
+        costs_what_the_plan_says(&b, "plain", plain, false);
+        costs_what_the_plan_says(&b, "patched", patched, true);
+        each_call_of_a_capture_fails(&b);
+    }
+    model_free(b.model);
+    inset_context_free(b.context);
+    return test_result();
+}
