@@ -676,13 +676,16 @@ static void run_step(plain *p, int32_t invoke_index, const step *s)
     for (size_t i = 0; i < v->n_values; i++)
         if (v->values[i].value == s->value) p->storages[v->values[i].storage] = t;
     switch (s->kind) {
-    case STEP_PAIR: return;
-    case STEP_INPUT: case STEP_TOKENS: case STEP_POSITIONS: run_source(p, v, s, t); return;
-    case STEP_ATTENTION: run_attention(p, invoke_index, s, t); return;
+    case STEP_PAIR: break;
+    case STEP_INPUT: case STEP_TOKENS: case STEP_POSITIONS: run_source(p, v, s, t); break;
+    case STEP_ATTENTION: run_attention(p, invoke_index, s, t); break;
     case STEP_SCORES: run_scores(p, invoke_index, s, t); break;
     case STEP_PATTERN: run_pattern(p, invoke_index, s, t); break;
-    default: run_row_step(p, invoke_index, s, t); return;
+    default: run_row_step(p, invoke_index, s, t);
     }
+    /* Stored in the model's type: what cancels there must cancel here, or a norm makes much of the rest. */
+    for (int64_t i = 0; !p->identities && !made->integer && i < t->rows * t->width; i++) t->at[i].number = rounded(p->t->model_type, t->at[i].number);
+    if (!by_keys) return;
     size_t bytes = (size_t)(t->rows * t->width) * sizeof *t->at;
     free(p->natural[s->value]);
     p->natural[s->value] = need(malloc(bytes + 1));

@@ -342,10 +342,29 @@ static void line_patch(maker *m, int32_t site, const operand *value)
     took(m, trace_set(m->t, value, x.n, x.items, TRACE_COPY, &source));
 }
 
+/* A norm's scale is divided by: it stays well away from zero, where a last bit would decide. */
+static void line_scale(maker *m, int32_t site, const operand *value)
+{
+    items x;
+    operand source = number(0.5 + 0.25 * below(m, 5));
+    random_index(m, &value->view, &x);
+    switch (below(m, 5)) {
+    case 0: case 1: line_read(m, site, value); return;
+    case 2: took(m, trace_set(m->t, value, x.n, x.items, one_in(m, 2) ? TRACE_COPY : TRACE_MULTIPLY, &source)); return;
+    case 3: line_patch(m, site, value); return;
+    default:
+        if (took(m, trace_binary(m->t, TRACE_MULTIPLY, value, &source, &source))) took(m, trace_replace(m->t, site, &source));
+    }
+}
+
 static void line(maker *m, int32_t site)
 {
     operand value;
     if (!took(m, trace_site(m->t, site, &value))) return;
+    if (!strcmp(m->g->sites[site].name, "scale")) {
+        line_scale(m, site, &value);
+        return;
+    }
     if (!m->wild) {
         if (one_in(m, 3)) line_patch(m, site, &value);
         else line_read(m, site, &value);

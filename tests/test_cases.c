@@ -36,6 +36,18 @@ static const suite suites[] = {
     {"gpt2_f16",        "gpt2_f16",     "gpt2_f16",     INSET_TYPE_COUNT, 1e-2},
     {"gpt2_as_bf16",    "gpt2",         "gpt2_bf16",    INSET_BF16,       1e-2},
     {"gpt2_as_f16",     "gpt2",         "gpt2_f16",     INSET_F16,        1e-2},
+    {"gpt_neox",        "gpt_neox",     "gpt_neox",     INSET_TYPE_COUNT, 1e-5},
+    {"gpt_neox_serial", "gpt_neox_serial", "gpt_neox_serial", INSET_TYPE_COUNT, 1e-5},
+    {"llama",           "llama",        "llama",        INSET_TYPE_COUNT, 1e-5},
+    {"llama_bf16",      "llama_bf16",   "llama_bf16",   INSET_TYPE_COUNT, 1e-2},
+    {"llama3",          "llama3",       "llama3",       INSET_TYPE_COUNT, 1e-5},
+    {"mistral",         "mistral",      "mistral",      INSET_TYPE_COUNT, 1e-5},
+    {"qwen2",           "qwen2",        "qwen2",        INSET_TYPE_COUNT, 1e-5},
+    {"qwen3",           "qwen3",        "qwen3",        INSET_TYPE_COUNT, 1e-5},
+    {"gemma2",          "gemma2",       "gemma2",       INSET_TYPE_COUNT, 1e-5},
+    {"gemma2_bf16",     "gemma2_bf16",  "gemma2_bf16",  INSET_TYPE_COUNT, 1e-2},
+    {"phi3",            "phi3",         "phi3",         INSET_TYPE_COUNT, 1e-5},
+    {"olmo2",           "olmo2",        "olmo2",        INSET_TYPE_COUNT, 1e-5},
 };
 
 typedef struct runner {

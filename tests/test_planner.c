@@ -5,7 +5,8 @@
  *   sweeps      the same, for the patching studies that the planner is made for; and the number of strands stays in proportion to the patches
  *   memory      every allocation of building, planning and running a trace fails once: the answer is INSET_NO_MEMORY, and nothing leaks
  *
- * test_planner [-m MODEL] [-n COUNT] [-v] [SEED]: random traces from SEED on, for longer hunts; -v shows them. A failure names model and seed. */
+ * test_planner [-m MODEL] [-n COUNT] [-M COUNT] [-S] [-N] [-R] [-v] [SEED]: COUNT random traces from SEED on, COUNT of them again for memory; without
+ * sweeps, numbers or rows; -v shows traces. A failure names model and seed. */
 #include "plain_executor.h"
 #include "plan/plan.h"
 #include "random_traces.h"
@@ -190,6 +191,18 @@ static outcome run_trace(bench *b, uint64_t seed, trace *t, bool no_share, plan 
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------------------- */
 
+/* A row that was converted on its way is a row of its own, though another one was converted from the same: there, fewer would do. */
+static bool converts(const trace *t)
+{
+    for (size_t i = 0; i < t->n_records; i++) {
+        const trace_record *r = &t->records[i];
+        inset_type type = t->storages[r->target->storage].type;
+        if (r->a.view && t->storages[r->a.view->storage].type != type) return true;
+        if (r->b.view && t->storages[r->b.view->storage].type != type) return true;
+    }
+    return false;
+}
+
 static void check_rows(const bench *b, const char *name, uint64_t seed, trace *t, const plan *p)
 {
     const program *g = b->model->program;
@@ -199,7 +212,7 @@ static void check_rows(const bench *b, const char *name, uint64_t seed, trace *t
         step_kind kind = g->steps[g->values[i].step].kind;
         if (kind == STEP_TOKENS || kind == STEP_POSITIONS || kind == STEP_PAIR || kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE) continue;
         int64_t rows = plan_rows(p, (int32_t)i);
-        if (!CHECK(rows == least[i], "%s, %s, seed %llu: value %zu (step kind %d) has %lld rows computed, %lld would do", b->name, name,
+        if (!CHECK(rows == least[i] || (rows > least[i] && converts(t)), "%s, %s, seed %llu: value %zu (step kind %d) has %lld rows computed, %lld would do", b->name, name,
                    (unsigned long long)seed, i, kind, (long long)rows, (long long)least[i])) break;
     }
     free(least);
@@ -227,16 +240,284 @@ static void check_trace(bench *b, uint64_t seed)
     trace_free(t);
 }
 
+/* ---- sweeps --------------------------------------------------------------------------------------------------------------------------------- */
+
+enum { SWEEP_LENGTH = 7 };
+
+typedef struct sweep {
+    const char *name, *site;     /* site of a layer: the part behind "transformer.h[l]." */
+    bool positions, heads;       /* a patch for each */
+    int differ;                  /* the first position where the two prompts differ */
+} sweep;
+
+static inset_status patch(trace *t, const operand *from, const operand *to, const sweep *s, int position, int head)
+{
+    index_item items[3] = {{.kind = INDEX_SLICE}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = head}};
+    operand source;
+    if (s->positions) items[1] = (index_item){.kind = INDEX_INTEGER, .integer = position};
+    size_t n = s->heads ? 3 : 2;
+    inset_status status = trace_index(t, from, n, items, &source);
+    return status ? status : trace_set(t, to, n, items, TRACE_COPY, &source);
+}
+
+static int32_t site_of(const trace *t, const sweep *s, int layer)
+{
+    char name[64];
+    int32_t site = -1;
+    snprintf(name, sizeof name, "transformer.h[%d].%s", layer, s->site);
+    return program_find_site(trace_program(t), name, strlen(name), &site) ? -1 : site;
+}
+
+/* The clean prompt, and then the corrupted one with each patch in turn; the last position's logits are saved. */
+static inset_status build_sweep(trace *t, const sweep *s, int n_layers, int n_heads)
+{
+    int64_t tokens[SWEEP_LENGTH] = {3, 5, 8, 1, 9, 2, 6}, length = SWEEP_LENGTH;
+    operand clean[8], value, logits;
+    index_item last[] = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = -1}};
+    char name[32];
+    int32_t output = -1;
+    int n = 0;
+    inset_status status = program_find_site(trace_program(t), "lm_head.output", 14, &output);
+    if (!status) status = trace_invoke_tokens(t, 1, &length, tokens);
+    for (int layer = 0; layer < n_layers && !status; layer++) status = trace_site(t, site_of(t, s, layer), &clean[layer]);
+    for (int i = s->differ; i < SWEEP_LENGTH; i++) tokens[i] += 5;
+    for (int layer = 0; layer < n_layers; layer++)
+        for (int position = 0; position < (s->positions ? SWEEP_LENGTH : 1); position++)
+            for (int head = 0; head < (s->heads ? n_heads : 1) && !status; head++) {
+                snprintf(name, sizeof name, "logits%d", n++);
+                status = trace_invoke_tokens(t, 1, &length, tokens);
+                if (!status) status = trace_site(t, site_of(t, s, layer), &value);
+                if (!status) status = patch(t, &clean[layer], &value, s, position, head);
+                if (!status) status = trace_site(t, output, &logits);
+                if (!status) status = trace_index(t, &logits, 2, last, &logits);
+                if (!status) status = trace_save(t, name, &logits);
+            }
+    return status;
+}
+
+static int64_t sweep_strands(bench *b, const sweep *s, int n_layers)
+{
+    trace *t = NULL;
+    plan *p = NULL;
+    inset_status status = trace_create(b->context, b->model->program, b->model->type, &t);
+    if (!status) status = build_sweep(t, s, n_layers, 3);
+    outcome want = {0}, got = {0};
+    int64_t strands = 0;
+    if (CHECK(!status, "%s: %s", s->name, inset_message(b->context))) {
+        want = outcome_of_plain(t);
+        got = run_trace(b, 0, t, false, &p);
+        if (p) {
+            agree(s->name, b, 0, t, &got, &want, 1e-4);
+            check_rows(b, s->name, 0, t, p);
+            strands = plan_get_statistics(p)->strands;
+        }
+    }
+    outcome_free(&want);
+    outcome_free(&got);
+    plan_free(p);
+    trace_free(t);
+    return strands;
+}
+
+static void check_sweeps(bench *b)
+{
+    static const sweep sweeps[] = {
+        {"layers by positions, differing from 0", "input", true, false, 0},
+        {"layers by positions, differing from the middle", "input", true, false, 3},
+        {"layers by heads of z, from 0", "attn.z", false, true, 0},
+        {"layers by heads of z, from the middle", "attn.z", false, true, 3},
+        {"layers by positions by heads, from 0", "attn.z", true, true, 0},
+        {"layers by positions by heads, from the middle", "attn.z", true, true, 3},
+        {"queries, from 0", "attn.q", true, true, 0},
+        {"keys, from 0", "attn.k", true, true, 0},
+        {"values, from the middle", "attn.v", true, true, 3},
+        {"patterns, from the middle", "attn.pattern", false, false, 3},
+        {"MLP outputs, from 0", "mlp.output", true, false, 0},
+    };
+    for (size_t i = 0; i < sizeof sweeps / sizeof *sweeps; i++) {
+        /* Patches of a layer more cost strands as those of the layer before did: none of them is made again in the layers behind it. */
+        int64_t one = sweep_strands(b, &sweeps[i], 1), two = sweep_strands(b, &sweeps[i], 2), three = sweep_strands(b, &sweeps[i], 3);
+        CHECK(three - two <= two - one + 2, "%s: %lld, %lld, %lld strands for one, two, three layers", sweeps[i].name, (long long)one, (long long)two, (long long)three);
+        if (verbose) printf("%s: %lld, %lld, %lld strands\n", sweeps[i].name, (long long)one, (long long)two, (long long)three);
+    }
+}
+
+/* ---- single cases, which random traces meet too seldom ------------------------------------------------------------------------------- */
+
+static inset_status site_named(trace *t, const char *name, operand *out)
+{
+    int32_t site = -1;
+    inset_status status = program_find_site(trace_program(t), name, strlen(name), &site);
+    return status ? status : trace_site(t, site, out);
+}
+
+static inset_status save_logits(trace *t, const char *name)
+{
+    operand logits;
+    inset_status status = site_named(t, "lm_head.output", &logits);
+    return status ? status : trace_save(t, name, &logits);
+}
+
+/* A pattern whose row is a value that its own attention makes, in an invoke before: only a later pass can mix with it. */
+static inset_status pattern_from_z(trace *t)
+{
+    const int64_t length = 4, tokens[] = {1, 2, 3, 4};
+    operand z, pattern, source;
+    index_item first[] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER}};
+    index_item row[] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = 2}};
+    inset_status status = trace_invoke_tokens(t, 1, &length, tokens);
+    if (!status) status = site_named(t, "transformer.h[1].attn.z", &z);
+    if (!status) status = trace_index(t, &z, 2, first, &source);
+    if (!status) status = trace_invoke_tokens(t, 1, &length, tokens);
+    if (!status) status = site_named(t, "transformer.h[1].attn.pattern", &pattern);
+    if (!status) status = trace_set(t, &pattern, 3, row, TRACE_COPY, &source);
+    return status ? status : save_logits(t, "logits");
+}
+
+/* A pattern set to itself leaves everybody on the fused path, and shared. */
+static inset_status pattern_to_itself(trace *t)
+{
+    const int64_t length = 5, tokens[] = {1, 2, 3, 4, 5};
+    operand pattern;
+    inset_status status = trace_invoke_tokens(t, 1, &length, tokens);
+    if (!status) status = save_logits(t, "before");
+    if (!status) status = trace_invoke_tokens(t, 1, &length, tokens);
+    if (!status) status = site_named(t, "transformer.h[0].attn.pattern", &pattern);
+    if (!status) status = trace_set(t, &pattern, 0, NULL, TRACE_COPY, &pattern);
+    return status ? status : save_logits(t, "after");
+}
+
+/* An invoke whose prompt begins with a patch before block 1, and then the same prompt without it: the second must not begin where the first did. */
+static inset_status patch_before_block_1(trace *t)
+{
+    const int64_t length = 4, tokens[] = {4, 3, 2, 1};
+    operand value, number = {.kind = OPERAND_FLOAT, .number = 0.5};
+    index_item at[] = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = 1}};
+    inset_status status = INSET_OK;
+    for (int i = 0; i < 3 && !status; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "logits%d", i);
+        status = trace_invoke_tokens(t, 1, &length, tokens);
+        if (!status && i != 1) status = site_named(t, "transformer.h[0].mlp.output", &value);
+        if (!status && i != 1) status = trace_set(t, &value, 2, at, TRACE_COPY, &number);
+        if (!status) status = site_named(t, "transformer.h[2].output", &value);
+        if (!status) status = trace_set(t, &value, 2, at, TRACE_COPY, &number);
+        if (!status) status = save_logits(t, name);
+    }
+    return status;
+}
+
+/* A tensor with a row too few cannot take a place: refused, not read beyond its end. */
+static inset_status ragged_for_dense(trace *t)
+{
+    const int64_t ragged[] = {2, 3}, dense[] = {3, 3}, tokens[] = {1, 2, 3, 4, 5, 6};
+    operand value, same;
+    int32_t site = -1;
+    inset_status status = trace_invoke_tokens(t, 2, ragged, tokens);
+    if (!status) status = site_named(t, "transformer.h[0].mlp.output", &value);
+    if (!status) status = trace_invoke_tokens(t, 2, dense, tokens);
+    if (!status) status = site_named(t, "transformer.h[0].mlp.output", &same);
+    if (!status) status = program_find_site(trace_program(t), "transformer.h[0].mlp.output", 27, &site);
+    if (!status && CHECK(trace_replace(t, site, &value) == INSET_SHAPE_ERROR, "a ragged tensor took a dense one's place")) status = trace_replace(t, site, &same);
+    return status ? status : save_logits(t, "logits");
+}
+
+static void check_case(bench *b, const char *name, inset_status (*build)(trace *))
+{
+    trace *t = NULL;
+    plan *p = NULL;
+    inset_status status = trace_create(b->context, b->model->program, b->model->type, &t);
+    if (!status) status = build(t);
+    if (CHECK(!status, "%s: %s", name, inset_message(b->context))) {
+        outcome want = outcome_of_plain(t), got = run_trace(b, 0, t, false, &p), alone = run_trace(b, 0, t, true, NULL);
+        if (p) {
+            agree(name, b, 0, t, &got, &want, 1e-4);
+            agree(name, b, 0, t, &alone, &want, 1e-4);
+            check_rows(b, name, 0, t, p);
+        }
+        outcome_free(&want);
+        outcome_free(&got);
+        outcome_free(&alone);
+    }
+    plan_free(p);
+    trace_free(t);
+}
+
+static void check_cases(bench *b)
+{
+    check_case(b, "a pattern from its own z", pattern_from_z);
+    check_case(b, "a pattern set to itself", pattern_to_itself);
+    check_case(b, "a patch before block 1", patch_before_block_1);
+    check_case(b, "a ragged tensor for a dense one", ragged_for_dense);
+}
+
+/* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
+
+static inset_status all_of_it(bench *b, uint64_t seed)
+{
+    trace *t = NULL;
+    plan *p = NULL;
+    run *work = NULL;
+    inset_status status = random_trace(b->model, seed, &t);
+    if (!status) status = plan_create(t, NULL, &p);
+    if (!status) status = run_create(b->model, p, &work);
+    if (!status) status = run_execute(work);
+    for (size_t i = 0; !status && i < plan_saved_count(p); i++) {
+        inset_tensor tensor;
+        status = run_saved(work, i, &tensor);
+    }
+    run_free(work);
+    plan_free(p);
+    trace_free(t);
+    return status;
+}
+
+/* Blocks kept for reuse between one trace and the next are given back, so that no allocation is spared its failure. */
+static void drop_spare(inset_context *context)
+{
+    while (context->spare) {
+        arena_block *next;
+        memcpy(&next, context->spare, sizeof(void *));      /* a block begins with the next one */
+        memory_free(context, context->spare);
+        context->spare = next;
+    }
+    context->spare_bytes = 0;
+}
+
+static void check_memory(bench *b, failing_allocator *memory, uint64_t seed)
+{
+    CHECK(!all_of_it(b, seed), "%s, seed %llu: %s", b->name, (unsigned long long)seed, inset_message(b->context));
+    inset_status status = INSET_NO_MEMORY;
+    drop_spare(b->context);
+    const int64_t live = b->context->live_blocks;
+    for (int64_t n = 1; status == INSET_NO_MEMORY; n++) {
+        memory->calls = 0;
+        memory->fail_at = n;
+        status = all_of_it(b, seed);
+        bool failed = memory->calls >= n;
+        memory->fail_at = 0;
+        drop_spare(b->context);
+        NEED(status == (failed ? INSET_NO_MEMORY : INSET_OK), "%s, seed %llu: allocation %lld fails and the answer is %s", b->name,
+             (unsigned long long)seed, (long long)n, inset_status_name(status));
+        NEED(b->context->live_blocks == live, "%s, seed %llu: allocation %lld fails and %lld blocks are left behind", b->name,
+             (unsigned long long)seed, (long long)n, (long long)(b->context->live_blocks - live));
+        if (verbose && !failed) printf("%s, seed %llu: %lld allocations\n", b->name, (unsigned long long)seed, (long long)n - 1);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const char *only = NULL;
-    uint64_t first = 1, count = 20;
+    uint64_t first = 1, count = 40, memory = 2;
+    bool sweeps = true;
     world w;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "-R")) skip_rows = true;
         else if (!strcmp(argv[i], "-N")) skip_numbers = true;
         else if (!strcmp(argv[i], "-m") && i + 1 < argc) only = argv[++i];
         else if (!strcmp(argv[i], "-n") && i + 1 < argc) count = strtoull(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "-M") && i + 1 < argc) memory = strtoull(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "-S")) sweeps = false;
         else if (!strcmp(argv[i], "-v")) verbose = true;
         else first = strtoull(argv[i], NULL, 10);
     }
@@ -244,8 +525,14 @@ int main(int argc, char **argv)
     for (int i = 0; tiny_models[i]; i++) {
         bench b;
         if (only && strcmp(only, tiny_models[i])) continue;
-        if (bench_start(&b, w.context, tiny_models[i]))
+        if (bench_start(&b, w.context, tiny_models[i])) {
             for (uint64_t seed = first; seed < first + count; seed++) check_trace(&b, seed);
+            for (uint64_t seed = first; seed < first + memory; seed++) check_memory(&b, &w.memory, seed);
+            if (!strcmp(tiny_models[i], "gpt2") && sweeps) {
+                check_sweeps(&b);
+                check_cases(&b);
+            }
+        }
         bench_end(&b);
     }
     world_end(&w, "planner");

@@ -3,9 +3,11 @@
  *
  *   loops        every value of sweeps over sites, axes, sources, directions and ragged pairs, in fp64 from whole rows of logits
  *   families     which sites of every family the names stand for
+ *   whole stream a property of all families: with the whole of the clean stream the metric is the clean run's
  *   refusals     status and sentence, as a table
  *   resume       a sweep that was ended in the middle, or in the middle of a record, gives the same bytes; another sweep's state is refused
  *   chunks       little memory, more chunks, the same numbers
+ *   wrong calls  NULLs, models that cannot be swept, results too early
  *   no memory    each allocation fails in turn */
 #include "test.h"
 
@@ -313,6 +315,42 @@ static void finds_site(const family_case *c)
     world_end(&w, c->family);
 }
 
+/* Whatever the family: with all of the stream from the clean run the metric is the clean run's. The other sites
+ * give numbers. */
+static void whole_stream(inset_context *context, const char *fixture)
+{
+    const char *const metrics[] = {"logit_diff:3,4", NULL};
+    static const struct { const char *patch, *by; bool clean; } ways[] = {
+        {"resid_pre,resid_post", "layer", true}, {"resid_mid", "layer", true}, {"z,q,k,v", "head", false}, {"block_every", "layer", false}};
+    inset_model *model = NULL;
+    inset_model_options on = INSET_MODEL_OPTIONS;
+    on.device = "cpu";
+    inset_status status = inset_model_open(context, test_path(fixture), &on, &model);
+    NEED(!status, "%s: %s", fixture, inset_message(context));
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        inset_sweep *sweep = NULL;
+        inset_sweep_result r;
+        inset_sweep_options o = INSET_SWEEP_OPTIONS;
+        o.clean.text = "[[1, 2, 3, 4, 5], [6, 7]]";
+        o.corrupt.text = "[[2, 8, 3, 4, 1], [5, 7]]";
+        o.patch = ways[i].patch;
+        o.by = ways[i].by;
+        o.metrics = metrics;
+        status = inset_sweep_create(model, &o, &sweep);
+        if (status == INSET_UNKNOWN_SITE && strstr(inset_message(context), "parallel")) continue;
+        if (!status) status = run_all(sweep);
+        NEED(!status, "%s, %s: %s", fixture, ways[i].patch, inset_message(context));
+        for (size_t k = 0; k < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, k, &r); k++)
+            for (int64_t j = 0; j < r.pairs * r.points; j++) {
+                CHECK(isfinite(r.values[j]), "%s, %s: %g", fixture, r.site, r.values[j]);
+                if (ways[i].clean)
+                    CHECK(fabs(r.normalised[j] - 1) < 1e-4, "%s, %s, point %lld: %g of the clean run's value", fixture, r.site, (long long)j, r.normalised[j]);
+            }
+        inset_sweep_free(sweep);
+    }
+    inset_model_free(model);
+}
+
 /* ---- sources ------------------------------------------------------------------------------------------------------------------------------- */
 
 /* With the mean over one prompt, or over two equal ones, everything is as with that prompt's value. */
@@ -595,6 +633,39 @@ static void file_says(inset_model *model, const char *folder)
     remove(path);
 }
 
+/* ---- calls that make no sense ------------------------------------------------------------------------------------------------------------------ */
+
+static void wrong_calls(inset_context *context, inset_model *model)
+{
+    inset_sweep *sweep = NULL;
+    inset_model *none = NULL, *notebook = NULL;
+    inset_sweep_options o = small_options(NULL), longer = o;
+    inset_sweep_progress is = INSET_SWEEP_PROGRESS;
+    inset_sweep_result r;
+    inset_model_options on = INSET_MODEL_OPTIONS;
+    longer.size = sizeof longer + 8;
+    on.device = "none";
+    CHECK(inset_sweep_create(NULL, &o, &sweep) == INSET_USAGE_ERROR && inset_sweep_create(model, NULL, &sweep) == INSET_USAGE_ERROR
+              && inset_sweep_create(model, &o, NULL) == INSET_USAGE_ERROR && inset_sweep_create(model, &longer, &sweep) == INSET_USAGE_ERROR, "create");
+    CHECK(inset_sweep_step(NULL) == INSET_USAGE_ERROR && inset_sweep_done(NULL) == 1 && inset_sweep_result_count(NULL) == 0
+              && inset_sweep_result_at(NULL, 0, &r) == INSET_USAGE_ERROR && inset_sweep_progress_of(NULL, &is) == INSET_USAGE_ERROR
+              && inset_sweep_write(NULL, "x", NULL) == INSET_USAGE_ERROR, "a NULL sweep");
+    inset_sweep_free(NULL);
+    NEED(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &none), "%s", inset_message(context));
+    CHECK(inset_sweep_create(none, &o, &sweep) == INSET_USAGE_ERROR && strstr(inset_message(context), "without a device"), "%s", inset_message(context));
+    inset_model_free(none);
+    on.device = "cpu";
+    NEED(!inset_model_open(context, test_path("fixtures/notebook"), &on, &notebook), "%s", inset_message(context));
+    CHECK(inset_sweep_create(notebook, &o, &sweep) == INSET_UNKNOWN_SITE && strstr(inset_message(context), "sequential"), "%s", inset_message(context));
+    inset_model_free(notebook);
+    o.memory_limit = 0;
+    NEED(!inset_sweep_create(model, &o, &sweep), "%s", inset_message(context));
+    CHECK(inset_sweep_write(sweep, "/tmp/never", NULL) == INSET_USAGE_ERROR && strstr(inset_message(context), "not done"), "%s", inset_message(context));
+    CHECK(inset_sweep_result_at(sweep, 99, &r) == INSET_INDEX_ERROR, "result 99");
+    CHECK(!inset_sweep_result_at(sweep, 0, &r) && isnan(r.values[0]) && isnan(r.mean[0]), "a result before the run");
+    inset_sweep_free(sweep);
+}
+
 /* ---- memory that runs out ---------------------------------------------------------------------------------------------------------------------- */
 
 static void fails_in_turn(void)
@@ -641,6 +712,8 @@ int main(void)
     if (!CHECK(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &model), "%s", inset_message(context))) return test_result();
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) finds_site(&families[i]);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) agrees_with_loops(model, &cases[i]);
+    static const char *const fixtures[] = {"fixtures/gpt2", "fixtures/llama", "fixtures/gpt_neox", "fixtures/gemma2"};
+    for (size_t i = 0; i < sizeof fixtures / sizeof *fixtures; i++) whole_stream(context, fixtures[i]);
     mean_of_one(model);
     tensor_of_zeros(model, folder);
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) refuses(model, &refusals[i]);
@@ -648,6 +721,7 @@ int main(void)
     chunks_agree(model);
     too_little_memory(model);
     file_says(model, folder);
+    wrong_calls(context, model);
     inset_context_free(context);
     fails_in_turn();
     snprintf(path, sizeof path, "%s/zeros.safetensors", folder);

@@ -44,3 +44,7 @@ if(NOT INSET_SANITIZE)
     -D CXX_COMPILER=${CMAKE_CXX_COMPILER} -P ${PROJECT_SOURCE_DIR}/tests/install/test_install.cmake)
   set_tests_properties(test_install PROPERTIES TIMEOUT 300)
 endif()
+
+# README's table of families and sites says what the program says.
+add_test(NAME test_sites_table COMMAND ${PROJECT_SOURCE_DIR}/tests/sites_table.sh $<TARGET_FILE:inset_cli> ${PROJECT_SOURCE_DIR}/README.md)
+set_tests_properties(test_sites_table PROPERTIES TIMEOUT 60)
