@@ -377,6 +377,8 @@ inset_status trace_stop(trace *t)
 static inset_status check_save(trace *t, const char *name)
 {
     if (t->open && current(t)->stopped) return after_stop(t, "a save");
+    if (!strcmp(name, "__metadata__"))
+        return error_set(t->context, INSET_NAME_ERROR, "'%s' is a name that safetensors files keep for themselves; save under another", name);
     for (size_t i = 0; i < t->n_saves; i++)
         if (!strcmp(t->saves[i].name, name)) return error_set(t->context, INSET_NAME_ERROR, "'%s' is saved twice", name);
     if (!array_reserve(t->context, &t->saves, &t->saves_capacity, t->n_saves + 1, sizeof *t->saves)) return INSET_NO_MEMORY;
