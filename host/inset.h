@@ -349,13 +349,14 @@ INSET_API inset_status inset_plan_statistics(const inset_plan *plan, inset_stati
 
 /* ---- run ------------------------------------------------------------------------------------------------------------------ */
 /* Runs the plan, as often as wished; what the run before saved is overwritten. INSET_USAGE_ERROR for a model without a device,
- * INSET_NO_MEMORY, INSET_DEVICE_ERROR. */
+ * INSET_NO_MEMORY, INSET_DEVICE_ERROR, INSET_VALUE_ERROR for inputs that the plan does not fit (see inset_plan_tokens). */
 INSET_API inset_status inset_run(inset_plan *plan);
 /* Gives invoke `invoke` (counted from 0) other input of the same shape for the runs that follow.
  *   tokens [count]         of all its sequences, one after the other
  *   rows [n_rows, width]   as inset_invoke_rows takes them
- * Tokens must be equal where the plan's were equal, and differ where they differed: INSET_VALUE_ERROR otherwise. INSET_INDEX_ERROR for
- * an invoke that is not there or an id outside the vocabulary, INSET_SHAPE_ERROR for another count. On failure nothing has changed. */
+ * Inputs that were equal at one position of several prompts when the plan was made are computed once, so they must be equal still: set all invokes
+ * first; inset_run answers INSET_VALUE_ERROR otherwise, and runs nothing. INSET_INDEX_ERROR for an invoke that is not there or an id
+ * outside the vocabulary, INSET_SHAPE_ERROR for another count. On failure nothing has changed. */
 INSET_API inset_status inset_plan_tokens(inset_plan *plan, int64_t invoke, int64_t count, const int64_t *tokens);
 INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, int64_t n_rows, int64_t width, const float *rows);
 

@@ -143,7 +143,7 @@ inset_status emit_finish_operand(emitter *e, int32_t slot_index, operand_ref *ou
 inset_status emit_operand(emitter *e, const step *st, int k, operand_ref *out)
 {
     const moment_plan *m = &e->s->moments[e->now];
-    row_gatherer g = {e, e->p->program->slots[st->operands[k]].value, false};
+    row_gatherer g = {e, e->p->program->slots[st->operands[k]].value};
     e->n_rows = 0;
     int32_t read = moment_number(e->p, (moment){e->when.pass, g.value});
     if (e->s->moments[read].same_as >= 0 && e->s->moments[read].same_as == value_moment(e->s, e->now))

@@ -24,7 +24,6 @@ typedef struct emitter {
     size_t saved_next;
     size_t first_record;                 /* of the launch being filled */
     int32_t *leaf_rows, *leaf_table;     /* per strand: rows its context table needs at this attention, and where it is; -1 */
-    int32_t *row_of_word;                /* unused ids */
 } emitter;
 
 static inline void *tagged(area at, int64_t offset) { return (void *)(uintptr_t)((uint64_t)at << 56 | (uint64_t)offset); }
@@ -32,7 +31,7 @@ static inline void *moved(void *at, int64_t bytes) { return (char *)at + bytes; 
 
 /* What a step reads for its rows: an address, and a table where rows are not in order. */
 typedef struct operand_ref { void *at; const int32_t *rows; int64_t stride; } operand_ref;
-typedef struct row_gatherer { emitter *e; int32_t value; bool lost; } row_gatherer;
+typedef struct row_gatherer { emitter *e; int32_t value; } row_gatherer;
 
 /* ---- where rows are (emit.c) */
 int64_t emit_row_bytes(const emitter *e, int32_t domain, int32_t strand_index);

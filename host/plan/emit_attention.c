@@ -14,7 +14,7 @@ static bool is_fused(const emitter *e, const step *st, const need *n)
 static const int32_t *segment_table(emitter *e, int32_t pass, int32_t slot_index, const segment *at, int32_t n, operand_ref *buffer, int64_t *rows)
 {
     const slot *s = &e->p->program->slots[slot_index];
-    row_gatherer g = {e, s->value, false};
+    row_gatherer g = {e, s->value};
     int32_t kept = e->when.pass;
     e->when.pass = pass;
     e->n_rows = 0;
@@ -61,7 +61,7 @@ static bool gather_pair_rows(void *user, int32_t strand_index, int32_t first, in
     pair_rows *g = user;
     operand_row o = pair_part(g->e->p, g->pair, strand_index, g->k);
     g->apart |= o.strand != strand_index;
-    row_gatherer rows = {g->e, g->e->p->program->slots[g->pair->operands[g->k]].value, false};
+    row_gatherer rows = {g->e, g->e->p->program->slots[g->pair->operands[g->k]].value};
     return emit_gather_rows(&rows, o.strand, first + o.shift, count);
 }
 
@@ -123,7 +123,7 @@ inset_status emit_attention(emitter *e, const step *st, const moment_plan *m, vo
     const int32_t *key_rows, *value_rows;
     bool apart = false;
     const attention_context *contexts = NULL;
-    row_gatherer g = {e, p->program->slots[st->operands[0]].value, false};
+    row_gatherer g = {e, p->program->slots[st->operands[0]].value};
     int64_t total = 0, fused = 0;
     inset_status status = emit_mixes(e, st, m, out, width);
     if (status) return status;

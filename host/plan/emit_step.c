@@ -120,7 +120,7 @@ static inset_status emit_by_scale(emitter *e, const step *st, const moment_plan 
     }
     if (!*count) return INSET_OK;
     for (int k = 0; k < 2; k++) {
-        row_gatherer g = {e, p->program->slots[st->operands[k]].value, false};
+        row_gatherer g = {e, p->program->slots[st->operands[k]].value};
         e->n_rows = 0;
         for (int32_t i = 0; i < m->n_order; i++) {
             const need *n = &e->s->needs[m->order[i]];

@@ -399,7 +399,7 @@ static inset_status save_strip(void *user, const strip *g)
             int32_t index = 0, left = 0, at_segment = map_find(m, sp->source_row[0] + at * g->row_step[0], &index, &left);
             if (left > g->n - at || !g->row_step[0]) left = g->n - at;
             p->row_pieces.n = 0;
-            if (!pieces_of_row(p, &p->row_pieces, v->from->domain, v->from->type, m->at[at_segment].strand, index, g->row_step[0], sp->source_column[0],
+            if (!pieces_of_row(p, &p->row_pieces, v->from->domain, m->at[at_segment].strand, index, g->row_step[0], sp->source_column[0],
                                sp->source_step[0], (int32_t)sp->column, (int32_t)sp->count)) return INSET_NO_MEMORY;
             for (size_t k = 0; k < p->row_pieces.n; k++) {
                 if (!array_extend(p->context, &v->s->rows, &v->s->rows_capacity, v->s->n_rows + 1, sizeof *v->s->rows)) return INSET_NO_MEMORY;

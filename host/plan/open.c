@@ -91,7 +91,7 @@ static inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index,
             const segment *g = &t->rows[s]->at[i];
             piece one;
             p->new_pieces.n = 0;
-            if (!pieces_of_row(p, &p->new_pieces, DOMAIN_FREE, t->type, g->strand, g->first, 1, 0, 1, 0, width)) return INSET_NO_MEMORY;
+            if (!pieces_of_row(p, &p->new_pieces, DOMAIN_FREE, g->strand, g->first, 1, 0, 1, 0, width)) return INSET_NO_MEMORY;
             inset_status status = pieces_operand(p, &p->new_pieces, t->type, width, &one);
             if (status || (status = visit(user, s, g->count, &one))) return status;
         }

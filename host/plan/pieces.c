@@ -61,10 +61,9 @@ static piece piece_part(const piece *one, int32_t from, int32_t to, int32_t at)
 }
 
 /* A copied row may be read through to what it was copied from, unless a conversion on the way would be lost. */
-static bool reads_through(const planner *p, int32_t domain, inset_type type, int32_t strand_index)
+static bool reads_through(const planner *p, int32_t domain, int32_t strand_index)
 {
     const strand *s = &p->strands[strand_index];
-    (void)type;
     return s->kind == STRAND_COPY && s->born == domain;
 }
 
@@ -79,11 +78,11 @@ static piece source_piece(int32_t domain, int32_t strand_index, int32_t index, i
                    .column = (int32_t)column, .column_step = count == 1 ? 1 : step};
 }
 
-bool pieces_of_row(planner *p, piece_list *list, int32_t domain, inset_type type, int32_t strand_index, int32_t index, int32_t row_step, int64_t column,
+bool pieces_of_row(planner *p, piece_list *list, int32_t domain, int32_t strand_index, int32_t index, int32_t row_step, int64_t column,
                    int32_t step, int32_t at, int32_t count)
 {
     piece direct = source_piece(domain, strand_index, index, row_step, column, step, at, count);
-    if (!reads_through(p, domain, type, strand_index)) return pieces_add(p, list, &direct);
+    if (!reads_through(p, domain, strand_index)) return pieces_add(p, list, &direct);
     const strand *s = &p->strands[strand_index];
     int32_t chunk = step == 1 ? count : 1;
     for (int32_t done = 0; done < count; done += chunk) {
@@ -234,7 +233,7 @@ const map *identity_slot(planner *p, const slot *s, const map *m)
         p->row_pieces.n = 0;
         for (int32_t k = 0; k < parts && fine; k++) {
             const int32_t at = c0 + k * shape->stride;
-            fine = pieces_of_row(p, &p->row_pieces, s->value, type, g->strand, g->first, 1, at, 1, at, part);
+            fine = pieces_of_row(p, &p->row_pieces, s->value, g->strand, g->first, 1, at, 1, at, part);
         }
         if (fine && !p->options.no_share && in_place(p->row_pieces.at, p->row_pieces.n, s->value))
             fine = segments_add(p, &list, p->row_pieces.at->strand, p->row_pieces.at->shift, g->count);
@@ -351,7 +350,7 @@ static bool source_pieces(reader *r, const strip *s, int k, int32_t at, piece_li
         int32_t index = 0, rows = 0, row = sp->source_row[k] + at * s->row_step[k];
         int32_t g = map_find(m, row, &index, &rows);
         if (s->row_step[k] && rows < *left) *left = rows;
-        if (!pieces_of_row(p, list, t->domain, t->type, m->at[g].strand, index, s->row_step[k], sp->source_column[k], sp->source_step[k],
+        if (!pieces_of_row(p, list, t->domain, m->at[g].strand, index, s->row_step[k], sp->source_column[k], sp->source_step[k],
                            (int32_t)sp->column, (int32_t)sp->count)) return false;
     }
     return true;
@@ -414,7 +413,7 @@ static inset_status set_strip(void *user, const strip *s)
         piece_list *pieces = &p->new_pieces;
         if (!whole) {
             p->old_pieces.n = 0;
-            if (!pieces_of_row(p, &p->old_pieces, t->domain, t->type, r->old->at[g].strand, index, 1, 0, 1, 0, (int32_t)t->width)
+            if (!pieces_of_row(p, &p->old_pieces, t->domain, r->old->at[g].strand, index, 1, 0, 1, 0, (int32_t)t->width)
                 || !pieces_lay(p, &p->old_pieces, &p->new_pieces, &p->row_pieces)) return INSET_NO_MEMORY;
             pieces = &p->row_pieces;
         }

@@ -1,4 +1,4 @@
-/* plan.h: what a trace compiles to. See plan/README comment at the head of plan/rows.c for how.
+/* plan.h: what a trace compiles to. The head of plan/plan.c says in which steps.
  *
  * plan_create reads a trace and produces, on the host alone and without a device: the launches in order, their tables, and the memory
  * map. Launches refer to memory by (area, offset); run/run.c binds them to a device's addresses. */

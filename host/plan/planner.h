@@ -159,11 +159,11 @@ const map *identity_slot(planner *p, const slot *s, const map *m);
 inset_status record_apply(planner *p, const trace_record *r);
 /* The maps of a view where the model expects columns of a value: [n_sequences] of them. */
 inset_status view_as_value(planner *p, const view *v, const invoke *inv, int32_t slot, const map **out);
-/* Pieces of rows that a view shows, for saving: calls visit with (elements of the result from `at` on, row stride ...). See emit.c. */
+/* Turns a draft into maps; nothing for a tensor that has maps. */
 inset_status tensor_freeze(planner *p, tensor *t);
 tensor *storage_tensor(planner *p, int32_t storage);             /* made when it is not there yet; NULL when memory is out */
 /* Appends the pieces of `count` columns (from `column`, every step-th) of row (strand, index) of a tensor, to stand at column `at`. */
-bool pieces_of_row(planner *p, piece_list *list, int32_t domain, inset_type type, int32_t strand_index, int32_t index, int32_t row_step, int64_t column,
+bool pieces_of_row(planner *p, piece_list *list, int32_t domain, int32_t strand_index, int32_t index, int32_t row_step, int64_t column,
                    int32_t step, int32_t at, int32_t count);
 bool pieces_add(planner *p, piece_list *list, const piece *one);
 piece piece_constant(inset_type type, double number, int32_t c0, int32_t c1);

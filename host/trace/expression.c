@@ -185,8 +185,7 @@ static inset_status check_items(trace *t, const view *base, size_t n_items, cons
 }
 
 /* base[items] with element k of every list. */
-static inset_status index_element(trace *t, const view *base, size_t n_items, const index_item *items, const index_plan *plan, int64_t k,
-                                  view *out)
+static inset_status index_element(trace *t, const view *base, size_t n_items, const index_item *items, int64_t k, view *out)
 {
     index_item one[INSET_MAX_DIMENSIONS + 1];
     for (size_t i = 0; i < n_items; i++) {
@@ -194,7 +193,6 @@ static inset_status index_element(trace *t, const view *base, size_t n_items, co
         if (items[i].kind != INDEX_LIST) continue;
         one[i] = (index_item){.kind = INDEX_INTEGER, .integer = items[i].list[items[i].list_length == 1 ? 0 : k]};
     }
-    (void)plan;
     return view_index(t, base, n_items, one, out);
 }
 
@@ -202,7 +200,7 @@ static inset_status index_element(trace *t, const view *base, size_t n_items, co
 static inset_status list_shape(trace *t, const view *base, size_t n_items, const index_item *items, const index_plan *plan, view *shape)
 {
     view first;
-    inset_status status = index_element(t, base, n_items, items, plan, 0, &first);
+    inset_status status = index_element(t, base, n_items, items, 0, &first);
     if (status) return status;
     int at = 0;                              /* the dimension of base that the lists' first item indexes */
     int64_t named = 0;
@@ -221,7 +219,7 @@ static inset_status list_shape(trace *t, const view *base, size_t n_items, const
     if (!spans) return INSET_NO_MEMORY;
     for (int64_t k = 0; k < plan->length; k++) {
         view element;
-        if ((status = index_element(t, base, n_items, items, plan, k, &element))) return status;
+        if ((status = index_element(t, base, n_items, items, k, &element))) return status;
         spans[k] = element.spans[0];
         if (shape->position_dimension < 0) continue;
         dimension *d = &shape->dimensions[shape->position_dimension];
@@ -248,12 +246,12 @@ static inset_status gather(trace *t, const operand *base, size_t n_items, const 
     if (status) return status;
     for (int64_t k = 0; k < plan->length; k++) {         /* every index before anything is recorded */
         view element;
-        if ((status = index_element(t, &base->view, n_items, items, plan, k, &element))) return status;
+        if ((status = index_element(t, &base->view, n_items, items, k, &element))) return status;
     }
     if ((status = storage_for_shape(t, STORAGE_FILLED, trace_operand_type(t, base), &shape, &made))) return status;
     for (int64_t k = 0; k < plan->length; k++) {
         view from, to;
-        if ((status = index_element(t, &base->view, n_items, items, plan, k, &from))
+        if ((status = index_element(t, &base->view, n_items, items, k, &from))
             || (status = element_of(t, &made, plan->place, k, &to))) return status;
         operand element = tensor_operand(&from);
         if ((status = record_set(t, &to, &element))) return status;
@@ -491,7 +489,7 @@ static inset_status set_lists(trace *t, const operand *target, size_t n_items, c
     if (status || (status = check_source_shape(t, &shape, source))) return status;
     for (int64_t k = 0; k < plan->length; k++) {
         view element;
-        if ((status = index_element(t, &target->view, n_items, items, plan, k, &element))) return status;
+        if ((status = index_element(t, &target->view, n_items, items, k, &element))) return status;
     }
     operand values = *source;
     if (op != TRACE_COPY) {
@@ -503,7 +501,7 @@ static inset_status set_lists(trace *t, const operand *target, size_t n_items, c
     for (int64_t k = 0; k < plan->length; k++) {
         view to;
         operand element = values;
-        if ((status = index_element(t, &target->view, n_items, items, plan, k, &to))) return status;
+        if ((status = index_element(t, &target->view, n_items, items, k, &to))) return status;
         int place = plan->place - (shape.n_dimensions - (values.kind == OPERAND_TENSOR ? values.view.n_dimensions : 0));
         if (values.kind == OPERAND_TENSOR && place >= 0) {
             int64_t at = values.view.dimensions[place].extent == 1 ? 0 : k;
