@@ -8,4 +8,5 @@
 #include "kernels/columns.cu"
 #include "kernels/scores.cu"
 #include "kernels/records.cu"
+#include "kernels/expand.cu"
 #include "kernels/table.cu"

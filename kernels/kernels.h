@@ -30,7 +30,8 @@ typedef enum kernel_id {
     KERNEL_MIX,
     KERNEL_NORM_SCALE,
     KERNEL_NORM_BY_SCALE,
-    KERNEL_RECORDS,          /* one function for all storage types: its table column 0 (f32) is used */
+    KERNEL_EXPAND,           /* this and the next: one function for all storage types, in column 0 (f32) */
+    KERNEL_RECORDS,
     KERNEL_COUNT
 } kernel_id;
 
@@ -173,6 +174,18 @@ typedef struct columns_args {
     void *out; const void *x; const int32_t *x_rows; const void *weight, *bias; const int32_t *columns;
     int64_t n_rows, n_columns, width, out_stride, x_stride;      /* width: of x and of a row of weight */
 } columns_args;
+
+/* Numbers of a table in short form, for i < count:
+ *     TABLE_COUNT     table[to + i * stride] = first + i * step
+ *     TABLE_REPEAT    table[to + i] = table[first + i], which no run of the launch writes
+ *     TABLE_LITERAL   table[to + i] = literals[first + i] */
+typedef enum table_run_kind { TABLE_COUNT, TABLE_REPEAT, TABLE_LITERAL } table_run_kind;
+typedef struct table_run {
+    int32_t to, count, first;
+    int16_t step;
+    uint8_t stride, kind;
+} table_run;
+typedef struct expand_args { int32_t *table; const table_run *runs; const int32_t *literals; int64_t n_runs; } expand_args;
 
 /* One record: a rectangle of elements, out = a op b. */
 typedef enum record_op { RECORD_COPY /* out = a */, RECORD_ADD, RECORD_SUBTRACT, RECORD_MULTIPLY, RECORD_DIVIDE, RECORD_NEGATE } record_op;

@@ -10,6 +10,7 @@ void attention_entries(kernel_table *table);
 void columns_entries(kernel_table *table);
 void scores_entries(kernel_table *table);
 void records_entries(kernel_table *table);
+void expand_entries(kernel_table *table);
 }
 
 /* The fill function is named after the namespace: kernels_avx2 -> kernels_avx2_fill. */
@@ -30,4 +31,5 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     columns_entries(table);
     scores_entries(table);
     records_entries(table);
+    expand_entries(table);
 }

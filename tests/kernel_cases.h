@@ -908,6 +908,45 @@ static void case_record_bits(subject *s, int type, int64_t columns)
     buffer_free(&out);
 }
 
+/* ---- tables in short form -------------------------------------------------------------------------------------------------------------- */
+
+/* Runs of every kind, some of one number and some longer than a block, side by side and interleaved; what no run names keeps its bytes. */
+static void case_expand(subject *s)
+{
+    enum { RUNS = 40, MOST = 700, SOURCE = 900, PLACES = SOURCE + 2 * RUNS * MOST };
+    int32_t literals[MOST], start[SOURCE];
+    table_run runs[RUNS];
+    buffer table = buffer_new(s, INSET_I32, PLACES, 0);
+    for (int i = 0; i < MOST; i++) literals[i] = (int32_t)test_random(&s->random);
+    for (int i = 0; i < SOURCE; i++) table.values[i] = start[i] = (int32_t)(test_random(&s->random) % 100000);
+    for (int i = SOURCE; i < PLACES; i++) table.values[i] = -7;
+    buffer_send(&table);
+    double *want = malloc(PLACES * sizeof *want);
+    memcpy(want, table.values, PLACES * sizeof *want);
+    for (int i = 0; i < RUNS; i++) {
+        table_run *r = &runs[i];
+        bool second = i % 6 == 4, pair = second || i % 6 == 3;       /* two that lie interleaved, as contexts do */
+        *r = (table_run){.to = SOURCE + i * 2 * MOST, .count = i % 5 == 0 ? 1 : 1 + (int)(test_random(&s->random) % MOST), .first = i,
+                         .step = (int16_t)(i % 7 - 3), .stride = pair ? 2 : 1, .kind = pair ? TABLE_COUNT : (uint8_t)(i % 3)};
+        if (second) r->to = runs[i - 1].to + 1, r->count = runs[i - 1].count;
+        if (r->kind != TABLE_COUNT && r->first + r->count > MOST) r->count = MOST - r->first;
+        for (int k = 0; k < r->count; k++)
+            want[r->to + k * r->stride] = r->kind == TABLE_COUNT ? r->first + k * r->step : r->kind == TABLE_REPEAT ? start[r->first + k] : literals[r->first + k];
+    }
+    buffer short_literals = buffer_integers(s, MOST, literals);
+    void *on_device;
+    if (device_allocate(s->device, sizeof runs, &on_device) || device_upload(s->device, on_device, runs, sizeof runs)) abort();
+    expand_args args = {buffer_at(&table, 0), on_device, buffer_at(&short_literals, 0), RUNS};
+    launch(s, KERNEL_EXPAND, INSET_F32, &args, sizeof args, RUNS);
+    CHECK(buffer_fetch(&table), "%s: expand: written outside the buffer", s->name);
+    for (int i = 0; i < PLACES; i++)
+        if (!CHECK(table.values[i] == want[i], "%s: expand: place %d is %d and should be %d", s->name, i, (int)table.values[i], (int)want[i])) break;
+    device_release(s->device, on_device, sizeof runs);
+    buffer_free(&short_literals);
+    buffer_free(&table);
+    free(want);
+}
+
 /* ---- all ----------------------------------------------------------------------------------------------------------------------------- */
 
 static void run_shape_cases(subject *s, int type, const row_shape *shape)
@@ -953,6 +992,7 @@ static void run_kernel_cases(subject *s)
         case_rope(s, type, 2, 64, 64, 0);
     }
     case_range(s);
+    case_expand(s);
     for (int i = 0; i < n_records; i++) case_records(s);
     for (int type = 0; type < INSET_TYPE_COUNT; type++) {
         case_record_bits(s, type, 7);
@@ -1005,7 +1045,7 @@ static inset_status table_copy(device *d, void *to, const void *from, size_t byt
 static inset_status table_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t size, int64_t blocks, int64_t work)
 {
     (void)size, (void)work;
-    kernel_blocks *run = (kernel_blocks *)((table_device *)d)->table.entry[kernel][kernel == KERNEL_RECORDS ? 0 : type];
+    kernel_blocks *run = (kernel_blocks *)((table_device *)d)->table.entry[kernel][kernel == KERNEL_RECORDS || kernel == KERNEL_EXPAND ? 0 : type];
     run(args, 0, blocks);
     return INSET_OK;
 }

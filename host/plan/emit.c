@@ -25,6 +25,8 @@ int64_t emit_row_bytes(const emitter *e, int32_t domain, int32_t strand_index)
 static const need *expected_need(const emitter *e, int32_t at, int32_t strand_index, int32_t row)
 {
     moment_plan *m = &e->s->moments[at];
+    const need *shared = layout_find(e->s, m->base, m->n_base, strand_index, row);
+    if (shared) return shared;
     for (int32_t i = m->hint, tries = 0; tries < 2 && i < m->n_order; i++, tries++) {
         const need *n = &e->s->needs[m->order[i]];
         if (n->strand != strand_index || row < n->lo || row >= n->hi || place_of(n->kind) != PLACE_VALUE) continue;
@@ -91,33 +93,18 @@ launch *emit_kernel(emitter *e, kernel_id kernel, size_t args_size, int64_t bloc
     return l;
 }
 
-/* Stores a row table, or finds an equal one; its address, NULL when memory is out. */
-void *emit_table(emitter *e, const int32_t *rows, size_t n)
-{
-    plan *out = e->out;
-    uint64_t h = hash_bytes(3, rows, n * sizeof *rows);
-    size_t cursor = 0;
-    for (int32_t at; (at = table_next(&e->table_lookup, h, &cursor)) >= 0; )
-        if (e->stored[at].n == n && !memcmp(out->tables + e->stored[at].at, rows, n * sizeof *rows)) return tagged(AREA_TABLES, (int64_t)e->stored[at].at * 4);
-    if (!array_extend(e->p->context, &out->tables, &out->tables_capacity, out->n_tables + n, sizeof *out->tables)
-        || !array_extend(e->p->context, &e->stored, &e->stored_capacity, e->n_stored + 1, sizeof *e->stored)) return NULL;
-    memcpy(out->tables + out->n_tables, rows, n * sizeof *rows);
-    e->stored[e->n_stored].at = out->n_tables;
-    e->stored[e->n_stored].n = n;
-    out->n_tables += n;
-    if (!table_add(e->p->context, &e->table_lookup, h, (int32_t)e->n_stored++)) return NULL;
-    return tagged(AREA_TABLES, (int64_t)(out->n_tables - n) * 4);
-}
-
 /* ---- operands ---------------------------------------------------------------------------------------------------------------------------------- */
 
 bool emit_gather_rows(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     row_gatherer *g = user;
     emitter *e = g->e;
-    if (!array_extend(e->p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)count, sizeof *e->rows)) return false;
-    int32_t row = emit_buffer_row(e, e->when.pass, g->value, strand_index, first);
-    for (int32_t i = 0; i < count; i++) e->rows[e->n_rows++] = row + i;
+    while (count > 0) {                  /* rows side by side in a strand may be apart in the buffer */
+        const need *n = expected_need(e, moment_number(e->p, (moment){e->when.pass, g->value}), strand_index, first);
+        int32_t here = n->hi - first < count ? n->hi - first : count;
+        if (!runs_add(e, g->list, n->first_row + first - n->lo, here, 1)) return false;
+        first += here, count -= here;
+    }
     return true;
 }
 
@@ -130,27 +117,36 @@ inset_status emit_finish_operand(emitter *e, int32_t slot_index, operand_ref *ou
     out->stride = v->width;
     out->at = moved(emit_value_buffer(e, e->when.pass, s->value), s->shape.column * element);
     out->rows = NULL;
-    bool in_order = true;
-    for (size_t i = 1; i < e->n_rows && in_order; i++) in_order = e->rows[i] == e->rows[0] + (int32_t)i;
-    if (in_order) {
-        if (e->n_rows) out->at = moved(out->at, (int64_t)e->rows[0] * v->width * element);
+    if (!e->rows.n) return INSET_OK;
+    if (e->rows.n == 1 && (e->rows.at[0].step == 1 || e->rows.at[0].count == 1)) {
+        out->at = moved(out->at, (int64_t)e->rows.at[0].first * v->width * element);
         return INSET_OK;
     }
-    out->rows = emit_table(e, e->rows, e->n_rows);
+    out->rows = emit_table(e, &e->rows);
     return out->rows ? INSET_OK : INSET_NO_MEMORY;
+}
+
+bool emit_common_rows(emitter *e, const moment_plan *m, int32_t value, int32_t *n)
+{
+    const moment_plan *read = &e->s->moments[moment_number(e->p, (moment){e->when.pass, value})];
+    runs_clear(&e->rows);
+    *n = 0;
+    if (m->base < 0 || m->base != read->base || e->p->program->values[value].per_position) return true;
+    *n = layout_prefix(&e->s->layouts[m->base], computed_age(value));
+    if (*n > m->n_base) *n = m->n_base;
+    if (*n > read->n_base) *n = read->n_base;
+    return runs_add(e, &e->rows, 0, layout_rows(e->s, m->base, *n), 1);
 }
 
 inset_status emit_operand(emitter *e, const step *st, int k, operand_ref *out)
 {
     const moment_plan *m = &e->s->moments[e->now];
-    row_gatherer g = {e, e->p->program->slots[st->operands[k]].value};
-    e->n_rows = 0;
-    int32_t read = moment_number(e->p, (moment){e->when.pass, g.value});
-    if (e->s->moments[read].same_as >= 0 && e->s->moments[read].same_as == value_moment(e->s, e->now))
-        return emit_finish_operand(e, st->operands[k], out);          /* the same rows in the same order */
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (n->kind == NEED_COMPUTED && !operand_rows(e->p, st, k, n->strand, n->lo, n->hi, emit_gather_rows, &g)) return INSET_NO_MEMORY;
+    row_gatherer g = {e, e->p->program->slots[st->operands[k]].value, &e->rows};
+    int32_t from;
+    if (!emit_common_rows(e, m, g.value, &from)) return INSET_NO_MEMORY;
+    for (int32_t i = from; i < computed_count(m); i++) {
+        const need *n = computed_need(e->s, m, i);
+        if (!operand_rows(e->p, st, k, n->strand, n->lo, n->hi, emit_gather_rows, &g)) return INSET_NO_MEMORY;
     }
     return emit_finish_operand(e, st->operands[k], out);
 }
@@ -162,8 +158,11 @@ static inset_status emit_all(emitter *e)
     planner *p = e->p;
     e->leaf_rows = arena_new(&p->scratch, p->n_strands * sizeof *e->leaf_rows);
     e->leaf_table = arena_new(&p->scratch, p->n_strands * sizeof *e->leaf_table);
+    e->layouts = arena_new(&p->scratch, e->s->n_layouts * sizeof *e->layouts);
     e->out->rows_of_value = arena_new(&e->out->memory, p->program->n_values * sizeof *e->out->rows_of_value);
-    inset_status status = e->leaf_rows && e->leaf_table && e->out->rows_of_value ? emit_order_saved(e) : INSET_NO_MEMORY;
+    if (!e->leaf_rows || !e->leaf_table || !e->layouts || !e->out->rows_of_value) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < e->s->n_layouts; i++) e->layouts[i] = (layout_tables){.contexts = -1, .keys = -1, .positions = -1};
+    inset_status status = emit_order_saved(e);
     for (e->now = 0; e->now < e->s->n_moments && !status; e->now++) {
         e->when = moment_of(p, e->now);
         if (e->s->moments[e->now].n_computed) status = emit_step(e, &p->program->steps[p->program->values[e->when.value].step]);
@@ -176,11 +175,12 @@ inset_status plan_emit(planner *p, schedule *s, plan *out)
 {
     emitter e = {.p = p, .s = s, .out = out};
     inset_status status = emit_all(&e);
-    memory_free(p->context, e.rows);
+    memory_free(p->context, e.rows.at);
+    memory_free(p->context, e.more_rows.at);
     memory_free(p->context, e.stored);
     table_free(p->context, &e.table_lookup);
     out->area_bytes[AREA_ARENA] = s->arena_bytes + e.scratch_bytes;
-    out->area_bytes[AREA_TABLES] = (int64_t)(out->n_tables * sizeof *out->tables);
+    out->area_bytes[AREA_TABLES] = (int64_t)out->n_tables * 4;
     out->area_bytes[AREA_RECORDS] = (int64_t)(out->n_records * sizeof *out->records);
     out->area_bytes[AREA_SAVED] = s->saved_bytes;
     out->area_bytes[AREA_EXTERNAL] = s->external_bytes;

@@ -1,6 +1,7 @@
 /* emit.h: what the files that make launches share.
  *
- *     emit.c            moments in order; where rows are, launches, row tables, operands
+ *     emit.c            moments in order; where rows are, launches, operands
+ *     emit_table.c      tables of row numbers, in short form
  *     emit_step.c       the launch of a step
  *     emit_attention.c  attention, fused or in the open
  *     emit_record.c     records, saved values, rows put aside
@@ -10,6 +11,17 @@
 
 #include "plan/launches.h"
 
+/* Numbers of a table while they are gathered: runs of them, one after the other. */
+typedef struct run_list { table_run *at; size_t n, capacity; int64_t count; } run_list;
+
+/* Tables that all moments with a layout have in common: for its needs in order, as many as some moment wanted so far. Room is taken for all. */
+typedef struct layout_tables {
+    int32_t contexts, n_contexts;        /* where they begin among the tables (-1: nowhere yet), and of how many needs they are there */
+    int32_t keys;                        /* the layout of the keys and values that the contexts are of */
+    int64_t *total;                      /* [needs + 1]: entries of the contexts of all rows of the needs before */
+    int32_t positions, n_positions;      /* rotary embedding's */
+} layout_tables;
+
 typedef struct emitter {
     planner *p;
     schedule *s;
@@ -17,13 +29,14 @@ typedef struct emitter {
     int32_t now;
     moment when;
     int64_t scratch_bytes;               /* of the moment being emitted; behind all buffers of the arena */
-    int32_t *rows; size_t n_rows, rows_capacity;     /* an operand's rows while they are gathered */
-    table table_lookup;                  /* equal row tables are stored once */
-    struct { size_t at, n; } *stored; size_t n_stored, stored_capacity;
+    run_list rows, more_rows;            /* a table while it is gathered; the second where two are compared */
+    table table_lookup;                  /* equal tables are stored once */
+    struct stored_table { size_t at, n_runs; int32_t to; } *stored; size_t n_stored, stored_capacity;
+    layout_tables *layouts;              /* per layout */
     int32_t *saved_order;                /* saved rows by moment */
     size_t saved_next;
     size_t first_record;                 /* of the launch being filled */
-    int32_t *leaf_rows, *leaf_table;     /* per strand: rows its context table needs at this attention, and where it is; -1 */
+    int32_t *leaf_rows, *leaf_table;     /* per strand: rows its context needs at this attention, and where their list begins; -1 */
 } emitter;
 
 static inline void *tagged(area at, int64_t offset) { return (void *)(uintptr_t)((uint64_t)at << 56 | (uint64_t)offset); }
@@ -31,7 +44,7 @@ static inline void *moved(void *at, int64_t bytes) { return (char *)at + bytes; 
 
 /* What a step reads for its rows: an address, and a table where rows are not in order. */
 typedef struct operand_ref { void *at; const int32_t *rows; int64_t stride; } operand_ref;
-typedef struct row_gatherer { emitter *e; int32_t value; } row_gatherer;
+typedef struct row_gatherer { emitter *e; int32_t value; run_list *list; } row_gatherer;
 
 /* ---- where rows are (emit.c) */
 int64_t emit_row_bytes(const emitter *e, int32_t domain, int32_t strand_index);
@@ -44,11 +57,29 @@ const moment_plan *emit_chosen_columns(const emitter *e, int32_t domain, int32_t
 /* ---- launches, tables, operands (emit.c). NULL: memory is out. A launch may move when the next one is added. */
 launch *emit_launch(emitter *e);
 launch *emit_kernel(emitter *e, kernel_id kernel, size_t args_size, int64_t blocks, int64_t work);
-void *emit_table(emitter *e, const int32_t *rows, size_t n);
 bool emit_gather_rows(void *user, int32_t strand_index, int32_t first, int32_t count);
 inset_status emit_finish_operand(emitter *e, int32_t slot_index, operand_ref *out);
 inset_status emit_operand(emitter *e, const step *st, int k, operand_ref *out);
+/* Begins the gathering of an operand's rows with those that the moment's layout and the operand's have in common: of the moment's first *n needs. */
+bool emit_common_rows(emitter *e, const moment_plan *m, int32_t value, int32_t *n);
 static inline void *emit_weight(int32_t index) { return index < 0 ? NULL : tagged(AREA_WEIGHT, index); }
+
+/* ---- tables (emit_table.c). NULL, -1 or false: memory is out. ---- */
+void runs_clear(run_list *list);
+/* Appends first, first + step, ...: `count` numbers. */
+bool runs_add(emitter *e, run_list *list, int32_t first, int32_t count, int32_t step);
+bool runs_equal(const run_list *a, const run_list *b);
+/* Room for `count` numbers among the tables: the index of the first. */
+int32_t table_reserve(emitter *e, int64_t count);
+/* Numbers at a place that was reserved: `count` of them, every `stride`-th place from `to` on. */
+bool table_fill(emitter *e, int32_t to, int32_t count, int32_t stride, int32_t first, int32_t step);
+/* The same numbers as from another place, which is filled by table_fill. */
+bool table_repeat(emitter *e, int32_t to, int32_t count, int32_t from);
+/* Stores the gathered numbers as a table, or finds an equal one. */
+void *emit_table(emitter *e, const run_list *list);
+void *emit_literal_table(emitter *e, const int32_t *numbers, size_t n);
+static inline void *table_address(int32_t at) { return tagged(AREA_TABLES, (int64_t)at * 4); }
+static inline int32_t table_index(const void *address) { return (int32_t)(((uint64_t)(uintptr_t)address & ((1ull << 56) - 1)) / 4); }
 
 /* ---- steps (emit_step.c, emit_attention.c) */
 inset_status emit_step(emitter *e, const step *st);

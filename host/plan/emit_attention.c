@@ -7,33 +7,34 @@
 static bool is_fused(const emitter *e, const step *st, const need *n)
 {
     const strand *t = &e->p->strands[n->strand];
-    return n->kind == NEED_COMPUTED && !(t->kind == STRAND_MIX && t->born == st->value);
+    return !(t->kind == STRAND_MIX && t->born == st->value);
 }
 
 /* The row numbers of segments at a slot's value, as a table. */
 static const int32_t *segment_table(emitter *e, int32_t pass, int32_t slot_index, const segment *at, int32_t n, operand_ref *buffer, int64_t *rows)
 {
     const slot *s = &e->p->program->slots[slot_index];
-    row_gatherer g = {e, s->value};
+    row_gatherer g = {e, s->value, &e->rows};
     int32_t kept = e->when.pass;
     e->when.pass = pass;
-    e->n_rows = 0;
+    runs_clear(&e->rows);
     bool fine = true;
     for (int32_t i = 0; i < n && fine; i++) fine = emit_gather_rows(&g, at[i].strand, at[i].first, at[i].count);
     buffer->stride = e->p->program->values[s->value].width;
     buffer->at = moved(emit_value_buffer(e, pass, s->value), s->shape.column * (int64_t)type_size(strand_type(e->p, s->value, -1)));
     e->when.pass = kept;
-    *rows = (int64_t)e->n_rows;
-    return fine ? emit_table(e, e->rows, e->n_rows) : NULL;
+    *rows = e->rows.count;
+    return fine ? emit_table(e, &e->rows) : NULL;
 }
 
-/* Rows of z that are the values mixed by a pattern: one launch a strand. */
-static inset_status emit_mixes(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
+/* Rows of z that are the values mixed by a pattern, which come last: one launch a strand. Sets how many needs come before them. */
+static inset_status emit_mixes(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width, int32_t *fused)
 {
     planner *p = e->p;
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED || is_fused(e, st, n)) continue;
+    *fused = computed_count(m);
+    while (*fused > 0 && !is_fused(e, st, computed_need(e->s, m, *fused - 1))) (*fused)--;
+    for (int32_t i = *fused; i < computed_count(m); i++) {
+        const need *n = computed_need(e->s, m, i);
         const strand *t = &p->strands[n->strand];
         const piece *from = mix_pattern(t);
         int32_t n_values;
@@ -54,103 +55,208 @@ static inset_status emit_mixes(emitter *e, const step *st, const moment_plan *m,
     return INSET_OK;
 }
 
-typedef struct pair_rows { emitter *e; const step *pair; int k; bool apart; /* some keys' rows are not their values' */ } pair_rows;
+/* Attention over the tables, of the moment's needs below n_fused. The first n_shared of them are rows of the layout that keys and values have too, and
+ * of strands born before this attention: their contexts are the same at all moments of the layout. */
+typedef struct attending {
+    emitter *e;
+    const step *st, *pair;
+    const moment_plan *m;
+    int32_t n_fused, n_shared;
+    int32_t keys;                        /* the layout of keys and values, where they have the same */
+    int32_t n_keys;                      /* of its needs */
+    int64_t total;                       /* entries of all rows' contexts */
+} attending;
+
+typedef struct pair_rows { emitter *e; const step *pair; int k; run_list *list; } pair_rows;
 
 static bool gather_pair_rows(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     pair_rows *g = user;
     operand_row o = pair_part(g->e->p, g->pair, strand_index, g->k);
-    g->apart |= o.strand != strand_index;
-    row_gatherer rows = {g->e, g->e->p->program->slots[g->pair->operands[g->k]].value};
+    row_gatherer rows = {g->e, g->e->p->program->slots[g->pair->operands[g->k]].value, g->list};
     return emit_gather_rows(&rows, o.strand, first + o.shift, count);
 }
 
-/* One table of key (k = 0) or value (k = 1) rows for every context that the moment's rows end in; where each begins goes to leaf_table. */
-static inset_status context_tables(emitter *e, const step *st, const moment_plan *m, int k, bool *apart, const int32_t **out)
+/* The rows of keys (k = 0) or values (k = 1) of the context that ends with a leaf's first `rows` rows. */
+static bool gather_context(const attending *a, int k, int32_t leaf, int32_t rows, run_list *list)
 {
-    planner *p = e->p;
-    pair_rows g = {e, pair_step(p, st), k, false};
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (!is_fused(e, st, n)) continue;
-        operand_row node = attention_part(p, st, n->strand, 1);
+    pair_rows g = {a->e, a->pair, k, list};
+    return context_rows(a->e->p, a->st, leaf, rows - 1, gather_pair_rows, &g);
+}
+
+static void find_shared(attending *a)
+{
+    emitter *e = a->e;
+    const moment_plan *m = a->m;
+    const slot *slots = e->p->program->slots;
+    int32_t age = computed_age(slots[a->st->operands[0]].value);
+    a->keys = -1;
+    for (int k = 0; k < 2; k++) {
+        int32_t value = slots[a->pair->operands[k]].value;
+        const moment_plan *read = &e->s->moments[moment_number(e->p, (moment){e->when.pass, value})];
+        if (computed_age(value) < age) age = computed_age(value);
+        if (k && read->base != a->keys) return (void)(a->keys = -1);
+        a->keys = read->base;
+        if (!k || read->n_base < a->n_keys) a->n_keys = read->n_base;
+    }
+    if (m->base < 0 || a->keys < 0) return;
+    a->n_shared = layout_prefix(&e->s->layouts[m->base], age);
+    if (a->n_shared > m->n_base) a->n_shared = m->n_base;
+}
+
+/* Where the list of a shared need's context begins; *at -1 when its keys and values are not all in their layout. */
+static bool shared_list(const attending *a, const need *n, int32_t *at)
+{
+    emitter *e = a->e;
+    need *leaf = layout_find(e->s, a->keys, a->n_keys, n->strand, n->hi - 1);
+    *at = -1;
+    if (!leaf || leaf->lo) return true;
+    if (leaf->list < 0) {
+        runs_clear(&e->rows);
+        runs_clear(&e->more_rows);
+        if (!gather_context(a, 0, n->strand, leaf->hi, &e->rows) || !gather_context(a, 1, n->strand, leaf->hi, &e->more_rows)) return false;
+        if (!runs_equal(&e->rows, &e->more_rows)) return true;
+        void *stored = emit_table(e, &e->rows);
+        if (!stored) return false;
+        leaf->list = table_index(stored);
+    }
+    *at = leaf->list;
+    return true;
+}
+
+/* Entries of the contexts of a need's rows: how many the first has, and all together. */
+static int32_t first_length(const planner *p, const step *st, const need *n)
+{
+    operand_row node = attention_part(p, st, n->strand, 1);
+    return p->strands[node.strand].start + n->lo + node.shift + 1;
+}
+
+static int64_t all_lengths(int32_t first, int32_t rows) { return (int64_t)rows * first + (int64_t)rows * (rows - 1) / 2; }
+
+/* Contexts of the shared needs, in the layout's table; fewer of them count as shared when there is one that is not. -1: memory is out. */
+static int32_t shared_contexts(attending *a)
+{
+    emitter *e = a->e;
+    const layout *l = &e->s->layouts[a->m->base];
+    layout_tables *t = &e->layouts[a->m->base];
+    if (t->contexts < 0 || t->keys != a->keys) {
+        if ((t->contexts = table_reserve(e, 2 * (int64_t)l->rows)) < 0) return -1;
+        if (!t->total && !(t->total = arena_new(&e->p->scratch, ((size_t)l->n + 1) * sizeof *t->total))) return -1;
+        t->keys = a->keys;
+        t->n_contexts = 0;
+    }
+    for (; t->n_contexts < a->n_shared; t->n_contexts++) {
+        const need *n = &e->s->needs[l->order[t->n_contexts]];
+        int32_t list, rows = n->hi - n->lo, first = first_length(e->p, a->st, n), to = t->contexts + 2 * n->first_row;
+        if (!shared_list(a, n, &list)) return -1;
+        if (list < 0) {
+            a->n_shared = t->n_contexts;
+            break;
+        }
+        if (!table_fill(e, to, rows, 2, list, 0) || !table_fill(e, to + 1, rows, 2, first, 1)) return -1;
+        t->total[t->n_contexts + 1] = t->total[t->n_contexts] + all_lengths(first, rows);
+    }
+    a->total = t->total[a->n_shared];
+    return t->contexts;
+}
+
+/* Lists of key (k = 0) or value (k = 1) rows, one after the other, for every context that the other needs' rows end in; leaf_table gets where each
+ * begins in them. */
+static bool gather_lists(const attending *a, int k, run_list *list)
+{
+    emitter *e = a->e;
+    for (int32_t i = a->n_shared; i < a->n_fused; i++) {
+        const need *n = computed_need(e->s, a->m, i);
+        operand_row node = attention_part(e->p, a->st, n->strand, 1);
         e->leaf_table[node.strand] = -1;
         if (n->hi + node.shift > e->leaf_rows[node.strand]) e->leaf_rows[node.strand] = n->hi + node.shift;
     }
-    e->n_rows = 0;
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (!is_fused(e, st, n)) continue;
-        operand_row node = attention_part(p, st, n->strand, 1);
+    runs_clear(list);
+    for (int32_t i = a->n_shared; i < a->n_fused; i++) {
+        operand_row node = attention_part(e->p, a->st, computed_need(e->s, a->m, i)->strand, 1);
         if (e->leaf_table[node.strand] >= 0) continue;
-        e->leaf_table[node.strand] = (int32_t)e->n_rows;
-        if (!context_rows(p, st, node.strand, e->leaf_rows[node.strand] - 1, gather_pair_rows, &g)) return INSET_NO_MEMORY;
+        e->leaf_table[node.strand] = (int32_t)list->count;
+        if (!gather_context(a, k, node.strand, e->leaf_rows[node.strand], list)) return false;
     }
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (is_fused(e, st, n)) e->leaf_rows[attention_part(p, st, n->strand, 1).strand] = 0;
-    }
-    *apart = g.apart;
-    return (*out = emit_table(e, e->rows, e->n_rows)) ? INSET_OK : INSET_NO_MEMORY;
+    for (int32_t i = a->n_shared; i < a->n_fused; i++) e->leaf_rows[attention_part(e->p, a->st, computed_need(e->s, a->m, i)->strand, 1).strand] = 0;
+    return true;
 }
 
-/* For each row: where its context begins in the tables and how long it is. Returns the total of their lengths. */
-static inset_status context_list(emitter *e, const step *st, const moment_plan *m, const attention_context **out, int64_t *total)
+/* Contexts of all rows: the shared ones, and behind them the others', whose lists begin at `lists`. */
+static const attention_context *context_table(attending *a, int32_t shared, int32_t lists)
 {
-    planner *p = e->p;
-    e->n_rows = 0;
-    *total = 0;
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (!is_fused(e, st, n)) continue;
-        operand_row node = attention_part(p, st, n->strand, 1);
-        int32_t before = p->strands[node.strand].start;
-        if (!array_extend(p->context, &e->rows, &e->rows_capacity, e->n_rows + 2 * (size_t)(n->hi - n->lo), sizeof *e->rows)) return INSET_NO_MEMORY;
-        for (int32_t r = n->lo; r < n->hi; r++) {
-            e->rows[e->n_rows++] = e->leaf_table[node.strand];
-            e->rows[e->n_rows++] = before + r + node.shift + 1;
-            *total += before + r + node.shift + 1;
-        }
+    emitter *e = a->e;
+    int32_t rows = layout_rows(e->s, a->m->base, a->n_shared), to;
+    int64_t count = rows;
+    if (a->n_shared == a->n_fused) return table_address(shared);
+    for (int32_t i = a->n_shared; i < a->n_fused; i++) count += computed_need(e->s, a->m, i)->hi - computed_need(e->s, a->m, i)->lo;
+    if ((to = table_reserve(e, 2 * count)) < 0 || (rows && !table_repeat(e, to, 2 * rows, shared))) return NULL;
+    int32_t at = to + 2 * rows;
+    for (int32_t i = a->n_shared; i < a->n_fused; i++) {
+        const need *n = computed_need(e->s, a->m, i);
+        int32_t first = first_length(e->p, a->st, n), here = n->hi - n->lo, list = lists + e->leaf_table[attention_part(e->p, a->st, n->strand, 1).strand];
+        if (!table_fill(e, at, here, 2, list, 0) || !table_fill(e, at + 1, here, 2, first, 1)) return NULL;
+        a->total += all_lengths(first, here);
+        at += 2 * here;
     }
-    return (*out = emit_table(e, e->rows, e->n_rows)) ? INSET_OK : INSET_NO_MEMORY;
+    return table_address(to);
 }
 
-inset_status emit_attention(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
+/* The key-value row tables and every row's place in them. Where a row's key and value lie at different rows two tables run side by side, for all rows
+ * of the launch. */
+static inset_status attention_tables(attending *a, const int32_t **key_rows, const int32_t **value_rows, const attention_context **contexts)
 {
-    planner *p = e->p;
-    const step *pair = pair_step(p, st);
-    operand_ref q, k, v;
-    const int32_t *key_rows, *value_rows;
-    bool apart = false;
-    const attention_context *contexts = NULL;
-    row_gatherer g = {e, p->program->slots[st->operands[0]].value};
-    int64_t total = 0, fused = 0;
-    inset_status status = emit_mixes(e, st, m, out, width);
-    if (status) return status;
-    for (int32_t i = 0; i < m->n_order; i++)
-        if (is_fused(e, st, &e->s->needs[m->order[i]])) fused += e->s->needs[m->order[i]].hi - e->s->needs[m->order[i]].lo;
-    if (!fused) return INSET_OK;
-    e->n_rows = 0;
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (!is_fused(e, st, n)) continue;
-        operand_row o = attention_part(p, st, n->strand, 0);
+    emitter *e = a->e;
+    int32_t shared = 0;
+    find_shared(a);
+    if (a->n_shared > a->n_fused) a->n_shared = a->n_fused;
+    if (a->n_shared && (shared = shared_contexts(a)) < 0) return INSET_NO_MEMORY;
+    if (!gather_lists(a, 0, &e->rows) || !gather_lists(a, 1, &e->more_rows)) return INSET_NO_MEMORY;
+    *key_rows = *value_rows = table_address(0);
+    if (runs_equal(&e->rows, &e->more_rows)) {
+        void *lists = e->rows.n ? emit_table(e, &e->rows) : table_address(0);
+        return lists && (*contexts = context_table(a, shared, table_index(lists))) ? INSET_OK : INSET_NO_MEMORY;
+    }
+    a->n_shared = 0;
+    a->total = 0;
+    if (!gather_lists(a, 0, &e->rows) || !gather_lists(a, 1, &e->more_rows) || !(*key_rows = emit_table(e, &e->rows))
+        || !(*value_rows = emit_table(e, &e->more_rows))) return INSET_NO_MEMORY;
+    return (*contexts = context_table(a, 0, 0)) ? INSET_OK : INSET_NO_MEMORY;
+}
+
+static inset_status query_rows(emitter *e, const step *st, const moment_plan *m, int32_t n_fused, operand_ref *out)
+{
+    row_gatherer g = {e, e->p->program->slots[st->operands[0]].value, &e->rows};
+    int32_t from;
+    if (!emit_common_rows(e, m, g.value, &from)) return INSET_NO_MEMORY;
+    for (int32_t i = from; i < n_fused; i++) {
+        const need *n = computed_need(e->s, m, i);
+        operand_row o = attention_part(e->p, st, n->strand, 0);
         for (int32_t lo = n->lo + o.shift, hi = n->hi + o.shift; lo < hi; ) {
-            segment row = strand_origin_row(p, o.strand, g.value, lo);
+            segment row = strand_origin_row(e->p, o.strand, g.value, lo);
             int32_t count = row.count < hi - lo ? row.count : hi - lo;
             if (!emit_gather_rows(&g, row.strand, row.first, count)) return INSET_NO_MEMORY;
             lo += count;
         }
     }
-    status = emit_finish_operand(e, st->operands[0], &q);
-    e->n_rows = 0;
-    if (status || (status = emit_finish_operand(e, pair->operands[0], &k)) || (status = emit_finish_operand(e, pair->operands[1], &v))
-        || (status = context_tables(e, st, m, 0, &apart, &key_rows))) return status;
-    /* Keys and values in one buffer, none patched apart: one table serves both. */
-    if (!apart && p->program->slots[pair->operands[0]].value == p->program->slots[pair->operands[1]].value) value_rows = key_rows;
-    else if ((status = context_tables(e, st, m, 1, &apart, &value_rows))) return status;
-    if ((status = context_list(e, st, m, &contexts, &total))) return status;
-    int64_t keys = total * st->n_heads * st->head_dim;
+    return emit_finish_operand(e, st->operands[0], out);
+}
+
+inset_status emit_attention(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
+{
+    attending a = {.e = e, .st = st, .pair = pair_step(e->p, st), .m = m};
+    operand_ref q, k, v;
+    const int32_t *key_rows, *value_rows;
+    const attention_context *contexts = NULL;
+    int64_t fused = m->n_computed;
+    inset_status status = emit_mixes(e, st, m, out, width, &a.n_fused);
+    for (int32_t i = a.n_fused; i < computed_count(m); i++) fused -= computed_need(e->s, m, i)->hi - computed_need(e->s, m, i)->lo;
+    if (status || !fused) return status;
+    if ((status = query_rows(e, st, m, a.n_fused, &q))) return status;
+    runs_clear(&e->rows);
+    if ((status = emit_finish_operand(e, a.pair->operands[0], &k)) || (status = emit_finish_operand(e, a.pair->operands[1], &v))
+        || (status = attention_tables(&a, &key_rows, &value_rows, &contexts))) return status;
+    int64_t keys = a.total * st->n_heads * st->head_dim;
     launch *l = emit_kernel(e, KERNEL_ATTENTION, sizeof(attention_args), fused * st->n_heads, keys * 2);
     if (!l) return INSET_NO_MEMORY;
     l->args.attention = (attention_args){.out = out, .q = q.at, .k = k.at, .v = v.at, .q_rows = q.rows, .key_rows = key_rows, .value_rows = value_rows,

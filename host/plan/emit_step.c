@@ -10,20 +10,19 @@ static inset_status emit_embed(emitter *e, const step *st, const moment_plan *m,
     plan *made = e->out;
     bool positions = p->program->values[p->program->slots[st->operands[0]].value].per_position;
     void *ids = NULL;
-    e->n_rows = 0;
+    runs_clear(&e->rows);
     if (!positions) ids = tagged(AREA_IDS, (int64_t)made->n_ids * 4);
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED) continue;
-        if (!array_extend(p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)(n->hi - n->lo), sizeof *e->rows)
-            || !array_extend(p->context, &made->id_source, &made->ids_capacity, made->n_ids + (size_t)(n->hi - n->lo), sizeof *made->id_source))
-            return INSET_NO_MEMORY;
-        for (int32_t r = n->lo; r < n->hi; r++) {
-            if (positions) e->rows[e->n_rows++] = r;
-            else made->id_source[made->n_ids++] = p->words[p->strands[n->strand].first_word + r].source;
+    for (int32_t i = 0; i < computed_count(m); i++) {
+        const need *n = computed_need(e->s, m, i);
+        if (positions) {
+            if (!runs_add(e, &e->rows, n->lo, n->hi - n->lo, 1)) return INSET_NO_MEMORY;
+            continue;
         }
+        if (!array_extend(p->context, &made->id_source, &made->ids_capacity, made->n_ids + (size_t)(n->hi - n->lo), sizeof *made->id_source))
+            return INSET_NO_MEMORY;
+        for (int32_t r = n->lo; r < n->hi; r++) made->id_source[made->n_ids++] = p->words[p->strands[n->strand].first_word + r].source;
     }
-    if (positions && !(ids = emit_table(e, e->rows, e->n_rows))) return INSET_NO_MEMORY;
+    if (positions && !(ids = emit_table(e, &e->rows))) return INSET_NO_MEMORY;
     launch *l = emit_kernel(e, KERNEL_EMBED, sizeof(embed_args), m->n_computed, m->n_computed * width);
     if (!l) return INSET_NO_MEMORY;
     l->args.embed = (embed_args){.out = out, .table = emit_weight(st->weight), .ids = ids, .n_rows = m->n_computed, .width = width, .out_stride = width};
@@ -39,7 +38,7 @@ static inset_status emit_linear(emitter *e, const step *st, const moment_plan *m
     const weight *w = &p->program->weights[st->weight];
     int64_t in = w->in_out ? w->rows : w->columns;
     if (m->columns) {
-        const int32_t *columns = emit_table(e, m->columns, (size_t)m->n_columns);
+        const int32_t *columns = emit_literal_table(e, m->columns, (size_t)m->n_columns);
         launch *l = columns ? emit_kernel(e, KERNEL_COLUMNS, sizeof(columns_args), m->n_computed, m->n_computed * in * m->n_columns) : NULL;
         if (!l) return INSET_NO_MEMORY;
         l->args.columns = (columns_args){out, x.at, x.rows, emit_weight(st->weight), emit_weight(st->bias), columns, m->n_computed, m->n_columns, in, m->n_columns, x.stride};
@@ -66,27 +65,55 @@ static inset_status emit_linear(emitter *e, const step *st, const moment_plan *m
     return INSET_OK;
 }
 
+/* The positions of the rows of a layout's first n needs: a table that all rotary embeddings of the layout share. -1: memory is out. */
+static int32_t layout_positions(emitter *e, int32_t layout_index, int32_t n)
+{
+    layout_tables *t = &e->layouts[layout_index];
+    const layout *l = &e->s->layouts[layout_index];
+    if (t->positions < 0 && (t->positions = table_reserve(e, l->rows)) < 0) return -1;
+    for (; t->n_positions < n; t->n_positions++) {
+        const need *d = &e->s->needs[l->order[t->n_positions]];
+        if (!table_fill(e, t->positions + d->first_row, d->hi - d->lo, 1, strand_position(e->p, d->strand, d->lo), 1)) return -1;
+    }
+    return t->positions;
+}
+
+/* Positions of a moment's rows: its layout's, and behind them those of rows that the step makes new. */
+static const int32_t *rope_positions(emitter *e, const step *st, const moment_plan *m)
+{
+    int32_t age = computed_age(st->value - 1), n = m->n_base ? layout_prefix(&e->s->layouts[m->base], age) : 0, shared = 0, rows = 0;
+    if (n > m->n_base) n = m->n_base;
+    if (n && (shared = layout_positions(e, m->base, n)) < 0) return NULL;
+    if (n && n == computed_count(m)) return table_address(shared);
+    runs_clear(&e->rows);
+    for (int32_t i = n; i < computed_count(m); i++) {
+        const need *d = computed_need(e->s, m, i);
+        const strand *t = &e->p->strands[d->strand];
+        bool own = t->kind == STRAND_STEP && t->born == st->value;       /* its second operand is the position */
+        if (!runs_add(e, &e->rows, own ? d->lo + t->operands[1].shift : strand_position(e->p, d->strand, d->lo), d->hi - d->lo, 1)) return NULL;
+    }
+    if (!n) return emit_table(e, &e->rows);
+    rows = layout_rows(e->s, m->base, n);
+    int32_t to = table_reserve(e, rows + e->rows.count);
+    if (to < 0 || !table_repeat(e, to, rows, shared)) return NULL;
+    for (size_t i = 0; i < e->rows.n; i++) {
+        const table_run *r = &e->rows.at[i];
+        if (!table_fill(e, to + rows + r->to, r->count, 1, r->first, r->step)) return NULL;
+    }
+    return table_address(to);
+}
+
 static inset_status emit_rope(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
 {
-    planner *p = e->p;
     operand_ref x;
     inset_status status = emit_operand(e, st, 0, &x);
     if (status) return status;
-    e->n_rows = 0;
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED) continue;
-        const strand *t = &p->strands[n->strand];
-        bool own = t->kind == STRAND_STEP && t->born == st->value;       /* its second operand is the position */
-        if (!array_extend(p->context, &e->rows, &e->rows_capacity, e->n_rows + (size_t)(n->hi - n->lo), sizeof *e->rows)) return INSET_NO_MEMORY;
-        for (int32_t r = n->lo; r < n->hi; r++) e->rows[e->n_rows++] = own ? r + t->operands[1].shift : strand_position(p, n->strand, r);
-    }
-    const int32_t *positions = emit_table(e, e->rows, e->n_rows);
+    const int32_t *positions = rope_positions(e, st, m);
     launch *l = positions ? emit_kernel(e, KERNEL_ROPE, sizeof(rope_args), m->n_computed, m->n_computed * width * 2) : NULL;
     if (!l) return INSET_NO_MEMORY;
     /* The frequencies are a table of the program: they travel with the row tables, bit by bit. */
     size_t half = (size_t)st->rotary_dims / 2;
-    void *frequencies = half ? emit_table(e, (const int32_t *)(const void *)st->frequencies, half) : NULL;
+    void *frequencies = half ? emit_literal_table(e, (const int32_t *)(const void *)st->frequencies, half) : NULL;
     if (half && !frequencies) return INSET_NO_MEMORY;
     l = &e->out->launches[e->out->n_launches - 1];
     l->args.rope = (rope_args){.out = out, .x = x.at, .x_rows = x.rows, .positions = positions, .frequencies = frequencies, .n_rows = m->n_computed,
@@ -113,19 +140,17 @@ static inset_status emit_by_scale(emitter *e, const step *st, const moment_plan 
 {
     planner *p = e->p;
     operand_ref in[2] = {{0}, {0}};
+    int32_t n = computed_count(m), from = n;
     *count = 0;
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (n->kind == NEED_COMPUTED && scale_given(p, st, n->strand)) *count += n->hi - n->lo;
-    }
+    for (; from > 0 && scale_given(p, st, computed_need(e->s, m, from - 1)->strand); from--)
+        *count += computed_need(e->s, m, from - 1)->hi - computed_need(e->s, m, from - 1)->lo;
     if (!*count) return INSET_OK;
     for (int k = 0; k < 2; k++) {
-        row_gatherer g = {e, p->program->slots[st->operands[k]].value};
-        e->n_rows = 0;
-        for (int32_t i = 0; i < m->n_order; i++) {
-            const need *n = &e->s->needs[m->order[i]];
-            if (n->kind == NEED_COMPUTED && scale_given(p, st, n->strand)
-                && !operand_rows(p, st, k, n->strand, n->lo, n->hi, emit_gather_rows, &g)) return INSET_NO_MEMORY;
+        row_gatherer g = {e, p->program->slots[st->operands[k]].value, &e->rows};
+        runs_clear(&e->rows);
+        for (int32_t i = from; i < n; i++) {
+            const need *d = computed_need(e->s, m, i);
+            if (!operand_rows(p, st, k, d->strand, d->lo, d->hi, emit_gather_rows, &g)) return INSET_NO_MEMORY;
         }
         inset_status status = emit_finish_operand(e, st->operands[k], &in[k]);
         if (status) return status;
@@ -202,9 +227,8 @@ static inset_status emit_source(emitter *e, const step *st, const moment_plan *m
     int32_t width = p->program->values[st->value].width;
     inset_type type = strand_type(p, st->value, -1);
     e->first_record = e->out->n_records;
-    for (int32_t i = 0; i < m->n_order; i++) {
-        const need *n = &e->s->needs[m->order[i]];
-        if (n->kind != NEED_COMPUTED) continue;
+    for (int32_t i = 0; i < computed_count(m); i++) {
+        const need *n = computed_need(e->s, m, i);
         for (int32_t r = n->lo; r < n->hi; r++) {
             record one = {.op = RECORD_COPY, .out_type = (uint8_t)type, .compute = (uint8_t)type, .out_row = width, .out_column = 1, .a_column = 1, .rows = 1,
                           .columns = width, .out = emit_row_address(e, st->value, n->strand, r)};

@@ -10,7 +10,7 @@
 typedef enum area {
     AREA_NONE,
     AREA_ARENA,                  /* intermediate values and scratch */
-    AREA_TABLES,                 /* row tables, int32 */
+    AREA_TABLES,                 /* row tables, int32; made on the device from the plan's runs */
     AREA_RECORDS,                /* record tables */
     AREA_SAVED,                  /* saved values */
     AREA_EXTERNAL,               /* tensors from outside */
@@ -42,7 +42,10 @@ struct plan {
     inset_type model_type;
     int64_t area_bytes[AREA_COUNT];
     launch *launches; size_t n_launches, launches_capacity;
-    int32_t *tables; size_t n_tables, tables_capacity;
+    table_run *runs; size_t n_runs, runs_capacity;           /* the tables of AREA_TABLES, as KERNEL_EXPAND makes them */
+    table_run *repeats; size_t n_repeats, repeats_capacity;  /* parts of tables that repeat others, made after them */
+    int32_t *literals; size_t n_literals, literals_capacity; /* numbers that no run gives */
+    int32_t n_tables;                                        /* numbers of all tables */
     record *records; size_t n_records, records_capacity;
     int64_t *id_source; size_t n_ids, ids_capacity;          /* for every id of AREA_IDS: which token of the trace it is */
     int64_t *tokens; int64_t n_tokens;                       /* the trace's tokens, or NULL */

@@ -63,7 +63,7 @@ bool context_rows(const planner *p, const step *attention, int32_t node, int32_t
 
 /* ---- needs ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static uint64_t need_hash(int32_t moment_index, int32_t strand_index, need_place where)
+uint64_t need_hash(int32_t moment_index, int32_t strand_index, need_place where)
 {
     uint64_t h = ((uint64_t)(uint32_t)moment_index << 32 | (uint32_t)strand_index) * 4 + where;
     h *= 0x9e3779b97f4a7c15u;
@@ -73,7 +73,9 @@ static uint64_t need_hash(int32_t moment_index, int32_t strand_index, need_place
 need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, need_place where)
 {
     size_t cursor = 0;
-    if (where == PLACE_VALUE) moment_index = value_moment(s, moment_index);
+    const moment_plan *m = &s->moments[moment_index];
+    need *shared = where == PLACE_VALUE ? layout_find(s, m->base, m->n_base, strand_index, row) : NULL;
+    if (shared) return shared;
     for (int32_t at; (at = table_next(&s->lookup, need_hash(moment_index, strand_index, where), &cursor)) >= 0; ) {
         need *n = &s->needs[at];
         if (n->moment == moment_index && n->strand == strand_index && n->kind != NEED_JOINED && place_of(n->kind) == where && row >= n->lo && row < n->hi)
@@ -82,8 +84,7 @@ need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_inde
     return NULL;
 }
 
-/* Widens a need of these rows' strand that they touch, and joins what then touches it; false when there is none. */
-static bool widen_need(schedule *s, int32_t at, need_place where, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1)
+bool schedule_widen_need(schedule *s, int32_t at, need_place where, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1)
 {
     need *wide = NULL;
     size_t cursor = 0;
@@ -157,7 +158,7 @@ static void use_buffer(buffer *b, int32_t from, int32_t to)
     if (to > b->last_use) b->last_use = to;
 }
 
-static bool add_need(planner *p, schedule *s, const need *n)
+bool schedule_add_need(planner *p, schedule *s, const need *n)
 {
     if (!array_extend(p->context, &s->needs, &s->needs_capacity, s->n_needs + 1, sizeof *s->needs)) return false;
     moment_plan *m = &s->moments[n->moment];
@@ -166,46 +167,7 @@ static bool add_need(planner *p, schedule *s, const need *n)
     s->needs[index].next = m->first_need;
     m->first_need = index;
     if (n->level > m->n_levels) m->n_levels = n->level;
-    m->has_values |= place_of(n->kind) == PLACE_VALUE;
     return table_add(p->context, &s->lookup, need_hash(n->moment, n->strand, place_of(n->kind)), index);
-}
-
-/* Gives a moment needs of its own, where it had another's until now. */
-static bool part_needs(planner *p, schedule *s, int32_t at)
-{
-    int32_t from = s->moments[at].same_as;
-    s->moments[at].same_as = -1;
-    for (int32_t i = s->moments[from].first_need; i >= 0; i = s->needs[i].next) {
-        need n = s->needs[i];
-        if (n.kind != NEED_COMPUTED) continue;
-        n.moment = at;
-        n.c0 = 0, n.c1 = p->program->values[moment_of(p, at).value].width;       /* such steps read whole rows */
-        if (!add_need(p, s, &n)) return false;
-    }
-    return true;
-}
-
-/* Most steps make row i of row i: norms, products, activations. Where nobody else reads what such a step reads, and nothing is patched there, the
- * operand needs exactly the step's rows: one list of needs serves both moments. */
-static bool same_needs(const planner *p, schedule *s, int32_t now)
-{
-    moment when = moment_of(p, now);
-    if (when.value < 0) return false;        /* free rows at the start of a pass */
-    const step *st = &p->program->steps[p->program->values[when.value].step];
-    if (st->kind != STEP_LAYERNORM && st->kind != STEP_RMSNORM && st->kind != STEP_ACTIVATION && st->kind != STEP_LINEAR) return false;
-    int32_t value_index = p->program->slots[st->operands[0]].value, at = moment_number(p, (moment){when.pass, value_index}), root = value_moment(s, now);
-    moment_plan *m = &s->moments[at];
-    if (m->has_values || m->same_as >= 0) return false;
-    for (int32_t i = s->moments[root].first_need; i >= 0; i = s->needs[i].next) {
-        const need *n = &s->needs[i];
-        if (place_of(n->kind) != PLACE_VALUE || n->kind == NEED_JOINED) continue;
-        const strand *t = &p->strands[n->strand];
-        if (n->kind != NEED_COMPUTED || t->pass != when.pass || t->born > value_index || (t->kind == STRAND_COPY && t->born == value_index)) return false;
-    }
-    m->same_as = root;
-    m->all_columns = true;
-    use_buffer(&m->value, at, now);
-    return true;
 }
 
 /* Rows lo .. hi, columns c0 .. c1 of a strand at a moment are needed by something that runs at moment `now`. */
@@ -215,13 +177,12 @@ static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t 
     moment_plan *m = &s->moments[at];
     need_place where = place_of(kind);
     use_buffer(where == PLACE_FREE ? &m->free : where == PLACE_KEPT ? &m->kept : &m->value, at, now);
-    if (where == PLACE_VALUE && m->same_as >= 0) {
-        const need *n = schedule_find(s, at, strand_index, lo, PLACE_VALUE);
-        if (n && hi <= n->hi && kind == NEED_COMPUTED) return true;
-        if (!part_needs(p, s, at)) return false;
+    if (kind == NEED_COMPUTED) {
+        const need *n = layout_find(s, m->base, m->n_base, strand_index, lo);
+        if (n && hi <= n->hi) return true;
     }
-    if (widen_need(s, at, where, strand_index, lo, hi, c0, c1)) return true;
-    return add_need(p, s, &(need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .kind = (int8_t)kind, .level = level});
+    if (schedule_widen_need(s, at, where, strand_index, lo, hi, c0, c1)) return true;
+    return schedule_add_need(p, s, &(need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .kind = (int8_t)kind, .level = level});
 }
 
 /* Rows of an earlier pass that something at moment `now` reads: put aside when they are made, so that the rest of that pass's rows can go. */
@@ -365,6 +326,70 @@ static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
     return true;
 }
 
+/* ---- rows of layouts ----------------------------------------------------------------------------------------------------------------------- */
+
+/* A value of the moment's pass needs the first n of a layout. */
+static bool attach(planner *p, schedule *s, int32_t value, int32_t layout_index, int32_t n, int32_t now)
+{
+    int32_t at = moment_number(p, (moment){moment_of(p, now).pass, value});
+    if (!n) return true;
+    s->moments[at].all_columns = true;
+    use_buffer(&s->moments[at].value, at, now);
+    return layout_attach(p, s, at, layout_index, n);
+}
+
+/* Contexts that go on from rows of an earlier pass: those rows are asked for one by one; they are few. */
+static bool ask_earlier(planner *p, schedule *s, const step *st, int32_t layout_index, int32_t n, int32_t pass, int32_t now)
+{
+    pair_asker pa = {{.p = p, .s = s, .now = now, .pass = pass}, pair_step(p, st)};
+    int32_t parent = -1, rows = 0;
+    for (int32_t i = 0; i < n && pass > 0; i++) {
+        const strand *t = &p->strands[s->needs[s->layouts[layout_index].order[i]].strand];
+        if (t->parent < 0 || p->strands[t->parent].pass >= pass || (t->parent == parent && t->parent_row <= rows)) continue;
+        parent = t->parent;
+        rows = t->parent_row;
+        if (!context_rows(p, st, parent, rows - 1, ask_pair, &pa)) return false;
+    }
+    return true;
+}
+
+/* Queries of the first n needs of a layout, and the keys and values of their contexts. */
+static bool attach_attention(planner *p, schedule *s, const step *st, int32_t base, int32_t n, int32_t now)
+{
+    int32_t count, whole = layout_closure(p, s, base, n, &count);
+    if (whole < 0 || !attach(p, s, p->program->slots[st->operands[0]].value, base, n, now)) return false;
+    const step *pair = pair_step(p, st);
+    for (int k = 0; k < 2; k++)
+        if (!attach(p, s, p->program->slots[pair->operands[k]].value, whole, count, now)) return false;
+    return ask_earlier(p, s, st, whole, count, moment_of(p, now).pass, now);
+}
+
+/* What the rows of a moment's layout are made of: rows of strands that are older than the operands are the operands' own; the others are asked for
+ * one by one. */
+static bool ask_layout(planner *p, schedule *s, int32_t now)
+{
+    const int32_t base = s->moments[now].base, n_base = s->moments[now].n_base;
+    const program *g = p->program;
+    const step *st = &g->steps[g->values[moment_of(p, now).value].step];
+    if (base < 0 || st->kind == STEP_INPUT || st->kind == STEP_TOKENS || st->kind == STEP_POSITIONS || st->kind == STEP_EMBED) return true;
+    const bool attention = st->kind == STEP_ATTENTION;
+    int32_t n = n_base;
+    for (int k = 0; k < (st->kind == STEP_ROPE ? 1 : st->n_operands); k++) {
+        int32_t value = g->slots[st->operands[k]].value, older = layout_prefix(&s->layouts[base], computed_age(value));
+        if (g->values[value].per_position != g->values[st->value].per_position) older = 0;
+        if (older < n) n = older;
+    }
+    if (attention ? !attach_attention(p, s, st, base, n, now) : false) return false;
+    for (int k = 0; k < (st->kind == STEP_ROPE ? 1 : st->n_operands) && !attention; k++)
+        if (!attach(p, s, g->slots[st->operands[k]].value, base, n, now)) return false;
+    for (int32_t i = n; i < n_base; i++) {
+        need d = s->needs[s->layouts[base].order[i]];
+        d.c0 = 0, d.c1 = g->values[st->value].width;
+        if (!ask_operands(p, s, now, &d)) return false;
+    }
+    return true;
+}
+
 /* All needs of one moment: records from the last level down (they may need rows of the same moment), then what the step computes. */
 static bool ask_moment(planner *p, schedule *s, int32_t now)
 {
@@ -375,10 +400,9 @@ static bool ask_moment(planner *p, schedule *s, int32_t now)
             need n = s->needs[i];
             if (n.kind != NEED_KEPT && !ask_record(p, s, now, &n)) return false;
         }
-    if (s->moments[value_moment(s, now)].first_need < 0 || same_needs(p, s, now)) return true;
-    for (int32_t i = s->moments[value_moment(s, now)].first_need; i >= 0; i = s->needs[i].next) {
+    if (!layout_settle(p, s, now) || !ask_layout(p, s, now)) return false;
+    for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
         need n = s->needs[i];
-        if (s->moments[now].same_as >= 0) n.c0 = 0, n.c1 = p->program->values[moment_of(p, now).value].width;
         if (n.kind == NEED_COMPUTED && !ask_operands(p, s, now, &n)) return false;
     }
     return true;
@@ -524,7 +548,7 @@ inset_status plan_live(planner *p, schedule *s)
     s->moments = arena_new(&p->memory, (size_t)n * sizeof *s->moments);
     if (!s->moments) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < s->n_moments; i++) {
-        s->moments[i].first_need = s->moments[i].same_as = -1;
+        s->moments[i].first_need = s->moments[i].base = -1;
         s->moments[i].value.first_use = s->moments[i].free.first_use = s->moments[i].kept.first_use = INT32_MAX;
         s->moments[i].value.last_use = s->moments[i].free.last_use = s->moments[i].kept.last_use = -1;
     }

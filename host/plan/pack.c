@@ -36,13 +36,11 @@ static bool choose_columns(planner *p, moment_plan *m, int32_t width)
 static inset_status pack_moment(planner *p, schedule *s, int32_t at)
 {
     moment_plan *m = &s->moments[at];
-    const moment_plan *same = m->same_as >= 0 ? &s->moments[m->same_as] : NULL;      /* a later moment, so it is packed already */
-    int32_t n = 0, shared = 0;
-    while (same && shared < same->n_order && s->needs[same->order[shared]].kind == NEED_COMPUTED) shared++;
+    int32_t n = 0;
     for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) n += s->needs[i].kind != NEED_JOINED;
-    if (!n && !shared) return INSET_OK;
+    if (!n && !m->n_base) return INSET_OK;
     sort_key *keys = arena_new(&p->scratch, (size_t)n * sizeof *keys);
-    m->order = shared && !n ? same->order : arena_new(&p->scratch, (size_t)(n + shared) * sizeof *m->order);
+    m->order = arena_new(&p->scratch, (size_t)n * sizeof *m->order);
     if (!keys || !m->order) return INSET_NO_MEMORY;
     for (int32_t i = m->first_need, k = 0; i >= 0; i = s->needs[i].next) {
         const need *d = &s->needs[i];
@@ -56,11 +54,7 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     moment when = moment_of(p, at);
     int32_t width = when.value >= 0 ? p->program->values[when.value].width : 0;
     int64_t element = when.value >= 0 ? (int64_t)type_size(strand_type(p, when.value, -1)) : 0;
-    if (shared) {                        /* the step's rows come first there too, so their numbers hold for both */
-        if (n) memcpy(m->order, same->order, (size_t)shared * sizeof *m->order);
-        m->n_order = shared;
-        m->n_rows = m->n_computed = same->n_computed;
-    }
+    m->n_rows = m->n_computed = layout_rows(s, m->base, m->n_base);
     for (int32_t k = 0; k < n; k++) {
         need *d = &s->needs[keys[k].need];
         d->place = m->n_order;
@@ -75,12 +69,12 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
         if (m->n_rows > INT32_MAX - rows) return error_set(p->context, INSET_NO_MEMORY, "a step would have more than 2^31 rows");
         d->first_row = m->n_rows;
         m->n_rows += (int32_t)rows;
-        if (d->kind == NEED_COMPUTED) m->n_computed = m->n_rows;
+        if (d->kind == NEED_COMPUTED) m->n_computed = m->n_rows, m->n_own++;
     }
     if (when.value >= 0 && !choose_columns(p, m, width)) return INSET_NO_MEMORY;
     int64_t row_bytes = (int64_t)(m->columns ? m->n_columns : width) * element;
     m->value.bytes = m->n_rows * row_bytes;
-    for (int32_t k = shared; k < m->n_order; k++) {
+    for (int32_t k = 0; k < m->n_order; k++) {
         need *d = &s->needs[m->order[k]];
         if (d->kind != NEED_KEEP) continue;
         d->offset = m->kept.bytes;
@@ -94,11 +88,10 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
 /* Does the norm read exactly the rows that the addition makes, in their order? */
 static bool same_rows(const schedule *s, const moment_plan *add, const moment_plan *norm)
 {
-    if (!norm->n_computed || add->n_computed != norm->n_computed) return false;
-    for (int32_t k = 0; k < norm->n_order && s->needs[norm->order[k]].kind == NEED_COMPUTED; k++) {
-        if (k >= add->n_order) return false;
-        const need *a = &s->needs[add->order[k]], *b = &s->needs[norm->order[k]];
-        if (a->kind != NEED_COMPUTED || a->strand != b->strand || a->lo != b->lo || a->hi != b->hi) return false;
+    if (!norm->n_computed || add->n_computed != norm->n_computed || computed_count(add) != computed_count(norm)) return false;
+    for (int32_t k = add->base == norm->base && add->n_base == norm->n_base ? add->n_base : 0; k < computed_count(norm); k++) {
+        const need *a = computed_need(s, add, k), *b = computed_need(s, norm, k);
+        if (a->strand != b->strand || a->lo != b->lo || a->hi != b->hi) return false;
     }
     return true;
 }

@@ -31,6 +31,7 @@ static void schedule_free(inset_context *context, schedule *s)
 {
     memory_free(context, s->needs);
     memory_free(context, s->rows);
+    memory_free(context, s->layouts);
     table_free(context, &s->lookup);
 }
 
@@ -191,7 +192,9 @@ void plan_free(plan *p)
 {
     if (!p) return;
     memory_free(p->context, p->launches);
-    memory_free(p->context, p->tables);
+    memory_free(p->context, p->runs);
+    memory_free(p->context, p->repeats);
+    memory_free(p->context, p->literals);
     memory_free(p->context, p->records);
     memory_free(p->context, p->id_source);
     arena_free(&p->memory);

@@ -1,8 +1,12 @@
-/* schedule.h: what of the identities is needed, when, and where it lies in memory. Filled by live.c (needs), pack.c (rows and memory),
- * read by emit.c (launches).
+/* schedule.h: what of the identities is needed, when, and where it lies in memory. Filled by live.c and layout.c (needs), pack.c (rows and
+ * memory), read by emit.c (launches).
  *
  * Time is counted in *moments*: (pass, value), in order; moment number = pass * (n_values + 1) + value + 1. At each moment the step that makes the value
- * runs for all needed rows of all invokes, then the records whose rows are due, level by level. */
+ * runs for all needed rows of all invokes, then the records whose rows are due, level by level.
+ *
+ * Most moments need the rows of the moment after them, less the strands that were not born yet. So an order of rows, a *layout*, is
+ * made once and serves many moments: its needs are sorted by when their strands were born, and what a moment needs is the first so many of them.
+ * Only what is different at a moment is a need of its own. Planning thus costs work where strands begin and end, not per strand and step. */
 #ifndef INSET_PLAN_SCHEDULE_H
 #define INSET_PLAN_SCHEDULE_H
 
@@ -21,9 +25,10 @@ typedef enum need_kind {
  * exist at that value (another strand went on from it). Columns are a hull. */
 typedef struct need {
     int32_t strand, lo, hi, c0, c1;
-    int32_t moment, next;        /* next need of the same moment, -1 */
-    int32_t place;               /* in its moment's order */
+    int32_t moment, next;        /* next need of the same moment, -1; of a layout's: n_moments + its number */
+    int32_t place;               /* in its moment's (or layout's) order */
     int32_t first_row;           /* of row lo, in the moment's buffer (not NEED_FREE) */
+    int32_t list;                /* of a layout's: where in the tables the key-value rows of its context are; -1: not made yet (emit) */
     int64_t offset;              /* NEED_FREE, NEED_KEEP: bytes from the moment's free or kept buffer to row lo */
     int8_t kind;
     bool done;
@@ -38,17 +43,27 @@ typedef struct buffer {
     int32_t first_use, last_use; /* moments */
 } buffer;
 
+/* Rows that moments have in common. */
+typedef struct layout {
+    int32_t n;
+    int32_t *order;              /* [n]: needs, oldest strands first; their first_row counts from the layout's first row */
+    int32_t *ages;               /* [n]: strand_age of each */
+    int32_t rows;                /* of all of them */
+    int32_t closed;              /* so many from the first on have their whole contexts in the layout; -1: not known yet */
+    int32_t closure, closure_of; /* the layout that the first closure_of needs make with their contexts; -1: none made yet */
+} layout;
+
 typedef struct moment_plan {
-    int32_t first_need;          /* -1: nothing is needed */
-    int32_t same_as;             /* its step rows are exactly those of this later moment, whose needs stand for both; -1: its own */
-    bool has_values;             /* first_need's list has needs of PLACE_VALUE */
+    int32_t base, n_base;        /* the step computes the first n_base needs of this layout; -1, 0: none */
+    int32_t first_need;          /* its own needs beside these; -1: none */
     int32_t n_computed, n_rows;  /* rows of the step; rows of the buffer, records' and kept ones included */
     bool all_columns;            /* a step reads whole rows */
     column_range *ranges; int32_t n_ranges, ranges_capacity;     /* of a product with a large table: which columns records read, in order */
     int32_t *columns; int32_t n_columns;     /* when they are few, the buffer holds these alone; NULL: all */
     int32_t n_levels;
     buffer value, free, kept;    /* bytes 0: none */
-    int32_t *order; int32_t n_order;     /* its needs in order of rows, NEED_FREE and NEED_KEEP last */
+    int32_t *order; int32_t n_order;     /* its own needs in order of rows, those that are computed first, NEED_FREE and NEED_KEEP last */
+    int32_t n_own;               /* so many of them are computed */
     int32_t hint;                /* where in `order` the last row that was looked up is */
     int32_t norm;                /* of an addition: the moment of the layer norm that runs in the same launch, or 0 */
     bool in_addition;            /* of that norm */
@@ -74,7 +89,8 @@ typedef struct schedule {
     int32_t n_passes, n_moments;
     moment_plan *moments;
     need *needs; size_t n_needs, needs_capacity;
-    table lookup;                /* (moment, strand, free) -> need */
+    layout *layouts; size_t n_layouts, layouts_capacity;
+    table lookup;                /* (moment or layout, strand, place) -> need */
     saved_rows *rows; size_t n_rows, rows_capacity;
     saved_tensor *saved; size_t n_saved;
     int64_t saved_bytes;
@@ -94,8 +110,12 @@ static inline moment moment_of(const planner *p, int32_t number)
 typedef enum need_place { PLACE_VALUE, PLACE_FREE, PLACE_KEPT } need_place;
 static inline need_place place_of(int kind) { return kind == NEED_FREE ? PLACE_FREE : kind == NEED_KEEP ? PLACE_KEPT : PLACE_VALUE; }
 
-/* The moment whose needs say which rows of a value are needed: itself, or the one it is the same as. */
-static inline int32_t value_moment(const schedule *s, int32_t at) { return s->moments[at].same_as >= 0 ? s->moments[at].same_as : at; }
+/* The needs that a moment's step computes, in order of rows: `computed_count` of them. */
+static inline int32_t computed_count(const moment_plan *m) { return m->n_base + m->n_own; }
+static inline const need *computed_need(const schedule *s, const moment_plan *m, int32_t i)
+{
+    return &s->needs[i < m->n_base ? s->layouts[m->base].order[i] : m->order[i - m->n_base]];
+}
 
 /* The need that covers a strand's row at a moment and place; NULL when nobody needs it there. */
 need *schedule_find(const schedule *s, int32_t moment_index, int32_t strand_index, int32_t row, need_place where);
@@ -109,6 +129,29 @@ operand_row attention_part(const planner *p, const step *s, int32_t strand_index
 /* Key (k = 0) or value (k = 1) row of a pair step's row. */
 operand_row pair_part(const planner *p, const step *pair, int32_t strand_index, int k);
 void slot_window(const planner *p, int32_t slot, int32_t *c0, int32_t *c1);
+
+/* ---- layout.c: rows that moments have in common ---- */
+/* Orders strands by birth, at one value those that a launch of its own makes last, then those that records make. A row that a step makes of
+ * value v lies in a strand of at most computed_age(v). */
+int32_t strand_age(const planner *p, int32_t strand_index);
+static inline int32_t computed_age(int32_t value_index) { return 4 * value_index + 1; }
+/* How many needs of a layout are of at most this age, and how many rows the first n have. */
+int32_t layout_prefix(const layout *l, int32_t age);
+int32_t layout_rows(const schedule *s, int32_t layout_index, int32_t n);
+/* The need among the first n of a layout that has a strand's row; NULL when there is none. */
+need *layout_find(const schedule *s, int32_t layout_index, int32_t n, int32_t strand_index, int32_t row);
+/* A step's moment needs the first n of a layout too. False: memory is out; so do the others say. */
+bool layout_attach(planner *p, schedule *s, int32_t at, int32_t layout_index, int32_t n);
+/* All that asks a moment for rows has asked: its own needs that its layout has go, and where they are many they become a layout with it. */
+bool layout_settle(planner *p, schedule *s, int32_t at);
+/* The layout of the first n needs and of all rows in their contexts, *count needs of it; itself, mostly. -1: memory is out. */
+int32_t layout_closure(planner *p, schedule *s, int32_t layout_index, int32_t n, int32_t *count);
+
+/* ---- needs (live.c) ---- */
+bool schedule_add_need(planner *p, schedule *s, const need *n);
+/* Widens a need of these rows' strand that they touch, and joins what then touches it; false when there is none. */
+bool schedule_widen_need(schedule *s, int32_t at, need_place where, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1);
+uint64_t need_hash(int32_t moment_index, int32_t strand_index, need_place where);
 
 inset_status plan_live(planner *p, schedule *s);
 inset_status plan_pack(planner *p, schedule *s);

@@ -243,10 +243,11 @@ static prompt *find_prompt(planner *p, const int64_t *tokens, int32_t n, uint64_
     return NULL;
 }
 
-/* Remembers what an invoke's prompts are at boundary 1, when nothing was done to them on the way. */
-static inset_status remember_prompts(planner *p, const invoke *v)
+/* Remembers what an invoke's prompts are at boundary 1, when nothing was done to them on the way: what they are at boundary k, which is 1 or one that
+ * the walk jumps on from, over all that changes nothing. */
+static inset_status remember_prompts(planner *p, const invoke *v, int32_t k)
 {
-    const tensor *t = p->values[p->boundaries[1].value];
+    const tensor *t = p->values[p->boundaries[k].value];
     int64_t first = 0;
     for (int32_t s = 0; s < v->n_sequences; first += v->lengths[s++]) {
         const int64_t *tokens = v->tokens + first;
@@ -297,6 +298,14 @@ static inset_status apply_until(planner *p, journey *j, int32_t event)
     return INSET_OK;
 }
 
+/* Boundary k is inside a module that the invoke skips. */
+static bool is_inside_skip(const planner *p, const invoke *v, int32_t k)
+{
+    for (size_t i = 0; i < v->n_skips; i++)
+        if (p->boundaries[k].event > v->skips[i].enter && p->boundaries[k].event < v->skips[i].leave) return true;
+    return false;
+}
+
 /* At boundary k: moves on to a later one if nothing is due on the way; *k becomes n_boundaries when nothing is due at all. */
 static inset_status jump(planner *p, journey *j, int32_t *k)
 {
@@ -304,15 +313,14 @@ static inset_status jump(planner *p, journey *j, int32_t *k)
     const invoke *v = j->v;
     int32_t due = next_due(p, v, j->record, j->end, here->event + 1);
     if (due == INT32_MAX) return *k = p->n_boundaries, INSET_OK;
-    bool plain = slot_is_plain(p->trace, v, here->slot) && !v->n_skips && !v->n_rebindings;
-    if (*k == 1 && j->untouched && plain && v->tokens && !p->options.no_share) {
-        inset_status status = remember_prompts(p, v);
+    int32_t target = boundary_before(p, due);
+    bool plain = slot_is_plain(p->trace, v, here->slot);
+    bool jumps = target > *k && plain && all_settled(p, p->values[here->value]) && !is_inside_skip(p, v, *k);
+    if ((*k == 1 || (*k == 0 && jumps)) && j->untouched && plain && !v->n_skips && !v->n_rebindings && v->tokens && !p->options.no_share) {
+        inset_status status = remember_prompts(p, v, *k);
         if (status) return status;
     }
-    int32_t target = boundary_before(p, due);
-    if (target <= *k || !slot_is_plain(p->trace, v, here->slot) || !all_settled(p, p->values[here->value])) return INSET_OK;
-    for (size_t i = 0; i < v->n_skips; i++)
-        if (here->event > v->skips[i].enter && here->event < v->skips[i].leave) return INSET_OK;
+    if (!jumps) return INSET_OK;
     const map **rows = p->values[here->value]->rows;
     *k = target;
     return arrive(p, v, target, rows);

@@ -76,11 +76,30 @@ static inset_status bind_launches(run *r)
     return INSET_OK;
 }
 
+/* Writes tables out on the device from their runs, `count` of them; what the device was given for it is released again. */
+static inset_status expand(run *r, const table_run *runs, size_t count)
+{
+    plan *p = r->plan;
+    device *d = r->model->device;
+    size_t bytes = area_place(count * sizeof *runs), literals = p->n_literals * sizeof *p->literals;
+    char *short_form = NULL;
+    if (!count) return INSET_OK;
+    inset_status status = device_allocate(d, bytes + area_place(literals), (void **)&short_form);
+    if (!status) status = device_upload(d, short_form, runs, count * sizeof *runs);
+    if (!status) status = device_upload(d, short_form + bytes, p->literals, literals);
+    expand_args args = {(int32_t *)r->base[AREA_TABLES], (const table_run *)short_form, (const int32_t *)(short_form + bytes), (int64_t)count};
+    if (!status) status = device_launch(d, KERNEL_EXPAND, INSET_F32, &args, sizeof args, (int64_t)count, p->n_tables);
+    if (!status) status = device_synchronize(d);
+    if (short_form) device_release(d, short_form, bytes + area_place(literals));
+    return status;
+}
+
 static inset_status upload_tables(run *r)
 {
     plan *p = r->plan;
     device *d = r->model->device;
-    inset_status status = device_upload(d, r->base[AREA_TABLES], p->tables, (size_t)p->area_bytes[AREA_TABLES]);
+    inset_status status = expand(r, p->runs, p->n_runs);
+    if (!status) status = expand(r, p->repeats, p->n_repeats);
     for (size_t i = 0; i < p->n_externals && !status; i++)
         status = device_upload(d, r->base[AREA_EXTERNAL] + p->externals[i].offset, p->externals[i].data, (size_t)p->externals[i].bytes);
     if (status || !p->n_records) return status;
