@@ -67,21 +67,25 @@ typedef struct attending {
     int64_t total;                       /* entries of all rows' contexts */
 } attending;
 
-typedef struct pair_rows { emitter *e; const step *pair; int k; run_list *list; } pair_rows;
+typedef struct pair_rows { emitter *e; const step *pair; int k; run_list *list; bool apart; /* some keys' rows are not their values' */ } pair_rows;
 
 static bool gather_pair_rows(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     pair_rows *g = user;
     operand_row o = pair_part(g->e->p, g->pair, strand_index, g->k);
+    g->apart |= o.strand != strand_index;
     row_gatherer rows = {g->e, g->e->p->program->slots[g->pair->operands[g->k]].value, g->list};
     return emit_gather_rows(&rows, o.strand, first + o.shift, count);
 }
 
-/* The rows of keys (k = 0) or values (k = 1) of the context that ends with a leaf's first `rows` rows. */
-static bool gather_context(const attending *a, int k, int32_t leaf, int32_t rows, run_list *list)
+/* Adds the rows of keys (k = 0) or values (k = 1) of the context that ends with a leaf's first `rows` rows. *apart: the other list may be another. */
+static bool gather_context(const attending *a, int k, int32_t leaf, int32_t rows, run_list *list, bool *apart)
 {
-    pair_rows g = {a->e, a->pair, k, list};
-    return context_rows(a->e->p, a->st, leaf, rows - 1, gather_pair_rows, &g);
+    const slot *slots = a->e->p->program->slots;
+    pair_rows g = {a->e, a->pair, k, list, slots[a->pair->operands[0]].value != slots[a->pair->operands[1]].value};
+    bool fine = context_rows(a->e->p, a->st, leaf, rows - 1, gather_pair_rows, &g);
+    *apart |= g.apart;
+    return fine;
 }
 
 static void find_shared(attending *a)
@@ -112,10 +116,12 @@ static bool shared_list(const attending *a, const need *n, int32_t *at)
     *at = -1;
     if (!leaf || leaf->lo) return true;
     if (leaf->list < 0) {
+        bool apart = false;
         runs_clear(&e->rows);
         runs_clear(&e->more_rows);
-        if (!gather_context(a, 0, n->strand, leaf->hi, &e->rows) || !gather_context(a, 1, n->strand, leaf->hi, &e->more_rows)) return false;
-        if (!runs_equal(&e->rows, &e->more_rows)) return true;
+        if (!gather_context(a, 0, n->strand, leaf->hi, &e->rows, &apart)
+            || (apart && !gather_context(a, 1, n->strand, leaf->hi, &e->more_rows, &apart))) return false;
+        if (apart && !runs_equal(&e->rows, &e->more_rows)) return true;
         void *stored = emit_table(e, &e->rows);
         if (!stored) return false;
         leaf->list = table_index(stored);
@@ -161,8 +167,8 @@ static int32_t shared_contexts(attending *a)
 }
 
 /* Lists of key (k = 0) or value (k = 1) rows, one after the other, for every context that the other needs' rows end in; leaf_table gets where each
- * begins in them. */
-static bool gather_lists(const attending *a, int k, run_list *list)
+ * begins in them. *apart: as gather_context. */
+static bool gather_lists(const attending *a, int k, run_list *list, bool *apart)
 {
     emitter *e = a->e;
     for (int32_t i = a->n_shared; i < a->n_fused; i++) {
@@ -176,7 +182,7 @@ static bool gather_lists(const attending *a, int k, run_list *list)
         operand_row node = attention_part(e->p, a->st, computed_need(e->s, a->m, i)->strand, 1);
         if (e->leaf_table[node.strand] >= 0) continue;
         e->leaf_table[node.strand] = (int32_t)list->count;
-        if (!gather_context(a, k, node.strand, e->leaf_rows[node.strand], list)) return false;
+        if (!gather_context(a, k, node.strand, e->leaf_rows[node.strand], list, apart)) return false;
     }
     for (int32_t i = a->n_shared; i < a->n_fused; i++) e->leaf_rows[attention_part(e->p, a->st, computed_need(e->s, a->m, i)->strand, 1).strand] = 0;
     return true;
@@ -208,18 +214,19 @@ static inset_status attention_tables(attending *a, const int32_t **key_rows, con
 {
     emitter *e = a->e;
     int32_t shared = 0;
+    bool apart = false;
     find_shared(a);
     if (a->n_shared > a->n_fused) a->n_shared = a->n_fused;
     if (a->n_shared && (shared = shared_contexts(a)) < 0) return INSET_NO_MEMORY;
-    if (!gather_lists(a, 0, &e->rows) || !gather_lists(a, 1, &e->more_rows)) return INSET_NO_MEMORY;
+    if (!gather_lists(a, 0, &e->rows, &apart) || (apart && !gather_lists(a, 1, &e->more_rows, &apart))) return INSET_NO_MEMORY;
     *key_rows = *value_rows = table_address(0);
-    if (runs_equal(&e->rows, &e->more_rows)) {
+    if (!apart || runs_equal(&e->rows, &e->more_rows)) {
         void *lists = e->rows.n ? emit_table(e, &e->rows) : table_address(0);
         return lists && (*contexts = context_table(a, shared, table_index(lists))) ? INSET_OK : INSET_NO_MEMORY;
     }
     a->n_shared = 0;
     a->total = 0;
-    if (!gather_lists(a, 0, &e->rows) || !gather_lists(a, 1, &e->more_rows) || !(*key_rows = emit_table(e, &e->rows))
+    if (!gather_lists(a, 0, &e->rows, &apart) || !gather_lists(a, 1, &e->more_rows, &apart) || !(*key_rows = emit_table(e, &e->rows))
         || !(*value_rows = emit_table(e, &e->more_rows))) return INSET_NO_MEMORY;
     return (*contexts = context_table(a, 0, 0)) ? INSET_OK : INSET_NO_MEMORY;
 }

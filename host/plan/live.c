@@ -242,6 +242,16 @@ typedef struct pair_asker { asker a; const step *pair; } pair_asker;
 static bool ask_pair(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     pair_asker *pa = user;
+    const slot *slots = pa->a.p->program->slots, *key = &slots[pa->pair->operands[0]], *value = &slots[pa->pair->operands[1]];
+    if (key->value == value->value && pair_part(pa->a.p, pa->pair, strand_index, 0).strand == strand_index) {        /* both are columns of one row */
+        int32_t c0, c1;
+        slot_window(pa->a.p, pa->pair->operands[0], &pa->a.c0, &pa->a.c1);
+        slot_window(pa->a.p, pa->pair->operands[1], &c0, &c1);
+        if (c0 < pa->a.c0) pa->a.c0 = c0;
+        if (c1 > pa->a.c1) pa->a.c1 = c1;
+        pa->a.value = key->value;
+        return ask_operand(&pa->a, strand_index, first, count);
+    }
     for (int k = 0; k < 2; k++) {
         operand_row o = pair_part(pa->a.p, pa->pair, strand_index, k);
         pa->a.value = pa->a.p->program->slots[pa->pair->operands[k]].value;

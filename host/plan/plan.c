@@ -35,27 +35,53 @@ static void schedule_free(inset_context *context, schedule *s)
     table_free(context, &s->lookup);
 }
 
-/* What the same trace would cost with every invoke on its own and every row of every step run, up to the last event asked for. */
-static void count_unshared(const trace *t, plan_statistics *c)
+/* What the steps up to one cost an invoke on its own: steps that make a row a token, steps that make one a position, FLOPs a row, and FLOPs a pair of
+ * query and key. */
+typedef struct step_costs { int32_t event; int64_t rows, positions; double flops_row, flops_pair; } step_costs;
+
+static const step_costs *costs_of_steps(planner *p)
 {
-    const program *g = t->program;
+    const program *g = p->program;
+    step_costs *costs = arena_new(&p->scratch, (g->n_steps + 1) * sizeof *costs);
+    if (!costs) return NULL;
+    costs[0].event = -1;
+    for (size_t i = 0; i < g->n_steps; i++) {
+        const step *s = &g->steps[i];
+        step_costs *c = &costs[i + 1];
+        *c = costs[i];
+        c->event = s->event;
+        if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN || s->kind == STEP_NORM_SCALE) continue;
+        if (g->values[s->value].per_position) c->positions++;
+        else c->rows++;
+        if (s->kind == STEP_ATTENTION) c->flops_pair += 4.0 * s->n_heads * s->head_dim;
+        if (s->kind == STEP_LINEAR) c->flops_row += 2.0 * g->weights[s->weight].rows * g->weights[s->weight].columns;
+    }
+    return costs;
+}
+
+/* What the same trace would cost with every invoke on its own and every row of every step run, up to the last event asked for. */
+static inset_status count_unshared(planner *p, plan_statistics *c)
+{
+    const trace *t = p->trace;
+    const step_costs *costs = costs_of_steps(p);
+    if (!costs) return INSET_NO_MEMORY;
     for (size_t i = 0; i < t->n_invokes; i++) {
         const invoke *v = &t->invokes[i];
+        size_t low = 0, high = p->program->n_steps;          /* the last step that ran is in low .. high */
+        while (low < high) {
+            size_t middle = low + (high - low + 1) / 2;
+            if (costs[middle].event <= v->current_event) low = middle;
+            else high = middle - 1;
+        }
         c->sequences += v->n_sequences;
-        int64_t rows = 0;
-        double pairs = 0;
         for (int32_t s = 0; s < v->n_sequences; s++) {
-            rows += v->lengths[s];
-            pairs += 0.5 * v->lengths[s] * (v->lengths[s] + 1.0);
+            double rows = v->lengths[s];
+            c->rows_unshared += costs[low].rows * v->lengths[s];
+            c->flops_unshared += costs[low].flops_row * rows + costs[low].flops_pair * 0.5 * rows * (rows + 1);
         }
-        for (size_t k = 0; k < g->n_steps && g->steps[k].event <= v->current_event; k++) {
-            const step *s = &g->steps[k];
-            if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN || s->kind == STEP_NORM_SCALE) continue;
-            c->rows_unshared += g->values[s->value].per_position ? v->longest : rows;
-            if (s->kind == STEP_ATTENTION) c->flops_unshared += 4.0 * pairs * s->n_heads * s->head_dim;
-            if (s->kind == STEP_LINEAR) c->flops_unshared += 2.0 * (double)rows * g->weights[s->weight].rows * g->weights[s->weight].columns;
-        }
+        c->rows_unshared += costs[low].positions * v->longest;
     }
+    return INSET_OK;
 }
 
 static inset_status keep_inputs(planner *p, plan *out)
@@ -112,7 +138,7 @@ static inset_status keep_results(planner *p, schedule *s, plan *out)
     return INSET_OK;
 }
 
-static void finish_statistics(planner *p, const schedule *s, plan *out)
+static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
 {
     plan_statistics *c = &out->statistics;
     const trace *t = p->trace;
@@ -124,10 +150,10 @@ static void finish_statistics(planner *p, const schedule *s, plan *out)
     c->saved_bytes = s->saved_bytes;
     c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS] + out->area_bytes[AREA_IDS];
     c->arena_bytes = out->area_bytes[AREA_ARENA] + c->table_bytes + out->area_bytes[AREA_EXTERNAL] + out->area_bytes[AREA_INPUT];
-    count_unshared(t, c);
     for (size_t i = 0; i < t->program->n_weights; i++)
         if (t->program->weights[i].same_as < 0)
             c->weight_bytes += (int64_t)t->program->weights[i].rows * t->program->weights[i].columns * (int64_t)type_size(t->model_type);
+    return count_unshared(p, c);
 }
 
 static inset_status plan_build(planner *p, schedule *s, plan *out)
@@ -135,8 +161,7 @@ static inset_status plan_build(planner *p, schedule *s, plan *out)
     inset_status status;
     if ((status = plan_walk(p)) || (status = plan_live(p, s)) || (status = plan_pack(p, s)) || (status = keep_inputs(p, out))
         || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out))) return status;
-    finish_statistics(p, s, out);
-    return INSET_OK;
+    return finish_statistics(p, s, out);
 }
 
 /* One try with the invokes in `chunks` groups, which run one after the other. */

@@ -104,6 +104,7 @@ typedef struct planner {
     int32_t *embed_row;              /* word of each token of the trace */
     tensor **tensors;                /* of the trace's storages; NULL until they exist */
     int32_t position_strand;         /* or -1 */
+    int32_t *value_event;            /* of each value: the event at which it is there, a boundary's for the residual stream */
     boundary *boundaries; int32_t n_boundaries;
     prompt *prompts; size_t n_prompts, prompts_capacity;
     table prompt_table;

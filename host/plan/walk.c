@@ -11,15 +11,15 @@ const step *pair_step(const planner *p, const step *attention)
     return NULL;
 }
 
-static tensor *value_tensor(planner *p, const invoke *v, int32_t value_index)
+/* An invoke's tensor of a value, with these maps; NULL: with room for them. */
+static tensor *value_tensor(planner *p, const invoke *v, int32_t value_index, const map **rows)
 {
     const value *made = &p->program->values[value_index];
     tensor *t = arena_new(&p->scratch, sizeof *t);
     if (!t) return NULL;
-    *t = (tensor){.domain = value_index, .type = strand_type(p, value_index, -1), .width = made->width,
+    *t = (tensor){.domain = value_index, .type = strand_type(p, value_index, -1), .width = made->width, .rows = rows,
                   .n_sequences = made->per_position ? 1 : v->n_sequences, .lengths = made->per_position ? &v->longest : v->lengths};
-    t->rows = arena_new(&p->scratch, (size_t)t->n_sequences * sizeof *t->rows);
-    if (!t->rows) return NULL;
+    if (!rows && !(t->rows = arena_new(&p->scratch, (size_t)t->n_sequences * sizeof *t->rows))) return NULL;
     p->values[value_index] = t;
     if (p->value_storage[value_index] >= 0) p->tensors[p->value_storage[value_index]] = t;
     return t;
@@ -88,7 +88,7 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
     *before = NULL;
     p->values[s->value] = NULL;
     if (scores ? !open_touched(p, v, s) : !p->open_scores) return INSET_OK;
-    tensor *t = value_tensor(p, v, s->value);
+    tensor *t = value_tensor(p, v, s->value, NULL);
     if (!t) return INSET_NO_MEMORY;
     t->domain = DOMAIN_FREE;
     t->width = (int64_t)s->n_heads * v->longest;
@@ -103,6 +103,17 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
     return *before ? INSET_OK : INSET_NO_MEMORY;
 }
 
+/* A step that makes row i of row i of the one value it reads, all of it: the maps are that value's. A set replaces a tensor's maps and leaves the
+ * old ones as they are, so two tensors may have them. */
+static bool keeps_rows(const planner *p, const step *s)
+{
+    if (s->kind != STEP_LINEAR && s->kind != STEP_ACTIVATION && s->kind != STEP_SCALE && s->kind != STEP_SOFTCAP
+        && ((s->kind != STEP_LAYERNORM && s->kind != STEP_RMSNORM) || scale_operands(p, s) > 1)) return false;
+    const slot *o = &p->program->slots[s->operands[0]];
+    const value *read = &p->program->values[o->value];
+    return !o->shape.column && !o->shape.stride && slot_column_end(o) == read->width && read->per_position == p->program->values[s->value].per_position;
+}
+
 static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
 {
     if (s->kind == STEP_SCORES || s->kind == STEP_PATTERN) return run_open_step(p, v, invoke_index, s);
@@ -110,7 +121,9 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         p->values[s->value] = NULL;
         return INSET_OK;
     }
-    tensor *t = value_tensor(p, v, s->value);
+    if (keeps_rows(p, s) && slot_is_plain(p->trace, v, s->operands[0]))
+        return value_tensor(p, v, s->value, p->values[p->program->slots[s->operands[0]].value]->rows) ? INSET_OK : INSET_NO_MEMORY;
+    tensor *t = value_tensor(p, v, s->value, NULL);
     if (!t) return INSET_NO_MEMORY;
     if (s->kind == STEP_ATTENTION && open_changed(p, v, s)) {
         const map **in[3];
@@ -180,11 +193,14 @@ static inset_status find_boundaries(planner *p)
 {
     const program *g = p->program;
     p->boundaries = arena_new(&p->scratch, (g->n_blocks + 1) * sizeof *p->boundaries);
-    if (!p->boundaries) return INSET_NO_MEMORY;
+    p->value_event = arena_new(&p->scratch, g->n_values * sizeof *p->value_event);
+    if (!p->boundaries || !p->value_event) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < g->n_values; i++) p->value_event[i] = g->steps[g->values[i].step].event;
     for (size_t i = 0, k = 0; g->n_blocks && k <= g->n_blocks; k++) {
         int32_t slot_index = k < g->n_blocks ? g->blocks[k] : last_boundary(g);
         if (slot_index < 0) break;
         while (i < g->n_steps && g->steps[i].event < g->slots[slot_index].event) i++;
+        p->value_event[g->slots[slot_index].value] = g->slots[slot_index].event;
         p->boundaries[p->n_boundaries++] = (boundary){slot_index, g->slots[slot_index].value, g->slots[slot_index].event, (int32_t)i};
     }
     return INSET_OK;
@@ -195,9 +211,7 @@ static int32_t next_due(const planner *p, const invoke *v, const trace_record *r
 {
     int32_t due = record < end ? record->event : INT32_MAX;
     for (size_t i = 0; i < v->n_values; i++) {
-        int32_t value_index = v->values[i].value, at = p->program->steps[p->program->values[value_index].step].event;
-        for (int32_t k = 0; k < p->n_boundaries; k++)
-            if (p->boundaries[k].value == value_index) at = p->boundaries[k].event;
+        int32_t at = p->value_event[v->values[i].value];
         if (at >= event && at < due) due = at;
     }
     for (size_t i = 0; i < v->n_rebindings; i++) {
@@ -219,18 +233,19 @@ static bool all_settled(const planner *p, const tensor *t)
 /* The last boundary at or before an event. */
 static int32_t boundary_before(const planner *p, int32_t event)
 {
-    int32_t k = p->n_boundaries - 1;
-    while (k > 0 && p->boundaries[k].event > event) k--;
-    return k;
+    int32_t low = 0, high = p->n_boundaries - 1;
+    while (low < high) {
+        int32_t middle = low + (high - low + 1) / 2;
+        if (p->boundaries[middle].event <= event) low = middle;
+        else high = middle - 1;
+    }
+    return low;
 }
 
 /* Gives the residual stream at a boundary these rows, as if the steps up to it had run. */
-static inset_status arrive(planner *p, const invoke *v, int32_t k, const map *const *rows)
+static inset_status arrive(planner *p, const invoke *v, int32_t k, const map **rows)
 {
-    tensor *t = value_tensor(p, v, p->boundaries[k].value);
-    if (!t) return INSET_NO_MEMORY;
-    memcpy(t->rows, rows, (size_t)t->n_sequences * sizeof *rows);
-    return INSET_OK;
+    return value_tensor(p, v, p->boundaries[k].value, rows) ? INSET_OK : INSET_NO_MEMORY;
 }
 
 /* ---- prompts ---- */
@@ -286,6 +301,7 @@ typedef struct journey {
     int32_t invoke_index;
     const trace_record *record, *end;
     bool untouched;                      /* no record so far */
+    bool known;                          /* its prompts are remembered */
 } journey;
 
 static inset_status apply_until(planner *p, journey *j, int32_t event)
@@ -316,7 +332,7 @@ static inset_status jump(planner *p, journey *j, int32_t *k)
     int32_t target = boundary_before(p, due);
     bool plain = slot_is_plain(p->trace, v, here->slot);
     bool jumps = target > *k && plain && all_settled(p, p->values[here->value]) && !is_inside_skip(p, v, *k);
-    if ((*k == 1 || (*k == 0 && jumps)) && j->untouched && plain && !v->n_skips && !v->n_rebindings && v->tokens && !p->options.no_share) {
+    if ((*k == 1 || (*k == 0 && jumps)) && j->untouched && !j->known && plain && !v->n_skips && !v->n_rebindings && v->tokens && !p->options.no_share) {
         inset_status status = remember_prompts(p, v, *k);
         if (status) return status;
     }
@@ -334,6 +350,7 @@ static inset_status travel(planner *p, journey *j)
     bool late = false;
     inset_status status = INSET_OK;
     if (p->n_boundaries > 1 && !p->options.no_share && (status = start_late(p, j->v, next_due(p, j->v, j->record, j->end, -1), &late))) return status;
+    j->known = late;
     if (late) k = 1, i = (size_t)p->boundaries[1].first_step;
     for (; i < g->n_steps; i++) {
         if ((status = apply_until(p, j, g->steps[i].event))) return status;
