@@ -25,6 +25,7 @@ static void planner_free(planner *p)
     memory_free(p->context, p->prompts);
     arena_free(&p->memory);
     arena_free(&p->scratch);
+    arena_free(&p->passing);
 }
 
 static void schedule_free(inset_context *context, schedule *s)
@@ -177,6 +178,7 @@ static inset_status plan_try(trace *t, const plan_options *options, int32_t chun
     schedule s = {0};
     arena_start(&p.memory, t->context);
     arena_start(&p.scratch, t->context);
+    arena_start(&p.passing, t->context);
     inset_status status = plan_build(&p, &s, out);
     schedule_free(t->context, &s);
     planner_free(&p);

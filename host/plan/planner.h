@@ -97,6 +97,7 @@ typedef struct planner {
     plan_options options;
     arena memory;                    /* everything interned */
     arena scratch;                   /* freed when planning ends */
+    arena passing;                   /* of the invoke that is walked: tensors of values that nothing refers to later */
     strand *strands; size_t n_strands, strands_capacity;
     table interned;
     word *words; size_t n_words, words_capacity;

@@ -11,17 +11,20 @@ const step *pair_step(const planner *p, const step *attention)
     return NULL;
 }
 
-/* An invoke's tensor of a value, with these maps; NULL: with room for them. */
+/* An invoke's tensor of a value, with these maps; NULL: with room for them. It goes with the invoke, unless something refers to it. */
 static tensor *value_tensor(planner *p, const invoke *v, int32_t value_index, const map **rows)
 {
     const value *made = &p->program->values[value_index];
-    tensor *t = arena_new(&p->scratch, sizeof *t);
+    bool stays = p->value_storage[value_index] >= 0;
+    arena *a = stays ? &p->scratch : &p->passing;
+    tensor *t = arena_new(a, sizeof *t);
     if (!t) return NULL;
     *t = (tensor){.domain = value_index, .type = strand_type(p, value_index, -1), .width = made->width, .rows = rows,
                   .n_sequences = made->per_position ? 1 : v->n_sequences, .lengths = made->per_position ? &v->longest : v->lengths};
-    if (!rows && !(t->rows = arena_new(&p->scratch, (size_t)t->n_sequences * sizeof *t->rows))) return NULL;
+    size_t bytes = (size_t)t->n_sequences * sizeof *t->rows;
+    if ((!rows || stays) && !(t->rows = rows ? arena_copy(a, rows, bytes) : arena_new(a, bytes))) return NULL;
     p->values[value_index] = t;
-    if (p->value_storage[value_index] >= 0) p->tensors[p->value_storage[value_index]] = t;
+    if (stays) p->tensors[p->value_storage[value_index]] = t;
     return t;
 }
 
@@ -35,7 +38,7 @@ static inset_status operand_maps(planner *p, const invoke *v, int32_t invoke_ind
     view shown;
     inset_status status = view_of_slot((trace *)(uintptr_t)p->trace, invoke_index, slot_index, &shown);
     if (status) return status;
-    const map **maps = arena_new(&p->scratch, (size_t)v->n_sequences * sizeof *maps);
+    const map **maps = arena_new(&p->passing, (size_t)v->n_sequences * sizeof *maps);
     if (!maps) return INSET_NO_MEMORY;
     *out = maps;
     return view_as_value(p, &shown, v, slot_index, maps);
@@ -72,7 +75,7 @@ static inset_status slot_maps(planner *p, const invoke *v, int32_t invoke_index,
 {
     inset_status status = operand_maps(p, v, invoke_index, slot_index, out);
     if (status) return status;
-    const map **shown = arena_copy(&p->scratch, *out, (size_t)v->n_sequences * sizeof **out);
+    const map **shown = arena_copy(&p->passing, *out, (size_t)v->n_sequences * sizeof **out);
     if (!shown) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < v->n_sequences; i++)
         if (!(shown[i] = identity_slot(p, &p->program->slots[slot_index], shown[i]))) return INSET_NO_MEMORY;
@@ -99,7 +102,7 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
         status = open_scores(p, v, s, q, k, t);
     } else status = open_pattern(p, v, invoke_index, s, t);
     if (status) return status;
-    *before = arena_copy(&p->scratch, t->rows, (size_t)t->n_sequences * sizeof *t->rows);
+    *before = arena_copy(&p->passing, t->rows, (size_t)t->n_sequences * sizeof *t->rows);
     return *before ? INSET_OK : INSET_NO_MEMORY;
 }
 
@@ -280,7 +283,7 @@ static inset_status start_late(planner *p, const invoke *v, int32_t due, bool *s
 {
     *started = false;
     if (!p->n_prompts || !v->tokens || due < p->boundaries[1].event) return INSET_OK;
-    const map **rows = arena_new(&p->scratch, (size_t)v->n_sequences * sizeof *rows);
+    const map **rows = arena_new(&p->passing, (size_t)v->n_sequences * sizeof *rows);
     if (!rows) return INSET_NO_MEMORY;
     int64_t first = 0;
     for (int32_t s = 0; s < v->n_sequences; first += v->lengths[s++]) {
@@ -382,6 +385,9 @@ static inset_status walk_invoke(planner *p, int32_t index)
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = v->values[i].storage;
     inset_status status = travel(p, &j);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;
+    memset(p->values, 0, p->program->n_values * sizeof *p->values);
+    p->open_scores = p->open_pattern = NULL;
+    arena_free(&p->passing);
     return status;
 }
 
