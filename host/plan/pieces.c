@@ -84,8 +84,8 @@ bool pieces_of_row(planner *p, piece_list *list, int32_t domain, int32_t strand_
     piece direct = source_piece(domain, strand_index, index, row_step, column, step, at, count);
     if (!reads_through(p, domain, strand_index)) return pieces_add(p, list, &direct);
     const strand *s = &p->strands[strand_index];
-    int32_t chunk = step == 1 ? count : 1;
-    for (int32_t done = 0; done < count; done += chunk) {
+    int32_t chunk = step == 1 ? count : 1, columns = step ? count : 1;       /* one column repeated is looked up once */
+    for (int32_t done = 0; done < columns; done += chunk) {
         int32_t from = (int32_t)column + done * step, to = from + chunk;
         for (int32_t i = 0; i < s->n; i++) {
             const piece *in = &s->pieces[i];
@@ -99,6 +99,7 @@ bool pieces_of_row(planner *p, piece_list *list, int32_t domain, int32_t strand_
                     part.row_step *= row_step;
                 }
             } else part = source_piece(domain, strand_index, index, row_step, lo, 1, at + done + lo - from, hi - lo);
+            if (!step && count > 1) part.c1 = at + count, part.column_step = 0;
             if (!pieces_add(p, list, &part)) return false;
         }
     }
