@@ -1,6 +1,6 @@
 /* test_planner.c: the planner against a plain executor (plain_executor.h), on random traces and on sweeps.
  *
- *   numbers     what a run saves is what executing the trace literally gives; with sharing and without
+ *   numbers     what a run saves is what executing the trace literally gives; with sharing, without, and in chunks of invokes
  *   rows        the rows that each step computes are the least that any executor must compute
  *   sweeps      the same, for the patching studies that the planner is made for; and the number of strands stays in proportion to the patches
  *   memory      every allocation of building, planning and running a trace fails once: the answer is INSET_NO_MEMORY, and nothing leaks
@@ -173,13 +173,12 @@ static void agree(const char *what, const bench *b, uint64_t seed, const trace *
 }
 
 /* Plans and runs a trace; what it saves. An empty outcome after a failure, which is reported. */
-static outcome run_trace(bench *b, uint64_t seed, trace *t, bool no_share, plan **kept)
+static outcome run_with(bench *b, uint64_t seed, trace *t, const plan_options *options, plan **kept)
 {
-    plan_options options = {.no_share = no_share};
     plan *p = NULL;
     run *work = NULL;
     outcome o = {0};
-    inset_status status = plan_create(t, &options, &p);
+    inset_status status = plan_create(t, options, &p);
     if (!status) status = run_create(b->model, p, &work);
     if (!status) status = run_execute(work);
     if (CHECK(!status, "%s, seed %llu: %s", b->name, (unsigned long long)seed, inset_message(b->context))) o = outcome_of_run(work, p);
@@ -187,6 +186,11 @@ static outcome run_trace(bench *b, uint64_t seed, trace *t, bool no_share, plan 
     if (kept) *kept = p;
     else plan_free(p);
     return o;
+}
+
+static outcome run_trace(bench *b, uint64_t seed, trace *t, bool no_share, plan **kept)
+{
+    return run_with(b, seed, t, &(plan_options){.no_share = no_share}, kept);
 }
 
 /* ---- rows ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -219,6 +223,20 @@ static void check_rows(const bench *b, const char *name, uint64_t seed, trace *t
     plain_free(symbols);
 }
 
+/* In groups of invokes that run one after the other: the same numbers, and not a row more. */
+static void check_chunks(bench *b, uint64_t seed, trace *t, const plan *whole, const outcome *want)
+{
+    const program *g = b->model->program;
+    plan *p = NULL;
+    outcome chunked = run_with(b, seed, t, &(plan_options){.chunks = 2 + (int32_t)(seed % 3)}, &p);
+    if (p) agree("chunks", b, seed, t, &chunked, want, 1e-5);
+    for (size_t i = 0; p && i < g->n_values; i++)
+        if (!CHECK(plan_rows(p, (int32_t)i) == plan_rows(whole, (int32_t)i), "chunks, %s, seed %llu: value %zu has %lld rows computed, %lld without", b->name,
+                   (unsigned long long)seed, i, (long long)plan_rows(p, (int32_t)i), (long long)plan_rows(whole, (int32_t)i))) break;
+    outcome_free(&chunked);
+    plan_free(p);
+}
+
 static void check_trace(bench *b, uint64_t seed)
 {
     trace *t = NULL;
@@ -231,6 +249,7 @@ static void check_trace(bench *b, uint64_t seed)
             if (!skip_numbers) agree("plain", b, seed, t, &shared, &want, 1e-3);
             agree("sharing", b, seed, t, &alone, &shared, 1e-5);
             if (!skip_rows) check_rows(b, "random", seed, t, p);
+            check_chunks(b, seed, t, p, &shared);
         }
         outcome_free(&want);
         outcome_free(&shared);
@@ -309,6 +328,7 @@ static int64_t sweep_strands(bench *b, const sweep *s, int n_layers)
         if (p) {
             agree(s->name, b, 0, t, &got, &want, 1e-4);
             check_rows(b, s->name, 0, t, p);
+            check_chunks(b, 0, t, p, &got);
             strands = plan_get_statistics(p)->strands;
         }
     }
