@@ -405,15 +405,19 @@ typedef struct inset_sweep_options {
     inset_prompts clean;         /* one prompt a pair */
     inset_prompts corrupt;       /* as many, each as long as its clean one; may be missing when the source is not the other run */
     const char *patch;           /* sites, "resid_pre,z": resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every (resid_pre, attn_out and
-                                    mlp_out on an axis of their own), and per head z, q, k, v, also as attn_head_out, attn_head_q, ... with
-                                    _by_pos or _all_pos behind, which say the axes too */
+                                    mlp_out on an axis of their own), the MLP's pre, up and post, and per head z, q, k, v, rot_q, rot_k, pattern,
+                                    scores, also as attn_head_out, attn_head_q, attn_head_pattern, ... with _by_pos or _all_pos behind, which
+                                    say the axes too */
     const char *by;              /* axes, "layer,position": of layer, position, head, each at most once. What is not named is patched at all its
-                                    places at once; "": everything at once. NULL: layer,position for the residual stream, layer,head for heads */
+                                    places at once; "": everything at once. NULL: layer,position for the residual stream and the MLP, layer,head
+                                    for heads. The position of a pattern is the one that attends: its axis is (and may be) called destination.
+                                    Heads of k, v and rot_k are key-value heads: where several query heads share one, key_value_head */
     const char *layers, *positions, *heads;      /* "4:9", "-5:", "3": ranges as Python slices; NULL: all. In prompts of different lengths
                                     positions count from each prompt's start, from its end in a range that begins below 0 */
     const char *source;          /* what is put there: NULL or "clean", the other run's value; "zero"; "mean:PROMPTS", the mean at each position over
                                     the prompts that have it; "resample", another pair's prompt; "resample:PROMPTS"; a tensor "FILE.npy" or
-                                    "FILE.safetensors:NAME" [layer, position, ...], [position, ...] or [...], ... being a row of the site's */
+                                    "FILE.safetensors:NAME" [layer, position, ...], [position, ...] or [...], ... being a row of the site's; for pattern and
+                                    scores [layer, head, position, position] or [head, position, position] */
     const char *direction;       /* "denoise": the corrupt run is patched, "noise": the clean run; NULL: denoise, noise when the source is not the
                                     other run */
     const char *const *metrics;  /* ends with NULL: "logit_diff:A,B", "logit:A", "probability:A", "log_probability:A", "rank:A" (of logits, 0 the
@@ -454,9 +458,9 @@ INSET_API inset_status inset_sweep_step(inset_sweep *sweep);
 INSET_API int inset_sweep_done(const inset_sweep *sweep);        /* 1 when nothing is left to run; 1 for NULL */
 
 typedef struct inset_sweep_axis {
-    const char *name;            /* "site", "layer", "position", "head" */
+    const char *name;            /* "site", "layer", "position", "destination", "head", "key_value_head" */
     int64_t count;
-    const int64_t *labels;       /* [count]: numbers of layers, positions (below 0: from the end) or heads; NULL for the axis "site" */
+    const int64_t *labels;       /* [count]: numbers of layers, positions (below 0: from the end), heads; NULL for the axis "site" */
     const char *const *names;    /* [count] for the axis "site", else NULL */
 } inset_sweep_axis;
 

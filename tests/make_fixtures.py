@@ -5,7 +5,8 @@
     make_fixtures.py cases                      expected values of every NAME/cases/*.inset, beside it
     make_fixtures.py random --model DIR --count N --seed S --out FILE       random scripts: FILE.cases, values in FILE.safetensors
     make_fixtures.py validate DIR...            the reference against cases of known result (DIR/model, DIR/cases)
-    make_fixtures.py all                        models, cases, and the committed random scripts
+    make_fixtures.py sweeps                     expected values of sweeps: sweeps/MODEL.safetensors, see sweep_cases.py
+    make_fixtures.py all                        models, cases, sweeps, and the committed random scripts
 
 Run with torch 2.15, transformers 5.23, safetensors 0.8, numpy 2.4 (python3 -m venv, pip install these four). What is committed is what
 tests read: run it again only when a fixture changes. Scripts in cases/ are written by hand; this program fills in what PyTorch makes of
@@ -314,6 +315,15 @@ def make_cases():
         print(f"{folder}: {len(scripts)} cases")
 
 
+def make_sweeps():
+    import sweep_cases
+    os.makedirs(os.path.join(HERE, "sweeps"), exist_ok=True)
+    for name in sweep_cases.CASES:
+        values = sweep_cases.expected(name, Reference(os.path.join(HERE, name)).runner)
+        write_tensors(os.path.join(HERE, "sweeps", name + ".safetensors"), values)
+        print(f"sweeps of {name}: {len(values)} tensors")
+
+
 def make_random(folder, count, seed, out):
     """`count` random scripts for a model, one in five to be refused: out.cases (text) and out.safetensors."""
     import random_scripts
@@ -406,7 +416,7 @@ def validate(folders):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("models", "cases", "random", "validate", "all"))
+    parser.add_argument("what", choices=("models", "cases", "sweeps", "random", "validate", "all"))
     parser.add_argument("folders", nargs="*")
     parser.add_argument("--model")
     parser.add_argument("--count", type=int, default=10)
@@ -425,6 +435,8 @@ def main():
         make_models()
     if options.what in ("cases", "all"):
         make_cases()
+    if options.what in ("sweeps", "all"):
+        make_sweeps()
     if options.what == "all":
         for name, count, seed in (("gpt2", 150, 1), ("notebook", 30, 1), ("deep", 40, 1), *((name, 17, 2 + i) for i, name in enumerate(FAMILIES))):
             folder = os.path.join(HERE, name)

@@ -442,7 +442,6 @@ static const refusal refusals[] = {
     {"too long", "[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]", "[[1]]", "z", NULL, NULL, NULL, NULL, NULL, NULL, "kl",
      INSET_VALUE_ERROR, "41 tokens; the model has 40 positions"},
     {"unknown site", PAIR, "resid_pree", NULL, NULL, NULL, NULL, NULL, NULL, "kl", INSET_UNKNOWN_SITE, "Did you mean resid_pre?"},
-    {"pattern", PAIR, "pattern", NULL, NULL, NULL, NULL, NULL, NULL, "kl", INSET_UNKNOWN_SITE, "there is no site 'pattern'"},
     {"empty site", PAIR, "z,", NULL, NULL, NULL, NULL, NULL, NULL, "kl", INSET_UNKNOWN_SITE, "there is no site ''"},
     {"site twice", PAIR, "z,z", NULL, NULL, NULL, NULL, NULL, NULL, "kl", INSET_VALUE_ERROR, "named twice"},
     {"no site", PAIR, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "kl", INSET_USAGE_ERROR, "which site"},

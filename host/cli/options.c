@@ -27,8 +27,10 @@ static const option known[] = {
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output), "write the saved values to this safetensors file"},
     {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP, AT(clean), "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
     {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP, AT(corrupt), "as many, each as long as its clean prompt"},
-    {NULL, "--patch", "SITE,...", WORD, IN_SWEEP, AT(patch), "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every, z, q, k, v"},
-    {NULL, "--by", "AXIS,...", WORD, IN_SWEEP, AT(by), "of layer, position, head; the others are patched at all their places at once"},
+    {NULL, "--patch", "SITE,...", WORD, IN_SWEEP, AT(patch), "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every; in the MLP pre, up, post;\n"
+     "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, also as attn_head_out_by_pos, ..."},
+    {NULL, "--by", "AXIS,...", WORD, IN_SWEEP, AT(by), "of layer, position, head; the others are patched at all their places at once. A\n"
+     "                         pattern's position is its destination; heads of k and v are key_value_head where shared"},
     {NULL, "--metric", "METRIC", WORDS, IN_SWEEP, AT(metrics), "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
      "                         may be given several times. A is a token, 11+12, or a file of one a pair"},
     {NULL, "--layers", "RANGE", WORD, IN_SWEEP, AT(layers), "4:9, -5: or 3, as Python slices"},

@@ -115,20 +115,35 @@ static void write_numbers(FILE *to, const double *x, int n)
     fputc('\n', to);
 }
 
-static void write_rows(FILE *to, const inset_sweep_result *r)
+/* Axes as columns; those from USUAL on are there when a result has them. */
+static const struct { const char *axis, *column; } columns[] = {
+    {"site", "member"}, {"layer", "layer"}, {"position", "position"}, {"head", "head"}, {"destination", "destination"},
+    {"key_value_head", "key_value_head"}};
+enum { COLUMNS = sizeof columns / sizeof *columns, USUAL = 4 };
+
+static bool any_has_axis(inset_sweep *sweep, const char *name)
 {
-    static const char *const columns[] = {"site", "layer", "position", "head"};
+    inset_sweep_result r;
+    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r); i++)
+        for (int k = 0; k < r.n_axes; k++)
+            if (!strcmp(r.axes[k].name, name)) return true;
+    return false;
+}
+
+static void write_rows(FILE *to, const inset_sweep_result *r, const bool *shown)
+{
     char label[64];
     for (int64_t i = 0; i < r->pairs * r->points; i++) {
         write_field(to, r->site);
         fputc(',', to);
         write_field(to, r->metric);
         fprintf(to, ",%" PRId64, i / r->points);
-        for (int c = 0; c < 4; c++) {
+        for (int c = 0; c < COLUMNS; c++) {
+            if (!shown[c]) continue;
             int64_t below = i % r->points;
             *label = 0;
             for (int k = r->n_axes - 1; k >= 0; below /= r->axes[k--].count)
-                if (!strcmp(r->axes[k].name, columns[c])) axis_label(&r->axes[k], below % r->axes[k].count, label, sizeof label);
+                if (!strcmp(r->axes[k].name, columns[c].axis)) axis_label(&r->axes[k], below % r->axes[k].count, label, sizeof label);
             fprintf(to, ",%s", label);
         }
         const double numbers[] = {r->values[i], r->normalised[i], r->clean[i / r->points], r->corrupt[i / r->points]};
@@ -139,8 +154,14 @@ static void write_rows(FILE *to, const inset_sweep_result *r)
 bool csv_write(inset_sweep *sweep, FILE *to)
 {
     inset_sweep_result r;
-    fputs("site,metric,pair,member,layer,position,head,value,normalised,clean,corrupt\n", to);
-    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r); i++) write_rows(to, &r);
+    bool shown[COLUMNS];
+    fputs("site,metric,pair", to);
+    for (int c = 0; c < COLUMNS; c++) {
+        shown[c] = c < USUAL || any_has_axis(sweep, columns[c].axis);
+        if (shown[c]) fprintf(to, ",%s", columns[c].column);
+    }
+    fputs(",value,normalised,clean,corrupt\n", to);
+    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r); i++) write_rows(to, &r, shown);
     return !ferror(to);
 }
 

@@ -120,8 +120,11 @@ static void write_panel(FILE *to, const panel *p, const layout *l, double scale,
     write_labels(to, p->row_axis, p->rows, l, false, 0);
     write_labels(to, p->column_axis, p->columns, l, true, MARGIN_TOP + height);
     if (p->column_axis) write_text(to, MARGIN_LEFT + width / 2, MARGIN_TOP + height + 35, "middle", "", p->column_axis->name);
-    snprintf(turned, sizeof turned, " transform=\"rotate(-90 18 %.1f)\"", MARGIN_TOP + height / 2);
-    if (p->row_axis) write_text(to, 18, MARGIN_TOP + height / 2, "middle", turned, p->row_axis->name);
+    if (p->row_axis) {
+        double length = text_width(p->row_axis->name), middle = MARGIN_TOP + (length > height ? length : height) / 2;     /* not up into the title */
+        snprintf(turned, sizeof turned, " transform=\"rotate(-90 18 %.1f)\"", middle);
+        write_text(to, 18, middle, "middle", turned, p->row_axis->name);
+    }
     write_scale(to, p, l, scale);
     fputs("</g>\n", to);
 }

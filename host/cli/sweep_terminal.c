@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 typedef enum colours { COLOURS_NONE, COLOURS_256, COLOURS_24_BIT } colours;
-enum { CELL_NUMBER = 6, CELL_SQUARE = 2, LABEL = 10 };
+enum { CELL_NUMBER = 6, CELL_SQUARE = 2, LABEL = 10 };   /* LABEL: the least width of what stands left of a panel */
 
 static colours find_colours(void)
 {
@@ -75,12 +75,12 @@ static void draw_cell(colours have, double value, double scale, int width)
 }
 
 /* Labels above the columns; where they would touch, only some. */
-static void draw_column_labels(const panel *p, int width)
+static void draw_column_labels(const panel *p, int width, int side)
 {
     char label[64];
     int64_t free_from = 0;
     int at = 0;
-    printf("%*s ", LABEL, "");
+    printf("%*s ", side, "");
     for (int64_t i = 0; i < p->columns; i++) {
         axis_label(p->column_axis, i, label, sizeof label);
         int64_t end = (i + 1) * width, start = end - (int64_t)strlen(label);
@@ -95,13 +95,14 @@ static void draw_column_labels(const panel *p, int width)
 static void draw_panel(const panel *p, double scale, colours have, int64_t columns)
 {
     char label[64];
-    int width = LABEL + 1 + p->columns * CELL_NUMBER <= columns ? CELL_NUMBER : CELL_SQUARE;
+    int name = p->row_axis ? (int)strlen(p->row_axis->name) : 0, side = name > LABEL ? name : LABEL;
+    int width = side + 1 + p->columns * CELL_NUMBER <= columns ? CELL_NUMBER : CELL_SQUARE;
     printf("\n%s\n", p->title);
-    if (p->column_axis) printf("%*s %s\n", LABEL, p->row_axis ? p->row_axis->name : "", p->column_axis->name);
-    draw_column_labels(p, width);
+    if (p->column_axis) printf("%*s %s\n", side, p->row_axis ? p->row_axis->name : "", p->column_axis->name);
+    draw_column_labels(p, width, side);
     for (int64_t i = 0; i < p->rows; i++) {
         axis_label(p->row_axis, i, label, sizeof label);
-        printf("%*s ", LABEL, label);
+        printf("%*s ", side, label);
         for (int64_t k = 0; k < p->columns; k++) draw_cell(have, p->values[i * p->columns + k], scale, width);
         putchar('\n');
     }

@@ -110,12 +110,17 @@ static place_items items_of(const sweep *s, const job *j)
     int64_t first, step, count = job_positions(s, j, &first, &step);
     const sweep_site *site = j->site;
     place_items where = {.n = 2, .items = {{.kind = INDEX_SLICE}}};
-    where.items[1] = j->at[AXIS_POSITION] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = first} : slice_of(first, count, step);
+    index_item position = j->at[AXIS_POSITION] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = first} : slice_of(first, count, step);
+    where.items[1] = position;
     bool all_heads = j->at[AXIS_HEAD] < 0 && site->heads == site->n_heads;
-    if (!site->per_head || all_heads) return where;
+    if (!site->per_head || (all_heads && !site->by_keys)) return where;
     int64_t head = site->head_labels[j->at[AXIS_HEAD] < 0 ? 0 : j->at[AXIS_HEAD]];
-    where.items[where.n++] = j->at[AXIS_HEAD] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = head}
-                                                   : slice_of(head, site->heads, s->heads.step);
+    where.items[2] = j->at[AXIS_HEAD] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = head} : slice_of(head, site->heads, s->heads.step);
+    where.n = 3;
+    if (!site->by_keys) return where;
+    where.items[1] = where.items[2];
+    where.items[2] = position;           /* a longer prompt's row is cut: it attends to nothing behind the position */
+    where.items[where.n++] = slice_of(0, s->clean.lengths[j->pair], 1);
     return where;
 }
 

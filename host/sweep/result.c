@@ -15,7 +15,7 @@ static void describe_axes(const sweep *s, const sweep_site *site, inset_sweep_re
     out->n_axes = site->n_axes;
     for (int i = 0; i < site->n_axes; i++) {
         sweep_axis axis = site->axes[i];
-        out->axes[i] = (inset_sweep_axis){.name = axis_names[axis], .count = site->extents[axis], .labels = labels[axis],
+        out->axes[i] = (inset_sweep_axis){.name = axis_name(site, axis), .count = site->extents[axis], .labels = labels[axis],
                                           .names = axis == AXIS_SITE ? site->members : NULL};
     }
 }

@@ -9,13 +9,13 @@
  *     mlp_out        what the second addition adds
  *     resid_post     what the block returns                  its .output
  *
- * So attn_out is behind a norm of the branch's output where the family has one (Gemma 2), as in TransformerLens. */
+ * So attn_out is behind a norm of the branch's output where the family has one (Gemma 2), as in TransformerLens. What lies inside attention and
+ * MLP are the named sites of that name in the block. */
 #include "sweep/sweep.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
-
-const char *const axis_names[AXIS_COUNT] = {"site", "layer", "position", "head"};
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -114,20 +114,21 @@ static stream find_stream(const program *p, const module *block)
 
 /* ---- members ------------------------------------------------------------------------------------------------------------------------- */
 
-static const char *const stream_members[] = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"};
-static const char *const head_members[] = {"z", "q", "k", "v"};
-enum { N_STREAM = 5, N_HEAD = 4 };
+static const char *const stream_members[] = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", NULL};
+static const char *const mlp_members[] = {"pre", "up", "post", NULL};
+static const char *const head_members[] = {"z", "q", "k", "v", "rot_q", "rot_k", "pattern", "scores", NULL};
+enum { N_STREAM = 5, N_PATTERN = 6 };    /* head_members from N_PATTERN on are by keys */
 
-static bool is_head_member(const char *name)
+static int index_of(const char *const *names, const char *name)
 {
-    for (int i = 0; i < N_HEAD; i++)
-        if (!strcmp(head_members[i], name)) return true;
-    return false;
+    for (int i = 0; names[i]; i++)
+        if (!strcmp(names[i], name)) return i;
+    return -1;
 }
 
 static int32_t member_place(const program *p, const module *block, const char *name)
 {
-    if (is_head_member(name)) return site_named(p, block, name, false);
+    if (index_of(stream_members, name) < 0) return site_named(p, block, name, false);
     stream found = find_stream(p, block);
     const int32_t places[N_STREAM] = {found.pre, found.mid, found.post, found.attn_out, found.mlp_out};
     for (int i = 0; i < N_STREAM; i++)
@@ -135,11 +136,27 @@ static int32_t member_place(const program *p, const module *block, const char *n
     return -1;
 }
 
-static inset_status refuse_member(sweep *s, const char *name, int32_t layer)
+/* Says what the family has instead. */
+static inset_status refuse_member(sweep *s, const module *block, const char *name, int32_t layer)
 {
-    bool mid = !strcmp(name, "resid_mid");
-    return error_set(s->context, INSET_UNKNOWN_SITE, "%s has no %s in layer %d%s", s->program->model_type, name, layer,
-                     mid ? ": its blocks are parallel, one addition takes attention and MLP" : "");
+    static const char *const *const lists[] = {stream_members, mlp_members, head_members};
+    char has[256] = "";
+    size_t n = 0;
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; lists[k][i] && n < sizeof has; i++)
+            if (member_place(s->program, block, lists[k][i]) >= 0) n += (size_t)snprintf(has + n, sizeof has - n, "%s%s", n ? ", " : "", lists[k][i]);
+    inset_status status = error_set(s->context, INSET_UNKNOWN_SITE, "%s has no %s in layer %d%s", s->program->model_type, name, layer,
+                                    strcmp(name, "resid_mid") ? "" : ": its blocks are parallel, one addition takes attention and MLP");
+    error_help(s->context, "It has %s.", has);
+    return status;
+}
+
+/* Heads of the queries of attention in a block. */
+static int32_t query_heads(const program *p, const module *block)
+{
+    for (size_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].kind == STEP_ATTENTION && holds_event(block, p->steps[i].event)) return p->steps[i].n_heads;
+    return 0;
 }
 
 static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *site)
@@ -151,13 +168,14 @@ static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *sit
         site->places[m] = places;
         for (int32_t layer = 0; layer < s->n_layers; layer++) {
             places[layer] = member_place(p, &p->modules[blocks[layer]], site->members[m]);
-            if (places[layer] < 0) return refuse_member(s, site->members[m], layer);
+            if (places[layer] < 0) return refuse_member(s, &p->modules[blocks[layer]], site->members[m], layer);
             const slot_shape *shape = &p->slots[p->sites[places[layer]].slot].shape;
             int32_t heads = site->per_head ? shape->extent[0] : 1, width = shape->extent[site->per_head];
             if ((site->n_heads && site->n_heads != heads) || (site->width && site->width != width))
                 return error_set(s->context, INSET_SHAPE_ERROR, "%s differs in shape between layers", site->name);
             site->n_heads = heads;
             site->width = width;
+            site->grouped = site->per_head && heads < query_heads(p, &p->modules[blocks[layer]]);
         }
     }
     return INSET_OK;
@@ -170,14 +188,14 @@ typedef enum spelling { SPELT_PLAIN, SPELT_BY_POSITION, SPELT_ALL_POSITIONS } sp
 /* "attn_head_out_by_pos" -> "z", SPELT_BY_POSITION; NULL when it is none of these. */
 static const char *head_alias(const char *name, spelling *how)
 {
-    static const char *const spellings[N_HEAD] = {"out", "q", "k", "v"};
     static const char *const ends[] = {"", "_by_pos", "_all_pos"};
     static const char start[] = "attn_head_";
     if (strncmp(name, start, sizeof start - 1)) return NULL;
     name += sizeof start - 1;
-    for (int i = 0; i < N_HEAD; i++) {
-        size_t n = strlen(spellings[i]);
-        if (strncmp(name, spellings[i], n)) continue;
+    for (int i = 0; head_members[i]; i++) {
+        const char *spelt = i ? head_members[i] : "out";
+        size_t n = strlen(spelt);
+        if (strncmp(name, spelt, n)) continue;
         for (int e = SPELT_PLAIN; e <= SPELT_ALL_POSITIONS; e++)
             if (!strcmp(name + n, ends[e])) {
                 *how = (spelling)e;
@@ -189,19 +207,20 @@ static const char *head_alias(const char *name, spelling *how)
 
 static inset_status unknown(sweep *s, const char *name)
 {
+    static const char *const every[] = {"block_every", NULL}, *const *const lists[] = {stream_members, mlp_members, head_members, every};
     const char *nearest = NULL;
     int best = 3;
-    for (int i = 0; i < N_STREAM + N_HEAD + 1; i++) {
-        const char *known = i < N_STREAM ? stream_members[i] : i < N_STREAM + N_HEAD ? head_members[i - N_STREAM] : "block_every";
-        int distance = text_distance(name, known, best);
-        if (distance < best && strlen(known) > 2) {
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; lists[k][i]; i++) {
+            int distance = text_distance(name, lists[k][i], best);
+            if (distance >= best || strlen(lists[k][i]) < 3) continue;
             best = distance;
-            nearest = known;
+            nearest = lists[k][i];
         }
-    }
     inset_status status = error_set(s->context, INSET_UNKNOWN_SITE, "there is no site '%s' to sweep", name);
     if (nearest) error_help(s->context, "Did you mean %s?", nearest);
-    error_help(s->context, "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, and per head z, q, k, v.");
+    error_help(s->context, "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, pre, up and post "
+                           "in the MLP, and per head z, q, k, v, rot_q, rot_k, pattern and scores.");
     return status;
 }
 
@@ -212,16 +231,15 @@ static bool name_site(const char *name, sweep_site *out, spelling *how)
     out->name = name;
     out->n_members = 1;
     out->members[0] = alias ? alias : name;
-    out->per_head = is_head_member(out->members[0]);
+    out->per_head = index_of(head_members, out->members[0]) >= 0;
+    out->by_keys = index_of(head_members, out->members[0]) >= N_PATTERN;
     if (out->per_head) return true;
     if (!strcmp(name, "block_every")) {
         out->n_members = MAX_MEMBERS;
         memcpy(out->members, every, sizeof every);
         return true;
     }
-    for (int i = 0; i < N_STREAM; i++)
-        if (!strcmp(stream_members[i], name)) return true;
-    return false;
+    return index_of(stream_members, name) >= 0 || index_of(mlp_members, name) >= 0;
 }
 
 /* ---- axes ------------------------------------------------------------------------------------------------------------------------------ */
@@ -229,7 +247,35 @@ static bool name_site(const char *name, sweep_site *out, spelling *how)
 static const char *default_axes(const sweep_site *site, spelling how)
 {
     if (!site->per_head) return "layer,position";
-    return how == SPELT_BY_POSITION ? "layer,position,head" : "layer,head";
+    if (how != SPELT_BY_POSITION) return "layer,head";
+    return site->by_keys ? "layer,head,destination" : "layer,position,head";
+}
+
+const char *axis_name(const sweep_site *site, sweep_axis axis)
+{
+    static const char *const names[AXIS_COUNT] = {"site", "layer", "position", "head"};
+    if (axis == AXIS_POSITION && site->by_keys) return "destination";
+    if (axis == AXIS_HEAD && site->grouped) return "key_value_head";
+    return names[axis];
+}
+
+/* Layer, position and head name the axis of any site, so that several can be swept by the same axes; a name of its own only its own. */
+static sweep_axis find_axis(const sweep_site *site, const char *name)
+{
+    static const char *const usual[AXIS_COUNT] = {NULL, "layer", "position", "head"};
+    for (sweep_axis axis = AXIS_LAYER; axis < AXIS_COUNT; axis++)
+        if (!strcmp(usual[axis], name) || !strcmp(axis_name(site, axis), name)) return axis;
+    return AXIS_COUNT;
+}
+
+/* A name of no axis, or of one that this site has not got. */
+static inset_status refuse_axis(sweep *s, const sweep_site *site, const char *name)
+{
+    if (strcmp(name, "head") && strcmp(name, "destination") && strcmp(name, "key_value_head"))
+        return error_set(s->context, INSET_VALUE_ERROR, "there is no axis '%s': layer, position and head are axes", name);
+    const char *head = site->per_head ? axis_name(site, AXIS_HEAD) : "";
+    return error_set(s->context, INSET_VALUE_ERROR, "%s has no axis %s: its axes are layer%s %s%s%s", site->name, name, *head ? "," : " and",
+                     axis_name(site, AXIS_POSITION), *head ? " and " : "", head);
 }
 
 /* One part of "a,b,c", trimmed of nothing; *at moves behind the comma, and is NULL after the last. */
@@ -243,12 +289,8 @@ static const char *next_part(arena *a, const char **at)
 
 static inset_status add_axis(sweep *s, sweep_site *site, const char *name)
 {
-    sweep_axis axis = AXIS_LAYER;
-    while (axis < AXIS_COUNT && strcmp(axis_names[axis], name)) axis++;
-    if (axis == AXIS_COUNT)
-        return error_set(s->context, INSET_VALUE_ERROR, "there is no axis '%s': layer, position and head are axes", name);
-    if (axis == AXIS_HEAD && !site->per_head)
-        return error_set(s->context, INSET_VALUE_ERROR, "%s has no axis head: its axes are layer and position", site->name);
+    sweep_axis axis = find_axis(site, name);
+    if (axis == AXIS_COUNT || (axis == AXIS_HEAD && !site->per_head)) return refuse_axis(s, site, name);
     for (int i = 0; i < site->n_axes; i++)
         if (site->axes[i] == axis) return error_set(s->context, INSET_VALUE_ERROR, "the axis %s is named twice", name);
     site->axes[site->n_axes++] = axis;
@@ -275,7 +317,8 @@ static inset_status count_points(sweep *s, sweep_site *site)
         site->first_head = 0;
     }
     if (!site->heads)
-        return error_set(s->context, INSET_VALUE_ERROR, "the range of heads chooses none of the %d heads of %s", site->n_heads, site->name);
+        return error_set(s->context, INSET_VALUE_ERROR, "the range of heads chooses none of the %d %sheads of %s", site->n_heads,
+                         site->grouped ? "key-value " : "", site->name);
     if (!(site->head_labels = arena_new(&s->memory, (size_t)site->heads * sizeof *site->head_labels))) return INSET_NO_MEMORY;
     for (int64_t i = 0; i < site->heads; i++) site->head_labels[i] = site->first_head + i * s->heads.step;
     const int64_t extents[AXIS_COUNT] = {site->n_members, s->chosen_layers, s->n_labels, site->heads};

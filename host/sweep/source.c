@@ -66,24 +66,41 @@ static inset_status read_resample(sweep *s, const char *file, uint64_t seed)
 static inset_status refuse_shape(sweep *s, const char *text, const inset_tensor *t, const sweep_site *site)
 {
     char found[160] = "", heads[32] = "";
+    int64_t longest = s->clean.longest;
     for (int i = 0; i < t->n_dimensions; i++) {
         size_t n = strlen(found);
         snprintf(found + n, sizeof found - n, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
     }
+    if (site->by_keys)
+        return error_set(s->context, INSET_SHAPE_ERROR, "%s has the shape [%s]; %s takes [%d, P, P] or [%d, %d, P, P], P positions and at least %lld", text, found,
+                         site->name, site->n_heads, s->n_layers, site->n_heads, (long long)longest);
     if (site->per_head) snprintf(heads, sizeof heads, "%d, ", site->n_heads);
     return error_set(s->context, INSET_SHAPE_ERROR, "%s has the shape [%s]; %s takes [%s%d], [position, %s%d] or [%d, position, %s%d], where a position of 1 stands for all",
                      text, found, site->name, heads, site->width, heads, site->width, s->n_layers, heads, site->width);
 }
 
+/* The tensor as [layers, heads, positions, positions] for one site. */
+static inset_status fit_by_keys(sweep *s, const char *text, const inset_tensor *t, const sweep_site *site, source_tensor *out)
+{
+    int n = t->n_dimensions;
+    const int64_t *of_layer = t->shape + (n == 4);
+    if ((n != 3 && n != 4) || (n == 4 && t->shape[0] != 1 && t->shape[0] != s->n_layers) || of_layer[0] != site->n_heads || of_layer[1] != of_layer[2]
+        || of_layer[1] < s->clean.longest) return refuse_shape(s, text, t, site);
+    *out = (source_tensor){.type = t->type, .data = t->data, .layers = n == 4 ? t->shape[0] : 1, .n_dimensions = 3};
+    memcpy(out->shape, of_layer, sizeof out->shape);
+    return INSET_OK;
+}
+
 /* The tensor as [layers, positions, heads, width] for one site. */
 static inset_status fit_tensor(sweep *s, const char *text, const inset_tensor *t, const sweep_site *site, source_tensor *out)
 {
+    if (site->by_keys) return fit_by_keys(s, text, t, site, out);
     int row = site->per_head ? 2 : 1, n = t->n_dimensions;
+    int64_t positions = n > row ? t->shape[n - row - 1] : 1;
     bool fits = n >= row && n <= row + 2 && t->shape[n - 1] == site->width && (!site->per_head || t->shape[n - 2] == site->n_heads);
-    *out = (source_tensor){.type = t->type, .data = t->data, .layers = n == row + 2 ? t->shape[0] : 1,
-                           .positions = n > row ? t->shape[n - row - 1] : 1, .heads = site->per_head ? site->n_heads : 0, .width = site->width};
-    fits = fits && (out->layers == 1 || out->layers == s->n_layers);
-    for (int64_t pair = 0; pair < s->pairs && out->positions != 1; pair++) fits = fits && out->positions >= s->clean.lengths[pair];
+    *out = (source_tensor){.type = t->type, .data = t->data, .layers = n == row + 2 ? t->shape[0] : 1, .n_dimensions = row + 1,
+                           .shape = {positions, site->per_head ? site->n_heads : site->width, site->width}, .for_all_positions = positions == 1};
+    fits = fits && (out->layers == 1 || out->layers == s->n_layers) && (positions == 1 || positions >= s->clean.longest);
     return fits ? INSET_OK : refuse_shape(s, text, t, site);
 }
 
@@ -99,10 +116,13 @@ static inset_status read_tensor(sweep *s, const char *text)
 
 /* ---- the mean over prompts ----------------------------------------------------------------------------------------------------------------- */
 
-/* Sums [n_taps][positions * numbers a row]; counts [positions]. */
+/* Sums, a tap each: [planes, positions, row]; counts [positions]. */
 typedef struct means { double **sums; int64_t *counts; int64_t positions; } means;
 
-static int64_t row_of(const sweep *s, const tap *t) { return (int64_t)s->sites[t->site].width * s->sites[t->site].n_heads; }
+/* How the numbers of a site lie: a position's row once, or by keys once a head. */
+static int64_t planes_of(const sweep_site *site) { return site->by_keys ? site->n_heads : 1; }
+static int64_t row_of(const sweep_site *site, int64_t positions) { return site->by_keys ? positions : (int64_t)site->width * site->n_heads; }
+static int64_t numbers_of(const sweep_site *site, int64_t positions) { return planes_of(site) * positions * row_of(site, positions); }
 
 static inset_status means_start(sweep *s, arena *a, const prompts *p, means *out)
 {
@@ -111,7 +131,7 @@ static inset_status means_start(sweep *s, arena *a, const prompts *p, means *out
     out->sums = arena_new(a, s->n_taps * sizeof *out->sums);
     if (!out->counts || !out->sums) return INSET_NO_MEMORY;
     for (size_t i = 0; i < s->n_taps; i++)
-        if (!(out->sums[i] = arena_new(a, (size_t)(p->longest * row_of(s, &s->taps[i])) * sizeof **out->sums))) return INSET_NO_MEMORY;
+        if (!(out->sums[i] = arena_new(a, (size_t)numbers_of(&s->sites[s->taps[i].site], p->longest) * sizeof **out->sums))) return INSET_NO_MEMORY;
     return INSET_OK;
 }
 
@@ -128,17 +148,31 @@ static inset_status record_prompts(sweep *s, const prompts *p, int64_t first, in
     return status;
 }
 
+/* Adds a prompt's rows to the sums of a site: `from` [planes, positions of `width` numbers, row], of which the prompt has `length`. */
+static void add_prompt(const sweep_site *site, inset_type type, const char *from, int64_t positions, int64_t length, const means *m, double *sums)
+{
+    int64_t row = row_of(site, m->positions), row_here = row_of(site, positions), n = site->by_keys ? length : row;
+    for (int64_t plane = 0; plane < planes_of(site); plane++)
+        for (int64_t t = 0; t < length; t++) {
+            double *to = sums + (plane * m->positions + t) * row;
+            const char *at = from + (size_t)((plane * positions + t) * row_here) * type_size(type);
+            for (int64_t j = 0; j < n; j++) to[j] += element_get(type, at + (size_t)j * type_size(type));
+        }
+}
+
 static inset_status add_up(sweep *s, run *r, const prompts *p, int64_t first, int64_t count, means *out)
 {
+    int64_t longest = 0;                         /* of these: what is saved has zeros behind a prompt's end */
+    for (int64_t k = 0; k < count; k++)
+        if (p->lengths[first + k] > longest) longest = p->lengths[first + k];
     for (size_t i = 0; i < s->n_taps; i++) {
-        inset_tensor saved;                      /* [count, longest of these, ...], zeros behind a prompt's end */
+        inset_tensor saved;
+        const sweep_site *site = &s->sites[s->taps[i].site];
         inset_status status = run_saved(r, i, &saved);
         if (status) return status;
-        int64_t width = row_of(s, &s->taps[i]);
-        const char *data = saved.data;
+        size_t size = (size_t)numbers_of(site, longest) * type_size(saved.type);
         for (int64_t k = 0; k < count; k++)
-            for (int64_t j = 0; j < p->lengths[first + k] * width; j++)
-                out->sums[i][j] += element_get(saved.type, data + (size_t)(k * saved.shape[1] * width + j) * type_size(saved.type));
+            add_prompt(site, saved.type, (const char *)saved.data + (size_t)k * size, longest, p->lengths[first + k], out, out->sums[i]);
     }
     for (int64_t k = 0; k < count; k++)
         for (int64_t j = 0; j < p->lengths[first + k]; j++) out->counts[j]++;
@@ -163,21 +197,23 @@ static inset_status run_prompts(sweep *s, const prompts *p, int64_t first, int64
     return status;
 }
 
-/* Sums become tensors [chosen layers, positions, heads, width] of each site's members. */
+/* Sums become tensors of each site's members. */
 static inset_status means_finish(sweep *s, const means *m)
 {
     for (size_t i = 0; i < s->n_taps; i++) {
         const tap *t = &s->taps[i];
         const sweep_site *site = &s->sites[t->site];
         source_tensor *out = &s->tensors[(size_t)t->site * MAX_MEMBERS + (size_t)t->member];
-        int64_t width = row_of(s, t), size = m->positions * width;
+        int64_t row = row_of(site, m->positions), size = numbers_of(site, m->positions);
         if (!out->data) {
-            *out = (source_tensor){.type = INSET_F32, .layers = s->n_layers, .positions = m->positions, .heads = site->per_head ? site->n_heads : 0,
-                                   .width = site->width, .data = arena_new(&s->memory, (size_t)(s->n_layers * size) * sizeof(float))};
+            *out = (source_tensor){.type = INSET_F32, .layers = s->n_layers, .n_dimensions = site->per_head ? 3 : 2,
+                                   .shape = {m->positions, site->per_head ? site->n_heads : site->width, site->width},
+                                   .data = arena_new(&s->memory, (size_t)(s->n_layers * size) * sizeof(float))};
+            if (site->by_keys) memcpy(out->shape, (const int64_t[3]){site->n_heads, m->positions, m->positions}, sizeof out->shape);
             if (!out->data) return INSET_NO_MEMORY;
         }
         float *to = (float *)(uintptr_t)out->data + (s->first_layer + t->layer * s->layers.step) * size;
-        for (int64_t k = 0; k < size; k++) to[k] = (float)(m->sums[i][k] / (double)m->counts[k / width]);
+        for (int64_t k = 0; k < size; k++) to[k] = (float)(m->sums[i][k] / (double)m->counts[k / row % m->positions]);
     }
     return INSET_OK;
 }
@@ -208,6 +244,16 @@ static inset_status read_mean(sweep *s, const char *text)
 
 /* ---- all ------------------------------------------------------------------------------------------------------------------------------------ */
 
+/* A score of 0 above the diagonal would show a position those behind it; masked scores are -inf. */
+static inset_status refuse_zero(sweep *s)
+{
+    for (size_t i = 0; i < s->n_sites; i++)
+        if (!strcmp(s->sites[i].members[0], "scores"))
+            return error_set(s->context, INSET_VALUE_ERROR, "%s: scores of zero would let every position attend to those behind it; zero the pattern instead",
+                             s->sites[i].name);
+    return INSET_OK;
+}
+
 inset_status source_read(sweep *s, const char *text, uint64_t seed)
 {
     if (source_is_other_run(text)) {
@@ -216,7 +262,7 @@ inset_status source_read(sweep *s, const char *text, uint64_t seed)
     }
     if (!strcmp(text, "zero")) {
         s->source = SOURCE_ZERO;
-        return INSET_OK;
+        return refuse_zero(s);
     }
     if (!strcmp(text, "resample") || behind(text, "resample:")) return read_resample(s, behind(text, "resample:"), seed);
     bool mean = behind(text, "mean:");
@@ -229,19 +275,21 @@ inset_status source_read(sweep *s, const char *text, uint64_t seed)
     return mean ? read_mean(s, behind(text, "mean:")) : read_tensor(s, text);
 }
 
+int64_t source_numbers(const source_tensor *t)
+{
+    int64_t count = 1;
+    for (int i = 0; i < t->n_dimensions; i++) count *= t->shape[i];
+    return count;
+}
+
 inset_status source_externals(const sweep *s, trace *t, operand *out)
 {
     for (size_t i = 0; i < s->n_taps; i++) {
         const tap *at = &s->taps[i];
         const source_tensor *from = &s->tensors[(size_t)at->site * MAX_MEMBERS + (size_t)at->member];
-        int64_t shape[3], layer = from->layers == 1 ? 0 : s->first_layer + at->layer * s->layers.step, count = from->positions * from->width;
-        int n = 0;
-        shape[n++] = from->positions;
-        if (from->heads) shape[n++] = from->heads;
-        shape[n++] = from->width;
-        if (from->heads) count *= from->heads;
-        const char *data = from->data + (size_t)(layer * count) * type_size(from->type);
-        inset_status status = trace_external(t, from->type, n, shape, data, &out[i]);
+        int64_t layer = from->layers == 1 ? 0 : s->first_layer + at->layer * s->layers.step;
+        const char *data = from->data + (size_t)(layer * source_numbers(from)) * type_size(from->type);
+        inset_status status = trace_external(t, from->type, from->n_dimensions, from->shape, data, &out[i]);
         if (status) return status;
     }
     return INSET_OK;
@@ -256,8 +304,8 @@ inset_status source_take(const sweep *s, trace *t, const operand *taken, const o
     }
     if (taken) return trace_index(t, &taken[tap_index], where->n, where->items, out);
     const tap *at = &s->taps[tap_index];
-    index_item items[2] = {where->items[1], where->items[2]};            /* no batch */
-    if (s->tensors[(size_t)at->site * MAX_MEMBERS + (size_t)at->member].positions == 1)
+    index_item items[3] = {where->items[1], where->items[2], where->items[3]};           /* no batch */
+    if (s->tensors[(size_t)at->site * MAX_MEMBERS + (size_t)at->member].for_all_positions)
         items[0] = items[0].kind == INDEX_INTEGER ? (index_item){.kind = INDEX_INTEGER} : (index_item){.kind = INDEX_SLICE};
     return trace_index(t, &external[tap_index], where->n - 1, items, out);
 }

@@ -121,14 +121,18 @@ static inset_status make_taps(sweep *s)
 
 static int64_t smaller(int64_t a, double b) { return b < (double)a ? (int64_t)b : a; }
 
-/* About what a patched run takes on the device: at every position the widest value of a block and what it is made from. */
+/* About what a patched run takes on the device: at every position the widest value of a block and what it is made from, or all heads' scores
+ * and pattern. */
 static double bytes_a_job(const sweep *s)
 {
+    double open = 0;
+    for (size_t i = 0; i < s->n_sites; i++)
+        if (s->sites[i].by_keys) open = (double)s->sites[i].n_heads * (double)s->clean.longest;
     int32_t widest = 1, logits = s->program->slots[s->program->sites[s->logits].slot].value;
     for (int32_t i = 0; i < logits; i++)
         if (s->program->values[i].width > widest && s->program->values[i].width != s->program->values[logits].width)
             widest = s->program->values[i].width;
-    return 2.0 * widest * (double)type_size(s->model->type) * (double)s->clean.longest;
+    return 2.0 * (widest > open ? widest : open) * (double)type_size(s->model->type) * (double)s->clean.longest;
 }
 
 /* The most jobs of a chunk. */
@@ -217,8 +221,7 @@ static uint64_t hash_tensors(const sweep *s, uint64_t seed)
     for (size_t i = 0; s->tensors && !s->others.count && i < s->n_sites * MAX_MEMBERS; i++) {
         const source_tensor *t = &s->tensors[i];
         if (!t->data) continue;
-        int64_t count = t->layers * t->positions * t->width * (t->heads ? t->heads : 1);
-        seed = hash_bytes(seed, t->data, (size_t)count * type_size(t->type));
+        seed = hash_bytes(seed, t->data, (size_t)(t->layers * source_numbers(t)) * type_size(t->type));
     }
     return seed;
 }

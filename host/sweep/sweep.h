@@ -4,7 +4,7 @@
  *
  *   pair     a clean and a corrupt prompt of one length
  *   site     what the user names; it has one member, or several on an axis of their own (block_every)
- *   member   one of the residual stream, attention output, MLP output, z, q, k, v: a place in every layer
+ *   member   one of the residual stream, attention output, MLP output, pre, post, z, q, k, v, pattern, ...: a place in every layer
  *   point    one entry of a site's grid: a member, and a layer, a position and a head where these are axes
  *   job      one pair at one point of one site: one invoke with its sets. Jobs are numbered by pair, then site, then point
  *   chunk    consecutive jobs, run as one trace together with the clean and the corrupt run of their pairs
@@ -39,15 +39,16 @@ bool is_file_name(const char *text, size_t length);
 /* ---- sites (site.c) -------------------------------------------------------------------------------------------------------------- */
 enum { MAX_MEMBERS = 3 };
 typedef enum sweep_axis { AXIS_SITE, AXIS_LAYER, AXIS_POSITION, AXIS_HEAD, AXIS_COUNT } sweep_axis;
-extern const char *const axis_names[AXIS_COUNT];
 
 typedef struct sweep_site {
     const char *name;                /* as the user spelt it */
     int32_t n_members;
     const char *members[MAX_MEMBERS];
     bool per_head;
-    int32_t n_heads;                 /* 1 for the residual stream */
-    int32_t width;                   /* numbers a row, or a row and head */
+    bool by_keys;                    /* pattern, scores: [head, position, position attended to]; a position is a destination */
+    bool grouped;                    /* its heads are key-value heads, fewer than attention's */
+    int32_t n_heads;                 /* 1 where there are none */
+    int32_t width;                   /* numbers a row, or a row and head; 0 by keys: as many as the prompt has positions */
     const int32_t *places[MAX_MEMBERS];      /* [n_layers]: the program's site */
     int32_t *taps[MAX_MEMBERS];      /* [chosen_layers]: which tap */
     int32_t n_axes;
@@ -58,6 +59,8 @@ typedef struct sweep_site {
     int64_t n_points, first_point;   /* first_point: points of the sites before, for job numbers */
 } sweep_site;
 
+/* What an axis of a site is called: a pattern's position is a "destination", a key-value head a "key_value_head". */
+const char *axis_name(const sweep_site *site, sweep_axis axis);
 /* Sites and their axes from the options' texts; layers, positions and ranges must be read before. */
 inset_status sites_read(sweep *s, const char *patch, const char *by);
 int32_t layers_count(const program *p);      /* blocks with attention */
@@ -118,21 +121,26 @@ inset_status readout_save(const sweep *s, trace *t, const readout *r);
 /* ---- sources (source.c) --------------------------------------------------------------------------------------------------------------- */
 typedef enum source_kind { SOURCE_OTHER_RUN, SOURCE_ZERO, SOURCE_TENSOR, SOURCE_RESAMPLE } source_kind;
 
-/* A tensor put at a member's places: [layers or 1, positions or 1, heads or 1 or absent, width]. */
+/* A tensor put at a member's places: [layers or 1, positions or 1, width], [layers or 1, positions or 1, heads, width], or by keys
+ * [layers or 1, heads, positions, positions]. */
 typedef struct source_tensor {
     inset_type type;
     const char *data;
-    int64_t layers, positions, heads, width;
+    int64_t layers;
+    int n_dimensions;                /* of one layer's */
+    int64_t shape[3];
+    bool for_all_positions;          /* one position, for all */
 } source_tensor;
 
 /* What `text` asks for; files are read, resample's partners drawn, and a mean's prompts run. */
 inset_status source_read(sweep *s, const char *text, uint64_t seed);
 bool source_is_other_run(const char *text);
-/* The places of one job at one tap: target items [batch, position, head] of `n_items`. */
-typedef struct place_items { size_t n; index_item items[3]; } place_items;
+/* The places of one job at one tap, as the site's index: [batch, position], [batch, position, head] or [batch, head, position, key]. */
+typedef struct place_items { size_t n; index_item items[4]; } place_items;
 /* The operand that is put there. `taken` are the values at the taps of the run that is the source, or NULL when it is no run. */
 inset_status source_take(const sweep *s, trace *t, const operand *taken, const operand *external, int32_t tap_index, const place_items *where,
                          operand *out);
+int64_t source_numbers(const source_tensor *t);      /* of one layer */
 /* The tensors of SOURCE_TENSOR as operands of a trace: [n_taps]. */
 inset_status source_externals(const sweep *s, trace *t, operand *out);
 

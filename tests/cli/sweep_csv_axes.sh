@@ -1,0 +1,1 @@
+inset sweep -d cpu -m ../fixtures/llama --clean '[[11,3,42]]' --corrupt '[[11,50,42]]' --patch k,pattern --layers 0 --by head,position --metric rank:42 -o "$SCRATCH/axes.csv" >/dev/null && cut -d, -f1-9 "$SCRATCH/axes.csv"

@@ -1,0 +1,1 @@
+inset sweep -d cpu -m ../fixtures/induction --clean '[[11,3,42,7,55,20,33,9,3]]' --corrupt '[[11,50,42,7,55,20,33,9,3]]' --patch attn_head_pattern_by_pos --layers 1 --by head,destination --metric logit_diff:42,55
