@@ -449,6 +449,7 @@ typedef struct inset_sweep_progress {
     int64_t rows, rows_unshared; /* of what ran, as in inset_statistics */
     double flops, flops_unshared;
     double planning, running;    /* seconds, in this process */
+    int64_t plans;               /* made in this process: chunks whose prompts have the same pattern of equal tokens share one */
 } inset_sweep_progress;
 #define INSET_SWEEP_PROGRESS {.size = sizeof(inset_sweep_progress)}
 INSET_API inset_status inset_sweep_progress_of(const inset_sweep *sweep, inset_sweep_progress *out);

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "run/run.h"
+
 enum {
     MOST_ROWS = 32768,                   /* positions of all patched runs of a chunk: beyond that matrix products gain nothing */
     LEAST_JOBS = 64,
@@ -290,6 +292,8 @@ void sweep_free(sweep *s)
 {
     if (!s) return;
     chunk_free(s->prepared);
+    run_free(s->run);
+    plans_free(s);
     arena_free(&s->memory);
     memory_free(s->context, s);
 }

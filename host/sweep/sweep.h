@@ -8,6 +8,7 @@
  *   point    one entry of a site's grid: a member, and a layer, a position and a head where these are axes
  *   job      one pair at one point of one site: one invoke with its sets. Jobs are numbered by pair, then site, then point
  *   chunk    consecutive jobs, run as one trace together with the clean and the corrupt run of their pairs
+ *   pattern  what decides the plan of a chunk: chunks with the same pattern of equal tokens share one; see pattern.c
  *   reading  what one metric needs of a run's logits; see metric.c
  *
  * sweep_create checks everything; then sweep_step runs chunk after chunk. Everything lies in the sweep's arena. */
@@ -144,7 +145,7 @@ int64_t source_numbers(const source_tensor *t);      /* of one layer */
 /* The tensors of SOURCE_TENSOR as operands of a trace: [n_taps]. */
 inset_status source_externals(const sweep *s, trace *t, operand *out);
 
-/* ---- the sweep (sweep.c, chunk.c, result.c, state.c) -------------------------------------------------------------------------------- */
+/* ---- the sweep (sweep.c, chunk.c, pattern.c, gather.c, result.c, state.c) -------------------------------------------------------------------------------- */
 /* A place that some site patches; a sweep's taps are in execution order. */
 typedef struct tap {
     int32_t place, event;            /* of the program */
@@ -183,6 +184,9 @@ struct sweep {
     float *clean_values, *corrupt_values;        /* [n_metrics, pairs] */
     inset_sweep_progress progress;
     struct prepared *prepared;           /* the next chunk, planned */
+    struct planned *plans;               /* made so far and kept, newest first */
+    int64_t uses;                        /* of plans */
+    struct run *run; struct planned *run_plan;           /* the last chunk's, for the next of the same plan */
     const char *version;                 /* of the model, as the options give it */
     int64_t *layer_labels;               /* [chosen_layers] */
     inset_sweep_result *results;         /* made when first asked for, for what was done then */
@@ -201,6 +205,7 @@ inset_status chunk_prepare(sweep *s, int64_t first, int64_t count, prepared **ou
 void chunk_free(prepared *c);            /* takes NULL */
 inset_status chunk_run(prepared *c);
 int64_t chunk_count(const prepared *c);
+void plans_free(sweep *s);               /* pattern.c */
 /* Where a job is: its site and point, and the pair's sequence of positions. False: the pair has no such position. */
 typedef struct job {
     int64_t pair;

@@ -1,0 +1,190 @@
+/* pattern.c: which plan fits a chunk, so that chunks alike are planned once and then only given other tokens.
+ *
+ * A plan knows no tokens, but which tokens of its prompts are equal at one position (these are one row), and what the trace does. So two chunks take
+ * the same plan when these agree, their pattern, a list of integers:
+ *
+ *     jobs, first point          what is patched, where and in which order
+ *     for each pair              its length, that of the prompt resample takes, and the columns that metrics read of it: columns are part of a
+ *                                plan; metrics that take a whole row are none of its business
+ *     for each position          its tokens in the order of the chunk's prompts, numbered by first appearance
+ *
+ * Numbers run over the whole chunk, because the planner finds equal tokens across its pairs: two pairs that happen to begin alike are another pattern
+ * than two that do not. Patterns are compared whole, so that a plan made anew would have been the same plan. The plans used last are kept. */
+#include "sweep/chunk.h"
+
+#include <string.h>
+
+#define MOST_KEPT ((size_t)512 << 20)    /* bytes of plans that are kept beside the one in use */
+
+typedef struct list { int64_t *at; size_t n; } list;
+
+static void add(list *l, int64_t number) { l->at[l->n++] = number; }
+
+/* ---- the pattern ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool begins_pair(const run_of *r) { return r->kind == RUN_CLEAN; }
+
+/* Runs that bring a prompt of their own; patched ones repeat their pair's. */
+static bool brings_prompt(const run_of *r) { return r->kind != RUN_PATCHED; }
+
+static int64_t columns_a_pair(const sweep *s)
+{
+    int64_t n = 0;
+    for (size_t m = 0; m < s->n_metrics; m++)
+        for (int k = 0; k < 2; k++)
+            if (!s->metrics[m].needs_row && s->metrics[m].sets[k].per_pair) n += s->metrics[m].sets[k].count;
+    return n;
+}
+
+static void add_columns(const sweep *s, int64_t pair, list *out)
+{
+    for (size_t m = 0; m < s->n_metrics; m++)
+        for (int k = 0; k < 2; k++) {
+            const token_set *set = &s->metrics[m].sets[k];
+            for (int64_t i = 0; !s->metrics[m].needs_row && set->per_pair && i < set->count; i++) add(out, set->tokens[pair * set->count + i]);
+        }
+}
+
+/* The chunk's prompts, [n], and the longest of them. */
+typedef struct chunk_prompts { const int64_t **tokens, *lengths; size_t n; int64_t longest, total; } chunk_prompts;
+
+static bool list_prompts(prepared *c, chunk_prompts *out)
+{
+    int64_t *lengths = arena_new(&c->memory, c->n_runs * sizeof *lengths);
+    *out = (chunk_prompts){.tokens = arena_new(&c->memory, c->n_runs * sizeof *out->tokens), .lengths = lengths};
+    if (!out->tokens || !lengths) return false;
+    for (size_t i = 0; i < c->n_runs; i++) {
+        if (!brings_prompt(&c->runs[i])) continue;
+        out->tokens[out->n] = run_prompt(c->sweep, &c->runs[i], &lengths[out->n]);
+        out->total += lengths[out->n];
+        if (lengths[out->n] > out->longest) out->longest = lengths[out->n];
+        out->n++;
+    }
+    return true;
+}
+
+/* Numbers tokens by first appearance at their position. */
+static bool add_equalities(prepared *c, const chunk_prompts *p, list *out)
+{
+    typedef struct seen { int64_t position, number; } seen;              /* position + 1; 0: nowhere yet */
+    seen *last = memory_new(c->sweep->context, (size_t)c->sweep->program->vocabulary * sizeof *last);
+    if (!last) return false;
+    for (int64_t position = 0; position < p->longest; position++) {
+        int64_t numbers = 0;
+        for (size_t i = 0; i < p->n; i++) {
+            if (position >= p->lengths[i]) continue;
+            seen *token = &last[p->tokens[i][position]];
+            if (token->position != position + 1) *token = (seen){position + 1, numbers++};
+            add(out, token->number);
+        }
+    }
+    memory_free(c->sweep->context, last);
+    return true;
+}
+
+static inset_status find_pattern(prepared *c, list *out)
+{
+    const sweep *s = c->sweep;
+    chunk_prompts p;
+    if (!list_prompts(c, &p)) return INSET_NO_MEMORY;
+    size_t most = 2 + p.n * (2 + (size_t)columns_a_pair(s)) + (size_t)p.total;
+    *out = (list){.at = arena_new(&c->memory, most * sizeof *out->at)};
+    if (!out->at) return INSET_NO_MEMORY;
+    add(out, c->count);
+    add(out, c->first % s->points);
+    for (size_t i = 0; i < c->n_runs; i++) {
+        if (!begins_pair(&c->runs[i])) continue;
+        int64_t pair = c->runs[i].pair;
+        add(out, s->clean.lengths[pair]);
+        if (s->source == SOURCE_RESAMPLE) add(out, s->others.lengths[s->partners[pair]]);
+        add_columns(s, pair, out);
+    }
+    return add_equalities(c, &p, out) ? INSET_OK : INSET_NO_MEMORY;
+}
+
+/* ---- plans that are kept ------------------------------------------------------------------------------------------------------------------ */
+
+static planned *find_plan(const sweep *s, const list *pattern, uint64_t hash)
+{
+    for (planned *p = s->plans; p; p = p->older)
+        if (p->hash == hash && p->n_pattern == pattern->n && !memcmp(p->pattern, pattern->at, pattern->n * sizeof *pattern->at)) return p;
+    return NULL;
+}
+
+static void free_planned(sweep *s, planned *p)
+{
+    plan_free(p->plan);
+    memory_free(s->context, p->pattern);
+    memory_free(s->context, p);
+}
+
+void plans_free(sweep *s)
+{
+    for (planned *p = s->plans, *older; p; p = older) {
+        older = p->older;
+        free_planned(s, p);
+    }
+    s->plans = NULL;
+}
+
+/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT; never the one that the sweep's run is of. */
+static void make_room(sweep *s)
+{
+    for (;;) {
+        size_t bytes = 0;
+        planned **oldest = NULL;
+        for (planned **at = &s->plans; *at; at = &(*at)->older) {
+            bytes += (*at)->bytes;
+            if (*at != s->run_plan && (!oldest || (*at)->used < (*oldest)->used)) oldest = at;
+        }
+        if (bytes <= MOST_KEPT || !oldest) return;
+        planned *gone = *oldest;
+        *oldest = gone->older;
+        free_planned(s, gone);
+    }
+}
+
+/* Takes the plan over, also on failure. */
+static inset_status keep_plan(prepared *c, plan *made, const list *pattern, uint64_t hash)
+{
+    sweep *s = c->sweep;
+    const plan_statistics *is = plan_get_statistics(made);
+    planned *p = memory_new(s->context, sizeof *p);
+    int64_t *numbers = p ? memory_new(s->context, pattern->n * sizeof *numbers) : NULL;
+    if (!numbers) {
+        memory_free(s->context, p);
+        plan_free(made);
+        return INSET_NO_MEMORY;
+    }
+    memcpy(numbers, pattern->at, pattern->n * sizeof *numbers);
+    make_room(s);
+    *p = (planned){.older = s->plans, .plan = made, .pattern = numbers, .n_pattern = pattern->n, .hash = hash,
+                   .bytes = (size_t)is->table_bytes + (size_t)is->launches * 512 + pattern->n * sizeof *numbers};
+    s->plans = c->plan = p;
+    s->progress.plans++;
+    return INSET_OK;
+}
+
+inset_status pattern_plan(prepared *c, inset_status (*make)(prepared *c, plan **out))
+{
+    sweep *s = c->sweep;
+    list pattern;
+    plan *made = NULL;
+    inset_status status = find_pattern(c, &pattern);
+    if (status) return status;
+    uint64_t hash = hash_bytes(1, pattern.at, pattern.n * sizeof *pattern.at);
+    if (!(c->plan = find_plan(s, &pattern, hash)) && !(status = make(c, &made))) status = keep_plan(c, made, &pattern, hash);
+    if (!status) c->plan->used = ++s->uses;
+    return status;
+}
+
+inset_status pattern_set_inputs(const prepared *c, run *r)
+{
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < c->n_runs && !status; i++) {
+        int64_t length;
+        const int64_t *tokens = run_prompt(c->sweep, &c->runs[i], &length);
+        status = run_set_tokens(r, (int64_t)i, tokens, length);
+    }
+    return status;
+}
