@@ -359,6 +359,12 @@ INSET_API inset_status inset_run(inset_plan *plan);
  * outside the vocabulary, INSET_SHAPE_ERROR for another count. On failure nothing has changed. */
 INSET_API inset_status inset_plan_tokens(inset_plan *plan, int64_t invoke, int64_t count, const int64_t *tokens);
 INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, int64_t n_rows, int64_t width, const float *rows);
+/* Puts other numbers in the place of a tensor that inset_external took, for the runs that follow; copied.
+ *   external   what inset_external gave, of the plan's trace. An invoke that was made of it (inset_invoke_value) keeps its input: that is
+ *              inset_plan_tokens' and inset_plan_rows' to change
+ *   tensor     of the same type and shape: INSET_TYPE_ERROR, INSET_SHAPE_ERROR otherwise
+ * INSET_USAGE_ERROR for any other value. On failure nothing has changed. */
+INSET_API inset_status inset_plan_tensor(inset_plan *plan, const inset_value *external, const inset_tensor *tensor);
 
 /* ---- saved ---------------------------------------------------------------------------------------------------------------- */
 /* What the last run saved, in the order of saving.

@@ -110,6 +110,80 @@ static void own_model(void)
     inset_context_free(context);
 }
 
+/* ---- other tensors at the next run ------------------------------------------------------------------------------------------------ */
+
+/* layer1.output is `hidden` from outside, but its column 3, which is `number`; layer2 makes of it what loops make. */
+static void check_replaced(inset_plan *plan, const two_layers *m, const float *hidden, float number, const char *what)
+{
+    double result[2];
+    for (int j = 0; j < 2; j++) {
+        result[j] = m->b2[j];
+        for (int i = 0; i < 10; i++) result[j] += (double)m->w2[j * 10 + i] * (i == 3 ? number : hidden[i]);
+    }
+    check_saved(plan, "result", result, 2, what);
+}
+
+/* layer1.output = hidden; layer1.output[:, 3] = number; result = layer2.output.save() */
+static inset_status record_replaced(inset_trace *t, const float *hidden, const float *number, inset_value **h, inset_value **n)
+{
+    inset_value *result;
+    inset_status status = inset_external(t, INSET_TENSOR(hidden, INSET_F32, 1, 10), h);
+    if (!status) status = inset_external(t, INSET_TENSOR(number, INSET_F32, 1), n);
+    if (!status) status = inset_invoke_rows(t, 1, 5, first_input);
+    if (!status) status = inset_set(t, "layer1.output", *h);
+    if (!status) status = inset_set(t, "layer1.output[:, 3]", *n);
+    if (!status) status = inset_get(t, "layer2.output", &result);
+    return status ? status : inset_save(t, "result", result);
+}
+
+static void refuses_tensors(inset_context *context, inset_trace *t, inset_plan *plan, inset_value *h)
+{
+    static const float numbers[10];
+    inset_value *part, *number;
+    CHECK(inset_plan_tensor(NULL, h, INSET_TENSOR(numbers, INSET_F32, 1, 10)) == INSET_USAGE_ERROR, "no plan");
+    CHECK(inset_plan_tensor(plan, NULL, INSET_TENSOR(numbers, INSET_F32, 1, 10)) == INSET_USAGE_ERROR, "no value");
+    CHECK(inset_plan_tensor(plan, h, NULL) == INSET_USAGE_ERROR, "no tensor");
+    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_F32, 10)) == INSET_SHAPE_ERROR, "one dimension for two");
+    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_F32, 1, 9)) == INSET_SHAPE_ERROR, "nine numbers for ten");
+    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_BF16, 1, 10)) == INSET_TYPE_ERROR && strstr(inset_message(context), "torch.float32"), "%s",
+          inset_message(context));
+    NEED(!inset_index(h, "[:, 1:3]", &part) && !inset_number(t, 4, &number), "%s", inset_message(context));
+    CHECK(inset_plan_tensor(plan, part, INSET_TENSOR(numbers, INSET_F32, 1, 2)) == INSET_USAGE_ERROR, "a part");
+    CHECK(inset_plan_tensor(plan, number, INSET_TENSOR(numbers, INSET_F32, 1)) == INSET_USAGE_ERROR, "a number");
+}
+
+static void other_tensors(void)
+{
+    static const float hidden[2][10] = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, {-3, 0, 0.5f, 9, 2, 2, -1, 4, 0, 1}}, number[3] = {100, -7, 0.25f};
+    two_layers m;
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *trace = NULL, *another = NULL;
+    inset_plan *plan = NULL;
+    inset_value *h, *n, *foreign;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    fill_two_layers(&m);
+    NEED(!inset_context_create(NULL, &context), "no context");
+    bool good = CHECK(!build_two_layers(context, &m, &options, &model) && !inset_trace_create(model, &trace) && !inset_trace_create(model, &another)
+                          && !record_replaced(trace, hidden[0], &number[0], &h, &n) && !inset_plan_create(trace, NULL, &plan), "%s", inset_message(context));
+    if (good) {
+        CHECK(!inset_plan_tensor(plan, n, INSET_TENSOR(&number[1], INSET_F32, 1)) && !inset_run(plan), "%s", inset_message(context));
+        check_replaced(plan, &m, hidden[0], number[1], "another number before the first run");
+        CHECK(!inset_plan_tensor(plan, h, INSET_TENSOR(hidden[1], INSET_F32, 1, 10)) && !inset_run(plan), "%s", inset_message(context));
+        check_replaced(plan, &m, hidden[1], number[1], "another tensor");
+        CHECK(!inset_plan_tensor(plan, h, INSET_TENSOR(hidden[0], INSET_F32, 1, 10)) && !inset_plan_tensor(plan, n, INSET_TENSOR(&number[2], INSET_F32, 1))
+                  && !inset_run(plan), "%s", inset_message(context));
+        check_replaced(plan, &m, hidden[0], number[2], "both");
+        refuses_tensors(context, trace, plan, h);
+        NEED(!inset_external(another, INSET_TENSOR(hidden[1], INSET_F32, 1, 10), &foreign), "%s", inset_message(context));
+        CHECK(inset_plan_tensor(plan, foreign, INSET_TENSOR(hidden[1], INSET_F32, 1, 10)) == INSET_USAGE_ERROR, "another trace's value");
+        CHECK(!inset_run(plan), "%s", inset_message(context));
+        check_replaced(plan, &m, hidden[0], number[2], "after refusals");
+    }
+    inset_context_free(context);
+}
+
 /* ---- a small transformer of one's own, against loops in double ------------------------------------------------------------ */
 
 enum { V = 7, P = 6, D = 4, H = 2, HD = 2, F = 8 };      /* vocabulary, positions, width, heads, numbers a head, hidden */
@@ -558,6 +632,7 @@ static void failing_allocations(void)
 int main(void)
 {
     own_model();
+    other_tensors();
     own_transformer();
     calls_and_script();
     without_device();

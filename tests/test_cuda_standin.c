@@ -352,6 +352,28 @@ static void chooses_once_a_shape(void)
     close_device(o, "choices");
 }
 
+/* ---- copies ------------------------------------------------------------------------------------------------------------------ */
+
+/* What fits the staging memory's half goes up as one copy, however full the half is. */
+static void uploads_in_one_copy(void)
+{
+    enum { MOST = 5 << 20 };
+    static const int64_t sizes[] = {3 << 20, 2 << 20, 1, 4 << 20, 100, (4 << 20) - 8, 5 << 20}, copies[] = {1, 1, 1, 1, 1, 1, 2};
+    opened o = open_device();
+    void *memory = NULL;
+    char *host = calloc(1, MOST);
+    if (!o.d) return;
+    WORKS(o.context, host && !device_allocate(o.d, MOST, &memory));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t before = standin_counted().copies_up;
+        WORKS(o.context, !device_upload(o.d, memory, host, (size_t)sizes[i]));
+        CHECK(standin_counted().copies_up - before == copies[i], "%lld bytes: %lld copies", (long long)sizes[i], (long long)(standin_counted().copies_up - before));
+    }
+    device_release(o.d, memory, MOST);
+    free(host);
+    close_device(o, "copies");
+}
+
 /* ---- launches ---------------------------------------------------------------------------------------------------------------- */
 
 static void counts_launches_and_refuses_grids(void)
@@ -508,6 +530,7 @@ int main(void)
     takes_the_steady_algorithm(0, 2, 6, false);
     leaves_the_choice_where_nothing_fits();
     chooses_once_a_shape();
+    uploads_in_one_copy();
     counts_launches_and_refuses_grids();
     notices_mistakes();
     notices_what_dies();

@@ -1,5 +1,6 @@
 /* test_replay_standin.c: what a plan costs the host on a GPU, counted by the stand-in: the first run is as many launches as the plan says, the
- * second captures them, and every later one is one replay, with one copy where the tokens changed. And that replays give what launches do. */
+ * second captures them, and every later one is one replay, with one copy where tokens, tensors from outside or both changed. And that replays give what
+ * launches do. */
 #include "plan/launches.h"
 #include "run/model.h"
 #include "run/run.h"
@@ -18,6 +19,10 @@ static const char plain[] = "with invoke([[3, 1, 4, 1, 5]]):\n    logits = lm_he
 static const char patched[] = "with invoke([[3, 1, 4, 1, 5]]):\n    h = transformer.h[1].output[:, 2]\n    logits = lm_head.output[:, -1].save()\n"
                               "with invoke([[2, 7, 1, 8, 2]]):\n    transformer.h[1].output[:, 2] = h\n    transformer.h[2].mlp.output[:, -1, 2:9] *= 2\n    patched = lm_head.output[:, -1].save()\n";
 
+/* Two tensors from outside, in the folder of the fixture's cases. */
+static const char outside[] = "row = load(\"data.safetensors\", \"vec\")\nfactor = load(\"data.safetensors\", \"f16\")\nwith invoke([[3, 1, 4, 1, 5]]):\n"
+                              "    transformer.h[0].output[:, 1] = row\n    transformer.h[1].output[:, 2:] *= factor\n    logits = lm_head.output[:, -1].save()\n";
+
 static void bench_end(bench *b)
 {
     run_free(b->run);
@@ -29,7 +34,7 @@ static void bench_end(bench *b)
 static bool bench_start(bench *b, const char *text)
 {
     inset_status status = trace_create(b->context, b->model->program, b->model->type, &b->trace);
-    if (!status) status = script_read(b->trace, "script", ".", text, strlen(text));
+    if (!status) status = script_read(b->trace, "script", test_path("fixtures/gpt2/cases"), text, strlen(text));
     if (!status) status = plan_create(b->trace, NULL, &b->plan);
     if (!status) status = run_create(b->model, b->plan, &b->run);
     return CHECK(!status, "%s", inset_message(b->context));
@@ -58,7 +63,7 @@ static void expect_cost(const char *name, cost got, cost want)
           (long long)want.copies, (long long)want.fills, (long long)want.captures, (long long)want.replays, (long long)want.replayed);
 }
 
-enum { MOST = 4096 };
+enum { MOST = 4096, MOST_OUTSIDE = 128 };
 
 static size_t saved_bytes(bench *b, char *out)
 {
@@ -104,6 +109,49 @@ static void costs_what_the_plan_says(bench *b, const char *name, const char *tex
     bench_end(b);
 }
 
+/* What a run of its own, launched one by one, makes of these inputs. */
+static void run_alone(bench *b, char numbers[][MOST_OUTSIDE], const int64_t *tokens, char *out)
+{
+    bench one = {.context = b->context, .plan = b->plan, .model = b->model};
+    CHECK(!run_create(b->model, b->plan, &one.run) && !run_set_tokens(one.run, 0, tokens, 5), "%s", inset_message(b->context));
+    for (size_t i = 0; i < b->plan->n_externals; i++) run_set_external(one.run, b->plan->externals[i].storage, numbers[i]);
+    CHECK(!run_execute(one.run), "%s", inset_message(b->context));
+    saved_bytes(&one, out);
+    run_free(one.run);
+}
+
+/* However many inputs are others, and how far apart they lie: one copy, one replay. What comes out is what a run launched singly makes of them. */
+static void one_copy_for_all_inputs(bench *b)
+{
+    const int64_t first[] = {3, 1, 4, 1, 5};
+    char before[MOST] = {0}, now[MOST] = {0}, fresh[MOST] = {0}, numbers[2][MOST_OUTSIDE];
+    if (!bench_start(b, outside)) return bench_end(b);
+    for (size_t i = 0; i < 2; i++) memcpy(numbers[i], b->plan->externals[i].data, (size_t)b->plan->externals[i].bytes);
+    const int64_t launches = plan_get_statistics(b->plan)->launches, fills = b->plan->needs_clearing;
+    int64_t records = 0;
+    for (size_t i = 0; i < b->plan->n_launches; i++) records += !b->plan->launches[i].is_matmul && b->plan->launches[i].kernel == KERNEL_RECORDS;
+    CHECK(b->plan->n_externals == 2 && run_copies(b->plan) == 2, "%zu tensors, %lld copies", b->plan->n_externals, (long long)run_copies(b->plan));
+    expect_cost("first", run_once(b), (cost){launches, records, 1, fills, 0, 0, 0});
+    run_once(b);
+    const size_t n = saved_bytes(b, before);
+    for (int what = 1; what < 8; what++) {                   /* 1: one tensor, 2: the other, 4: the tokens */
+        for (size_t i = 2; i-- > 0;) {
+            const struct external *e = &b->plan->externals[i];
+            for (int64_t k = 0; what & 1 << i && k < e->bytes; k++) numbers[i][k] = ((char *)e->data)[(k + 8 * what) % e->bytes];
+            if (what & 1 << i) run_set_external(b->run, e->storage, numbers[i]);
+        }
+        const int64_t tokens[] = {9, 8, what, 6, 5};
+        if (what & 4) CHECK(!run_set_tokens(b->run, 0, tokens, 5), "%s", inset_message(b->context));
+        expect_cost("replaced", run_once(b), (cost){0, 0, 1, 0, 0, 1, launches + fills});
+        CHECK(saved_bytes(b, now) == n && memcmp(now, before, n), "%d: nothing changed", what);
+        run_alone(b, numbers, what < 4 ? first : tokens, fresh);
+        CHECK(!memcmp(fresh, now, n), "%d: a replay and a first run have other bits", what);
+        memcpy(before, now, n);
+        expect_cost("the same again", run_once(b), (cost){0, 0, 0, 0, 0, 1, launches + fills});
+    }
+    bench_end(b);
+}
+
 /* A second run while each of its calls fails in turn: the right numbers or an error, then the right numbers, and nothing left over. */
 static void each_call_of_a_capture_fails(bench *b)
 {
@@ -140,6 +188,7 @@ int main(void)
     if (CHECK(!model_open(b.context, test_path("fixtures/gpt2"), "cuda", INSET_TYPE_COUNT, &b.model), "%s", inset_message(b.context))) {
         costs_what_the_plan_says(&b, "plain", plain, false);
         costs_what_the_plan_says(&b, "patched", patched, true);
+        one_copy_for_all_inputs(&b);
         each_call_of_a_capture_fails(&b);
     }
     model_free(b.model);

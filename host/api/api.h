@@ -47,4 +47,7 @@ inset_status api_model_without_device(program *p, inset_type type, inset_model *
 /* "a NULL trace was given": for the calls that have a context to say it in. */
 inset_status api_null(inset_context *context, const char *what);
 
+/* INSET_OK for a tensor with a known type, a possible shape, and data. */
+inset_status api_check_tensor(inset_context *context, const inset_tensor *tensor);
+
 #endif

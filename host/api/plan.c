@@ -99,6 +99,29 @@ inset_status inset_plan_tokens(inset_plan *p, int64_t invoke, int64_t count, con
     return status ? status : run_set_tokens(p->run, invoke, tokens, count);
 }
 
+inset_status inset_plan_tensor(inset_plan *p, const inset_value *external, const inset_tensor *tensor)
+{
+    if (!p) return INSET_USAGE_ERROR;
+    int32_t storage;
+    inset_type type;
+    if (!external) return api_null(p->context, "a value");
+    if (external->trace != p->handle.owner) return error_set(p->context, INSET_USAGE_ERROR, "a value of another trace was given");
+    inset_status status = api_check_tensor(p->context, tensor);
+    if (status) return status;
+    const view *v = &external->operand.view;
+    if (!trace_is_external(external->trace->trace, &external->operand, &storage, &type))
+        return error_set(p->context, INSET_USAGE_ERROR, "the value is no tensor that inset_external took: nothing else can be other numbers at the next run");
+    bool same = tensor->n_dimensions == v->n_dimensions;
+    for (int i = 0; i < v->n_dimensions && same; i++) same = tensor->shape[i] == v->dimensions[i].extent;
+    if (!same) return error_set(p->context, INSET_SHAPE_ERROR, "a tensor of the same shape as the one in its place was expected");
+    if (tensor->type != type)
+        return error_set(p->context, INSET_TYPE_ERROR, "%s was expected, as the tensor in its place has, found %s", type_torch_name(type),
+                         type_torch_name(tensor->type));
+    if ((status = prepare(p))) return status;
+    run_set_external(p->run, storage, tensor->data);
+    return INSET_OK;
+}
+
 inset_status inset_plan_rows(inset_plan *p, int64_t invoke, int64_t n_rows, int64_t width, const float *rows)
 {
     if (!p) return INSET_USAGE_ERROR;

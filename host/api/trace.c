@@ -103,7 +103,7 @@ inset_status inset_get(inset_trace *t, const char *text, inset_value **out)
     return give(t, status, &made, out);
 }
 
-static inset_status check_tensor(inset_context *context, const inset_tensor *tensor)
+inset_status api_check_tensor(inset_context *context, const inset_tensor *tensor)
 {
     if (!tensor) return api_null(context, "a tensor");
     if (tensor->type < 0 || tensor->type >= INSET_TYPE_COUNT)
@@ -124,7 +124,7 @@ inset_status inset_external(inset_trace *t, const inset_tensor *tensor, inset_va
     operand made;
     if (!t) return INSET_USAGE_ERROR;
     NEED_OUT(t, out);
-    inset_status status = check_tensor(t->context, tensor);
+    inset_status status = api_check_tensor(t->context, tensor);
     if (status) return status;
     status = trace_external(t->trace, tensor->type, tensor->n_dimensions, tensor->shape, tensor->data, &made);
     return give(t, status, &made, out);

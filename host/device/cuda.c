@@ -97,11 +97,11 @@ static inset_status turn(cuda_device *d)
     return wait_for(d, &d->halves[d->half]);
 }
 
-/* Room for up to `want` bytes of the half being filled, at least 16; *got says how many. */
+/* Room for up to `want` bytes of the half being filled, at least 16; *got says how many: all of them if a half holds them, so that they are one copy. */
 static inset_status stage(cuda_device *d, size_t want, char **at, size_t *got)
 {
     staging_half *half = &d->halves[d->half];
-    if (half->used == STAGING_BYTES || half->pending) {
+    if (half->used == STAGING_BYTES || half->pending || (want <= STAGING_BYTES && want > STAGING_BYTES - half->used)) {
         inset_status status = turn(d);
         if (status) return status;
         half = &d->halves[d->half];

@@ -13,11 +13,13 @@ typedef enum area {
     AREA_TABLES,                 /* row tables, int32; made on the device from the plan's runs */
     AREA_RECORDS,                /* record tables */
     AREA_SAVED,                  /* saved values */
+    /* From here to AREA_WEIGHT is what may be other numbers at the next run: a run keeps these areas side by side, so that all of it goes up in one copy. */
     AREA_EXTERNAL,               /* tensors from outside */
     AREA_INPUT,                  /* sequential models: the invokes' rows, fp32 */
     AREA_IDS,                    /* token ids of embedded rows, int32 */
     AREA_WEIGHT,                 /* offset = index of the program's weight */
-    AREA_COUNT
+    AREA_COUNT,
+    AREA_FIRST_INPUT = AREA_EXTERNAL
 } area;
 
 typedef union launch_args {
@@ -54,7 +56,7 @@ struct plan {
     float *rows; int32_t row_width;                          /* sequential models: the trace's rows */
     int32_t vocabulary;
     saved_tensor *saved; size_t n_saved;
-    struct external { int64_t offset, bytes; void *data; } *externals; size_t n_externals;
+    struct external { int32_t storage; int64_t offset, bytes; void *data; } *externals; size_t n_externals;      /* by the trace's storages, rising */
     bool needs_clearing;                                     /* the saved area has padding: zero it before a run */
     plan_statistics statistics;
     int64_t *rows_of_value;                                  /* computed, over all passes */

@@ -1,5 +1,8 @@
 /* run.c: binds a plan to a device and runs it: one block of device memory, tables up once, then the launches in order.
  *
+ * What may be other numbers at the next run (token ids, rows, tensors from outside) lies in areas side by side, with a copy of them on the host: the bytes
+ * from the first that changed to the last go up in one copy before the launches.
+ *
  * On a GPU a launch costs the host some microseconds, more than most of them take to run. A plan that is run again is therefore captured, and
  * from then on a run is the inputs that changed, in one copy, and one replay. The first run is launched directly: most plans run once, and the
  * device makes its choices (which algorithm a product takes) while it runs. */
@@ -17,10 +20,11 @@ struct run {
     size_t bytes;
     char *base[AREA_COUNT];
     launch *launches;                    /* the plan's, with addresses */
-    int32_t *ids;                        /* token ids in the order of AREA_IDS */
+    char *inputs;                        /* the areas from AREA_FIRST_INPUT on, on the host: the device's own memory where that is the host's */
+    size_t changed, changed_end;         /* of these bytes, what the device has not got yet */
     int64_t *tokens;                     /* what the next run takes */
     float *rows;
-    bool stale_ids, stale_rows;
+    bool stale_tokens, stale_rows;       /* they are not in `inputs` yet */
     char *saved;                         /* on the host, when the device's memory is not the host's */
     bool saved_here, has_run;
     device_graph *graph;                 /* the launches, captured at the second run, where the device captures */
@@ -29,16 +33,24 @@ struct run {
 
 static size_t area_place(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
+/* An area's bytes in the run's memory. The tables' short form stands in the arena before the first launch. */
+static size_t area_size(const plan *p, int a)
+{
+    size_t bytes = area_place((size_t)p->area_bytes[a]);
+    size_t short_form = area_place(p->n_runs * sizeof *p->runs) + area_place(p->n_repeats * sizeof *p->repeats) + area_place(p->n_literals * sizeof *p->literals);
+    return a == AREA_ARENA && short_form > bytes ? short_form : bytes;
+}
+
 static inset_status allocate_areas(run *r)
 {
-    for (int a = AREA_ARENA; a < AREA_WEIGHT; a++) r->bytes += area_place((size_t)r->plan->area_bytes[a]);
+    for (int a = AREA_ARENA; a < AREA_WEIGHT; a++) r->bytes += area_size(r->plan, a);
     if (!r->bytes) r->bytes = 256;
     inset_status status = device_allocate(r->model->device, r->bytes, (void **)&r->memory);
     if (status) return status;
     size_t at = 0;
     for (int a = AREA_ARENA; a < AREA_WEIGHT; a++) {
         r->base[a] = r->memory + at;
-        at += area_place((size_t)r->plan->area_bytes[a]);
+        at += area_size(r->plan, a);
     }
     return INSET_OK;
 }
@@ -76,32 +88,33 @@ static inset_status bind_launches(run *r)
     return INSET_OK;
 }
 
-/* Writes tables out on the device from their runs, `count` of them; what the device was given for it is released again. */
-static inset_status expand(run *r, const table_run *runs, size_t count)
+/* Writes tables out on the device from their runs, `count` of them at `at`. */
+static inset_status expand(run *r, const char *at, const char *literals, size_t count)
+{
+    plan *p = r->plan;
+    expand_args args = {(int32_t *)r->base[AREA_TABLES], (const table_run *)at, (const int32_t *)literals, (int64_t)count};
+    return device_launch(r->model->device, KERNEL_EXPAND, INSET_F32, &args, sizeof args, (int64_t)count, p->n_tables);
+}
+
+/* The short form of the tables goes where values will be: the first launches write over it. */
+static inset_status make_tables(run *r)
 {
     plan *p = r->plan;
     device *d = r->model->device;
-    size_t bytes = area_place(count * sizeof *runs), literals = p->n_literals * sizeof *p->literals;
-    char *short_form = NULL;
-    if (!count) return INSET_OK;
-    inset_status status = device_allocate(d, bytes + area_place(literals), (void **)&short_form);
-    if (!status) status = device_upload(d, short_form, runs, count * sizeof *runs);
-    if (!status) status = device_upload(d, short_form + bytes, p->literals, literals);
-    expand_args args = {(int32_t *)r->base[AREA_TABLES], (const table_run *)short_form, (const int32_t *)(short_form + bytes), (int64_t)count};
-    if (!status) status = device_launch(d, KERNEL_EXPAND, INSET_F32, &args, sizeof args, (int64_t)count, p->n_tables);
-    if (!status) status = device_synchronize(d);
-    if (short_form) device_release(d, short_form, bytes + area_place(literals));
-    return status;
+    char *runs = r->base[AREA_ARENA], *repeats = runs + area_place(p->n_runs * sizeof *p->runs);
+    char *literals = repeats + area_place(p->n_repeats * sizeof *p->repeats);
+    inset_status status = device_upload(d, runs, p->runs, p->n_runs * sizeof *p->runs);
+    if (!status) status = device_upload(d, repeats, p->repeats, p->n_repeats * sizeof *p->repeats);
+    if (!status) status = device_upload(d, literals, p->literals, p->n_literals * sizeof *p->literals);
+    if (!status) status = expand(r, runs, literals, p->n_runs);
+    return status ? status : expand(r, repeats, literals, p->n_repeats);
 }
 
 static inset_status upload_tables(run *r)
 {
     plan *p = r->plan;
     device *d = r->model->device;
-    inset_status status = expand(r, p->runs, p->n_runs);
-    if (!status) status = expand(r, p->repeats, p->n_repeats);
-    for (size_t i = 0; i < p->n_externals && !status; i++)
-        status = device_upload(d, r->base[AREA_EXTERNAL] + p->externals[i].offset, p->externals[i].data, (size_t)p->externals[i].bytes);
+    inset_status status = make_tables(r);
     if (status || !p->n_records) return status;
     record *records = memory_new(r->context, p->n_records * sizeof *records);
     if (!records) return INSET_NO_MEMORY;
@@ -116,12 +129,33 @@ static inset_status upload_tables(run *r)
     return status;
 }
 
+/* Where an area is in `inputs`. */
+static size_t input_place(const run *r, int at) { return (size_t)(r->base[at] - r->base[AREA_FIRST_INPUT]); }
+
+static void mark_changed(run *r, size_t from, size_t bytes)
+{
+    if (!bytes) return;
+    bool none = r->changed == r->changed_end;
+    if (none || from < r->changed) r->changed = from;
+    if (none || from + bytes > r->changed_end) r->changed_end = from + bytes;
+}
+
+static void put_external(run *r, const struct external *e, const void *data)
+{
+    size_t place = input_place(r, AREA_EXTERNAL) + (size_t)e->offset;
+    if (e->bytes) memcpy(r->inputs + place, data, (size_t)e->bytes);
+    mark_changed(r, place, (size_t)e->bytes);
+}
+
 static inset_status copy_inputs(run *r)
 {
     plan *p = r->plan;
     size_t n = (size_t)p->n_tokens;
-    r->ids = memory_new(r->context, p->n_ids * sizeof *r->ids);
-    if (!r->ids) return INSET_NO_MEMORY;
+    bool in_place = r->model->device->shares_host_memory;
+    size_t bytes = (size_t)(r->memory + r->bytes - r->base[AREA_FIRST_INPUT]);
+    r->inputs = in_place ? r->base[AREA_FIRST_INPUT] : memory_new(r->context, bytes);
+    if (!r->inputs) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->n_externals; i++) put_external(r, &p->externals[i], p->externals[i].data);
     if (p->rows) {
         r->rows = memory_new(r->context, n * (size_t)p->row_width * sizeof *r->rows);
         if (!r->rows) return INSET_NO_MEMORY;
@@ -131,8 +165,8 @@ static inset_status copy_inputs(run *r)
         if (!r->tokens) return INSET_NO_MEMORY;
         if (n) memcpy(r->tokens, p->tokens, n * sizeof *r->tokens);
     }
-    r->stale_ids = p->n_ids > 0;
-    r->stale_rows = p->area_bytes[AREA_INPUT] > 0;
+    r->stale_tokens = r->tokens != NULL;
+    r->stale_rows = r->rows != NULL;
     return INSET_OK;
 }
 
@@ -159,7 +193,7 @@ void run_free(run *r)
     device_graph_free(r->model->device, r->graph);
     if (r->memory) device_release(r->model->device, r->memory, r->bytes);
     memory_free(r->context, r->launches);
-    memory_free(r->context, r->ids);
+    if (!r->model->device->shares_host_memory) memory_free(r->context, r->inputs);
     memory_free(r->context, r->tokens);
     memory_free(r->context, r->rows);
     memory_free(r->context, r->saved);
@@ -209,7 +243,7 @@ inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens,
             return error_set(r->context, INSET_INDEX_ERROR, "token %lld (position %lld of the invoke) is outside the vocabulary of %d", (long long)tokens[i],
                              (long long)i, r->plan->vocabulary);
     memcpy(r->tokens + first, tokens, (size_t)count * sizeof *tokens);
-    r->stale_ids = true;
+    r->stale_tokens = true;
     return INSET_OK;
 }
 
@@ -224,27 +258,56 @@ inset_status run_set_rows(run *r, int64_t invoke_index, const float *rows, int64
     return INSET_OK;
 }
 
+void run_set_external(run *r, int32_t storage, const void *data)
+{
+    const plan *p = r->plan;
+    size_t low = 0, high = p->n_externals;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (p->externals[middle].storage < storage) low = middle + 1;
+        else high = middle;
+    }
+    if (low < p->n_externals && p->externals[low].storage == storage) put_external(r, &p->externals[low], data);
+}
+
 /* ---- running ------------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Tokens and rows into `inputs`. */
+static inset_status fill_inputs(run *r)
+{
+    const plan *p = r->plan;
+    if (!r->stale_tokens && !r->stale_rows) return INSET_OK;
+    inset_status status = check_pattern(r);
+    if (status) return status;
+    if (r->stale_tokens) {
+        int32_t *ids = (int32_t *)(void *)(r->inputs + input_place(r, AREA_IDS));
+        for (size_t i = 0; i < p->n_ids; i++) ids[i] = (int32_t)r->tokens[p->id_source[i]];
+        mark_changed(r, input_place(r, AREA_IDS), p->n_ids * sizeof *ids);
+    }
+    size_t bytes = (size_t)p->area_bytes[AREA_INPUT];
+    if (r->stale_rows && bytes) {
+        memcpy(r->inputs + input_place(r, AREA_INPUT), r->rows, bytes);
+        mark_changed(r, input_place(r, AREA_INPUT), bytes);
+    }
+    r->stale_tokens = r->stale_rows = false;
+    return INSET_OK;
+}
 
 static inset_status upload_inputs(run *r)
 {
-    plan *p = r->plan;
     device *d = r->model->device;
-    if (!r->stale_ids && !r->stale_rows) return INSET_OK;
-    inset_status status = check_pattern(r);
+    inset_status status = fill_inputs(r);
     if (status) return status;
-    if (r->stale_ids) {
-        for (size_t i = 0; i < p->n_ids; i++) r->ids[i] = (int32_t)r->tokens[p->id_source[i]];
-        if ((status = device_upload(d, r->base[AREA_IDS], r->ids, p->n_ids * sizeof *r->ids))) return status;
-    }
-    if (r->stale_rows && (status = device_upload(d, r->base[AREA_INPUT], r->rows, (size_t)p->area_bytes[AREA_INPUT]))) return status;
-    r->stale_ids = r->stale_rows = false;
-    return INSET_OK;
+    if (!d->shares_host_memory) status = device_upload(d, r->base[AREA_FIRST_INPUT] + r->changed, r->inputs + r->changed, r->changed_end - r->changed);
+    if (!status) r->changed = r->changed_end = 0;
+    return status;
 }
 
 int64_t run_copies(const plan *p)
 {
-    return (p->n_ids > 0) + (p->area_bytes[AREA_INPUT] > 0) + (p->area_bytes[AREA_SAVED] > 0);
+    int64_t inputs = 0;
+    for (int a = AREA_FIRST_INPUT; a < AREA_WEIGHT; a++) inputs += p->area_bytes[a];
+    return (inputs > 0) + (p->area_bytes[AREA_SAVED] > 0);
 }
 
 static inset_status launch_all(run *r)

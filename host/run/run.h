@@ -11,8 +11,8 @@ typedef struct run run;
  * INSET_NO_MEMORY names both figures. Nothing is launched. */
 inset_status run_create(struct inset_model *model, plan *p, run **out);
 void run_free(run *r);                               /* takes NULL */
-/* Copies between host and device that a run takes when all its inputs changed: one for the tokens (or rows), one for all that is saved. On a device
- * that shares the host's memory they are copies too, in that memory, without the second. */
+/* Copies between host and device that a run takes when inputs changed: one for all of them, however many (CUDA cuts copies beyond 4 MiB in pieces), and
+ * one for all that is saved. On a device that shares the host's memory inputs are written in place. */
 int64_t run_copies(const plan *p);
 /* Runs the plan; may be called again. */
 inset_status run_execute(run *r);
@@ -23,5 +23,8 @@ inset_status run_saved(run *r, size_t index, inset_tensor *out);
  * invokes first. INSET_INDEX_ERROR: no such invoke, or a token outside the vocabulary. INSET_SHAPE_ERROR: another count. */
 inset_status run_set_tokens(run *r, int64_t invoke, const int64_t *tokens, int64_t count);
 inset_status run_set_rows(run *r, int64_t invoke, const float *rows, int64_t count);
+/* Puts other numbers in the place of the external tensor of the trace's storage `storage`: as many, of its type. Nothing happens where the plan
+ * reads none of it. */
+void run_set_external(run *r, int32_t storage, const void *data);
 
 #endif

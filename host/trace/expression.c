@@ -90,6 +90,15 @@ inset_status trace_external(trace *t, inset_type type, int n_dimensions, const i
     return INSET_OK;
 }
 
+bool trace_is_external(const trace *t, const operand *a, int32_t *storage_index, inset_type *type)
+{
+    if (a->kind != OPERAND_TENSOR) return false;
+    const storage *s = &t->storages[a->view.storage];
+    *storage_index = a->view.storage;
+    *type = s->type;
+    return s->kind == STORAGE_EXTERNAL && view_elements(&a->view) == s->lengths[0] * s->width;
+}
+
 inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers, bool integers, operand *out)
 {
     inset_status status = trace_external(t, INSET_F64, n_dimensions, shape, numbers, out);

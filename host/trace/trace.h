@@ -92,6 +92,8 @@ inset_status trace_site(trace *t, int32_t site, operand *out);
 
 /* Values. */
 inset_status trace_external(trace *t, inset_type type, int n_dimensions, const int64_t *shape, const void *data, operand *out);  /* copied; may be unaligned */
+/* Is the operand all of a tensor that trace_external took? Then *storage names it, *type is its type. */
+bool trace_is_external(const trace *t, const operand *a, int32_t *storage, inset_type *type);
 /* A literal: numbers in row-major order; `integers` when all were written as integers. */
 inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers, bool integers, operand *out);
 inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, operand *out);      /* f32 */
