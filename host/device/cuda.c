@@ -347,7 +347,8 @@ static const device_functions functions = {
     .close = cuda_close, .allocate = cuda_allocate, .release = cuda_release, .upload = cuda_upload, .download = cuda_download,
     .zero = cuda_zero, .matrix_create = cuda_matrix_create, .matrix_free = cuda_matrix_free, .matmul = cuda_matmul,
     .launch = cuda_launch, .synchronize = cuda_synchronize, .capture_begin = cuda_capture_begin, .capture_end = cuda_capture_end,
-    .replay = cuda_replay, .graph_free = cuda_graph_free,
+    .replay = cuda_replay, .graph_free = cuda_graph_free, .landing_create = cuda_landing_create, .landing_free = cuda_landing_free,
+    .landing_start = cuda_landing_start, .landing_wait = cuda_landing_wait,
 };
 
 /* The runtime calls a missing driver too old as well; users need to know which it is. */

@@ -1,4 +1,5 @@
-/* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches) and cuda_matmul.c (matrix products). */
+/* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), cuda_landing.c (results that arrive later) and cuda_matmul.c (matrix
+ * products). */
 #ifndef INSET_CUDA_H
 #define INSET_CUDA_H
 
@@ -53,6 +54,12 @@ inset_status cuda_upload(device *base, void *to, const void *from, size_t bytes)
 inset_status cuda_download(device *base, void *to, const void *from, size_t bytes);
 /* Uploads `count` elements of a float type, converted to another on the way through the staging memory. */
 inset_status cuda_upload_as(cuda_device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count);
+
+/* cuda_landing.c */
+inset_status cuda_landing_create(device *base, device_landing **out);
+void cuda_landing_free(device *base, device_landing *l);
+inset_status cuda_landing_start(device *base, device_landing *l, const void *from, size_t bytes);
+inset_status cuda_landing_wait(device *base, device_landing *l, const void **at);
 
 /* cuda_matmul.c */
 inset_status cuda_matrix_create(device *base, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,

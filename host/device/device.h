@@ -12,6 +12,7 @@
 typedef struct device device;
 typedef struct matrix matrix;            /* a weight matrix, with its bias, laid out as the device's matrix product wants it */
 typedef struct device_graph device_graph;    /* launches that were captured, to be given to the device again as one */
+typedef struct device_landing device_landing;    /* host memory where numbers arrive while the device goes on */
 
 /* The functions an implementation fills in. */
 typedef struct device_functions {
@@ -35,6 +36,11 @@ typedef struct device_functions {
     inset_status (*capture_end)(device *d, device_graph **out);
     inset_status (*replay)(device *d, device_graph *g);
     void (*graph_free)(device *d, device_graph *g);
+    /* Downloads that are not waited for; NULL on a device whose work is done when the call returns (cpu). */
+    inset_status (*landing_create)(device *d, device_landing **out);
+    void (*landing_free)(device *d, device_landing *l);
+    inset_status (*landing_start)(device *d, device_landing *l, const void *from, size_t bytes);
+    inset_status (*landing_wait)(device *d, device_landing *l, const void **at);
 } device_functions;
 
 struct device {
@@ -104,5 +110,16 @@ static inline inset_status device_capture_end(device *d, device_graph **out) { r
 /* Gives the device all of it, in order. What it reads from device memory is read then: other inputs need no other graph. */
 static inline inset_status device_replay(device *d, device_graph *g) { return d->functions->replay(d, g); }
 static inline void device_graph_free(device *d, device_graph *g) { if (g) d->functions->graph_free(d, g); }
+
+/* Whether the device works on while the host does something else; where it does not, the functions below are not to be called. */
+static inline bool device_works_ahead(const device *d) { return d->functions->landing_wait != NULL; }
+static inline inset_status device_landing_create(device *d, device_landing **out) { return d->functions->landing_create(d, out); }
+/* Also while a download is under way. */
+static inline void device_landing_free(device *d, device_landing *l) { if (l) d->functions->landing_free(d, l); }
+/* Downloads `bytes` in the order of the device's work, and returns without waiting. What arrived before in this landing is lost. */
+static inline inset_status device_landing_start(device *d, device_landing *l, const void *from, size_t bytes)
+{ return d->functions->landing_start(d, l, from, bytes); }
+/* Waits until all of it is there, and for nothing that was given to the device later. *at: the bytes, until the next device_landing_start. */
+static inline inset_status device_landing_wait(device *d, device_landing *l, const void **at) { return d->functions->landing_wait(d, l, at); }
 
 #endif

@@ -12,10 +12,21 @@
 
 #include "plan/launches.h"
 
+struct run_room {
+    struct inset_model *model;
+    char *memory;
+    size_t bytes;
+    const run *owner;                    /* whose tables are there */
+    device_landing *landings[RUN_SLOTS]; /* where the device works ahead */
+    const char *arrived[RUN_SLOTS];
+};
+
 struct run {
     inset_context *context;
     struct inset_model *model;
     plan *plan;
+    run_room *room;                      /* whose `memory` is, or NULL */
+    int unfinished;                      /* started, not yet waited for */
     char *memory;                        /* all areas, one after the other */
     size_t bytes;
     char *base[AREA_COUNT];
@@ -41,11 +52,29 @@ static size_t area_size(const plan *p, int a)
     return a == AREA_ARENA && short_form > bytes ? short_form : bytes;
 }
 
+/* Growing waits for the work that still uses the memory: releasing it does. */
+static inset_status take_room(run_room *room, run *r)
+{
+    device *d = room->model->device;
+    room->owner = NULL;
+    if (room->bytes < r->bytes) {
+        device_release(d, room->memory, room->bytes);
+        room->memory = NULL;
+        room->bytes = 0;
+        inset_status status = device_allocate(d, r->bytes, (void **)&room->memory);
+        if (status) return status;
+        room->bytes = r->bytes;
+    }
+    room->owner = r;
+    r->memory = room->memory;
+    return INSET_OK;
+}
+
 static inset_status allocate_areas(run *r)
 {
     for (int a = AREA_ARENA; a < AREA_WEIGHT; a++) r->bytes += area_size(r->plan, a);
     if (!r->bytes) r->bytes = 256;
-    inset_status status = device_allocate(r->model->device, r->bytes, (void **)&r->memory);
+    inset_status status = r->room ? take_room(r->room, r) : device_allocate(r->model->device, r->bytes, (void **)&r->memory);
     if (status) return status;
     size_t at = 0;
     for (int a = AREA_ARENA; a < AREA_WEIGHT; a++) {
@@ -170,7 +199,7 @@ static inset_status copy_inputs(run *r)
     return INSET_OK;
 }
 
-inset_status run_create(struct inset_model *model, plan *p, run **out)
+static inset_status make_run(struct inset_model *model, run_room *room, plan *p, run **out)
 {
     *out = NULL;
     run *r = memory_new(model->context, sizeof *r);
@@ -178,6 +207,7 @@ inset_status run_create(struct inset_model *model, plan *p, run **out)
     r->context = model->context;
     r->model = model;
     r->plan = p;
+    r->room = room;
     inset_status status;
     if ((status = allocate_areas(r)) || (status = copy_inputs(r)) || (status = bind_launches(r)) || (status = upload_tables(r))) {
         run_free(r);
@@ -187,11 +217,16 @@ inset_status run_create(struct inset_model *model, plan *p, run **out)
     return INSET_OK;
 }
 
+inset_status run_create(struct inset_model *model, plan *p, run **out) { return make_run(model, NULL, p, out); }
+inset_status run_create_in(run_room *room, plan *p, run **out) { return make_run(room->model, room, p, out); }
+
 void run_free(run *r)
 {
     if (!r) return;
+    if (r->unfinished) device_synchronize(r->model->device);         /* a graph must not go while it runs; what failed there was told or is lost */
+    if (r->room && r->room->owner == r) r->room->owner = NULL;
     device_graph_free(r->model->device, r->graph);
-    if (r->memory) device_release(r->model->device, r->memory, r->bytes);
+    if (r->memory && !r->room) device_release(r->model->device, r->memory, r->bytes);
     memory_free(r->context, r->launches);
     if (!r->model->device->shares_host_memory) memory_free(r->context, r->inputs);
     memory_free(r->context, r->tokens);
@@ -335,15 +370,21 @@ static void capture_launches(run *r)
     r->launched_singly = device_capture_end(d, status ? NULL : &r->graph) || status;
 }
 
-inset_status run_execute(run *r)
+/* Gives the device all that a run is. */
+static inset_status enqueue(run *r)
 {
     device *d = r->model->device;
     inset_status status = upload_inputs(r);
     if (status) return status;
     r->saved_here = false;
     if (r->has_run && !r->graph && !r->launched_singly && r->plan->n_launches && device_captures(d)) capture_launches(r);
-    status = r->graph ? device_replay(d, r->graph) : launch_all(r);
-    if (status || (status = device_synchronize(d))) return status;
+    return r->graph ? device_replay(d, r->graph) : launch_all(r);
+}
+
+inset_status run_execute(run *r)
+{
+    inset_status status = enqueue(r);
+    if (status || (status = device_synchronize(r->model->device))) return status;
     r->has_run = true;
     return INSET_OK;
 }
@@ -365,4 +406,63 @@ inset_status run_saved(run *r, size_t index, inset_tensor *out)
     plan_saved_describe(p, index, out);
     out->data = saved + p->saved[index].offset;
     return INSET_OK;
+}
+
+/* ---- one run behind the other --------------------------------------------------------------------------------------------------------------------- */
+
+inset_status run_room_create(struct inset_model *model, run_room **out)
+{
+    *out = NULL;
+    inset_status status = INSET_OK;
+    run_room *room = memory_new(model->context, sizeof *room);
+    if (!room) return INSET_NO_MEMORY;
+    room->model = model;
+    for (int i = 0; i < RUN_SLOTS && !status && device_works_ahead(model->device); i++) status = device_landing_create(model->device, &room->landings[i]);
+    if (status) {
+        run_room_free(room);
+        return status;
+    }
+    *out = room;
+    return INSET_OK;
+}
+
+void run_room_free(run_room *room)
+{
+    if (!room) return;
+    device *d = room->model->device;
+    for (int i = 0; i < RUN_SLOTS; i++) device_landing_free(d, room->landings[i]);
+    device_release(d, room->memory, room->bytes);
+    memory_free(room->model->context, room);
+}
+
+inset_status run_start(run *r, int slot)
+{
+    device *d = r->model->device;
+    if (!r->room || r->room->owner != r) return error_set(r->context, INSET_USAGE_ERROR, "the room of this run was given to another");
+    inset_status status = enqueue(r);
+    if (status) return status;
+    if (device_works_ahead(d)) status = device_landing_start(d, r->room->landings[slot], r->base[AREA_SAVED], (size_t)r->plan->area_bytes[AREA_SAVED]);
+    else r->room->arrived[slot] = r->base[AREA_SAVED];
+    if (status) {
+        device_synchronize(d);           /* nobody will wait for this run */
+        return status;
+    }
+    r->unfinished++;
+    r->has_run = true;
+    return INSET_OK;
+}
+
+inset_status run_finish(run *r, int slot)
+{
+    const void *at = r->room->arrived[slot];
+    inset_status status = device_works_ahead(r->model->device) ? device_landing_wait(r->model->device, r->room->landings[slot], &at) : INSET_OK;
+    r->unfinished--;
+    r->room->arrived[slot] = at;
+    return status;
+}
+
+void run_arrived(const run *r, int slot, size_t index, inset_tensor *out)
+{
+    plan_saved_describe(r->plan, index, out);
+    out->data = r->room->arrived[slot] + r->plan->saved[index].offset;
 }

@@ -27,4 +27,22 @@ inset_status run_set_rows(run *r, int64_t invoke, const float *rows, int64_t cou
  * reads none of it. */
 void run_set_external(run *r, int32_t storage, const void *data);
 
+/* ---- one run behind the other ---------------------------------------------------------------------------------------------------------------
+ * Runs of several plans, or many of one, that keep the device busy: the next is started before the numbers of the last are looked at. They share one room,
+ * device memory as large as the largest of them needs; the order of the device's work keeps them apart. */
+typedef struct run_room run_room;
+enum { RUN_SLOTS = 2 };                              /* where numbers arrive: so many runs may be started and not yet finished */
+
+inset_status run_room_create(struct inset_model *model, run_room **out);
+void run_room_free(run_room *room);                  /* takes NULL; after its runs */
+/* As run_create, in the room. A run made earlier in it may be finished still, but not started again. */
+inset_status run_create_in(run_room *room, plan *p, run **out);
+/* Gives the device all work of a run, and the download of what it saves into slot 0 .. RUN_SLOTS - 1, which must be finished. Where the device does
+ * not work ahead (device_works_ahead) the run is done on return, and the next start overwrites what it saved, in whatever slot. */
+inset_status run_start(run *r, int slot);
+/* Waits for the numbers of the run that was started into the slot. On failure they are lost. */
+inset_status run_finish(run *r, int slot);
+/* The saved value `index` of the run finished last in the slot; holds until the slot's next run_start. */
+void run_arrived(const run *r, int slot, size_t index, inset_tensor *out);
+
 #endif

@@ -211,6 +211,10 @@ inset_status chunk_prepare(sweep *s, int64_t first, int64_t count, prepared **ou
 void chunk_free(prepared *c)
 {
     if (!c) return;
+    sweep *s = c->sweep;
+    if (s->prepared == c) s->prepared = NULL;
+    if (c->started) run_finish(c->run, c->slot);         /* given up: its numbers are nobody's */
+    if (c->run != s->run) run_free(c->run);
     arena_free(&c->memory);
     memory_free(c->sweep->context, c);
 }
@@ -230,27 +234,48 @@ static void count_up(prepared *c)
     p->flops_unshared += is->flops_unshared;
 }
 
-/* The sweep's run becomes one of the chunk's plan, if it is not already. */
+/* The sweep's run becomes one of the chunk's plan, if it is not already. The one before stays while the chunk before is not finished. */
 static inset_status find_run(prepared *c)
 {
     sweep *s = c->sweep;
-    if (s->run && s->run_plan == c->plan) return INSET_OK;
-    run_free(s->run);
-    s->run = NULL;
-    s->run_plan = c->plan;
-    return run_create(s->model, c->plan->plan, &s->run);
+    run *before = s->run;
+    inset_status status = INSET_OK;
+    if (!before || s->run_plan != c->plan) {
+        s->run = NULL;
+        s->run_plan = c->plan;
+        status = run_create_in(s->room, c->plan->plan, &s->run);
+        if (!s->prepared || s->prepared == c || s->prepared->run != before) run_free(before);
+    }
+    c->run = s->run;
+    return status;
 }
 
-inset_status chunk_run(prepared *c)
+inset_status chunk_start(prepared *c)
 {
     double start = now();
     sweep *s = c->sweep;
-    inset_status status = find_run(c);
-    if (!status) status = pattern_set_inputs(c, s->run);
-    if (!status) status = run_execute(s->run);
-    if (!status) status = gather_values(c, s->run);
+    inset_status status = s->room ? INSET_OK : run_room_create(s->model, &s->room);
+    if (!status) status = find_run(c);
+    if (!status) status = pattern_set_inputs(c, c->run);
+    if (status) return status;
+    c->slot = s->slot;
+    s->slot = (s->slot + 1) % RUN_SLOTS;
+    status = run_start(c->run, c->slot);
+    s->progress.running += now() - start;
+    c->started = !status;
+    return status;
+}
+
+bool chunk_started(const prepared *c) { return c->started; }
+
+inset_status chunk_finish(prepared *c)
+{
+    double start = now();
+    inset_status status = run_finish(c->run, c->slot);
+    c->started = false;
+    if (!status) status = gather_values(c);
     if (status) return status;
     count_up(c);
-    s->progress.running += now() - start;
+    c->sweep->progress.running += now() - start;
     return INSET_OK;
 }

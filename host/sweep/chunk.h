@@ -27,6 +27,8 @@ struct prepared {
     arena memory;
     run_of *runs; size_t n_runs;             /* in the order of the trace's invokes */
     planned *plan;                           /* the sweep's */
+    bool started;                            /* and not yet finished */
+    run *run; int slot;                      /* once it is started: the run that does it, the sweep's or, when that is another by now, its own */
 };
 
 /* The prompt of a run: its tokens, their number in *length. */
@@ -39,7 +41,7 @@ inset_status pattern_plan(prepared *c, inset_status (*make)(prepared *c, plan **
 inset_status pattern_set_inputs(const prepared *c, run *r);
 
 /* ---- gather.c ------------------------------------------------------------------------------------------------------------------------- */
-/* The saved readings of a chunk's run become values of the sweep's arrays. */
-inset_status gather_values(prepared *c, run *r);
+/* The saved readings of a chunk's finished run become values of the sweep's arrays. */
+inset_status gather_values(prepared *c);
 
 #endif

@@ -2,14 +2,13 @@
 #include "sweep/chunk.h"
 
 /* The readings of all runs as floats: [n_readings]. */
-static inset_status read_saved(prepared *c, run *r, const float **out)
+static inset_status read_saved(prepared *c, const float **out)
 {
     size_t runs = 0;
     for (size_t i = 0; i < c->n_runs; i++) runs += c->runs[i].kind != RUN_OTHER;
     for (size_t i = 0; i < c->sweep->n_readings; i++) {
         inset_tensor saved;
-        inset_status status = run_saved(r, i, &saved);
-        if (status) return status;
+        run_arrived(c->run, c->slot, i, &saved);
         out[i] = saved.data;
         if (saved.type == INSET_F32) continue;
         size_t count = runs * (size_t)c->sweep->readings[i].count;
@@ -58,10 +57,10 @@ static inset_status gather(prepared *c, const float *const *readings)
     return INSET_OK;
 }
 
-inset_status gather_values(prepared *c, run *r)
+inset_status gather_values(prepared *c)
 {
     const float **readings = arena_new(&c->memory, c->sweep->n_readings * sizeof *readings);
     if (!readings) return INSET_NO_MEMORY;
-    inset_status status = read_saved(c, r, readings);
+    inset_status status = read_saved(c, readings);
     return status ? status : gather(c, readings);
 }

@@ -127,7 +127,7 @@ void plans_free(sweep *s)
     s->plans = NULL;
 }
 
-/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT; never the one that the sweep's run is of. */
+/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT; never one that is in use. */
 static void make_room(sweep *s)
 {
     for (;;) {
@@ -135,7 +135,8 @@ static void make_room(sweep *s)
         planned **oldest = NULL;
         for (planned **at = &s->plans; *at; at = &(*at)->older) {
             bytes += (*at)->bytes;
-            if (*at != s->run_plan && (!oldest || (*at)->used < (*oldest)->used)) oldest = at;
+            bool in_use = *at == s->run_plan || (s->prepared && *at == s->prepared->plan);
+            if (!in_use && (!oldest || (*at)->used < (*oldest)->used)) oldest = at;
         }
         if (bytes <= MOST_KEPT || !oldest) return;
         planned *gone = *oldest;

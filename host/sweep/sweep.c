@@ -156,14 +156,14 @@ static int64_t chunk_size(const sweep *s)
     return most;
 }
 
-/* Jobs of the next chunk: whole pairs, or an equal part of one. */
-static int64_t next_count(const sweep *s)
+/* Jobs of the chunk that begins at `first`: whole pairs, or an equal part of one. */
+static int64_t count_from(const sweep *s, int64_t first)
 {
     if (s->chunk >= s->points) {
-        int64_t count = s->chunk / s->points * s->points - s->next % s->points;
-        return count < s->jobs - s->next ? count : s->jobs - s->next;
+        int64_t count = s->chunk / s->points * s->points - first % s->points;
+        return count < s->jobs - first ? count : s->jobs - first;
     }
-    int64_t parts = (s->points + s->chunk - 1) / s->chunk, part = (s->points + parts - 1) / parts, left = s->points - s->next % s->points;
+    int64_t parts = (s->points + s->chunk - 1) / s->chunk, part = (s->points + parts - 1) / parts, left = s->points - first % s->points;
     return part < left ? part : left;
 }
 
@@ -267,7 +267,7 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
     take_fingerprint(s, o);
     if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
     s->chunk = chunk_size(s);            /* after the state: it brings the memory limit that its chunks were cut for */
-    return s->next < s->jobs ? chunk_prepare(s, s->next, next_count(s), &s->prepared) : INSET_OK;
+    return s->next < s->jobs ? chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared) : INSET_OK;
 }
 
 inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options, sweep **out)
@@ -288,26 +288,62 @@ inset_status sweep_create(struct inset_model *model, const inset_sweep_options *
     return INSET_OK;
 }
 
+/* Nothing is left to run. */
+static void leave_device(sweep *s)
+{
+    run_free(s->run);
+    run_room_free(s->room);
+    s->run = NULL;
+    s->room = NULL;
+}
+
 void sweep_free(sweep *s)
 {
     if (!s) return;
     chunk_free(s->prepared);
-    run_free(s->run);
+    chunk_free(s->following);
+    leave_device(s);
     plans_free(s);
     arena_free(&s->memory);
     memory_free(s->context, s);
 }
 
+/* Plans the chunk behind the one that the device is at, and has it wait there: the device goes on to it while the numbers of the first are
+ * looked at. Where that fails the next step tries again and tells. */
+static void start_ahead(sweep *s)
+{
+    int64_t first = s->next + chunk_count(s->prepared);
+    if (first >= s->jobs || !device_works_ahead(s->model->device)) return;
+    if (chunk_prepare(s, first, count_from(s, first), &s->following)) return;
+    if (!chunk_start(s->following)) return;
+    chunk_free(s->following);
+    s->following = NULL;
+}
+
+/* After a failure nobody knows what is in the device's memory: the next step begins anew with what is not done. */
+static inset_status give_up(sweep *s, inset_status status)
+{
+    chunk_free(s->prepared);
+    chunk_free(s->following);
+    s->prepared = s->following = NULL;
+    leave_device(s);
+    return status;
+}
+
 inset_status sweep_step(sweep *s)
 {
     if (s->next >= s->jobs) return INSET_OK;
-    inset_status status = s->prepared ? INSET_OK : chunk_prepare(s, s->next, next_count(s), &s->prepared);
-    if (!status) status = chunk_run(s->prepared);
-    if (status) return status;
+    inset_status status = s->prepared ? INSET_OK : chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared);
+    if (!status && !chunk_started(s->prepared)) status = chunk_start(s->prepared);
+    if (status) return give_up(s, status);
+    start_ahead(s);
+    if ((status = chunk_finish(s->prepared))) return give_up(s, status);
     int64_t first = s->next, count = chunk_count(s->prepared);
+    if (s->state_path && (status = state_append(s, first, count))) return give_up(s, status);
     chunk_free(s->prepared);
-    s->prepared = NULL;
-    if (s->state_path && (status = state_append(s, first, count))) return status;
+    s->prepared = s->following;
+    s->following = NULL;
     s->next += count;
+    if (s->next >= s->jobs) leave_device(s);
     return INSET_OK;
 }

@@ -183,10 +183,12 @@ struct sweep {
     float *values;                       /* [n_metrics, jobs] */
     float *clean_values, *corrupt_values;        /* [n_metrics, pairs] */
     inset_sweep_progress progress;
-    struct prepared *prepared;           /* the next chunk, planned */
+    struct prepared *prepared, *following;   /* the next chunk, planned, perhaps started; the one after it, where the device works ahead */
     struct planned *plans;               /* made so far and kept, newest first */
     int64_t uses;                        /* of plans */
-    struct run *run; struct planned *run_plan;           /* the last chunk's, for the next of the same plan */
+    struct run_room *room;               /* of all chunks' runs */
+    struct run *run; struct planned *run_plan;           /* of the chunk started last, for the next of the same plan */
+    int slot;                            /* of the room, for the next start */
     const char *version;                 /* of the model, as the options give it */
     int64_t *layer_labels;               /* [chosen_layers] */
     inset_sweep_result *results;         /* made when first asked for, for what was done then */
@@ -203,7 +205,11 @@ inset_status sweep_step(sweep *s);
 typedef struct prepared prepared;
 inset_status chunk_prepare(sweep *s, int64_t first, int64_t count, prepared **out);
 void chunk_free(prepared *c);            /* takes NULL */
-inset_status chunk_run(prepared *c);
+/* Gives the chunk's work to the device: two chunks may be started and not finished, where it works ahead, and else one. */
+inset_status chunk_start(prepared *c);
+bool chunk_started(const prepared *c);   /* and not yet finished */
+/* Waits for its numbers and makes values of them. */
+inset_status chunk_finish(prepared *c);
 int64_t chunk_count(const prepared *c);
 void plans_free(sweep *s);               /* pattern.c */
 /* Where a job is: its site and point, and the pair's sequence of positions. False: the pair has no such position. */

@@ -738,6 +738,8 @@ int64_t standin_live(void)
     return live;
 }
 
+int64_t standin_waiting(void) { return (int64_t)s.queued; }
+
 const char *standin_problems(void)
 {
     protect(PROT_READ | PROT_WRITE);

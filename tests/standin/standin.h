@@ -34,6 +34,8 @@ standin_counts standin_counted(void);
 
 /* Allocations and handles that are not yet freed. */
 int64_t standin_live(void);
+/* Operations that were queued and that nobody has waited for. */
+int64_t standin_waiting(void);
 
 /* What went wrong, a line each; "" when nothing did. Also looks whether somebody wrote beside an allocation. */
 const char *standin_problems(void);
