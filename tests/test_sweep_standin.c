@@ -68,6 +68,7 @@ static void works_ahead(inset_context *context, inset_model *model, const char *
         NEED(!inset_sweep_step(sweep), "%s, chunk %d: %s", name, chunk, inset_message(context));
         const standin_counts after = standin_counted();
         if (chunk + 1 < PAIRS) CHECK(standin_waiting() > 0, "%s: chunk %d was not given to the device before chunk %d was waited for", name, chunk + 1, chunk);
+        CHECK(after.waits - before.waits == 1, "%s, chunk %d: %lld waits", name, chunk, (long long)(after.waits - before.waits));
         if (plans > 1 || chunk < 2 || chunk + 1 == PAIRS) continue;
         CHECK(after.replays - before.replays == 1 && after.launches == before.launches && after.products == before.products
                   && after.copies_up - before.copies_up == 1 && after.copies_down - before.copies_down == 1 && after.waits - before.waits == 1,
