@@ -7,6 +7,7 @@
 #include "run/model.h"
 #include "standin/standin.h"
 #include "test.h"
+#include "world.h"
 
 enum { PAIRS = 5, LENGTH = 6, ONE_PAIR = 120000 };
 
@@ -137,6 +138,42 @@ static void each_fails(inset_context *context, inset_model *model, const char *w
     CHECK(failures > 20, "%s: %d failures", what, failures);
 }
 
+/* Each allocation of the host fails in turn. */
+static void each_allocation_fails(void)
+{
+    float want[MOST], got[MOST];
+    inset_model *model = NULL;
+    inset_model_options on = INSET_MODEL_OPTIONS;
+    world w;
+    inset_context *context = world_start(&w);
+    on.device = "cuda";
+    NEED(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &model), "%s", inset_message(context));
+    alone(context, model, mixed, want);
+    int failed = 1;
+    int64_t n = 1;
+    for (; failed && n < 5000; n += n < 30 ? 1 : 5) {
+        inset_sweep *sweep = NULL;
+        const int64_t live = w.memory.live, handles = standin_live();
+        inset_sweep_options o = options_of(mixed, 0, PAIRS);
+        NEED(!inset_sweep_create(model, &o, &sweep), "%s", inset_message(context));
+        w.memory.fail_at = w.memory.calls + n;
+        for (failed = 0; !inset_sweep_done(sweep) && failed < 3;) {
+            inset_status status = inset_sweep_step(sweep);
+            failed += status != INSET_OK;
+            CHECK(!status || status == INSET_NO_MEMORY, "allocation %lld: %s", (long long)n, inset_message(context));
+        }
+        failed |= w.memory.calls >= w.memory.fail_at;        /* planning ahead may fail and nobody notices */
+        w.memory.fail_at = 0;
+        CHECK(inset_sweep_done(sweep) && values_of(sweep, got) == MOST && !memcmp(got, want, sizeof got), "allocation %lld: other numbers", (long long)n);
+        inset_sweep_free(sweep);
+        CHECK(!*standin_problems() && standin_live() == handles, "allocation %lld: %lld handles, %s", (long long)n, (long long)(standin_live() - handles),
+              standin_problems());
+        CHECK(w.memory.live <= live + 40, "allocation %lld: %lld blocks more", (long long)n, (long long)(w.memory.live - live));       /* spare arena blocks */
+    }
+    CHECK(n > 60 && n < 5000, "%lld allocations", (long long)n);
+    world_end(&w, "allocations");
+}
+
 int main(void)
 {
     inset_context *context = NULL;
@@ -153,5 +190,6 @@ int main(void)
         each_fails(context, model, "operation", standin_break, true);
     }
     inset_context_free(context);
+    each_allocation_fails();
     return test_result();
 }
