@@ -243,12 +243,19 @@ static void take_fingerprint(sweep *s, const inset_sweep_options *o)
 
 /* ---- create, step, free -------------------------------------------------------------------------------------------------------------------- */
 
+/* What the device had free before the weights were put there, without them; 0: any. */
+static size_t memory_beside_weights(const struct inset_model *m)
+{
+    size_t before = m->device->memory_free, weights = (size_t)m->weight_bytes;
+    return !before ? 0 : before > weights ? before - weights : 1;
+}
+
 static inset_status keep_texts(sweep *s, const inset_sweep_options *o)
 {
     if (o->version && !(s->version = arena_text(&s->memory, o->version, strlen(o->version)))) return INSET_NO_MEMORY;
     if (o->state && !(s->state_path = arena_text(&s->memory, o->state, strlen(o->state)))) return INSET_NO_MEMORY;
     s->no_share = o->no_share != 0;
-    s->memory_limit = o->memory_limit ? o->memory_limit : s->model->device->memory_free;
+    s->memory_limit = o->memory_limit ? o->memory_limit : memory_beside_weights(s->model);
     return INSET_OK;
 }
 
