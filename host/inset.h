@@ -137,8 +137,10 @@ typedef struct inset_model_options {
     const char *device;          /* "auto" (CUDA when a device answers, else the CPU; also NULL), "cpu", "cuda", "cuda:N", or "none":
                                     names, shapes, checks and plans without weights or a device, and no runs */
     const char *dtype;           /* "f32", "bf16", "f16": weights are converted; NULL: the type of the file (own models and "none": f32) */
+    int fast;                    /* 1: the fastest way, even where a row's bits then depend on what is computed beside it, so that sharing,
+                                    chunks and what is saved may show in the last bits; 0: they never do. On the CPU it changes nothing */
 } inset_model_options;
-#define INSET_MODEL_OPTIONS {sizeof(inset_model_options), NULL, NULL}
+#define INSET_MODEL_OPTIONS {sizeof(inset_model_options), NULL, NULL, 0}
 
 /* Opens a Hugging Face directory: config.json, and model.safetensors or model.safetensors.index.json with its shards. The weights are
  * checked and put on the device.

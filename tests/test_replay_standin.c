@@ -137,7 +137,7 @@ int main(void)
 {
     bench b = {0};
     if (inset_context_create(NULL, &b.context)) return 1;
-    if (CHECK(!model_open(b.context, test_path("fixtures/gpt2"), "cuda", INSET_TYPE_COUNT, &b.model), "%s", inset_message(b.context))) {
+    if (CHECK(!model_open(b.context, test_path("fixtures/gpt2"), "cuda", INSET_TYPE_COUNT, false, &b.model), "%s", inset_message(b.context))) {
         costs_what_the_plan_says(&b, "plain", plain, false);
         costs_what_the_plan_says(&b, "patched", patched, true);
         each_call_of_a_capture_fails(&b);

@@ -174,8 +174,8 @@ static void print_json(session *s, bool only_check)
     print_json_text(stdout, inset_model_kind(s->model));
     printf(",\n  \"device\": ");
     print_json_text(stdout, inset_model_device(s->model));
-    printf(",\n  \"dtype\": \"%s\",\n  \"load\": %.9f,\n  \"plan\": %.9f,\n", inset_type_name(inset_model_type(s->model)),
-           s->load, s->planning);
+    printf(",\n  \"dtype\": \"%s\",\n  \"fast\": %s,\n  \"load\": %.9f,\n  \"plan\": %.9f,\n", inset_type_name(inset_model_type(s->model)),
+           s->given->fast ? "true" : "false", s->load, s->planning);
     if (!only_check) printf("  \"seconds\": %.9f,\n  \"runs\": %lld,\n", s->fastest, (long long)s->given->repeat + 1);
     printf("  \"invokes\": %lld,\n  \"sequences\": %lld,\n  \"records\": %lld,\n", (long long)is.invokes, (long long)is.sequences,
            (long long)is.records);
@@ -208,6 +208,7 @@ static void print_check(session *s)
     inset_plan_statistics(s->plan, &is);
     printf("model      %s, %s, on %s\n", inset_model_kind(s->model), inset_type_name(inset_model_type(s->model)),
            inset_model_device(s->model));
+    if (s->given->fast) printf("fast       on: on a GPU the last bits of a number may depend on what is computed beside it\n");
     printf("trace      %lld records in %lld invokes of %lld sequences\n", (long long)is.records, (long long)is.invokes,
            (long long)is.sequences);
     printf("rows       %lld (%lld if every invoke ran whole and alone)\n", (long long)is.rows, (long long)is.rows_unshared);

@@ -46,6 +46,8 @@ struct device {
     const device_functions *functions;
     char name[128];                      /* "cpu: Intel Xeon ..., AVX-512, 2 threads" or "cuda:0: NVIDIA H200" */
     bool is_cuda;
+    bool fast;                           /* set once it is open, before it is given anything: a row's bits may depend on what is computed beside
+                                            it where that is faster. cpu.c has nothing that would be */
     size_t memory_total, memory_free;    /* bytes, when it was opened */
     bool shares_host_memory;             /* device pointers may be read by the host (cpu) */
     int32_t row_block;                   /* PRODUCT_TALLEST where products run at fixed heights (kernels/products.h), else 1 */

@@ -354,7 +354,7 @@ static inset_status check_type(inset_context *context, inset_type type)
 }
 
 /* From a program in o->model to a model that is ready. */
-static inset_status finish(opening *o, const char *device_name, inset_type type)
+static inset_status finish(opening *o, const char *device_name, inset_type type, bool fast)
 {
     struct inset_model *m = o->model;
     o->sources = memory_new(o->context, m->program->n_weights * sizeof *o->sources);
@@ -363,8 +363,9 @@ static inset_status finish(opening *o, const char *device_name, inset_type type)
     if (!status && o->files) status = refuse_extra(o);
     if (status) return status;
     m->type = choose_type(o, type);
-    status = device_open(o->context, device_name, &m->device);
-    return status ? status : load_weights(o);
+    if ((status = device_open(o->context, device_name, &m->device))) return status;
+    m->device->fast = fast;
+    return load_weights(o);
 }
 
 /* Ends an opening: the model goes out, or is freed with all it has when `status` says that something failed. */
@@ -385,7 +386,7 @@ static struct inset_model *new_model(inset_context *context)
     return m;
 }
 
-inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, struct inset_model **out)
+inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast, struct inset_model **out)
 {
     *out = NULL;
     inset_status status = check_type(context, type);
@@ -395,11 +396,11 @@ inset_status model_open(inset_context *context, const char *directory, const cha
     status = open_config(context, directory, &o.config);
     if (!status) status = models_build(context, o.config, &o.model->program);
     if (!status) status = weight_files_open(context, directory, &o.files);
-    if (!status) status = finish(&o, device_name, type);
+    if (!status) status = finish(&o, device_name, type, fast);
     return conclude(&o, status, out);
 }
 
-inset_status model_from_program(program *p, const char *device_name, inset_type type, struct inset_model **out)
+inset_status model_from_program(program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out)
 {
     opening o = {.context = p->context, .directory = "", .model = new_model(p->context)};
     *out = NULL;
@@ -409,7 +410,7 @@ inset_status model_from_program(program *p, const char *device_name, inset_type 
     }
     o.model->program = p;
     inset_status status = check_type(p->context, type);
-    if (!status) status = finish(&o, device_name, type);
+    if (!status) status = finish(&o, device_name, type, fast);
     return conclude(&o, status, out);
 }
 
