@@ -195,6 +195,7 @@ static void run_script(runner *r, const char *name, const char *text, size_t len
     snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
     if (!status) status = script_read(t, name, r->cases, text, length);
+    options.traits = model_traits(r->model);
     if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(r->model, p, &work);
     if (!status) status = run_execute(work);
@@ -218,11 +219,12 @@ static void refuse_script(runner *r, const char *name, const char *text, size_t 
     char label[300], place[32];
     trace *t = NULL;
     plan *p = NULL;
-    plan_options options = {.no_share = false};
+    plan_options options = {.traits = model_traits(r->model)};
     snprintf(label, sizeof label, "%s/%s", r->suite->name, name);
     snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
     if (!status) status = script_read(t, name, r->cases, text, length);
+    options.traits = model_traits(r->model);
     if (!status) status = plan_create(t, &options, &p);
     const char *message = inset_message(r->context), *error = inset_status_name(status);
     if (CHECK(status != INSET_OK, "%s: not refused, expected %s", label, accept)) {

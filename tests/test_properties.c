@@ -375,7 +375,7 @@ static bool measure(bench *b, const char *property, const recipe *r, variant how
     trace *t = NULL;
     plan *p = NULL;
     run *work = NULL;
-    plan_options options = {.no_share = no_share};
+    plan_options options = {.no_share = no_share, .traits = model_traits(b->model)};
     inset_status status = build(b->context, b->model, r, how, &t);
     if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(b->model, p, &work);
@@ -477,7 +477,8 @@ static void other_tokens(bench *b, uint64_t seed)
     plan *p = NULL;
     run *work = NULL;
     inset_status status = build(b->context, b->model, &r, plain, &t);
-    if (!status) status = plan_create(t, NULL, &p);
+    const plan_options options = {.traits = model_traits(b->model)};
+    if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(b->model, p, &work);
     if (!status) status = run_execute(work);
     if (!status) status = set_tokens(work, &r, &how);

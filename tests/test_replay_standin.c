@@ -30,7 +30,8 @@ static bool bench_start(bench *b, const char *text)
 {
     inset_status status = trace_create(b->context, b->model->program, b->model->type, &b->trace);
     if (!status) status = script_read(b->trace, "script", ".", text, strlen(text));
-    if (!status) status = plan_create(b->trace, NULL, &b->plan);
+    const plan_options options = {.traits = model_traits(b->model)};
+    if (!status) status = plan_create(b->trace, &options, &b->plan);
     if (!status) status = run_create(b->model, b->plan, &b->run);
     return CHECK(!status, "%s", inset_message(b->context));
 }

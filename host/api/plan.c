@@ -36,7 +36,8 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     if (!p) return INSET_NO_MEMORY;
     p->context = t->context;
     p->model = t->model;
-    plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = (size_t)memory_there(t->model, given.memory_limit)};
+    plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = (size_t)memory_there(t->model, given.memory_limit),
+                           .traits = model_traits(t->model)};
     if ((status = plan_create(t->trace, &wanted, &p->plan))) {
         inset_plan_free(p);
         return status;

@@ -175,7 +175,7 @@ void cuda_matrix_free(device *base, matrix *m)
     memory_free(base->context, m);
 }
 
-/* Where no algorithm serves every height steadily, the plain product and the kernel behind it stay. */
+/* A fast device takes any that serves every height. */
 inset_status cuda_matrix_gelu(device *base, matrix *m, bool *allowed)
 {
     cuda_device *d = (cuda_device *)base;
@@ -188,7 +188,7 @@ inset_status cuda_matrix_gelu(device *base, matrix *m, bool *allowed)
     inset_status status = cuda_choose(d, m, EPILOGUE_GELU, aligned);
     if (status) return status;
     const product_choice *choice = &d->choices[m->chosen[EPILOGUE_GELU][aligned]];
-    *allowed = choice->pinned && choice->steady && choice->as_kernel;
+    *allowed = choice->pinned && (base->fast || (choice->steady && choice->as_kernel));
     return INSET_OK;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "device/device.h"
+#include "plan/plan.h"
 #include "program/program.h"
 
 typedef struct device_weight {
@@ -19,6 +20,7 @@ struct inset_model {
     device *device;              /* owned */
     inset_type type;             /* f32, bf16 or f16 */
     device_weight *weights;      /* one per program weight */
+    bool gelu_in_product;        /* every product with a tanh GELU behind it may be one launch with it */
     int64_t weight_bytes;        /* of all weights in the model's type, a tied one once */
 };
 
@@ -34,6 +36,8 @@ inset_status model_open(inset_context *context, const char *directory, const cha
 inset_status model_from_program(program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out);
 /* The program of a directory without weights or device: for `inset sites`. */
 inset_status model_program(inset_context *context, const char *directory, program **out);
+/* What plans for this model must know of its device. */
+plan_traits model_traits(const struct inset_model *model);
 void model_free(struct inset_model *model);      /* takes NULL */
 
 #endif

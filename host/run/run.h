@@ -8,7 +8,7 @@
 typedef struct run run;
 
 /* Allocates what the plan needs on the model's device and uploads its tables. The plan stays the caller's and must outlive the run.
- * INSET_NO_MEMORY names both figures. Nothing is launched. */
+ * INSET_NO_MEMORY names both figures; INSET_USAGE_ERROR: the plan was made for a device with other traits. Nothing is launched. */
 inset_status run_create(struct inset_model *model, plan *p, run **out);
 void run_free(run *r);                               /* takes NULL */
 /* Copies between host and device that a run takes when all its inputs changed: one for the tokens (or rows), one for all that is saved. On a device

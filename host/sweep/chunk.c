@@ -157,7 +157,7 @@ static inset_status chunk_build(prepared *c)
 {
     sweep *s = c->sweep;
     size_t pairs = (size_t)((c->first + c->count - 1) / s->points - c->first / s->points + 1), runs = (size_t)c->count + 2 * pairs;
-    plan_options options = {.no_share = s->no_share, .memory_limit = s->memory_limit};
+    plan_options options = {.no_share = s->no_share, .memory_limit = s->memory_limit, .traits = model_traits(s->model)};
     c->runs = arena_new(&c->memory, runs * sizeof *c->runs);
     c->taken = arena_new(&c->memory, s->n_taps * sizeof *c->taken);
     c->external = arena_new(&c->memory, s->n_taps * sizeof *c->external);
