@@ -256,6 +256,18 @@ int64_t run_copies(const plan *p)
     return (p->n_ids > 0) + (p->area_bytes[AREA_INPUT] > 0) + (p->area_bytes[AREA_SAVED] > 0);
 }
 
+int64_t run_first_copies(const plan *p)
+{
+    int64_t copies = (p->area_bytes[AREA_TABLES] > 0) + (p->n_records > 0);
+    for (size_t i = 0; i < p->n_externals; i++) copies += p->externals[i].bytes > 0;
+    return copies + run_copies(p);
+}
+
+int64_t run_later_launches(const struct inset_model *model, const plan *p)
+{
+    return model->device && device_captures(model->device) && p->n_launches ? 1 : p->statistics.launches;
+}
+
 static inset_status launch_all(run *r)
 {
     plan *p = r->plan;

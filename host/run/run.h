@@ -14,6 +14,10 @@ void run_free(run *r);                               /* takes NULL */
 /* Copies between host and device that a run takes when all its inputs changed: one for the tokens (or rows), one for all that is saved. On a device
  * that shares the host's memory they are copies too, in that memory, without the second. */
 int64_t run_copies(const plan *p);
+/* The same of a plan's first run, with the tables, records and tensors from outside that go up for it. Large ones go in several pieces. */
+int64_t run_first_copies(const plan *p);
+/* What a later run asks of the device: one graph where launches are captured, else all of them again. */
+int64_t run_later_launches(const struct inset_model *model, const plan *p);
 /* Runs the plan; may be called again. */
 inset_status run_execute(run *r);
 /* The saved value `index` of the last run, in host memory; holds until the next run_execute or run_free. */
