@@ -1,6 +1,7 @@
 /* test_planner.c: the planner against a plain executor (plain_executor.h), on random traces and on sweeps.
  *
  *   numbers     what a run saves is what executing the trace literally gives; with sharing and without
+ *   padding     the same where a device writes behind a product's rows, and takes a GELU into the product
  *   rows        the rows that each step computes are the least that any executor must compute
  *   sweeps      the same, for the patching studies that the planner is made for; and the number of strands stays in proportion to the patches
  *   memory      every allocation of building, planning and running a trace fails once: the answer is INSET_NO_MEMORY, and nothing leaks
@@ -175,7 +176,7 @@ static void agree(const char *what, const bench *b, uint64_t seed, const trace *
 /* Plans and runs a trace; what it saves. An empty outcome after a failure, which is reported. */
 static outcome run_trace(bench *b, uint64_t seed, trace *t, bool no_share, plan **kept)
 {
-    plan_options options = {.no_share = no_share};
+    plan_options options = {.no_share = no_share, .traits = model_traits(b->model)};
     plan *p = NULL;
     run *work = NULL;
     outcome o = {0};
@@ -219,6 +220,68 @@ static void check_rows(const bench *b, const char *name, uint64_t seed, trace *t
     plain_free(symbols);
 }
 
+/* ---- padding -------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The CPU device, but its products run at fixed heights: what lies behind their rows is read, and is then NaNs. A GELU may be part of them. */
+static const struct inset_model *padded_model;
+static const device_functions *plain_functions;
+static volatile unsigned char padding_read;
+
+static const weight *weight_of(const matrix *m)
+{
+    size_t i = 0;
+    while (padded_model->weights[i].matrix != m) i++;
+    return &padded_model->program->weights[i];
+}
+
+static inset_status padded_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    const weight *w = weight_of(m);
+    const int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows, size = (int64_t)type_size(padded_model->type);
+    const int64_t padded = device_padded_rows(d, padded_model->type, in, out, rows);
+    inset_status status = plain_functions->matmul(d, m, x, x_stride, y, y_stride, rows);
+    for (int64_t r = rows; r < padded; r++) {
+        padding_read = ((const unsigned char *)x)[(r * x_stride + in) * size - 1];
+        memset((char *)y + r * y_stride * size, 0xff, (size_t)(out * size));
+    }
+    return status;
+}
+
+static inset_status padded_matmul_gelu(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    const weight *w = weight_of(m);
+    const int64_t out = w->in_out ? w->columns : w->rows;
+    const size_t bytes = (size_t)(rows * out) * type_size(padded_model->type);
+    inset_status status = padded_matmul(d, m, x, x_stride, y, y_stride, rows);
+    void *sums = malloc(bytes);
+    if (!sums || y_stride != out) abort();
+    memcpy(sums, y, bytes);
+    activation_args args = {.out = y, .x = sums, .n_rows = rows, .width = out, .out_stride = out, .x_stride = out, .kind = ACTIVATION_GELU_TANH};
+    if (!status) status = device_launch(d, KERNEL_ACTIVATION, padded_model->type, &args, sizeof args, rows, rows * out);
+    free(sums);
+    return status;
+}
+
+static outcome run_padded(bench *b, uint64_t seed, trace *t)
+{
+    device *d = b->model->device;
+    const device real = *d;
+    const bool fused = b->model->gelu_in_product;
+    plain_functions = real.functions;
+    padded_model = b->model;
+    device_functions functions = *real.functions;
+    functions.matmul = padded_matmul;
+    functions.matmul_gelu = padded_matmul_gelu;
+    d->functions = &functions;
+    d->row_block = PRODUCT_TALLEST;
+    b->model->gelu_in_product = true;
+    outcome o = run_trace(b, seed, t, false, NULL);
+    d->functions = real.functions;
+    d->row_block = real.row_block;
+    b->model->gelu_in_product = fused;
+    return o;
+}
+
 static void check_trace(bench *b, uint64_t seed)
 {
     trace *t = NULL;
@@ -230,6 +293,11 @@ static void check_trace(bench *b, uint64_t seed)
         if (p) {
             if (!skip_numbers) agree("plain", b, seed, t, &shared, &want, 1e-3);
             agree("sharing", b, seed, t, &alone, &shared, 1e-5);
+            if (!b->model->device->is_cuda) {
+                outcome padded = run_padded(b, seed, t);
+                agree("padding", b, seed, t, &padded, &shared, 1e-5);
+                outcome_free(&padded);
+            }
             if (!skip_rows) check_rows(b, "random", seed, t, p);
         }
         outcome_free(&want);
@@ -459,7 +527,8 @@ static inset_status all_of_it(bench *b, uint64_t seed)
     plan *p = NULL;
     run *work = NULL;
     inset_status status = random_trace(b->model, seed, &t);
-    if (!status) status = plan_create(t, NULL, &p);
+    const plan_options options = {.traits = model_traits(b->model)};
+    if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(b->model, p, &work);
     if (!status) status = run_execute(work);
     for (size_t i = 0; !status && i < plan_saved_count(p); i++) {

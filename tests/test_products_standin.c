@@ -101,6 +101,7 @@ static void matrices_have_no_copy_on_the_host(void)
 static const char plain[] = "with invoke([[3, 1, 4, 1, 5]]):\n    logits = lm_head.output.save()\n";
 static const char looked[] = "with invoke([[3, 1, 4, 1, 5]]):\n    pre = transformer.h[1].mlp.pre.save()\n    logits = lm_head.output.save()\n";
 static const char patched[] = "with invoke([[3, 1, 4, 1, 5]]):\n    transformer.h[1].mlp.pre[:, 2] *= 2\n    logits = lm_head.output.save()\n";
+static const char after[] = "with invoke([[3, 1, 4, 1, 5]]):\n    transformer.h[1].mlp.post[:, 2] *= 2\n    logits = lm_head.output.save()\n";
 enum { LAYERS = 3, LOGITS = 5 * 96 * 4 };
 
 /* Runs a script and gives the bytes of its logits, how many launches and how many products with a GELU it took. */
@@ -155,6 +156,8 @@ static void gelu_where_it_rounds_alike(const char *fixture, standin_gelu roundin
         CHECK(launches[1] - launches[0] == (fused ? 2 : 1), "%s: looking takes %lld launches", name, (long long)(launches[1] - launches[0]));
         CHECK(!memcmp(logits[0], logits[1], bytes) == same, "%s: looking between product and GELU %s the logits", name, same ? "changed" : "kept");
         CHECK(memcmp(logits[1], logits[2], bytes), "%s: a patch between product and GELU changed nothing", name);
+        run_script(&w, after, logits[2], &launches[2], &gelus[2]);
+        CHECK(gelus[2] == fused, "%s: %lld fused with a patch behind the GELU", name, (long long)gelus[2]);
     }
     world_end(&w, name);
 }

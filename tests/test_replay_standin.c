@@ -61,6 +61,7 @@ static cost run_once(bench *b)
     const standin_counts before = standin_counted();
     CHECK(!run_execute(b->run), "%s", inset_message(b->context));
     const standin_counts after = standin_counted();
+    CHECK(after.descriptor_writes == before.descriptor_writes && after.heuristics == before.heuristics, "a run described or chose products");
     return (cost){after.launches + after.products - before.launches - before.products,
                   after.kernels[KERNEL_RECORDS] - before.kernels[KERNEL_RECORDS], after.copies_up - before.copies_up,
                   after.fills - before.fills, after.captures - before.captures, after.replays - before.replays,
