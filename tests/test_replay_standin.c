@@ -15,8 +15,8 @@ typedef struct bench {
     run *run;
 } bench;
 
-/* Scripts of one model and how many of the launches are of records: `most` is above `least` where a device may fuse them. */
-typedef struct costed { const char *name, *text; int64_t least, most; } costed;
+/* Scripts of one model, and how many of the launches are of records alone at most: less where steps apply them. */
+typedef struct costed { const char *name, *text; int64_t records; } costed;
 
 static const char plain[] = "with invoke([[3, 1, 4, 1, 5]]):\n    logits = lm_head.output[:, -1].save()\n";
 static const char patched[] = "with invoke([[3, 1, 4, 1, 5]]):\n    h = transformer.h[1].output[:, 2]\n    logits = lm_head.output[:, -1].save()\n"
@@ -119,7 +119,7 @@ static void costs_what_the_plan_says(bench *b, const costed *c)
     const int64_t count = b->plan->invoke_first[1];
     const int64_t launches = plan_get_statistics(b->plan)->launches, fills = b->plan->needs_clearing;
     const int64_t records = record_launches(b->plan);
-    CHECK(records >= c->least && records <= c->most, "%s: %lld launches of records", name, (long long)records);
+    CHECK(records <= c->records, "%s: %lld launches of records", name, (long long)records);
     expect_cost(name, run_once(b), (cost){launches, records, 1, fills, 0, 0, 0});
     const size_t n = saved_bytes(b, first);
     expect_copies(name, start, run_first_copies(b->plan));
@@ -149,7 +149,7 @@ static void nothing_costs_nothing(bench *b)
     for (int i = 0; i < 2 && bench_start(b, texts[i]); i++, bench_end(b)) {
         const cost got = run_once(b);
         launches[i] = got.single;
-        CHECK(got.records == 1 && got.single == plan_get_statistics(b->plan)->launches, "%lld launches of records", (long long)got.records);
+        CHECK(got.records <= 1 && got.single == plan_get_statistics(b->plan)->launches, "%lld launches of records", (long long)got.records);
     }
     CHECK(launches[0] == launches[1], "sites that nobody uses take %lld launches", (long long)(launches[1] - launches[0]));
 }
@@ -211,8 +211,8 @@ int main(void)
     bench b = {0};
     if (inset_context_create(NULL, &b.context)) return 1;
     if (CHECK(!model_open(b.context, test_path("fixtures/gpt2"), "cuda", INSET_TYPE_COUNT, false, &b.model), "%s", inset_message(b.context))) {
-        const costed scripts[] = {{"plain", plain, 1, 1}, {"unused", unused, 1, 1}, {"patched", patched, 2, 4}, {"saved twice", saved_twice, 2, 2},
-                                  {"many", many, 1, 4}, {"from outside", outside, 1, 2}, {"ragged", ragged, 1, 1}};
+        const costed scripts[] = {{"plain", plain, 1}, {"unused", unused, 1}, {"patched", patched, 3}, {"saved twice", saved_twice, 2},
+                                  {"many", many, 4}, {"from outside", outside, 2}, {"ragged", ragged, 1}};
         for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) costs_what_the_plan_says(&b, &scripts[i]);
         nothing_costs_nothing(&b);
         tall_products_are_counted(&b);
