@@ -306,6 +306,21 @@ static void takes_the_steady_algorithm(int refused, int tall_only, int unsteady,
     close_device(o, name);
 }
 
+/* A fast device does not ask whether rows keep their bits. */
+static void takes_the_first_when_fast(void)
+{
+    opened o = open_device();
+    standin_candidates(1, 0, 3, 0);
+    if (o.d) o.d->fast = true;
+    matrix *m = o.d ? some_matrix(o, 96, 20) : NULL;
+    if (m) {
+        const product_choice *choice = ((cuda_device *)o.d)->choices;
+        CHECK(choice->pinned && !choice->steady, "pinned %d, steady %d", choice->pinned, choice->steady);
+    }
+    device_matrix_free(o.d, m);
+    close_device(o, "fast");
+}
+
 /* No candidate can do every height: cuBLASLt chooses at each call, and nothing is promised about bits. */
 static void leaves_the_choice_where_nothing_fits(void)
 {
@@ -576,6 +591,7 @@ int main(void)
     takes_the_steady_algorithm(0, 0, 0, 7, true);
     takes_the_steady_algorithm(0, 2, 6, 0, false);
     takes_the_steady_algorithm(0, 0, 0, 8, false);
+    takes_the_first_when_fast();
     leaves_the_choice_where_nothing_fits();
     chooses_once_a_shape();
     runs_at_listed_heights();

@@ -519,6 +519,55 @@ static void check_cases(bench *b)
     check_case(b, "a ragged tensor for a dense one", ragged_for_dense);
 }
 
+/* ---- limited memory ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Many invokes that share nothing. */
+static inset_status different_prompts(trace *t)
+{
+    enum { PROMPTS = 48, LENGTH = 6 };
+    char name[16];
+    inset_status status = INSET_OK;
+    for (int64_t i = 0; i < PROMPTS && !status; i++) {
+        const int64_t length = LENGTH;
+        int64_t tokens[LENGTH];
+        for (int64_t k = 0; k < LENGTH; k++) tokens[k] = (i * (k + 3) + k) % 17;
+        snprintf(name, sizeof name, "logits%d", (int)i);
+        status = trace_invoke_tokens(t, 1, &length, tokens);
+        if (!status) status = save_logits(t, name);
+    }
+    return status;
+}
+
+/* What is left for padding counts as what a run needs: within the limit there are more chunks, or none will do. */
+static void padding_counts(bench *b)
+{
+    const plan_options padded = {.traits = {.row_block = PRODUCT_TALLEST}};
+    trace *t = NULL;
+    plan *bare = NULL, *whole = NULL, *cut = NULL, *none = NULL;
+    inset_status status = trace_create(b->context, b->model->program, b->model->type, &t);
+    if (!status) status = different_prompts(t);
+    if (!status) status = plan_create(t, NULL, &bare);
+    if (!status) status = plan_create(t, &padded, &whole);
+    if (CHECK(!status, "%s", inset_message(b->context))) {
+        const plan_statistics *a = plan_get_statistics(bare), *p = plan_get_statistics(whole);
+        CHECK(p->arena_bytes > a->arena_bytes && p->launches == a->launches, "padding takes %lld bytes", (long long)(p->arena_bytes - a->arena_bytes));
+        plan_options limited = padded;
+        limited.memory_limit = (size_t)(a->arena_bytes + a->saved_bytes);
+        if (CHECK(!plan_create(t, &limited, &cut), "%s", inset_message(b->context))) {
+            const plan_statistics *c = plan_get_statistics(cut);
+            CHECK(c->passes > 1 && c->arena_bytes + c->saved_bytes <= a->arena_bytes + a->saved_bytes, "%lld passes, %lld bytes", (long long)c->passes,
+                  (long long)(c->arena_bytes + c->saved_bytes));
+        }
+        limited.memory_limit = (size_t)a->saved_bytes + 4096;
+        CHECK(plan_create(t, &limited, &none) == INSET_NO_MEMORY, "48 invokes in 4096 bytes");
+    }
+    plan_free(bare);
+    plan_free(whole);
+    plan_free(cut);
+    plan_free(none);
+    trace_free(t);
+}
+
 /* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
 
 static inset_status all_of_it(bench *b, uint64_t seed)
@@ -600,6 +649,7 @@ int main(int argc, char **argv)
             if (!strcmp(tiny_models[i], "gpt2") && sweeps) {
                 check_sweeps(&b);
                 check_cases(&b);
+                padding_counts(&b);
             }
         }
         bench_end(&b);

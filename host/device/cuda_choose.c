@@ -1,7 +1,7 @@
 /* cuda_choose.c: which algorithm a weight's products run by. cuBLASLt's heuristic proposes candidates for the tallest product, none that cuts
  * sums into parts (no split-K); a probe takes the first that does all heights and by which a row keeps its bits: at every height, at every
  * place and among other rows. That refuses what the wishes cannot name, kernels that split sums by where a tile lies (stream-K).
- * Layers of one shape share a choice.
+ * Layers of one shape share a choice. A fast device takes the first that does all heights.
  *
  * A GELU in the epilogue is a choice of its own. It is allowed where it gives the bits of the plain product with KERNEL_ACTIVATION behind it, so
  * that looking at what lies between the two changes nothing; the probe finds out. In 16-bit types it hardly does: between the two a number
@@ -193,7 +193,7 @@ static inset_status propose(cuda_device *d, const matrix *m, epilogue e, bool al
     return INSET_OK;
 }
 
-/* The first steady candidate; where there is none, the first that works at every height. */
+/* The first steady candidate; where there is none, or none is asked for, the first that works at every height. */
 static inset_status pick(cuda_device *d, const matrix *m, bool aligned, product_choice *choice)
 {
     cublas_candidate candidates[CANDIDATES];
@@ -201,7 +201,7 @@ static inset_status pick(cuda_device *d, const matrix *m, bool aligned, product_
     int n = 0;
     inset_status status = probe_start(d, m, aligned, &p);
     if (!status) status = propose(d, m, choice->epilogue, aligned, &p, candidates, &n);
-    for (int i = 0; i < n && !status && !choice->steady; i++) {
+    for (int i = 0; i < n && !status && !choice->steady && !(choice->pinned && d->base.fast); i++) {
         bool works, steady;
         if (candidates[i].state || candidates[i].workspace > WORKSPACE_BYTES) continue;
         status = probe_candidate(d, m, choice->epilogue, &p, &candidates[i].algorithm, &works, &steady);
