@@ -258,7 +258,7 @@ int64_t run_copies(const plan *p)
 
 int64_t run_first_copies(const plan *p)
 {
-    int64_t copies = (p->area_bytes[AREA_TABLES] > 0) + (p->n_records > 0);
+    int64_t expanded = (p->n_runs > 0) + (p->n_repeats > 0), copies = expanded + (p->n_literals ? expanded : 0) + (p->n_records > 0);
     for (size_t i = 0; i < p->n_externals; i++) copies += p->externals[i].bytes > 0;
     return copies + run_copies(p);
 }

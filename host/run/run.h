@@ -14,7 +14,8 @@ void run_free(run *r);                               /* takes NULL */
 /* Copies between host and device that a run takes when all its inputs changed: one for the tokens (or rows), one for all that is saved. On a device
  * that shares the host's memory they are copies too, in that memory, without the second. */
 int64_t run_copies(const plan *p);
-/* The same of a plan's first run, with the tables, records and tensors from outside that go up for it. Large ones go in several pieces. */
+/* The same of a plan's first run, with the tables, records and tensors from outside that go up for it. Large ones go in several pieces. The
+ * launches that write tables out on the device, two at most, are no run's. */
 int64_t run_first_copies(const plan *p);
 /* What a later run asks of the device: one graph where launches are captured, else all of them again. */
 int64_t run_later_launches(const struct inset_model *model, const plan *p);
