@@ -382,8 +382,9 @@ static bool ask_layout(planner *p, schedule *s, int32_t now)
 {
     const int32_t base = s->moments[now].base, n_base = s->moments[now].n_base;
     const program *g = p->program;
+    if (base < 0) return true;               /* among them the start of a pass, which is no step's moment */
     const step *st = &g->steps[g->values[moment_of(p, now).value].step];
-    if (base < 0 || st->kind == STEP_INPUT || st->kind == STEP_TOKENS || st->kind == STEP_POSITIONS || st->kind == STEP_EMBED) return true;
+    if (st->kind == STEP_INPUT || st->kind == STEP_TOKENS || st->kind == STEP_POSITIONS || st->kind == STEP_EMBED) return true;
     const bool attention = st->kind == STEP_ATTENTION;
     int32_t n = n_base;
     for (int k = 0; k < (st->kind == STEP_ROPE ? 1 : st->n_operands); k++) {
