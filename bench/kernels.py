@@ -4,7 +4,8 @@
     bench/kernels.py [--nvcc NVCC] [--output bench/results/kernels.md]
 
 Compiles every kernels/*.cu with the product's options for each architecture and reads what ptxas says. Occupancy is reckoned from registers,
-shared memory and the block size that host/device/cuda.c launches with. Ends with exit status 1 when a kernel spills."""
+shared memory and the block size that host/device/cuda.c launches with. Ends with exit status 1 when a kernel spills, or when one that
+kernels/kernels.h names is missing for an architecture."""
 import argparse
 import pathlib
 import re
@@ -27,6 +28,13 @@ def block_sizes():
     table = (ROOT / "kernels/table.h").read_text()
     sizes[None] = int(re.search(r"KERNEL_THREADS = (\d+)", table).group(1))      # the default
     return sizes
+
+
+def missing(rows):
+    """Kernels of kernels.h that the compiler did not report for each architecture."""
+    listed = re.search(r"typedef enum kernel_id \{(.*?)\} kernel_id;", (ROOT / "kernels/kernels.h").read_text(), re.S).group(1)
+    names = [name.lower() for name in re.findall(r"KERNEL_(\w+)", listed) if name != "COUNT"]
+    return [name for name in names if not any(row[1] == name and len(found) == len(SHARED_BYTES) for row, found in rows.items())]
 
 
 def readable(mangled):
@@ -82,6 +90,8 @@ def main():
     for source in sorted((ROOT / "kernels").glob("*.cu")):
         for name, kind, architecture, *numbers in read_report(compile_kernels(given.nvcc, str(source))):
             rows.setdefault((source.stem, name, kind), {})[architecture] = numbers
+    if lacking := missing(rows):
+        sys.exit(f"no report for every architecture of: {', '.join(lacking)}")
     version = re.search(r"release .*", subprocess.run([given.nvcc, "--version"], text=True, capture_output=True, check=True).stdout)[0]
     names = list(SHARED_BYTES)
     lines = ["# Kernels as the compiler made them", "",
@@ -95,7 +105,7 @@ def main():
         stack, spilled = max(found[a][2] for a in names), max(found[a][3] for a in names)
         bad += spilled > 0
         lines.append(f"| {file} | {name} | {kind} | {threads} | " + " | ".join(cells) + f" | {stack} | {spilled} |")
-    lines += ["", f"{len(rows)} kernels, {bad} with spills (bytes, the worst of the three)."]
+    lines += ["", f"{len(rows)} kernels for each of {', '.join(names)}: " + (f"{bad} with spills (bytes, the worst of the three)." if bad else "no spills.")]
     pathlib.Path(given.output).write_text("\n".join(lines) + "\n")
     print(lines[-1])
     return 1 if bad else 0

@@ -137,8 +137,10 @@ typedef struct inset_model_options {
     const char *device;          /* "auto" (CUDA when a device answers, else the CPU; also NULL), "cpu", "cuda", "cuda:N", or "none":
                                     names, shapes, checks and plans without weights or a device, and no runs */
     const char *dtype;           /* "f32", "bf16", "f16": weights are converted; NULL: the type of the file (own models and "none": f32) */
+    int fast;                    /* 1: the fastest way, even where a row's bits then depend on what is computed beside it, so that sharing,
+                                    chunks and what is saved may show in the last bits; 0: they never do. On the CPU it changes nothing */
 } inset_model_options;
-#define INSET_MODEL_OPTIONS {sizeof(inset_model_options), NULL, NULL}
+#define INSET_MODEL_OPTIONS {sizeof(inset_model_options), NULL, NULL, 0}
 
 /* Opens a Hugging Face directory: config.json, and model.safetensors or model.safetensors.index.json with its shards. The weights are
  * checked and put on the device.
@@ -342,6 +344,8 @@ typedef struct inset_statistics {
     int64_t table_bytes;         /* of these, tables */
     int64_t saved_bytes, weight_bytes;
     int64_t copies;              /* between host and device, of a run with other inputs: what goes up, what is saved down */
+    int64_t first_copies;        /* of the first run: with the tables that go up for it */
+    int64_t later_launches;      /* of a later run: one graph on a GPU, else `launches` again */
 } inset_statistics;
 #define INSET_STATISTICS {.size = sizeof(inset_statistics)}
 /* Fills in as many fields as `out->size` has room for. */

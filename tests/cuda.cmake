@@ -18,7 +18,8 @@ inset_add_test(test_cuda tests/test_cuda.c)
 set_tests_properties(test_cuda PROPERTIES LABELS cuda)
 inset_add_standin_test(test_replay_standin tests/test_replay_standin.c)
 inset_add_standin_test(test_sweep_standin tests/test_sweep_standin.c)
-list(APPEND INSET_CLAIMED_TESTS test_cuda_standin test_cuda test_replay_standin test_sweep_standin)
+inset_add_standin_test(test_products_standin tests/test_products_standin.c)
+list(APPEND INSET_CLAIMED_TESTS test_cuda_standin test_cuda test_replay_standin test_sweep_standin test_products_standin)
 
 # Tests that take the device from INSET_TEST_DEVICE run three times: on the CPU (tests.cmake), on the stand-in, and on a GPU.
 foreach(name test_kernels test_matmul test_cases test_properties test_sweep_plans test_sweep_sites)

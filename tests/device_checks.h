@@ -91,19 +91,20 @@ static void *random_elements(inset_type type, int64_t n, uint64_t seed)
 static void check_row(device *d, const matrix *m, inset_type type, int64_t in, int64_t out, int64_t rows, void *alone)
 {
     const size_t size = type_size(type);
+    const int64_t padded = device_padded_rows(d, type, in, out, rows);
     char *x = random_elements(type, rows * in, (uint64_t)rows), *row = random_elements(type, in, 99);
     char *y = malloc((size_t)out * size);
     void *x_memory = NULL, *y_memory = NULL;
     memcpy(x + (size_t)((rows - 1) * in) * size, row, (size_t)in * size);
-    if (WORKS(d->context, !device_allocate(d, (size_t)(rows * in) * size, &x_memory) && !device_allocate(d, (size_t)(rows * out) * size, &y_memory)
+    if (WORKS(d->context, !device_allocate(d, (size_t)(padded * in) * size, &x_memory) && !device_allocate(d, (size_t)(padded * out) * size, &y_memory)
               && !device_upload(d, x_memory, x, (size_t)(rows * in) * size) && !device_matmul(d, m, x_memory, in, y_memory, out, rows)
               && !device_download(d, y, (char *)y_memory + (size_t)((rows - 1) * out) * size, (size_t)out * size))) {
         if (rows == 1) memcpy(alone, y, (size_t)out * size);
         CHECK(memcmp(alone, y, (size_t)out * size) == 0, "%s [%lld, %lld]: a row's bits differ among %lld rows", type_name(type),
               (long long)in, (long long)out, (long long)rows);
     }
-    device_release(d, x_memory, (size_t)(rows * in) * size);
-    device_release(d, y_memory, (size_t)(rows * out) * size);
+    device_release(d, x_memory, (size_t)(padded * in) * size);
+    device_release(d, y_memory, (size_t)(padded * out) * size);
     free(x);
     free(row);
     free(y);
@@ -112,7 +113,7 @@ static void check_row(device *d, const matrix *m, inset_type type, int64_t in, i
 /* A product's row has the same bits alone and among others, at every height. */
 static void check_row_bits(device *d)
 {
-    static const int64_t heights[] = {1, 2, 5, 16, 33, 64, 65, 129, 256, 300, 515};
+    static const int64_t heights[] = {1, 2, 5, 32, 33, 64, 65, 129, 256, 300, 515, 1100, 3000};
     static const struct { int64_t in, out; } shapes[] = {{64, 96}, {768, 40}, {33, 17}};
     for (int type = 0; type < 3; type++)
         for (size_t s = 0; s < 3; s++) {

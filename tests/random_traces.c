@@ -73,7 +73,7 @@ inset_status tiny_model(inset_context *context, const char *name, const char *de
     *numbers = malloc(n * sizeof(float));
     if (!*numbers) abort();
     fill_weights(g, seed, *numbers);
-    return model_from_program(g, device, INSET_F32, out);
+    return model_from_program(g, device, INSET_F32, false, out);
 }
 
 /* ---- random traces ----------------------------------------------------------------------------------------------------------------------- */

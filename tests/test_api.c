@@ -184,6 +184,33 @@ static void other_tensors(void)
     inset_context_free(context);
 }
 
+/* Options of a caller that was compiled before `fast` was there, what lies behind them being no option; and with it. */
+static void older_and_fast_options(void)
+{
+    two_layers m;
+    inset_context *context = NULL;
+    fill_two_layers(&m);
+    NEED(!inset_context_create(NULL, &context), "no context");
+    for (int fast = 0; fast < 2; fast++) {
+        inset_model *model = NULL;
+        inset_trace *trace = NULL;
+        inset_plan *plan = NULL;
+        inset_model_options options = INSET_MODEL_OPTIONS;
+        options.device = "cpu";
+        options.fast = fast;
+        if (!fast) {
+            options.size = offsetof(inset_model_options, fast);
+            memset(&options.fast, 0x5a, sizeof options.fast);
+        }
+        bool good = CHECK(!build_two_layers(context, &m, &options, &model), "%s", inset_message(context))
+            && CHECK(!record_two_layers(model, first_input, 100, &trace), "%s", inset_message(context))
+            && CHECK(!inset_plan_create(trace, NULL, &plan) && !inset_run(plan), "%s", inset_message(context));
+        if (good) check_two_layers(plan, &m, first_input, 100, fast ? "fast" : "older options");
+        inset_model_free(model);
+    }
+    inset_context_free(context);
+}
+
 /* ---- a small transformer of one's own, against loops in double ------------------------------------------------------------ */
 
 enum { V = 7, P = 6, D = 4, H = 2, HD = 2, F = 8 };      /* vocabulary, positions, width, heads, numbers a head, hidden */
@@ -633,6 +660,7 @@ int main(void)
 {
     own_model();
     other_tensors();
+    older_and_fast_options();
     own_transformer();
     calls_and_script();
     without_device();

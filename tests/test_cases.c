@@ -195,6 +195,7 @@ static void run_script(runner *r, const char *name, const char *text, size_t len
     snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
     if (!status) status = script_read(t, name, r->cases, text, length);
+    options.traits = model_traits(r->model);
     if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(r->model, p, &work);
     if (!status) status = run_execute(work);
@@ -218,11 +219,12 @@ static void refuse_script(runner *r, const char *name, const char *text, size_t 
     char label[300], place[32];
     trace *t = NULL;
     plan *p = NULL;
-    plan_options options = {.no_share = false};
+    plan_options options = {.traits = model_traits(r->model)};
     snprintf(label, sizeof label, "%s/%s", r->suite->name, name);
     snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
     if (!status) status = script_read(t, name, r->cases, text, length);
+    options.traits = model_traits(r->model);
     if (!status) status = plan_create(t, &options, &p);
     const char *message = inset_message(r->context), *error = inset_status_name(status);
     if (CHECK(status != INSET_OK, "%s: not refused, expected %s", label, accept)) {
@@ -320,7 +322,7 @@ static bool run_suite(const suite *s, const char *device, const char *name)
     snprintf(model, sizeof model, "fixtures/%s", s->model);
     snprintf(r.cases, sizeof r.cases, "%s/fixtures/%s/cases", TEST_DIRECTORY, s->cases);
     if (!CHECK(!inset_context_create(NULL, &r.context), "no context")) return true;
-    inset_status status = model_open(r.context, test_path(model), device, s->type, &r.model);
+    inset_status status = model_open(r.context, test_path(model), device, s->type, false, &r.model);
     bool missing = status == INSET_DEVICE_ERROR && strcmp(device, "cpu");
     if (missing) fprintf(stderr, "%s\n", inset_message(r.context));
     else if (CHECK(!status, "%s: %s", s->name, inset_message(r.context))) {

@@ -143,10 +143,10 @@ static inset_status use_landings(device *d, const float *x, const void *memory, 
 /* A bit of everything that a run does: open, weights, copies, a product, a kernel, results back. */
 static inset_status use_device(device *d)
 {
-    enum { IN = 6, OUT = 8, ROWS = 3 };
-    float weight[IN * OUT], bias[OUT] = {1}, x[ROWS * IN], y[ROWS * OUT];
+    enum { IN = 6, OUT = 8, ROWS = 3, PADDED = 32 };
+    float weight[IN * OUT], bias[OUT] = {1}, x[PADDED * IN], y[PADDED * OUT];
     for (int i = 0; i < IN * OUT; i++) weight[i] = (float)i;
-    for (int i = 0; i < ROWS * IN; i++) x[i] = (float)i;
+    for (int i = 0; i < PADDED * IN; i++) x[i] = (float)i;
     matrix *m = NULL;
     void *memory = NULL, *result = NULL;
     inset_status status = device_matrix_create(d, INSET_BF16, IN, OUT, weight, INSET_F32, true, bias, INSET_F32, &m);
@@ -308,12 +308,12 @@ static matrix *some_matrix(opened o, int64_t in, int64_t out)
 }
 
 /* The first candidate that works at every height and gives a row the same bits everywhere is taken. */
-static void takes_the_steady_algorithm(int refused, int tall_only, int unsteady, bool steady)
+static void takes_the_steady_algorithm(int refused, int tall_only, int unsteady, int uneven, bool steady)
 {
     char name[64];
-    snprintf(name, sizeof name, "candidates %d %d %d", refused, tall_only, unsteady);
+    snprintf(name, sizeof name, "candidates %d %d %d %d", refused, tall_only, unsteady, uneven);
     opened o = open_device();
-    standin_candidates(refused, tall_only, unsteady);
+    standin_candidates(refused, tall_only, unsteady, uneven);
     matrix *m = o.d ? some_matrix(o, 96, 20) : NULL;
     if (m) {
         const cuda_device *d = (cuda_device *)o.d;
@@ -324,49 +324,68 @@ static void takes_the_steady_algorithm(int refused, int tall_only, int unsteady,
     close_device(o, name);
 }
 
+/* A fast device does not ask whether rows keep their bits. */
+static void takes_the_first_when_fast(void)
+{
+    opened o = open_device();
+    standin_candidates(1, 0, 3, 0);
+    if (o.d) o.d->fast = true;
+    matrix *m = o.d ? some_matrix(o, 96, 20) : NULL;
+    if (m) {
+        const product_choice *choice = ((cuda_device *)o.d)->choices;
+        CHECK(choice->pinned && !choice->steady, "pinned %d, steady %d", choice->pinned, choice->steady);
+    }
+    device_matrix_free(o.d, m);
+    close_device(o, "fast");
+}
+
 /* No candidate can do every height: cuBLASLt chooses at each call, and nothing is promised about bits. */
 static void leaves_the_choice_where_nothing_fits(void)
 {
     opened o = open_device();
     void *x = NULL, *y = NULL;
-    standin_candidates(3, 5, 0);
+    standin_candidates(3, 5, 0, 0);
     matrix *m = o.d ? some_matrix(o, 32, 16) : NULL;
     if (m) {
         const product_choice *choice = ((cuda_device *)o.d)->choices;
         CHECK(!choice->pinned && !choice->steady, "pinned %d, steady %d", choice->pinned, choice->steady);
-        WORKS(o.context, !device_allocate(o.d, 256, &x) && !device_allocate(o.d, 128, &y) && !device_zero(o.d, x, 256));
+        WORKS(o.context, !device_allocate(o.d, 32 * 128, &x) && !device_allocate(o.d, 32 * 64, &y) && !device_zero(o.d, x, 32 * 128));
         WORKS(o.context, !device_matmul(o.d, m, x, 32, y, 16, 2) && !device_synchronize(o.d));
         CHECK(standin_counted().unpinned == 1, "%lld products without an algorithm", (long long)standin_counted().unpinned);
     }
-    device_release(o.d, x, 256);
-    device_release(o.d, y, 128);
+    device_release(o.d, x, 32 * 128);
+    device_release(o.d, y, 32 * 64);
     device_matrix_free(o.d, m);
     close_device(o, "nothing fits");
 }
 
-/* Layers of one shape share a choice; rows in an unusual place get one of their own when they first occur. */
+/* Layers of one shape share a choice; rows in an unusual place get one of their own, and descriptors, when they first occur. */
 static void chooses_once_a_shape(void)
 {
+    enum { BYTES = 32 * 65 * 4 + 4 };
     opened o = open_device();
     if (!o.d) return;
     matrix *first = some_matrix(o, 64, 32), *second = some_matrix(o, 64, 32), *third = some_matrix(o, 32, 64);
     void *x = NULL, *y = NULL;
     CHECK(standin_counted().heuristics == 2, "%lld heuristics", (long long)standin_counted().heuristics);
-    WORKS(o.context, !device_allocate(o.d, 4000, &x) && !device_allocate(o.d, 4000, &y) && !device_zero(o.d, x, 4000));
+    WORKS(o.context, !device_allocate(o.d, BYTES, &x) && !device_allocate(o.d, BYTES, &y) && !device_zero(o.d, x, BYTES));
     const standin_counts before = standin_counted();
     for (int i = 0; i < 3; i++) WORKS(o.context, !device_matmul(o.d, second, x, 64, y, 32, 5 + i));
     CHECK(standin_counted().products - before.products == 3 && standin_counted().heuristics == before.heuristics, "three calls are three products");
+    CHECK(standin_counted().descriptor_writes == before.descriptor_writes, "a product wrote descriptors");
     WORKS(o.context, !device_matmul(o.d, first, (char *)x + 4, 64, y, 32, 5) && !device_matmul(o.d, second, x, 65, y, 33, 5));
-    CHECK(standin_counted().heuristics == before.heuristics + 1, "rows that are not aligned: %lld more",
-          (long long)(standin_counted().heuristics - before.heuristics));
+    const standin_counts unusual = standin_counted();
+    CHECK(unusual.heuristics == before.heuristics + 1, "rows that are not aligned: %lld more", (long long)(unusual.heuristics - before.heuristics));
+    WORKS(o.context, !device_matmul(o.d, first, (char *)x + 4, 64, y, 32, 5) && !device_matmul(o.d, second, x, 65, y, 33, 7));
+    CHECK(standin_counted().descriptor_writes == unusual.descriptor_writes, "rows that occurred before wrote descriptors");
     WORKS(o.context, device_matmul(o.d, first, x, 63, y, 32, 2) == INSET_DEVICE_ERROR && strstr(inset_message(o.context), "overlap"));
     CHECK(!device_matmul(o.d, first, x, 0, y, 0, 1), "one row needs no stride: %s", inset_message(o.context));
     WORKS(o.context, !device_synchronize(o.d));
     device_matrix_free(o.d, first);
     device_matrix_free(o.d, second);
     device_matrix_free(o.d, third);
-    device_release(o.d, x, 4000);
-    device_release(o.d, y, 4000);
+    device_release(o.d, x, BYTES);
+    device_release(o.d, y, BYTES);
     close_device(o, "choices");
 }
 
@@ -390,6 +409,70 @@ static void uploads_in_one_copy(void)
     device_release(o.d, memory, MOST);
     free(host);
     close_device(o, "copies");
+}
+
+/* Rows are full blocks and the smallest height that holds the rest; wide rows have shorter blocks. */
+static void runs_at_listed_heights(void)
+{
+    static const struct { int64_t width, rows, products, padded; } cases[] = {
+        {4, 1, 1, 32}, {4, 32, 1, 32}, {4, 33, 1, 64}, {4, 257, 1, 384}, {4, 1025, 1, 1536}, {4, 4096, 1, 4096}, {4, 4097, 2, 4128},
+        {4, 10000, 3, 10240}, {40000, 700, 1, 768}, {40000, 769, 2, 800},
+    };
+    opened o = open_device();
+    if (!o.d) return;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int64_t in = 2, out = cases[i].width, padded = device_padded_rows(o.d, INSET_F32, in, out, cases[i].rows);
+        const size_t x_bytes = (size_t)(padded * in) * 4, y_bytes = (size_t)(padded * out) * 4;
+        void *x = NULL, *y = NULL;
+        matrix *m = some_matrix(o, in, out);
+        CHECK(padded == cases[i].padded, "%lld rows are padded to %lld", (long long)cases[i].rows, (long long)padded);
+        if (m && WORKS(o.context, !device_allocate(o.d, x_bytes, &x) && !device_allocate(o.d, y_bytes, &y))) {
+            const standin_counts before = standin_counted();
+            WORKS(o.context, !device_matmul(o.d, m, x, in, y, out, cases[i].rows) && !device_synchronize(o.d));
+            const standin_counts after = standin_counted();
+            CHECK(after.products - before.products == cases[i].products && after.product_rows - before.product_rows == padded, "%lld rows: %lld products of %lld",
+                  (long long)cases[i].rows, (long long)(after.products - before.products), (long long)(after.product_rows - before.product_rows));
+        }
+        device_release(o.d, x, x_bytes);
+        device_release(o.d, y, y_bytes);
+        device_matrix_free(o.d, m);
+    }
+    close_device(o, "heights");
+}
+
+/* A GELU behind the product is allowed where it has the bits of the kernel, and then has them. */
+static void fuses_gelu(inset_type type, standin_gelu rounding, bool expected)
+{
+    enum { IN = 48, OUT = 24, ROWS = 7, PADDED = 32 };
+    char name[64];
+    snprintf(name, sizeof name, "a GELU of %s that rounds in way %d", type_name(type), rounding);
+    opened o = open_device();
+    standin_gelu_rounding(rounding);
+    const size_t size = type_size(type);
+    void *x = NULL, *y = NULL, *fused = NULL, *rows = random_elements(type, PADDED * IN, 3), *weight = random_elements(type, IN * OUT, 4);
+    void *bias = random_elements(type, OUT, 5);
+    char got[PADDED * OUT * 4], want[PADDED * OUT * 4];
+    matrix *m = NULL;
+    bool allowed = !expected;
+    if (o.d && WORKS(o.context, !device_matrix_create(o.d, type, IN, OUT, weight, type, true, bias, type, &m) && !device_matrix_gelu(o.d, m, &allowed)
+                     && !device_allocate(o.d, PADDED * IN * size, &x) && !device_allocate(o.d, 2 * PADDED * OUT * size, &y)
+                     && !device_allocate(o.d, PADDED * OUT * size, &fused) && !device_upload(o.d, x, rows, PADDED * IN * size))) {
+        void *activated = (char *)y + PADDED * OUT * size;
+        const activation_args args = {.out = activated, .x = y, .n_rows = ROWS, .width = OUT, .out_stride = OUT, .x_stride = OUT, .kind = 1};
+        CHECK(allowed == expected, "%s: allowed is %d", name, allowed);
+        WORKS(o.context, !device_matmul(o.d, m, x, IN, y, OUT, ROWS) && !device_launch(o.d, KERNEL_ACTIVATION, type, &args, sizeof args, ROWS, ROWS * OUT)
+              && !device_matmul_gelu(o.d, m, x, IN, fused, OUT, ROWS) && !device_download(o.d, want, activated, ROWS * OUT * size)
+              && !device_download(o.d, got, fused, ROWS * OUT * size));
+        CHECK(!memcmp(got, want, ROWS * OUT * size) == expected, "%s: the bits are %s", name, expected ? "others" : "the same");
+    }
+    device_release(o.d, x, 0);
+    device_release(o.d, y, 0);
+    device_release(o.d, fused, 0);
+    device_matrix_free(o.d, m);
+    free(rows);
+    free(weight);
+    free(bias);
+    close_device(o, name);
 }
 
 /* ---- launches ---------------------------------------------------------------------------------------------------------------- */
@@ -542,13 +625,22 @@ int main(void)
     opening();
     out_of_memory_has_both_figures();
     describes_itself();
-    takes_the_steady_algorithm(0, 0, 0, true);
-    takes_the_steady_algorithm(2, 1, 3, true);
-    takes_the_steady_algorithm(0, 7, 0, true);
-    takes_the_steady_algorithm(0, 2, 6, false);
+    takes_the_steady_algorithm(0, 0, 0, 0, true);
+    takes_the_steady_algorithm(2, 1, 3, 1, true);
+    takes_the_steady_algorithm(0, 7, 0, 0, true);
+    takes_the_steady_algorithm(0, 0, 0, 7, true);
+    takes_the_steady_algorithm(0, 2, 6, 0, false);
+    takes_the_steady_algorithm(0, 0, 0, 8, false);
+    takes_the_first_when_fast();
     leaves_the_choice_where_nothing_fits();
     chooses_once_a_shape();
     uploads_in_one_copy();
+    runs_at_listed_heights();
+    for (int type = 0; type < 3; type++) {
+        fuses_gelu((inset_type)type, GELU_ONCE, type == INSET_F32);
+        fuses_gelu((inset_type)type, GELU_AS_KERNEL, true);
+        fuses_gelu((inset_type)type, GELU_OTHERWISE, false);
+    }
     counts_launches_and_refuses_grids();
     notices_mistakes();
     notices_what_dies();

@@ -39,8 +39,8 @@ static matrix *make_matrix(subject *s, int type, const product_case *c, const do
 
 static void check_product(subject *s, int type, const product_case *c, const matrix *m, const double *weight, const double *bias, int64_t rows)
 {
-    const int64_t x_stride = c->in + c->gap, y_stride = c->out + c->gap;
-    buffer x = buffer_random(s, type, rows * x_stride, c->gap ? 1 : 0, 1), y = buffer_result(s, type, rows * y_stride, c->gap ? 1 : 0);
+    const int64_t x_stride = c->in + c->gap, y_stride = c->out + c->gap, padded = device_padded_rows(s->device, (inset_type)type, c->in, c->out, rows);
+    buffer x = buffer_random(s, type, padded * x_stride, c->gap ? 1 : 0, 1), y = buffer_result(s, type, padded * y_stride, c->gap ? 1 : 0);
     double *want = malloc((size_t)(rows * c->out) * sizeof *want);
     for (int64_t r = 0; r < rows; r++) {
         double *row = want + r * c->out;
@@ -81,6 +81,23 @@ static void test_products(subject *s)
         }
 }
 
+/* More rows than the tallest block has, so that several products make one, and what is left behind them. */
+static void test_blocks(subject *s)
+{
+    static const product_case cases[] = {{8, 12, INSET_F32, true, true, 0, 0}, {7, 5, INSET_F32, false, true, 2, 0}};
+    for (int type = 0; type < KERNEL_TYPES; type++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            const product_case *c = &cases[i];
+            double *weight = random_values(s, c->weight_type, c->in * c->out, 1), *bias = random_values(s, c->weight_type, c->out, 1);
+            matrix *m = make_matrix(s, type, c, weight, bias);
+            for (int64_t rows = 4095; m && rows <= 4097; rows++) check_product(s, type, c, m, weight, bias, rows);
+            if (m) check_product(s, type, c, m, weight, bias, 2 * 4096 + 1500);
+            device_matrix_free(s->device, m);
+            free(weight);
+            free(bias);
+        }
+}
+
 /* Whether a row's bits are the same at every height, and in every place of the call: computed and printed, not demanded, for oneDNN promises
  * nothing; what it found is written at the head of cpu_matmul.c. The tiny loop does promise. */
 static void probe_heights(subject *s, int type, int64_t in, int64_t out)
@@ -90,7 +107,8 @@ static void probe_heights(subject *s, int type, int64_t in, int64_t out)
     const product_case c = {in, out, INSET_F32, true, true, 0, 0};
     double *weight = random_values(s, INSET_F32, in * out, 1), *bias = random_values(s, INSET_F32, out, 1);
     matrix *m = make_matrix(s, type, &c, weight, bias);
-    buffer x = buffer_random(s, type, MOST * in, 0, 1), y = buffer_result(s, type, MOST * out, 0);
+    const int64_t padded = device_padded_rows(s->device, (inset_type)type, in, out, MOST);
+    buffer x = buffer_random(s, type, (MOST + padded) * in, 0, 1), y = buffer_result(s, type, padded * out, 0);
     double *first = malloc((size_t)(MOST * out) * sizeof *first);
     int64_t differ = 0;
     if (m && device_matmul(s->device, m, buffer_at(&x, 0), in, buffer_at(&y, 0), out, MOST) == INSET_OK) {
@@ -129,6 +147,7 @@ int main(int count, char **arguments)
     if (CHECK(status == INSET_OK, "opening %s: %s", name, inset_message(context))) {
         subject s = {d, name, false, 7};
         test_products(&s);
+        test_blocks(&s);
         for (int type = 0; type < KERNEL_TYPES; type++) {
             probe_heights(&s, type, 5, 10);
             probe_heights(&s, type, 96, 160);

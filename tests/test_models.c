@@ -301,7 +301,7 @@ static inset_status open_with(inset_context *context, const char *config, file_t
     fill_bytes(tensors, n);
     *out = NULL;
     inset_status status = safetensors_write(context, path, tensors, n, NULL);
-    return status ? status : model_open(context, directory, "cpu", type, out);
+    return status ? status : model_open(context, directory, "cpu", type, false, out);
 }
 
 static void weights_are_refused(void)
@@ -373,7 +373,7 @@ static void opening_may_run_out_of_memory(void)
         struct inset_model *m = NULL;
         inset_context *context = world_start(&w);
         w.memory.fail_at = n + w.memory.calls;
-        inset_status status = model_open(context, directory, "cpu", INSET_F16, &m);
+        inset_status status = model_open(context, directory, "cpu", INSET_F16, false, &m);
         done = status == INSET_OK;
         CHECK(done || status == INSET_NO_MEMORY, "allocation %lld: %s", (long long)n, inset_message(context));
         if (!done && status != INSET_NO_MEMORY) return;

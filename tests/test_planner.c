@@ -1,6 +1,7 @@
 /* test_planner.c: the planner against a plain executor (plain_executor.h), on random traces and on sweeps.
  *
  *   numbers     what a run saves is what executing the trace literally gives; with sharing, without, and in chunks of invokes
+ *   padding     the same where a device writes behind a product's rows, and takes a GELU into the product
  *   rows        the rows that each step computes are the least that any executor must compute
  *   sweeps      the same, for the patching studies that the planner is made for; and the number of strands stays in proportion to the patches
  *   memory      every allocation of building, planning and running a trace fails once: the answer is INSET_NO_MEMORY, and nothing leaks
@@ -175,10 +176,12 @@ static void agree(const char *what, const bench *b, uint64_t seed, const trace *
 /* Plans and runs a trace; what it saves. An empty outcome after a failure, which is reported. */
 static outcome run_with(bench *b, uint64_t seed, trace *t, const plan_options *options, plan **kept)
 {
+    plan_options given = *options;
+    given.traits = model_traits(b->model);
     plan *p = NULL;
     run *work = NULL;
     outcome o = {0};
-    inset_status status = plan_create(t, options, &p);
+    inset_status status = plan_create(t, &given, &p);
     if (!status) status = run_create(b->model, p, &work);
     if (!status) status = run_execute(work);
     if (CHECK(!status, "%s, seed %llu: %s", b->name, (unsigned long long)seed, inset_message(b->context))) o = outcome_of_run(work, p);
@@ -237,6 +240,68 @@ static void check_chunks(bench *b, uint64_t seed, trace *t, const plan *whole, c
     plan_free(p);
 }
 
+/* ---- padding -------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The CPU device, but its products run at fixed heights: what lies behind their rows is read, and is then NaNs. A GELU may be part of them. */
+static const struct inset_model *padded_model;
+static const device_functions *plain_functions;
+static volatile unsigned char padding_read;
+
+static const weight *weight_of(const matrix *m)
+{
+    size_t i = 0;
+    while (padded_model->weights[i].matrix != m) i++;
+    return &padded_model->program->weights[i];
+}
+
+static inset_status padded_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    const weight *w = weight_of(m);
+    const int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows, size = (int64_t)type_size(padded_model->type);
+    const int64_t padded = device_padded_rows(d, padded_model->type, in, out, rows);
+    inset_status status = plain_functions->matmul(d, m, x, x_stride, y, y_stride, rows);
+    for (int64_t r = rows; r < padded; r++) {
+        padding_read = ((const unsigned char *)x)[(r * x_stride + in) * size - 1];
+        memset((char *)y + r * y_stride * size, 0xff, (size_t)(out * size));
+    }
+    return status;
+}
+
+static inset_status padded_matmul_gelu(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    const weight *w = weight_of(m);
+    const int64_t out = w->in_out ? w->columns : w->rows;
+    const size_t bytes = (size_t)(rows * out) * type_size(padded_model->type);
+    inset_status status = padded_matmul(d, m, x, x_stride, y, y_stride, rows);
+    void *sums = malloc(bytes);
+    if (!sums || y_stride != out) abort();
+    memcpy(sums, y, bytes);
+    activation_args args = {.out = y, .x = sums, .n_rows = rows, .width = out, .out_stride = out, .x_stride = out, .kind = ACTIVATION_GELU_TANH};
+    if (!status) status = device_launch(d, KERNEL_ACTIVATION, padded_model->type, &args, sizeof args, rows, rows * out);
+    free(sums);
+    return status;
+}
+
+static outcome run_padded(bench *b, uint64_t seed, trace *t)
+{
+    device *d = b->model->device;
+    const device real = *d;
+    const bool fused = b->model->gelu_in_product;
+    plain_functions = real.functions;
+    padded_model = b->model;
+    device_functions functions = *real.functions;
+    functions.matmul = padded_matmul;
+    functions.matmul_gelu = padded_matmul_gelu;
+    d->functions = &functions;
+    d->row_block = PRODUCT_TALLEST;
+    b->model->gelu_in_product = true;
+    outcome o = run_trace(b, seed, t, false, NULL);
+    d->functions = real.functions;
+    d->row_block = real.row_block;
+    b->model->gelu_in_product = fused;
+    return o;
+}
+
 static void check_trace(bench *b, uint64_t seed)
 {
     trace *t = NULL;
@@ -248,6 +313,11 @@ static void check_trace(bench *b, uint64_t seed)
         if (p) {
             if (!skip_numbers) agree("plain", b, seed, t, &shared, &want, 1e-3);
             agree("sharing", b, seed, t, &alone, &shared, 1e-5);
+            if (!b->model->device->is_cuda) {
+                outcome padded = run_padded(b, seed, t);
+                agree("padding", b, seed, t, &padded, &shared, 1e-5);
+                outcome_free(&padded);
+            }
             if (!skip_rows) check_rows(b, "random", seed, t, p);
             check_chunks(b, seed, t, p, &shared);
         }
@@ -471,6 +541,55 @@ static void check_cases(bench *b)
     check_case(b, "a ragged tensor for a dense one", ragged_for_dense);
 }
 
+/* ---- limited memory ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Many invokes that share nothing. */
+static inset_status different_prompts(trace *t)
+{
+    enum { PROMPTS = 48, LENGTH = 6 };
+    char name[16];
+    inset_status status = INSET_OK;
+    for (int64_t i = 0; i < PROMPTS && !status; i++) {
+        const int64_t length = LENGTH;
+        int64_t tokens[LENGTH];
+        for (int64_t k = 0; k < LENGTH; k++) tokens[k] = (i * (k + 3) + k) % 17;
+        snprintf(name, sizeof name, "logits%d", (int)i);
+        status = trace_invoke_tokens(t, 1, &length, tokens);
+        if (!status) status = save_logits(t, name);
+    }
+    return status;
+}
+
+/* What is left for padding counts as what a run needs: within the limit there are more chunks, or none will do. */
+static void padding_counts(bench *b)
+{
+    const plan_options padded = {.traits = {.row_block = PRODUCT_TALLEST}};
+    trace *t = NULL;
+    plan *bare = NULL, *whole = NULL, *cut = NULL, *none = NULL;
+    inset_status status = trace_create(b->context, b->model->program, b->model->type, &t);
+    if (!status) status = different_prompts(t);
+    if (!status) status = plan_create(t, NULL, &bare);
+    if (!status) status = plan_create(t, &padded, &whole);
+    if (CHECK(!status, "%s", inset_message(b->context))) {
+        const plan_statistics *a = plan_get_statistics(bare), *p = plan_get_statistics(whole);
+        CHECK(p->arena_bytes > a->arena_bytes && p->launches == a->launches, "padding takes %lld bytes", (long long)(p->arena_bytes - a->arena_bytes));
+        plan_options limited = padded;
+        limited.memory_limit = (size_t)(a->arena_bytes + a->saved_bytes);
+        if (CHECK(!plan_create(t, &limited, &cut), "%s", inset_message(b->context))) {
+            const plan_statistics *c = plan_get_statistics(cut);
+            CHECK(c->passes > 1 && c->arena_bytes + c->saved_bytes <= a->arena_bytes + a->saved_bytes, "%lld passes, %lld bytes", (long long)c->passes,
+                  (long long)(c->arena_bytes + c->saved_bytes));
+        }
+        limited.memory_limit = (size_t)a->saved_bytes + 4096;
+        CHECK(plan_create(t, &limited, &none) == INSET_NO_MEMORY, "48 invokes in 4096 bytes");
+    }
+    plan_free(bare);
+    plan_free(whole);
+    plan_free(cut);
+    plan_free(none);
+    trace_free(t);
+}
+
 /* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
 
 static inset_status all_of_it(bench *b, uint64_t seed)
@@ -479,7 +598,8 @@ static inset_status all_of_it(bench *b, uint64_t seed)
     plan *p = NULL;
     run *work = NULL;
     inset_status status = random_trace(b->model, seed, &t);
-    if (!status) status = plan_create(t, NULL, &p);
+    const plan_options options = {.traits = model_traits(b->model)};
+    if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(b->model, p, &work);
     if (!status) status = run_execute(work);
     for (size_t i = 0; !status && i < plan_saved_count(p); i++) {
@@ -551,6 +671,7 @@ int main(int argc, char **argv)
             if (!strcmp(tiny_models[i], "gpt2") && sweeps) {
                 check_sweeps(&b);
                 check_cases(&b);
+                padding_counts(&b);
             }
         }
         bench_end(&b);

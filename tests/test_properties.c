@@ -375,7 +375,7 @@ static bool measure(bench *b, const char *property, const recipe *r, variant how
     trace *t = NULL;
     plan *p = NULL;
     run *work = NULL;
-    plan_options options = {.no_share = no_share};
+    plan_options options = {.no_share = no_share, .traits = model_traits(b->model)};
     inset_status status = build(b->context, b->model, r, how, &t);
     if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(b->model, p, &work);
@@ -477,7 +477,8 @@ static void other_tokens(bench *b, uint64_t seed)
     plan *p = NULL;
     run *work = NULL;
     inset_status status = build(b->context, b->model, &r, plain, &t);
-    if (!status) status = plan_create(t, NULL, &p);
+    const plan_options options = {.traits = model_traits(b->model)};
+    if (!status) status = plan_create(t, &options, &p);
     if (!status) status = run_create(b->model, p, &work);
     if (!status) status = run_execute(work);
     if (!status) status = set_tokens(work, &r, &how);
@@ -516,7 +517,7 @@ int main(int argc, char **argv)
     if (!device) device = "cpu";
     name_places();
     if (!CHECK(!inset_context_create(NULL, &b.context), "no context")) return test_result();
-    inset_status status = model_open(b.context, test_path("fixtures/gpt2"), device, INSET_TYPE_COUNT, &b.model);
+    inset_status status = model_open(b.context, test_path("fixtures/gpt2"), device, INSET_TYPE_COUNT, false, &b.model);
     if (status == INSET_DEVICE_ERROR && strcmp(device, "cpu")) {
         fprintf(stderr, "%s\n", inset_message(b.context));
         inset_context_free(b.context);

@@ -312,7 +312,7 @@ inset_status inset_builder_finish(inset_builder *builder, inset_slot x, const in
     }
     if ((status = take_program(builder, x, &p))) return status;
     if (choice.type == INSET_TYPE_COUNT) choice.type = INSET_F32;
-    status = choice.device ? model_from_program(p, choice.device, choice.type, &model) : api_model_without_device(p, choice.type, &model);
+    status = choice.device ? model_from_program(p, choice.device, choice.type, choice.fast, &model) : api_model_without_device(p, choice.type, &model);
     if (status) return status;
     api_model_register(model);
     *out = model;

@@ -17,7 +17,7 @@ inset_status api_model_choice(inset_context *context, const inset_model_options 
                              "INSET_MODEL_OPTIONS", options->size, sizeof given);
         memcpy(&given, options, options->size);
     }
-    *out = (model_choice){given.device ? given.device : "auto", INSET_TYPE_COUNT};
+    *out = (model_choice){given.device ? given.device : "auto", INSET_TYPE_COUNT, given.fast != 0};
     if (!strcmp(out->device, "none")) out->device = NULL;
     if (!given.dtype) return INSET_OK;
     for (inset_type type = INSET_F32; type <= INSET_F16; type++)
@@ -49,7 +49,7 @@ inset_status inset_model_open(inset_context *context, const char *directory, con
     inset_status status = api_model_choice(context, options, &choice);
     if (status) return status;
     if (choice.device) {
-        status = model_open(context, directory, choice.device, choice.type, &model);
+        status = model_open(context, directory, choice.device, choice.type, choice.fast, &model);
     } else {
         program *p = NULL;
         if (!(status = model_program(context, directory, &p))) status = api_model_without_device(p, choice.type, &model);

@@ -36,7 +36,8 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     if (!p) return INSET_NO_MEMORY;
     p->context = t->context;
     p->model = t->model;
-    plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = (size_t)memory_there(t->model, given.memory_limit)};
+    plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = (size_t)memory_there(t->model, given.memory_limit),
+                           .traits = model_traits(t->model)};
     if ((status = plan_create(t->trace, &wanted, &p->plan))) {
         inset_plan_free(p);
         return status;
@@ -65,7 +66,8 @@ inset_status inset_plan_statistics(const inset_plan *p, inset_statistics *out)
         .saved = (int64_t)plan_saved_count(p->plan), .rows = s->rows, .rows_unshared = s->rows_unshared, .flops = s->flops,
         .flops_unshared = s->flops_unshared, .steps = s->steps, .launches = s->launches, .passes = s->passes,
         .arena_bytes = s->arena_bytes, .table_bytes = s->table_bytes, .saved_bytes = s->saved_bytes,
-        .weight_bytes = p->model->weight_bytes, .copies = run_copies(p->plan)};
+        .weight_bytes = p->model->weight_bytes, .copies = run_copies(p->plan),
+        .first_copies = run_first_copies(p->plan), .later_launches = run_later_launches(p->model, p->plan)};
     if (out->size < sizeof out->size || out->size > sizeof all)
         return error_set(p->context, INSET_USAGE_ERROR, "statistics of %zu bytes were asked for, at most %zu are known; begin with "
                          "INSET_STATISTICS", out->size, sizeof all);

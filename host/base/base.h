@@ -119,5 +119,7 @@ float f16_to_float(uint16_t x);
  * double do. An i64 beyond 2^53 loses its low bits. */
 double element_get(inset_type type, const void *element);
 void element_put(inset_type type, void *element, double value);
+/* `count` elements of one float type as another, by way of fp32, each rounded once. Neither needs alignment; they do not overlap. */
+void elements_convert(inset_type type, void *to, inset_type from_type, const void *from, int64_t count);
 
 #endif

@@ -107,3 +107,27 @@ void element_put(inset_type type, void *element, double value)
     }
     memcpy(element, &u, type_size(type));
 }
+
+void elements_convert(inset_type type, void *to, inset_type from_type, const void *from, int64_t count)
+{
+    enum { BLOCK = 256 };
+    float block[BLOCK];
+    for (int64_t done = 0; done < count; done += BLOCK) {
+        int n = (int)(count - done < BLOCK ? count - done : BLOCK);
+        const char *source = (const char *)from + (size_t)done * type_size(from_type);
+        char *target = (char *)to + (size_t)done * type_size(type);
+        uint16_t half;
+        switch (from_type) {
+        case INSET_F32: memcpy(block, source, (size_t)n * 4); break;
+        case INSET_BF16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = bf16_to_float(half); break;
+        case INSET_F16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = f16_to_float(half); break;
+        default: for (int i = 0; i < n; i++) block[i] = (float)element_get(from_type, source + (size_t)i * type_size(from_type));
+        }
+        switch (type) {
+        case INSET_F32: memcpy(target, block, (size_t)n * 4); break;
+        case INSET_BF16: for (int i = 0; i < n; i++) half = bf16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
+        case INSET_F16: for (int i = 0; i < n; i++) half = f16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
+        default: for (int i = 0; i < n; i++) element_put(type, target + (size_t)i * type_size(type), block[i]);
+        }
+    }
+}

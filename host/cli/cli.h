@@ -27,7 +27,7 @@ typedef struct options {
     const char *script;      /* the file, "-" for standard input, or NULL */
     const char *text;        /* -c: the script itself, or NULL */
     int64_t repeat;          /* --repeat */
-    bool no_share, json, verbose, help;
+    bool no_share, fast, json, verbose, help;
     /* sweep */
     const char *clean, *corrupt, *patch, *by, *layers, *positions, *heads, *source, *direction, *plot;
     const char *metrics[OPTIONS_MOST_WORDS + 1];     /* ends with NULL */

@@ -49,6 +49,8 @@ static const option known[] = {
     {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
     {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
     {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(no_share), "compute every invoke on its own; the same numbers"},
+    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(fast), "the fastest way on a GPU, even where the last bits of a number then depend on\n"
+     "                         what is computed beside it; on the CPU it changes nothing"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
     {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(json), "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose), "say which device was chosen, and the times"},
@@ -60,9 +62,9 @@ typedef struct command {
     unsigned bit;
 } command;
 static const command commands[] = {
-    {"run", "inset run -m MODEL [-o OUT.safetensors] [-d DEVICE] [--dtype TYPE] [--no-share] [--repeat N] [--json] SCRIPT",
+    {"run", "inset run -m MODEL [-o OUT.safetensors] [-d DEVICE] [--dtype TYPE] [--no-share] [--fast] [--repeat N] [--json] SCRIPT",
      "check a trace script, run it, and write or print what it saves", IN_RUN},
-    {"check", "inset check -m MODEL [-d DEVICE] [--dtype TYPE] [--no-share] [--json] SCRIPT",
+    {"check", "inset check -m MODEL [-d DEVICE] [--dtype TYPE] [--no-share] [--fast] [--json] SCRIPT",
      "everything but the run: what would run, and what it would need", IN_CHECK},
     {"sweep", "inset sweep -m MODEL --clean PROMPTS --corrupt PROMPTS --patch SITE[,SITE...] [--by AXIS[,AXIS...]] --metric METRIC\n"
      "                   [--metric ...] [-o OUT] [--json] [--plot FILE.svg]",

@@ -24,6 +24,7 @@ inset_model *open_model(inset_context *context, const options *given, const char
     inset_model_options wanted = INSET_MODEL_OPTIONS;
     wanted.device = device;
     wanted.dtype = given->dtype;
+    wanted.fast = given->fast;
     inset_status found = inset_model_open(context, given->model, &wanted, &model);
     if (found) *status = report(context, found == INSET_USAGE_ERROR ? EXIT_REQUEST : EXIT_MACHINE);
     return model;

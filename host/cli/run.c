@@ -174,8 +174,8 @@ static void print_json(session *s, bool only_check)
     print_json_text(stdout, inset_model_kind(s->model));
     printf(",\n  \"device\": ");
     print_json_text(stdout, inset_model_device(s->model));
-    printf(",\n  \"dtype\": \"%s\",\n  \"load\": %.9f,\n  \"plan\": %.9f,\n", inset_type_name(inset_model_type(s->model)),
-           s->load, s->planning);
+    printf(",\n  \"dtype\": \"%s\",\n  \"fast\": %s,\n  \"load\": %.9f,\n  \"plan\": %.9f,\n", inset_type_name(inset_model_type(s->model)),
+           s->given->fast ? "true" : "false", s->load, s->planning);
     if (!only_check) printf("  \"seconds\": %.9f,\n  \"runs\": %lld,\n", s->fastest, (long long)s->given->repeat + 1);
     printf("  \"invokes\": %lld,\n  \"sequences\": %lld,\n  \"records\": %lld,\n", (long long)is.invokes, (long long)is.sequences,
            (long long)is.records);
@@ -183,6 +183,7 @@ static void print_json(session *s, bool only_check)
            (long long)is.rows_unshared, is.flops, is.flops_unshared);
     printf("  \"steps\": %lld,\n  \"launches\": %lld,\n  \"copies\": %lld,\n  \"passes\": %lld,\n", (long long)is.steps,
            (long long)is.launches, (long long)is.copies, (long long)is.passes);
+    printf("  \"first_copies\": %lld,\n  \"later_launches\": %lld,\n", (long long)is.first_copies, (long long)is.later_launches);
     printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  \"weight_bytes\": %lld,\n",
            (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes, (long long)is.weight_bytes);
     print_json_saved(s);
@@ -199,6 +200,14 @@ static const char *scaled(double number, const char *unit, char *out, size_t siz
     return out;
 }
 
+/* What the first run takes, and what one with other inputs takes behind it. */
+static void print_cost(const char *what, int64_t first, int64_t later)
+{
+    printf("%-10s %lld", what, (long long)first);
+    if (later != first) printf(", then %lld a run", (long long)later);
+    putchar('\n');
+}
+
 static void print_check(session *s)
 {
     inset_statistics is = INSET_STATISTICS;
@@ -208,12 +217,14 @@ static void print_check(session *s)
     inset_plan_statistics(s->plan, &is);
     printf("model      %s, %s, on %s\n", inset_model_kind(s->model), inset_type_name(inset_model_type(s->model)),
            inset_model_device(s->model));
+    if (s->given->fast) printf("fast       on: on a GPU the last bits of a number may depend on what is computed beside it\n");
     printf("trace      %lld records in %lld invokes of %lld sequences\n", (long long)is.records, (long long)is.invokes,
            (long long)is.sequences);
     printf("rows       %lld (%lld if every invoke ran whole and alone)\n", (long long)is.rows, (long long)is.rows_unshared);
     printf("FLOPs      %s (%s)\n", scaled(is.flops, "", a, sizeof a), scaled(is.flops_unshared, "", b, sizeof b));
-    printf("steps      %lld\npasses     %lld\nlaunches   %lld\ncopies     %lld\n", (long long)is.steps, (long long)is.passes, (long long)is.launches,
-           (long long)is.copies);
+    printf("steps      %lld\npasses     %lld\n", (long long)is.steps, (long long)is.passes);
+    print_cost("launches", is.launches, is.later_launches);
+    print_cost("copies", is.first_copies, is.copies);
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
            scaled((double)is.weight_bytes, "B", b, sizeof b));
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));

@@ -264,7 +264,7 @@ static int show(session *s)
         return EXIT_MACHINE;
     }
     if (s->given->plot) status = write_file(s->given->plot, write_svg, &p);
-    if (s->given->json) sweep_print_json(s->sweep, s->seconds);
+    if (s->given->json) sweep_print_json(s->sweep, s->seconds, s->given->fast);
     else terminal_draw(&p);
     panels_free(&p);
     return status;

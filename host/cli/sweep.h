@@ -38,7 +38,7 @@ void terminal_draw(const panels *p);
 bool svg_write(const panels *p, FILE *to);
 
 /* The object of --json, on standard output. */
-void sweep_print_json(inset_sweep *sweep, double seconds);
+void sweep_print_json(inset_sweep *sweep, double seconds, bool fast);
 /* One line a pair and point; one array, [pair, axes...]: false when something could not be written. */
 bool csv_write(inset_sweep *sweep, FILE *to);
 bool npy_write(inset_sweep *sweep, FILE *to);

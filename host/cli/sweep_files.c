@@ -75,13 +75,13 @@ static void print_result(const inset_sweep_result *r)
     putchar('}');
 }
 
-void sweep_print_json(inset_sweep *sweep, double seconds)
+void sweep_print_json(inset_sweep *sweep, double seconds, bool fast)
 {
     inset_sweep_progress is = INSET_SWEEP_PROGRESS;
     inset_sweep_result r;
     inset_sweep_progress_of(sweep, &is);
-    printf("{\n  \"patches\": %" PRId64 ",\n  \"seconds\": %.6f,\n  \"rows\": %" PRId64 ",\n  \"flops\": %.0f,\n  \"plans\": %" PRId64 ",\n  \"results\": [",
-           is.patches, seconds, is.rows, is.flops, is.plans);
+    printf("{\n  \"patches\": %" PRId64 ",\n  \"fast\": %s,\n  \"seconds\": %.6f,\n  \"rows\": %" PRId64 ",\n  \"flops\": %.0f,\n  \"plans\": %" PRId64 ",\n  \"results\": [",
+           is.patches, fast ? "true" : "false", seconds, is.rows, is.flops, is.plans);
     for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r); i++) {
         printf(i ? ",\n" : "\n");
         print_result(&r);

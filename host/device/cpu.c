@@ -103,6 +103,14 @@ static inset_status cpu_copy(device *d, void *to, const void *from, size_t bytes
     return INSET_OK;
 }
 
+static inset_status cpu_upload_as(device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
+{
+    (void)d;
+    if (type == from_type) memcpy(to, from, (size_t)count * type_size(type));
+    else elements_convert(type, to, from_type, from, count);
+    return INSET_OK;
+}
+
 static inset_status cpu_zero(device *d, void *at, size_t bytes)
 {
     (void)d;
@@ -209,9 +217,9 @@ static void cpu_close(device *d)
 }
 
 static const device_functions cpu_functions = {
-    .close = cpu_close, .allocate = cpu_allocate, .release = cpu_release, .upload = cpu_copy, .download = cpu_copy, .zero = cpu_zero,
-    .matrix_create = cpu_matrix_create, .matrix_over = cpu_matrix_over, .matrix_free = cpu_matrix_free, .matmul = cpu_matmul,
-    .launch = cpu_launch, .synchronize = cpu_synchronize,
+    .close = cpu_close, .allocate = cpu_allocate, .release = cpu_release, .upload = cpu_copy, .upload_as = cpu_upload_as, .download = cpu_copy,
+    .zero = cpu_zero, .matrix_create = cpu_matrix_create, .matrix_over = cpu_matrix_over, .matrix_free = cpu_matrix_free,
+    .matmul = cpu_matmul, .launch = cpu_launch, .synchronize = cpu_synchronize,
 };
 
 inset_status device_open_cpu(inset_context *context, device **out)
@@ -222,6 +230,7 @@ inset_status device_open_cpu(inset_context *context, device **out)
     cpu->base.context = context;
     cpu->base.functions = &cpu_functions;
     cpu->base.shares_host_memory = true;
+    cpu->base.row_block = 1;
     cpu->instructions = choose_kernels(&cpu->kernels);
     cpu->threads = count_threads();
     name_device(cpu->base.name, sizeof cpu->base.name, cpu->instructions, cpu->threads);

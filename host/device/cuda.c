@@ -124,36 +124,12 @@ static inset_status send(cuda_device *d, void *to, const char *at, size_t bytes)
 
 inset_status cuda_upload(device *base, void *to, const void *from, size_t bytes)
 {
-    return cuda_upload_as(of(base), to, INSET_U8, from, INSET_U8, (int64_t)bytes);
+    return cuda_upload_as(base, to, INSET_U8, from, INSET_U8, (int64_t)bytes);
 }
 
-/* Elements of one float type as another, by way of fp32, each rounded once. */
-static void convert(inset_type type, void *to, inset_type from_type, const void *from, int64_t count)
+inset_status cuda_upload_as(device *base, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
 {
-    enum { BLOCK = 256 };
-    float block[BLOCK];
-    for (int64_t done = 0; done < count; done += BLOCK) {
-        int n = (int)(count - done < BLOCK ? count - done : BLOCK);
-        const char *source = (const char *)from + (size_t)done * type_size(from_type);
-        char *target = (char *)to + (size_t)done * type_size(type);
-        uint16_t half;
-        switch (from_type) {
-        case INSET_F32: memcpy(block, source, (size_t)n * 4); break;
-        case INSET_BF16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = bf16_to_float(half); break;
-        case INSET_F16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = f16_to_float(half); break;
-        default: for (int i = 0; i < n; i++) block[i] = (float)element_get(from_type, source + (size_t)i * type_size(from_type));
-        }
-        switch (type) {
-        case INSET_F32: memcpy(target, block, (size_t)n * 4); break;
-        case INSET_BF16: for (int i = 0; i < n; i++) half = bf16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
-        case INSET_F16: for (int i = 0; i < n; i++) half = f16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
-        default: for (int i = 0; i < n; i++) element_put(type, target + (size_t)i * type_size(type), block[i]);
-        }
-    }
-}
-
-inset_status cuda_upload_as(cuda_device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
-{
+    cuda_device *d = of(base);
     const size_t size = type_size(type), from_size = type_size(from_type);
     inset_status status = cuda_enter(d);
     for (int64_t done = 0; !status && done < count; ) {
@@ -163,7 +139,7 @@ inset_status cuda_upload_as(cuda_device *d, void *to, inset_type type, const voi
         int64_t n = (int64_t)(got / size);
         const char *source = (const char *)from + (size_t)done * from_size;
         if (type == from_type) memcpy(at, source, (size_t)n * size);
-        else convert(type, at, from_type, source, n);
+        else elements_convert(type, at, from_type, source, n);
         status = send(d, (char *)to + (size_t)done * size, at, (size_t)n * size);
         done += n;
     }
@@ -228,8 +204,8 @@ static unsigned threads_of(kernel_id kernel)
     }
 }
 
-static inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
-                                int64_t work)
+inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
+                         int64_t work)
 {
     cuda_device *d = of(base);
     (void)work;
@@ -345,7 +321,8 @@ static void cuda_close(device *base)
 
 static const device_functions functions = {
     .close = cuda_close, .allocate = cuda_allocate, .release = cuda_release, .upload = cuda_upload, .download = cuda_download,
-    .zero = cuda_zero, .matrix_create = cuda_matrix_create, .matrix_free = cuda_matrix_free, .matmul = cuda_matmul,
+    .upload_as = cuda_upload_as, .zero = cuda_zero, .matrix_create = cuda_matrix_create, .matrix_over = cuda_matrix_over,
+    .matrix_free = cuda_matrix_free, .matrix_gelu = cuda_matrix_gelu, .matmul = cuda_matmul, .matmul_gelu = cuda_matmul_gelu,
     .launch = cuda_launch, .synchronize = cuda_synchronize, .capture_begin = cuda_capture_begin, .capture_end = cuda_capture_end,
     .replay = cuda_replay, .graph_free = cuda_graph_free, .landing_create = cuda_landing_create, .landing_free = cuda_landing_free,
     .landing_start = cuda_landing_start, .landing_wait = cuda_landing_wait,
@@ -439,7 +416,7 @@ inset_status device_open_cuda(inset_context *context, int index, device **out)
     cuda_device *d = memory_new(context, sizeof *d);
     *out = NULL;
     if (!d) return INSET_NO_MEMORY;
-    d->base = (device){.context = context, .functions = &functions, .is_cuda = true};
+    d->base = (device){.context = context, .functions = &functions, .is_cuda = true, .row_block = PRODUCT_TALLEST};
     d->index = index;
     snprintf(d->base.name, sizeof d->base.name, "cuda:%d", index);
     inset_status status;

@@ -1,5 +1,5 @@
-/* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), cuda_landing.c (results that arrive later) and cuda_matmul.c (matrix
- * products). */
+/* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), cuda_landing.c (results that arrive later), cuda_matmul.c (matrix
+ * products) and cuda_choose.c (their algorithms). */
 #ifndef INSET_CUDA_H
 #define INSET_CUDA_H
 
@@ -15,13 +15,18 @@ typedef struct staging_half {
     bool pending;                    /* `done` is recorded and nobody has waited for it */
 } staging_half;
 
-/* The algorithm that products of one shape use; see cuda_matmul.c. */
+/* What a product does behind the sums and the bias: it is a descriptor and a choice of its own. */
+typedef enum epilogue { EPILOGUE_PLAIN, EPILOGUE_GELU, EPILOGUES } epilogue;
+
+/* The algorithm that products of one shape use; see cuda_choose.c. */
 typedef struct product_choice {
     int64_t in, out;
     inset_type type;
+    epilogue epilogue;
     bool in_out, has_bias, aligned;
     bool pinned;                     /* `algorithm` serves every height; where none does, cuBLASLt chooses at each call */
     bool steady;                     /* the probe found that a row's bits depend on that row alone */
+    bool as_kernel;                  /* EPILOGUE_GELU: it has the bits of the plain product and KERNEL_ACTIVATION behind it */
     cublas_algorithm algorithm;
 } product_choice;
 
@@ -48,23 +53,65 @@ inset_status cuda_enter(cuda_device *d);
 inset_status cuda_failed(cuda_device *d, int error, const char *doing);
 
 /* The device functions that products use too. */
+inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
+                         int64_t work);
 inset_status cuda_allocate(device *base, size_t bytes, void **out);
 void cuda_release(device *base, void *memory, size_t bytes);
 inset_status cuda_upload(device *base, void *to, const void *from, size_t bytes);
 inset_status cuda_download(device *base, void *to, const void *from, size_t bytes);
-/* Uploads `count` elements of a float type, converted to another on the way through the staging memory. */
-inset_status cuda_upload_as(cuda_device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count);
+inset_status cuda_upload_as(device *base, void *to, inset_type type, const void *from, inset_type from_type, int64_t count);
 
-/* cuda_landing.c */
+/* ---- cuda_landing.c ---------------------------------------------------------------------------------------------------------- */
+
 inset_status cuda_landing_create(device *base, device_landing **out);
 void cuda_landing_free(device *base, device_landing *l);
 inset_status cuda_landing_start(device *base, device_landing *l, const void *from, size_t bytes);
 inset_status cuda_landing_wait(device *base, device_landing *l, const void **at);
 
-/* cuda_matmul.c */
+/* ---- cuda_matmul.c ----------------------------------------------------------------------------------------------------------- */
+
+/* Descriptors of x and y for rows that are so far apart (in elements), one of each a height. */
+typedef struct row_layouts {
+    int64_t x_stride, y_stride;
+    cublas_layout x[PRODUCT_HEIGHTS], y[PRODUCT_HEIGHTS];
+} row_layouts;
+
+struct matrix {
+    inset_type type;
+    int64_t in, out;
+    bool in_out;
+    bool borrowed;                   /* the weight is somebody else's table */
+    void *weight, *bias;
+    size_t weight_bytes, bias_bytes;
+    cublas_product products[EPILOGUES];  /* NULL: not asked for */
+    cublas_layout weight_layout;
+    int n_heights;                   /* of product_heights, the first */
+    row_layouts *layouts; size_t n_layouts, layouts_capacity;
+    int chosen[EPILOGUES][2];        /* for rows that are not PRODUCT_WIDE and rows that are: index into the device's choices, or -1 */
+};
+
+enum { PRODUCT_WIDE = 16 };          /* bytes: rows that begin at such addresses may be read by the widest accesses */
+
 inset_status cuda_matrix_create(device *base, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
                                 bool in_out, const void *bias, inset_type bias_type, matrix **result);
+inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t out, const void *table, const void *bias,
+                              inset_type bias_type, matrix **result);
 void cuda_matrix_free(device *base, matrix *m);
+inset_status cuda_matrix_gelu(device *base, matrix *m, bool *allowed);
 inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
+inset_status cuda_matmul_gelu(device *base, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
+/* Makes the descriptors for such strides; cublasStatus_t. What was made is to be destroyed also after a failure. */
+int cuda_describe_rows(cuda_device *d, const matrix *m, int64_t x_stride, int64_t y_stride, row_layouts *out);
+void cuda_destroy_rows(cuda_device *d, row_layouts *rows);
+/* Queues one product of product_heights[height] rows; cublasStatus_t. algorithm: NULL lets cuBLASLt choose. */
+int cuda_multiply(cuda_device *d, const matrix *m, epilogue e, const cublas_algorithm *algorithm, const row_layouts *rows, int height,
+                  const void *x, void *y);
+/* The error of a cublasStatus_t. doing: "a matrix product". */
+inset_status cuda_product_failed(cuda_device *d, const matrix *m, int status, const char *doing);
+
+/* ---- cuda_choose.c ----------------------------------------------------------------------------------------------------------- */
+
+/* Sees that m->chosen[e][aligned] is there: the choice of another matrix of this shape, or a new one. Not while capturing. */
+inset_status cuda_choose(cuda_device *d, matrix *m, epilogue e, bool aligned);
 
 #endif

@@ -46,6 +46,7 @@ enum {
     CUBLAS_COMPUTE_F32 = 68,                                                       /* fp32 products and sums, TF32 not allowed */
     CUBLAS_PLAIN = 0, CUBLAS_TRANSPOSED = 1,                                       /* cublasOperation_t */
     CUBLAS_EPILOGUE_NONE = 1, CUBLAS_EPILOGUE_ADD_BIAS = 4,                        /* cublasLtEpilogue_t */
+    CUBLAS_EPILOGUE_GELU_ONLY = 32, CUBLAS_EPILOGUE_GELU_BIAS = 36,                /* the tanh form */
     CUBLAS_NO_REDUCTION = 0,                                                       /* no split-K */
     CUBLAS_PRODUCT_TRANS_A = 3, CUBLAS_PRODUCT_TRANS_B = 4,                        /* cublasLtMatmulDescAttributes_t: int32_t */
     CUBLAS_PRODUCT_EPILOGUE = 7,                                                   /* uint32_t */

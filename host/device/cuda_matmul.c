@@ -5,38 +5,20 @@
  * and a weight stays as its file has it: [in, out] by rows is W' itself, [out, in] is taken transposed. The bias runs along y's first
  * dimension, which is what the bias epilogue adds; it is added in fp32 before the one rounding.
  *
- * Sharing rows between invokes must not change a bit, so one algorithm serves all heights of a product, without split-K. It is chosen
- * once per shape: cuBLASLt's heuristic proposes candidates for a tall product, and a probe takes the first for which rows
- * keep their bits at other places, among other rows and at other heights (which refuses kernels that split sums by where a tile lies). */
+ * Sharing rows between invokes must not change a bit, so a weight's products all run by one algorithm (cuda_choose.c) and at few heights
+ * (kernels/products.h, which also says why these), all of which the algorithm was seen to serve alike. What an algorithm needs to be told
+ * of x and y at a height is made once and kept with the matrix: a product writes no descriptor, so a first run and a captured one do the same.
+ *
+ * A weight goes to the device once: straight from where the caller has it, a mapped file, converted while it is written into pinned memory
+ * (cuda_upload_as), in the layout it has there. A table that the device holds for its own sake is used where it is. */
 #include "device/cuda.h"
-
-#include <string.h>
-
-enum {
-    HEIGHT = 512,                /* rows of the product that the heuristic is asked about */
-    CANDIDATES = 8,
-    WIDE = 16,                   /* bytes: rows that begin at such addresses may be read by the widest accesses */
-    PROBE_ROWS = 300,
-    PROBE_SHIFT = 37,
-};
-
-struct matrix {
-    inset_type type;
-    int64_t in, out;
-    bool in_out;
-    void *weight, *bias;
-    size_t weight_bytes, bias_bytes;
-    cublas_product product;
-    cublas_layout weight_layout, x_layout, y_layout;
-    int chosen[2];               /* for rows that are not `WIDE` and rows that are: index into the device's choices, or -1 */
-};
 
 static int cuda_type(inset_type type)
 {
     return type == INSET_F32 ? CUDA_TYPE_F32 : type == INSET_BF16 ? CUDA_TYPE_BF16 : CUDA_TYPE_F16;
 }
 
-static inset_status product_failed(cuda_device *d, const matrix *m, int status, const char *doing)
+inset_status cuda_product_failed(cuda_device *d, const matrix *m, int status, const char *doing)
 {
     d->library.cudaGetLastError();
     const char *why = d->library.cublasLtGetStatusString(status);
@@ -45,298 +27,219 @@ static inset_status product_failed(cuda_device *d, const matrix *m, int status, 
                      (long long)m->out, why);
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------------------- */
+/* ---- descriptors ------------------------------------------------------------------------------------------------------------- */
 
-/* Layouts are kept with the weight; of x and y only height and stride change from call to call. */
-static int shape_layouts(cuda_device *d, const matrix *m, int64_t x_stride, int64_t y_stride, int64_t rows)
+static int describe_product(cuda_device *d, matrix *m, epilogue e)
 {
     cuda_library *l = &d->library;
-    const uint64_t columns = (uint64_t)rows;
+    cublas_product *product = &m->products[e];
+    const int32_t weight_operation = m->in_out ? CUBLAS_PLAIN : CUBLAS_TRANSPOSED, x_operation = CUBLAS_PLAIN;
+    const uint32_t number = e == EPILOGUE_GELU ? m->bias ? CUBLAS_EPILOGUE_GELU_BIAS : CUBLAS_EPILOGUE_GELU_ONLY
+                                               : m->bias ? CUBLAS_EPILOGUE_ADD_BIAS : CUBLAS_EPILOGUE_NONE;
     int error;
-    if ((error = l->cublasLtMatrixLayoutSetAttribute(m->x_layout, CUBLAS_LAYOUT_COLUMNS, &columns, sizeof columns))
-        || (error = l->cublasLtMatrixLayoutSetAttribute(m->x_layout, CUBLAS_LAYOUT_STRIDE, &x_stride, sizeof x_stride))
-        || (error = l->cublasLtMatrixLayoutSetAttribute(m->y_layout, CUBLAS_LAYOUT_COLUMNS, &columns, sizeof columns)))
+    if ((error = l->cublasLtMatmulDescCreate(product, CUBLAS_COMPUTE_F32, CUDA_TYPE_F32))
+        || (error = l->cublasLtMatmulDescSetAttribute(*product, CUBLAS_PRODUCT_TRANS_A, &weight_operation, sizeof weight_operation))
+        || (error = l->cublasLtMatmulDescSetAttribute(*product, CUBLAS_PRODUCT_TRANS_B, &x_operation, sizeof x_operation))
+        || (error = l->cublasLtMatmulDescSetAttribute(*product, CUBLAS_PRODUCT_EPILOGUE, &number, sizeof number)))
         return error;
-    return l->cublasLtMatrixLayoutSetAttribute(m->y_layout, CUBLAS_LAYOUT_STRIDE, &y_stride, sizeof y_stride);
+    return m->bias ? l->cublasLtMatmulDescSetAttribute(*product, CUBLAS_PRODUCT_BIAS, &m->bias, sizeof m->bias) : 0;
 }
 
-/* algorithm: NULL lets cuBLASLt choose. */
-static int multiply(cuda_device *d, const matrix *m, const cublas_algorithm *algorithm, const void *x, int64_t x_stride, void *y,
-                    int64_t y_stride, int64_t rows)
-{
-    const float one = 1, none = 0;
-    int error = shape_layouts(d, m, x_stride, y_stride, rows);
-    if (error) return error;
-    return d->library.cublasLtMatmul(d->products, m->product, &one, m->weight, m->weight_layout, x, m->x_layout, &none, y, m->y_layout, y,
-                                     m->y_layout, algorithm, d->workspace, WORKSPACE_BYTES, d->stream);
-}
-
-/* ---- the probe --------------------------------------------------------------------------------------------------------------- */
-
-/* Random rows, of which the first PROBE_SHIFT stand behind the last once more. Each run takes some of them, from `first` on, so that
- * over the runs a row lies at different places among different others. The first run is what the others must agree with, and has them
- * all. Many rows are compared and not one, because 16-bit results hide most differences between sums. */
-static const struct { int64_t first, height; } runs[] = {
-    {0, PROBE_ROWS}, {PROBE_SHIFT, PROBE_ROWS}, {0, 1}, {150, 2}, {65, 17}, {PROBE_SHIFT, 64}, {101, 130},
-};
-
-typedef struct probe {
-    char *x, *y;                     /* on the device, at the alignment that is asked about */
-    void *x_memory, *y_memory;
-    int64_t x_stride, y_stride;
-    size_t x_bytes, y_bytes;
-    char *expected, *got;            /* on the host: y of the first run and of another */
-} probe;
-
-/* Values in [-1, 1) from a counter, so that every run of a program probes with the same. */
-static float noise(uint64_t n)
-{
-    n = (n + 1) * 0x9e3779b97f4a7c15u;
-    n = (n ^ n >> 31) * 0xbf58476d1ce4e5b9u;
-    return (float)(n >> 40) * 0x1p-23f - 1;
-}
-
-static inset_status upload_rows(cuda_device *d, const matrix *m, const probe *p)
-{
-    const size_t size = type_size(m->type);
-    char *rows = memory_new(d->base.context, p->x_bytes);
-    if (!rows) return INSET_NO_MEMORY;
-    for (int64_t r = 0; r < PROBE_ROWS + PROBE_SHIFT; r++)
-        for (int64_t i = 0; i < m->in; i++)
-            element_put(m->type, rows + (size_t)(r * p->x_stride + i) * size, noise((uint64_t)(r % PROBE_ROWS * m->in + i)));
-    inset_status status = cuda_upload(&d->base, p->x, rows, p->x_bytes);
-    memory_free(d->base.context, rows);
-    return status;
-}
-
-static inset_status probe_start(cuda_device *d, const matrix *m, bool aligned, probe *p)
-{
-    const size_t size = type_size(m->type), shift = aligned ? 0 : size;
-    p->x_stride = aligned ? m->in : m->in | 1;
-    p->y_stride = aligned ? m->out : m->out | 1;
-    p->x_bytes = (size_t)p->x_stride * (PROBE_ROWS + PROBE_SHIFT) * size;
-    p->y_bytes = (size_t)p->y_stride * PROBE_ROWS * size;
-    inset_status status;
-    p->expected = memory_new(d->base.context, p->y_bytes);
-    p->got = memory_new(d->base.context, p->y_bytes);
-    if (!p->expected || !p->got) return INSET_NO_MEMORY;
-    if ((status = cuda_allocate(&d->base, p->x_bytes + shift, &p->x_memory))
-        || (status = cuda_allocate(&d->base, p->y_bytes + shift, &p->y_memory)))
-        return status;
-    p->x = (char *)p->x_memory + shift;
-    p->y = (char *)p->y_memory + shift;
-    return upload_rows(d, m, p);
-}
-
-static void probe_end(cuda_device *d, probe *p)
-{
-    cuda_release(&d->base, p->x_memory, 0);
-    cuda_release(&d->base, p->y_memory, 0);
-    memory_free(d->base.context, p->expected);
-    memory_free(d->base.context, p->got);
-}
-
-/* Whether the rows of a run have the bits that the first run gave them. */
-static bool same_rows(const matrix *m, const probe *p, int64_t first, int64_t height)
-{
-    const size_t size = type_size(m->type), stride = (size_t)p->y_stride * size;
-    for (int64_t r = 0; r < height; r++) {
-        const char *expected = p->expected + (size_t)((first + r) % PROBE_ROWS) * stride;
-        if (memcmp(p->got + (size_t)r * stride, expected, (size_t)m->out * size) != 0) return false;
-    }
-    return true;
-}
-
-/* Whether the candidate can do every height, and whether a row then always has the same bits. */
-static inset_status probe_candidate(cuda_device *d, const matrix *m, const probe *p, const cublas_algorithm *algorithm, bool *works,
-                                    bool *steady)
-{
-    const size_t size = type_size(m->type);
-    *works = *steady = false;
-    bool same = true;
-    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
-        const int64_t first = runs[i].first, height = runs[i].height;
-        int error = multiply(d, m, algorithm, p->x + (size_t)(first * p->x_stride) * size, p->x_stride, p->y, p->y_stride, height);
-        if (error == CUBLAS_INVALID_VALUE || error == CUBLAS_NOT_SUPPORTED) return INSET_OK;
-        if (error) return product_failed(d, m, error, "trying a matrix product");
-        inset_status status = cuda_download(&d->base, i == 0 ? p->expected : p->got, p->y, (size_t)(height * p->y_stride) * size);
-        if (status) return status;
-        if (i > 0 && !same_rows(m, p, first, height)) same = false;
-    }
-    *works = true;
-    *steady = same;
-    return INSET_OK;
-}
-
-/* ---- choosing an algorithm --------------------------------------------------------------------------------------------------- */
-
-/* No reduction schemes: no algorithm may cut the sum over `in` into parts. */
-static int set_preferences(cuda_device *d, cublas_preference preference, uint32_t alignment)
+int cuda_describe_rows(cuda_device *d, const matrix *m, int64_t x_stride, int64_t y_stride, row_layouts *out)
 {
     cuda_library *l = &d->library;
-    const uint64_t workspace = WORKSPACE_BYTES;
-    const uint32_t reduction = CUBLAS_NO_REDUCTION;
-    static const int attributes[] = {CUBLAS_PREFER_ALIGNMENT_B, CUBLAS_PREFER_ALIGNMENT_C, CUBLAS_PREFER_ALIGNMENT_D};
-    int error = l->cublasLtMatmulPreferenceSetAttribute(preference, CUBLAS_PREFER_WORKSPACE, &workspace, sizeof workspace);
-    if (!error) error = l->cublasLtMatmulPreferenceSetAttribute(preference, CUBLAS_PREFER_REDUCTION, &reduction, sizeof reduction);
-    for (size_t i = 0; i < sizeof attributes / sizeof *attributes && !error; i++)
-        error = l->cublasLtMatmulPreferenceSetAttribute(preference, attributes[i], &alignment, sizeof alignment);
+    const int type = cuda_type(m->type);
+    *out = (row_layouts){.x_stride = x_stride, .y_stride = y_stride};
+    int error = 0;
+    for (int i = 0; i < m->n_heights && !error; i++) {
+        const uint64_t rows = (uint64_t)product_heights[i];
+        error = l->cublasLtMatrixLayoutCreate(&out->x[i], type, (uint64_t)m->in, rows, x_stride);
+        if (!error) error = l->cublasLtMatrixLayoutCreate(&out->y[i], type, (uint64_t)m->out, rows, y_stride);
+    }
     return error;
 }
 
-static inset_status propose(cuda_device *d, const matrix *m, bool aligned, const probe *p, cublas_candidate *candidates, int *n)
+void cuda_destroy_rows(cuda_device *d, row_layouts *rows)
 {
-    cuda_library *l = &d->library;
-    cublas_preference preference = NULL;
-    int error = l->cublasLtMatmulPreferenceCreate(&preference);
-    if (!error) error = set_preferences(d, preference, aligned ? WIDE : (uint32_t)type_size(m->type));
-    if (!error) error = shape_layouts(d, m, p->x_stride, p->y_stride, HEIGHT);
-    if (!error)
-        error = l->cublasLtMatmulAlgoGetHeuristic(d->products, m->product, m->weight_layout, m->x_layout, m->y_layout, m->y_layout,
-                                                  preference, CANDIDATES, candidates, n);
-    if (preference) l->cublasLtMatmulPreferenceDestroy(preference);
-    if (error == CUBLAS_NOT_SUPPORTED) *n = 0;
-    else if (error) return product_failed(d, m, error, "choosing a matrix product");
-    return INSET_OK;
-}
-
-/* The first steady candidate; where there is none, the first that works at every height. */
-static inset_status pick(cuda_device *d, const matrix *m, bool aligned, product_choice *choice)
-{
-    cublas_candidate candidates[CANDIDATES];
-    probe p = {0};
-    int n = 0;
-    inset_status status = probe_start(d, m, aligned, &p);
-    if (!status) status = propose(d, m, aligned, &p, candidates, &n);
-    for (int i = 0; i < n && !status && !choice->steady; i++) {
-        bool works, steady;
-        if (candidates[i].state || candidates[i].workspace > WORKSPACE_BYTES) continue;
-        status = probe_candidate(d, m, &p, &candidates[i].algorithm, &works, &steady);
-        if (status || !works || (choice->pinned && !steady)) continue;
-        choice->pinned = true;
-        choice->steady = steady;
-        choice->algorithm = candidates[i].algorithm;
+    for (int i = 0; i < PRODUCT_HEIGHTS; i++) {
+        if (rows->x[i]) d->library.cublasLtMatrixLayoutDestroy(rows->x[i]);
+        if (rows->y[i]) d->library.cublasLtMatrixLayoutDestroy(rows->y[i]);
     }
-    probe_end(d, &p);
-    return status;
 }
 
-static bool same_shape(const product_choice *c, const matrix *m, bool aligned)
+/* The descriptors for rows that are so far apart: packed ones are there from the start, others come when they first occur. */
+static inset_status find_layouts(cuda_device *d, matrix *m, int64_t x_stride, int64_t y_stride, const row_layouts **out)
 {
-    return c->in == m->in && c->out == m->out && c->type == m->type && c->in_out == m->in_out && c->has_bias == !!m->bias
-        && c->aligned == aligned;
-}
-
-/* The choice for this shape: layers share it. */
-static inset_status choose(cuda_device *d, matrix *m, bool aligned)
-{
-    if (m->chosen[aligned] >= 0) return INSET_OK;
-    for (size_t i = 0; i < d->n_choices; i++)
-        if (same_shape(&d->choices[i], m, aligned)) {
-            m->chosen[aligned] = (int)i;
+    for (size_t i = 0; i < m->n_layouts; i++)
+        if (m->layouts[i].x_stride == x_stride && m->layouts[i].y_stride == y_stride) {
+            *out = &m->layouts[i];
             return INSET_OK;
         }
     if (d->capturing)
         return error_set(d->base.context, INSET_DEVICE_ERROR, "%s: a product that never ran cannot be captured", d->base.name);
-    product_choice choice = {.in = m->in, .out = m->out, .type = m->type, .in_out = m->in_out, .has_bias = m->bias, .aligned = aligned};
-    inset_status status = pick(d, m, aligned, &choice);
-    if (status) return status;
-    if (!array_reserve(d->base.context, &d->choices, &d->choices_capacity, d->n_choices + 1, sizeof choice)) return INSET_NO_MEMORY;
-    m->chosen[aligned] = (int)d->n_choices;
-    d->choices[d->n_choices++] = choice;
+    if (!array_reserve(d->base.context, &m->layouts, &m->layouts_capacity, m->n_layouts + 1, sizeof *m->layouts)) return INSET_NO_MEMORY;
+    row_layouts *made = &m->layouts[m->n_layouts];
+    int error = cuda_describe_rows(d, m, x_stride, y_stride, made);
+    if (error) {
+        cuda_destroy_rows(d, made);
+        return cuda_product_failed(d, m, error, "describing a matrix product");
+    }
+    m->n_layouts++;
+    *out = made;
     return INSET_OK;
 }
 
-static bool is_wide(const matrix *m, const void *x, int64_t stride)
+static inset_status describe(cuda_device *d, matrix *m)
 {
-    return (uintptr_t)x % WIDE == 0 && (uint64_t)stride * type_size(m->type) % WIDE == 0;
+    const row_layouts *packed;
+    const int64_t rows = m->in_out ? m->out : m->in, columns = m->in_out ? m->in : m->out;      /* as cuBLASLt sees the weight */
+    int error = describe_product(d, m, EPILOGUE_PLAIN);
+    if (!error)
+        error = d->library.cublasLtMatrixLayoutCreate(&m->weight_layout, cuda_type(m->type), (uint64_t)rows, (uint64_t)columns, rows);
+    return error ? cuda_product_failed(d, m, error, "describing a matrix product") : find_layouts(d, m, m->in, m->out, &packed);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------------------- */
+
+static bool is_wide(const matrix *m, const void *x, int64_t stride)
+{
+    return (uintptr_t)x % PRODUCT_WIDE == 0 && (uint64_t)stride * type_size(m->type) % PRODUCT_WIDE == 0;
+}
+
+/* Packed rows keep the alignment of the first only where a row is a multiple of it. */
+static bool packs_wide(const matrix *m) { return is_wide(m, NULL, m->in) && is_wide(m, NULL, m->out); }
 
 static inset_status put_on_device(cuda_device *d, inset_type type, const void *from, inset_type from_type, int64_t count, void **out,
                                   size_t *bytes)
 {
     *bytes = (size_t)count * type_size(type);
     inset_status status = cuda_allocate(&d->base, *bytes, out);
-    return status ? status : cuda_upload_as(d, *out, type, from, from_type, count);
+    return status ? status : cuda_upload_as(&d->base, *out, type, from, from_type, count);
 }
 
-static int describe_product(cuda_device *d, matrix *m)
+static inset_status matrix_begin(cuda_device *d, inset_type type, int64_t in, int64_t out, matrix **result)
 {
-    cuda_library *l = &d->library;
-    const int32_t weight_operation = m->in_out ? CUBLAS_PLAIN : CUBLAS_TRANSPOSED, x_operation = CUBLAS_PLAIN;
-    const uint32_t epilogue = m->bias ? CUBLAS_EPILOGUE_ADD_BIAS : CUBLAS_EPILOGUE_NONE;
-    int error;
-    if ((error = l->cublasLtMatmulDescCreate(&m->product, CUBLAS_COMPUTE_F32, CUDA_TYPE_F32))
-        || (error = l->cublasLtMatmulDescSetAttribute(m->product, CUBLAS_PRODUCT_TRANS_A, &weight_operation, sizeof weight_operation))
-        || (error = l->cublasLtMatmulDescSetAttribute(m->product, CUBLAS_PRODUCT_TRANS_B, &x_operation, sizeof x_operation))
-        || (error = l->cublasLtMatmulDescSetAttribute(m->product, CUBLAS_PRODUCT_EPILOGUE, &epilogue, sizeof epilogue)))
-        return error;
-    return m->bias ? l->cublasLtMatmulDescSetAttribute(m->product, CUBLAS_PRODUCT_BIAS, &m->bias, sizeof m->bias) : 0;
+    matrix *m = *result = memory_new(d->base.context, sizeof *m);
+    if (!m) return INSET_NO_MEMORY;
+    *m = (matrix){.type = type, .in = in, .out = out, .chosen = {{-1, -1}, {-1, -1}}};
+    m->n_heights = product_count_heights((in > out ? in : out) * (int64_t)type_size(type));
+    return INSET_OK;
 }
 
-static inset_status describe(cuda_device *d, matrix *m)
+/* The rest, once the weight is there; frees the matrix when `status` or something here says that it failed. */
+static inset_status matrix_end(cuda_device *d, inset_status status, const void *bias, inset_type bias_type, matrix **result)
 {
-    cuda_library *l = &d->library;
-    const int type = cuda_type(m->type);
-    const int64_t rows = m->in_out ? m->out : m->in, columns = m->in_out ? m->in : m->out;      /* as cuBLASLt sees the weight */
-    int error = describe_product(d, m);
-    if (!error) error = l->cublasLtMatrixLayoutCreate(&m->weight_layout, type, (uint64_t)rows, (uint64_t)columns, rows);
-    if (!error) error = l->cublasLtMatrixLayoutCreate(&m->x_layout, type, (uint64_t)m->in, HEIGHT, m->in);
-    if (!error) error = l->cublasLtMatrixLayoutCreate(&m->y_layout, type, (uint64_t)m->out, HEIGHT, m->out);
-    return error ? product_failed(d, m, error, "describing a matrix product") : INSET_OK;
+    matrix *m = *result;
+    if (!status && bias) status = put_on_device(d, m->type, bias, bias_type, m->out, &m->bias, &m->bias_bytes);
+    if (!status) status = describe(d, m);
+    if (!status) status = cuda_choose(d, m, EPILOGUE_PLAIN, packs_wide(m));
+    if (!status) return INSET_OK;
+    cuda_matrix_free(&d->base, m);
+    *result = NULL;
+    return status;
 }
-
-/* Packed rows keep the alignment of the first only where a row is a multiple of it. */
-static bool packs_wide(const matrix *m) { return is_wide(m, NULL, m->in) && is_wide(m, NULL, m->out); }
 
 inset_status cuda_matrix_create(device *base, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
                                 bool in_out, const void *bias, inset_type bias_type, matrix **result)
 {
     cuda_device *d = (cuda_device *)base;
-    matrix *m = memory_new(base->context, sizeof *m);
-    *result = NULL;
-    if (!m) return INSET_NO_MEMORY;
-    *m = (matrix){.type = type, .in = in, .out = out, .in_out = in_out, .chosen = {-1, -1}};
-    inset_status status = put_on_device(d, type, weight, weight_type, in * out, &m->weight, &m->weight_bytes);
-    if (!status && bias) status = put_on_device(d, type, bias, bias_type, out, &m->bias, &m->bias_bytes);
-    if (!status) status = describe(d, m);
-    if (!status) status = choose(d, m, packs_wide(m));
-    if (status) {
-        cuda_matrix_free(base, m);
-        return status;
-    }
-    *result = m;
-    return INSET_OK;
+    inset_status status = matrix_begin(d, type, in, out, result);
+    if (status) return status;
+    (*result)->in_out = in_out;
+    status = put_on_device(d, type, weight, weight_type, in * out, &(*result)->weight, &(*result)->weight_bytes);
+    return matrix_end(d, status, bias, bias_type, result);
+}
+
+inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t out, const void *table, const void *bias,
+                              inset_type bias_type, matrix **result)
+{
+    cuda_device *d = (cuda_device *)base;
+    inset_status status = matrix_begin(d, type, in, out, result);
+    if (status) return status;
+    (*result)->borrowed = true;
+    (*result)->weight = (void *)table;
+    return matrix_end(d, INSET_OK, bias, bias_type, result);
 }
 
 void cuda_matrix_free(device *base, matrix *m)
 {
-    cuda_library *l = &((cuda_device *)base)->library;
+    cuda_device *d = (cuda_device *)base;
     if (!m) return;
-    if (m->y_layout) l->cublasLtMatrixLayoutDestroy(m->y_layout);
-    if (m->x_layout) l->cublasLtMatrixLayoutDestroy(m->x_layout);
-    if (m->weight_layout) l->cublasLtMatrixLayoutDestroy(m->weight_layout);
-    if (m->product) l->cublasLtMatmulDescDestroy(m->product);
+    for (size_t i = 0; i < m->n_layouts; i++) cuda_destroy_rows(d, &m->layouts[i]);
+    if (m->weight_layout) d->library.cublasLtMatrixLayoutDestroy(m->weight_layout);
+    for (int e = 0; e < EPILOGUES; e++)
+        if (m->products[e]) d->library.cublasLtMatmulDescDestroy(m->products[e]);
     cuda_release(base, m->bias, m->bias_bytes);
-    cuda_release(base, m->weight, m->weight_bytes);
+    if (!m->borrowed) cuda_release(base, m->weight, m->weight_bytes);
+    memory_free(base->context, m->layouts);
     memory_free(base->context, m);
+}
+
+/* A fast device takes any that serves every height. */
+inset_status cuda_matrix_gelu(device *base, matrix *m, bool *allowed)
+{
+    cuda_device *d = (cuda_device *)base;
+    const bool aligned = packs_wide(m);
+    *allowed = false;
+    if (!m->products[EPILOGUE_GELU]) {
+        int error = describe_product(d, m, EPILOGUE_GELU);
+        if (error) return cuda_product_failed(d, m, error, "describing a matrix product");
+    }
+    inset_status status = cuda_choose(d, m, EPILOGUE_GELU, aligned);
+    if (status) return status;
+    const product_choice *choice = &d->choices[m->chosen[EPILOGUE_GELU][aligned]];
+    *allowed = choice->pinned && (base->fast || (choice->steady && choice->as_kernel));
+    return INSET_OK;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------------------- */
+
+int cuda_multiply(cuda_device *d, const matrix *m, epilogue e, const cublas_algorithm *algorithm, const row_layouts *rows, int height,
+                  const void *x, void *y)
+{
+    const float one = 1, none = 0;
+    const cublas_layout y_layout = rows->y[height];
+    return d->library.cublasLtMatmul(d->products, m->products[e], &one, m->weight, m->weight_layout, x, rows->x[height], &none, y, y_layout,
+                                     y, y_layout, algorithm, d->workspace, WORKSPACE_BYTES, d->stream);
+}
+
+/* Full blocks, then what is left at the smallest height that holds it; the padding is read and written, and nobody's. */
+static inset_status multiply_blocks(cuda_device *d, const matrix *m, epilogue e, const row_layouts *layouts, bool aligned, const char *x,
+                                    char *y, int64_t rows)
+{
+    const product_choice *choice = &d->choices[m->chosen[e][aligned]];
+    const size_t size = type_size(m->type);
+    for (int64_t done = 0; done < rows; ) {
+        const int height = product_next_height(m->n_heights, rows - done);
+        int error = cuda_multiply(d, m, e, choice->pinned ? &choice->algorithm : NULL, layouts, height,
+                                  x + (size_t)(done * layouts->x_stride) * size, y + (size_t)(done * layouts->y_stride) * size);
+        if (error) return cuda_product_failed(d, m, error, "a matrix product");
+        done += product_heights[height];
+    }
+    return INSET_OK;
+}
+
+static inset_status run_product(cuda_device *d, matrix *m, epilogue e, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    if (rows == 1 && x_stride < m->in) x_stride = m->in;         /* one row has no stride, the padding behind it has */
+    if (rows == 1 && y_stride < m->out) y_stride = m->out;
+    if (x_stride < m->in || y_stride < m->out)
+        return error_set(d->base.context, INSET_DEVICE_ERROR, "%s: a product of rows that overlap (strides %lld and %lld for a weight "
+                         "[%lld, %lld])", d->base.name, (long long)x_stride, (long long)y_stride, (long long)m->in, (long long)m->out);
+    const bool aligned = packs_wide(m) && is_wide(m, x, x_stride) && is_wide(m, y, y_stride);
+    const row_layouts *layouts;
+    inset_status status = cuda_enter(d);
+    if (!status) status = cuda_choose(d, m, e, aligned);         /* rows in an unusual place: chosen when they first occur */
+    if (!status) status = find_layouts(d, m, x_stride, y_stride, &layouts);
+    return status ? status : multiply_blocks(d, m, e, layouts, aligned, x, y, rows);
 }
 
 inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
 {
-    cuda_device *d = (cuda_device *)base;
-    if (rows == 1 && x_stride < m->in) x_stride = m->in;         /* one row has no stride, cuBLASLt wants a valid one all the same */
-    if (rows == 1 && y_stride < m->out) y_stride = m->out;
-    if (x_stride < m->in || y_stride < m->out)
-        return error_set(base->context, INSET_DEVICE_ERROR, "%s: a product of rows that overlap (strides %lld and %lld for a weight "
-                         "[%lld, %lld])", base->name, (long long)x_stride, (long long)y_stride, (long long)m->in, (long long)m->out);
-    const bool aligned = packs_wide(m) && is_wide(m, x, x_stride) && is_wide(m, y, y_stride);
-    inset_status status = cuda_enter(d);
-    if (!status) status = choose(d, (matrix *)m, aligned);       /* rows in an unusual place: chosen when they first occur */
-    if (status) return status;
-    const product_choice *choice = &d->choices[m->chosen[aligned]];
-    int error = multiply(d, m, choice->pinned ? &choice->algorithm : NULL, x, x_stride, y, y_stride, rows);
-    return error ? product_failed(d, m, error, "a matrix product") : INSET_OK;
+    return run_product((cuda_device *)base, (matrix *)m, EPILOGUE_PLAIN, x, x_stride, y, y_stride, rows);
+}
+
+inset_status cuda_matmul_gelu(device *base, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    return run_product((cuda_device *)base, (matrix *)m, EPILOGUE_GELU, x, x_stride, y, y_stride, rows);
 }

@@ -8,6 +8,7 @@
 
 #include "base/base.h"
 #include "kernels/kernels.h"
+#include "kernels/products.h"
 
 typedef struct device device;
 typedef struct matrix matrix;            /* a weight matrix, with its bias, laid out as the device's matrix product wants it */
@@ -20,14 +21,17 @@ typedef struct device_functions {
     inset_status (*allocate)(device *d, size_t bytes, void **out);
     void (*release)(device *d, void *memory, size_t bytes);
     inset_status (*upload)(device *d, void *to, const void *from, size_t bytes);     /* `from` may be reused on return */
+    inset_status (*upload_as)(device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count);
     inset_status (*download)(device *d, void *to, const void *from, size_t bytes);   /* complete on return */
     inset_status (*zero)(device *d, void *at, size_t bytes);
     inset_status (*matrix_create)(device *d, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
                                   bool in_out, const void *bias, inset_type bias_type, matrix **result);
     inset_status (*matrix_over)(device *d, inset_type type, int64_t in, int64_t out, const void *table, const void *bias, inset_type bias_type,
-                                matrix **result);      /* of devices that share the host's memory */
+                                matrix **result);
     void (*matrix_free)(device *d, matrix *m);
     inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
+    inset_status (*matrix_gelu)(device *d, matrix *m, bool *allowed);        /* both NULL where nothing is gained by it (cpu) */
+    inset_status (*matmul_gelu)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
     inset_status (*launch)(device *d, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
                            int64_t work);
     inset_status (*synchronize)(device *d);
@@ -48,8 +52,11 @@ struct device {
     const device_functions *functions;
     char name[128];                      /* "cpu: Intel Xeon ..., AVX-512, 2 threads" or "cuda:0: NVIDIA H200" */
     bool is_cuda;
+    bool fast;                           /* set once it is open, before it is given anything: a row's bits may depend on what is computed beside
+                                            it where that is faster. cpu.c has nothing that would be */
     size_t memory_total, memory_free;    /* bytes, when it was opened */
     bool shares_host_memory;             /* device pointers may be read by the host (cpu) */
+    int32_t row_block;                   /* PRODUCT_TALLEST where products run at fixed heights (kernels/products.h), else 1 */
 };
 
 /* Opens `name`: "auto" (a CUDA device when one answers, else the CPU), "cpu", "cuda" or "cuda:N".
@@ -71,6 +78,9 @@ static inline inset_status device_allocate(device *d, size_t bytes, void **out) 
 static inline void device_release(device *d, void *memory, size_t bytes) { if (memory) d->functions->release(d, memory, bytes); }
 static inline inset_status device_upload(device *d, void *to, const void *from, size_t bytes)
 { return bytes ? d->functions->upload(d, to, from, bytes) : INSET_OK; }
+/* The same for `count` elements of a float type, as another float type on the device. */
+static inline inset_status device_upload_as(device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
+{ return count ? d->functions->upload_as(d, to, type, from, from_type, count) : INSET_OK; }
 static inline inset_status device_download(device *d, void *to, const void *from, size_t bytes)
 { return bytes ? d->functions->download(d, to, from, bytes) : INSET_OK; }
 static inline inset_status device_zero(device *d, void *at, size_t bytes)
@@ -83,15 +93,30 @@ static inline inset_status device_matrix_create(device *d, inset_type type, int6
     inset_type weight_type, bool in_out, const void *bias, inset_type bias_type, matrix **result)
 { return d->functions->matrix_create(d, type, in, out, weight, weight_type, in_out, bias, bias_type, result); }
 /* The same for a weight that the device has already, [out, in] in `type`, and keeps for longer than the matrix: where the product can read
- * it there, it is not copied. Only where the device shares the host's memory. */
+ * it there, it is not copied. */
 static inline inset_status device_matrix_over(device *d, inset_type type, int64_t in, int64_t out, const void *table, const void *bias,
     inset_type bias_type, matrix **result)
 { return d->functions->matrix_over(d, type, in, out, table, bias, bias_type, result); }
 static inline void device_matrix_free(device *d, matrix *m) { if (m) d->functions->matrix_free(d, m); }
-/* y[r, :] = x[r, :] W + bias for `rows` rows; strides in elements. rows may be 0. */
+/* Rows that a product of `rows` rows reads and writes: its own and padding behind them. */
+static inline int64_t device_padded_rows(const device *d, inset_type type, int64_t in, int64_t out, int64_t rows)
+{ return product_padded(d->row_block, rows, (in > out ? in : out) * (int64_t)type_size(type)); }
+/* y[r, :] = x[r, :] W + bias for `rows` rows; strides in elements, at least the width (one row's may be anything and counts as the width). rows may be 0.
+ * x must be readable and y writable for device_padded_rows rows; what x holds in the padding is the same to the rows, what y holds there
+ * afterwards is nothing. */
 static inline inset_status device_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride,
     int64_t rows)
 { return rows ? d->functions->matmul(d, m, x, x_stride, y, y_stride, rows) : INSET_OK; }
+
+/* Prepares y = gelu(x W + bias), the tanh form, as one launch. *allowed: device_matmul_gelu may stand for device_matmul and KERNEL_ACTIVATION,
+ * since a probe found that it gives the same bits (or the device may be fast and give them up). False where the device has nothing of the kind. */
+static inline inset_status device_matrix_gelu(device *d, matrix *m, bool *allowed)
+{ return *allowed = false, d->functions->matrix_gelu ? d->functions->matrix_gelu(d, m, allowed) : INSET_OK; }
+/* As device_matmul, for a matrix of which it was allowed, and packed rows (strides of the widths) from an address aligned to 16 bytes or a whole number of
+ * rows behind one. */
+static inline inset_status device_matmul_gelu(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride,
+    int64_t rows)
+{ return rows ? d->functions->matmul_gelu(d, m, x, x_stride, y, y_stride, rows) : INSET_OK; }
 
 /* Runs a kernel: `blocks` blocks (one a row, for KERNEL_RECORDS as records_number_blocks says, for attention one a row and head:
  * n_rows * n_heads). `work` estimates the elements touched: small work is not spread over threads. args is copied. */

@@ -179,7 +179,7 @@ inset_status plan_emit(planner *p, schedule *s, plan *out)
     memory_free(p->context, e.more_rows.at);
     memory_free(p->context, e.stored);
     table_free(p->context, &e.table_lookup);
-    out->area_bytes[AREA_ARENA] = s->arena_bytes + e.scratch_bytes;
+    out->area_bytes[AREA_ARENA] = s->arena_bytes + e.scratch_bytes > e.read_end ? s->arena_bytes + e.scratch_bytes : e.read_end;
     out->area_bytes[AREA_TABLES] = (int64_t)out->n_tables * 4;
     out->area_bytes[AREA_RECORDS] = (int64_t)(out->n_records * sizeof *out->records);
     out->area_bytes[AREA_SAVED] = s->saved_bytes;

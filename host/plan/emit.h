@@ -29,6 +29,7 @@ typedef struct emitter {
     int32_t now;
     moment when;
     int64_t scratch_bytes;               /* of the moment being emitted; behind all buffers of the arena */
+    int64_t read_end;                    /* where in the arena the last row ends that a product reads, padding too */
     run_list rows, more_rows;            /* a table while it is gathered; the second where two are compared */
     table table_lookup;                  /* equal tables are stored once */
     struct stored_table { size_t at, n_runs; int32_t to; } *stored; size_t n_stored, stored_capacity;

@@ -1,6 +1,8 @@
 /* emit_step.c: the launch of a step over all rows that its moment needs. */
 #include "plan/emit.h"
 
+#include "kernels/products.h"
+
 /* ---- steps ---------------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Token ids (or positions) of the rows to embed. */
@@ -27,6 +29,14 @@ static inset_status emit_embed(emitter *e, const step *st, const moment_plan *m,
     if (!l) return INSET_NO_MEMORY;
     l->args.embed = (embed_args){.out = out, .table = emit_weight(st->weight), .ids = ids, .n_rows = m->n_computed, .width = width, .out_stride = width};
     return INSET_OK;
+}
+
+/* A product reads padding behind its rows: whatever lies there, as long as it is the arena's. Outputs have room for theirs (pack.c). */
+static void note_reading(emitter *e, const step *st, const operand_ref *x, int64_t rows, int64_t in)
+{
+    int64_t first = (int64_t)((uint64_t)(uintptr_t)x->at & ((1ull << 56) - 1)), padded = product_padded(e->p->options.traits.row_block, rows, step_widest(e->p, st));
+    int64_t end = first + ((padded - 1) * x->stride + in) * (int64_t)type_size(e->out->model_type);
+    if (end > e->read_end) e->read_end = end;
 }
 
 static inset_status emit_linear(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
@@ -57,10 +67,12 @@ static inset_status emit_linear(emitter *e, const step *st, const moment_plan *m
     launch *l = emit_launch(e);
     if (!l) return INSET_NO_MEMORY;
     l->is_matmul = true;
+    l->gelu = m->activation != 0;
     l->weight = st->weight;
     l->x = x.at, l->x_stride = x.stride;
-    l->y = out, l->y_stride = width;
+    l->y = m->activation ? tagged(AREA_ARENA, e->s->moments[m->activation].value.offset) : out, l->y_stride = width;
     l->rows = m->n_computed;
+    note_reading(e, st, &x, l->rows, in);
     e->out->statistics.flops += 2.0 * m->n_computed * in * width;
     return INSET_OK;
 }
@@ -255,7 +267,7 @@ inset_status emit_step(emitter *e, const step *st)
     e->out->statistics.rows += m->n_computed;
     e->out->rows_of_value[st->value] += m->n_computed;
     e->out->statistics.steps++;
-    if (m->in_addition) return INSET_OK;
+    if (m->in_addition || m->in_product) return INSET_OK;
     switch (st->kind) {
     case STEP_INPUT: case STEP_TOKENS: case STEP_POSITIONS: return emit_source(e, st, m);
     case STEP_EMBED: return emit_embed(e, st, m, out, width);

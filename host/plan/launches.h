@@ -28,7 +28,7 @@ typedef union launch_args {
 } launch_args;
 
 typedef struct launch {
-    bool is_matmul;
+    bool is_matmul, gelu;        /* gelu: a matmul with the tanh GELU behind it */
     uint8_t kernel, type;        /* kernel_id, inset_type */
     int32_t args_size;
     int32_t weight;              /* matmul: the weight's index */
@@ -42,6 +42,7 @@ struct plan {
     inset_context *context;
     arena memory;
     inset_type model_type;
+    plan_traits traits;                                      /* of the device that may run it */
     int64_t area_bytes[AREA_COUNT];
     launch *launches; size_t n_launches, launches_capacity;
     table_run *runs; size_t n_runs, runs_capacity;           /* the tables of AREA_TABLES, as KERNEL_EXPAND makes them */

@@ -191,6 +191,7 @@ static bool ask_kept(planner *p, schedule *s, int32_t value, int32_t strand_inde
     const strand *t = &p->strands[strand_index];
     int32_t made = moment_number(p, (moment){t->pass, value});
     bool copied = t->kind == STRAND_COPY && t->born == value;
+    s->moments[made].read_by_records = true;
     return ask_at(p, s, made, NEED_KEEP, strand_index, lo, hi, c0, c1, 0, now)
            && ask_at(p, s, made, copied ? NEED_COPY : NEED_COMPUTED, strand_index, lo, hi, c0, c1, copied ? t->level : 0, made);
 }
@@ -217,6 +218,7 @@ static bool ask_piece(planner *p, schedule *s, const piece *from, int32_t lo, in
     int32_t left = from->column + (c0 - from->c0) * from->column_step, right = from->column + (c1 - 1 - from->c0) * from->column_step;
     if (from->domain >= 0) {
         moment_plan *m = &s->moments[moment_number(p, (moment){t->pass, from->domain})];
+        m->read_by_records = true;
         if (!m->all_columns && by_columns(p, from->domain) && !note_columns(p, m, left, right + 1)) return false;
         if (moment_of(p, now).pass > t->pass) return ask_kept(p, s, from->domain, from->strand, first, last + 1, left, right + 1, now);
         return ask_value(p, s, t->pass, from->domain, from->strand, first, last + 1, left, right + 1, now);
@@ -380,7 +382,7 @@ static bool ask_layout(planner *p, schedule *s, int32_t now)
 {
     const int32_t base = s->moments[now].base, n_base = s->moments[now].n_base;
     const program *g = p->program;
-    if (base < 0) return true;
+    if (base < 0) return true;               /* among them the start of a pass, which is no step's moment */
     const step *st = &g->steps[g->values[moment_of(p, now).value].step];
     if (st->kind == STEP_INPUT || st->kind == STEP_TOKENS || st->kind == STEP_POSITIONS || st->kind == STEP_EMBED) return true;
     const bool attention = st->kind == STEP_ATTENTION;

@@ -1,10 +1,16 @@
 /* pack.c: rows get their place. All rows that a moment needs lie in one buffer [rows, width], without padding: the step's rows first, then those
  * made by records, then those kept from earlier passes. Rows keep their order from value to value (older strands first), so that most steps
- * read row i to make row i. Buffers whose times do not meet share memory. */
+ * read row i to make row i. Buffers whose times do not meet share memory.
+ *
+ * A device may write padding behind the rows of a product (kernels/products.h). It lies over the rows that records make, which are written after it,
+ * and where those are too few the buffer is longer. Padding that is read behind an operand's rows may be anything; that it stays inside the arena is
+ * emit_step.c's care. */
 #include "plan/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "kernels/products.h"
 
 typedef struct sort_key { int64_t major, minor; int32_t need; } sort_key;
 
@@ -31,6 +37,14 @@ static bool choose_columns(planner *p, moment_plan *m, int32_t width)
     for (int32_t i = 0; i < m->n_ranges; i++)
         for (int32_t c = m->ranges[i].c0; c < m->ranges[i].c1; c++) m->columns[m->n_columns++] = c;
     return true;
+}
+
+/* Rows of a moment's buffer whose rows this step makes: what is needed, and where it is a product the padding that reaches behind them. */
+static int64_t buffer_rows(const planner *p, const moment_plan *m, const step *st)
+{
+    if (st->kind != STEP_LINEAR || m->columns || !m->n_computed) return m->n_rows;
+    int64_t padded = product_padded(p->options.traits.row_block, m->n_computed, step_widest(p, st));
+    return padded > m->n_rows ? padded : m->n_rows;
 }
 
 static inset_status pack_moment(planner *p, schedule *s, int32_t at)
@@ -73,7 +87,7 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     }
     if (when.value >= 0 && !choose_columns(p, m, width)) return INSET_NO_MEMORY;
     int64_t row_bytes = (int64_t)(m->columns ? m->n_columns : width) * element;
-    m->value.bytes = m->n_rows * row_bytes;
+    if (when.value >= 0) m->value.bytes = buffer_rows(p, m, &p->program->steps[p->program->values[when.value].step]) * row_bytes;
     for (int32_t k = 0; k < m->n_order; k++) {
         need *d = &s->needs[m->order[k]];
         if (d->kind != NEED_KEEP) continue;
@@ -118,6 +132,41 @@ static void fuse_norms(planner *p, schedule *s)
     }
 }
 
+/* Is this a GELU of whole rows of a product, which nothing else reads? */
+static const step *product_of(const program *g, const step *activated)
+{
+    if (activated->kind != STEP_ACTIVATION || activated->activation != ACTIVATION_GELU_TANH) return NULL;
+    const slot *in = &g->slots[activated->operands[0]];
+    const step *made = &g->steps[g->values[in->value].step];
+    int32_t readers = 0;
+    for (size_t i = 0; i < g->n_steps; i++)
+        for (int k = 0; k < g->steps[i].n_operands; k++) readers += g->slots[g->steps[i].operands[k]].value == in->value;
+    bool whole = in->shape.column == 0 && slot_column_end(in) == g->values[in->value].width;
+    if (made->kind != STEP_LINEAR || readers != 1 || !whole) return NULL;
+    const slot *x = &g->slots[made->operands[0]];        /* the product must find its rows packed */
+    return x->shape.column == 0 && slot_column_end(x) == g->values[x->value].width ? made : NULL;
+}
+
+/* A product and the GELU behind it become one launch where nobody looks at what lies between them: no record, save or later pass. The
+ * product's rows then have no place of their own, and its padding lies behind the GELU's. */
+static void fuse_gelus(planner *p, schedule *s)
+{
+    const program *g = p->program;
+    for (size_t i = 0; i < g->n_steps && p->options.traits.gelu_in_product; i++) {
+        const step *gelu = &g->steps[i], *made = product_of(g, gelu);
+        for (int32_t pass = 0; made && pass < s->n_passes; pass++) {
+            int32_t at = moment_number(p, (moment){pass, gelu->value}), from = moment_number(p, (moment){pass, made->value});
+            moment_plan *m = &s->moments[at], *product = &s->moments[from];
+            if (product->read_by_records || product->n_rows != product->n_computed || !same_rows(s, product, m)) continue;
+            product->activation = at;
+            m->in_product = true;
+            if (from < m->value.first_use) m->value.first_use = from;
+            product->value.bytes = 0;
+            m->value.bytes = buffer_rows(p, m, made) * g->values[gelu->value].width * (int64_t)type_size(strand_type(p, gelu->value, -1));
+        }
+    }
+}
+
 /* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct block { int64_t from, to; int32_t last_use; } block;
@@ -152,9 +201,11 @@ inset_status plan_pack(planner *p, schedule *s)
     for (int32_t i = s->n_moments - 1; i >= 0; i--) {
         inset_status status = pack_moment(p, s, i);
         if (status) return status;
-        n += (s->moments[i].value.bytes > 0) + (s->moments[i].free.bytes > 0) + (s->moments[i].kept.bytes > 0);
     }
     fuse_norms(p, s);
+    fuse_gelus(p, s);
+    for (int32_t i = 0; i < s->n_moments; i++)
+        n += (s->moments[i].value.bytes > 0) + (s->moments[i].free.bytes > 0) + (s->moments[i].kept.bytes > 0);
     buffer **buffers = arena_new(&p->scratch, n * sizeof *buffers);
     block *blocks = arena_new(&p->scratch, (n + 1) * sizeof *blocks);
     if (!buffers || !blocks) return INSET_NO_MEMORY;

@@ -10,6 +10,8 @@
 
 #include <string.h>
 
+#include "kernels/products.h"
+
 static void planner_free(planner *p)
 {
     memory_free(p->context, p->strands);
@@ -140,13 +142,26 @@ static inset_status keep_results(planner *p, schedule *s, plan *out)
     return INSET_OK;
 }
 
+/* What the device will launch: a product at fixed heights is one launch a block. */
+static int64_t count_launches(const planner *p, const plan *out)
+{
+    int64_t launches = 0;
+    for (size_t i = 0; i < out->n_launches; i++) {
+        const launch *l = &out->launches[i];
+        const weight *w = l->is_matmul ? &p->program->weights[l->weight] : NULL;
+        int64_t widest = w ? (w->rows > w->columns ? w->rows : w->columns) * (int64_t)type_size(out->model_type) : 0;
+        launches += w ? product_count_blocks(p->options.traits.row_block, l->rows, widest) : 1;
+    }
+    return launches;
+}
+
 static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
 {
     plan_statistics *c = &out->statistics;
     const trace *t = p->trace;
     c->invokes = (int64_t)t->n_invokes;
     c->records = (int64_t)t->n_records;
-    c->launches = (int64_t)out->n_launches;
+    c->launches = count_launches(p, out);
     c->passes = s->n_passes;
     c->strands = (int64_t)p->n_strands;
     c->saved_bytes = s->saved_bytes;
@@ -174,6 +189,7 @@ static inset_status plan_try(trace *t, const plan_options *options, int32_t chun
     if (!out) return INSET_NO_MEMORY;
     out->context = t->context;
     out->model_type = t->model_type;
+    out->traits = options->traits;
     arena_start(&out->memory, t->context);
     planner p = {.context = t->context, .trace = t, .program = t->program, .options = *options, .chunks = chunks};
     schedule s = {0};

@@ -12,9 +12,16 @@
 
 typedef struct plan plan;
 
+/* What the planner must know of the device that is to run the plan. All zeros: of a device that pads nothing and fuses nothing. */
+typedef struct plan_traits {
+    int32_t row_block;           /* of its products (kernels/products.h): above 1 their buffers have room for padding; else 0 or 1 */
+    bool gelu_in_product;        /* a product and the tanh GELU behind it may be one launch where nobody looks in between */
+} plan_traits;
+
 typedef struct plan_options {
     bool no_share;               /* no identity between invokes */
     size_t memory_limit;         /* bytes of device memory a run may take beside the weights; 0 = any */
+    plan_traits traits;
     int32_t chunks;              /* run the invokes in at least this many groups, at most one an invoke; 0 or 1: only if memory asks for it */
 } plan_options;
 
@@ -25,7 +32,7 @@ typedef struct plan_statistics {
     int64_t rows_unshared;       /* the same with each invoke on its own and every row of every step run */
     double flops, flops_unshared;
     int64_t steps;               /* steps run, over all passes */
-    int64_t launches;            /* kernel launches and matrix products */
+    int64_t launches;            /* kernel launches and matrix products, each block of a product at fixed heights */
     int64_t passes, strands;
     int64_t arena_bytes;         /* intermediate values and tables on the device */
     int64_t table_bytes;         /* of these: tables */

@@ -204,6 +204,13 @@ int32_t scale_operands(const planner *p, const step *s);
 /* Is this strand rows of a norm that divide by a scale of their own? */
 bool scale_given(const planner *p, const step *s, int32_t strand_index);
 
+/* Bytes of a row of what a linear step reads or makes, whichever is wider. */
+static inline int64_t step_widest(const planner *p, const step *linear)
+{
+    const weight *w = &p->program->weights[linear->weight];
+    return (w->rows > w->columns ? w->rows : w->columns) * (int64_t)type_size(p->trace->model_type);
+}
+
 /* ---- walk.c: one invoke after the other ------------------------------------------------------------------------------------------------------ */
 inset_status plan_walk(planner *p);
 /* The step that joins an attention step's keys and values. */

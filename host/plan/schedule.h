@@ -58,6 +58,7 @@ typedef struct moment_plan {
     int32_t first_need;          /* its own needs beside these; -1: none */
     int32_t n_computed, n_rows;  /* rows of the step; rows of the buffer, records' and kept ones included */
     bool all_columns;            /* a step reads whole rows */
+    bool read_by_records;        /* or saved, or put aside: rows are looked at by others than steps */
     column_range *ranges; int32_t n_ranges, ranges_capacity;     /* of a product with a large table: which columns records read, in order */
     int32_t *columns; int32_t n_columns;     /* when they are few, the buffer holds these alone; NULL: all */
     int32_t n_levels;
@@ -67,6 +68,8 @@ typedef struct moment_plan {
     int32_t hint;                /* where in `order` the last row that was looked up is */
     int32_t norm;                /* of an addition: the moment of the layer norm that runs in the same launch, or 0 */
     bool in_addition;            /* of that norm */
+    int32_t activation;          /* of a product: the moment of the GELU that runs in the same launch, or 0 */
+    bool in_product;             /* of that GELU */
 } moment_plan;
 
 /* Rows of a saved tensor: `rows` rows from byte `offset` of the saved area on, `stride` elements apart, columns from one piece. */

@@ -2,7 +2,8 @@
  *
  * The order is what makes a bad directory cheap to refuse: config and program first, then the names, shapes and types of all
  * weights (no page of them read), then the device, and only then the numbers. Each weight is packed or copied once, straight out of the mapped
- * file, and its pages are given back, so that memory peaks at the packed weights. */
+ * file, and its pages are given back, so that memory peaks at the packed weights. A GPU gets each once, converted while it is written into pinned
+ * memory: no other copy is made of it on the host. */
 #include "run/model.h"
 
 #include <fnmatch.h>
@@ -249,26 +250,6 @@ static void give_back_pages(const opening *o, int32_t index)
     if (o->files && o->sources[index].tensor) weight_files_release_pages(o->files, o->sources[index].tensor);
 }
 
-enum { CHUNK = 1 << 16 };                /* elements converted at a time */
-
-static inset_status upload_converted(const opening *o, char *to, const source *from, size_t count)
-{
-    struct inset_model *m = o->model;
-    size_t from_size = type_size(from->type), to_size = type_size(m->type);
-    if (from->type == m->type) return device_upload(m->device, to, from->data, count * to_size);
-    char *buffer = memory_new(o->context, CHUNK * to_size);
-    if (!buffer) return INSET_NO_MEMORY;
-    inset_status status = INSET_OK;
-    for (size_t at = 0; at < count && !status; at += CHUNK) {
-        size_t n = count - at < CHUNK ? count - at : CHUNK;
-        for (size_t i = 0; i < n; i++)
-            element_put(m->type, buffer + i * to_size, element_get(from->type, (const char *)from->data + (at + i) * from_size));
-        status = device_upload(m->device, to + at * to_size, buffer, n * to_size);
-    }
-    memory_free(o->context, buffer);
-    return status;
-}
-
 /* Puts a vector or table on the device, once however many steps read it. */
 static inset_status load_data(opening *o, int32_t index)
 {
@@ -284,7 +265,7 @@ static inset_status load_data(opening *o, int32_t index)
     inset_status status = device_allocate(m->device, bytes, &m->weights[index].data);
     if (status) return status;
     m->weights[index].bytes = bytes;
-    status = upload_converted(o, m->weights[index].data, &o->sources[index], count);
+    status = device_upload_as(m->device, m->weights[index].data, m->type, o->sources[index].data, o->sources[index].type, (int64_t)count);
     give_back_pages(o, index);
     return status;
 }
@@ -294,6 +275,24 @@ static bool is_head(const program *p, const step *s)
     for (const step *later = s + 1; later < p->steps + p->n_steps; later++)
         if (later->kind == STEP_LINEAR) return false;
     return true;
+}
+
+/* Whether a step is the tanh GELU of what another makes. */
+static bool is_gelu_of(const program *p, const step *s, const step *made)
+{
+    return s->kind == STEP_ACTIVATION && s->activation == ACTIVATION_GELU_TANH && p->slots[s->operands[0]].value == made->value;
+}
+
+/* Asks the device whether a product's GELU may be part of it: for the whole model, so that all layers do alike. */
+static inset_status load_gelu(opening *o, const step *s)
+{
+    struct inset_model *m = o->model;
+    const step *end = m->program->steps + m->program->n_steps, *later = s + 1;
+    bool allowed = true;
+    while (later < end && !is_gelu_of(m->program, later, s)) later++;
+    inset_status status = later < end ? device_matrix_gelu(m->device, m->weights[s->weight].matrix, &allowed) : INSET_OK;
+    m->gelu_in_product = m->gelu_in_product && allowed;
+    return status;
 }
 
 /* Prepares the matrix of a linear step, its bias inside. */
@@ -316,7 +315,7 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     const void *bias_data = bias ? bias->data : NULL;
     const inset_type bias_type = bias ? bias->type : INSET_F32;
     matrix **result = &m->weights[s->weight].matrix;
-    if (is_table && m->device->shares_host_memory)
+    if (is_table)
         status = device_matrix_over(m->device, m->type, in, out, m->weights[s->weight].data, bias_data, bias_type, result);
     else status = device_matrix_create(m->device, m->type, in, out, from->data, from->type, w->in_out, bias_data, bias_type, result);
     biases[s->weight] = s->bias;
@@ -331,9 +330,13 @@ static inset_status load_weights(opening *o)
     m->weights = memory_new(o->context, p->n_weights * sizeof *m->weights);
     int32_t *biases = memory_new(o->context, p->n_weights * sizeof *biases);
     inset_status status = m->weights && biases ? INSET_OK : INSET_NO_MEMORY;
+    m->gelu_in_product = true;
     for (size_t i = 0; i < p->n_steps && !status; i++) {
         const step *s = &p->steps[i];
-        if (s->kind == STEP_LINEAR) status = load_matrix(o, s, biases);
+        if (s->kind == STEP_LINEAR) {
+            status = load_matrix(o, s, biases);
+            if (!status) status = load_gelu(o, s);
+        }
         else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
     }
     memory_free(o->context, biases);
@@ -354,7 +357,7 @@ static inset_status check_type(inset_context *context, inset_type type)
 }
 
 /* From a program in o->model to a model that is ready. */
-static inset_status finish(opening *o, const char *device_name, inset_type type)
+static inset_status finish(opening *o, const char *device_name, inset_type type, bool fast)
 {
     struct inset_model *m = o->model;
     o->sources = memory_new(o->context, m->program->n_weights * sizeof *o->sources);
@@ -363,8 +366,9 @@ static inset_status finish(opening *o, const char *device_name, inset_type type)
     if (!status && o->files) status = refuse_extra(o);
     if (status) return status;
     m->type = choose_type(o, type);
-    status = device_open(o->context, device_name, &m->device);
-    return status ? status : load_weights(o);
+    if ((status = device_open(o->context, device_name, &m->device))) return status;
+    m->device->fast = fast;
+    return load_weights(o);
 }
 
 /* Ends an opening: the model goes out, or is freed with all it has when `status` says that something failed. */
@@ -385,7 +389,7 @@ static struct inset_model *new_model(inset_context *context)
     return m;
 }
 
-inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, struct inset_model **out)
+inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast, struct inset_model **out)
 {
     *out = NULL;
     inset_status status = check_type(context, type);
@@ -395,11 +399,11 @@ inset_status model_open(inset_context *context, const char *directory, const cha
     status = open_config(context, directory, &o.config);
     if (!status) status = models_build(context, o.config, &o.model->program);
     if (!status) status = weight_files_open(context, directory, &o.files);
-    if (!status) status = finish(&o, device_name, type);
+    if (!status) status = finish(&o, device_name, type, fast);
     return conclude(&o, status, out);
 }
 
-inset_status model_from_program(program *p, const char *device_name, inset_type type, struct inset_model **out)
+inset_status model_from_program(program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out)
 {
     opening o = {.context = p->context, .directory = "", .model = new_model(p->context)};
     *out = NULL;
@@ -409,8 +413,13 @@ inset_status model_from_program(program *p, const char *device_name, inset_type 
     }
     o.model->program = p;
     inset_status status = check_type(p->context, type);
-    if (!status) status = finish(&o, device_name, type);
+    if (!status) status = finish(&o, device_name, type, fast);
     return conclude(&o, status, out);
+}
+
+plan_traits model_traits(const struct inset_model *m)
+{
+    return (plan_traits){.row_block = m->device ? m->device->row_block : 1, .gelu_in_product = m->gelu_in_product};
 }
 
 void model_free(struct inset_model *m)

@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "device/device.h"
+#include "plan/plan.h"
 #include "program/program.h"
 
 typedef struct device_weight {
@@ -19,6 +20,7 @@ struct inset_model {
     device *device;              /* owned */
     inset_type type;             /* f32, bf16 or f16 */
     device_weight *weights;      /* one per program weight */
+    bool gelu_in_product;        /* every product with a tanh GELU behind it may be one launch with it */
     int64_t weight_bytes;        /* of all weights in the model's type, a tied one once */
 };
 
@@ -26,13 +28,16 @@ struct inset_model {
  * program, checks that every weight is there with its shape and a float type and that nothing unknown is left over, and prepares the weights on the device.
  *   device_name  as device_open takes it
  *   type         INSET_F32, INSET_BF16, INSET_F16, or INSET_TYPE_COUNT for the file's own type
+ *   fast         whether the device may give up that a row's bits depend on its own numbers alone (device.h)
  * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights before the config is checked. */
 struct inset_model;
-inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, struct inset_model **out);
+inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast, struct inset_model **out);
 /* A model whose program was built in memory (weights have `data`). Takes the program over, also on failure. */
-inset_status model_from_program(program *p, const char *device_name, inset_type type, struct inset_model **out);
+inset_status model_from_program(program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out);
 /* The program of a directory without weights or device: for `inset sites`. */
 inset_status model_program(inset_context *context, const char *directory, program **out);
+/* What plans for this model must know of its device. */
+plan_traits model_traits(const struct inset_model *model);
 void model_free(struct inset_model *model);      /* takes NULL */
 
 #endif

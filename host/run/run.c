@@ -199,9 +199,18 @@ static inset_status copy_inputs(run *r)
     return INSET_OK;
 }
 
+/* Whether the plan left room for what this device writes behind a product's rows, and fuses nothing that it does not. */
+static bool plan_fits(const struct inset_model *model, const plan *p)
+{
+    const plan_traits is = model_traits(model);
+    return (is.row_block <= 1 || p->traits.row_block == is.row_block) && (is.gelu_in_product || !p->traits.gelu_in_product);
+}
+
 static inset_status make_run(struct inset_model *model, run_room *room, plan *p, run **out)
 {
     *out = NULL;
+    if (!plan_fits(model, p))
+        return error_set(model->context, INSET_USAGE_ERROR, "the plan was made for a device with other traits than %s", model->device->name);
     run *r = memory_new(model->context, sizeof *r);
     if (!r) return INSET_NO_MEMORY;
     r->context = model->context;
@@ -345,6 +354,17 @@ int64_t run_copies(const plan *p)
     return (inputs > 0) + (p->area_bytes[AREA_SAVED] > 0);
 }
 
+int64_t run_first_copies(const plan *p)
+{
+    int64_t expanded = (p->n_runs > 0) + (p->n_repeats > 0), copies = expanded + (p->n_literals ? expanded : 0) + (p->n_records > 0);
+    return copies + run_copies(p);
+}
+
+int64_t run_later_launches(const struct inset_model *model, const plan *p)
+{
+    return model->device && device_captures(model->device) && p->n_launches ? 1 : p->statistics.launches;
+}
+
 static inset_status launch_all(run *r)
 {
     plan *p = r->plan;
@@ -353,8 +373,10 @@ static inset_status launch_all(run *r)
     if (p->needs_clearing && (status = device_zero(d, r->base[AREA_SAVED], (size_t)p->area_bytes[AREA_SAVED]))) return status;
     for (size_t i = 0; i < p->n_launches; i++) {
         const launch *l = &r->launches[i];
-        status = l->is_matmul ? device_matmul(d, r->model->weights[l->weight].matrix, l->x, l->x_stride, l->y, l->y_stride, l->rows)
-                              : device_launch(d, (kernel_id)l->kernel, (inset_type)l->type, &l->args, (size_t)l->args_size, l->blocks, l->work);
+        const matrix *m = l->is_matmul ? r->model->weights[l->weight].matrix : NULL;
+        status = l->gelu        ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
+                 : l->is_matmul ? device_matmul(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
+                                : device_launch(d, (kernel_id)l->kernel, (inset_type)l->type, &l->args, (size_t)l->args_size, l->blocks, l->work);
         if (status) return status;
     }
     return INSET_OK;

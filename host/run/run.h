@@ -8,12 +8,17 @@
 typedef struct run run;
 
 /* Allocates what the plan needs on the model's device and uploads its tables. The plan stays the caller's and must outlive the run.
- * INSET_NO_MEMORY names both figures. Nothing is launched. */
+ * INSET_NO_MEMORY names both figures; INSET_USAGE_ERROR: the plan was made for a device with other traits. Nothing is launched. */
 inset_status run_create(struct inset_model *model, plan *p, run **out);
 void run_free(run *r);                               /* takes NULL */
 /* Copies between host and device that a run takes when inputs changed: one for all of them, however many (CUDA cuts copies beyond 4 MiB in pieces), and
  * one for all that is saved. On a device that shares the host's memory inputs are written in place. */
 int64_t run_copies(const plan *p);
+/* The same of a plan's first run, with the tables, records and tensors from outside that go up for it. Large ones go in several pieces. The
+ * launches that write tables out on the device, two at most, are no run's. */
+int64_t run_first_copies(const plan *p);
+/* What a later run asks of the device: one graph where launches are captured, else all of them again. */
+int64_t run_later_launches(const struct inset_model *model, const plan *p);
 /* Runs the plan; may be called again. */
 inset_status run_execute(run *r);
 /* The saved value `index` of the last run, in host memory; holds until the next run_execute or run_free. */

@@ -237,7 +237,7 @@ static void take_fingerprint(sweep *s, const inset_sweep_options *o)
     for (size_t i = 0; i < s->n_metrics; i++) h = hash_text(h, s->metrics[i].name);
     h = hash_prompts(hash_prompts(hash_prompts(h, &s->clean), &s->corrupt), &s->others);
     h = hash_tensors(s, hash_sets(s, h));
-    const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type, (int64_t)o->memory_limit};
+    const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type, (int64_t)o->memory_limit, s->model->device->fast};
     s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
 }
 

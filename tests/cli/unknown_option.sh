@@ -1,1 +1,1 @@
-inset run -m ../fixtures/notebook --fast x.inset
+inset run -m ../fixtures/notebook --turbo x.inset

@@ -50,7 +50,7 @@ typedef struct standin_settings {
     bool no_products;
     int64_t fail_call, fail_allocation, break_at;
     bool broken;
-    int refused, tall_only, unsteady;
+    int refused, tall_only, unsteady, uneven, gelu_rounds;
 } standin_settings;
 
 extern standin_settings standin_now;

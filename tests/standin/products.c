@@ -1,5 +1,8 @@
-/* products.c: cuBLASLt's part of the stand-in: matrices by columns with leading dimensions, transposition, bias epilogue, and
- * algorithms that hold only for what they were proposed for. Sums are fp32, the bias is added in fp32, the result is rounded once. */
+/* products.c: cuBLASLt's part of the stand-in: matrices by columns with leading dimensions, transposition, epilogues, and algorithms that
+ * hold only for what they were proposed for. Sums are fp32, the bias is added in fp32, and a GELU taken in fp32, before the one rounding.
+ *
+ * Products at fixed heights read and write padding. It is checked as all else is: B and D must be whole in live memory; columns of B that lie in D, which
+ * are being written while they are read, make columns of NaNs, and nobody may mind. */
 #include "standin/inside.h"
 
 #include <stdlib.h>
@@ -9,7 +12,8 @@ enum { CANDIDATES = 8, MARK = 0x1a2b3c, INTERNAL_ERROR = 14 };
 
 /* What an algorithm is: the words of cublas_algorithm. */
 enum { WORD_MARK, WORD_PROBLEM, WORD_ALIGNMENT, WORD_KIND };
-typedef enum algorithm_kind { STEADY, TALL_ONLY, UNSTEADY, SPLIT } algorithm_kind;
+typedef enum algorithm_kind { STEADY, TALL_ONLY, UNSTEADY, UNEVEN, SPLIT } algorithm_kind;
+enum { TALL_ENOUGH = 64, UNEVEN_FROM = 1024 };
 
 typedef struct product {
     standin_handle handle;
@@ -37,7 +41,9 @@ typedef struct queued_product {
     void *d;
     layout a_layout, b_layout, d_layout;
     uint64_t m, n, k;
-    bool transposed, split, unsteady;
+    bool transposed, gelu;
+    algorithm_kind kind;
+    int gelu_rounds;                     /* standin_gelu_rounding */
 } queued_product;
 
 static size_t size_of(int type) { return type == CUDA_TYPE_F32 ? 4 : 2; }
@@ -97,6 +103,7 @@ static int create_layout(cublas_layout *out, int type, uint64_t rows, uint64_t c
 {
     int error = create(out, HANDLE_LAYOUT, sizeof(layout));
     if (error) return error;
+    standin_count.descriptor_writes++;
     layout *l = (layout *)*out;
     l->type = type;
     l->rows = rows;
@@ -136,6 +143,7 @@ static int set_product(cublas_product handle, int number, const void *value, siz
     static const char call[] = "cublasLtMatmulDescSetAttribute";
     int error = standin_begin_products(CUBLAS_INVALID_VALUE);
     if (error) return error;
+    standin_count.descriptor_writes++;
     if (!handle_good(handle, HANDLE_PRODUCT, call)) return CUBLAS_INVALID_VALUE;
     product *p = (product *)handle;
     const attribute known[] = {{CUBLAS_PRODUCT_TRANS_A, &p->operation_a, 4}, {CUBLAS_PRODUCT_TRANS_B, &p->operation_b, 4},
@@ -148,6 +156,7 @@ static int set_layout(cublas_layout handle, int number, const void *value, size_
     static const char call[] = "cublasLtMatrixLayoutSetAttribute";
     int error = standin_begin_products(CUBLAS_INVALID_VALUE);
     if (error) return error;
+    standin_count.descriptor_writes++;
     if (!handle_good(handle, HANDLE_LAYOUT, call)) return CUBLAS_INVALID_VALUE;
     layout *l = (layout *)handle;
     const attribute known[] = {{CUBLAS_LAYOUT_COLUMNS, &l->columns, 8}, {CUBLAS_LAYOUT_STRIDE, &l->stride, 8}};
@@ -169,6 +178,8 @@ static int set_preference(cublas_preference handle, int number, const void *valu
 
 /* ---- algorithms -------------------------------------------------------------------------------------------------------------- */
 
+static bool adds_bias(const product *p) { return p->epilogue == CUBLAS_EPILOGUE_ADD_BIAS || p->epilogue == CUBLAS_EPILOGUE_GELU_BIAS; }
+
 /* Whether the four operands make one product; notes a problem otherwise. */
 static bool shapes_fit(const product *p, const layout *a, const layout *b, const layout *c, const layout *d)
 {
@@ -185,9 +196,9 @@ static bool shapes_fit(const product *p, const layout *a, const layout *b, const
     if (b->rows != k || d->rows != m || d->columns != b->columns || c->rows != d->rows || c->columns != d->columns
         || c->stride != d->stride)
         return standin_problem("a product whose shapes do not fit"), false;
-    if (p->epilogue != CUBLAS_EPILOGUE_NONE && p->epilogue != CUBLAS_EPILOGUE_ADD_BIAS)
+    if (p->epilogue != CUBLAS_EPILOGUE_NONE && p->epilogue != CUBLAS_EPILOGUE_GELU_ONLY && !adds_bias(p))
         return standin_problem("epilogue %u", p->epilogue), false;
-    if (p->epilogue == CUBLAS_EPILOGUE_ADD_BIAS && !p->bias) return standin_problem("a bias epilogue without a bias"), false;
+    if (adds_bias(p) && !p->bias) return standin_problem("a bias epilogue without a bias"), false;
     return true;
 }
 
@@ -200,10 +211,12 @@ static uint64_t problem_of(const product *p, const layout *a, const layout *d)
 
 static algorithm_kind kind_of(int candidate, bool may_split)
 {
-    const int tall = standin_now.refused + standin_now.tall_only;
     if (may_split) return SPLIT;
-    return candidate < standin_now.refused ? STEADY : candidate < tall ? TALL_ONLY
-           : candidate < tall + standin_now.unsteady ? UNSTEADY : STEADY;
+    const struct { int count; algorithm_kind kind; } order[] = {
+        {standin_now.refused, STEADY}, {standin_now.tall_only, TALL_ONLY}, {standin_now.unsteady, UNSTEADY}, {standin_now.uneven, UNEVEN}};
+    for (size_t i = 0; i < sizeof order / sizeof *order; candidate -= order[i++].count)
+        if (candidate < order[i].count) return order[i].kind;
+    return STEADY;
 }
 
 static int heuristic(cublas_handle handle, cublas_product p, cublas_layout a, cublas_layout b, cublas_layout c, cublas_layout d,
@@ -263,6 +276,29 @@ static void add_products(const queued_product *q, const float *a, const float *b
     }
 }
 
+static float rounded(int type, float x)
+{
+    char bytes[4];
+    put(type, bytes, 0, x);
+    return get(type, bytes, 0);
+}
+
+/* The GELU of m sums: the activation kernel's of unrounded fp32, or of sums that were rounded first, or one that nobody else has. */
+static void take_gelu(const queued_product *q, float *sums)
+{
+    typedef void kernel_blocks(const void *args, int64_t first, int64_t end);
+    kernel_table table;
+    kernels_baseline_fill(&table);
+    float *activated = malloc(q->m * sizeof *activated);
+    if (!activated) abort();
+    for (uint64_t i = 0; q->gelu_rounds == GELU_AS_KERNEL && i < q->m; i++) sums[i] = rounded(q->d_layout.type, sums[i]);
+    activation_args args = {.out = activated, .x = sums, .n_rows = 1, .width = (int64_t)q->m, .kind = 1};
+    ((kernel_blocks *)table.entry[KERNEL_ACTIVATION][INSET_F32])(&args, 0, 1);
+    for (uint64_t i = 0; q->gelu_rounds == GELU_OTHERWISE && i < q->m; i++) activated[i] *= 1.01f;
+    memcpy(sums, activated, q->m * sizeof *sums);
+    free(activated);
+}
+
 /* One column of D; `halves` sums the two halves of k apart, as other kernels would. sums: room for 2 m numbers. */
 static void column(const queued_product *q, const float *a, const float *b, uint64_t j, bool halves, float *sums)
 {
@@ -272,8 +308,10 @@ static void column(const queued_product *q, const float *a, const float *b, uint
     if (halves) add_products(q, a, b, 0, q->k / 2, sums + q->m);
     for (uint64_t i = 0; i < q->m; i++) {
         const float sum = halves ? sums[i] + sums[q->m + i] : sums[i];
-        put(type, q->d, j * (uint64_t)q->d_layout.stride + i, q->bias ? sum + get(type, q->bias, i) : sum);
+        sums[i] = q->bias ? sum + get(type, q->bias, i) : sum;
     }
+    if (q->gelu) take_gelu(q, sums);
+    for (uint64_t i = 0; i < q->m; i++) put(type, q->d, j * (uint64_t)q->d_layout.stride + i, sums[i]);
 }
 
 static size_t bytes_of(const layout *l)
@@ -297,6 +335,49 @@ static bool operands_live(const queued_product *q)
         && (!q->bias || device_range(q->bias, q->m * size_of(q->d_layout.type), "the bias of a product"));
 }
 
+static bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+{
+    return (const char *)a < (const char *)b + b_bytes && (const char *)b < (const char *)a + a_bytes;
+}
+
+/* Columns that were computed, to be copied where the same numbers come again: padding and probes are full of such. */
+typedef struct seen_column { uint64_t hash, j; bool halves, used; } seen_column;
+
+static seen_column *find_column(seen_column *seen, uint64_t n, const queued_product *q, const float *b, uint64_t j, bool halves)
+{
+    const size_t stride = (size_t)q->b_layout.stride;
+    const uint64_t hash = hash_bytes(halves, b + j * stride, q->k * sizeof *b);
+    uint64_t at = hash % n;
+    for (; seen[at].used; at = (at + 1) % n)
+        if (seen[at].hash == hash && seen[at].halves == halves && !memcmp(b + seen[at].j * stride, b + j * stride, q->k * sizeof *b))
+            return &seen[at];
+    seen[at] = (seen_column){hash, j, halves, false};
+    return &seen[at];
+}
+
+/* Columns of B that D lies over: what they were is gone while they are read. */
+static bool written_over(const queued_product *q, uint64_t j)
+{
+    const size_t size = size_of(q->b_layout.type);
+    return overlap((const char *)q->b + j * (size_t)q->b_layout.stride * size, q->k * size, q->d, bytes_of(&q->d_layout));
+}
+
+static void run_columns(const queued_product *q, const float *a, const float *b, seen_column *seen, float *sums)
+{
+    const size_t stride = (size_t)q->d_layout.stride, size = size_of(q->d_layout.type);
+    for (uint64_t j = 0; j < q->n; j++) {
+        const bool halves = (q->kind == UNSTEADY && j / 64 % 2) || (q->kind == UNEVEN && q->n >= UNEVEN_FROM) || (q->kind == SPLIT && q->n > 8);
+        char *out = (char *)q->d + j * stride * size;
+        seen_column *s = find_column(seen, 2 * q->n, q, b, j, halves);
+        if (written_over(q, j)) memset(out, 0xff, q->m * size);
+        else if (s->used) memcpy(out, (char *)q->d + s->j * stride * size, q->m * size);
+        else {
+            column(q, a, b + j * (uint64_t)q->b_layout.stride, j, halves, sums);
+            s->used = true;
+        }
+    }
+}
+
 static void run_product(operation *o)
 {
     queued_product q;
@@ -304,17 +385,13 @@ static void run_product(operation *o)
     if (!operands_live(&q)) return;
     float *a = widened(&q.a_layout, q.a), *b = widened(&q.b_layout, q.b);
     float *sums = malloc(2 * q.m * sizeof *sums);
-    if (!a || !b || !sums) abort();
-    for (uint64_t j = 0; j < q.n; j++)
-        column(&q, a, b + j * (uint64_t)q.b_layout.stride, j, (q.unsteady && j / 64 % 2) || (q.split && q.n > 8), sums);
+    seen_column *seen = calloc(2 * q.n, sizeof *seen);
+    if (!a || !b || !sums || !seen) abort();
+    run_columns(&q, a, b, seen, sums);
     free(a);
     free(b);
     free(sums);
-}
-
-static bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
-{
-    return (const char *)a < (const char *)b + b_bytes && (const char *)b < (const char *)a + a_bytes;
+    free(seen);
 }
 
 /* Whether the algorithm may be used for this; what a real library answers otherwise. */
@@ -329,7 +406,7 @@ static int algorithm_fits(const cublas_algorithm *algorithm, const product *p, c
         || (uint64_t)q->d_layout.stride * size % alignment)
         return standin_problem("a product whose rows are not aligned to the %llu bytes its algorithm needs", (unsigned long long)alignment),
                CUBLAS_INVALID_VALUE;
-    return algorithm->data[WORD_KIND] == TALL_ONLY && q->n < 16 ? CUBLAS_NOT_SUPPORTED : 0;
+    return algorithm->data[WORD_KIND] == TALL_ONLY && q->n < TALL_ENOUGH ? CUBLAS_NOT_SUPPORTED : 0;
 }
 
 static int multiply(cublas_handle handle, cublas_product descriptor, const void *alpha, const void *a, cublas_layout a_layout, const void *b,
@@ -346,9 +423,11 @@ static int multiply(cublas_handle handle, cublas_product descriptor, const void 
         return CUBLAS_INVALID_VALUE;
     const product *p = (product *)descriptor;
     const bool transposed = p->operation_a == CUBLAS_TRANSPOSED;
-    queued_product q = {.a = a, .b = b, .d = d, .bias = p->epilogue == CUBLAS_EPILOGUE_ADD_BIAS ? p->bias : NULL,
+    queued_product q = {.a = a, .b = b, .d = d, .bias = adds_bias(p) ? p->bias : NULL,
                         .a_layout = *(layout *)a_layout, .b_layout = *(layout *)b_layout, .d_layout = *(layout *)d_layout,
-                        .transposed = transposed};
+                        .transposed = transposed, .gelu_rounds = standin_now.gelu_rounds,
+                        .gelu = p->epilogue == CUBLAS_EPILOGUE_GELU_ONLY || p->epilogue == CUBLAS_EPILOGUE_GELU_BIAS,
+                        .kind = algorithm ? (algorithm_kind)algorithm->data[WORD_KIND] : SPLIT};
     q.m = transposed ? q.a_layout.columns : q.a_layout.rows;
     q.k = transposed ? q.a_layout.rows : q.a_layout.columns;
     q.n = q.b_layout.columns;
@@ -357,16 +436,16 @@ static int multiply(cublas_handle handle, cublas_product descriptor, const void 
     if (!shapes_fit(p, &q.a_layout, &q.b_layout, (layout *)c_layout, &q.d_layout) || !operands_live(&q)) return CUBLAS_INVALID_VALUE;
     if (one != 1 || none != 0 || c != d) return standin_problem("a product that is scaled or added to something"), CUBLAS_INVALID_VALUE;
     if (!device_range(workspace, workspace_bytes, "the workspace of a product")) return CUBLAS_INVALID_VALUE;
-    if (overlap(d, bytes_of(&q.d_layout), a, bytes_of(&q.a_layout)) || overlap(d, bytes_of(&q.d_layout), b, bytes_of(&q.b_layout)))
+    if (overlap(d, bytes_of(&q.d_layout), a, bytes_of(&q.a_layout)) || d == b)
         return standin_problem("a product that is written over its operands"), CUBLAS_INVALID_VALUE;
     if ((error = algorithm_fits(algorithm, p, &q))) return error;
-    q.unsteady = algorithm && algorithm->data[WORD_KIND] == UNSTEADY;
-    q.split = !algorithm || algorithm->data[WORD_KIND] == SPLIT;
     operation *o = standin_queue(stream, "a matrix product", run_product);
     if (!o) return CUBLAS_INVALID_VALUE;
     _Static_assert(sizeof q <= sizeof o->args, "a product fits an operation");
     memcpy(o->args, &q, sizeof q);
     standin_count.products++;
+    standin_count.gelu_products += q.gelu;
+    standin_count.product_rows += (int64_t)q.n;
     standin_count.unpinned += !algorithm;
     return 0;
 }

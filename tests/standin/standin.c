@@ -21,6 +21,7 @@ typedef struct allocation {
     struct allocation *next;
     char *start, *region;
     size_t bytes, region_bytes;
+    int64_t bytes_up;                    /* copied into it so far */
     bool live, pinned;
 } allocation;
 
@@ -537,6 +538,7 @@ static int copy(void *to, const void *from, size_t bytes, int kind, cuda_stream 
     o->to = to;
     o->from = from;
     o->bytes = bytes;
+    if (up) find_allocation(to, false)->bytes_up += (int64_t)bytes;
     if (up) o->hash = hash_bytes(1, from, bytes);
     else memset(to, NOT_YET_COPIED, bytes);              /* who looks too early finds this */
     *(up ? &standin_count.copies_up : &standin_count.copies_down) += 1;
@@ -796,11 +798,22 @@ void standin_mend(void)
     standin_now.break_at = 0;
 }
 
-void standin_candidates(int refused, int tall_only, int unsteady)
+void standin_candidates(int refused, int tall_only, int unsteady, int uneven)
 {
+    standin_now.uneven = uneven;
     standin_now.refused = refused;
     standin_now.tall_only = tall_only;
     standin_now.unsteady = unsteady;
+}
+
+void standin_gelu_rounding(standin_gelu how) { standin_now.gelu_rounds = how; }
+
+int64_t standin_bytes_in_use(void)
+{
+    int64_t bytes = 0;
+    for (const allocation *a = s.allocations; a; a = a->next)
+        if (a->live && !a->pinned) bytes += a->bytes_up;
+    return bytes;
 }
 
 void standin_peek(void *to, const void *device_memory, int64_t bytes)

@@ -22,6 +22,8 @@ typedef struct standin_counts {
     int64_t calls;                           /* of functions that can fail */
     int64_t launches, kernels[KERNEL_COUNT]; /* in all, and per kernel */
     int64_t products, unpinned, heuristics;  /* unpinned: of the products, those without an algorithm */
+    int64_t gelu_products, product_rows;     /* of the products, those with a GELU behind them; rows of all products, padding too */
+    int64_t descriptor_writes;               /* layouts made, and attributes of layouts and products set */
     int64_t copies_up, bytes_up, copies_down, bytes_down, fills;
     int64_t captures, replays, replayed;     /* graphs captured, graphs launched, and the operations in those. Launches, products and fills
                                               * count what the host asked for one by one, captured or not */
@@ -57,9 +59,15 @@ void standin_break(int64_t n);
 /* Mends that; on a GPU nothing but a new process does. */
 void standin_mend(void);
 
-/* What cuBLASLt's heuristic proposes, in this order: candidates marked unsupported, candidates that refuse fewer than 16 rows, candidates whose
- * sums depend on where a row lies, then good ones, eight in all. */
-void standin_candidates(int refused, int tall_only, int unsteady);
+/* What cuBLASLt's heuristic proposes, in this order: candidates marked unsupported, candidates that refuse fewer than 64 rows, candidates whose
+ * sums depend on where a row lies, candidates whose sums depend on the height, then good ones, eight in all. */
+void standin_candidates(int refused, int tall_only, int unsteady, int uneven);
+/* How the GELU epilogue rounds: once, at the end (as a library does: in fp32 the bits of KERNEL_ACTIVATION behind the product, in 16-bit types
+ * others); before it too (the kernel's bits in all types); or otherwise (in none). */
+typedef enum standin_gelu { GELU_ONCE, GELU_AS_KERNEL, GELU_OTHERWISE } standin_gelu;
+void standin_gelu_rounding(standin_gelu how);
+/* Bytes that were copied up into device memory that is live. */
+int64_t standin_bytes_in_use(void);
 
 /* Bytes of live device memory, for tests that look at what a device function left there without using the device; run what is queued first. */
 void standin_peek(void *to, const void *device_memory, int64_t bytes);
