@@ -113,6 +113,8 @@ static inset_status bind_launches(run *r)
             pointer = address(r, pointer);
             memcpy((char *)&l->args + *field, &pointer, sizeof pointer);
         }
+        l->fused.lists = address(r, l->fused.lists);
+        l->fused.records = address(r, l->fused.records);
     }
     return INSET_OK;
 }
@@ -353,8 +355,10 @@ static inset_status launch_all(run *r)
     if (p->needs_clearing && (status = device_zero(d, r->base[AREA_SAVED], (size_t)p->area_bytes[AREA_SAVED]))) return status;
     for (size_t i = 0; i < p->n_launches; i++) {
         const launch *l = &r->launches[i];
+        size_t size;
+        const void *arguments = launch_arguments(l, &size);
         status = l->is_matmul ? device_matmul(d, r->model->weights[l->weight].matrix, l->x, l->x_stride, l->y, l->y_stride, l->rows)
-                              : device_launch(d, (kernel_id)l->kernel, (inset_type)l->type, &l->args, (size_t)l->args_size, l->blocks, l->work);
+                              : device_launch(d, launch_kernel(l), (inset_type)l->type, arguments, size, l->blocks, l->work);
         if (status) return status;
     }
     return INSET_OK;
