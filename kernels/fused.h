@@ -46,6 +46,8 @@ DEVICE_APART void apply_records(const fused_records &f, int64_t row)
     __syncthreads();                                   /* the row is whole */
     for (int32_t i = first; i < end; i++) {
         const record &r = f.records[f.lists[i]];
+        if (r.after)
+            __syncthreads();
         apply_record<T>(r, row - r.first_row, 0, r.columns);
     }
 }
@@ -64,6 +66,8 @@ DEVICE_APART void apply_records_part(const fused_records &f, int64_t row, int pa
     __syncthreads();
     for (int32_t i = first; i < end; i++) {
         const record &r = f.records[f.lists[i]];
+        if (r.after)
+            __syncthreads();
         int from = 0, to = r.columns;
         if (r.first_column >= 0) {
             const int before = part * width - r.first_column;

@@ -205,6 +205,7 @@ typedef struct record {
     int64_t out_column, a_column, b_column;
     int32_t rows, columns;
     uint8_t op, out_type, a_type, b_type, compute;
+    uint8_t after;                               /* in a step: reads what records before it in its row's list made */
     union {
         int32_t first_block;                     /* in a table of KERNEL_RECORDS: filled by records_number_blocks */
         int32_t first_row;                       /* in a step: the step's row whose block does row 0 */
@@ -220,8 +221,8 @@ typedef struct records_args {
 /* Records that a step's kernel applies to the row it has just written: kernel KERNEL_COUNT + k takes this struct and right behind it the arguments
  * of kernel k, does what k does, with the same bits, and then, row by row, the records of the row. For row r of first_row .. first_row + n_rows - 1,
  * lists[r - first_row] .. lists[r - first_row + 1] are where in `lists` the numbers of its records stand (in `records`); other rows have none. Row i
- * of a record is done by the block of the step's row first_row + i. Its operands may be that row, or what was complete before the
- * launch. Such records compute in the step's type T, and so is the type of out; operands are T too, or any float type in a copy; out_column is 1
+ * of a record is done by the block of the step's row first_row + i. Its operands may be that row, what records before it in the
+ * row's list made (after = 1), or what was complete before the launch. Such records compute in the step's type T, and so is the type of out; operands are T too, or any float type in a copy; out_column is 1
  * and operands' columns 0 or 1, but in a copy of T any. In KERNEL_ATTENTION each head's block does the columns that are its own, so operands of
  * the row begin at one column, first_column, with columns side by side. */
 typedef struct fused_records {

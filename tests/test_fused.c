@@ -43,10 +43,10 @@ static const site_case gpt2_cases[] = {
     {"    transformer.h[1].mlp.output[:, 1, 2:5] = 0\n", 1, 0},
     {"    a = transformer.h[1].mlp.output.save()\n", 1, 0},
     /* what reads a record's result; two rows in one operation, two heads in one, and what reads it */
-    {"    transformer.h[1].mlp.act.output[:, 1:4] *= 0.5\n", 1, 1},
-    {"    transformer.h[1].output[:, 1, 2:5] = transformer.h[1].output[:, 1, 2:5] + transformer.h[1].output[:, 3, 2:5]\n", 2, 0},
-    {"    transformer.h[1].output[:, 1] *= 2\n    transformer.h[1].output[:, 1] += 1\n", 2, 1},
-    {"    transformer.h[1].attn.z[:, 1, 2] = transformer.h[1].attn.z[:, 1, 2] + transformer.h[1].attn.z[:, 1, 3]\n", 2, 0},       /* of two heads */
+    {"    transformer.h[1].mlp.act.output[:, 1:4] *= 0.5\n", 0, 1},
+    {"    transformer.h[1].output[:, 1, 2:5] = transformer.h[1].output[:, 1, 2:5] + transformer.h[1].output[:, 3, 2:5]\n", 2, 1},
+    {"    transformer.h[1].output[:, 1] *= 2\n    transformer.h[1].output[:, 1] += 1\n", 0, 1},
+    {"    transformer.h[1].attn.z[:, 1, 2] = transformer.h[1].attn.z[:, 1, 2] + transformer.h[1].attn.z[:, 1, 3]\n", 2, 1},       /* of two heads */
 };
 
 static const site_case llama_cases[] = {

@@ -48,10 +48,13 @@ typedef struct emitter {
     int32_t *saved_order;                /* saved rows by moment */
     size_t saved_next;
     size_t first_record;                 /* of the launch being filled */
+    int32_t level;                       /* its records' */
     fusion fusion, addition;             /* of this moment's launch; of an addition whose norm's moment is still to come */
     int64_t *block_work; size_t block_work_capacity;     /* of a launch's rows: elements of records */
+    int32_t block_work_of;               /* the moment that it counts, + 1 */
     int32_t *lists; size_t lists_capacity;               /* a launch's, while they are made */
     record *gathered; size_t gathered_capacity;          /* the records of a moment, while they are sorted */
+    struct result_place *results; size_t n_results, results_capacity;       /* where records of the launch write */
     record *others; size_t n_others, others_capacity;    /* those that read no row of the launch */
     int32_t *leaf_rows, *leaf_table;     /* per strand: rows its context needs at this attention, and where their list begins; -1 */
 } emitter;
@@ -115,7 +118,7 @@ inset_status emit_order_saved(emitter *e);
 /* ---- records inside the step's launch (emit_fused.c), at each moment in this order */
 /* After the step, which began with that many launches: can its launch take records? */
 void emit_start_fusion(emitter *e, size_t launches_before);
-/* Takes what it can of the records from first_record on, all of the first level; the others stay there. */
+/* Takes what it can of the records from first_record on, all of one level; the others stay there. */
 inset_status emit_fuse(emitter *e);
 /* After all records of the moment: gives the launch its tables. */
 inset_status emit_finish_fusion(emitter *e);

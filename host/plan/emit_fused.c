@@ -1,24 +1,28 @@
 /* emit_fused.c: records that the step's own launch applies, row by row, to the rows it has just made, so that they cost no launch.
  *
- * That is for records of the first level, which read what the step made or what was complete before it, and write fresh rows, saved values or
- * rows put aside. A record goes to the block of the one row of the step that it reads. One that reads none goes to any block, unless a launch of
- * records is needed here anyway. What does not fit stays with KERNEL_RECORDS: types and strides that the kernels do not take (fits), records of two
- * rows, and what would keep one block busy for long while others are done. Rectangles stay whole: a launch row has a list of the rectangles
+ * A record goes to the block of the one row of the step that it reads, or that a record reads whose result it reads. One that reads only what was
+ * complete before goes to any block, unless a launch of records is needed here anyway. What does not fit stays with KERNEL_RECORDS: types and
+ * strides that the kernels do not take (fits), records of two rows, of results that several records made together or that a launch of records
+ * made, and what would keep one block busy for long while others are done. Rectangles stay whole: a launch row has a list of the rectangles
  * that have a row for it (fused_records in kernels.h).
  *
  * An addition and its norm are one launch that makes the rows of two moments. The records of both are in it: those of the addition wait for the norm's
  * moment, where they and the norm's become one table. */
 #include "plan/emit.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* What one block may be given beside its own work: a launch of records would spread it over other blocks. */
 enum { MOST_ELEMENTS = 4 * RECORD_BLOCK_ELEMENTS };
 
 /* Where a record's rows go: row i to the block of row first + i * step of the launch. */
-typedef struct placing { int32_t own, first, step, column; } placing;
+typedef struct placing { int32_t own, first, step, column; uint8_t after; } placing;
 
-typedef enum source_kind { SOURCE_COMPLETE, SOURCE_OWN, SOURCE_LATE, SOURCE_MIXED } source_kind;
+/* Where a record of the launch writes, in order of addresses. */
+typedef struct result_place { int64_t offset; int32_t record; } result_place;
+
+typedef enum source_kind { SOURCE_COMPLETE, SOURCE_OWN, SOURCE_RESULT, SOURCE_LATE, SOURCE_MIXED } source_kind;
 
 static int64_t offset_of(const void *tagged_address) { return (int64_t)((uint64_t)(uintptr_t)tagged_address & ((1ull << 56) - 1)); }
 static area area_of(const void *tagged_address) { return (area)((uint64_t)(uintptr_t)tagged_address >> 56); }
@@ -57,16 +61,51 @@ static bool fits(const emitter *e, const record *r)
     return (!r->a || (r->a_type == type && (r->a_column == 0 || r->a_column == 1))) && (!r->b || (r->b_type == type && (r->b_column == 0 || r->b_column == 1)));
 }
 
-/* Is a row at this place of the arena made by the launch (own), or later than it (the norm's records may read what the addition's made)? */
+static bool moment_makes(const emitter *e, int32_t moment_index, int64_t offset)
+{
+    const moment_plan *m = &e->s->moments[moment_index];
+    return inside(&m->value, offset) || inside(&m->free, offset) || inside(&m->kept, offset);
+}
+
+/* Who makes the row at this place of the arena: the launch (own), records of its moments (a norm's may read what the addition's made), something
+ * between an addition and its norm (late), or what is complete before the launch? */
 static source_kind source_at(const emitter *e, const fusion *f, int64_t offset, int *own)
 {
     for (*own = 0; *own < f->n_own; ++*own)
         if (offset >= f->own[*own].offset && offset < f->own[*own].offset + f->rows * f->own[*own].row_bytes) return SOURCE_OWN;
-    for (int32_t i = f->at; i < e->now; i++) {
-        const moment_plan *m = &e->s->moments[i];
-        if (inside(&m->value, offset) || inside(&m->free, offset) || inside(&m->kept, offset)) return SOURCE_LATE;
+    for (int32_t i = f->at + 1; i < e->now; i++)
+        if (moment_makes(e, i, offset)) return SOURCE_LATE;
+    const bool addition = f->at < e->now && moment_makes(e, f->at, offset), here = e->level > 1 && moment_makes(e, e->now, offset);
+    return addition || here ? SOURCE_RESULT : SOURCE_COMPLETE;
+}
+
+/* The record of the launch that makes this place of the arena, and row and column of it there; NULL when none does. */
+static const record *result_at(const emitter *e, const fusion *f, int64_t offset, int32_t *row, int32_t *column)
+{
+    size_t lo = 0, hi = e->n_results;            /* the last that begins at or before it */
+    while (lo < hi) {
+        const size_t middle = lo + (hi - lo) / 2;
+        if (e->results[middle].offset <= offset) lo = middle + 1;
+        else hi = middle;
     }
-    return SOURCE_COMPLETE;
+    if (!lo) return NULL;
+    const record *r = &f->records[e->results[lo - 1].record];
+    const int64_t size = (int64_t)type_size((inset_type)r->out_type), from = (offset - e->results[lo - 1].offset) / size;
+    *row = r->rows > 1 ? (int32_t)(from / r->out_row) : 0;
+    *column = (int32_t)(from - *row * r->out_row);
+    return r->out_column == 1 && *row < r->rows && *column < r->columns ? r : NULL;
+}
+
+/* Places a record by an operand that a record of the launch makes. */
+static source_kind source_of_result(const emitter *e, const fusion *f, const record *r, int64_t offset, int64_t row, int64_t column, placing *where)
+{
+    int32_t first, from;
+    const record *made = result_at(e, f, offset, &first, &from);
+    if (!made || from + (r->columns - 1) * column >= made->columns || (f->parts > 1 && column != 1 && r->columns > 1)) return SOURCE_LATE;
+    const int64_t step = r->rows > 1 && made->rows > 1 ? row / made->out_row : 0;
+    if (r->rows > 1 && row && (made->rows == 1 || row % made->out_row || step < 0 || first + (r->rows - 1) * step >= made->rows)) return SOURCE_MIXED;
+    *where = (placing){1, made->first_row + first, r->rows > 1 ? (int32_t)step : 1, made->first_column < 0 ? -1 : made->first_column + from, 1};
+    return SOURCE_OWN;
 }
 
 /* What an operand of a record is to the launch: rows that it makes, rows complete before it, or later ones; MIXED: not all of one kind, or rows of its own
@@ -80,13 +119,13 @@ static source_kind source_of_record(const emitter *e, const fusion *f, const rec
     if (kind != SOURCE_OWN) {
         for (int32_t i = 1; i < r->rows && row; i++)
             if (source_at(e, f, offset + i * row * size, &other) != kind) return SOURCE_MIXED;
-        return kind;
+        return kind == SOURCE_RESULT ? source_of_result(e, f, r, offset, row, column, where) : kind;
     }
     const struct own_rows *rows = &f->own[own];
     const int64_t first = (offset - rows->offset) / rows->row_bytes, step = r->rows > 1 ? row * size / rows->row_bytes : 1;
     if (r->rows > 1 && (row * size % rows->row_bytes || step < 0 || first + (r->rows - 1) * step >= f->rows)) return SOURCE_MIXED;
     if (f->parts > 1 && column != 1 && r->columns > 1) return SOURCE_LATE;
-    *where = (placing){1, (int32_t)first, (int32_t)step, (int32_t)((offset - rows->offset) % rows->row_bytes / size)};
+    *where = (placing){1, (int32_t)first, (int32_t)step, (int32_t)((offset - rows->offset) % rows->row_bytes / size), 0};
     return SOURCE_OWN;
 }
 
@@ -94,7 +133,7 @@ static source_kind source_of_record(const emitter *e, const fusion *f, const rec
 static source_kind place(const emitter *e, const fusion *f, const record *r, placing *out)
 {
     placing a = {0}, b = {0};
-    *out = (placing){0, 0, 1, -1};
+    *out = (placing){0, 0, 1, -1, 0};
     if (!fits(e, r)) return SOURCE_LATE;
     const source_kind first = source_of_record(e, f, r, r->a, r->a_row, r->a_column, r->a_type, &a);
     const source_kind second = source_of_record(e, f, r, r->b, r->b_row, r->b_column, r->b_type, &b);
@@ -103,6 +142,7 @@ static source_kind place(const emitter *e, const fusion *f, const record *r, pla
     if (first == SOURCE_COMPLETE && second == SOURCE_COMPLETE) return SOURCE_COMPLETE;
     *out = first == SOURCE_OWN ? a : b;
     if (first != SOURCE_OWN || second != SOURCE_OWN) return SOURCE_OWN;
+    out->after = a.after | b.after;
     if (a.first != b.first || (f->parts > 1 && a.column != b.column)) return SOURCE_LATE;
     return a.step == b.step ? SOURCE_OWN : SOURCE_MIXED;
 }
@@ -129,6 +169,7 @@ static bool keep(emitter *e, fusion *f, const record *r, const placing *where)
     *to = *r;
     to->first_row = where->first;
     to->first_column = where->own ? where->column : -1;
+    to->after = where->after;
     return true;
 }
 
@@ -148,7 +189,7 @@ static bool take(emitter *e, fusion *f, const record *r, const placing *where)
     if (where->step == 1 || r->rows == 1) return keep(e, f, r, where);
     for (int32_t i = 0; i < r->rows; i++) {
         const record one = row_of(r, i);
-        const placing here = {1, where->first + i * where->step, 1, where->column};
+        const placing here = {1, where->first + i * where->step, 1, where->column, where->after};
         if (!keep(e, f, &one, &here)) return false;
     }
     return true;
@@ -169,7 +210,7 @@ static bool take_others(emitter *e, fusion *f, bool *taken)
     for (size_t i = 0; i < e->n_others; i++) {
         const record *r = &e->others[i];
         if (next + r->rows > f->rows) next = 0;
-        const placing where = {0, (int32_t)next, 1, -1};
+        const placing where = {0, (int32_t)next, 1, -1, 0};
         next += r->rows;
         if (!keep(e, f, r, &where)) return false;
     }
@@ -198,6 +239,23 @@ static bool sort_record(emitter *e, fusion *f, const record *r, bool split)
     }
 }
 
+static int compare_results(const void *a, const void *b)
+{
+    const result_place *x = a, *y = b;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+/* Where the records that the launch has so far write, for those that read it. */
+static bool index_results(emitter *e, const fusion *f)
+{
+    e->n_results = 0;
+    if (!array_extend(e->p->context, &e->results, &e->results_capacity, f->n, sizeof *e->results)) return false;
+    for (size_t i = 0; i < f->n; i++)
+        if (area_of(f->records[i].out) == AREA_ARENA) e->results[e->n_results++] = (result_place){offset_of(f->records[i].out), (int32_t)i};
+    if (e->n_results > 1) qsort(e->results, e->n_results, sizeof *e->results, compare_results);
+    return true;
+}
+
 static fusion *fusion_here(emitter *e)
 {
     if (e->addition.open && e->addition.norm == e->now) return &e->addition;
@@ -212,7 +270,9 @@ inset_status emit_fuse(emitter *e)
     if (!f || !n) return INSET_OK;
     if (!array_extend(e->p->context, &e->block_work, &e->block_work_capacity, (size_t)f->rows, sizeof *e->block_work)
         || !array_extend(e->p->context, &e->gathered, &e->gathered_capacity, n, sizeof *e->gathered)) return INSET_NO_MEMORY;
-    for (int32_t i = 0; i < f->rows; i++) e->block_work[i] = 0;
+    if (!index_results(e, f)) return INSET_NO_MEMORY;
+    for (int32_t i = 0; i < f->rows && e->block_work_of != e->now + 1; i++) e->block_work[i] = 0;
+    e->block_work_of = e->now + 1;
     memcpy(e->gathered, out->records + e->first_record, n * sizeof *e->gathered);
     out->n_records = e->first_record;
     e->n_others = 0;
@@ -298,4 +358,5 @@ void emit_free_fusions(emitter *e)
     memory_free(e->p->context, e->others);
     memory_free(e->p->context, e->lists);
     memory_free(e->p->context, e->gathered);
+    memory_free(e->p->context, e->results);
 }
