@@ -1,5 +1,6 @@
 /* record.h: the element code of records, shared by the kernel that applies a table of them (records.cu) and by the kernels that apply records to
- * the row they have just written (fused.h), so that a record gives the same bits wherever it is applied.
+ * the row they have just written (fused.h), so that a record gives the same bits wherever it is applied (of two NaNs
+ * in one operation, which one comes out is left to the compiler).
  *
  * Arithmetic is PyTorch's: floats up to 32 bits compute in fp32, f64 in double, integers and bool in wrapping 64-bit integers
  * cut to their type at the end. */
