@@ -100,7 +100,7 @@ def main():
              "| file | kernel | type | threads | " + " | ".join(names) + " | stack | spills |", "|---" * (6 + len(names)) + "|"]
     bad = 0
     for (file, name, kind), found in sorted(rows.items()):
-        threads = sizes.get(name, sizes[None])
+        threads = sizes.get(name.removesuffix("_with_records"), sizes[None])
         cells = [f"{found[a][0]} / {found[a][1]} / {occupancy(a, threads, found[a][0], found[a][1])} %" for a in names]
         stack, spilled = max(found[a][2] for a in names), max(found[a][3] for a in names)
         bad += spilled > 0

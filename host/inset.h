@@ -346,6 +346,9 @@ typedef struct inset_statistics {
     int64_t copies;              /* between host and device, of a run with other inputs: what goes up, what is saved down */
     int64_t first_copies;        /* of the first run: with the tables that go up for it */
     int64_t later_launches;      /* of a later run: one graph on a GPU, else `launches` again */
+    int64_t fused_records, fused_launches;       /* rectangles of elements (sets, arithmetic, saves, rows kept for later) that steps apply to the rows
+                                                  * they make, and the launches that do */
+    int64_t alone_records, alone_launches;       /* the others, and the launches that are for them alone */
 } inset_statistics;
 #define INSET_STATISTICS {.size = sizeof(inset_statistics)}
 /* Fills in as many fields as `out->size` has room for. */

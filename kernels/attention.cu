@@ -4,7 +4,7 @@
  * of the row's own context, with the running maximum, sum and weighted values of an online softmax, so that a row's bits depend on its
  * context alone: not on the rows beside it, nor on where its keys lie. Within a chunk, threads share the keys for the scores and
  * the columns of the head for the values. */
-#include "kernels/grid.h"
+#include "kernels/fused.h"
 #include "kernels/math.h"
 
 namespace KERNEL_NAMESPACE {
@@ -76,13 +76,12 @@ DEVICE float sum_scores(const float *scores, int n)
 }
 
 template <typename T>
-KERNEL(attention, attention_args a)
+DEVICE void attention_head(const attention_args &a, int64_t row, int head)
 {
     SHARED(float, query, MAX_HEAD);
     SHARED(float, values, MAX_HEAD);
     SHARED(float, scores, CHUNK);
-    const int64_t row = (int64_t)blockIdx.x / a.n_heads;
-    const int head = (int)((int64_t)blockIdx.x % a.n_heads), group = head / (a.n_heads / a.n_kv_heads), d = a.head_dim;
+    const int group = head / (a.n_heads / a.n_kv_heads), d = a.head_dim;
     const T *q = (const T *)a.q + (int64_t)(a.q_rows ? a.q_rows[row] : row) * a.q_stride + (int64_t)head * d;
     const T *k = (const T *)a.k + (int64_t)group * d, *v = (const T *)a.v + (int64_t)group * d;
     T *out = (T *)a.out + row * a.out_stride + (int64_t)head * d;
@@ -121,9 +120,24 @@ KERNEL(attention, attention_args a)
         out[i] = store<T>(values[i] / sum);
 }
 
+template <typename T>
+KERNEL(attention, attention_args a)
+{
+    attention_head<T>(a, (int64_t)blockIdx.x / a.n_heads, (int)((int64_t)blockIdx.x % a.n_heads));
+}
+
+template <typename T>
+ROOMY_KERNEL(attention_with_records, with_records<attention_args> a, 4)
+{
+    const int64_t row = (int64_t)blockIdx.x / a.args.n_heads;
+    const int head = (int)((int64_t)blockIdx.x % a.args.n_heads);
+    attention_head<T>(a.args, row, head);
+    apply_records_part<T>(a.fused, row, head, a.args.head_dim);
+}
+
 void attention_entries(kernel_table *table)
 {
-    KERNEL_ENTRIES(table, KERNEL_ATTENTION, attention_args, attention);
+    BOTH_ENTRIES(table, KERNEL_ATTENTION, attention_args, attention);
 }
 
 }

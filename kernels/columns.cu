@@ -1,13 +1,12 @@
 /* columns.cu: a few columns of the vocabulary projection: dot products of a row with just the rows of the table that somebody asks for.
  * One block a row; any block size. Bits of a result depend on the row and the column alone. */
-#include "kernels/grid.h"
+#include "kernels/fused.h"
 
 namespace KERNEL_NAMESPACE {
 
 template <typename T>
-KERNEL(columns, columns_args a)
+DEVICE void columns_row(const columns_args &a, int64_t row)
 {
-    const int64_t row = blockIdx.x;
     const T *x = (const T *)a.x + (int64_t)(a.x_rows ? a.x_rows[row] : row) * a.x_stride;
     T *out = (T *)a.out + row * a.out_stride;
     for (int64_t j = 0; j < a.n_columns; j++) {
@@ -18,10 +17,11 @@ KERNEL(columns, columns_args a)
             out[j] = store<T>(a.bias ? sum + load(((const T *)a.bias)[column]) : sum);
     }
 }
+ROW_KERNEL(columns, columns_args)
 
 void columns_entries(kernel_table *table)
 {
-    KERNEL_ENTRIES(table, KERNEL_COLUMNS, columns_args, columns);
+    BOTH_ENTRIES(table, KERNEL_COLUMNS, columns_args, columns);
 }
 
 }

@@ -1,5 +1,5 @@
 /* embed.cu: rows copied whole from a table, by token id (embed) or by row number (gather). One block a row; any block size. */
-#include "kernels/grid.h"
+#include "kernels/fused.h"
 
 namespace KERNEL_NAMESPACE {
 
@@ -11,11 +11,11 @@ DEVICE void copy_row(T *RESTRICT out, const T *RESTRICT x, int d)
 }
 
 template <typename T>
-KERNEL(embed, embed_args a)
+DEVICE void embed_row(const embed_args &a, int64_t row)
 {
-    const int64_t row = blockIdx.x;
     copy_row((T *)a.out + row * a.out_stride, (const T *)a.table + a.ids[row] * a.width, (int)a.width);
 }
+ROW_KERNEL(embed, embed_args)
 
 template <typename T>
 KERNEL(gather, gather_args a)
@@ -26,7 +26,7 @@ KERNEL(gather, gather_args a)
 
 void embed_entries(kernel_table *table)
 {
-    KERNEL_ENTRIES(table, KERNEL_EMBED, embed_args, embed);
+    BOTH_ENTRIES(table, KERNEL_EMBED, embed_args, embed);
     KERNEL_ENTRIES(table, KERNEL_GATHER, gather_args, gather);
 }
 

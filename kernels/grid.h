@@ -37,9 +37,15 @@
 #include <cuda_fp16.h>
 
 #define DEVICE __device__ __forceinline__
+#define DEVICE_APART DEVICE                 /* too large for the host to have in every kernel that calls it */
 #define KERNEL(name, parameter) __global__ void __launch_bounds__(KERNEL_THREADS) name(const parameter)
+/* A kernel that may take registers as long as `blocks` such blocks fit a multiprocessor: left alone, the compiler spills some to have more. */
+#define ROOMY_KERNEL(name, parameter, blocks) __global__ void __launch_bounds__(KERNEL_THREADS, blocks) name(const parameter)
 #define SHARED(type, name, count) __shared__ type name[count]
 #define RESTRICT __restrict__
+
+/* Before a loop that is short or rare: one element at a time, in few registers. */
+#define ONE_BY_ONE _Pragma("unroll 1")
 
 /* Puts `kernel` into column `type` of a table under `id`; on a GPU the table holds what cudaLaunchKernel takes. */
 #define KERNEL_ENTRY(table, id, type, args, ...) ((table)->entry[id][type] = (kernel_entry)(const void *)(void (*)(const args))__VA_ARGS__)
@@ -48,6 +54,10 @@ namespace KERNEL_NAMESPACE {
 
 typedef __nv_bfloat16 bf16;
 typedef __half f16;
+
+/* What one access moves at most; worth asking for where a block has many threads (one thread's loops vectorise by themselves). */
+typedef uint4 sixteen;
+enum { SIXTEEN_BYTES = 1 };
 
 DEVICE float load(float x) { return x; }
 DEVICE float load(bf16 x) { return __bfloat162float(x); }
@@ -124,6 +134,9 @@ DEVICE float wide_largest(wide x) { return x; }
 #else
 /* ---- the host compiler ---------------------------------------------------------------------------------------------------------- */
 
+#define ROOMY_KERNEL(name, parameter, blocks) KERNEL(name, parameter)
+#define ONE_BY_ONE
+#define DEVICE_APART static __attribute__((noinline))
 #define DEVICE static inline __attribute__((always_inline))
 #define SPECIALISED inline __attribute__((always_inline))      /* DEVICE, for a specialisation of a template */
 #define RESTRICT __restrict__
@@ -134,6 +147,13 @@ struct grid_index { int64_t x; };
 
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };
+
+struct __attribute__((may_alias, aligned(16))) sixteen { uint64_t parts[2]; };
+#ifdef GRID_THREADS
+enum { SIXTEEN_BYTES = 1 };
+#else
+enum { SIXTEEN_BYTES = 0 };
+#endif
 
 DEVICE float bits_to_float(uint32_t x) { float y; __builtin_memcpy(&y, &x, sizeof y); return y; }
 DEVICE uint32_t float_to_bits(float x) { uint32_t y; __builtin_memcpy(&y, &x, sizeof y); return y; }

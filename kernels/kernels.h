@@ -32,7 +32,8 @@ typedef enum kernel_id {
     KERNEL_NORM_BY_SCALE,
     KERNEL_EXPAND,           /* this and the next: one function for all storage types, in column 0 (f32) */
     KERNEL_RECORDS,
-    KERNEL_COUNT
+    KERNEL_COUNT,
+    KERNEL_ALL = 2 * KERNEL_COUNT    /* KERNEL_COUNT + k: kernel k with records, see fused_records */
 } kernel_id;
 
 /* out[r, :] = table[ids[r], :] */
@@ -204,13 +205,41 @@ typedef struct record {
     int64_t out_column, a_column, b_column;
     int32_t rows, columns;
     uint8_t op, out_type, a_type, b_type, compute;
-    int32_t first_block;                         /* filled by records_number_blocks */
+    uint8_t after;                               /* in a step: reads what records before it in its row's list made */
+    union {
+        int32_t first_block;                     /* in a table of KERNEL_RECORDS: filled by records_number_blocks */
+        int32_t first_row;                       /* in a step: the step's row whose block does row 0 */
+    };
+    int32_t first_column;                        /* in a step: the column of its row where operands of that row begin; -1: there is none */
 } record;
 
 typedef struct records_args {
     const record *records;
     int64_t n_records;
 } records_args;
+
+/* Records that a step's kernel applies to the row it has just written: kernel KERNEL_COUNT + k takes this struct and right behind it the arguments
+ * of kernel k, does what k does, with the same bits, and then, row by row, the records of the row. For row r of first_row .. first_row + n_rows - 1,
+ * lists[r - first_row] .. lists[r - first_row + 1] are where in `lists` the numbers of its records stand (in `records`); other rows have none. Row i
+ * of a record is done by the block of the step's row first_row + i. Its operands may be that row, what records before it in the
+ * row's list made (after = 1), or what was complete before the launch. Such records compute in the step's type T, and so is the type of out; operands are T too, or any float type in a copy; out_column is 1
+ * and operands' columns 0 or 1, but in a copy of T any. In KERNEL_ATTENTION each head's block does the columns that are its own, so operands of
+ * the row begin at one column, first_column, with columns side by side. */
+typedef struct fused_records {
+    const int32_t *lists;
+    const record *records;
+    int32_t first_row, n_rows;
+} fused_records;
+
+/* Whether a kernel has this second form. */
+static inline int kernel_takes_records(kernel_id kernel)
+{
+    switch (kernel) {
+    case KERNEL_EMBED: case KERNEL_LAYERNORM: case KERNEL_RMSNORM: case KERNEL_ACTIVATION: case KERNEL_GATE: case KERNEL_ADD: case KERNEL_ADD_LAYERNORM:
+    case KERNEL_SCALE: case KERNEL_ROPE: case KERNEL_ATTENTION: case KERNEL_COLUMNS: return 1;
+    default: return 0;
+    }
+}
 
 /* Numbers the blocks of a record table (record.first_block); returns how many blocks to launch. A block does up to
  * RECORD_BLOCK_ELEMENTS elements of one record, whole rows or a part of one. */

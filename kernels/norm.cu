@@ -3,7 +3,7 @@
  * One block a row; any block size. Rows need no alignment. Statistics are fp32 and taken in two passes over the row (the second sums
  * squared deviations), as accurate as PyTorch's; the row stays in the nearest cache between them. The fused kernel calls the same
  * function on the rounded sum, so that its bits are those of the two kernels one after the other. */
-#include "kernels/grid.h"
+#include "kernels/fused.h"
 
 namespace KERNEL_NAMESPACE {
 
@@ -23,17 +23,17 @@ DEVICE void normalise_row(T *RESTRICT out, const T *x, const T *RESTRICT weight,
 }
 
 template <typename T>
-KERNEL(layernorm, layernorm_args a)
+DEVICE void layernorm_row(const layernorm_args &a, int64_t row)
 {
-    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int64_t from = a.x_rows ? a.x_rows[row] : row;
     normalise_row((T *)a.out + row * a.out_stride, (const T *)a.x + from * a.x_stride, (const T *)a.weight, (const T *)a.bias,
                   (int)a.width, a.eps);
 }
+ROW_KERNEL(layernorm, layernorm_args)
 
 template <typename T>
-KERNEL(add_layernorm, add_layernorm_args args)
+DEVICE void add_layernorm_row(const add_layernorm_args &args, int64_t row)
 {
-    const int64_t row = blockIdx.x;
     const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
     T *out = (T *)args.out + row * args.out_stride;
@@ -43,12 +43,13 @@ KERNEL(add_layernorm, add_layernorm_args args)
     /* Each thread reads back only what it wrote: the loops of block_sum_of take the same elements. */
     normalise_row((T *)args.norm + row * args.norm_stride, out, (const T *)args.weight, (const T *)args.bias, d, args.eps);
 }
+ROW_KERNEL(add_layernorm, add_layernorm_args)
 
 /* The groups of a row one after the other: a norm of queries or keys has a group a head. */
 template <typename T>
-KERNEL(rmsnorm, rmsnorm_args a)
+DEVICE void rmsnorm_row(const rmsnorm_args &a, int64_t row)
 {
-    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int64_t from = a.x_rows ? a.x_rows[row] : row;
     const int d = (int)(a.width / a.groups);
     const T *RESTRICT weight = (const T *)a.weight;
     for (int64_t group = 0; group < a.groups; group++) {
@@ -64,6 +65,7 @@ KERNEL(rmsnorm, rmsnorm_args a)
                 out[i] = store<T>(load(store<T>(load(x[i]) * scale)) * load(weight[i]));
     }
 }
+ROW_KERNEL(rmsnorm, rmsnorm_args)
 
 /* ---- the scale in the open: for rows whose `.scale` somebody looks at or sets ---- */
 
@@ -109,9 +111,9 @@ KERNEL(norm_by_scale, norm_by_scale_args a)
 
 void norm_entries(kernel_table *table)
 {
-    KERNEL_ENTRIES(table, KERNEL_LAYERNORM, layernorm_args, layernorm);
-    KERNEL_ENTRIES(table, KERNEL_ADD_LAYERNORM, add_layernorm_args, add_layernorm);
-    KERNEL_ENTRIES(table, KERNEL_RMSNORM, rmsnorm_args, rmsnorm);
+    BOTH_ENTRIES(table, KERNEL_LAYERNORM, layernorm_args, layernorm);
+    BOTH_ENTRIES(table, KERNEL_ADD_LAYERNORM, add_layernorm_args, add_layernorm);
+    BOTH_ENTRIES(table, KERNEL_RMSNORM, rmsnorm_args, rmsnorm);
     KERNEL_ENTRIES(table, KERNEL_NORM_SCALE, norm_scale_args, norm_scale);
     KERNEL_ENTRIES(table, KERNEL_NORM_BY_SCALE, norm_by_scale_args, norm_by_scale);
 }

@@ -2,7 +2,7 @@
  *
  * One block a row; any block size. Rows need no alignment. What is the same for the whole launch (the kind of activation, whether there is
  * a bias) is decided before the loop, so that each loop body is straight and vectorises. */
-#include "kernels/grid.h"
+#include "kernels/fused.h"
 #include "kernels/math.h"
 
 namespace KERNEL_NAMESPACE {
@@ -30,9 +30,9 @@ DEVICE float gelu_tanh(float x)
 }
 
 template <typename T>
-KERNEL(activation, activation_args a)
+DEVICE void activation_row(const activation_args &a, int64_t row)
 {
-    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int64_t from = a.x_rows ? a.x_rows[row] : row;
     T *out = (T *)a.out + row * a.out_stride;
     const T *x = (const T *)a.x + from * a.x_stride, *bias = (const T *)a.bias;
     const int d = (int)a.width;
@@ -45,11 +45,11 @@ KERNEL(activation, activation_args a)
     case 5: activate_row(out, x, bias, d, [](float v) { return sigmoid(v); }); break;
     }
 }
+ROW_KERNEL(activation, activation_args)
 
 template <typename T>
-KERNEL(gate, gate_args args)
+DEVICE void gate_row(const gate_args &args, int64_t row)
 {
-    const int64_t row = blockIdx.x;
     T *RESTRICT out = (T *)args.out + row * args.out_stride;
     const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
@@ -57,11 +57,11 @@ KERNEL(gate, gate_args args)
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         out[i] = store<T>(load(a[i]) * load(b[i]));
 }
+ROW_KERNEL(gate, gate_args)
 
 template <typename T>
-KERNEL(add, add_args args)
+DEVICE void add_row(const add_args &args, int64_t row)
 {
-    const int64_t row = blockIdx.x;
     T *RESTRICT out = (T *)args.out + row * args.out_stride;
     const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
@@ -75,11 +75,12 @@ KERNEL(add, add_args args)
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         out[i] = store<T>(load(store<T>(load(a[i]) + load(b[i]))) + load(c[i]));
 }
+ROW_KERNEL(add, add_args)
 
 template <typename T>
-KERNEL(scale, scale_args a)
+DEVICE void scale_row(const scale_args &a, int64_t row)
 {
-    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int64_t from = a.x_rows ? a.x_rows[row] : row;
     T *RESTRICT out = (T *)a.out + row * a.out_stride;
     const T *RESTRICT x = (const T *)a.x + from * a.x_stride;
     const int d = (int)a.width;
@@ -91,13 +92,14 @@ KERNEL(scale, scale_args a)
         for (int i = threadIdx.x; i < d; i += blockDim.x)
             out[i] = store<T>(load(x[i]) * factor);
 }
+ROW_KERNEL(scale, scale_args)
 
 void pointwise_entries(kernel_table *table)
 {
-    KERNEL_ENTRIES(table, KERNEL_ACTIVATION, activation_args, activation);
-    KERNEL_ENTRIES(table, KERNEL_GATE, gate_args, gate);
-    KERNEL_ENTRIES(table, KERNEL_ADD, add_args, add);
-    KERNEL_ENTRIES(table, KERNEL_SCALE, scale_args, scale);
+    BOTH_ENTRIES(table, KERNEL_ACTIVATION, activation_args, activation);
+    BOTH_ENTRIES(table, KERNEL_GATE, gate_args, gate);
+    BOTH_ENTRIES(table, KERNEL_ADD, add_args, add);
+    BOTH_ENTRIES(table, KERNEL_SCALE, scale_args, scale);
 }
 
 }

@@ -2,7 +2,7 @@
  *
  * One block a row; any block size. A row's cosines and sines are computed once into shared memory and serve all its heads.
  * rotary_dims is even and at most 256; the columns of a head beyond it are copied. */
-#include "kernels/grid.h"
+#include "kernels/fused.h"
 #include "kernels/math.h"
 
 namespace KERNEL_NAMESPACE {
@@ -10,11 +10,11 @@ namespace KERNEL_NAMESPACE {
 enum { MAX_HALF = 128 };
 
 template <typename T>
-KERNEL(rope, rope_args a)
+DEVICE void rope_row(const rope_args &a, int64_t row)
 {
     SHARED(float, cosines, MAX_HALF);
     SHARED(float, sines, MAX_HALF);
-    const int64_t row = blockIdx.x, from = a.x_rows ? a.x_rows[row] : row;
+    const int64_t from = a.x_rows ? a.x_rows[row] : row;
     const int half = a.rotary_dims / 2, d = a.head_dim;
     const float position = (float)a.positions[row];
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
@@ -36,10 +36,11 @@ KERNEL(rope, rope_args a)
             out[i] = x[i];
     }
 }
+ROW_KERNEL(rope, rope_args)
 
 void rope_entries(kernel_table *table)
 {
-    KERNEL_ENTRIES(table, KERNEL_ROPE, rope_args, rope);
+    BOTH_ENTRIES(table, KERNEL_ROPE, rope_args, rope);
 }
 
 }

@@ -20,7 +20,7 @@ void expand_entries(kernel_table *table);
 extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
 {
     using namespace KERNEL_NAMESPACE;
-    for (int kernel = 0; kernel < KERNEL_COUNT; kernel++)
+    for (int kernel = 0; kernel < KERNEL_ALL; kernel++)
         for (int type = 0; type < KERNEL_TYPES; type++)
             table->entry[kernel][type] = 0;
     embed_entries(table);

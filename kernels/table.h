@@ -21,7 +21,7 @@ typedef void kernel_blocks(const void *args, int64_t first, int64_t end);
 typedef void (*kernel_entry)(void);
 
 typedef struct kernel_table {
-    kernel_entry entry[KERNEL_COUNT][KERNEL_TYPES];      /* KERNEL_RECORDS and KERNEL_EXPAND: column 0 only, the others are NULL */
+    kernel_entry entry[KERNEL_ALL][KERNEL_TYPES];      /* KERNEL_RECORDS and KERNEL_EXPAND: column 0 only, the others are NULL */
 } kernel_table;
 
 #ifdef __cplusplus

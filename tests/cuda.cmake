@@ -29,6 +29,9 @@ foreach(name test_kernels test_matmul test_cases test_properties test_sweep_plan
   set_tests_properties(${name}_cuda ${name}_standin PROPERTIES ENVIRONMENT INSET_TEST_DEVICE=cuda)
 endforeach()
 
+inset_add_standin_test(test_fused_standin tests/test_fused.c tests/random_traces.c)
+set_tests_properties(test_fused_standin PROPERTIES ENVIRONMENT INSET_TEST_DEVICE=cuda)
+
 # The command line on the stand-in: `inset-standin run --device cuda ...`, for whole traces (and for the sample cases) without a GPU.
 if(TARGET inset_cli)
   get_target_property(sources inset_cli SOURCES)

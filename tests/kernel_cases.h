@@ -159,10 +159,13 @@ static void check_rows(subject *s, const char *what, buffer *out, int64_t rows, 
     }
 }
 
+static void check_with_records(subject *s, kernel_id kernel, int type, const void *args, size_t size, int64_t blocks);      /* fused_cases.h */
+
 static void launch(subject *s, kernel_id kernel, int type, const void *args, size_t size, int64_t blocks)
 {
     /* Work above any threshold, so that a device which spreads large launches over threads spreads these. */
     CHECK(device_launch(s->device, kernel, (inset_type)type, args, size, blocks, 1 << 20) == INSET_OK, "%s: kernel %d", s->name, (int)kernel);
+    if (kernel_takes_records(kernel)) check_with_records(s, kernel, type, args, size, blocks);
 }
 
 /* ---- shapes -------------------------------------------------------------------------------------------------------------------------- */
@@ -947,6 +950,10 @@ static void case_expand(subject *s)
     free(want);
 }
 
+/* ---- records inside kernels ------------------------------------------------------------------------------------------------------------ */
+
+#include "fused_cases.h"
+
 /* ---- all ----------------------------------------------------------------------------------------------------------------------------- */
 
 static void run_shape_cases(subject *s, int type, const row_shape *shape)
@@ -1064,6 +1071,7 @@ __attribute__((unused)) static void run_table(const char *name, void (*fill)(ker
     fill(&d.table);
     subject s = {&d.base, name, brief, 1};
     test_comparators(&s);
+    check_forms(&s, &d.table);
     run_kernel_cases(&s);
 }
 

@@ -184,6 +184,8 @@ static void print_json(session *s, bool only_check)
     printf("  \"steps\": %lld,\n  \"launches\": %lld,\n  \"copies\": %lld,\n  \"passes\": %lld,\n", (long long)is.steps,
            (long long)is.launches, (long long)is.copies, (long long)is.passes);
     printf("  \"first_copies\": %lld,\n  \"later_launches\": %lld,\n", (long long)is.first_copies, (long long)is.later_launches);
+    printf("  \"fused_records\": %lld,\n  \"fused_launches\": %lld,\n  \"alone_records\": %lld,\n  \"alone_launches\": %lld,\n",
+           (long long)is.fused_records, (long long)is.fused_launches, (long long)is.alone_records, (long long)is.alone_launches);
     printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  \"weight_bytes\": %lld,\n",
            (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes, (long long)is.weight_bytes);
     print_json_saved(s);
@@ -225,6 +227,8 @@ static void print_check(session *s)
     printf("steps      %lld\npasses     %lld\n", (long long)is.steps, (long long)is.passes);
     print_cost("launches", is.launches, is.later_launches);
     print_cost("copies", is.first_copies, is.copies);
+    printf("applied    %lld rectangles of records inside %lld steps, %lld in %lld launches of their own\n", (long long)is.fused_records,
+           (long long)is.fused_launches, (long long)is.alone_records, (long long)is.alone_launches);
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
            scaled((double)is.weight_bytes, "B", b, sizeof b));
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));

@@ -197,7 +197,7 @@ static inset_status cuda_zero(device *base, void *at, size_t bytes)
  * whatever runs beside it. */
 static unsigned threads_of(kernel_id kernel)
 {
-    switch (kernel) {
+    switch ((kernel_id)(kernel % KERNEL_COUNT)) {        /* with records or without */
     case KERNEL_ATTENTION: return 64;            /* its chunk of keys, and the columns of a usual head */
     case KERNEL_ROPE: return 128;
     default: return KERNEL_THREADS;

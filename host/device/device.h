@@ -119,7 +119,7 @@ static inline inset_status device_matmul_gelu(device *d, const matrix *m, const 
 { return rows ? d->functions->matmul_gelu(d, m, x, x_stride, y, y_stride, rows) : INSET_OK; }
 
 /* Runs a kernel: `blocks` blocks (one a row, for KERNEL_RECORDS as records_number_blocks says, for attention one a row and head:
- * n_rows * n_heads). `work` estimates the elements touched: small work is not spread over threads. args is copied. */
+ * n_rows * n_heads; KERNEL_COUNT + k is kernel k with records, see fused_records). `work` estimates the elements touched: small work is not spread over threads. args is copied. */
 static inline inset_status device_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t args_size,
     int64_t blocks, int64_t work)
 { return blocks ? d->functions->launch(d, kernel, type, args, args_size, blocks, work) : INSET_OK; }

@@ -165,8 +165,11 @@ static inset_status emit_all(emitter *e)
     inset_status status = emit_order_saved(e);
     for (e->now = 0; e->now < e->s->n_moments && !status; e->now++) {
         e->when = moment_of(p, e->now);
+        size_t before = e->out->n_launches;
         if (e->s->moments[e->now].n_computed) status = emit_step(e, &p->program->steps[p->program->values[e->when.value].step]);
+        if (!status) emit_start_fusion(e, before);
         if (!status) status = emit_records(e);
+        if (!status) status = emit_finish_fusion(e);
     }
     return status;
 }
@@ -178,6 +181,7 @@ inset_status plan_emit(planner *p, schedule *s, plan *out)
     memory_free(p->context, e.rows.at);
     memory_free(p->context, e.more_rows.at);
     memory_free(p->context, e.stored);
+    emit_free_fusions(&e);
     table_free(p->context, &e.table_lookup);
     out->area_bytes[AREA_ARENA] = s->arena_bytes + e.scratch_bytes > e.read_end ? s->arena_bytes + e.scratch_bytes : e.read_end;
     out->area_bytes[AREA_TABLES] = (int64_t)out->n_tables * 4;

@@ -5,6 +5,7 @@
  *     emit_step.c       the launch of a step
  *     emit_attention.c  attention, fused or in the open
  *     emit_record.c     records, saved values, rows put aside
+ *     emit_fused.c      those of them that the step's own launch applies
  */
 #ifndef INSET_PLAN_EMIT_H
 #define INSET_PLAN_EMIT_H
@@ -22,6 +23,17 @@ typedef struct layout_tables {
     int32_t positions, n_positions;      /* rotary embedding's */
 } layout_tables;
 
+/* A launch that takes records of the rows it makes, while they are gathered. */
+typedef struct fusion {
+    bool open;
+    size_t launch;                       /* its number */
+    int32_t at, norm;                    /* the moment whose rows it makes; of an addition also that of its norm, or 0 */
+    int32_t rows, parts;                 /* rows it makes; blocks a row */
+    int n_own;
+    struct own_rows { int64_t offset, row_bytes; } own[2];     /* where they lie in the arena: the moment's, the norm's */
+    record *records; size_t n, capacity;
+} fusion;
+
 typedef struct emitter {
     planner *p;
     schedule *s;
@@ -37,6 +49,14 @@ typedef struct emitter {
     int32_t *saved_order;                /* saved rows by moment */
     size_t saved_next;
     size_t first_record;                 /* of the launch being filled */
+    int32_t level;                       /* its records' */
+    fusion fusion, addition;             /* of this moment's launch; of an addition whose norm's moment is still to come */
+    int64_t *block_work; size_t block_work_capacity;     /* of a launch's rows: elements of records */
+    int32_t block_work_of;               /* the moment that it counts, + 1 */
+    int32_t *lists; size_t lists_capacity;               /* a launch's, while they are made */
+    record *gathered; size_t gathered_capacity;          /* the records of a moment, while they are sorted */
+    struct result_place *results; size_t n_results, results_capacity;       /* where records of the launch write */
+    record *others; size_t n_others, others_capacity;    /* those that read no row of the launch */
     int32_t *leaf_rows, *leaf_table;     /* per strand: rows its context needs at this attention, and where their list begins; -1 */
 } emitter;
 
@@ -95,5 +115,14 @@ inset_status emit_finish_records(emitter *e);
 inset_status emit_records(emitter *e);
 /* Puts the saved rows in order of their moments. */
 inset_status emit_order_saved(emitter *e);
+
+/* ---- records inside the step's launch (emit_fused.c), at each moment in this order */
+/* After the step, which began with that many launches: can its launch take records? */
+void emit_start_fusion(emitter *e, size_t launches_before);
+/* Takes what it can of the records from first_record on, all of one level; the others stay there. */
+inset_status emit_fuse(emitter *e);
+/* After all records of the moment: gives the launch its tables. */
+inset_status emit_finish_fusion(emitter *e);
+void emit_free_fusions(emitter *e);
 
 #endif

@@ -1,5 +1,5 @@
 /* emit_record.c: what records make, what is saved, and what is put aside for later passes: rectangles of elements, level by level, a launch
- * a level. */
+ * a level, for what the step's own launch does not apply (emit_fused.c). */
 #include "plan/emit.h"
 
 #include <stdlib.h>
@@ -169,6 +169,7 @@ inset_status emit_records(emitter *e)
     }
     for (int32_t level = 1; level <= last; level++) {
         e->first_record = e->out->n_records;
+        e->level = level;
         bool fine = true;
         for (int32_t i = 0; i < m->n_order && fine; i++) {
             const need *n = &s->needs[m->order[i]];
@@ -182,8 +183,11 @@ inset_status emit_records(emitter *e)
             if (saved_level(e, g) == level) fine = emit_saved(e, g);
         }
         if (!fine) return INSET_NO_MEMORY;
-        inset_status status = emit_finish_records(e);
+        inset_status status = emit_fuse(e);
         if (status) return status;
+        e->out->statistics.alone_records += (int64_t)(e->out->n_records - e->first_record);
+        e->out->statistics.alone_launches += e->out->n_records > e->first_record;
+        if ((status = emit_finish_records(e))) return status;
     }
     e->saved_next = saved_end;
     return INSET_OK;

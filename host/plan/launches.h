@@ -5,13 +5,15 @@
 #ifndef INSET_PLAN_LAUNCHES_H
 #define INSET_PLAN_LAUNCHES_H
 
+#include <stddef.h>
+
 #include "plan/schedule.h"
 
 typedef enum area {
     AREA_NONE,
     AREA_ARENA,                  /* intermediate values and scratch */
     AREA_TABLES,                 /* row tables, int32; made on the device from the plan's runs */
-    AREA_RECORDS,                /* record tables */
+    AREA_RECORDS,                /* record tables, those of launches that apply records to their rows among them */
     AREA_SAVED,                  /* saved values */
     /* From here to AREA_WEIGHT is what may be other numbers at the next run: a run keeps these areas side by side, so that all of it goes up in one copy. */
     AREA_EXTERNAL,               /* tensors from outside */
@@ -35,8 +37,21 @@ typedef struct launch {
     int64_t blocks, work;        /* kernel */
     const void *x; void *y;      /* matmul */
     int64_t x_stride, y_stride, rows;
-    launch_args args;            /* kernel */
+    struct {                     /* kernel; with records (fused.lists) it takes both, as they lie here */
+        fused_records fused;
+        launch_args args;
+    };
 } launch;
+
+_Static_assert(offsetof(launch, args) == offsetof(launch, fused) + sizeof(fused_records), "a kernel with records takes its arguments behind them");
+
+/* The kernel that a launch runs, and its arguments. */
+static inline kernel_id launch_kernel(const launch *l) { return (kernel_id)(l->kernel + (l->fused.lists ? KERNEL_COUNT : 0)); }
+static inline const void *launch_arguments(const launch *l, size_t *size)
+{
+    *size = (size_t)l->args_size + (l->fused.lists ? sizeof l->fused : 0);
+    return l->fused.lists ? (const void *)&l->fused : (const void *)&l->args;
+}
 
 struct plan {
     inset_context *context;

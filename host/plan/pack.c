@@ -127,7 +127,10 @@ static void fuse_norms(planner *p, schedule *s)
             if (sum->norm || !same_rows(s, sum, m)) continue;
             sum->norm = at;
             m->in_addition = true;
-            if (from < m->value.first_use) m->value.first_use = from;
+            /* Records of the norm's rows run in that launch too. */
+            buffer *written[] = {&m->value, &m->free, &m->kept};
+            for (int k = 0; k < 3; k++)
+                if (written[k]->bytes && from < written[k]->first_use) written[k]->first_use = from;
         }
     }
 }

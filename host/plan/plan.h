@@ -23,6 +23,7 @@ typedef struct plan_options {
     size_t memory_limit;         /* bytes of device memory a run may take beside the weights; 0 = any */
     plan_traits traits;
     int32_t chunks;              /* run the invokes in at least this many groups, at most one an invoke; 0 or 1: only if memory asks for it */
+    bool no_fuse;                /* no records inside steps: a launch of records behind each step that has some; the same bits */
 } plan_options;
 
 /* What `inset check` prints. */
@@ -33,6 +34,9 @@ typedef struct plan_statistics {
     double flops, flops_unshared;
     int64_t steps;               /* steps run, over all passes */
     int64_t launches;            /* kernel launches and matrix products, each block of a product at fixed heights */
+    int64_t fused_records;       /* rectangles of elements (sets, arithmetic, saves, rows put aside) that steps apply to the rows they make */
+    int64_t fused_launches;      /* ... of so many launches */
+    int64_t alone_records, alone_launches;   /* those applied in launches of their own */
     int64_t passes, strands;
     int64_t arena_bytes;         /* intermediate values and tables on the device */
     int64_t table_bytes;         /* of these: tables */

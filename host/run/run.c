@@ -113,6 +113,8 @@ static inset_status bind_launches(run *r)
             pointer = address(r, pointer);
             memcpy((char *)&l->args + *field, &pointer, sizeof pointer);
         }
+        l->fused.lists = address(r, l->fused.lists);
+        l->fused.records = address(r, l->fused.records);
     }
     return INSET_OK;
 }
@@ -356,8 +358,7 @@ int64_t run_copies(const plan *p)
 
 int64_t run_first_copies(const plan *p)
 {
-    int64_t expanded = (p->n_runs > 0) + (p->n_repeats > 0), copies = expanded + (p->n_literals ? expanded : 0) + (p->n_records > 0);
-    return copies + run_copies(p);
+    return (p->n_runs > 0) + (p->n_repeats > 0) + (p->n_literals > 0) + (p->n_records > 0) + run_copies(p);
 }
 
 int64_t run_later_launches(const struct inset_model *model, const plan *p)
@@ -374,9 +375,11 @@ static inset_status launch_all(run *r)
     for (size_t i = 0; i < p->n_launches; i++) {
         const launch *l = &r->launches[i];
         const matrix *m = l->is_matmul ? r->model->weights[l->weight].matrix : NULL;
+        size_t size;
+        const void *arguments = launch_arguments(l, &size);
         status = l->gelu        ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
                  : l->is_matmul ? device_matmul(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
-                                : device_launch(d, (kernel_id)l->kernel, (inset_type)l->type, &l->args, (size_t)l->args_size, l->blocks, l->work);
+                                : device_launch(d, launch_kernel(l), (inset_type)l->type, arguments, size, l->blocks, l->work);
         if (status) return status;
     }
     return INSET_OK;

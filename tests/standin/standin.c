@@ -594,7 +594,7 @@ static int kernel_of(kernel_entry entry)
 {
     kernel_table table;
     kernels_baseline_fill(&table);
-    for (int kernel = 0; entry && kernel < KERNEL_COUNT; kernel++)
+    for (int kernel = 0; entry && kernel < KERNEL_ALL; kernel++)
         for (int type = 0; type < KERNEL_TYPES; type++)
             if (table.entry[kernel][type] == entry) return kernel;
     return -1;
@@ -604,11 +604,12 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    const int kernel = kernel_of(entry);
+    const int found = kernel_of(entry), kernel = found < 0 ? -1 : found % KERNEL_COUNT;
+    const size_t wanted = kernel < 0 ? 0 : kernels[kernel].args_size + (found >= KERNEL_COUNT ? sizeof(fused_records) : 0);
     const char *name = kernel >= 0 && kernels[kernel].name ? kernels[kernel].name : "a kernel";
     if (kernel < 0) standin_problem("a launch of what is no kernel");
-    else if (args_size > sizeof ((operation *)0)->args || (kernels[kernel].name && args_size != kernels[kernel].args_size))
-        standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, kernels[kernel].args_size);
+    else if (args_size > sizeof ((operation *)0)->args || (kernels[kernel].name && args_size != wanted))
+        standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, wanted);
     else if (blocks == 0 || blocks > 0x7fffffffu) standin_problem("%s: %u blocks", name, blocks);
     else if (threads == 0 || threads % 32 || threads > KERNEL_THREADS) standin_problem("%s: blocks of %u threads", name, threads);
     else {
@@ -619,6 +620,7 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
         memcpy(o->args, args, args_size);
         standin_count.launches++;
         standin_count.kernels[kernel]++;
+        standin_count.with_records += found >= KERNEL_COUNT;
         return 0;
     }
     return refuse(CUDA_ERROR_INVALID);

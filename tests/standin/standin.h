@@ -20,7 +20,8 @@
 
 typedef struct standin_counts {
     int64_t calls;                           /* of functions that can fail */
-    int64_t launches, kernels[KERNEL_COUNT]; /* in all, and per kernel */
+    int64_t launches, kernels[KERNEL_COUNT]; /* in all, and per kernel, with records or without */
+    int64_t with_records;                    /* of the launches: kernels that apply records to their rows */
     int64_t products, unpinned, heuristics;  /* unpinned: of the products, those without an algorithm */
     int64_t gelu_products, product_rows;     /* of the products, those with a GELU behind them; rows of all products, padding too */
     int64_t descriptor_writes;               /* layouts made, and attributes of layouts and products set */
