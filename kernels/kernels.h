@@ -138,10 +138,11 @@ typedef struct scores_args {
     float scale, softcap;
 } scores_args;
 
-/* Softmax over each of `groups` parts of n_columns of a row. x_stride 0 repeats a row. */
+/* Softmax over the first n_keys of n_columns of each of `groups` parts of a row; the columns behind them, which only longer sequences of the
+ * invoke have keys for, become 0 whatever they hold. x_stride 0 repeats a row. */
 typedef struct softmax_args {
     void *out; const void *x;
-    int64_t n_rows, groups, n_columns, out_stride, x_stride;
+    int64_t n_rows, groups, n_keys, n_columns, out_stride, x_stride;
 } softmax_args;
 
 /* out[r, h, :] = sum over j < n_keys of pattern[r, h, j] * v[value_rows[j], group of h, :]; a row of pattern has n_columns a head. */

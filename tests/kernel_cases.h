@@ -668,7 +668,7 @@ static void case_scores(subject *s, int type, const open_case *c)
 enum softmax_kind { SOFTMAX_PLAIN, SOFTMAX_MASKED, SOFTMAX_NOTHING, SOFTMAX_NAN };
 
 /* Masked: every third column is -inf. Nothing: all are, which PyTorch answers with NaNs. NaN: one column is, and the part becomes NaNs. */
-static void case_softmax(subject *s, int type, int64_t groups, int64_t columns, enum softmax_kind kind, bool in_place)
+static void case_softmax(subject *s, int type, int64_t groups, int64_t keys, int64_t columns, enum softmax_kind kind, bool in_place)
 {
     const int64_t rows = 3, width = groups * columns, stride = width + 3;
     buffer x = buffer_new(s, type, rows * stride, 1), out = buffer_result(s, type, rows * stride, 1);
@@ -685,9 +685,9 @@ static void case_softmax(subject *s, int type, int64_t groups, int64_t columns, 
         for (int64_t g = 0; g < groups; g++) {
             const double *from = x.values + r * stride + g * columns;
             double largest = -INFINITY, sum = 0, *to = want + r * width + g * columns;
-            for (int64_t j = 0; j < columns; j++) largest = from[j] > largest ? from[j] : largest;
-            for (int64_t j = 0; j < columns; j++) sum += to[j] = exp(from[j] - largest);
-            for (int64_t j = 0; j < columns; j++) to[j] /= sum;
+            for (int64_t j = 0; j < keys; j++) largest = from[j] > largest ? from[j] : largest;
+            for (int64_t j = 0; j < keys; j++) sum += to[j] = exp(from[j] - largest);
+            for (int64_t j = 0; j < columns; j++) to[j] = j < keys ? to[j] / sum : 0;
         }
     if (in_place) {                                          /* gaps between rows must be guards there */
         for (int64_t r = 0; r < rows; r++)
@@ -695,7 +695,7 @@ static void case_softmax(subject *s, int type, int64_t groups, int64_t columns, 
         if (device_upload(s->device, x.block, x.image, x.bytes)) abort();
     }
     buffer *to = in_place ? &x : &out;
-    softmax_args args = {buffer_at(to, 0), buffer_at(&x, 0), rows, groups, columns, stride, stride};
+    softmax_args args = {buffer_at(to, 0), buffer_at(&x, 0), rows, groups, keys, columns, stride, stride};
     launch(s, KERNEL_SOFTMAX, type, &args, sizeof args, rows);
     check_rows(s, in_place ? "softmax in place" : "softmax", to, rows, width, stride, want, 1.1, 2e-6);
     buffer_free(&x);
@@ -740,9 +740,10 @@ static void run_open_cases(subject *s, int type)
         case_scores(s, type, &cases[i]);
         case_mix(s, type, &cases[i]);
     }
-    for (int kind = SOFTMAX_PLAIN; kind <= SOFTMAX_NAN; kind++) case_softmax(s, type, 3, 7, (enum softmax_kind)kind, kind % 2);
-    case_softmax(s, type, 2, 1, SOFTMAX_PLAIN, true);
-    case_softmax(s, type, 1, s->brief ? 67 : 515, SOFTMAX_MASKED, false);
+    for (int kind = SOFTMAX_PLAIN; kind <= SOFTMAX_NAN; kind++) case_softmax(s, type, 3, 7, 7, (enum softmax_kind)kind, kind % 2);
+    case_softmax(s, type, 2, 1, 1, SOFTMAX_PLAIN, true);
+    case_softmax(s, type, 2, 5, 9, SOFTMAX_PLAIN, false);
+    case_softmax(s, type, 1, s->brief ? 67 : 515, s->brief ? 67 : 515, SOFTMAX_MASKED, false);
 }
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------- */

@@ -407,7 +407,8 @@ static int32_t add_norm_scale(program *p, const step *norm, int32_t x)
     int32_t made = program_step(p, &s, s.norm_groups, x, -1, -1);
     if (made < 0) return -1;
     const int32_t heads[2] = {s.norm_groups, 1};
-    if (s.norm_groups > 1) set_columns(&p->slots[made].shape, 2, heads);
+    const slot_shape *of = &p->slots[x].shape;                /* a norm over heads, be it one head, shows a number for each */
+    if (s.norm_groups > 1 || (of->n_columns == 2 && of->extent[0] == 1)) set_columns(&p->slots[made].shape, 2, heads);
     int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites), shown = add_alias(p, made, at);
     add_site(p, p->open_module, "scale", at, shown);
     return shown;
