@@ -390,6 +390,10 @@ static bool broadcast_shape(const view *a, const view *b, view *out)
         }
         take_dimension(out, i, pick == da ? a : b, pick == da ? ia : ib);
     }
+    bool ragged = out->position_dimension >= 0 && out->dimensions[out->position_dimension].ragged;
+    for (int i = 0; ragged && i < n; i++)                /* rows of a plain tensor, say zeros(4, 1, 1), beside ragged positions */
+        if (i != out->position_dimension && out->dimensions[i].kind == DIMENSION_ROW) out->dimensions[i].kind = DIMENSION_COLUMN;
+    if (ragged && view_sequence_dimension(out)) return false;        /* prompts of different lengths are a tensor's first dimension */
     return view_broadcasts(a, out) && view_broadcasts(b, out);
 }
 
