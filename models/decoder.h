@@ -29,7 +29,8 @@ typedef struct decoder {
     activation act;
     bool tied;
     bool qkv_bias, o_bias, mlp_bias;
-    bool norm_plus_one;              /* Gemma's norms */
+    rms_weight norm_weight;
+    bool rope_round_once;            /* see step.rope_round_once */
     qk_norm qk_norm;
     bool fused;                      /* qkv_proj and gate_up_proj are one matrix each */
     /* Names of the modules around attention and MLP; NULL where there is none. */

@@ -175,4 +175,6 @@ def norm_with_scale(module, forward, x, show):
         return (y * weight + module.bias.float()).to(x.dtype)
     if type(module).__name__.startswith("Gemma"):
         return (y * (1 + weight)).to(x.dtype)
+    if type(module).__name__.startswith("Olmo2"):
+        return (weight * y).to(x.dtype)
     return module.weight * y.to(x.dtype)

@@ -387,7 +387,7 @@ static void norm(const plain *p, const step *s, const plain_cell *x, const plain
         double mean, own = part_scale(s, x + g * n, n, &mean);
         for (int64_t i = 0; i < n; i++)
             out[g * n + i].number = (x[g * n + i].number - mean) / (scale ? scale[g].number : own)
-                                    * ((s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1) + (s->norm_plus_one ? 1 : 0))
+                                    * ((s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1) + (s->rms_weight == RMS_WEIGHT_PLUS_ONE ? 1 : 0))
                                     + (s->bias >= 0 ? weight_at(p, s->bias, 0, i) : 0);
     }
 }

@@ -164,7 +164,7 @@ static void scales_of_heads(void)
         const int32_t extent[2] = {heads, 4};
         int32_t weight = program_weight(p, WEIGHT_VECTOR, "n.weight", 1, 4);
         int32_t x = program_enter(p, "a", program_input(p, heads * 4));
-        x = program_rmsnorm_module(p, "n", program_site_view(p, "q", x, 0, 2, extent), weight, 1e-5f, false, heads);
+        x = program_rmsnorm_module(p, "n", program_site_view(p, "q", x, 0, 2, extent), weight, 1e-5f, RMS_WEIGHT_ROUNDED, heads);
         program_leave(p, x);
         CHECK(program_finish(p) == INSET_OK, "%s", inset_message(w.context));
         const slot *scale = slot_of(p, "a.n.scale"), *out = slot_of(p, "a.n.output");
@@ -246,7 +246,7 @@ static void odd_heads(program *p, int32_t x)
     like.head_dim = 2;
     program_attention(p, x, x, x, &like);
 }
-static void odd_groups(program *p, int32_t x) { program_rmsnorm(p, x, program_weight(p, WEIGHT_VECTOR, "b", 1, 1), 1e-5f, false, 3); }
+static void odd_groups(program *p, int32_t x) { program_rmsnorm(p, x, program_weight(p, WEIGHT_VECTOR, "b", 1, 1), 1e-5f, RMS_WEIGHT_ROUNDED, 3); }
 static void loose_heads(program *p, int32_t x) { program_site_heads(p, "q", x, 1, 2, 1, 3); }
 static void apart_heads(program *p, int32_t x)
 {
@@ -259,7 +259,7 @@ static void apart_heads(program *p, int32_t x)
 static void odd_rope(program *p, int32_t x)
 {
     static const float frequencies[1];
-    program_rope(p, x, 2, 2, 1, frequencies, 1);
+    program_rope(p, x, 2, 2, 1, frequencies, 1, false);
 }
 
 static void mistakes_are_refused(void)
