@@ -41,7 +41,7 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
     read_heads(c, &g, otherwise);
     if (c->status) return g;
     g.score_scale = (float)(1 / sqrt(g.head_dim));
-    g.rope = config_rope(c, p, g.head_dim, "rope_theta", "partial_rotary_factor", 1);
+    g.rope = config_rope(c, p, g.head_dim, "rope_theta", otherwise->partial_rotary ? "partial_rotary_factor" : NULL, 1);
     if (c->status) return g;
     if (g.rope.positions && g.rope.positions < g.positions) g.positions = g.rope.positions;
     g.windows = arena_new(&p->memory, (size_t)g.n_layers * sizeof *g.windows);
