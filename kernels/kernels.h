@@ -58,12 +58,13 @@ typedef struct layernorm_args {
 
 /* Each row is `groups` parts of width / groups, each normalised on its own with the same weight [width / groups].
  * plus_one = 0: out = T(x * rsqrt(mean(x^2) + eps)) * weight, the product rounded again (Llama).
- * plus_one = 1: out = T(x * rsqrt(mean(x^2) + eps) * (1 + weight)) (Gemma). */
+ * plus_one = 1: out = T(x * rsqrt(mean(x^2) + eps) * (1 + weight)) (Gemma).
+ * round_once = 1: out = T(x * rsqrt(mean(x^2) + eps) * weight) (OLMo-2). */
 typedef struct rmsnorm_args {
     void *out; const void *x; const int32_t *x_rows; const void *weight;
     int64_t n_rows, width, out_stride, x_stride, groups;
     float eps;
-    int32_t plus_one;
+    int32_t plus_one, round_once;
 } rmsnorm_args;
 
 /* out = f(T(x + bias)); bias [width] or NULL. kind is enum activation of program.h: 0 gelu (erf), 1 gelu (tanh), 2 relu, 3 silu,
@@ -103,13 +104,15 @@ typedef struct scale_args {
 
 /* Rotates the first rotary_dims of each head, half-split: with h = rotary_dims / 2, angle = position * frequencies[i],
  * out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i] sin; cos and sin are rounded to T and scaled by
- * attention_scale first, and each product is rounded to T, as transformers' apply_rotary_pos_emb does. */
+ * attention_scale first, and each product is rounded to T, as transformers' apply_rotary_pos_emb does; with round_once (OLMo-2) nothing but the
+ * result is. */
 typedef struct rope_args {
     void *out; const void *x; const int32_t *x_rows; const int32_t *positions; const float *frequencies;
     int64_t n_rows, out_stride, x_stride;
     int32_t n_heads, head_dim, rotary_dims;
     float attention_scale;
     int32_t x_head_stride;           /* columns from one head of x to the next; 0 = head_dim */
+    int32_t round_once;
 } rope_args;
 
 /* What one query row attends to: `count` entries of the key-value row tables, from `first` on, in order of position. The last is
@@ -139,10 +142,11 @@ typedef struct scores_args {
     float scale, softcap;
 } scores_args;
 
-/* Softmax over each of `groups` parts of n_columns of a row. x_stride 0 repeats a row. */
+/* Softmax over the first n_keys of n_columns of each of `groups` parts of a row; the columns behind them, which only longer sequences of the
+ * invoke have keys for, become 0 whatever they hold. x_stride 0 repeats a row. */
 typedef struct softmax_args {
     void *out; const void *x;
-    int64_t n_rows, groups, n_columns, out_stride, x_stride;
+    int64_t n_rows, groups, n_keys, n_columns, out_stride, x_stride;
 } softmax_args;
 
 /* out[r, h, :] = sum over j < n_keys of pattern[r, h, j] * v[value_rows[j], group of h, :]; a row of pattern has n_columns a head. */
@@ -162,11 +166,11 @@ typedef struct norm_scale_args {
 } norm_scale_args;
 
 /* A norm that divides by a given scale [rows, groups]: y / scale, then as KERNEL_LAYERNORM (centred; weight and bias may be NULL) or as
- * KERNEL_RMSNORM (weight, plus_one) go on. */
+ * KERNEL_RMSNORM (weight, plus_one, round_once) go on. */
 typedef struct norm_by_scale_args {
     void *out; const void *x, *scale; const int32_t *x_rows, *scale_rows; const void *weight, *bias;
     int64_t n_rows, width, out_stride, x_stride, scale_stride, groups;
-    int32_t centred, plus_one;
+    int32_t centred, plus_one, round_once;
 } norm_by_scale_args;
 
 /* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a matrix stored [out, in].

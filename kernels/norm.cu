@@ -57,9 +57,10 @@ DEVICE void rmsnorm_row(const rmsnorm_args &a, int64_t row)
         T *RESTRICT out = (T *)a.out + row * a.out_stride + group * d;
         const float square = block_sum_of(d, [=](int i) { float v = load(x[i]); return v * v; }) / (float)d;
         const float scale = 1.0f / square_root(square + a.eps);
-        if (a.plus_one)
+        const float one = a.plus_one ? 1.0f : 0.0f;
+        if (a.plus_one || a.round_once)
             for (int i = threadIdx.x; i < d; i += blockDim.x)
-                out[i] = store<T>(load(x[i]) * scale * (1.0f + load(weight[i])));
+                out[i] = store<T>(load(x[i]) * scale * (one + load(weight[i])));
         else
             for (int i = threadIdx.x; i < d; i += blockDim.x)
                 out[i] = store<T>(load(store<T>(load(x[i]) * scale)) * load(weight[i]));
@@ -104,7 +105,8 @@ KERNEL(norm_by_scale, norm_by_scale_args a)
             if (a.centred)
                 out[i] = store<T>(y * (weight ? load(weight[i]) : 1.0f) + (bias ? load(bias[i]) : 0.0f));
             else
-                out[i] = a.plus_one ? store<T>(y * (1.0f + load(weight[i]))) : store<T>(load(store<T>(y)) * load(weight[i]));
+                out[i] = a.plus_one ? store<T>(y * (1.0f + load(weight[i])))
+                                    : store<T>((a.round_once ? y : load(store<T>(y))) * load(weight[i]));
         }
     }
 }

@@ -19,15 +19,21 @@ DEVICE void rope_row(const rope_args &a, int64_t row)
     const float position = (float)a.positions[row];
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
         const float angle = position * a.frequencies[i];
-        cosines[i] = load(store<T>(cosine(angle) * a.attention_scale));
-        sines[i] = load(store<T>(sine(angle) * a.attention_scale));
+        const float c = cosine(angle) * a.attention_scale, s = sine(angle) * a.attention_scale;
+        cosines[i] = a.round_once ? c : load(store<T>(c));
+        sines[i] = a.round_once ? s : load(store<T>(s));
     }
     __syncthreads();
 
     for (int head = 0; head < a.n_heads; head++) {
         const T *RESTRICT x = (const T *)a.x + from * a.x_stride + (int64_t)head * (a.x_head_stride ? a.x_head_stride : d);
         T *RESTRICT out = (T *)a.out + row * a.out_stride + (int64_t)head * d;
-        for (int i = threadIdx.x; i < half; i += blockDim.x) {
+        for (int i = threadIdx.x; a.round_once && i < half; i += blockDim.x) {
+            const float low = load(x[i]), high = load(x[i + half]);
+            out[i] = store<T>(low * cosines[i] - high * sines[i]);
+            out[i + half] = store<T>(high * cosines[i] + low * sines[i]);
+        }
+        for (int i = threadIdx.x; !a.round_once && i < half; i += blockDim.x) {
             const float low = load(x[i]), high = load(x[i + half]);
             out[i] = store<T>(load(store<T>(low * cosines[i])) - load(store<T>(high * sines[i])));
             out[i + half] = store<T>(load(store<T>(high * cosines[i])) + load(store<T>(low * sines[i])));

@@ -30,7 +30,7 @@ KERNEL(scores, scores_args a)
     }
 }
 
-/* Each of `groups` parts of n_columns of a row on its own: exp(x - max) / sum, in fp32, rounded once. block = row. */
+/* Each of `groups` parts of n_columns of a row on its own: exp(x - max) / sum over its first n_keys, in fp32, rounded once; then zeros. block = row. */
 template <typename T>
 KERNEL(softmax, softmax_args a)
 {
@@ -39,7 +39,7 @@ KERNEL(softmax, softmax_args a)
         const T *x = (const T *)a.x + row * a.x_stride + g * a.n_columns;
         T *out = (T *)a.out + row * a.out_stride + g * a.n_columns;
         float largest = -INFINITE, nan = 0.0f;
-        for (int64_t j = threadIdx.x; j < a.n_columns; j += blockDim.x) {
+        for (int64_t j = threadIdx.x; j < a.n_keys; j += blockDim.x) {
             const float y = load(x[j]);
             largest = y > largest ? y : largest;
             nan += y != y ? 1.0f : 0.0f;
@@ -47,9 +47,9 @@ KERNEL(softmax, softmax_args a)
         largest = block_max(largest);
         nan = block_sum(nan);
         const float shift = nan > 0.0f ? largest - largest : largest;      /* all -inf: -inf - -inf is NaN, as in PyTorch */
-        const float sum = block_sum_of((int)a.n_columns, [=](int j) { return exponential(load(x[j]) - shift); });
+        const float sum = block_sum_of((int)a.n_keys, [=](int j) { return exponential(load(x[j]) - shift); });
         for (int64_t j = threadIdx.x; j < a.n_columns; j += blockDim.x)
-            out[j] = store<T>(exponential(load(x[j]) - shift) / sum);
+            out[j] = store<T>(j < a.n_keys ? exponential(load(x[j]) - shift) / sum : 0.0f);
     }
 }
 

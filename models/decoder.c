@@ -41,7 +41,7 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
     read_heads(c, &g, otherwise);
     if (c->status) return g;
     g.score_scale = (float)(1 / sqrt(g.head_dim));
-    g.rope = config_rope(c, p, g.head_dim, "rope_theta", "partial_rotary_factor", 1);
+    g.rope = config_rope(c, p, g.head_dim, "rope_theta", otherwise->partial_rotary ? "partial_rotary_factor" : NULL, 1);
     if (c->status) return g;
     if (g.rope.positions && g.rope.positions < g.positions) g.positions = g.rope.positions;
     g.windows = arena_new(&p->memory, (size_t)g.n_layers * sizeof *g.windows);
@@ -107,7 +107,7 @@ static int32_t linear(const place *at, const char *path, int32_t x, int32_t in, 
 static int32_t norm(const place *at, const char *path, int32_t x, int32_t width, int32_t groups)
 {
     int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width);
-    return program_rmsnorm_module(at->p, last_part(path), x, scale, at->g->eps, at->g->norm_plus_one, groups);
+    return program_rmsnorm_module(at->p, last_part(path), x, scale, at->g->eps, at->g->norm_weight, groups);
 }
 
 static int32_t norm_if(const place *at, const char *name, int32_t x) { return name ? norm(at, name, x, at->g->d, 1) : x; }
@@ -121,7 +121,7 @@ static int32_t head_norm(const place *at, const char *path, int32_t x, int32_t n
     if (g->qk_norm == QK_NORM_NONE) return x;
     int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width);
     x = program_enter_flat(at->p, last_part(path), x);
-    return program_leave(at->p, program_rmsnorm(at->p, x, scale, g->eps, g->norm_plus_one, 1));
+    return program_leave(at->p, program_rmsnorm(at->p, x, scale, g->eps, g->norm_weight, 1));
 }
 
 /* Rotated q or k, as attention multiplies it. */
@@ -129,7 +129,7 @@ static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_he
 {
     const decoder *g = at->g;
     const int32_t heads[2] = {n_heads, g->head_dim};
-    x = program_rope(at->p, x, n_heads, g->head_dim, g->rope.dims, g->rope.frequencies, g->rope.attention_scale);
+    x = program_rope(at->p, x, n_heads, g->head_dim, g->rope.dims, g->rope.frequencies, g->rope.attention_scale, g->rope_round_once);
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
 
@@ -216,7 +216,7 @@ void decoder_build(const decoder *g, program *p)
     x = program_leave(p, x);
     for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++) x = block(&(place){p, g, layer}, x);
     int32_t scale = program_weight(p, WEIGHT_VECTOR, "norm.weight", 1, g->d);
-    x = program_rmsnorm_module(p, "norm", x, scale, g->eps, g->norm_plus_one, 1);
+    x = program_rmsnorm_module(p, "norm", x, scale, g->eps, g->norm_weight, 1);
     program_leave(p, -1);
     int32_t head = g->tied ? program_weight_tied(p, "lm_head.weight", table)
                            : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);

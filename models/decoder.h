@@ -16,7 +16,9 @@ typedef struct rope {
 } rope;
 
 /* Reads rope_parameters (or rope_scaling and rope_theta, as older files have them) for heads of head_dim numbers. theta_key and
- * part_key are what the family's older files call theta and the part of a head that turns; `part` is that part when nothing is said. */
+ * part_key are what the family's older files call theta and the part of a head that turns; `part` is that part when nothing is said.
+ * part_key NULL: whole heads turn, and a part that a config names is ignored, as transformers does (refused with a scaling, which would
+ * compute its frequencies for that part). */
 rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, const char *part_key, double part);
 
 /* ---- the decoder --------------------------------------------------------------------------------------------------------------------- */
@@ -29,7 +31,8 @@ typedef struct decoder {
     activation act;
     bool tied;
     bool qkv_bias, o_bias, mlp_bias;
-    bool norm_plus_one;              /* Gemma's norms */
+    rms_weight norm_weight;
+    bool rope_round_once;            /* see step.rope_round_once */
     qk_norm qk_norm;
     bool fused;                      /* qkv_proj and gate_up_proj are one matrix each */
     /* Names of the modules around attention and MLP; NULL where there is none. */
@@ -49,6 +52,7 @@ typedef struct decoder_defaults {
     double eps;
     const char *act_key, *act;
     bool tied;
+    bool partial_rotary;             /* partial_rotary_factor means something */
 } decoder_defaults;
 
 /* Sizes, heads, norms' eps, activation, tie, rope; the rest as Llama has it, without windows. */

@@ -23,7 +23,7 @@ void gemma2_build(config *c, program *p)
                                                .act = "gelu_pytorch_tanh", .tied = true};
     decoder g = decoder_read(c, p, &otherwise);
     g.qkv_bias = g.o_bias = config_bool(c, "attention_bias", false);
-    g.norm_plus_one = true;
+    g.norm_weight = RMS_WEIGHT_PLUS_ONE;
     g.norm_after_attention = "post_attention_layernorm";
     g.norm_before_mlp = "pre_feedforward_layernorm";
     g.norm_after_mlp = "post_feedforward_layernorm";

@@ -5,7 +5,7 @@
 void phi3_build(config *c, program *p)
 {
     static const decoder_defaults otherwise = {.d = 3072, .m = 8192, .n_layers = 32, .n_heads = 32, .vocabulary = 32064, .positions = 4096,
-                                               .eps = 1e-5, .act_key = "hidden_act", .act = "silu"};
+                                               .eps = 1e-5, .act_key = "hidden_act", .act = "silu", .partial_rotary = true};
     decoder g = decoder_read(c, p, &otherwise);
     g.fused = true;
     g.act_name = "activation_fn";

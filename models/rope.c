@@ -71,11 +71,12 @@ static double read_number(config *c, config *parameters, const char *key, const 
 
 /* LongRoPE: a factor for each frequency, one list for prompts up to the original length and one for longer ones. Which list serves
  * depends on the prompt, so inset takes the first and refuses longer prompts. Sets frequencies to the factors. */
-static void read_long(config *c, config *parameters, rope *r, float *frequencies)
+static void read_long(config *c, const program *p, config *parameters, rope *r, float *frequencies)
 {
     const double most = config_number(c, "max_position_embeddings", 1, 1e9, 4096);
     double original = read_number(c, parameters, "original_max_position_embeddings", NULL, 2, 1e9, most);
-    original = config_number(c, "original_max_position_embeddings", 2, 1e9, original);
+    /* Phi-3's own key, and its default, come before what stands among the parameters. */
+    original = config_number(c, "original_max_position_embeddings", 2, 1e9, strcmp(p->model_type, "phi3") ? original : 4096);
     double factor = read_number(c, parameters, "factor", NULL, 1e-3, 1e6, most / original);
     double scale = factor <= 1 ? 1 : sqrt(1 + log(factor) / log(original));
     r->attention_scale = (float)read_number(c, parameters, "attention_factor", NULL, 1e-3, 1e6, scale);
@@ -98,7 +99,10 @@ rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
     config parameters = find_parameters(c);
     int type = read_type(c, p, &parameters);
     double theta = read_number(c, &parameters, "rope_theta", theta_key, 1, 1e12, 10000);
-    part = read_number(c, &parameters, "partial_rotary_factor", part_key, 0, 1, part);
+    double found = read_number(c, &parameters, "partial_rotary_factor", part_key ? part_key : "partial_rotary_factor", 0, 1, part);
+    if (part_key) part = found;
+    else if (found != part && type != ROPE_DEFAULT)
+        config_refuse(c, "'partial_rotary_factor' is %g, and whole heads turn in this family's models", found);
     double factor = type == ROPE_DEFAULT || type == ROPE_LONG ? 1 : need_number(c, &parameters, "factor", 1e-3, 1e6);
     if (type == ROPE_LLAMA3) {
         scaling = (llama3){factor, need_number(c, &parameters, "low_freq_factor", 1e-3, 1e6),
@@ -117,7 +121,7 @@ rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
         c->status = INSET_NO_MEMORY;
         return r;
     }
-    if (type == ROPE_LONG) read_long(c, &parameters, &r, frequencies);
+    if (type == ROPE_LONG) read_long(c, p, &parameters, &r, frequencies);
     for (int32_t i = 0; i < r.dims / 2; i++) {
         const float wave = powf((float)theta, (float)(2 * i) / (float)r.dims);
         frequencies[i] = type == ROPE_LONG ? 1 / (frequencies[i] * wave) : 1 / wave;

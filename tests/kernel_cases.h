@@ -292,7 +292,13 @@ static void case_add_layernorm(subject *s, int type, const row_shape *shape)
     free(want);
 }
 
-static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t groups, int plus_one)
+/* `when`: 0 round, then multiply by the weight; 1 multiply by 1 + weight, then round; 2 multiply by weight, then round. */
+static double rms_weighted(int type, int when, double v, double weight)
+{
+    return when ? v * (weight + (when == 1)) : as_type(type, v) * weight;
+}
+
+static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t groups, int when)
 {
     const int64_t part = shape->width;
     row_shape whole = *shape;
@@ -308,12 +314,12 @@ static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t g
             for (int64_t i = 0; i < part; i++) square += row[i] * row[i] / (double)part;
             for (int64_t i = 0; i < part; i++) {
                 double v = row[i] / sqrt(square + 1e-6);
-                want[r * d + g * part + i] = plus_one ? v * (1 + weight.values[i]) : as_type(type, v) * weight.values[i];
+                want[r * d + g * part + i] = rms_weighted(type, when, v, weight.values[i]);
             }
         }
-    rmsnorm_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&weight, 0), rows, d, stride, x.stride, groups, 1e-6f, plus_one};
+    rmsnorm_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&weight, 0), rows, d, stride, x.stride, groups, 1e-6f, when == 1, when == 2};
     launch(s, KERNEL_RMSNORM, type, &args, sizeof args, rows);
-    check_rows(s, plus_one ? "rmsnorm (1 + weight)" : "rmsnorm", &out, rows, d, stride, want, plus_one ? 1.5 : 4, 1e-6);
+    check_rows(s, when == 1 ? "rmsnorm (1 + weight)" : "rmsnorm", &out, rows, d, stride, want, when ? 1.5 : 4, 1e-6);
     operand_free(&x);
     buffer_free(&weight);
     buffer_free(&out);
@@ -321,7 +327,7 @@ static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t g
 }
 
 /* What a norm divides by, and a norm that divides by a scale it is given. */
-static void case_norm_scale(subject *s, int type, const row_shape *shape, int64_t groups, int centred, int plus_one)
+static void case_norm_scale(subject *s, int type, const row_shape *shape, int64_t groups, int centred, int when)
 {
     const int64_t part = shape->width;
     row_shape whole = *shape, few = *shape;
@@ -344,14 +350,14 @@ static void case_norm_scale(subject *s, int type, const row_shape *shape, int64_
             for (int64_t i = 0; i < part; i++) {
                 double v = (row[i] - mean) / operand_row(&given, r)[g];
                 want[r * d + g * part + i] = centred ? v * weight.values[i] + bias.values[i]
-                                           : plus_one ? v * (1 + weight.values[i]) : as_type(type, v) * weight.values[i];
+                                           : rms_weighted(type, when, v, weight.values[i]);
             }
         }
     norm_scale_args args = {buffer_at(&scale, 0), buffer_at(&x.x, 0), operand_rows(&x), rows, d, scale_stride, x.stride, groups, 1e-6f, centred};
     launch(s, KERNEL_NORM_SCALE, type, &args, sizeof args, rows);
     check_rows(s, "norm scale", &scale, rows, groups, scale_stride, want_scale, type == INSET_F32 ? 16 : 1.5, 1e-6);
     norm_by_scale_args by = {buffer_at(&out, 0), buffer_at(&x.x, 0), buffer_at(&given.x, 0), operand_rows(&x), operand_rows(&given), buffer_at(&weight, 0),
-                             centred ? buffer_at(&bias, 0) : NULL, rows, d, stride, x.stride, given.stride, groups, centred, plus_one};
+                             centred ? buffer_at(&bias, 0) : NULL, rows, d, stride, x.stride, given.stride, groups, centred, when == 1, when == 2};
     launch(s, KERNEL_NORM_BY_SCALE, type, &by, sizeof by, rows);
     check_rows(s, "norm by scale", &out, rows, d, stride, want, 4, 4e-6);
     operand_free(&x);
@@ -514,7 +520,7 @@ static void case_columns(subject *s, int type, const row_shape *shape, bool bias
 /* ---- rope ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* head_stride: of x's heads, 0 when they lie side by side as out's do. */
-static void case_rope(subject *s, int type, int heads, int head_dim, int rotary, int head_stride)
+static void case_rope(subject *s, int type, int heads, int head_dim, int rotary, int head_stride, int round_once)
 {
     const int apart = head_stride ? head_stride : head_dim;
     const row_shape shape = {4, (int64_t)heads * apart, 3, 1, true};
@@ -532,16 +538,17 @@ static void case_rope(subject *s, int type, int heads, int head_dim, int rotary,
                 const double *row = operand_row(&x, r) + h * apart;
                 const int j = i % half;
                 const float angle = (float)positions.values[r] * (float)frequencies.values[j];
-                const double c = as_type(type, cos(angle) * attention_scale), n = as_type(type, sin(angle) * attention_scale);
+                const int rounded = round_once ? INSET_F32 : type;
+                const double c = as_type(rounded, cos(angle) * attention_scale), n = as_type(rounded, sin(angle) * attention_scale);
                 double v = row[i];
                 if (i < rotary) {
                     const double other = i < half ? -row[i + half] : row[i - half];
-                    v = as_type(type, row[i] * c) + as_type(type, other * n);
+                    v = as_type(rounded, row[i] * c) + as_type(rounded, other * n);
                 }
                 want[r * d + h * head_dim + i] = v;
             }
     rope_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&positions, 0), buffer_at(&frequencies, 0), shape.rows, stride, x.stride,
-                      heads, head_dim, rotary, attention_scale, head_stride};
+                      heads, head_dim, rotary, attention_scale, head_stride, round_once};
     launch(s, KERNEL_ROPE, type, &args, sizeof args, shape.rows);
     check_rows(s, "rope", &out, shape.rows, d, stride, want, 1.1, 8 * rounding_of(type));
     operand_free(&x);
@@ -671,7 +678,7 @@ static void case_scores(subject *s, int type, const open_case *c)
 enum softmax_kind { SOFTMAX_PLAIN, SOFTMAX_MASKED, SOFTMAX_NOTHING, SOFTMAX_NAN };
 
 /* Masked: every third column is -inf. Nothing: all are, which PyTorch answers with NaNs. NaN: one column is, and the part becomes NaNs. */
-static void case_softmax(subject *s, int type, int64_t groups, int64_t columns, enum softmax_kind kind, bool in_place)
+static void case_softmax(subject *s, int type, int64_t groups, int64_t keys, int64_t columns, enum softmax_kind kind, bool in_place)
 {
     const int64_t rows = 3, width = groups * columns, stride = width + 3;
     buffer x = buffer_new(s, type, rows * stride, 1), out = buffer_result(s, type, rows * stride, 1);
@@ -688,9 +695,9 @@ static void case_softmax(subject *s, int type, int64_t groups, int64_t columns, 
         for (int64_t g = 0; g < groups; g++) {
             const double *from = x.values + r * stride + g * columns;
             double largest = -INFINITY, sum = 0, *to = want + r * width + g * columns;
-            for (int64_t j = 0; j < columns; j++) largest = from[j] > largest ? from[j] : largest;
-            for (int64_t j = 0; j < columns; j++) sum += to[j] = exp(from[j] - largest);
-            for (int64_t j = 0; j < columns; j++) to[j] /= sum;
+            for (int64_t j = 0; j < keys; j++) largest = from[j] > largest ? from[j] : largest;
+            for (int64_t j = 0; j < keys; j++) sum += to[j] = exp(from[j] - largest);
+            for (int64_t j = 0; j < columns; j++) to[j] = j < keys ? to[j] / sum : 0;
         }
     if (in_place) {                                          /* gaps between rows must be guards there */
         for (int64_t r = 0; r < rows; r++)
@@ -698,7 +705,7 @@ static void case_softmax(subject *s, int type, int64_t groups, int64_t columns, 
         if (device_upload(s->device, x.block, x.image, x.bytes)) abort();
     }
     buffer *to = in_place ? &x : &out;
-    softmax_args args = {buffer_at(to, 0), buffer_at(&x, 0), rows, groups, columns, stride, stride};
+    softmax_args args = {buffer_at(to, 0), buffer_at(&x, 0), rows, groups, keys, columns, stride, stride};
     launch(s, KERNEL_SOFTMAX, type, &args, sizeof args, rows);
     check_rows(s, in_place ? "softmax in place" : "softmax", to, rows, width, stride, want, 1.1, 2e-6);
     buffer_free(&x);
@@ -743,9 +750,10 @@ static void run_open_cases(subject *s, int type)
         case_scores(s, type, &cases[i]);
         case_mix(s, type, &cases[i]);
     }
-    for (int kind = SOFTMAX_PLAIN; kind <= SOFTMAX_NAN; kind++) case_softmax(s, type, 3, 7, (enum softmax_kind)kind, kind % 2);
-    case_softmax(s, type, 2, 1, SOFTMAX_PLAIN, true);
-    case_softmax(s, type, 1, s->brief ? 67 : 515, SOFTMAX_MASKED, false);
+    for (int kind = SOFTMAX_PLAIN; kind <= SOFTMAX_NAN; kind++) case_softmax(s, type, 3, 7, 7, (enum softmax_kind)kind, kind % 2);
+    case_softmax(s, type, 2, 1, 1, SOFTMAX_PLAIN, true);
+    case_softmax(s, type, 2, 5, 9, SOFTMAX_PLAIN, false);
+    case_softmax(s, type, 1, s->brief ? 67 : 515, s->brief ? 67 : 515, SOFTMAX_MASKED, false);
 }
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------- */
@@ -964,6 +972,7 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     case_add_layernorm(s, type, shape);
     case_rmsnorm(s, type, shape, 1, 0);
     case_rmsnorm(s, type, shape, 3, 1);
+    case_rmsnorm(s, type, shape, 2, 2);
     case_gate(s, type, shape);
     case_add(s, type, shape, false);
     case_add(s, type, shape, true);
@@ -979,6 +988,7 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     case_norm_scale(s, type, shape, 1, 1, 0);
     case_norm_scale(s, type, shape, 3, 0, 0);
     case_norm_scale(s, type, shape, 1, 0, 1);
+    case_norm_scale(s, type, shape, 1, 0, 2);
     case_columns(s, type, shape, false);
     for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, !(kind % 2));
 }
@@ -994,9 +1004,10 @@ static void run_kernel_cases(subject *s)
         for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
         for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);
         run_open_cases(s, type);
-        case_rope(s, type, 3, 10, 6, 0);
-        case_rope(s, type, 3, 10, 10, 31);
-        case_rope(s, type, 2, 64, 64, 0);
+        case_rope(s, type, 3, 10, 6, 0, 0);
+        case_rope(s, type, 3, 10, 10, 31, 0);
+        case_rope(s, type, 2, 64, 64, 0, 0);
+        case_rope(s, type, 3, 10, 6, 0, 1);
     }
     case_range(s);
     case_expand(s);

@@ -116,6 +116,15 @@ class NamedSites:
         q, k = (held[s].transpose(1, 2) if s in held else x for s, x in (("q", q), ("k", k)))
         return self.rope(q, k, *args, **kwargs)
 
+    def beyond(self, scores):
+        """Keys behind a sequence's end, which only padding has: what is set there is nothing's."""
+        driver, n = self.runner.driver, scores.shape[-1]
+        if not getattr(driver, "ragged", False):
+            return None
+        lengths = torch.tensor(driver.lengths)[:, None, None, None]
+        queries, keys = torch.arange(n)[:, None], torch.arange(n)
+        return (keys >= lengths) & (queries < lengths)
+
     def attend(self, module, query, key, value, mask, scaling=None, softcap=None, **kwargs):
         if self.runner.driver is None:
             return self.eager(module, query, key, value, mask, scaling=scaling, **({"softcap": softcap} if softcap else {}), **kwargs)
@@ -134,8 +143,12 @@ class NamedSites:
         if mask is not None:
             scores = scores + mask[..., :key.shape[2]]
             scores = scores.masked_fill(mask[..., :key.shape[2]] < -1, -float("inf"))    # eager adds the least number; what softmax makes is one
-        pattern = torch.nn.functional.softmax(show("scores", scores), dim=-1, dtype=torch.float32).to(query.dtype)
+        beyond = self.beyond(scores)
+        scores = show("scores", scores)
+        scores = scores if beyond is None else scores.masked_fill(beyond, -float("inf"))
+        pattern = torch.nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
         pattern = show("pattern", pattern)
+        pattern = pattern if beyond is None else pattern.masked_fill(beyond, 0)
         return torch.matmul(pattern, value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern
 
 
@@ -162,4 +175,6 @@ def norm_with_scale(module, forward, x, show):
         return (y * weight + module.bias.float()).to(x.dtype)
     if type(module).__name__.startswith("Gemma"):
         return (y * (1 + weight)).to(x.dtype)
+    if type(module).__name__.startswith("Olmo2"):
+        return (weight * y).to(x.dtype)
     return module.weight * y.to(x.dtype)

@@ -387,7 +387,7 @@ static void norm(const plain *p, const step *s, const plain_cell *x, const plain
         double mean, own = part_scale(s, x + g * n, n, &mean);
         for (int64_t i = 0; i < n; i++)
             out[g * n + i].number = (x[g * n + i].number - mean) / (scale ? scale[g].number : own)
-                                    * ((s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1) + (s->norm_plus_one ? 1 : 0))
+                                    * ((s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1) + (s->rms_weight == RMS_WEIGHT_PLUS_ONE ? 1 : 0))
                                     + (s->bias >= 0 ? weight_at(p, s->bias, 0, i) : 0);
     }
 }
@@ -656,11 +656,11 @@ static void run_pattern(plain *p, int32_t invoke_index, const step *s, tensor *t
             plain_cell *out = row_of(t, q, r);
             operand_row_cells(p, invoke_index, s->operands[0], q, r, x);
             if (p->identities) {
-                key_start(p, TAG_STEP, s->value, 0, 0);
+                key_start(p, TAG_STEP, s->value, t->lengths[q], 0);
                 key_cells(p, x, t->width);
                 fill_row(p, out, t->width);
             } else
-                for (int h = 0; h < s->n_heads; h++) softmax(x + h * v->longest, out + h * v->longest, v->longest);
+                for (int h = 0; h < s->n_heads; h++) softmax(x + h * v->longest, out + h * v->longest, t->lengths[q]);
         }
     free(x);
 }

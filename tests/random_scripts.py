@@ -34,10 +34,11 @@ class Sketch:
             return torch.zeros(now[:1] + known[1:], dtype=dtype)
         first = (1,) if key[0].endswith("wpe") else now[:1]
         if key[1] in ("scores", "pattern"):
-            return torch.zeros(first + known[1:2] + 2 * now[1:], dtype=dtype)
-        base = torch.zeros(first + now[1:] + known[2:], dtype=dtype)
+            base, axis = torch.zeros(first + known[1:2] + 2 * now[1:], dtype=dtype), 1
+        else:
+            base, axis = torch.zeros(first + now[1:] + known[2:], dtype=dtype), 0
         ragged = len(set(self.lengths)) > 1 and not key[0].endswith("wpe")
-        return Ragged.of(base, self.lengths) if ragged else base
+        return Ragged.of(base, self.lengths, axis) if ragged else base
 
     def attempt(self, line):
         """Adds the line if it may stand here."""
@@ -115,11 +116,10 @@ class Sketch:
     def index_text(self, value):
         shape = list(value.shape) if isinstance(value, torch.Tensor) else None
         if shape is None:                                # ragged
-            m, rest = min(value.lengths), value.parts[0].shape[1:] if value.parts[0].dim() else ()
+            m, sizes = min(value.lengths), value.parts[0].shape if value.parts[0].dim() else ()
             items = [self.pick(":", ":", ":", self.integer_text(len(value.parts)), "1:")]
-            if value.parts[0].dim():
-                items.append(self.pick(":", "-1", "0", "1:", ":-1", ":2", "-2:", self.integer_text(m)))
-            items += [self.pick(":", self.slice_text(n), self.integer_text(n)) for n in rest]
+            items += [self.pick(":", "-1", "0", "1:", ":-1", ":2", "-2:", self.integer_text(m)) if i == value.axis and m
+                      else self.pick(":", self.slice_text(n), self.integer_text(n)) if n else ":" for i, n in enumerate(sizes)]
             return "[" + ", ".join(items) + "]"
         if not shape or 0 in shape:
             return ""

@@ -39,27 +39,29 @@ class Literal:
 
 
 class Ragged:
-    """Sequences of different lengths: a list of tensors [positions, ...], views of the padded `base` when there is one."""
-    def __init__(self, parts, base=None):
-        self.parts, self.base = parts, base
+    """Sequences of different lengths: a list of tensors [positions, ...], views of the padded `base` when there is one. Positions are the
+    dimension `axis` of a part: 1 in scores and patterns, [head, query, key], whose keys are padded to the longest."""
+    def __init__(self, parts, base=None, axis=0):
+        self.parts, self.base, self.axis = parts, base, axis
 
     @staticmethod
-    def of(base, lengths):
-        return Ragged([base[i, :n] for i, n in enumerate(lengths)], base)
+    def of(base, lengths, axis=0):
+        return Ragged([base[i].narrow(axis, 0, n) for i, n in enumerate(lengths)], base, axis)
 
     @property
     def lengths(self):
-        return [p.shape[0] if p.dim() else 1 for p in self.parts]
+        return [p.shape[self.axis] if p.dim() else 1 for p in self.parts]
 
     def fresh(self, tensors):
         """New tensors of the same ragged shape, in one padded base, so that they can take a slot's place."""
         if not tensors[0].dim():
             return Ragged(list(tensors))
-        longest = max(t.shape[0] for t in tensors)
-        base = tensors[0].new_zeros((len(tensors), longest) + tuple(tensors[0].shape[1:]))
+        lengths, shape = [t.shape[self.axis] for t in tensors], list(tensors[0].shape)
+        shape[self.axis] = max(lengths)
+        base = tensors[0].new_zeros([len(tensors)] + shape)
         for i, t in enumerate(tensors):
-            base[i, :t.shape[0]] = t
-        return Ragged.of(base, [t.shape[0] for t in tensors])
+            base[i].narrow(self.axis, 0, lengths[i]).copy_(t)
+        return Ragged.of(base, lengths, self.axis)
 
     def dense(self):
         return self.fresh(self.parts).base if self.parts[0].dim() else torch.stack(self.parts)
@@ -69,8 +71,9 @@ class Ragged:
         n = len(self.parts)
         if isinstance(other, Ragged) and other.parts[0].dim() < self.parts[0].dim():
             other = plain(other)                         # dimensions meet from the last one on
+        behind = self.parts[0].dim() - self.axis         # positions are this dimension from the last on
         if isinstance(other, Ragged):
-            if other.parts[0].dim() > self.parts[0].dim():
+            if other.parts[0].dim() - other.axis != behind or other.axis != self.axis:
                 raise Unsupported
             if len(other.parts) == 1:
                 return other.parts * n
@@ -82,17 +85,18 @@ class Ragged:
         rank = self.parts[0].dim() + 1
         if other.dim() > rank:
             raise Unsupported
+        along = other.shape[other.dim() - behind] if 0 < behind <= other.dim() else 1
         if other.dim() < rank:
-            if other.dim() == rank - 1 and other.dim() and other.shape[0] > 1 and len(set(self.lengths)) > 1:
+            if along > 1 and len(set(self.lengths)) > 1:
                 raise Unsupported
             return [other] * n
         if other.shape[0] not in (1, n):
             raise ScriptError("ShapeError", "numbers of sequences differ")
         pieces = [other[i if other.shape[0] > 1 else 0] for i in range(n)]
-        if other.shape[1:2] and other.shape[1] > 1 and len(set(self.lengths)) > 1:
-            if other.shape[1] != max(self.lengths) or other.shape[0] == 1:
+        if along > 1 and len(set(self.lengths)) > 1:
+            if along != max(self.lengths) or other.shape[0] == 1:
                 raise Unsupported
-            pieces = [p[:m] for p, m in zip(pieces, self.lengths)]
+            pieces = [p.narrow(self.axis, 0, m) for p, m in zip(pieces, self.lengths)]
         return pieces
 
     def index(self, items):
@@ -109,8 +113,14 @@ class Ragged:
         if isinstance(first, slice):
             parts = [p[rest] for p in self.parts[first]]
             whole = all(i == slice(None) for i in items) and self.base is not None
-            return Ragged(parts, self.base if whole else None)
+            if self.axis and any(isinstance(i, list) for i in rest):
+                raise Unsupported
+            gone = len(rest) > self.axis and isinstance(rest[self.axis], int)
+            axis = 0 if gone else self.axis - sum(isinstance(i, int) for i in rest[:self.axis])
+            return Ragged(parts, self.base if whole else None, axis)
         if rest and not isinstance(rest[0], slice):
+            if self.axis and (len(rest) <= self.axis or isinstance(rest[self.axis], slice)):
+                raise Unsupported
             n = max(len(i) for i in items if isinstance(i, list))
             pick = lambda i, k: i[k % len(i)] if isinstance(i, list) else i
             return torch.stack([self.parts[pick(first, k)][tuple(pick(i, k) for i in rest)] for k in range(n)])
@@ -419,10 +429,8 @@ class Driver:
     def show(self, key, tensor):
         if tensor.dtype == torch.int64:
             self.runner.ids.append(tensor)
-        if self.ragged and key[1] in ("scores", "pattern"):
-            raise Unsupported                            # their positions are the third and fourth dimension
         if self.ragged and not key[0].endswith("wpe"):
-            return Ragged.of(tensor, self.lengths)
+            return Ragged.of(tensor, self.lengths, 1 if key[1] in ("scores", "pattern") else 0)
         return tensor
 
     def replacement(self, key, current, value):
@@ -435,7 +443,7 @@ class Driver:
         if isinstance(value, Ragged):
             if not self.ragged or value.lengths != self.lengths:
                 self.fail("ShapeError", "lengths differ")
-            if value.base is None:
+            if value.base is None or value.axis != (1 if key[1] in ("scores", "pattern") else 0):
                 raise Unsupported
             value = value.base
         if tuple(value.shape) != tuple(current.shape):

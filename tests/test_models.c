@@ -201,6 +201,7 @@ static void configs_are_refused(void)
         {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "'rope_scaling' lacks 'factor'"},
         {LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 1}}", "'high_freq_factor' (1) must be larger"},
         {LLAMA ", \"rope_parameters\": {\"full_attention\": {}}}", "'rope_parameters' differ between kinds of layers"},
+        {LLAMA ", \"partial_rotary_factor\": 0.5, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", "'partial_rotary_factor' is 0.5, and whole heads turn"},
         {LLAMA ", \"rope_parameters\": 5}", "'rope_parameters' must be an object"},
         {"{\"model_type\": \"mistral\", \"sliding_window\": 0}", "'sliding_window' must be"},
         {"{\"model_type\": \"gemma2\", \"sliding_window\": 0}", "'sliding_window' must be"},

@@ -155,6 +155,25 @@ static void slots_show_values(void)
     world_end(&w, "slots");
 }
 
+/* A norm over heads shows a number for each, also where there is one head. */
+static void scales_of_heads(void)
+{
+    for (int32_t heads = 1; heads <= 2; heads++) {
+        world w;
+        program *p = world_start(&w);
+        const int32_t extent[2] = {heads, 4};
+        int32_t weight = program_weight(p, WEIGHT_VECTOR, "n.weight", 1, 4);
+        int32_t x = program_enter(p, "a", program_input(p, heads * 4));
+        x = program_rmsnorm_module(p, "n", program_site_view(p, "q", x, 0, 2, extent), weight, 1e-5f, RMS_WEIGHT_ROUNDED, heads);
+        program_leave(p, x);
+        CHECK(program_finish(p) == INSET_OK, "%s", inset_message(w.context));
+        const slot *scale = slot_of(p, "a.n.scale"), *out = slot_of(p, "a.n.output");
+        CHECK(scale->shape.n_columns == 2 && scale->shape.extent[0] == heads && scale->shape.extent[1] == 1, "the scale of %d heads", (int)heads);
+        CHECK(out->shape.n_columns == 2 && out->shape.extent[0] == heads, "the output of %d heads", (int)heads);
+        world_end(&w, "scales of heads");
+    }
+}
+
 static void unknown_names_get_help(void)
 {
     static const struct { const char *path, *words[2]; } cases[] = {
@@ -227,7 +246,7 @@ static void odd_heads(program *p, int32_t x)
     like.head_dim = 2;
     program_attention(p, x, x, x, &like);
 }
-static void odd_groups(program *p, int32_t x) { program_rmsnorm(p, x, program_weight(p, WEIGHT_VECTOR, "b", 1, 1), 1e-5f, false, 3); }
+static void odd_groups(program *p, int32_t x) { program_rmsnorm(p, x, program_weight(p, WEIGHT_VECTOR, "b", 1, 1), 1e-5f, RMS_WEIGHT_ROUNDED, 3); }
 static void loose_heads(program *p, int32_t x) { program_site_heads(p, "q", x, 1, 2, 1, 3); }
 static void apart_heads(program *p, int32_t x)
 {
@@ -240,7 +259,7 @@ static void apart_heads(program *p, int32_t x)
 static void odd_rope(program *p, int32_t x)
 {
     static const float frequencies[1];
-    program_rope(p, x, 2, 2, 1, frequencies, 1);
+    program_rope(p, x, 2, 2, 1, frequencies, 1, false);
 }
 
 static void mistakes_are_refused(void)
@@ -297,6 +316,7 @@ int main(void)
     order_is_execution();
     arrays_are_consistent();
     slots_show_values();
+    scales_of_heads();
     unknown_names_get_help();
     mistakes_are_refused();
     allocations_may_fail();

@@ -287,7 +287,7 @@ inset_status emit_open(emitter *e, const need *n)
         emit_record_operand(e, t->pieces, n->lo, 0, &from.a, &from.a_constant, &from.a_row, &from.a_column, &from.a_type, (inset_type)t->type);
         launch *l = emit_kernel(e, KERNEL_SOFTMAX, sizeof(softmax_args), rows, rows * t->width * 4);
         if (!l) return INSET_NO_MEMORY;
-        l->args.softmax = (softmax_args){.out = out, .x = from.a, .n_rows = rows, .groups = t->parent_row, .n_columns = t->width / t->parent_row,
+        l->args.softmax = (softmax_args){.out = out, .x = from.a, .n_rows = rows, .groups = t->parent_row, .n_keys = t->start, .n_columns = t->width / t->parent_row,
                                          .out_stride = t->width, .x_stride = from.a_row};
         return INSET_OK;
     }

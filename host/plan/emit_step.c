@@ -130,7 +130,8 @@ static inset_status emit_rope(emitter *e, const step *st, const moment_plan *m, 
     l = &e->out->launches[e->out->n_launches - 1];
     l->args.rope = (rope_args){.out = out, .x = x.at, .x_rows = x.rows, .positions = positions, .frequencies = frequencies, .n_rows = m->n_computed,
         .out_stride = width, .x_stride = x.stride, .n_heads = st->n_heads, .head_dim = st->head_dim, .rotary_dims = st->rotary_dims,
-        .attention_scale = st->rope_attention_scale, .x_head_stride = e->p->program->slots[st->operands[0]].shape.stride};
+        .attention_scale = st->rope_attention_scale, .x_head_stride = e->p->program->slots[st->operands[0]].shape.stride,
+        .round_once = st->rope_round_once};
     return INSET_OK;
 }
 
@@ -172,7 +173,7 @@ static inset_status emit_by_scale(emitter *e, const step *st, const moment_plan 
     l->args.norm_by_scale = (norm_by_scale_args){.out = moved(out, (m->n_computed - *count) * width * (int64_t)type_size(e->out->model_type)), .x = in[0].at,
         .scale = in[1].at, .x_rows = in[0].rows, .scale_rows = in[1].rows, .weight = emit_weight(st->weight), .bias = emit_weight(st->bias), .n_rows = *count,
         .width = width, .out_stride = width, .x_stride = in[0].stride, .scale_stride = in[1].stride, .groups = st->norm_groups > 1 ? st->norm_groups : 1,
-        .centred = st->norm_centred, .plus_one = st->norm_plus_one};
+        .centred = st->norm_centred, .plus_one = st->rms_weight == RMS_WEIGHT_PLUS_ONE, .round_once = st->rms_weight == RMS_WEIGHT_FIRST};
     return INSET_OK;
 }
 
@@ -208,7 +209,8 @@ static inset_status emit_rowwise(emitter *e, const step *st, const moment_plan *
         break;
     case STEP_RMSNORM:
         l->args.rmsnorm = (rmsnorm_args){out, in[0].at, in[0].rows, emit_weight(st->weight), n, width, width, in[0].stride,
-                                         st->norm_groups > 1 ? st->norm_groups : 1, st->eps, st->norm_plus_one};
+                                         st->norm_groups > 1 ? st->norm_groups : 1, st->eps, st->rms_weight == RMS_WEIGHT_PLUS_ONE,
+                                         st->rms_weight == RMS_WEIGHT_FIRST};
         break;
     case STEP_NORM_SCALE: {
         const slot *x = &e->p->program->slots[st->operands[0]];

@@ -5,7 +5,7 @@
  *
  * A sequence of an open layer is a unit: its strands are interned by all of its rows. Their parts:
  *     scores    numbers: step, n queries, segments of the query rows, segments of the key rows
- *     softmax   one piece: the row of scores; parent_row is the number of heads
+ *     softmax   one piece: the row of scores; parent_row is the number of heads, start that of the sequence's keys
  *     mix       numbers: one piece (the row of the pattern), segments of the value rows */
 #include "plan/planner.h"
 
@@ -129,6 +129,7 @@ typedef struct row_maker {
     planner *p;
     tensor *t;
     const step *step;
+    const int32_t *lengths;                  /* of the invoke's sequences */
     const map *const *queries, *const *keys, *const *values;     /* mix: per sequence */
     const map *fused;                        /* mix: the sequence's rows if nobody had touched them; NULL until asked for */
     int32_t n_heads, sequence;
@@ -178,7 +179,7 @@ static inset_status softmax_rows(void *user, int32_t sequence, int32_t rows, con
     int32_t anchor = from.row_step ? from.shift : 0;
     from.shift -= anchor;
     strand like = {.kind = STRAND_SOFTMAX, .type = (uint8_t)p->trace->model_type, .born = DOMAIN_FREE, .width = (int32_t)m->t->width, .parent = PARENT_NONE,
-                   .parent_row = m->n_heads};
+                   .parent_row = m->n_heads, .start = m->lengths[sequence]};
     pieces_moment(p, &like, &from, 1);
     int32_t made = strand_intern(p, &like, 1, sizeof from, &from, 0);
     return made >= 0 && turn_to(m, sequence) && pieces_add_rows(p, &m->out, made, anchor, rows, !from.row_step) ? INSET_OK : INSET_NO_MEMORY;
@@ -186,7 +187,7 @@ static inset_status softmax_rows(void *user, int32_t sequence, int32_t rows, con
 
 inset_status open_pattern(planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t)
 {
-    row_maker m = {.p = p, .t = t, .step = s, .n_heads = s->n_heads};
+    row_maker m = {.p = p, .t = t, .step = s, .lengths = v->lengths, .n_heads = s->n_heads};
     return make_rows(&m, v, invoke_index, p->program->slots[s->operands[0]].value, softmax_rows);
 }
 

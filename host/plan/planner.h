@@ -51,7 +51,7 @@ typedef struct strand {
     int32_t time;                    /* ... at this value: `born`, or for free strands the value after which their sources are there */
     int32_t level;                   /* 0: by the step; n: by a record that reads rows of level n - 1 of the same moment */
     int32_t width;                   /* elements a row */
-    int32_t start;                   /* embed, fork: position of row 0 */
+    int32_t start;                   /* embed, fork: position of row 0; softmax: keys that take part */
     int32_t parent, parent_row;      /* the row before row 0 in the tree of contexts; PARENT_ROOT: nothing; PARENT_NONE: not of the tree */
     int32_t n;                       /* parts below */
     union {

@@ -407,7 +407,8 @@ static int32_t add_norm_scale(program *p, const step *norm, int32_t x)
     int32_t made = program_step(p, &s, s.norm_groups, x, -1, -1);
     if (made < 0) return -1;
     const int32_t heads[2] = {s.norm_groups, 1};
-    if (s.norm_groups > 1) set_columns(&p->slots[made].shape, 2, heads);
+    const slot_shape *of = &p->slots[x].shape;                /* a norm over heads, be it one head, shows a number for each */
+    if (s.norm_groups > 1 || (of->n_columns == 2 && of->extent[0] == 1)) set_columns(&p->slots[made].shape, 2, heads);
     int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites), shown = add_alias(p, made, at);
     add_site(p, p->open_module, "scale", at, shown);
     return shown;
@@ -442,13 +443,13 @@ int32_t program_layernorm(program *p, int32_t x, int32_t scale, int32_t bias, fl
     return add_norm(p, s, x);
 }
 
-int32_t program_rmsnorm(program *p, int32_t x, int32_t scale, float eps, bool plus_one, int32_t groups)
+int32_t program_rmsnorm(program *p, int32_t x, int32_t scale, float eps, rms_weight when, int32_t groups)
 {
     step s = program_like(STEP_RMSNORM);
     s.weight = scale;
     s.bias = -1;
     s.eps = eps;
-    s.norm_plus_one = plus_one;
+    s.rms_weight = when;
     s.norm_groups = groups;
     return add_norm(p, s, x);
 }
@@ -491,7 +492,7 @@ int32_t program_softcap(program *p, int32_t x, float cap)
 }
 
 int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims, const float *frequencies,
-                     float attention_scale)
+                     float attention_scale, bool round_once)
 {
     if (!slot_exists(p, x, "the input") || !width_fits(p, "the input of a rotary embedding", (int64_t)n_heads * head_dim, slot_width(p, x)))
         return -1;
@@ -504,6 +505,7 @@ int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, i
     s.rotary_dims = rotary_dims;
     s.frequencies = frequencies;
     s.rope_attention_scale = attention_scale;
+    s.rope_round_once = round_once;
     return program_step(p, &s, slot_width(p, x), x, -1, -1);
 }
 
@@ -558,9 +560,9 @@ int32_t program_layernorm_module(program *p, const char *name, int32_t x, int32_
     return program_leave(p, program_layernorm(p, program_enter(p, name, x), scale, bias, eps));
 }
 
-int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t scale, float eps, bool plus_one, int32_t groups)
+int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t scale, float eps, rms_weight when, int32_t groups)
 {
-    return program_leave(p, program_rmsnorm(p, program_enter(p, name, x), scale, eps, plus_one, groups));
+    return program_leave(p, program_rmsnorm(p, program_enter(p, name, x), scale, eps, when, groups));
 }
 
 int32_t program_activation_module(program *p, const char *name, int32_t x, activation kind)

@@ -27,7 +27,7 @@ typedef enum step_kind {
     STEP_EMBED,          /* rows of a table [n, width] chosen by the ids of operand 0 (STEP_TOKENS or STEP_POSITIONS) */
     STEP_LINEAR,         /* x W (+ b) */
     STEP_LAYERNORM,      /* (x - mean) / sqrt(variance + eps) * weight + bias; statistics in fp32 */
-    STEP_RMSNORM,        /* x / sqrt(mean(x^2) + eps), then * weight (see norm_plus_one, norm_cast_first) */
+    STEP_RMSNORM,        /* x / sqrt(mean(x^2) + eps), then * weight (see rms_weight) */
     STEP_ACTIVATION,     /* activation(x) */
     STEP_GATE,           /* operand 0 * operand 1, rounded once (gated MLP: act(gate) * up) */
     STEP_ADD,            /* sum of two or three operands, each addition rounded, left to right */
@@ -81,6 +81,10 @@ typedef struct slot {
     slot_shape shape;
 } slot;
 
+/* When an rms norm multiplies by its weight: after the normalised row was rounded to the model's type (Llama), by 1 + weight before that
+ * (Gemma), by weight before that (OLMo-2). */
+typedef enum rms_weight { RMS_WEIGHT_ROUNDED, RMS_WEIGHT_PLUS_ONE, RMS_WEIGHT_FIRST } rms_weight;
+
 typedef struct step {
     step_kind kind;
     int32_t value;           /* what it makes */
@@ -97,8 +101,9 @@ typedef struct step {
     int32_t rotary_dims;     /* rope: first dimensions of each head that turn */
     const float *frequencies;/* rope: [rotary_dims / 2] angle per position, in the program's arena */
     float rope_attention_scale;      /* rope: factor on cos and sin (1 unless a scaling type says otherwise) */
+    bool rope_round_once;    /* rope: all in fp32, rounded once (OLMo-2); else cos, sin and each product are rounded too */
     bool norm_centred;       /* norms: about the mean (layer norm) */
-    bool norm_plus_one;      /* rms norm: * (1 + weight), multiplied in fp32 before the cast (Gemma) */
+    rms_weight rms_weight;   /* rms norm: when the weight comes in */
     int32_t norm_groups;     /* rms norm: normalise this many equal parts of a row on their own (per-head q/k norm); 1 = whole row */
 } step;
 
@@ -199,15 +204,15 @@ int32_t program_embed(program *p, int32_t ids, int32_t weight);
 int32_t program_linear(program *p, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm(program *p, int32_t x, int32_t weight, int32_t bias, float eps);
 /* Both show what they divide by as the site `.scale` of the open module (the first norm of a module does): [row, groups].
- * groups, plus_one: see step.norm_groups and step.norm_plus_one. */
-int32_t program_rmsnorm(program *p, int32_t x, int32_t weight, float eps, bool plus_one, int32_t groups);
+ * groups, when: see step.norm_groups and rms_weight. */
+int32_t program_rmsnorm(program *p, int32_t x, int32_t weight, float eps, rms_weight when, int32_t groups);
 int32_t program_activation(program *p, int32_t x, activation kind);
 int32_t program_gate(program *p, int32_t a, int32_t b);
 int32_t program_scale(program *p, int32_t x, float scale);
 int32_t program_softcap(program *p, int32_t x, float cap);
-/* frequencies: [rotary_dims / 2], in the program's arena. With rotary_dims 0 nothing turns: heads are laid side by side. */
+/* frequencies: [rotary_dims / 2], in the program's arena. With rotary_dims 0 nothing turns: heads are laid side by side. round_once: see step. */
 int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims, const float *frequencies,
-                     float attention_scale);
+                     float attention_scale, bool round_once);
 int32_t program_add(program *p, int32_t a, int32_t b, int32_t c);           /* c may be -1 */
 /* STEP_PAIR on k and v, then STEP_ATTENTION on q, k and v: the pair is always the step before its attention. `like` has n_heads,
  * n_kv_heads, head_dim, scale, softcap and window. */
@@ -217,7 +222,7 @@ int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const ste
 int32_t program_linear_module(program *p, const char *name, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm_module(program *p, const char *name, int32_t x, int32_t weight, int32_t bias, float eps);
 int32_t program_activation_module(program *p, const char *name, int32_t x, activation kind);
-int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t weight, float eps, bool plus_one, int32_t groups);
+int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t weight, float eps, rms_weight when, int32_t groups);
 int32_t program_embed_module(program *p, const char *name, int32_t ids, int32_t weight);
 int32_t program_identity_module(program *p, const char *name, int32_t x);   /* dropout in inference: input and output one value */
 

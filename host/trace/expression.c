@@ -352,6 +352,27 @@ static inset_status result_type(trace *t, trace_op op, const operand *a, const o
 
 static int kind_rank(uint8_t kind) { return kind == DIMENSION_SEQUENCE ? 2 : kind == DIMENSION_ROW ? 1 : 0; }
 
+/* Has `d` of `from` take its place as dimension i of `out`: one dimension of a result follows sequences, one positions (the ragged one if there
+ * is one); what else meets there has columns. */
+static void take_dimension(view *out, int i, const view *from, int d)
+{
+    const dimension *pick = &from->dimensions[d];
+    dimension *made = &out->dimensions[i];
+    *made = *pick;
+    if (pick->kind == DIMENSION_SEQUENCE) {
+        if (view_sequence_dimension(out) < i) made->kind = DIMENSION_COLUMN;
+        else if (!out->spans) out->spans = from->spans, out->n_spans = from->n_spans;
+    }
+    if (pick->kind != DIMENSION_ROW || from->position_dimension != d) return;
+    if (out->position_dimension >= 0 && !pick->ragged) {
+        made->kind = DIMENSION_COLUMN;
+        return;
+    }
+    if (out->position_dimension >= 0) out->dimensions[out->position_dimension].kind = DIMENSION_COLUMN;
+    out->position_dimension = i;
+    if (pick->ragged) out->spans = from->spans, out->n_spans = from->n_spans;
+}
+
 /* The shape of a op b. A dimension follows sequences or positions where either operand's does, so that rows stay rows. */
 static bool broadcast_shape(const view *a, const view *b, view *out)
 {
@@ -367,14 +388,12 @@ static bool broadcast_shape(const view *a, const view *b, view *out)
             if (da->extent != db->extent) return false;
             pick = da->ragged ? da : db->ragged ? db : kind_rank(da->kind) >= kind_rank(db->kind) ? da : db;
         }
-        const view *from = pick == da ? a : b;
-        out->dimensions[i] = *pick;
-        if (pick->kind == DIMENSION_SEQUENCE && (pick->extent != 1 || !out->spans)) out->spans = from->spans, out->n_spans = from->n_spans;
-        if (pick->kind == DIMENSION_ROW && from->position_dimension == (pick == da ? ia : ib)) {
-            out->position_dimension = i;
-            if (pick->ragged) out->spans = from->spans, out->n_spans = from->n_spans;
-        }
+        take_dimension(out, i, pick == da ? a : b, pick == da ? ia : ib);
     }
+    bool ragged = out->position_dimension >= 0 && out->dimensions[out->position_dimension].ragged;
+    for (int i = 0; ragged && i < n; i++)                /* rows of a plain tensor, say zeros(4, 1, 1), beside ragged positions */
+        if (i != out->position_dimension && out->dimensions[i].kind == DIMENSION_ROW) out->dimensions[i].kind = DIMENSION_COLUMN;
+    if (ragged && view_sequence_dimension(out)) return false;        /* prompts of different lengths are a tensor's first dimension */
     return view_broadcasts(a, out) && view_broadcasts(b, out);
 }
 

@@ -86,13 +86,16 @@ static char *plain_digits(script *s, token t)
     return plain;
 }
 
+/* False, and 0, for what 64 bits do not hold. */
 static bool read_integer(const script *s, token t, int64_t *out)
 {
+    int64_t value = 0;
     *out = 0;
     for (uint32_t i = t.at; i < t.end; i++) {
         if (s->text[i] == '_') continue;
-        if (__builtin_mul_overflow(*out, 10, out) || __builtin_add_overflow(*out, s->text[i] - '0', out)) return false;
+        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, s->text[i] - '0', &value)) return false;
     }
+    *out = value;
     return true;
 }
 
