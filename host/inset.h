@@ -289,6 +289,22 @@ INSET_API inset_status inset_clone(inset_value *value, inset_value **out);
 INSET_API inset_status inset_arithmetic(inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
 INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 
+/* A number for every row of logits along the last dimension of `row`, an f32 tensor of its other dimensions: what the script's row.logit_diff(a, b),
+ * row.logit(a), ..., row.kl(reference) give. Computed on the device, from a few dot products where only a few logits are wanted. a and b are sets of
+ * tokens below the row's length; only the kinds that need them read them.
+ *   INSET_LOGIT_DIFF       the mean logit of a less the mean logit of b
+ *   INSET_LOGIT            the mean logit of a
+ *   INSET_PROBABILITY      the sum of a's probabilities
+ *   INSET_LOG_PROBABILITY  its natural logarithm
+ *   INSET_RANK             how many logits are larger than the largest of a
+ *   INSET_KL               sum p log(p / q), q the row's distribution, p the reference's, which has as many rows or one for all; 0 for equal rows
+ * INSET_TYPE_ERROR for integers, INSET_SHAPE_ERROR, INSET_INDEX_ERROR for a token that the row has not got, INSET_VALUE_ERROR for an empty set. */
+typedef enum inset_metric_kind {
+    INSET_LOGIT_DIFF, INSET_LOGIT, INSET_PROBABILITY, INSET_LOG_PROBABILITY, INSET_RANK, INSET_KL
+} inset_metric_kind;
+INSET_API inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a, size_t n_b, const int64_t *b,
+                                    inset_value *reference, inset_value **out);
+
 /* Setting. With an index ("site[...]" for all of it) in place: the source broadcasts and is converted. Without one, inset_set replaces: the
  * site's reader sees `source` itself, whose shape and type must be the site's. */
 INSET_API inset_status inset_set(inset_trace *trace, const char *site, inset_value *source);
@@ -369,6 +385,11 @@ INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, int64_t
  *   tensor     of the same type and shape: INSET_TYPE_ERROR, INSET_SHAPE_ERROR otherwise
  * INSET_USAGE_ERROR for any other value. On failure nothing has changed. */
 INSET_API inset_status inset_plan_tensor(inset_plan *plan, const inset_value *external, const inset_tensor *tensor);
+
+/* Gives metric `metric` (counted from 0 in the order of its invoke's calls) of invoke `invoke` other tokens, as many as it had: those of a, then those
+ * of b. Metrics that the plan computes as one, because their rows and tokens were equal, must have equal tokens still, as inputs must (see
+ * inset_plan_tokens). INSET_INDEX_ERROR for a metric that is not there or a token that the row has not got, INSET_SHAPE_ERROR for another count. */
+INSET_API inset_status inset_plan_answers(inset_plan *plan, int64_t invoke, int64_t metric, int64_t count, const int64_t *tokens);
 
 /* ---- saved ---------------------------------------------------------------------------------------------------------------- */
 /* What the last run saved, in the order of saving.

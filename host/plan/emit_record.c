@@ -169,12 +169,13 @@ inset_status emit_records(emitter *e)
     }
     for (int32_t level = 1; level <= last; level++) {
         e->first_record = e->out->n_records;
-        bool fine = true;
+        bool fine = true, metrics = false;
         for (int32_t i = 0; i < m->n_order && fine; i++) {
             const need *n = &s->needs[m->order[i]];
             if (n->kind == NEED_COMPUTED || need_level(e, n) != level) continue;
             uint8_t kind = e->p->strands[n->strand].kind;
             if (n->kind == NEED_KEPT || n->kind == NEED_KEEP) fine = emit_kept(e, n);
+            else if (kind == STRAND_METRIC) metrics = true;
             else fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX ? !emit_open(e, n) : emit_rows_of(e, n);
         }
         for (size_t i = e->saved_next; i < saved_end && fine; i++) {
@@ -183,6 +184,7 @@ inset_status emit_records(emitter *e)
         }
         if (!fine) return INSET_NO_MEMORY;
         inset_status status = emit_finish_records(e);
+        if (!status && metrics) status = emit_metrics(e, level);
         if (status) return status;
     }
     e->saved_next = saved_end;
