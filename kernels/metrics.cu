@@ -73,7 +73,7 @@ template <typename T>
 DEVICE float log_probability(const metric_row &m)
 {
     const softmax_of s = softmax_over((const T *)m.x, m.width);
-    const float best = best_logit<T>(m);
+    const float found = best_logit<T>(m), best = found == -INFINITE ? s.largest : found;      /* probabilities of 0: their sum's logarithm */
     float sum = 0.0f;
     for (int i = 0; i < m.n_a; i++)
         sum += exponential(load(((const T *)m.x)[m.tokens[i]]) - best);

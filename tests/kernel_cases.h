@@ -548,9 +548,10 @@ static double plain_metric_of(int kind, const double *x, const double *y, int64_
     return sum;
 }
 
-enum { METRIC_TOKENS = 5, METRIC_LINES = 8 };
+enum { METRIC_TOKENS = 6, METRIC_LINES = 9 };
 
-/* Rows x and y of n logits, y close to x where `near`, some of the first -inf where `masked`; the last line is kl of a row from itself. */
+/* Rows x and y of n logits, y close to x where `near`, some of the first -inf where `masked`; the last line but one is kl of a row from
+ * itself, the last is log_probability of the last token. */
 static void case_metrics(subject *s, int type, int64_t n, double size, bool near, bool masked)
 {
     const int64_t stride = n + 3;
@@ -560,18 +561,21 @@ static void case_metrics(subject *s, int type, int64_t n, double size, bool near
         if (near) x.values[stride + i] = as_type(type, x.values[i] + 0.05 * test_uniform(&s->random));
         if (masked && i % 3 == 1) x.values[i] = x.values[stride + i] = -INFINITY;
     }
-    for (int i = 0; masked && i < METRIC_TOKENS; i++) tokens.values[i] = (double)((int64_t)tokens.values[i] / 3 * 3);
+    /* Tokens that are there; those of the last line are masked. */
+    for (int i = 0; masked && i < METRIC_TOKENS; i++) tokens.values[i] = (double)((int64_t)tokens.values[i] / 3 * 3 + (i == METRIC_TOKENS - 1));
     buffer_send(&x);
     buffer_send(&tokens);
     metric_row rows[METRIC_LINES];
     for (int k = 0; k < METRIC_LINES; k++) {
-        int kind = k <= METRIC_KL ? k : k == METRIC_KL + 1 ? METRIC_LOG_PROBABILITY : METRIC_KL;
+        int kind = k <= METRIC_KL ? k : k == METRIC_KL + 2 ? METRIC_KL : METRIC_LOG_PROBABILITY;
         bool second = k == METRIC_KL + 1;
-        rows[k] = (metric_row){.out = buffer_at(&out, k), .x = buffer_at(&x, second ? stride : 0), .tokens = buffer_at(&tokens, 0), .width = (int32_t)n, .kind = kind};
-        rows[k].n_a = kind == METRIC_KL ? 0 : kind == METRIC_LOGIT_DIFF || k % 2 ? 3 : 1;
+        rows[k] = (metric_row){.out = buffer_at(&out, k), .x = buffer_at(&x, second ? stride : 0), .width = (int32_t)n, .kind = kind};
+        const int first = k == METRIC_LINES - 1 ? METRIC_TOKENS - 1 : 0;
+        rows[k].tokens = buffer_at(&tokens, first);
+        rows[k].n_a = first ? 1 : kind == METRIC_KL ? 0 : kind == METRIC_LOGIT_DIFF || k % 2 ? 3 : 1;
         rows[k].n_b = kind == METRIC_LOGIT_DIFF ? 2 : 0;
         if (kind == METRIC_KL) rows[k].other = buffer_at(&x, k == METRIC_KL ? stride : 0);
-        want[k] = plain_metric_of(kind, x.values + (second ? stride : 0), x.values + (k == METRIC_KL ? stride : 0), n, tokens.values, rows[k].n_a, rows[k].n_b);
+        want[k] = plain_metric_of(kind, x.values + (second ? stride : 0), x.values + (k == METRIC_KL ? stride : 0), n, tokens.values + first, rows[k].n_a, rows[k].n_b);
     }
     void *table = NULL;
     if (device_allocate(s->device, sizeof rows, &table) || device_upload(s->device, table, rows, sizeof rows)) abort();
@@ -581,7 +585,7 @@ static void case_metrics(subject *s, int type, int64_t n, double size, bool near
     for (int k = 0; k < METRIC_LINES; k++) {
         /* kl's smallest differences are those of logits: an error of d in log p makes one of d sqrt(2 kl) in it, for d of 1e-6. */
         double allowed = FLT_MIN + 2e-6 * fabs(want[k]) + (rows[k].kind == METRIC_KL ? 2e-6 * sqrt(2 * fabs(want[k])) : rows[k].kind == METRIC_PROBABILITY ? 0 : 2e-6);
-        if (rows[k].kind == METRIC_RANK || k == METRIC_LINES - 1) allowed = 0;
+        if (rows[k].kind == METRIC_RANK || k == METRIC_KL + 2) allowed = 0;
         bool fine = isinf(want[k]) ? out.values[k] == want[k] : fabs(out.values[k] - want[k]) <= allowed;
         CHECK(fine, "%s: metric %d of %d logits of %s is %.9g and should be %.9g", s->name, k, (int)n, type_names[type], out.values[k], want[k]);
     }
