@@ -285,7 +285,7 @@ static double metric_number(const trace_metric_call *c, const int32_t *tokens, c
     case INSET_KL:
         for (int32_t i = 0; i < c->width; i++) {
             double log_p = y[i].number - log_sum(y, c->width), log_q = x[i].number - log_sum(x, c->width);
-            if (exp(log_p) > 0) sum += exp(log_p) * (log_p - log_q);
+            if (exp(log_p) != 0) sum += exp(log_p) * (log_p - log_q);
         }
         return sum;
     default: break;
