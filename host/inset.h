@@ -248,6 +248,8 @@ INSET_API inset_status inset_builder_finish(inset_builder *builder, inset_slot x
  *     h[5].output += source               inset_update(trace, "h[5].output", INSET_ADD, source)
  *     x = 0.5 * source.clone()            inset_clone(source, &x), inset_number(trace, 0.5, &half),
  *                                         inset_arithmetic(half, INSET_MULTIPLY, x, &x)
+ *     d = logits[0, -1].logit_diff(3, 5)  inset_index(logits, "[0, -1]", &x),
+ *                                         inset_metric(x, INSET_LOGIT_DIFF, 1, (int64_t[]){3}, 1, (int64_t[]){5}, NULL, &d)
  *     x[:, 0] = 1                         inset_number(trace, 1, &one), inset_set_value(x, "[:, 0]", one)
  *     logits.save()                       inset_save(trace, "logits", logits)
  *
@@ -359,7 +361,7 @@ typedef struct inset_statistics {
     int64_t arena_bytes;         /* intermediate values and tables on the device */
     int64_t table_bytes;         /* of these, tables */
     int64_t saved_bytes, weight_bytes;
-    int64_t copies;              /* between host and device, of a run with other inputs: what goes up, what is saved down */
+    int64_t copies;              /* between host and device, of a run with other inputs and metrics of other tokens: what goes up, what is saved down */
     int64_t first_copies;        /* of the first run: with the tables that go up for it */
     int64_t later_launches;      /* of a later run: one graph on a GPU, else `launches` again */
 } inset_statistics;

@@ -260,7 +260,7 @@ static double log_sum(const plain_cell *x, int64_t n)
 {
     double most = -INFINITY, sum = 0;
     for (int64_t i = 0; i < n; i++) most = fmax(most, x[i].number);
-    if (isinf(most)) return most;
+    if (most == -INFINITY) return most;
     for (int64_t i = 0; i < n; i++) sum += exp(x[i].number - most);
     return most + log(sum);
 }
