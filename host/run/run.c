@@ -425,7 +425,8 @@ int64_t run_copies(const plan *p)
 
 int64_t run_first_copies(const plan *p)
 {
-    int64_t expanded = (p->n_runs > 0) + (p->n_repeats > 0), copies = expanded + (p->n_literals ? expanded : 0) + (p->n_records > 0);
+    int64_t expanded = (p->n_runs > 0) + (p->n_repeats > 0), copies = expanded + (p->n_literals ? expanded : 0);
+    copies += (p->n_records > 0) + (p->n_metric_rows > 0);
     return copies + run_copies(p);
 }
 
