@@ -77,8 +77,8 @@ static bool start_numbers(metric_maker *m)
     const trace_metric_call *c = m->call;
     int32_t at = rows_of_kind(c->kind) * INTS_PIECE;
     m->n_numbers = at + 1 + c->n_a + c->n_b;
-    m->numbers = arena_new(&m->p->scratch, (size_t)m->n_numbers * sizeof *m->numbers);
-    m->parts = arena_new(&m->p->scratch, (size_t)m->t->width * sizeof *m->parts);
+    m->numbers = arena_new(&m->p->passing, (size_t)m->n_numbers * sizeof *m->numbers);
+    m->parts = arena_new(&m->p->passing, (size_t)m->t->width * sizeof *m->parts);
     if (!m->numbers || !m->parts) return false;
     m->numbers[at] = c->n_a;
     if (c->n_a + c->n_b) memcpy(m->numbers + at + 1, m->p->trace->answers + c->first_answer, (size_t)(c->n_a + c->n_b) * sizeof *m->numbers);
