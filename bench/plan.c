@@ -73,16 +73,15 @@ static inset_status add_pair(inset_trace *trace, const places *c, int pair, int 
     for (int i = 0; i < patches && !status; i++) {
         int head = i % c->heads, position = i / c->heads % TOKENS, k = i / c->heads / TOKENS % c->n, layer = i / c->heads / TOKENS / c->n % LAYERS;
         char index[32];
-        inset_value *source = NULL, *logits = NULL, *other = NULL;
+        inset_value *source = NULL, *logits = NULL;
         if (c->heads > 1) snprintf(index, sizeof index, "[:, %d, %d]", position, head);
         else snprintf(index, sizeof index, "[:, %d]", position);
         status = inset_invoke_tokens(trace, 1, &length, corrupt);
         if (!status) status = inset_index(values[layer][k], index, &source);
         snprintf(text, sizeof text, "transformer.h[%d].%s%s", layer, c->sites[k], index);
         if (!status) status = inset_set(trace, text, source);
-        if (!status) status = inset_get(trace, "lm_head.output[0, -1, 11]", &logits);
-        if (!status) status = inset_get(trace, "lm_head.output[0, -1, 12]", &other);
-        if (!status) status = inset_arithmetic(logits, INSET_SUBTRACT, other, &score[i]);
+        if (!status) status = inset_get(trace, "lm_head.output[0, -1]", &logits);
+        if (!status) status = inset_metric(logits, INSET_LOGIT_DIFF, 1, (const int64_t[]){11}, 1, (const int64_t[]){12}, NULL, &score[i]);
     }
     return status;
 }

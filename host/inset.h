@@ -248,6 +248,8 @@ INSET_API inset_status inset_builder_finish(inset_builder *builder, inset_slot x
  *     h[5].output += source               inset_update(trace, "h[5].output", INSET_ADD, source)
  *     x = 0.5 * source.clone()            inset_clone(source, &x), inset_number(trace, 0.5, &half),
  *                                         inset_arithmetic(half, INSET_MULTIPLY, x, &x)
+ *     d = logits[0, -1].logit_diff(3, 5)  inset_index(logits, "[0, -1]", &x),
+ *                                         inset_metric(x, INSET_LOGIT_DIFF, 1, (int64_t[]){3}, 1, (int64_t[]){5}, NULL, &d)
  *     x[:, 0] = 1                         inset_number(trace, 1, &one), inset_set_value(x, "[:, 0]", one)
  *     logits.save()                       inset_save(trace, "logits", logits)
  *
@@ -288,6 +290,22 @@ INSET_API inset_status inset_index(inset_value *value, const char *index, inset_
 INSET_API inset_status inset_clone(inset_value *value, inset_value **out);
 INSET_API inset_status inset_arithmetic(inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
 INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
+
+/* A number for every row of logits along the last dimension of `row`, an f32 tensor of its other dimensions: what the script's row.logit_diff(a, b),
+ * row.logit(a), ..., row.kl(reference) give. Computed on the device, from a few dot products where only a few logits are wanted. a and b are sets of
+ * tokens below the row's length; only the kinds that need them read them.
+ *   INSET_LOGIT_DIFF       the mean logit of a less the mean logit of b
+ *   INSET_LOGIT            the mean logit of a
+ *   INSET_PROBABILITY      the sum of a's probabilities
+ *   INSET_LOG_PROBABILITY  its natural logarithm
+ *   INSET_RANK             how many logits are larger than the largest of a
+ *   INSET_KL               sum p log(p / q), q the row's distribution, p the reference's, which has as many rows or one for all; 0 for equal rows
+ * INSET_TYPE_ERROR for integers, INSET_SHAPE_ERROR, INSET_INDEX_ERROR for a token that the row has not got, INSET_VALUE_ERROR for an empty set. */
+typedef enum inset_metric_kind {
+    INSET_LOGIT_DIFF, INSET_LOGIT, INSET_PROBABILITY, INSET_LOG_PROBABILITY, INSET_RANK, INSET_KL
+} inset_metric_kind;
+INSET_API inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a, size_t n_b, const int64_t *b,
+                                    inset_value *reference, inset_value **out);
 
 /* Setting. With an index ("site[...]" for all of it) in place: the source broadcasts and is converted. Without one, inset_set replaces: the
  * site's reader sees `source` itself, whose shape and type must be the site's. */
@@ -343,7 +361,7 @@ typedef struct inset_statistics {
     int64_t arena_bytes;         /* intermediate values and tables on the device */
     int64_t table_bytes;         /* of these, tables */
     int64_t saved_bytes, weight_bytes;
-    int64_t copies;              /* between host and device, of a run with other inputs: what goes up, what is saved down */
+    int64_t copies;              /* between host and device, of a run with other inputs and metrics of other tokens: what goes up, what is saved down */
     int64_t first_copies;        /* of the first run: with the tables that go up for it */
     int64_t later_launches;      /* of a later run: one graph on a GPU, else `launches` again */
     int64_t fused_records, fused_launches;       /* rectangles of elements (sets, arithmetic, saves, rows kept for later) that steps apply to the rows
@@ -372,6 +390,11 @@ INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, int64_t
  *   tensor     of the same type and shape: INSET_TYPE_ERROR, INSET_SHAPE_ERROR otherwise
  * INSET_USAGE_ERROR for any other value. On failure nothing has changed. */
 INSET_API inset_status inset_plan_tensor(inset_plan *plan, const inset_value *external, const inset_tensor *tensor);
+
+/* Gives metric `metric` (counted from 0 in the order of its invoke's calls) of invoke `invoke` other tokens, as many as it had: those of a, then those
+ * of b. Metrics that the plan computes as one, because their rows and tokens were equal, must have equal tokens still, as inputs must (see
+ * inset_plan_tokens). INSET_INDEX_ERROR for a metric that is not there or a token that the row has not got, INSET_SHAPE_ERROR for another count. */
+INSET_API inset_status inset_plan_answers(inset_plan *plan, int64_t invoke, int64_t metric, int64_t count, const int64_t *tokens);
 
 /* ---- saved ---------------------------------------------------------------------------------------------------------------- */
 /* What the last run saved, in the order of saving.

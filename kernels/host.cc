@@ -7,6 +7,7 @@
 #include "kernels/attention.cu"
 #include "kernels/columns.cu"
 #include "kernels/scores.cu"
+#include "kernels/metrics.cu"
 #include "kernels/records.cu"
 #include "kernels/expand.cu"
 #include "kernels/table.cu"

@@ -30,6 +30,7 @@ typedef enum kernel_id {
     KERNEL_MIX,
     KERNEL_NORM_SCALE,
     KERNEL_NORM_BY_SCALE,
+    KERNEL_METRICS,
     KERNEL_EXPAND,           /* this and the next: one function for all storage types, in column 0 (f32) */
     KERNEL_RECORDS,
     KERNEL_COUNT,
@@ -191,6 +192,29 @@ typedef struct table_run {
     uint8_t stride, kind;
 } table_run;
 typedef struct expand_args { int32_t *table; const table_run *runs; const int32_t *literals; int64_t n_runs; } expand_args;
+
+/* What a metric makes of a row of logits. Of a set of tokens: LOGIT the mean of their logits, LOGIT_DIFF that of the first set less that of the
+ * second, PROBABILITY the sum of their probabilities, LOG_PROBABILITY its logarithm, RANK how many logits are larger than their best; KL
+ * takes no tokens but the row whose distribution is p: sum p log(p / q), q the row's own. Sums of logits and of exponentials are fp32. */
+typedef enum metric_kind {
+    METRIC_LOGIT_DIFF, METRIC_LOGIT, METRIC_PROBABILITY, METRIC_LOG_PROBABILITY, METRIC_RANK, METRIC_KL
+} metric_kind;
+
+/* One metric of one row: *out = kind(x, tokens). `tokens` are n_a of the first set, then n_b of the second, each below the number of logits.
+ *   product 0   x [width] are the logits themselves
+ *   product 1   the logits are T(weight x + bias), of which only the tokens' are computed (LOGIT and LOGIT_DIFF alone); with softcap > 0 as
+ *               KERNEL_SCALE caps them. x [width] is a row of the product's operand */
+typedef struct metric_row {
+    float *out; const void *x, *other; const int32_t *tokens;
+    int32_t n_a, n_b, width, kind, product;
+    float softcap;
+} metric_row;
+
+/* Block r does rows[r]. weight [logits, width] and bias [logits] are the product's; NULL where no row has one, or it has no bias. */
+typedef struct metrics_args {
+    const metric_row *rows; const void *weight, *bias;
+    int64_t n_rows;
+} metrics_args;
 
 /* One record: a rectangle of elements, out = a op b. */
 typedef enum record_op { RECORD_COPY /* out = a */, RECORD_ADD, RECORD_SUBTRACT, RECORD_MULTIPLY, RECORD_DIVIDE, RECORD_NEGATE } record_op;

@@ -1,5 +1,5 @@
-/* math.h: exp, tanh, erf, sin and cos in fp32. On a GPU they are CUDA's; on the CPU they are written here without branches and without calls,
- * so that loops over them vectorise (sin and cos excepted: a handful a row). Each is within 3 units in the last place, keeps
+/* math.h: exp, log, tanh, erf, sin and cos in fp32. On a GPU they are CUDA's; on the CPU they are written here without branches and without calls,
+ * so that loops over them vectorise (log, sin and cos excepted: a handful a row). Each is within 3 units in the last place, keeps
  * NaN, and is right at infinities, overflow and subnormal results. The polynomials are least-squares fits on Chebyshev nodes, weighted until
  * their relative error was level (below 5e-9, a tenth of fp32's). */
 #ifndef INSET_KERNEL_MATH_H
@@ -12,6 +12,7 @@ namespace KERNEL_NAMESPACE {
 #if defined(__CUDACC__)
 
 DEVICE float exponential(float x) { return expf(x); }
+DEVICE float logarithm(float x) { return logf(x); }
 DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
 DEVICE float error_function(float x) { return erff(x); }
 DEVICE float cosine(float x) { return cosf(x); }
@@ -81,6 +82,7 @@ DEVICE float error_function(float x)
     return with_sign(magnitude < 1.0f ? magnitude * p : 1.0f - exponential(q), x);
 }
 
+DEVICE float logarithm(float x) { return __builtin_logf(x); }
 DEVICE float cosine(float x) { return __builtin_cosf(x); }
 DEVICE float sine(float x) { return __builtin_sinf(x); }
 

@@ -9,6 +9,7 @@ void rope_entries(kernel_table *table);
 void attention_entries(kernel_table *table);
 void columns_entries(kernel_table *table);
 void scores_entries(kernel_table *table);
+void metrics_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 void expand_entries(kernel_table *table);
 }
@@ -30,6 +31,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     attention_entries(table);
     columns_entries(table);
     scores_entries(table);
+    metrics_entries(table);
     records_entries(table);
     expand_entries(table);
 }

@@ -517,6 +517,144 @@ static void case_columns(subject *s, int type, const row_shape *shape, bool bias
     free(want);
 }
 
+/* ---- metrics ------------------------------------------------------------------------------------------------------------------------- */
+
+static double metric_log_sum(const double *x, int64_t n)
+{
+    double most = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++) most = x[i] > most ? x[i] : most;
+    for (int64_t i = 0; i < n; i++) sum += exp(x[i] - most);
+    return most + log(sum);
+}
+
+static double metric_mean(const double *x, const double *tokens, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[(int64_t)tokens[i]];
+    return sum / n;
+}
+
+/* A metric of a row of n logits, in plain loops; y: kl's reference. */
+static double plain_metric_of(int kind, const double *x, const double *y, int64_t n, const double *tokens, int n_a, int n_b)
+{
+    double log_sum = metric_log_sum(x, n), sum = 0, best = -INFINITY;
+    switch (kind) {
+    case METRIC_LOGIT_DIFF: return metric_mean(x, tokens, n_a) - metric_mean(x, tokens + n_a, n_b);
+    case METRIC_LOGIT: return metric_mean(x, tokens, n_a);
+    case METRIC_PROBABILITY:
+    case METRIC_LOG_PROBABILITY:
+        for (int i = 0; i < n_a; i++) sum += exp(x[(int64_t)tokens[i]] - log_sum);
+        return kind == METRIC_PROBABILITY ? sum : log(sum);
+    case METRIC_RANK:
+        for (int i = 0; i < n_a; i++) best = x[(int64_t)tokens[i]] > best ? x[(int64_t)tokens[i]] : best;
+        for (int64_t i = 0; i < n; i++) sum += x[i] > best;
+        return sum;
+    default: break;
+    }
+    double other = metric_log_sum(y, n);
+    for (int64_t i = 0; i < n; i++)
+        if (exp(y[i] - other) > 0) sum += exp(y[i] - other) * ((y[i] - other) - (x[i] - log_sum));
+    return sum;
+}
+
+enum { METRIC_TOKENS = 6, METRIC_LINES = 9 };
+
+/* Rows x and y of n logits, y close to x where `near`, some of the first -inf where `masked`; the last line but one is kl of a row from
+ * itself, the last is log_probability of the last token. */
+static void case_metrics(subject *s, int type, int64_t n, double size, bool near, bool masked)
+{
+    const int64_t stride = n + 3;
+    buffer x = buffer_random(s, type, 2 * stride, 1, size), tokens = buffer_rows(s, METRIC_TOKENS, n), out = buffer_result(s, INSET_F32, METRIC_LINES, 1);
+    double want[METRIC_LINES];
+    for (int64_t i = 0; i < n; i++) {
+        if (near) x.values[stride + i] = as_type(type, x.values[i] + 0.05 * test_uniform(&s->random));
+        if (masked && i % 3 == 1) x.values[i] = x.values[stride + i] = -INFINITY;
+    }
+    /* Tokens that are there; those of the last line are masked. */
+    for (int i = 0; masked && i < METRIC_TOKENS; i++) tokens.values[i] = (double)((int64_t)tokens.values[i] / 3 * 3 + (i == METRIC_TOKENS - 1));
+    buffer_send(&x);
+    buffer_send(&tokens);
+    metric_row rows[METRIC_LINES];
+    for (int k = 0; k < METRIC_LINES; k++) {
+        int kind = k <= METRIC_KL ? k : k == METRIC_KL + 2 ? METRIC_KL : METRIC_LOG_PROBABILITY;
+        bool second = k == METRIC_KL + 1;
+        rows[k] = (metric_row){.out = buffer_at(&out, k), .x = buffer_at(&x, second ? stride : 0), .width = (int32_t)n, .kind = kind};
+        const int first = k == METRIC_LINES - 1 ? METRIC_TOKENS - 1 : 0;
+        rows[k].tokens = buffer_at(&tokens, first);
+        rows[k].n_a = first ? 1 : kind == METRIC_KL ? 0 : kind == METRIC_LOGIT_DIFF || k % 2 ? 3 : 1;
+        rows[k].n_b = kind == METRIC_LOGIT_DIFF ? 2 : 0;
+        if (kind == METRIC_KL) rows[k].other = buffer_at(&x, k == METRIC_KL ? stride : 0);
+        want[k] = plain_metric_of(kind, x.values + (second ? stride : 0), x.values + (k == METRIC_KL ? stride : 0), n, tokens.values + first, rows[k].n_a, rows[k].n_b);
+    }
+    void *table = NULL;
+    if (device_allocate(s->device, sizeof rows, &table) || device_upload(s->device, table, rows, sizeof rows)) abort();
+    metrics_args args = {.rows = table, .n_rows = METRIC_LINES};
+    launch(s, KERNEL_METRICS, type, &args, sizeof args, METRIC_LINES);
+    CHECK(buffer_fetch(&out), "%s: metrics %s of %d: written outside", s->name, type_names[type], (int)n);
+    for (int k = 0; k < METRIC_LINES; k++) {
+        /* kl's smallest differences are those of logits: an error of d in log p makes one of d sqrt(2 kl) in it, for d of 1e-6. */
+        double allowed = FLT_MIN + 2e-6 * fabs(want[k]) + (rows[k].kind == METRIC_KL ? 2e-6 * sqrt(2 * fabs(want[k])) : rows[k].kind == METRIC_PROBABILITY ? 0 : 2e-6);
+        if (rows[k].kind == METRIC_RANK || k == METRIC_KL + 2) allowed = 0;
+        bool fine = isinf(want[k]) ? out.values[k] == want[k] : fabs(out.values[k] - want[k]) <= allowed;
+        CHECK(fine, "%s: metric %d of %d logits of %s is %.9g and should be %.9g", s->name, k, (int)n, type_names[type], out.values[k], want[k]);
+    }
+    device_release(s->device, table, sizeof rows);
+    buffer_free(&x);
+    buffer_free(&tokens);
+    buffer_free(&out);
+}
+
+/* The same from what the logits are a product of: rounded to the type, and capped as KERNEL_SCALE does it. */
+static void case_metric_product(subject *s, int type, int64_t d, bool biased, double softcap)
+{
+    enum { LOGITS = 23, LINES = 2, N_A = 2, N_B = 3 };
+    buffer x = buffer_random(s, type, d, 1, 1), weight = buffer_random(s, type, LOGITS * d, 3, 1), bias = buffer_random(s, type, LOGITS, 1, 1);
+    buffer tokens = buffer_rows(s, N_A + N_B, LOGITS), out = buffer_result(s, INSET_F32, LINES, 0);
+    double logits[LOGITS];
+    for (int64_t j = 0; j < LOGITS; j++) {
+        double sum = biased ? bias.values[j] : 0;
+        for (int64_t i = 0; i < d; i++) sum += x.values[i] * weight.values[j * d + i];
+        logits[j] = as_type(type, sum);
+        if (softcap > 0) logits[j] = as_type(type, as_type(type, tanh(as_type(type, logits[j] / softcap))) * softcap);
+    }
+    metric_row rows[LINES];
+    for (int k = 0; k < LINES; k++)
+        rows[k] = (metric_row){.out = buffer_at(&out, k), .x = buffer_at(&x, 0), .tokens = buffer_at(&tokens, 0), .n_a = N_A, .n_b = k ? 0 : N_B, .width = (int32_t)d,
+                               .kind = k ? METRIC_LOGIT : METRIC_LOGIT_DIFF, .product = 1, .softcap = (float)softcap};
+    void *table = NULL;
+    if (device_allocate(s->device, sizeof rows, &table) || device_upload(s->device, table, rows, sizeof rows)) abort();
+    metrics_args args = {table, buffer_at(&weight, 0), biased ? buffer_at(&bias, 0) : NULL, LINES};
+    launch(s, KERNEL_METRICS, type, &args, sizeof args, LINES);
+    CHECK(buffer_fetch(&out), "%s: metrics of a product: written outside", s->name);
+    for (int k = 0; k < LINES; k++) {
+        double want = plain_metric_of(rows[k].kind, logits, NULL, LOGITS, tokens.values, rows[k].n_a, rows[k].n_b);
+        double largest = sqrt((double)d) * 2 + 1, allowed = type == INSET_F32 ? 1e-6 * largest : 3 * rounding_of(type) * largest;
+        CHECK(fabs(out.values[k] - want) <= allowed, "%s: metric %d of a product of %d in %s is %.9g and should be %.9g", s->name, k, (int)d, type_names[type],
+              out.values[k], want);
+    }
+    device_release(s->device, table, sizeof rows);
+    buffer_free(&x);
+    buffer_free(&weight);
+    buffer_free(&bias);
+    buffer_free(&tokens);
+    buffer_free(&out);
+}
+
+static void run_metric_cases(subject *s, int type)
+{
+    case_metrics(s, type, 1, 3, false, false);
+    case_metrics(s, type, 61, 4, false, false);
+    case_metrics(s, type, 67, 4, true, false);
+    case_metrics(s, type, 67, 4, true, true);
+    case_metrics(s, type, 33, 300, false, false);            /* probabilities that fp32 has no numbers for */
+    case_metric_product(s, type, 33, true, 0);
+    case_metric_product(s, type, 64, false, 3);
+    if (s->brief) return;
+    case_metrics(s, type, 5003, 8, false, false);
+    case_metrics(s, type, 5003, 8, true, false);
+    case_metric_product(s, type, 768, true, 30);
+}
+
 /* ---- rope ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* head_stride: of x's heads, 0 when they lie side by side as out's do. */
@@ -1004,6 +1142,7 @@ static void run_kernel_cases(subject *s)
         for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
         for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);
         run_open_cases(s, type);
+        run_metric_cases(s, type);
         case_rope(s, type, 3, 10, 6, 0, 0);
         case_rope(s, type, 3, 10, 10, 31, 0);
         case_rope(s, type, 2, 64, 64, 0, 0);

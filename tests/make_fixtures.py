@@ -200,7 +200,40 @@ def write_family_cases(folder):
     lines = []
     for i, prompt in enumerate(prompts):
         lines += [f"with invoke({prompt}):", f"    block{i} = {block}.output.save()", f"    logits{i} = output.logits[:, -1].save()", "    pass", ""]
+    write_metrics(reference, cases, block)
     write_case(reference, os.path.join(cases, "lengths.inset"), "below, at and beyond a window of 4; ragged", lines)
+
+
+def write_metrics(reference, cases, block):
+    """Metrics of plain and of patched runs, of whole rows and of few columns, ragged, of other tensors than logits."""
+    lines = ["answers = [11, 12]",
+             "with invoke([[7, 31, 2, 55, 19]]):",
+             f"    source = {block}.output",
+             "    clean = output.logits",
+             "    d0 = clean[:, -1].logit_diff(11, 12).save()",
+             "    p0 = clean[:, -1].probability(answers).save()",
+             "    all0 = clean.log_probability([3, 5, 7]).save()",
+             "with invoke([[7, 31, 9, 55, 20]]):",
+             f"    {block}.output[:, 2] = source[:, 2]",
+             f"    w = {block}.output[..., :8].logit_diff([1, 2], 3).save()",
+             "    d1 = output.logits[:, -1].logit_diff(answers, [13, 3, 14]).save()",
+             "    l1 = output.logits[0].logit(answers).save()",
+             "    k1 = output.logits.kl(clean).save()",
+             "    k2 = output.logits[0, 1:].kl(clean[0, -1]).save()",
+             "    r1 = output.logits[0].rank(7).save()",
+             "    r2 = output.logits[0].rank([7, 8, 9]).save()",
+             "    p1 = output.logits[0, -1].probability(4).save()",
+             "    l2 = output.logits[0, -1].log_probability(4).save()",
+             "with invoke([[7, 31, 9], [2, 3, 4, 5, 6]]):",
+             "    d3 = output.logits[:, -1].logit_diff(11, 12).save()",
+             "    ragged = output.logits.logit([20, 21]).save()",
+             "    output.logits[:, -1, 11] = 2",
+             "    d4 = output.logits[:, -1].logit_diff(11, 12).save()",
+             "    near = (output.logits[:, -1] * 1.01).kl(output.logits[:, -1]).save()",
+             "    sum = (2 * output.logits[1, -1].logit(3) + output.logits[1, -1, 3]).save()"]
+    if reference.dtype != torch.float32:                 # differences of logits are mostly their last bits there
+        lines = [line for line in lines if "logit_diff" not in line]
+    write_case(reference, os.path.join(cases, "metrics.inset"), "numbers made from rows of logits", lines)
 
 
 def make_data(folder, width, rows, vocabulary):

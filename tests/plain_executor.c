@@ -20,7 +20,7 @@ typedef struct tensor {
 typedef struct node { int64_t *key; int32_t n_key; bool live; } node;
 
 enum { COLUMN_BITS = 20, KEY_HEAD = 4 };
-enum tag { TAG_STEP, TAG_CONTEXT, TAG_UNIT, TAG_MIX, TAG_OPERATION, TAG_CONVERT, TAG_CONSTANT, TAG_EXTERNAL };
+enum tag { TAG_STEP, TAG_CONTEXT, TAG_UNIT, TAG_MIX, TAG_OPERATION, TAG_CONVERT, TAG_CONSTANT, TAG_EXTERNAL, TAG_METRIC };
 
 struct plain {
     trace *t;
@@ -254,8 +254,109 @@ static plain_cell source_cell(plain *p, const source *s, const view *target, con
     return converted(p, x, p->t->storages[s->view->storage].type, type);
 }
 
+/* ---- metrics ------------------------------------------------------------------------------------------------------------------------------- */
+
+static double log_sum(const plain_cell *x, int64_t n)
+{
+    double most = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < n; i++) most = fmax(most, x[i].number);
+    if (most == -INFINITY) return most;
+    for (int64_t i = 0; i < n; i++) sum += exp(x[i].number - most);
+    return most + log(sum);
+}
+
+static double mean_of(const plain_cell *x, const int32_t *tokens, int32_t n)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) sum += x[tokens[i]].number;
+    return sum / n;
+}
+
+static double metric_number(const trace_metric_call *c, const int32_t *tokens, const plain_cell *x, const plain_cell *y)
+{
+    double sum = 0, best = -INFINITY;
+    switch (c->kind) {
+    case INSET_LOGIT_DIFF: return mean_of(x, tokens, c->n_a) - mean_of(x, tokens + c->n_a, c->n_b);
+    case INSET_LOGIT: return mean_of(x, tokens, c->n_a);
+    case INSET_RANK:
+        for (int32_t i = 0; i < c->n_a; i++) best = fmax(best, x[tokens[i]].number);
+        for (int32_t i = 0; i < c->width; i++) sum += x[i].number > best;
+        return sum;
+    case INSET_KL:
+        for (int32_t i = 0; i < c->width; i++) {
+            double log_p = y[i].number - log_sum(y, c->width), log_q = x[i].number - log_sum(x, c->width);
+            if (exp(log_p) != 0) sum += exp(log_p) * (log_p - log_q);
+        }
+        return sum;
+    default: break;
+    }
+    plain_cell *some = need(calloc((size_t)c->n_a, sizeof *some));
+    for (int32_t i = 0; i < c->n_a; i++) some[i] = x[tokens[i]];
+    double log_p = log_sum(some, c->n_a) - log_sum(x, c->width);
+    free(some);
+    return c->kind == INSET_LOG_PROBABILITY ? log_p : exp(log_p);
+}
+
+/* The last product of the model, and a cap on it, computed whole for these elements; then a few of its columns need only what it multiplies. */
+static const node *product_of(const plain *p, const plain_cell *x, int64_t n)
+{
+    const node *row = &p->nodes[x->identity >> COLUMN_BITS];
+    for (int64_t i = 0; i < n; i++)
+        if (x[i].identity != x->identity + i) return NULL;
+    int64_t column = x->identity & ((1 << COLUMN_BITS) - 1);
+    if (row->key[0] != TAG_STEP || column || n != p->g->values[row->key[1]].width) return NULL;
+    const step *s = &p->g->steps[p->g->values[row->key[1]].step];
+    if (s->kind == STEP_SOFTCAP) {
+        if (row->n_key != KEY_HEAD + 2 || row->key[KEY_HEAD + 1] != n) return NULL;      /* of a row that was patched together */
+        row = &p->nodes[row->key[KEY_HEAD] >> COLUMN_BITS];
+        if (row->key[0] != TAG_STEP) return NULL;
+        s = &p->g->steps[p->g->values[row->key[1]].step];
+    }
+    for (const step *later = s + 1; later < p->g->steps + p->g->n_steps; later++)
+        if (later->kind == STEP_LINEAR) return NULL;
+    return s->kind == STEP_LINEAR && !p->g->weights[s->weight].in_out ? row : NULL;
+}
+
+static int64_t metric_identity(plain *p, const trace_metric_call *c, const int32_t *tokens, const plain_cell *x, const plain_cell *y)
+{
+    bool few = c->kind == INSET_LOGIT || c->kind == INSET_LOGIT_DIFF;
+    const node *product = few ? product_of(p, x, c->width) : NULL;
+    key_start(p, TAG_METRIC, c->kind, (int64_t)hash_bytes(5, tokens, (size_t)(c->n_a + c->n_b) * sizeof *tokens), product ? product->key[1] : -1);
+    for (int32_t k = KEY_HEAD; product && k < product->n_key; k++) key_push(p, product->key[k]);
+    if (!product) key_cells(p, x, c->width);
+    if (c->kind == INSET_KL) key_cells(p, y, c->width);
+    return key_finish(p);
+}
+
+static void read_row(plain *p, const view *v, int64_t *at, int last, int32_t width, plain_cell *out)
+{
+    for (at[last] = 0; at[last] < width; at[last]++) out[at[last]] = *element(p, v, at, last + 1 - v->n_dimensions);
+}
+
+static void apply_metric(plain *p, const trace_record *r)
+{
+    const trace_metric_call *c = &p->t->metrics[r->metric];
+    const int32_t *tokens = p->t->answers + c->first_answer;
+    int64_t at[INSET_MAX_DIMENSIONS] = {0};
+    plain_cell *x = need(calloc((size_t)c->width * 2, sizeof *x)), *y = x + c->width;
+    if (view_elements(r->target))
+        do {
+            if (!is_there(r->target, at)) continue;
+            read_row(p, r->a.view, at, r->target->n_dimensions, c->width, x);
+            if (c->kind == INSET_KL) read_row(p, r->b.view, at, r->target->n_dimensions, c->width, y);
+            plain_cell *out = element(p, r->target, at, 0);
+            if (p->identities) out->identity = metric_identity(p, c, tokens, x, y);
+            else out->number = rounded(INSET_F32, metric_number(c, tokens, x, y));
+        } while (next(r->target, at));
+    free(x);
+}
+
 static void apply(plain *p, const trace_record *r)
 {
+    if (r->kind == TRACE_METRIC) {
+        apply_metric(p, r);
+        return;
+    }
     const view *target = r->target;
     inset_type type = p->t->storages[target->storage].type;
     int64_t n = view_elements(target), at[INSET_MAX_DIMENSIONS] = {0}, i = 0;

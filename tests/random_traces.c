@@ -342,6 +342,31 @@ static void line_patch(maker *m, int32_t site, const operand *value)
     took(m, trace_set(m->t, value, x.n, x.items, TRACE_COPY, &source));
 }
 
+/* A number a row, of this value or of another one; no ranks, which a last bit decides. */
+static void line_metric(maker *m, const operand *value)
+{
+    operand row = *value, reference, made;
+    items x;
+    int64_t tokens[2][3];
+    metric_request r = {.kind = (inset_metric_kind)below(m, INSET_KL + 1), .reference = &reference};
+    if (r.kind == INSET_RANK) r.kind = INSET_LOGIT_DIFF;
+    if (one_in(m, 4) && !pick(m, value, &row)) row = *value;
+    random_index(m, &row.view, &x);
+    if (one_in(m, 2)) took(m, trace_index(m->t, &row, x.n, x.items, &row));
+    int32_t n = last_dimension(&row);
+    if (n < 2) return;
+    for (int k = 0; k < 2; k++) {
+        r.sets[k] = (token_list){(size_t)(1 + below(m, 3)), tokens[k]};
+        for (int i = 0; i < 3; i++) tokens[k][i] = below(m, n < 5 ? n : 5);
+    }
+    reference = row;
+    if (r.kind == INSET_KL && !pick(m, &row, &reference)) return;
+    if (r.kind == INSET_KL && one_in(m, 3)) arithmetic(m, &reference, &reference);
+    if (!took(m, trace_metric(m->t, &row, &r, &made))) return;
+    keep(m, &made, -1);
+    if (!one_in(m, 3)) save(m, &made);
+}
+
 /* A norm's scale is divided by: it stays well away from zero, where a last bit would decide. */
 static void line_scale(maker *m, int32_t site, const operand *value)
 {
@@ -370,7 +395,8 @@ static void line(maker *m, int32_t site)
         else line_read(m, site, &value);
         return;
     }
-    switch (below(m, 9)) {
+    switch (below(m, 10)) {
+    case 9: line_metric(m, &value); return;
     case 0: case 1: line_read(m, site, &value); return;
     case 2: case 3: line_set(m, &value); return;
     case 4: line_patch(m, site, &value); return;
@@ -449,6 +475,8 @@ static void make_trace(maker *m)
         }
         operand logits;
         if (one_in(m, 2) && took(m, trace_site(m->t, m->order[m->n_order - 1], &logits))) save(m, &logits);
+        for (int k = below(m, 4); k > 0; k--)
+            if (took(m, trace_site(m->t, m->order[m->n_order - 1], &logits))) line_metric(m, &logits);
         if (m->wild && one_in(m, 3)) stack(m);
         if (m->wild && one_in(m, 12)) took(m, trace_stop(m->t));
     }

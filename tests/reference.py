@@ -267,6 +267,34 @@ def in_place(op, target, items, value):
     assign(target, items, new)
 
 
+def metric(name, row, tokens, reference=None):
+    """A number a row of logits, [..., n] -> [...], in double from the logits as they are."""
+    x = row.double()
+    p = torch.softmax(x, -1)
+    if name == "logit":
+        made = x[..., tokens[0]].mean(-1)
+    elif name == "logit_diff":
+        made = x[..., tokens[0]].mean(-1) - x[..., tokens[1]].mean(-1)
+    elif name == "probability":
+        made = p[..., tokens[0]].sum(-1)
+    elif name == "log_probability":
+        made = torch.logsumexp(torch.log_softmax(x, -1)[..., tokens[0]], -1)
+    elif name == "rank":
+        made = (x > x[..., tokens[0]].amax(-1, keepdim=True)).sum(-1)
+    else:
+        q, p = torch.log_softmax(x, -1), torch.log_softmax(reference.double(), -1)
+        made = torch.nn.functional.kl_div(q, p.expand(q.shape), log_target=True, reduction="none").sum(-1)
+    return made.float()
+
+
+@torch_errors
+def metric_of(name, value, tokens, reference=None):
+    if not isinstance(value, Ragged):
+        return metric(name, value, tokens, plain(reference))
+    references = value.beside(reference) if reference is not None else [None] * len(value.parts)
+    return value.fresh([metric(name, p, tokens, r) for p, r in zip(value.parts, references)])
+
+
 def clone(value):
     return value.fresh([p.clone() for p in value.parts]) if isinstance(value, Ragged) else value.clone()
 
@@ -768,11 +796,22 @@ class Interpreter:
     def call(self, node):
         if isinstance(node.func, ast.Attribute) and node.func.attr == "clone" and not node.args:
             return clone((yield from self.evaluate(node.func.value)))
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "kl":
+            value = yield from self.evaluate(node.func.value)
+            return metric_of("kl", value, [], (yield from self.evaluate(node.args[0])))
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("logit_diff", "logit", "probability", "log_probability", "rank"):
+            value = yield from self.evaluate(node.func.value)
+            return metric_of(node.func.attr, value, [self.tokens(a) for a in node.args])
         if isinstance(node.func, ast.Name) and node.func.id == "load":
             return self.load(*[a.value for a in node.args])
         if isinstance(node.func, ast.Name) and node.func.id == "zeros":
             return torch.zeros([self.integer(a) for a in node.args])
         raise ScriptError("SyntaxError", "another call")
+
+    def tokens(self, node):
+        if isinstance(node, ast.Name) and isinstance(self.names.get(node.id), Literal):
+            return self.names[node.id].tensor.tolist()
+        return [self.integer(e) for e in node.elts] if isinstance(node, ast.List) else [self.integer(node)]
 
     def literal(self, node):
         numbers = ast.literal_eval(node)

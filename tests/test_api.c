@@ -331,7 +331,9 @@ static const char script[] =
     "with invoke([[5, 11, 7], [8, 3]]):\n"
     "    transformer.h[0].mlp.output += 0.5\n"
     "    transformer.h[1].output[:, -1] = -(source[:, -1] * 2 - 1) / 4\n"
-    "    patched = lm_head.output[:, -1].save()\n";
+    "    patched = lm_head.output[:, -1].save()\n"
+    "    difference = lm_head.output[:, -1].logit_diff([11, 12], 13).save()\n"
+    "    moved = lm_head.output[:, -1].kl(clean).save()\n";
 
 static inset_status record_by_calls(inset_trace *t)
 {
@@ -354,7 +356,11 @@ static inset_status record_by_calls(inset_trace *t)
     if (!s) s = inset_arithmetic(x, INSET_DIVIDE, four, &x);
     if (!s) s = inset_set(t, "transformer.h[1].output[:, -1]", x);
     if (!s) s = inset_get(t, "lm_head.output[:, -1]", &patched);
-    return s ? s : inset_save(t, "patched", patched);
+    if (!s) s = inset_save(t, "patched", patched);
+    if (!s) s = inset_metric(patched, INSET_LOGIT_DIFF, 2, (const int64_t[]){11, 12}, 1, (const int64_t[]){13}, NULL, &x);
+    if (!s) s = inset_save(t, "difference", x);
+    if (!s) s = inset_metric(patched, INSET_KL, 0, NULL, 0, NULL, clean, &x);
+    return s ? s : inset_save(t, "moved", x);
 }
 
 static void calls_and_script(void)
@@ -374,13 +380,92 @@ static void calls_and_script(void)
         if (!status) status = inset_run(plans[i]);
     }
     CHECK(!status, "%s", inset_message(context));
-    for (size_t i = 0; !status && i < 2; i++) {
+    for (size_t i = 0; !status && i < 4; i++) {
         inset_tensor a, b;
         const char *name;
         CHECK(!inset_saved_at(plans[0], i, &name, &a) && !inset_saved(plans[1], name, &b), "%s", inset_message(context));
         CHECK(a.type == b.type && a.n_dimensions == b.n_dimensions && !memcmp(a.shape, b.shape, sizeof a.shape[0] * (size_t)a.n_dimensions)
                   && !memcmp(a.data, b.data, (size_t)inset_tensor_count(&a) * inset_type_size(a.type)),
               "%s differs between calls and script", name);
+    }
+    inset_context_free(context);
+}
+
+/* ---- metrics of other tokens ---------------------------------------------------------------------------------------------------- */
+
+/* Invokes of equal prompts: the first metric of both is one number as long as its tokens are equal. */
+static inset_status record_metrics(inset_trace *t)
+{
+    const int64_t length = 3, ids[] = {5, 6, 7}, a[] = {11, 12}, b[] = {13};
+    char name[8];
+    inset_value *row = NULL, *x = NULL;
+    inset_status s = INSET_OK;
+    for (int i = 0; i < 2 && !s; i++) {
+        s = inset_invoke_tokens(t, 1, &length, ids);
+        if (!s) s = inset_get(t, "output.logits[0, -1]", &row);
+        for (int k = 0; k < 3 && !s; k++) {
+            int64_t own[] = {20 + i, 30};
+            s = inset_metric(row, k == 1 ? INSET_LOG_PROBABILITY : INSET_LOGIT_DIFF, k == 1 ? 1 : 2, k == 2 ? own : a, 1, b, NULL, &x);
+            snprintf(name, sizeof name, "m%d%d", i, k);
+            if (!s) s = inset_save(t, name, x);
+        }
+        if (!s && !i) s = inset_save(t, "row", row);
+    }
+    return s;
+}
+
+static double log_softmax_of(const float *x, int n, int token)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += exp((double)x[i] - x[token]);
+    return -log(sum);
+}
+
+static void check_metric(inset_plan *plan, const char *name, double want, const char *when)
+{
+    inset_tensor got;
+    if (!CHECK(!inset_saved(plan, name, &got), "%s", name)) return;
+    CHECK(fabs(inset_tensor_element(&got, 0) - want) < 1e-5, "%s %s is %g and should be %g", name, when, inset_tensor_element(&got, 0), want);
+}
+
+static void other_answers(void)
+{
+    enum { VOCABULARY = 61 };
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *t = NULL;
+    inset_plan *plan = NULL;
+    inset_tensor row;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status s = inset_model_open(context, test_path("fixtures/gpt2"), &options, &model);
+    if (!s) s = inset_trace_create(model, &t);
+    if (!s) s = record_metrics(t);
+    if (!s) s = inset_plan_create(t, NULL, &plan);
+    if (!s) s = inset_run(plan);
+    if (!s) s = inset_saved(plan, "row", &row);
+    if (CHECK(!s && row.shape[0] == VOCABULARY, "%s", inset_message(context))) {
+        float x[VOCABULARY];
+        memcpy(x, row.data, sizeof x);
+        check_metric(plan, "m10", (x[11] + x[12]) / 2 - x[13], "at first");
+        check_metric(plan, "m11", log_softmax_of(x, VOCABULARY, 11), "at first");
+        check_metric(plan, "m12", (x[21] + x[30]) / 2 - x[13], "at first");
+        CHECK(!inset_plan_answers(plan, 1, 2, 3, (const int64_t[]){40, 41, 42}), "%s", inset_message(context));
+        CHECK(!inset_plan_answers(plan, 0, 1, 1, (const int64_t[]){7}) && !inset_plan_answers(plan, 1, 1, 1, (const int64_t[]){7}), "%s", inset_message(context));
+        CHECK(!inset_run(plan), "%s", inset_message(context));
+        check_metric(plan, "m12", (x[40] + x[41]) / 2 - x[42], "of other tokens");
+        check_metric(plan, "m02", (x[20] + x[30]) / 2 - x[13], "of its own tokens");
+        check_metric(plan, "m01", log_softmax_of(x, VOCABULARY, 7), "of other tokens");
+        CHECK(!inset_plan_answers(plan, 1, 0, 3, (const int64_t[]){11, 12, 14}), "%s", inset_message(context));
+        CHECK(inset_run(plan) == INSET_VALUE_ERROR && strstr(inset_message(context), "two metrics as one"), "%s", inset_message(context));
+        CHECK(!inset_plan_answers(plan, 0, 0, 3, (const int64_t[]){11, 12, 14}) && !inset_run(plan), "%s", inset_message(context));
+        check_metric(plan, "m00", (x[11] + x[12]) / 2 - x[14], "set after a refusal");
+        CHECK(inset_plan_answers(plan, 2, 0, 3, (const int64_t[]){0, 0, 0}) == INSET_INDEX_ERROR, "an invoke that is not there");
+        CHECK(inset_plan_answers(plan, 1, 3, 3, (const int64_t[]){0, 0, 0}) == INSET_INDEX_ERROR, "a metric that is not there");
+        CHECK(inset_plan_answers(plan, 1, 1, 2, (const int64_t[]){0, 0}) == INSET_SHAPE_ERROR, "two tokens for one");
+        CHECK(inset_plan_answers(plan, 1, 1, 1, (const int64_t[]){VOCABULARY}) == INSET_INDEX_ERROR, "a token outside");
+        CHECK(inset_plan_answers(plan, 1, 1, 1, NULL) == INSET_USAGE_ERROR && inset_plan_answers(NULL, 0, 0, 0, NULL) == INSET_USAGE_ERROR, "no tokens");
     }
     inset_context_free(context);
 }
@@ -405,7 +490,7 @@ static void without_device(void)
     if (!status) status = inset_plan_create(trace, NULL, &plan);
     if (CHECK(!status, "%s", inset_message(context))) {
         CHECK(!strcmp(inset_model_device(model), "none"), "%s", inset_model_device(model));
-        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.sequences == 4 && is.saved == 2 && is.rows > 0
+        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.sequences == 4 && is.saved == 4 && is.rows > 0
                   && is.rows <= is.rows_unshared && is.steps > 0 && is.launches > 0 && is.flops > 0,
               "invokes %lld, sequences %lld, rows %lld", (long long)is.invokes, (long long)is.sequences, (long long)is.rows);
         CHECK(!inset_saved_describe(plan, 1, &name, &out) && !strcmp(name, "patched") && out.n_dimensions == 2 && out.shape[0] == 2, "%s",
@@ -491,6 +576,13 @@ static void misused_trace(inset_context *context, inset_model *model)
     refused(context, inset_set(t, "layer1.output[:, 0]", NULL), INSET_USAGE_ERROR, "NULL");
     refused(context, inset_arithmetic(own, INSET_ADD, foreign, &x), INSET_USAGE_ERROR, "another trace");
     refused(context, inset_arithmetic(own, (inset_operation)9, own, &x), INSET_USAGE_ERROR, "operation");
+    refused(context, inset_metric(NULL, INSET_KL, 0, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "");
+    refused(context, inset_metric(own, INSET_LOGIT, 1, (const int64_t[]){0}, 0, NULL, NULL, NULL), INSET_USAGE_ERROR, "NULL");
+    refused(context, inset_metric(own, INSET_LOGIT, 1, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "tokens");
+    refused(context, inset_metric(own, INSET_LOGIT_DIFF, 1, (const int64_t[]){0}, 1, NULL, NULL, &x), INSET_USAGE_ERROR, "tokens");
+    refused(context, inset_metric(own, INSET_KL, 0, NULL, 0, NULL, foreign, &x), INSET_USAGE_ERROR, "another trace");
+    refused(context, inset_metric(own, (inset_metric_kind)6, 0, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "no kind of metric");
+    refused(context, inset_metric(own, INSET_LOGIT, 1, (const int64_t[]){0}, 0, NULL, NULL, &x), INSET_TYPE_ERROR, "number");
     refused(context, inset_get(t, "layer9.output", &x), INSET_UNKNOWN_SITE, "layer");
     refused(context, inset_get(t, "layer1.output[", &x), INSET_SYNTAX_ERROR, "");
     refused(context, inset_get(t, "layer1.output[:, 10]", &x), INSET_INDEX_ERROR, "10");
@@ -622,7 +714,8 @@ static inset_status whole_path(failing_allocator *memory, inset_context **contex
     inset_tensor out;
     inset_model_options options = INSET_MODEL_OPTIONS;
     static const char text[] =
-        "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output.save()\n    layer1.output[:, [0, 2]] = x[:, 1:3] * 2\n";
+        "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output.save()\n    layer1.output[:, [0, 2]] = x[:, 1:3] * 2\n"
+        "    some = [0, 1]\n    m = layer2.output.logit_diff(some, [1]).save()\n    k = layer2.output.kl(layer2.output * 2).save()\n";
     options.device = "cpu";
     fill_two_layers(&m);
     inset_status status = inset_context_create(failing_allocator_interface(memory), context);
@@ -663,6 +756,7 @@ int main(void)
     older_and_fast_options();
     own_transformer();
     calls_and_script();
+    other_answers();
     without_device();
     sites();
     nothing_given();

@@ -68,7 +68,8 @@ static const site_case llama_cases[] = {
 
 static inset_status plan_script(struct inset_model *model, const char *text, bool no_fuse, trace **t, plan **p)
 {
-    const plan_options options = {.no_fuse = no_fuse, .traits = model_traits(model)};
+    plan_options options = {.no_fuse = no_fuse, .traits = model_traits(model)};
+    options.traits.gelu_in_product = false;      /* a GELU inside its product is no step of its own to fuse into */
     inset_status status = trace_create(model->context, model->program, model->type, t);
     if (!status) status = script_read(*t, "script", ".", text, strlen(text));
     return status ? status : plan_create(*t, &options, p);

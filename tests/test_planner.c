@@ -85,7 +85,8 @@ static void show_trace(const trace *t)
             const trace_record *r = &t->records[k];
             printf("  event %d: ", r->event);
             show_view(t, r->target);
-            printf(r->kind == TRACE_SET ? " set " : " is made by op %d of ", r->op);
+            printf(r->kind == TRACE_SET ? " set " : r->kind == TRACE_METRIC ? " is metric %d of " : " is made by op %d of ",
+                   r->kind == TRACE_METRIC ? (int)t->metrics[r->metric].kind : (int)r->op);
             show_source(t, &r->a);
             printf(", ");
             show_source(t, &r->b);

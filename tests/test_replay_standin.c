@@ -18,6 +18,7 @@ typedef struct bench {
 /* Scripts of one model, and how many of the launches are of records alone at most: less where steps apply them. */
 typedef struct costed { const char *name, *text; int64_t records; } costed;
 
+static const char metric[] = "with invoke([[3, 1, 4, 1, 5]]):\n    a = output.logits[:, -1].logit_diff(3, 5).save()\n";
 static const char plain[] = "with invoke([[3, 1, 4, 1, 5]]):\n    logits = lm_head.output[:, -1].save()\n";
 static const char patched[] = "with invoke([[3, 1, 4, 1, 5]]):\n    h = transformer.h[1].output[:, 2]\n    logits = lm_head.output[:, -1].save()\n"
                               "with invoke([[2, 7, 1, 8, 2]]):\n    transformer.h[1].output[:, 2] = h\n    transformer.h[2].mlp.output[:, -1, 2:9] *= 2\n    patched = lm_head.output[:, -1].save()\n";
@@ -224,6 +225,38 @@ static void tall_products_are_counted(bench *b)
     free(text);
 }
 
+/* Metrics: one launch for all of a moment, no product with the head where a few logits are wanted, and other tokens are one copy and one replay. */
+static void metrics_of_other_tokens(bench *b)
+{
+    static const char text[] = "with invoke([[3, 1, 4, 1, 5]]):\n    h = transformer.h[1].output[:, 2]\n    a = output.logits[:, -1].logit_diff(%d, [7, 8]).save()\n"
+                               "with invoke([[2, 7, 1, 8, 2]]):\n    transformer.h[1].output[:, 2] = h\n    b = output.logits[:, -1].logit_diff(5, [7, %d]).save()\n"
+                               "    c = output.logits[0].logit(%d).save()\n";
+    char first[2][512], now[MOST] = {0}, want[MOST] = {0};
+    int64_t metrics = 0, heads = 0;
+    snprintf(first[0], sizeof first[0], text, 3, 9, 11);
+    snprintf(first[1], sizeof first[1], text, 40, 41, 42);
+    if (!bench_start(b, first[1])) return bench_end(b);
+    run_once(b);
+    size_t n = saved_bytes(b, want);
+    bench_end(b);
+    if (!bench_start(b, first[0])) return bench_end(b);
+    const program *g = b->model->program;
+    for (size_t i = 0; i < b->plan->n_launches; i++) {
+        const launch *l = &b->plan->launches[i];
+        metrics += !l->is_matmul && l->kernel == KERNEL_METRICS;
+        heads += l->is_matmul ? l->weight == g->steps[g->n_steps - 1].weight : l->kernel == KERNEL_COLUMNS;
+    }
+    CHECK(metrics == 1 && !heads, "%lld launches of metrics, %lld of the head", (long long)metrics, (long long)heads);
+    run_once(b);
+    cost second = run_once(b);
+    CHECK(saved_bytes(b, now) == n && memcmp(now, want, n), "other tokens give other numbers");
+    CHECK(!run_set_answers(b->run, 0, 0, (const int64_t[]){40, 7, 8}, 3) && !run_set_answers(b->run, 1, 0, (const int64_t[]){5, 7, 41}, 3)
+              && !run_set_answers(b->run, 1, 1, (const int64_t[]){42}, 1), "%s", inset_message(b->context));
+    expect_cost("other tokens", run_once(b), (cost){0, 0, 1, 0, 0, 1, second.replayed});
+    CHECK(saved_bytes(b, now) == n && !memcmp(now, want, n), "a plan of other tokens has other bits than one made for them");
+    bench_end(b);
+}
+
 /* A second run while each of its calls fails in turn: the right numbers or an error, then the right numbers, and nothing left over. */
 static void each_call_of_a_capture_fails(bench *b)
 {
@@ -259,11 +292,13 @@ int main(void)
     if (inset_context_create(NULL, &b.context)) return 1;
     if (CHECK(!model_open(b.context, test_path("fixtures/gpt2"), "cuda", INSET_TYPE_COUNT, false, &b.model), "%s", inset_message(b.context))) {
         const costed scripts[] = {{"plain", plain, 1}, {"unused", unused, 1}, {"patched", patched, 3}, {"saved twice", saved_twice, 2},
-                                  {"many", many, 4}, {"from outside", outside, 2}, {"ragged", ragged, 1}};
+                                  {"many", many, 4}, {"from outside", outside, 2}, {"ragged", ragged, 1},
+                                  {"metric", metric, 1}};
         for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) costs_what_the_plan_says(&b, &scripts[i]);
         nothing_costs_nothing(&b);
         tall_products_are_counted(&b);
         one_copy_for_all_inputs(&b);
+        metrics_of_other_tokens(&b);
         each_call_of_a_capture_fails(&b);
     }
     model_free(b.model);

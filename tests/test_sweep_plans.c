@@ -100,7 +100,7 @@ static void makes_few_plans(inset_model *model, const plans_case *c)
     inset_sweep_free(sweep);
 }
 
-/* Columns are part of a plan: pairs with answers of their own need one each where these are read, and share one where a whole row is. */
+/* Answers are no part of a plan, but which of them are equal: pairs with answers of their own share one, alone or behind another metric. */
 static void answers_of_each_pair(inset_model *model, const char *folder)
 {
     static const int64_t answers[PAIRS] = {11, 12, 13, 14, 15, 11};
@@ -110,10 +110,10 @@ static void answers_of_each_pair(inset_model *model, const char *folder)
     NEED(!safetensors_write(model->context, path, &t, 1, NULL), "%s", inset_message(model->context));
     snprintf(columns, sizeof columns, "logit:%s:a", path);
     snprintf(rows, sizeof rows, "probability:%s:a", path);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 4; k++) {
         int steps;
-        int64_t plans, want = k ? 2 : 5;                     /* by columns: 11 differs from 13, 14 and 15, and pair 1 from all; pair 5 is as pair 0 */
-        const char *const metrics[] = {k ? rows : columns, NULL};
+        int64_t plans, want = 2;                             /* pair 1 differs from all */
+        const char *const metrics[] = {k < 2 ? k ? rows : columns : "kl", k < 2 ? NULL : k == 2 ? columns : rows, NULL};
         inset_sweep_options o = options_of(0, PAIRS, ONE_PAIR);
         o.metrics = metrics;
         inset_sweep *sweep = sweep_all(model, &o, &steps, &plans);
@@ -122,11 +122,11 @@ static void answers_of_each_pair(inset_model *model, const char *folder)
         for (int pair = 0; pair < PAIRS; pair++) {           /* as with this answer for all */
             char one[32];
             inset_sweep_result got, expected;
-            snprintf(one, sizeof one, "%s:%lld", k ? "probability" : "logit", (long long)answers[pair]);
+            snprintf(one, sizeof one, "%s:%lld", k % 2 ? "probability" : "logit", (long long)answers[pair]);
             const char *const same[] = {one, NULL};
             o.metrics = same;
             inset_sweep *other = sweep_all(model, &o, &steps, &plans);
-            NEED(other && !inset_sweep_result_at(sweep, 0, &got) && !inset_sweep_result_at(other, 0, &expected), "answers");
+            NEED(other && !inset_sweep_result_at(sweep, k / 2, &got) && !inset_sweep_result_at(other, 0, &expected), "answers");
             CHECK(!memcmp(got.values + pair * got.points, expected.values + pair * got.points, (size_t)got.points * sizeof(float)), "%s, pair %d", one, pair);
             inset_sweep_free(other);
         }

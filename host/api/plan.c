@@ -136,3 +136,11 @@ inset_status inset_plan_rows(inset_plan *p, int64_t invoke, int64_t n_rows, int6
     inset_status status = prepare(p);
     return status ? status : run_set_rows(p->run, invoke, rows, n_rows);
 }
+
+inset_status inset_plan_answers(inset_plan *p, int64_t invoke, int64_t metric, int64_t count, const int64_t *tokens)
+{
+    if (!p) return INSET_USAGE_ERROR;
+    if (!tokens) return api_null(p->context, "tokens");
+    inset_status status = prepare(p);
+    return status ? status : run_set_answers(p->run, invoke, metric, tokens, count);
+}

@@ -209,6 +209,30 @@ inset_status inset_arithmetic(inset_value *a, inset_operation operation, inset_v
     return give(a->trace, status, &made, out);
 }
 
+/* False, with a message, when tokens are missing that the kind needs. */
+static bool has_tokens(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a, size_t n_b, const int64_t *b)
+{
+    bool missing = (kind != INSET_KL && n_a && !a) || (kind == INSET_LOGIT_DIFF && n_b && !b);
+    if (missing) api_null(row->trace->context, "tokens");
+    return !missing;
+}
+
+inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a, size_t n_b, const int64_t *b,
+                          inset_value *reference, inset_value **out)
+{
+    operand made;
+    inset_status status = INSET_OK;
+    if (!row) return INSET_USAGE_ERROR;
+    inset_trace *t = row->trace;
+    NEED_OUT(t, out);
+    if ((int)kind < 0 || kind > INSET_KL) return error_set(t->context, INSET_USAGE_ERROR, "%d is no kind of metric", (int)kind);
+    if (!has_tokens(row, kind, n_a, a, n_b, b)) return INSET_USAGE_ERROR;
+    if (kind == INSET_KL && (status = check_value(t, reference))) return status;
+    const metric_request m = {.kind = kind, .sets = {{n_a, a}, {n_b, b}}, .reference = reference ? &reference->operand : NULL};
+    status = trace_metric(t->trace, &row->operand, &m, &made);
+    return give(t, status, &made, out);
+}
+
 inset_status inset_negate(inset_value *value, inset_value **out)
 {
     operand made;

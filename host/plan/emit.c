@@ -160,8 +160,10 @@ static inset_status emit_all(emitter *e)
     e->leaf_table = arena_new(&p->scratch, p->n_strands * sizeof *e->leaf_table);
     e->layouts = arena_new(&p->scratch, e->s->n_layouts * sizeof *e->layouts);
     e->out->rows_of_value = arena_new(&e->out->memory, p->program->n_values * sizeof *e->out->rows_of_value);
-    if (!e->leaf_rows || !e->leaf_table || !e->layouts || !e->out->rows_of_value) return INSET_NO_MEMORY;
+    e->answer_place = arena_new(&p->scratch, p->trace->n_answers * sizeof *e->answer_place);
+    if (!e->leaf_rows || !e->leaf_table || !e->layouts || !e->out->rows_of_value || !e->answer_place) return INSET_NO_MEMORY;
     for (size_t i = 0; i < e->s->n_layouts; i++) e->layouts[i] = (layout_tables){.contexts = -1, .keys = -1, .positions = -1};
+    for (size_t i = 0; i < p->trace->n_answers; i++) e->answer_place[i] = -1;
     inset_status status = emit_order_saved(e);
     for (e->now = 0; e->now < e->s->n_moments && !status; e->now++) {
         e->when = moment_of(p, e->now);
@@ -186,6 +188,8 @@ inset_status plan_emit(planner *p, schedule *s, plan *out)
     out->area_bytes[AREA_ARENA] = s->arena_bytes + e.scratch_bytes > e.read_end ? s->arena_bytes + e.scratch_bytes : e.read_end;
     out->area_bytes[AREA_TABLES] = (int64_t)out->n_tables * 4;
     out->area_bytes[AREA_RECORDS] = (int64_t)(out->n_records * sizeof *out->records);
+    out->area_bytes[AREA_METRICS] = (int64_t)(out->n_metric_rows * sizeof *out->metric_rows);
+    out->area_bytes[AREA_ANSWERS] = (int64_t)(out->n_answer_source * sizeof(int32_t));
     out->area_bytes[AREA_SAVED] = s->saved_bytes;
     out->area_bytes[AREA_EXTERNAL] = s->external_bytes;
     out->area_bytes[AREA_INPUT] = out->rows ? out->n_tokens * out->row_width * 4 : 0;

@@ -6,6 +6,7 @@
  *     emit_attention.c  attention, fused or in the open
  *     emit_record.c     records, saved values, rows put aside
  *     emit_fused.c      those of them that the step's own launch applies
+ *     emit_metric.c     metrics of rows of logits
  */
 #ifndef INSET_PLAN_EMIT_H
 #define INSET_PLAN_EMIT_H
@@ -57,6 +58,7 @@ typedef struct emitter {
     record *gathered; size_t gathered_capacity;          /* the records of a moment, while they are sorted */
     struct result_place *results; size_t n_results, results_capacity;       /* where records of the launch write */
     record *others; size_t n_others, others_capacity;    /* those that read no row of the launch */
+    int32_t *answer_place;               /* per answer of the trace that is a metric's first: where its tokens are in AREA_ANSWERS; -1: not yet */
     int32_t *leaf_rows, *leaf_table;     /* per strand: rows its context needs at this attention, and where their list begins; -1 */
 } emitter;
 
@@ -113,6 +115,8 @@ void emit_record_operand(const emitter *e, const piece *from, int32_t lo, int32_
 bool emit_record(emitter *e, const record *r);
 inset_status emit_finish_records(emitter *e);
 inset_status emit_records(emitter *e);
+/* The metrics of this moment that are made at `level`. */
+inset_status emit_metrics(emitter *e, int32_t level);
 /* Puts the saved rows in order of their moments. */
 inset_status emit_order_saved(emitter *e);
 

@@ -170,12 +170,13 @@ inset_status emit_records(emitter *e)
     for (int32_t level = 1; level <= last; level++) {
         e->first_record = e->out->n_records;
         e->level = level;
-        bool fine = true;
+        bool fine = true, metrics = false;
         for (int32_t i = 0; i < m->n_order && fine; i++) {
             const need *n = &s->needs[m->order[i]];
             if (n->kind == NEED_COMPUTED || need_level(e, n) != level) continue;
             uint8_t kind = e->p->strands[n->strand].kind;
             if (n->kind == NEED_KEPT || n->kind == NEED_KEEP) fine = emit_kept(e, n);
+            else if (kind == STRAND_METRIC) metrics = true;
             else fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX ? !emit_open(e, n) : emit_rows_of(e, n);
         }
         for (size_t i = e->saved_next; i < saved_end && fine; i++) {
@@ -184,6 +185,7 @@ inset_status emit_records(emitter *e)
         }
         if (!fine) return INSET_NO_MEMORY;
         inset_status status = emit_fuse(e);
+        if (!status && metrics) status = emit_metrics(e, level);
         if (status) return status;
         e->out->statistics.alone_records += (int64_t)(e->out->n_records - e->first_record);
         e->out->statistics.alone_launches += e->out->n_records > e->first_record;

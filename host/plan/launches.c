@@ -27,13 +27,14 @@ const int16_t *launch_pointers(kernel_id kernel)
     static const int16_t norm_scale[] = {AT(norm_scale_args, out), AT(norm_scale_args, x), AT(norm_scale_args, x_rows), -1};
     static const int16_t norm_by_scale[] = {AT(norm_by_scale_args, out), AT(norm_by_scale_args, x), AT(norm_by_scale_args, scale), AT(norm_by_scale_args, x_rows),
         AT(norm_by_scale_args, scale_rows), AT(norm_by_scale_args, weight), AT(norm_by_scale_args, bias), -1};
+    static const int16_t metrics[] = {AT(metrics_args, rows), AT(metrics_args, weight), AT(metrics_args, bias), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
         [KERNEL_EMBED] = embed, [KERNEL_GATHER] = gather, [KERNEL_LAYERNORM] = layernorm, [KERNEL_RMSNORM] = rmsnorm, [KERNEL_ACTIVATION] = activation,
         [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope,
         [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix,
-        [KERNEL_NORM_SCALE] = norm_scale, [KERNEL_NORM_BY_SCALE] = norm_by_scale, [KERNEL_RECORDS] = records,
+        [KERNEL_NORM_SCALE] = norm_scale, [KERNEL_NORM_BY_SCALE] = norm_by_scale, [KERNEL_METRICS] = metrics, [KERNEL_RECORDS] = records,
     };
     return all[kernel];
 }

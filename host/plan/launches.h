@@ -14,11 +14,13 @@ typedef enum area {
     AREA_ARENA,                  /* intermediate values and scratch */
     AREA_TABLES,                 /* row tables, int32; made on the device from the plan's runs */
     AREA_RECORDS,                /* record tables, those of launches that apply records to their rows among them */
+    AREA_METRICS,                /* tables of metrics */
     AREA_SAVED,                  /* saved values */
     /* From here to AREA_WEIGHT is what may be other numbers at the next run: a run keeps these areas side by side, so that all of it goes up in one copy. */
     AREA_EXTERNAL,               /* tensors from outside */
     AREA_INPUT,                  /* sequential models: the invokes' rows, fp32 */
     AREA_IDS,                    /* token ids of embedded rows, int32 */
+    AREA_ANSWERS,                /* tokens that metrics are of, int32 */
     AREA_WEIGHT,                 /* offset = index of the program's weight */
     AREA_COUNT,
     AREA_FIRST_INPUT = AREA_EXTERNAL
@@ -26,7 +28,7 @@ typedef enum area {
 
 typedef union launch_args {
     embed_args embed; gather_args gather; layernorm_args layernorm; rmsnorm_args rmsnorm; activation_args activation; gate_args gate;
-    add_args add; add_layernorm_args add_layernorm; scale_args scale; rope_args rope; columns_args columns; scores_args scores; softmax_args softmax; mix_args mix; norm_scale_args norm_scale; norm_by_scale_args norm_by_scale; attention_args attention; records_args records;
+    add_args add; add_layernorm_args add_layernorm; scale_args scale; rope_args rope; columns_args columns; scores_args scores; softmax_args softmax; mix_args mix; norm_scale_args norm_scale; norm_by_scale_args norm_by_scale; attention_args attention; metrics_args metrics; records_args records;
 } launch_args;
 
 typedef struct launch {
@@ -65,6 +67,12 @@ struct plan {
     int32_t *literals; size_t n_literals, literals_capacity; /* numbers that no run gives */
     int32_t n_tables;                                        /* numbers of all tables */
     record *records; size_t n_records, records_capacity;
+    metric_row *metric_rows; size_t n_metric_rows, metric_rows_capacity;
+    int32_t *answer_source; size_t n_answer_source, answer_source_capacity;      /* for every number of AREA_ANSWERS: which answer of the trace it is */
+    int32_t *answers; size_t n_answers;                      /* the trace's: tokens that metrics are of */
+    answer_tie *ties; size_t n_ties;                         /* answers that must stay equal */
+    struct asked_metric { int64_t first_answer; int32_t count, width; } *metrics;      /* of the trace, in order */
+    int64_t *invoke_metric;                                  /* first metric of each invoke; one more at the end */
     int64_t *id_source; size_t n_ids, ids_capacity;          /* for every id of AREA_IDS: which token of the trace it is */
     int64_t *tokens; int64_t n_tokens;                       /* the trace's tokens, or NULL */
     int32_t *token_word; int64_t *word_source;               /* which row a token is, and the token that stands for a row */

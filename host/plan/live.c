@@ -105,7 +105,7 @@ bool schedule_widen_need(schedule *s, int32_t at, need_place where, int32_t stra
     return wide != NULL;
 }
 
-static const step *last_linear(const planner *p)
+const step *last_linear(const planner *p)
 {
     for (size_t i = p->program->n_steps; i-- > 0; )
         if (p->program->steps[i].kind == STEP_LINEAR) return &p->program->steps[i];
@@ -325,10 +325,24 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
     return true;
 }
 
+/* Of a row of which few logits are wanted, only what it is the product of. */
+static bool ask_metric(planner *p, schedule *s, const strand *t, const need *n, int32_t now)
+{
+    piece operand;
+    float softcap;
+    if (metric_product(p, t, &operand, &softcap)) return ask_piece(p, s, &operand, n->lo, n->hi, 0, operand.c1, now);
+    for (int k = 0; metric_rows(t, k); k++) {
+        const piece from = *metric_rows(t, k);
+        if (!ask_piece(p, s, &from, n->lo, n->hi, 0, from.c1, now)) return false;
+    }
+    return true;
+}
+
 static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
 {
     const strand *t = &p->strands[n->strand];
     if (t->kind == STRAND_SCORES) return ask_scores(p, s, t, now);
+    if (t->kind == STRAND_METRIC) return ask_metric(p, s, t, n, now);
     if (t->kind == STRAND_SOFTMAX) return ask_piece(p, s, t->pieces, n->lo, n->hi, 0, t->width, now);
     for (int32_t i = 0; i < t->n; i++) {
         const piece *from = &t->pieces[i];

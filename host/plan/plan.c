@@ -16,6 +16,7 @@ static void planner_free(planner *p)
 {
     memory_free(p->context, p->strands);
     memory_free(p->context, p->words);
+    memory_free(p->context, p->ties);
     memory_free(p->context, p->strips.pieces);
     memory_free(p->context, p->segments.at);
     memory_free(p->context, p->old_pieces.at);
@@ -114,6 +115,28 @@ static inset_status keep_inputs(planner *p, plan *out)
     return INSET_OK;
 }
 
+/* What may be asked of the plan's metrics later: other tokens. */
+static inset_status keep_metrics(planner *p, plan *out)
+{
+    const trace *t = p->trace;
+    out->n_answers = t->n_answers;
+    out->n_ties = p->n_ties;
+    out->answers = arena_copy(&out->memory, t->answers, t->n_answers * sizeof *t->answers);
+    out->ties = arena_copy(&out->memory, p->ties, p->n_ties * sizeof *p->ties);
+    out->metrics = arena_new(&out->memory, t->n_metrics * sizeof *out->metrics);
+    out->invoke_metric = arena_new(&out->memory, (t->n_invokes + 1) * sizeof *out->invoke_metric);
+    if (!out->answers || !out->ties || !out->metrics || !out->invoke_metric) return INSET_NO_MEMORY;
+    for (size_t i = 0, k = 0; i <= t->n_invokes; i++) {
+        while (k < t->n_metrics && t->metrics[k].invoke < (int32_t)i) k++;
+        out->invoke_metric[i] = (int64_t)k;
+    }
+    for (size_t i = 0; i < t->n_metrics; i++) {
+        const trace_metric_call *c = &t->metrics[i];
+        out->metrics[i] = (struct asked_metric){c->first_answer, c->n_a + c->n_b, c->width};
+    }
+    return INSET_OK;
+}
+
 static inset_status keep_results(planner *p, schedule *s, plan *out)
 {
     out->n_saved = s->n_saved;
@@ -165,7 +188,8 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
     c->passes = s->n_passes;
     c->strands = (int64_t)p->n_strands;
     c->saved_bytes = s->saved_bytes;
-    c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS] + out->area_bytes[AREA_IDS];
+    c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS] + out->area_bytes[AREA_METRICS] + out->area_bytes[AREA_IDS]
+                     + out->area_bytes[AREA_ANSWERS];
     c->arena_bytes = out->area_bytes[AREA_ARENA] + c->table_bytes + out->area_bytes[AREA_EXTERNAL] + out->area_bytes[AREA_INPUT];
     for (size_t i = 0; i < t->program->n_weights; i++)
         if (t->program->weights[i].same_as < 0)
@@ -177,6 +201,7 @@ static inset_status plan_build(planner *p, schedule *s, plan *out)
 {
     inset_status status;
     if ((status = plan_walk(p)) || (status = plan_live(p, s)) || (status = plan_pack(p, s)) || (status = keep_inputs(p, out))
+        || (status = keep_metrics(p, out))
         || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out))) return status;
     return finish_statistics(p, s, out);
 }
@@ -240,6 +265,8 @@ void plan_free(plan *p)
     memory_free(p->context, p->repeats);
     memory_free(p->context, p->literals);
     memory_free(p->context, p->records);
+    memory_free(p->context, p->metric_rows);
+    memory_free(p->context, p->answer_source);
     memory_free(p->context, p->id_source);
     arena_free(&p->memory);
     memory_free(p->context, p);

@@ -10,6 +10,7 @@
  *   step      (step, operand rows): operands that do not belong together
  *   copy      (value, pieces): a row patched together by columns, or taken from another value, position or type
  *   expr      (operation, operands): arithmetic of the trace
+ *   metric    (kind, tokens, rows of logits): numbers made from rows; see metric.c
  *   external  rows of a tensor from outside; position: the rows of the position ids
  *   scores, softmax, mix   attention in the open, for sequences whose scores or pattern somebody touches (open.c)
  *
@@ -39,26 +40,27 @@ typedef struct piece {
 typedef struct moment { int32_t pass, value; } moment;
 
 typedef enum strand_kind { STRAND_EMBED, STRAND_POSITION, STRAND_FORK, STRAND_STEP, STRAND_COPY, STRAND_EXPR, STRAND_EXTERNAL, STRAND_SCORES,
-               STRAND_SOFTMAX, STRAND_MIX } strand_kind;
+               STRAND_SOFTMAX, STRAND_MIX, STRAND_METRIC } strand_kind;
 
 typedef struct operand_row { int32_t strand, shift; } operand_row;
 
 typedef struct strand {
     uint8_t kind, type;
-    uint8_t op;                      /* expr: trace_op */
+    uint8_t op;                      /* expr: trace_op; metric: inset_metric_kind */
     int32_t born;                    /* value, or DOMAIN_FREE */
     int32_t pass;                    /* its rows are made in this pass */
     int32_t time;                    /* ... at this value: `born`, or for free strands the value after which their sources are there */
     int32_t level;                   /* 0: by the step; n: by a record that reads rows of level n - 1 of the same moment */
     int32_t width;                   /* elements a row */
-    int32_t start;                   /* embed, fork: position of row 0; softmax: keys that take part */
+    int32_t start;                   /* embed, fork: position of row 0; softmax: keys that take part; metric: its first answer, no part of its
+                                      * identity */
     int32_t parent, parent_row;      /* the row before row 0 in the tree of contexts; PARENT_ROOT: nothing; PARENT_NONE: not of the tree */
     int32_t n;                       /* parts below */
     union {
         const segment *origin;       /* fork: its key-value rows */
         const operand_row *operands; /* step */
         const piece *pieces;         /* copy; expr: its one or two operands, columns 0 .. width; softmax: its operand */
-        const int32_t *numbers;      /* scores, mix: see open.c */
+        const int32_t *numbers;      /* scores, mix: see open.c; metric: see metric.c */
         int32_t first_word;          /* embed: row i is word first_word + i */
         int32_t storage;             /* external */
     };
@@ -86,6 +88,9 @@ typedef struct boundary { int32_t slot, value, event, first_step; } boundary;
 /* The rows of a prompt behind block 0, and where it stood first. */
 typedef struct prompt { const int64_t *tokens; int32_t n; int64_t first_token; const map *rows; } prompt;
 
+/* Answers first .. first + count of the trace are read from those at `stands`. */
+typedef struct answer_tie { int32_t first, stands, count; } answer_tie;
+
 typedef struct segment_list { segment *at; size_t n, capacity; int32_t rows; } segment_list;
 typedef struct piece_list { piece *at; size_t n, capacity; } piece_list;
 
@@ -102,6 +107,7 @@ typedef struct planner {
     table interned;
     word *words; size_t n_words, words_capacity;
     table word_table;
+    answer_tie *ties; size_t n_ties, ties_capacity;
     int32_t *embed_row;              /* word of each token of the trace */
     tensor **tensors;                /* of the trace's storages; NULL until they exist */
     int32_t position_strand;         /* or -1 */
@@ -210,6 +216,15 @@ static inline int64_t step_widest(const planner *p, const step *linear)
     const weight *w = &p->program->weights[linear->weight];
     return (w->rows > w->columns ? w->rows : w->columns) * (int64_t)type_size(p->trace->model_type);
 }
+
+/* ---- metric.c: numbers made from rows ---------------------------------------------------------------------------------------------------------------- */
+inset_status metric_apply(planner *p, const trace_record *r);
+/* Parts of a metric's strand: its rows (k = 0) and kl's reference (k = 1; NULL for others), and how many tokens its sets have. */
+const piece *metric_rows(const strand *s, int k);
+void metric_counts(const strand *s, int32_t *n_a, int32_t *n_b);
+/* The product of which a metric wants so few columns that dot products with them will do, and the rows it multiplies; *softcap: what caps it, or
+ * 0. NULL: the metric reads its rows themselves. */
+const step *metric_product(const planner *p, const strand *s, piece *operand, float *softcap);
 
 /* ---- walk.c: one invoke after the other ------------------------------------------------------------------------------------------------------ */
 inset_status plan_walk(planner *p);

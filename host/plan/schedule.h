@@ -131,6 +131,8 @@ bool context_rows(const planner *p, const step *attention, int32_t node, int32_t
 operand_row attention_part(const planner *p, const step *s, int32_t strand_index, int k);
 /* Key (k = 0) or value (k = 1) row of a pair step's row. */
 operand_row pair_part(const planner *p, const step *pair, int32_t strand_index, int k);
+/* The last matrix product of the program: a language model's head. */
+const step *last_linear(const planner *p);
 void slot_window(const planner *p, int32_t slot, int32_t *c0, int32_t *c1);
 
 /* ---- layout.c: rows that moments have in common ---- */

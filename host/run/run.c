@@ -35,7 +35,8 @@ struct run {
     size_t changed, changed_end;         /* of these bytes, what the device has not got yet */
     int64_t *tokens;                     /* what the next run takes */
     float *rows;
-    bool stale_tokens, stale_rows;       /* they are not in `inputs` yet */
+    int32_t *answers;                    /* tokens of the trace's metrics, likewise */
+    bool stale_tokens, stale_rows, stale_answers;        /* they are not in `inputs` yet */
     char *saved;                         /* on the host, when the device's memory is not the host's */
     bool saved_here, has_run;
     device_graph *graph;                 /* the launches, captured at the second run, where the device captures */
@@ -141,11 +142,30 @@ static inset_status make_tables(run *r)
     return status ? status : expand(r, repeats, literals, p->n_repeats);
 }
 
+static inset_status upload_metrics(run *r)
+{
+    plan *p = r->plan;
+    if (!p->n_metric_rows) return INSET_OK;
+    metric_row *rows = memory_new(r->context, p->n_metric_rows * sizeof *rows);
+    if (!rows) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->n_metric_rows; i++) {
+        rows[i] = p->metric_rows[i];
+        rows[i].out = address(r, rows[i].out);
+        rows[i].x = address(r, rows[i].x);
+        rows[i].other = address(r, rows[i].other);
+        rows[i].tokens = address(r, rows[i].tokens);
+    }
+    inset_status status = device_upload(r->model->device, r->base[AREA_METRICS], rows, p->n_metric_rows * sizeof *rows);
+    memory_free(r->context, rows);
+    return status;
+}
+
 static inset_status upload_tables(run *r)
 {
     plan *p = r->plan;
     device *d = r->model->device;
     inset_status status = make_tables(r);
+    if (!status) status = upload_metrics(r);
     if (status || !p->n_records) return status;
     record *records = memory_new(r->context, p->n_records * sizeof *records);
     if (!records) return INSET_NO_MEMORY;
@@ -196,6 +216,10 @@ static inset_status copy_inputs(run *r)
         if (!r->tokens) return INSET_NO_MEMORY;
         if (n) memcpy(r->tokens, p->tokens, n * sizeof *r->tokens);
     }
+    r->answers = memory_new(r->context, p->n_answers * sizeof *r->answers);
+    if (!r->answers) return INSET_NO_MEMORY;
+    if (p->n_answers) memcpy(r->answers, p->answers, p->n_answers * sizeof *r->answers);
+    r->stale_answers = p->n_answer_source > 0;
     r->stale_tokens = r->tokens != NULL;
     r->stale_rows = r->rows != NULL;
     return INSET_OK;
@@ -241,6 +265,7 @@ void run_free(run *r)
     memory_free(r->context, r->launches);
     if (!r->model->device->shares_host_memory) memory_free(r->context, r->inputs);
     memory_free(r->context, r->tokens);
+    memory_free(r->context, r->answers);
     memory_free(r->context, r->rows);
     memory_free(r->context, r->saved);
     memory_free(r->context, r);
@@ -316,7 +341,50 @@ void run_set_external(run *r, int32_t storage, const void *data)
     if (low < p->n_externals && p->externals[low].storage == storage) put_external(r, &p->externals[low], data);
 }
 
+/* The metric, or an error when there is none of this number or it takes another count. */
+static inset_status check_metric(const run *r, int64_t invoke_index, int64_t metric, int64_t count, const struct asked_metric **out)
+{
+    const plan *p = r->plan;
+    if (invoke_index < 0 || invoke_index >= p->n_invokes)
+        return error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes", (long long)invoke_index, (long long)p->n_invokes);
+    int64_t first = p->invoke_metric[invoke_index], n = p->invoke_metric[invoke_index + 1] - first;
+    if (metric < 0 || metric >= n)
+        return error_set(r->context, INSET_INDEX_ERROR, "metric %lld of invoke %lld, which has %lld", (long long)metric, (long long)invoke_index, (long long)n);
+    *out = &p->metrics[first + metric];
+    if (count == (*out)->count) return INSET_OK;
+    return error_set(r->context, INSET_SHAPE_ERROR, "metric %lld of invoke %lld takes %d tokens, found %lld", (long long)metric, (long long)invoke_index,
+                     (*out)->count, (long long)count);
+}
+
+inset_status run_set_answers(run *r, int64_t invoke_index, int64_t metric, const int64_t *tokens, int64_t count)
+{
+    const struct asked_metric *m = NULL;
+    inset_status status = check_metric(r, invoke_index, metric, count, &m);
+    if (status) return status;
+    for (int64_t i = 0; i < count; i++)
+        if (tokens[i] < 0 || tokens[i] >= m->width)
+            return error_set(r->context, INSET_INDEX_ERROR, "token %lld is outside a row of %d logits", (long long)tokens[i], m->width);
+    for (int64_t i = 0; i < count; i++) r->answers[m->first_answer + i] = (int32_t)tokens[i];
+    r->stale_answers = r->plan->n_answer_source > 0;
+    return INSET_OK;
+}
+
 /* ---- running ------------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Tokens of metrics into `inputs`. Metrics that the plan computes once must have equal tokens still. */
+static inset_status fill_answers(run *r)
+{
+    const plan *p = r->plan;
+    if (!r->stale_answers) return INSET_OK;
+    for (size_t i = 0; i < p->n_ties; i++)
+        if (memcmp(r->answers + p->ties[i].first, r->answers + p->ties[i].stands, (size_t)p->ties[i].count * sizeof *r->answers))
+            return error_set(r->context, INSET_VALUE_ERROR, "the plan computes two metrics as one, and now their tokens differ: make a new plan for other tokens");
+    int32_t *to = (int32_t *)(void *)(r->inputs + input_place(r, AREA_ANSWERS));
+    for (size_t i = 0; i < p->n_answer_source; i++) to[i] = r->answers[p->answer_source[i]];
+    mark_changed(r, input_place(r, AREA_ANSWERS), p->n_answer_source * sizeof *to);
+    r->stale_answers = false;
+    return INSET_OK;
+}
 
 /* Tokens and rows into `inputs`. */
 static inset_status fill_inputs(run *r)
@@ -342,7 +410,8 @@ static inset_status fill_inputs(run *r)
 static inset_status upload_inputs(run *r)
 {
     device *d = r->model->device;
-    inset_status status = fill_inputs(r);
+    inset_status status = fill_answers(r);
+    if (!status) status = fill_inputs(r);
     if (status) return status;
     if (!d->shares_host_memory) status = device_upload(d, r->base[AREA_FIRST_INPUT] + r->changed, r->inputs + r->changed, r->changed_end - r->changed);
     if (!status) r->changed = r->changed_end = 0;
@@ -358,7 +427,7 @@ int64_t run_copies(const plan *p)
 
 int64_t run_first_copies(const plan *p)
 {
-    return (p->n_runs > 0) + (p->n_repeats > 0) + (p->n_literals > 0) + (p->n_records > 0) + run_copies(p);
+    return (p->n_runs > 0) + (p->n_repeats > 0) + (p->n_literals > 0) + (p->n_records > 0) + (p->n_metric_rows > 0) + run_copies(p);
 }
 
 int64_t run_later_launches(const struct inset_model *model, const plan *p)

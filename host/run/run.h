@@ -28,6 +28,10 @@ inset_status run_saved(run *r, size_t index, inset_tensor *out);
  * invokes first. INSET_INDEX_ERROR: no such invoke, or a token outside the vocabulary. INSET_SHAPE_ERROR: another count. */
 inset_status run_set_tokens(run *r, int64_t invoke, const int64_t *tokens, int64_t count);
 inset_status run_set_rows(run *r, int64_t invoke, const float *rows, int64_t count);
+/* Give the metric of this number, counted within its invoke, other tokens for the next run_execute: as many as it has, those of its first set, then
+ * those of its second. Metrics that the plan computes as one must have equal tokens still: run_execute answers INSET_VALUE_ERROR otherwise.
+ * INSET_INDEX_ERROR: no such metric, or a token that its rows have not got. INSET_SHAPE_ERROR: another count. */
+inset_status run_set_answers(run *r, int64_t invoke, int64_t metric, const int64_t *tokens, int64_t count);
 /* Puts other numbers in the place of the external tensor of the trace's storage `storage`: as many, of its type. Nothing happens where the plan
  * reads none of it. */
 void run_set_external(run *r, int32_t storage, const void *data);

@@ -143,6 +143,9 @@ static bool is_source(const sweep *s, run_kind kind)
     return kind == RUN_OTHER;
 }
 
+/* Is this the run that patches start from? */
+static bool is_unpatched(const sweep *s, run_kind kind) { return kind == (s->noise ? RUN_CLEAN : RUN_CORRUPT); }
+
 static inset_status record_run(recorder *r, const run_of *of)
 {
     job j;
@@ -152,7 +155,7 @@ static inset_status record_run(recorder *r, const run_of *of)
     if (!status && is_source(r->sweep, of->kind)) status = take_taps(r);
     if (!status && of->kind == RUN_PATCHED && job_at(r->sweep, of->job, &j)) status = patch(r, &j);
     if (status || of->kind == RUN_OTHER) return status;
-    return readout_take(r->sweep, r->trace, &r->readout, of->pair);
+    return readout_take(r->sweep, r->trace, &r->readout, of->pair, is_unpatched(r->sweep, of->kind));
 }
 
 static inset_status record_runs(recorder *r)
@@ -273,8 +276,8 @@ inset_status chunk_finish(prepared *c)
     double start = now();
     inset_status status = run_finish(c->run, c->slot);
     c->started = false;
-    if (!status) status = gather_values(c);
     if (status) return status;
+    gather_values(c);
     count_up(c);
     c->sweep->progress.running += now() - start;
     return INSET_OK;

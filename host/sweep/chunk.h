@@ -37,11 +37,11 @@ const int64_t *run_prompt(const sweep *s, const run_of *r, int64_t *length);
 /* ---- pattern.c ------------------------------------------------------------------------------------------------------------------------ */
 /* Finds the plan that fits the chunk, or has it made by `make` from the chunk's trace and keeps it. */
 inset_status pattern_plan(prepared *c, inset_status (*make)(prepared *c, plan **out));
-/* Gives a run of the chunk's plan the chunk's prompts. */
+/* Gives a run of the chunk's plan the chunk's prompts and its metrics' tokens. */
 inset_status pattern_set_inputs(const prepared *c, run *r);
 
 /* ---- gather.c ------------------------------------------------------------------------------------------------------------------------- */
-/* The saved readings of a chunk's finished run become values of the sweep's arrays. */
-inset_status gather_values(prepared *c);
+/* The numbers of a chunk's finished run become values of the sweep's arrays. */
+void gather_values(prepared *c);
 
 #endif

@@ -1,25 +1,20 @@
-/* metric.c: what is read of every run's logits, and the number that becomes of it.
- *
- * A metric of a few logits (logit, logit_diff) reads just these columns, so that the planner runs the vocabulary projection for them
- * alone; one that needs all of them (probability, KL, rank) reads a row. Numbers are made from them on the host, in double. Metrics that
- * need the same are given the same reading. This file alone knows what a metric is. */
+/* metric.c: from a metric's text to a value of every run's trace: the device makes the number, and numbers are all that comes back. */
 #include "sweep/sweep.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- reading the text --------------------------------------------------------------------------------------------------------------- */
 
-static const struct { const char *name; metric_kind kind; int n_sets; bool needs_row; } kinds[] = {
-    {"logit_diff", METRIC_LOGIT_DIFF, 2, false},
-    {"logit", METRIC_LOGIT, 1, false},
-    {"probability", METRIC_PROBABILITY, 1, true},
-    {"log_probability", METRIC_LOG_PROBABILITY, 1, true},
-    {"rank", METRIC_RANK, 1, true},
-    {"kl", METRIC_KL, 0, true},
+static const struct { const char *name; inset_metric_kind kind; int n_sets; bool needs_row; } kinds[] = {
+    {"logit_diff", INSET_LOGIT_DIFF, 2, false},
+    {"logit", INSET_LOGIT, 1, false},
+    {"probability", INSET_PROBABILITY, 1, true},
+    {"log_probability", INSET_LOG_PROBABILITY, 1, true},
+    {"rank", INSET_RANK, 1, true},
+    {"kl", INSET_KL, 0, true},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -89,19 +84,6 @@ static inset_status read_set(sweep *s, const char *metric_name, const char *text
     return check_tokens(s, metric_name, out);
 }
 
-/* Metrics of one position that take a whole row share it; columns are a metric's own. */
-static void find_reading(sweep *s, metric *m)
-{
-    size_t i = 0;
-    while (i < s->n_readings && !(m->needs_row && s->readings[i].row && s->readings[i].position == m->position)) i++;
-    m->reading = (int32_t)i;
-    if (i == s->n_readings)
-        s->readings[s->n_readings++] = (reading){.row = m->needs_row, .position = m->position,
-                                                 .count = m->needs_row ? s->program->vocabulary : m->sets[0].count + m->sets[1].count};
-    s->readings[i].needs_sum |= m->needs_row && m->kind != METRIC_RANK;
-    s->readings[i].needs_distribution |= m->kind == METRIC_KL;
-}
-
 static inset_status check_position(sweep *s, const metric *m)
 {
     for (int64_t i = 0; i < s->pairs; i++)
@@ -129,7 +111,6 @@ static inset_status read_metric(sweep *s, const char *text, metric *out)
     inset_status status = check_position(s, out);
     if (!status && kinds[k].n_sets) status = read_set(s, out->name, part, (size_t)((comma ? comma : end) - part), &out->sets[0]);
     if (!status && comma) status = read_set(s, out->name, comma + 1, (size_t)(end - comma - 1), &out->sets[1]);
-    if (!status) find_reading(s, out);
     return status;
 }
 
@@ -139,8 +120,7 @@ inset_status metrics_read(sweep *s, const char *const *texts)
     while (texts && texts[count]) count++;
     if (!count) return error_set(s->context, INSET_USAGE_ERROR, "which metric? logit_diff:A,B, for example");
     s->metrics = arena_new(&s->memory, count * sizeof *s->metrics);
-    s->readings = arena_new(&s->memory, count * sizeof *s->readings);
-    if (!s->metrics || !s->readings) return INSET_NO_MEMORY;
+    if (!s->metrics) return INSET_NO_MEMORY;
     for (size_t i = 0; i < count; i++) {
         for (size_t k = 0; k < i; k++)
             if (!strcmp(texts[k], texts[i])) return error_set(s->context, INSET_VALUE_ERROR, "the metric %s is named twice", texts[i]);
@@ -148,6 +128,10 @@ inset_status metrics_read(sweep *s, const char *const *texts)
         if (status) return status;
         s->n_metrics++;
     }
+    int64_t most = 1;
+    for (size_t i = 0; i < count; i++)
+        if (s->metrics[i].sets[0].count + s->metrics[i].sets[1].count > most) most = s->metrics[i].sets[0].count + s->metrics[i].sets[1].count;
+    if (!(s->metric_scratch = arena_new(&s->memory, (size_t)most * sizeof *s->metric_scratch))) return INSET_NO_MEMORY;
     return INSET_OK;
 }
 
@@ -155,44 +139,90 @@ inset_status metrics_read(sweep *s, const char *const *texts)
 
 static const int64_t *tokens_of(const token_set *set, int64_t pair) { return set->tokens + (set->per_pair ? pair * set->count : 0); }
 
+int64_t metrics_whole_rows(const sweep *s)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < s->n_metrics; i++) {
+        bool fresh = s->metrics[i].needs_row;
+        for (size_t k = 0; k < i; k++) fresh = fresh && !(s->metrics[k].needs_row && s->metrics[k].position == s->metrics[i].position);
+        n += fresh;
+    }
+    return n;
+}
+
+const int64_t *metric_tokens_of(const sweep *s, size_t metric_index, int64_t pair, int64_t *count)
+{
+    const metric *m = &s->metrics[metric_index];
+    *count = 0;
+    for (int k = 0; k < 2; k++)
+        if (m->sets[k].count) {
+            memcpy(s->metric_scratch + *count, tokens_of(&m->sets[k], pair), (size_t)m->sets[k].count * sizeof *s->metric_scratch);
+            *count += m->sets[k].count;
+        }
+    return s->metric_scratch;
+}
+
+bool metrics_alike(const sweep *s, size_t a, int64_t pair_of_a, size_t b, int64_t pair_of_b)
+{
+    const metric *x = &s->metrics[a], *y = &s->metrics[b];
+    if (x->kind != y->kind) return false;
+    for (int k = 0; k < 2; k++) {
+        if (x->sets[k].count != y->sets[k].count) return false;
+        if (x->sets[k].count && memcmp(tokens_of(&x->sets[k], pair_of_a), tokens_of(&y->sets[k], pair_of_b), (size_t)x->sets[k].count * sizeof(int64_t))) return false;
+    }
+    return true;
+}
+
 inset_status readout_start(sweep *s, arena *a, readout *r, size_t runs)
 {
-    *r = (readout){.views = arena_new(a, s->n_readings * sizeof *r->views), .counts = arena_new(a, s->n_readings * sizeof *r->counts)};
-    if (!r->views || !r->counts) return INSET_NO_MEMORY;
-    for (size_t i = 0; i < s->n_readings; i++)
-        if (!(r->views[i] = arena_new(a, runs * (size_t)(s->readings[i].row ? 1 : s->readings[i].count) * sizeof **r->views)))
-            return INSET_NO_MEMORY;
+    *r = (readout){.pair = -1, .values = arena_new(a, s->n_metrics * sizeof *r->values), .reference = arena_new(a, s->n_metrics * sizeof *r->reference),
+                   .waiting = arena_new(a, s->n_metrics * sizeof *r->waiting)};
+    if (!r->values || !r->reference || !r->waiting) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < s->n_metrics; i++)
+        if (!(r->values[i] = arena_new(a, runs * sizeof **r->values))) return INSET_NO_MEMORY;
     return INSET_OK;
 }
 
-static inset_status take_columns(trace *t, readout *r, size_t reading_index, const operand *logits, int64_t position, const token_set *set,
-                                 int64_t pair)
+static inset_status take_tokens(const metric *m, trace *t, const operand *row, int64_t pair, operand *out)
 {
-    const int64_t *tokens = tokens_of(set, pair);
-    for (int64_t i = 0; i < set->count; i++) {
-        const index_item items[3] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER, .integer = position},
-                                     {.kind = INDEX_INTEGER, .integer = tokens[i]}};
-        inset_status status = trace_index(t, logits, 3, items, &r->views[reading_index][r->counts[reading_index]]);
-        if (status) return status;
-        r->counts[reading_index]++;
+    metric_request request = {.kind = m->kind};
+    for (int k = 0; k < 2; k++)
+        if (m->sets[k].count) request.sets[k] = (token_list){(size_t)m->sets[k].count, tokens_of(&m->sets[k], pair)};
+    return trace_metric(t, row, &request, out);
+}
+
+/* kl from the pair's unpatched run. */
+static inset_status take_divergence(trace *t, readout *r, size_t index, const operand *row, bool unpatched)
+{
+    const metric_request request = {.kind = INSET_KL, .reference = &r->reference[index]};
+    inset_status status = INSET_OK;
+    if (!unpatched && !r->has_reference) {
+        r->waiting[index] = *row;
+        r->waiting_run = r->runs;
+        return INSET_OK;
     }
-    return INSET_OK;
+    if (unpatched) {
+        r->reference[index] = *row;
+        if (r->waiting[index].kind == OPERAND_TENSOR) status = trace_metric(t, &r->waiting[index], &request, &r->values[index][r->waiting_run]);
+        r->waiting[index].kind = OPERAND_INTEGER;
+    }
+    return status ? status : trace_metric(t, row, &request, &r->values[index][r->runs]);
 }
 
-inset_status readout_take(const sweep *s, trace *t, readout *r, int64_t pair)
+inset_status readout_take(const sweep *s, trace *t, readout *r, int64_t pair, bool unpatched)
 {
-    operand logits;
+    operand logits, row;
     inset_status status = trace_site(t, s->logits, &logits);
-    r->runs++;
-    for (size_t i = 0; i < s->n_readings && !status; i++) {
-        const index_item items[2] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER, .integer = s->readings[i].position}};
-        if (s->readings[i].row) status = trace_index(t, &logits, 2, items, &r->views[i][r->counts[i]++]);
-    }
+    if (pair != r->pair) r->has_reference = false;
+    r->pair = pair;
     for (size_t i = 0; i < s->n_metrics && !status; i++) {
         const metric *m = &s->metrics[i];
-        for (int k = 0; k < 2 && !status && !m->needs_row; k++)
-            status = take_columns(t, r, (size_t)m->reading, &logits, m->position, &m->sets[k], pair);
+        const index_item items[2] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER, .integer = m->position}};
+        if ((status = trace_index(t, &logits, 2, items, &row))) break;
+        status = m->kind == INSET_KL ? take_divergence(t, r, i, &row, unpatched) : take_tokens(m, t, &row, pair, &r->values[i][r->runs]);
     }
+    r->has_reference |= unpatched;
+    r->runs++;
     return status;
 }
 
@@ -200,93 +230,9 @@ inset_status readout_save(const sweep *s, trace *t, const readout *r)
 {
     char name[32];
     inset_status status = INSET_OK;
-    for (size_t i = 0; i < s->n_readings && !status; i++) {
-        snprintf(name, sizeof name, "reading%zu", i);
-        status = trace_save_stack(t, name, r->counts[i], r->views[i]);
+    for (size_t i = 0; i < s->n_metrics && !status; i++) {
+        snprintf(name, sizeof name, "metric%zu", i);
+        status = trace_save_stack(t, name, r->runs, r->values[i]);
     }
     return status;
-}
-
-/* ---- numbers -------------------------------------------------------------------------------------------------------------------------- */
-
-static double log_sum(const float *x, int64_t n)
-{
-    double most = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (x[i] > most) most = x[i];
-    for (int64_t i = 0; i < n; i++) sum += exp(x[i] - most);
-    return most + log(sum);
-}
-
-void row_read(const sweep *s, const reading *r, const float *numbers, row *out)
-{
-    *out = (row){.x = numbers};
-    if (r->row && r->needs_sum) out->log_sum = log_sum(numbers, s->program->vocabulary);
-}
-
-void row_keep(const sweep *s, const reading *r, const row *unpatched, distribution *out)
-{
-    out->row = *unpatched;
-    out->negative_entropy = 0;
-    if (!r->needs_distribution) return;
-    for (int64_t i = 0; i < s->program->vocabulary; i++) {
-        double log_p = unpatched->x[i] - unpatched->log_sum;
-        out->p[i] = exp(log_p);
-        out->negative_entropy += out->p[i] * log_p;
-    }
-}
-
-static double mean_of(const float *x, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += x[i];
-    return sum / (double)n;
-}
-
-static double probability(const row *of, const int64_t *tokens, int64_t count)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += exp(of->x[tokens[i]] - of->log_sum);
-    return sum;
-}
-
-/* log(sum of probabilities), exact also where these underflow. */
-static double log_probability(const row *of, const int64_t *tokens, int64_t count)
-{
-    double most = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < count; i++) most = fmax(most, of->x[tokens[i]]);
-    for (int64_t i = 0; i < count; i++) sum += exp(of->x[tokens[i]] - most);
-    return most + log(sum) - of->log_sum;
-}
-
-/* How many tokens have a larger logit than the best of the set. */
-static double rank(const row *of, int64_t n, const int64_t *tokens, int64_t count)
-{
-    double best = -INFINITY, larger = 0;
-    for (int64_t i = 0; i < count; i++) best = fmax(best, of->x[tokens[i]]);
-    for (int64_t i = 0; i < n; i++) larger += of->x[i] > best;
-    return larger;
-}
-
-/* sum p log(p / q), p of the unpatched run, q = exp(x - log_sum); 0 for equal rows, not only nearly. */
-static double divergence(const distribution *unpatched, const row *of, int64_t n)
-{
-    double sum = 0;
-    if (!memcmp(unpatched->row.x, of->x, (size_t)n * sizeof *of->x)) return 0;
-    for (int64_t i = 0; i < n; i++) sum += unpatched->p[i] * of->x[i];
-    return fmax(0, unpatched->negative_entropy - sum + of->log_sum);
-}
-
-double metric_value(const sweep *s, const metric *m, int64_t pair, const row *of, const distribution *unpatched)
-{
-    const int64_t n = s->program->vocabulary, *tokens = tokens_of(&m->sets[0], pair), count = m->sets[0].count;
-    switch (m->kind) {
-    case METRIC_LOGIT_DIFF: return mean_of(of->x, count) - mean_of(of->x + count, m->sets[1].count);
-    case METRIC_LOGIT: return mean_of(of->x, count);
-    case METRIC_PROBABILITY: return probability(of, tokens, count);
-    case METRIC_LOG_PROBABILITY: return log_probability(of, tokens, count);
-    case METRIC_RANK: return rank(of, n, tokens, count);
-    case METRIC_KL: break;
-    }
-    return divergence(unpatched, of, n);
 }

@@ -4,8 +4,8 @@
  * the same plan when these agree, their pattern, a list of integers:
  *
  *     jobs, first point          what is patched, where and in which order
- *     for each pair              its length, that of the prompt resample takes, and the columns that metrics read of it: columns are part of a
- *                                plan; metrics that take a whole row are none of its business
+ *     for each pair              its length, that of the prompt resample takes, and for each metric the first one in the chunk with its kind and
+ *                                tokens: such metrics of equal rows are one number
  *     for each position          its tokens in the order of the chunk's prompts, numbered by first appearance
  *
  * Numbers run over the whole chunk, because the planner finds equal tokens across its pairs: two pairs that happen to begin alike are another pattern
@@ -27,22 +27,18 @@ static bool begins_pair(const run_of *r) { return r->kind == RUN_CLEAN; }
 /* Runs that bring a prompt of their own; patched ones repeat their pair's. */
 static bool brings_prompt(const run_of *r) { return r->kind != RUN_PATCHED; }
 
-static int64_t columns_a_pair(const sweep *s)
-{
-    int64_t n = 0;
-    for (size_t m = 0; m < s->n_metrics; m++)
-        for (int k = 0; k < 2; k++)
-            if (!s->metrics[m].needs_row && s->metrics[m].sets[k].per_pair) n += s->metrics[m].sets[k].count;
-    return n;
-}
+/* The chunk's pairs. */
+typedef struct chunk_pairs { int64_t *at; size_t n; } chunk_pairs;
 
-static void add_columns(const sweep *s, int64_t pair, list *out)
+/* Numbers a pair's metrics by the first of the chunk with the same tokens; pairs .. n - 1 come before it. */
+static void add_answers(const sweep *s, const chunk_pairs *pairs, list *out)
 {
-    for (size_t m = 0; m < s->n_metrics; m++)
-        for (int k = 0; k < 2; k++) {
-            const token_set *set = &s->metrics[m].sets[k];
-            for (int64_t i = 0; !s->metrics[m].needs_row && set->per_pair && i < set->count; i++) add(out, set->tokens[pair * set->count + i]);
-        }
+    int64_t pair = pairs->at[pairs->n - 1];
+    for (size_t m = 0; m < s->n_metrics; m++) {
+        size_t first = 0, own = (pairs->n - 1) * s->n_metrics + m;
+        while (first < own && !metrics_alike(s, first % s->n_metrics, pairs->at[first / s->n_metrics], m, pair)) first++;
+        add(out, (int64_t)first);
+    }
 }
 
 /* The chunk's prompts, [n], and the longest of them. */
@@ -86,8 +82,9 @@ static inset_status find_pattern(prepared *c, list *out)
 {
     const sweep *s = c->sweep;
     chunk_prompts p;
-    if (!list_prompts(c, &p)) return INSET_NO_MEMORY;
-    size_t most = 2 + p.n * (2 + (size_t)columns_a_pair(s)) + (size_t)p.total;
+    chunk_pairs pairs = {.at = arena_new(&c->memory, c->n_runs * sizeof *pairs.at)};
+    if (!pairs.at || !list_prompts(c, &p)) return INSET_NO_MEMORY;
+    size_t most = 2 + p.n * (2 + s->n_metrics) + (size_t)p.total;
     *out = (list){.at = arena_new(&c->memory, most * sizeof *out->at)};
     if (!out->at) return INSET_NO_MEMORY;
     add(out, c->count);
@@ -97,7 +94,8 @@ static inset_status find_pattern(prepared *c, list *out)
         int64_t pair = c->runs[i].pair;
         add(out, s->clean.lengths[pair]);
         if (s->source == SOURCE_RESAMPLE) add(out, s->others.lengths[s->partners[pair]]);
-        add_columns(s, pair, out);
+        pairs.at[pairs.n++] = pair;
+        add_answers(s, &pairs, out);
     }
     return add_equalities(c, &p, out) ? INSET_OK : INSET_NO_MEMORY;
 }
@@ -179,6 +177,24 @@ inset_status pattern_plan(prepared *c, inset_status (*make)(prepared *c, plan **
     return status;
 }
 
+/* The tokens of a run's metrics, in the order in which its invoke makes them: kl has none, but is made there; the clean run's where its reference,
+ * the corrupt one, comes behind it, in that one's invoke. */
+static inset_status readout_set_tokens(const prepared *c, run *r, size_t index)
+{
+    const sweep *s = c->sweep;
+    const run_of *of = &c->runs[index];
+    const int64_t kls = s->noise || of->kind == RUN_PATCHED ? 1 : of->kind == RUN_CLEAN ? 0 : 2;
+    inset_status status = INSET_OK;
+    int64_t at = 0;
+    for (size_t m = 0; m < s->n_metrics && !status; m++) {
+        int64_t count;
+        const int64_t *tokens = metric_tokens_of(s, m, of->pair, &count);
+        if (count) status = run_set_answers(r, (int64_t)index, at, tokens, count);
+        at += s->metrics[m].kind == INSET_KL ? kls : 1;
+    }
+    return status;
+}
+
 inset_status pattern_set_inputs(const prepared *c, run *r)
 {
     inset_status status = INSET_OK;
@@ -186,6 +202,7 @@ inset_status pattern_set_inputs(const prepared *c, run *r)
         int64_t length;
         const int64_t *tokens = run_prompt(c->sweep, &c->runs[i], &length);
         status = run_set_tokens(r, (int64_t)i, tokens, length);
+        if (!status && c->runs[i].kind != RUN_OTHER) status = readout_set_tokens(c, r, i);
     }
     return status;
 }

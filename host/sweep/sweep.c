@@ -15,7 +15,6 @@ enum {
     LEAST_JOBS = 64,
 };
 #define MOST_FLOPS 4e13                  /* of a chunk, if nothing were shared: what is lost when a process ends */
-#define MOST_READ 256e6                  /* bytes of logits that a chunk reads out */
 
 /* ---- options --------------------------------------------------------------------------------------------------------------------------- */
 
@@ -124,7 +123,7 @@ static inset_status make_taps(sweep *s)
 static int64_t smaller(int64_t a, double b) { return b < (double)a ? (int64_t)b : a; }
 
 /* About what a patched run takes on the device: at every position the widest value of a block and what it is made from, or all heads' scores
- * and pattern. */
+ * and pattern; and whole rows of logits where a metric needs them. */
 static double bytes_a_job(const sweep *s)
 {
     double open = 0;
@@ -134,22 +133,21 @@ static double bytes_a_job(const sweep *s)
     for (int32_t i = 0; i < logits; i++)
         if (s->program->values[i].width > widest && s->program->values[i].width != s->program->values[logits].width)
             widest = s->program->values[i].width;
-    return 2.0 * (widest > open ? widest : open) * (double)type_size(s->model->type) * (double)s->clean.longest;
+    double numbers = 2.0 * (widest > open ? widest : open) * (double)s->clean.longest + (double)metrics_whole_rows(s) * s->program->vocabulary;
+    return numbers * (double)type_size(s->model->type);
 }
 
 /* The most jobs of a chunk. */
 static int64_t chunk_size(const sweep *s)
 {
-    double numbers = 0, read = 0, positions = (double)s->clean.longest;
+    double numbers = 0, positions = (double)s->clean.longest;
     for (size_t i = 0; i < s->program->n_weights; i++) {
         const weight *w = &s->program->weights[i];
         if (w->role == WEIGHT_MATRIX) numbers += (double)w->rows * w->columns;
     }
-    for (size_t i = 0; i < s->n_readings; i++) read += (double)s->readings[i].count * sizeof(float);
     int64_t most = smaller(s->jobs, MOST_ROWS / positions);
     most = smaller(most, MOST_FLOPS / (2 * numbers * positions + 1));
     if (most < LEAST_JOBS) most = LEAST_JOBS;
-    most = smaller(most, MOST_READ / read);
     most = smaller(most, (double)s->memory_limit / bytes_a_job(s));
     if (most < 1) most = 1;
     if (most > s->jobs) most = s->jobs;

@@ -9,7 +9,6 @@
  *   job      one pair at one point of one site: one invoke with its sets. Jobs are numbered by pair, then site, then point
  *   chunk    consecutive jobs, run as one trace together with the clean and the corrupt run of their pairs
  *   pattern  what decides the plan of a chunk: chunks with the same pattern of equal tokens share one; see pattern.c
- *   reading  what one metric needs of a run's logits; see metric.c
  *
  * sweep_create checks everything; then sweep_step runs chunk after chunk. Everything lies in the sweep's arena. */
 #ifndef INSET_SWEEP_H
@@ -73,10 +72,6 @@ inset_status range_read(sweep *s, const char *option, const char *text, range *o
 int64_t range_resolve(const range *r, int64_t extent, int64_t *first);
 
 /* ---- metrics (metric.c) ------------------------------------------------------------------------------------------------------------ */
-typedef enum metric_kind {
-    METRIC_LOGIT_DIFF, METRIC_LOGIT, METRIC_PROBABILITY, METRIC_LOG_PROBABILITY, METRIC_RANK, METRIC_KL
-} metric_kind;
-
 typedef struct token_set {
     int64_t count;                   /* tokens a pair */
     const int64_t *tokens;           /* [count], or [pairs, count] */
@@ -84,40 +79,34 @@ typedef struct token_set {
 } token_set;
 
 typedef struct metric {
-    metric_kind kind;
+    inset_metric_kind kind;
     const char *name;                /* as the user spelt it */
     token_set sets[2];               /* A and B */
     int64_t position;                /* from the end when negative */
     bool needs_row;                  /* all of the vocabulary, not only the sets' columns */
-    int32_t reading;
 } metric;
 
-/* What is read of every run: some columns of one position of the logits, or all of them. */
-typedef struct reading {
-    bool row;
-    int64_t position;
-    int64_t count;                   /* numbers a run */
-    bool needs_sum, needs_distribution;      /* what its metrics ask of a row */
-} reading;
-
-/* A run's numbers of one reading: columns [count], or all logits and log(sum(exp(x))). */
-typedef struct row { const float *x; double log_sum; } row;
-/* The unpatched run's, with its probabilities. */
-typedef struct distribution { row row; double *p; double negative_entropy; } distribution;
-
 inset_status metrics_read(sweep *s, const char *const *texts);
-/* What all metrics of a reading share of one run, and what KL needs of the unpatched run (out->p: [vocabulary] where it does). */
-void row_read(const sweep *s, const reading *r, const float *numbers, row *out);
-void row_keep(const sweep *s, const reading *r, const row *unpatched, distribution *out);
-/* The value of a metric, from its reading of a run and of the pair's unpatched run. */
-double metric_value(const sweep *s, const metric *m, int64_t pair, const row *of, const distribution *unpatched);
 
-/* What one trace reads: views collected run by run, saved as one tensor a reading. */
-typedef struct readout { operand **views; size_t *counts; size_t runs; } readout;
+/* The metrics of a trace's runs, in the order of the runs. kl is taken from the pair's unpatched run; a run before that one waits for it. */
+typedef struct readout {
+    operand **values;                /* [n_metrics][runs] */
+    size_t runs;
+    int64_t pair;                    /* of the latest run; -1 before any */
+    bool has_reference;
+    operand *reference, *waiting;    /* [n_metrics]: rows of the unpatched run, and of the one that waits */
+    size_t waiting_run;
+} readout;
 inset_status readout_start(sweep *s, arena *a, readout *r, size_t runs);
-/* Takes the readings of the open invoke, which is a run of `pair`. */
-inset_status readout_take(const sweep *s, trace *t, readout *r, int64_t pair);
+/* Takes the metrics of the open invoke, which is a run of `pair`, perhaps the one that its patches start from. */
+inset_status readout_take(const sweep *s, trace *t, readout *r, int64_t pair, bool unpatched);
 inset_status readout_save(const sweep *s, trace *t, const readout *r);
+/* The tokens of a metric for a pair, its first set's and then its second's, in the sweep's scratch until the next call; *count 0: none. */
+const int64_t *metric_tokens_of(const sweep *s, size_t metric_index, int64_t pair, int64_t *count);
+/* Have two metrics, each of a pair, the same kind and tokens? */
+bool metrics_alike(const sweep *s, size_t a, int64_t pair_of_a, size_t b, int64_t pair_of_b);
+/* Positions whose whole row of logits some metric needs, in every run. */
+int64_t metrics_whole_rows(const sweep *s);
 
 /* ---- sources (source.c) --------------------------------------------------------------------------------------------------------------- */
 typedef enum source_kind { SOURCE_OTHER_RUN, SOURCE_ZERO, SOURCE_TENSOR, SOURCE_RESAMPLE } source_kind;
@@ -169,7 +158,7 @@ struct sweep {
     sweep_site *sites; size_t n_sites;
     tap *taps; size_t n_taps;
     metric *metrics; size_t n_metrics;
-    reading *readings; size_t n_readings;
+    int64_t *metric_scratch;             /* as many as the largest metric has tokens */
     int32_t logits;                      /* the program's site output.logits */
     source_kind source;
     int64_t *partners;                   /* resample: which of `others` each pair takes; [pairs] */

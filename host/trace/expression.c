@@ -20,7 +20,7 @@ static inset_status add_record(trace *t, const trace_record *r)
 }
 
 /* A line of an invoke that has ended, or outside of all, has no place in a run. */
-static inset_status need_line(trace *t, const char *what)
+inset_status trace_need_line(trace *t, const char *what)
 {
     if (!t->open)
         return error_set(t->context, INSET_SYNTAX_ERROR, "%s belongs inside an invoke; at top level values are only loaded, named and saved", what);
@@ -45,6 +45,14 @@ static inset_status record_make(trace *t, trace_op op, const view *made, const o
     bool lost = false;
     trace_record r = {.kind = TRACE_MAKE, .op = op, .event = -1, .target = view_keep(t, made), .a = source_of(t, a, &lost)};
     if (b) r.b = source_of(t, b, &lost);
+    return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
+}
+
+inset_status trace_record_metric(trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference)
+{
+    bool lost = false;
+    trace_record r = {.kind = TRACE_METRIC, .event = -1, .metric = metric, .target = view_keep(t, made), .a = source_of(t, rows, &lost)};
+    if (reference) r.b = source_of(t, reference, &lost);
     return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
 }
 
@@ -278,7 +286,7 @@ inset_status trace_index(trace *t, const operand *base, size_t n_items, const in
     inset_status status = check_items(t, &base->view, n_items, items, &plan);
     if (status) return status;
     if (plan.lists) {
-        if ((status = need_line(t, "indexing with a list"))) return status;
+        if ((status = trace_need_line(t, "indexing with a list"))) return status;
         return gather(t, base, n_items, items, &plan, out);
     }
     operand result = *base;
@@ -427,7 +435,7 @@ inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, op
 inset_status trace_clone(trace *t, const operand *a, operand *out)
 {
     if (a->kind != OPERAND_TENSOR) return error_set(t->context, INSET_TYPE_ERROR, "a number cannot be cloned; only tensors can");
-    inset_status status = need_line(t, "clone()");
+    inset_status status = trace_need_line(t, "clone()");
     return status ? status : trace_convert(t, a, operand_type(t, a), out);
 }
 
@@ -436,7 +444,7 @@ inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand
     if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "'%s' of two numbers needs no trace", op_text(op));
     inset_type type;
-    inset_status status = need_line(t, "arithmetic");
+    inset_status status = trace_need_line(t, "arithmetic");
     if (status || (status = result_type(t, op, a, b, &type))) return status;
     view shape, made;
     if (a->kind != OPERAND_TENSOR) shape = b->view;
@@ -451,7 +459,7 @@ inset_status trace_negate(trace *t, const operand *a, operand *out)
 {
     inset_type type;
     view made;
-    inset_status status = need_line(t, "arithmetic");
+    inset_status status = trace_need_line(t, "arithmetic");
     if (status || (status = result_type(t, TRACE_NEGATE, a, NULL, &type))) return status;
     if ((status = storage_for_shape(t, STORAGE_FREE, type, &a->view, &made)) || (status = record_make(t, TRACE_NEGATE, &made, a, NULL)))
         return status;
@@ -463,7 +471,7 @@ inset_status trace_negate(trace *t, const operand *a, operand *out)
 
 static inset_status check_target(trace *t, const operand *target)
 {
-    inset_status status = need_line(t, "an assignment to a tensor's elements");
+    inset_status status = trace_need_line(t, "an assignment to a tensor's elements");
     if (status) return status;
     if (target->kind != OPERAND_TENSOR) return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to set");
     if (target->unchangeable) return error_set(t->context, INSET_TYPE_ERROR, "token ids and positions can be read and not set");

@@ -33,16 +33,27 @@ typedef struct source {
 
 typedef enum record_kind {
     TRACE_MAKE,                  /* storage `made` = a op b, over the whole of it; TRACE_COPY and TRACE_NEGATE have a alone */
-    TRACE_SET                    /* target = a, converted to its type */
+    TRACE_SET,                   /* target = a, converted to its type */
+    TRACE_METRIC                 /* storage `made` = a metric of a's rows; b: kl's reference */
 } record_kind;
 
 typedef struct trace_record {
     record_kind kind;
     trace_op op;
     int32_t event;               /* runs after this event of its invoke; -1: before the model */
+    int32_t metric;              /* TRACE_METRIC: which of the trace's */
     const view *target;          /* what is written: the view of all of `made`, or the set's target */
     source a, b;
 } trace_record;
+
+/* What a metric is of. Its tokens are n_a + n_b of the trace's answers. */
+typedef struct trace_metric_call {
+    inset_metric_kind kind;
+    int32_t invoke;
+    int64_t first_answer;
+    int32_t n_a, n_b;
+    int32_t width;               /* logits a row */
+} trace_metric_call;
 
 /* A slot that refers to another tensor than the model would give it (replacement, skip). */
 typedef struct rebinding {
@@ -92,6 +103,8 @@ struct trace {
     invoke *invokes;       size_t n_invokes, invokes_capacity;
     saved_value *saves;    size_t n_saves, saves_capacity;
     int64_t n_tokens;            /* tokens (or input rows) of all invokes */
+    trace_metric_call *metrics; size_t n_metrics, metrics_capacity;      /* in the order of their records */
+    int32_t *answers;      size_t n_answers, answers_capacity;          /* tokens that metrics are of */
 };
 
 /* ---- views (view.c) ------------------------------------------------------------------------------------------------------------- */
@@ -149,6 +162,9 @@ inset_status strips_walk(inset_context *context, strip_scratch *scratch, const v
 /* Can `from` be broadcast to the shape of `to`? (PyTorch's rule; leading dimensions of 1 that `to` lacks may be dropped.) */
 bool view_broadcasts(const view *from, const view *to);
 
+/* An error when no invoke runs or stop() has ended it; `what` needs one (expression.c). */
+inset_status trace_need_line(trace *t, const char *what);
+inset_status trace_record_metric(trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference);
 /* A copy of a tensor in another type (expression.c). */
 inset_status trace_convert(trace *t, const operand *a, inset_type type, operand *out);
 

@@ -4,6 +4,7 @@
  *     script_expression.c tokens -> expressions: numbers, literals, sites, indices, arithmetic
  *     script_statement.c  tokens -> statements and blocks
  *     script_evaluate.c   expressions -> operands, by calls of trace.h
+ *     script_metric.c     logit_diff(a, b) and its like
  *     script_run.c        statements -> records; loops are unrolled here
  *     script_list.c       what names hold, lists, saves
  *     script_input.c      literals, loaded files and the inputs of invokes
@@ -64,15 +65,16 @@ typedef struct item {
     struct item *next;
 } item;
 
-/* What may follow a name or a bracketed expression: ".name", ".5", "[...]", ".clone()", ... */
-typedef enum link_kind { LINK_NAME, LINK_NUMBER, LINK_INDEX, LINK_CLONE, LINK_SAVE, LINK_APPEND, LINK_SKIP } link_kind;
+/* What may follow a name or a bracketed expression: ".name", ".5", "[...]", ".clone()", ".logit(3)", ... */
+typedef enum link_kind { LINK_NAME, LINK_NUMBER, LINK_INDEX, LINK_CLONE, LINK_SAVE, LINK_APPEND, LINK_SKIP, LINK_METRIC } link_kind;
 typedef struct link {
     link_kind kind;
     uint32_t at, end;                    /* the name, the number, or the "[" and its "]" */
     item *items;
     size_t n_items;
     index_item *values;                  /* room for the items' values */
-    expression *argument;                /* append, skip */
+    expression *argument;                /* append, skip; kl's reference */
+    inset_metric_kind metric;            /* LINK_METRIC: its tokens are items, one a set */
     struct link *next;
 } link;
 
@@ -259,6 +261,11 @@ expression *script_chain(script *s, token head, bool own_line);
 int32_t script_name(script *s, token t);             /* interns */
 bool script_accept(script *s, int kind);             /* moves on when the token is of this kind */
 token script_expect(script *s, int kind, const char *what);
+/* The metric that a name behind a "." calls, or -1; and the arguments of a call of it, behind its "(". */
+int script_metric_named(const script *s, token t);
+void script_metric_arguments(script *s, link *l);
+/* "[" int { "," int } "]", also "[]" where `empty` allows it. */
+void script_integer_list(script *s, item *i, bool empty);
 /* An error about the current token, "expected X, found Y". */
 void script_unexpected(script *s, const char *expected);
 /* Refuses a word of Python's that the language has not got. True when it was one. */
@@ -289,6 +296,7 @@ operand operand_of_integer(int64_t integer);
 
 /* One link: xs[i], x[...], x.clone(), on a value. */
 inset_status script_follow(script *s, link *l, script_value *v);
+inset_status script_metric(script *s, link *l, operand *v);                  /* x.logit_diff(a, b) and its like */
 inset_status script_as_operand(script *s, uint32_t at, script_value *v);     /* literals become tensors; TypeError for lists */
 
 inset_status script_bind(script *s, int32_t name, uint32_t at, const script_value *v);

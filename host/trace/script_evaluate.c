@@ -377,6 +377,7 @@ inset_status script_follow(script *s, link *l, script_value *v)
     if (l->kind == LINK_INDEX) return index_value(s, l, v);
     inset_status status = script_as_operand(s, l->at, v);
     if (status) return status;
+    if (l->kind == LINK_METRIC) return script_metric(s, l, &v->operand);
     if (v->operand.kind != OPERAND_TENSOR) return script_refuse(s, l->at, INSET_TYPE_ERROR, "clone() of a number");
     operand base = v->operand;
     return script_at(s, l->at, trace_clone(s->trace, &base, &v->operand));

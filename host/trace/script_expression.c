@@ -273,15 +273,15 @@ expression *script_integer(script *s)
 
 /* ---- indices ----------------------------------------------------------------------------------------------------------------------- */
 
-/* "[" int { "," int } "]" */
-static void list_item(script *s, item *i)
+void script_integer_list(script *s, item *i, bool empty)
 {
     expression **last = &i->list;
     i->kind = INDEX_LIST;
     script_advance(s);
+    if (empty && script_accept(s, ']')) return;
     do {
         if (s->current.kind == '[') {
-            script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "a list in an index holds integers only");
+            script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "%s holds integers only", empty ? "a set of tokens" : "a list in an index");
             return;
         }
         expression *e = script_integer(s);
@@ -305,7 +305,7 @@ static item *index_item_of(script *s)
         return i;
     }
     if (s->current.kind == '[') {
-        list_item(s, i);
+        script_integer_list(s, i, false);
         return i;
     }
     if (s->current.kind != ':') i->start = script_integer(s);
@@ -356,6 +356,10 @@ static void dot_link(script *s, link *l, bool own_line)
         l->kind = LINK_SAVE;
         s->n_saves++;
         s->latest_save = t.at;
+    } else if (script_metric_named(s, t) >= 0) {
+        l->kind = LINK_METRIC;
+        l->metric = (inset_metric_kind)script_metric_named(s, t);
+        script_metric_arguments(s, l);
     } else if (own_line && (script_is(s, t, "append") || script_is(s, t, "skip"))) {
         l->kind = script_is(s, t, "append") ? LINK_APPEND : LINK_SKIP;
         l->argument = l->kind == LINK_APPEND ? script_saved(s) : script_expression(s);
@@ -363,7 +367,8 @@ static void dot_link(script *s, link *l, bool own_line)
         script_refuse(s, t.at, INSET_SYNTAX_ERROR, ".%.*s() stands on a line of its own", (int)(t.end - t.at), s->text + t.at);
     } else {
         script_refuse(s, t.at, INSET_SYNTAX_ERROR, "there is no call .%.*s()", script_quote_length(t.at, t.end), s->text + t.at);
-        error_help(s->context, "Values have .clone() and .save(), lists .append(), modules .skip().");
+        error_help(s->context, "Values have .clone() and .save(), rows of logits .logit_diff(), .logit(), .probability(), .log_probability(), .rank() and .kl(), "
+                               "lists .append(), modules .skip().");
     }
     script_expect(s, ')', "')'");
 }
@@ -494,7 +499,7 @@ static void refuse_call(script *s, token head)
     error_help(s->context, "The calls are load, zeros, invoke, range, len, stop, and .clone(), .save(), .append(), .skip().");
 }
 
-/* Links behind a bracketed expression or a literal: indices, clones, a save. */
+/* Links behind a bracketed expression or a literal: indices, clones, metrics, a save. */
 static void value_links(script *s, expression *e)
 {
     link **last = &e->links;
@@ -514,7 +519,7 @@ static void value_links(script *s, expression *e)
     take_save(e);
 }
 
-/* factor = ( NUMBER | literal | NAME | site | "len" "(" NAME ")" | "(" expr ")" ) { index | "." "clone" "(" ")" } */
+/* factor = ( NUMBER | literal | NAME | site | "len" "(" NAME ")" | "(" expr ")" ) { index | "." "clone" "(" ")" | "." metric } */
 static expression *factor(script *s)
 {
     token t = s->current;

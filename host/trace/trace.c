@@ -29,6 +29,8 @@ void trace_free(trace *t)
     memory_free(t->context, t->records);
     memory_free(t->context, t->invokes);
     memory_free(t->context, t->saves);
+    memory_free(t->context, t->metrics);
+    memory_free(t->context, t->answers);
     arena_free(&t->memory);
     memory_free(t->context, t);
 }

@@ -103,6 +103,19 @@ inset_status trace_clone(trace *t, const operand *a, operand *out);
 inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand *b, operand *out);
 inset_status trace_negate(trace *t, const operand *a, operand *out);
 
+/* Tokens of a metric: one, or a set. */
+typedef struct token_list { size_t count; const int64_t *tokens; } token_list;
+typedef struct metric_request {
+    inset_metric_kind kind;
+    token_list sets[2];          /* INSET_LOGIT_DIFF: both; INSET_KL: none; else the first */
+    const operand *reference;    /* INSET_KL: the rows whose distribution is p in sum p log(p / q); broadcasts to the row's shape */
+} metric_request;
+/* A number for every row of logits along `row`'s last dimension: an f32 tensor of the other dimensions. inset.h has what the kinds mean.
+ * TypeError for numbers and integers, ShapeError for a tensor without rows or a reference of another shape, IndexError for a token
+ * that the row has not got, ValueError for an empty set. */
+inset_status trace_metric(trace *t, const operand *row, const metric_request *m, operand *out);
+const char *trace_metric_name(inset_metric_kind kind);          /* "logit_diff" */
+
 /* target[items] op= source (TRACE_COPY: plain assignment). n_items 0 means the whole target in place (`x += v`). */
 inset_status trace_set(trace *t, const operand *target, size_t n_items, const index_item *items, trace_op op, const operand *source);
 /* site = source */

@@ -583,6 +583,7 @@ static const struct { const char *name; size_t args_size; } kernels[KERNEL_COUNT
     [KERNEL_MIX] = {"the mix kernel", sizeof(mix_args)},
     [KERNEL_NORM_SCALE] = {"the norm_scale kernel", sizeof(norm_scale_args)},
     [KERNEL_NORM_BY_SCALE] = {"the norm_by_scale kernel", sizeof(norm_by_scale_args)},
+    [KERNEL_METRICS] = {"the metrics kernel", sizeof(metrics_args)},
     [KERNEL_RECORDS] = {"the records kernel", sizeof(records_args)},
     [KERNEL_EXPAND] = {"the expand kernel", sizeof(expand_args)},
 };
