@@ -346,6 +346,7 @@ typedef struct inset_statistics {
     int64_t copies;              /* between host and device, of a run with other inputs: what goes up, what is saved down */
     int64_t first_copies;        /* of the first run: with the tables that go up for it */
     int64_t later_launches;      /* of a later run: one graph on a GPU, else `launches` again */
+    int64_t whole_sequences;     /* whose attention is cuDNN's, in one layer or more; inset's own kernel has the rest */
 } inset_statistics;
 #define INSET_STATISTICS {.size = sizeof(inset_statistics)}
 /* Fills in as many fields as `out->size` has room for. */

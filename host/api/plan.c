@@ -67,7 +67,8 @@ inset_status inset_plan_statistics(const inset_plan *p, inset_statistics *out)
         .flops_unshared = s->flops_unshared, .steps = s->steps, .launches = s->launches, .passes = s->passes,
         .arena_bytes = s->arena_bytes, .table_bytes = s->table_bytes, .saved_bytes = s->saved_bytes,
         .weight_bytes = p->model->weight_bytes, .copies = run_copies(p->plan),
-        .first_copies = run_first_copies(p->plan), .later_launches = run_later_launches(p->model, p->plan)};
+        .first_copies = run_first_copies(p->plan), .later_launches = run_later_launches(p->model, p->plan),
+        .whole_sequences = s->whole_sequences};
     if (out->size < sizeof out->size || out->size > sizeof all)
         return error_set(p->context, INSET_USAGE_ERROR, "statistics of %zu bytes were asked for, at most %zu are known; begin with "
                          "INSET_STATISTICS", out->size, sizeof all);

@@ -184,6 +184,7 @@ static void print_json(session *s, bool only_check)
     printf("  \"steps\": %lld,\n  \"launches\": %lld,\n  \"copies\": %lld,\n  \"passes\": %lld,\n", (long long)is.steps,
            (long long)is.launches, (long long)is.copies, (long long)is.passes);
     printf("  \"first_copies\": %lld,\n  \"later_launches\": %lld,\n", (long long)is.first_copies, (long long)is.later_launches);
+    printf("  \"cudnn_sequences\": %lld,\n", (long long)is.whole_sequences);
     printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  \"weight_bytes\": %lld,\n",
            (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes, (long long)is.weight_bytes);
     print_json_saved(s);
@@ -225,6 +226,8 @@ static void print_check(session *s)
     printf("steps      %lld\npasses     %lld\n", (long long)is.steps, (long long)is.passes);
     print_cost("launches", is.launches, is.later_launches);
     print_cost("copies", is.first_copies, is.copies);
+    if (is.whole_sequences) printf("attention  cuDNN for %lld sequences, own kernel for the rest\n", (long long)is.whole_sequences);
+    else if (!strncmp(inset_model_device(s->model), "cuda", 4)) printf("attention  own kernel\n");
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
            scaled((double)is.weight_bytes, "B", b, sizeof b));
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));

@@ -160,7 +160,8 @@ static inset_status emit_all(emitter *e)
     e->leaf_table = arena_new(&p->scratch, p->n_strands * sizeof *e->leaf_table);
     e->layouts = arena_new(&p->scratch, e->s->n_layouts * sizeof *e->layouts);
     e->out->rows_of_value = arena_new(&e->out->memory, p->program->n_values * sizeof *e->out->rows_of_value);
-    if (!e->leaf_rows || !e->leaf_table || !e->layouts || !e->out->rows_of_value) return INSET_NO_MEMORY;
+    e->whole_seen = arena_new(&p->scratch, (size_t)p->whole.n_sequences * sizeof *e->whole_seen);
+    if (!e->leaf_rows || !e->leaf_table || !e->layouts || !e->whole_seen || !e->out->rows_of_value) return INSET_NO_MEMORY;
     for (size_t i = 0; i < e->s->n_layouts; i++) e->layouts[i] = (layout_tables){.contexts = -1, .keys = -1, .positions = -1};
     inset_status status = emit_order_saved(e);
     for (e->now = 0; e->now < e->s->n_moments && !status; e->now++) {
