@@ -30,7 +30,7 @@ if(NOT INSET_SANITIZE)
   set_target_properties(inset_no_driver PROPERTIES C_VISIBILITY_PRESET default OUTPUT_NAME cuda SOVERSION 1 LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/no_driver)
   inset_add_test(test_attention_plans tests/test_attention_plans.c)
   add_dependencies(test_attention_plans inset_no_driver)
-  set_tests_properties(test_attention_plans PROPERTIES ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:${PROJECT_BINARY_DIR}/tests/no_driver)
+  set_tests_properties(test_attention_plans PROPERTIES TIMEOUT 900 ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:${PROJECT_BINARY_DIR}/tests/no_driver)
 endif()
 list(APPEND INSET_CLAIMED_TESTS test_attention_plans)
 
