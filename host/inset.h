@@ -367,6 +367,7 @@ typedef struct inset_statistics {
     int64_t fused_records, fused_launches;       /* rectangles of elements (sets, arithmetic, saves, rows kept for later) that steps apply to the rows
                                                   * they make, and the launches that do */
     int64_t alone_records, alone_launches;       /* the others, and the launches that are for them alone */
+    int64_t whole_sequences;     /* whose attention is cuDNN's, in one layer or more; inset's own kernel has the rest */
 } inset_statistics;
 #define INSET_STATISTICS {.size = sizeof(inset_statistics)}
 /* Fills in as many fields as `out->size` has room for. */

@@ -31,6 +31,7 @@ typedef enum kernel_id {
     KERNEL_NORM_SCALE,
     KERNEL_NORM_BY_SCALE,
     KERNEL_METRICS,
+    KERNEL_WHOLE_ATTENTION,  /* no kernel of ours: what a device does that takes it (device.h, device_takes_attention) */
     KERNEL_EXPAND,           /* this and the next: one function for all storage types, in column 0 (f32) */
     KERNEL_RECORDS,
     KERNEL_COUNT,
@@ -133,6 +134,17 @@ typedef struct attention_args {
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap;
 } attention_args;
+
+/* Causal attention of n_sequences sequences of `length` positions each: rows s * length .. of q, k, v and out are sequence s, position by position.
+ * statistics [n_sequences, n_heads, length]: the logarithm of the sum that a row's softmax divides by. All head_dim, strides and columns are
+ * multiples of 8; softmax without cap or window. */
+typedef struct whole_attention_args {
+    void *out; const void *q, *k, *v;
+    float *statistics;
+    int64_t n_sequences, length, out_stride, q_stride, k_stride, v_stride;
+    int32_t n_heads, n_kv_heads, head_dim;
+    float scale;
+} whole_attention_args;
 
 /* out[r, h, j] for queries at positions first_position + r and the keys of one sequence, j < n_columns (>= n_keys): T(T(q_h . k_g) * scale),
  * softcapped, -inf where j is later than the query, outside its window or no key of this sequence. Blocks: n_rows * n_heads. */

@@ -19,7 +19,20 @@ set_tests_properties(test_cuda PROPERTIES LABELS cuda)
 inset_add_standin_test(test_replay_standin tests/test_replay_standin.c)
 inset_add_standin_test(test_sweep_standin tests/test_sweep_standin.c)
 inset_add_standin_test(test_products_standin tests/test_products_standin.c)
-list(APPEND INSET_CLAIMED_TESTS test_cuda_standin test_cuda test_replay_standin test_sweep_standin test_products_standin)
+inset_add_standin_test(test_whole_attention tests/test_whole_attention.c)
+set_tests_properties(test_whole_attention PROPERTIES TIMEOUT 900)
+list(APPEND INSET_CLAIMED_TESTS test_cuda_standin test_cuda test_replay_standin test_sweep_standin test_products_standin test_whole_attention)
+
+# cuDNN's plans without a GPU, with a driver that drives nothing in front of any other. What cuDNN keeps for itself would be called a leak, so
+# not with sanitizers.
+if(NOT INSET_SANITIZE)
+  add_library(inset_no_driver SHARED tests/no_driver.c)
+  set_target_properties(inset_no_driver PROPERTIES C_VISIBILITY_PRESET default OUTPUT_NAME cuda SOVERSION 1 LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/no_driver)
+  inset_add_test(test_attention_plans tests/test_attention_plans.c)
+  add_dependencies(test_attention_plans inset_no_driver)
+  set_tests_properties(test_attention_plans PROPERTIES TIMEOUT 900 ENVIRONMENT_MODIFICATION LD_LIBRARY_PATH=path_list_prepend:${PROJECT_BINARY_DIR}/tests/no_driver)
+endif()
+list(APPEND INSET_CLAIMED_TESTS test_attention_plans)
 
 # Tests that take the device from INSET_TEST_DEVICE run three times: on the CPU (tests.cmake), on the stand-in, and on a GPU.
 foreach(name test_kernels test_matmul test_cases test_properties test_sweep_plans test_sweep_sites)

@@ -95,7 +95,7 @@ static void describes_itself(void)
     inset_context *context = new_context(NULL);
     text out = {0};
     device_describe_cuda(context, &out);
-    const char line[] = "cuda:0: stand-in on host memory, 4.0 GiB, 4.0 free (CUDA 13.0, driver 13.0, cuBLASLt 13.1.0)\n";
+    const char line[] = "cuda:0: stand-in on host memory, 4.0 GiB, 4.0 free (CUDA 13.0, driver 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0)\n";
     CHECK(out.bytes && strcmp(out.bytes, line) == 0, "%s", out.bytes);
     text_clear(&out);
     standin_machine(0, 9, 0, 1 << 30, 100, 13000);

@@ -69,7 +69,8 @@ inset_status inset_plan_statistics(const inset_plan *p, inset_statistics *out)
         .weight_bytes = p->model->weight_bytes, .copies = run_copies(p->plan),
         .first_copies = run_first_copies(p->plan), .later_launches = run_later_launches(p->model, p->plan),
         .fused_records = s->fused_records, .fused_launches = s->fused_launches, .alone_records = s->alone_records,
-        .alone_launches = s->alone_launches};
+        .alone_launches = s->alone_launches,
+        .whole_sequences = s->whole_sequences};
     if (out->size < sizeof out->size || out->size > sizeof all)
         return error_set(p->context, INSET_USAGE_ERROR, "statistics of %zu bytes were asked for, at most %zu are known; begin with "
                          "INSET_STATISTICS", out->size, sizeof all);

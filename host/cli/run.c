@@ -186,6 +186,7 @@ static void print_json(session *s, bool only_check)
     printf("  \"first_copies\": %lld,\n  \"later_launches\": %lld,\n", (long long)is.first_copies, (long long)is.later_launches);
     printf("  \"fused_records\": %lld,\n  \"fused_launches\": %lld,\n  \"alone_records\": %lld,\n  \"alone_launches\": %lld,\n",
            (long long)is.fused_records, (long long)is.fused_launches, (long long)is.alone_records, (long long)is.alone_launches);
+    printf("  \"cudnn_sequences\": %lld,\n", (long long)is.whole_sequences);
     printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  \"weight_bytes\": %lld,\n",
            (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes, (long long)is.weight_bytes);
     print_json_saved(s);
@@ -229,6 +230,8 @@ static void print_check(session *s)
     print_cost("copies", is.first_copies, is.copies);
     printf("applied    %lld rectangles of records inside %lld steps, %lld in %lld launches of their own\n", (long long)is.fused_records,
            (long long)is.fused_launches, (long long)is.alone_records, (long long)is.alone_launches);
+    if (is.whole_sequences) printf("attention  cuDNN for %lld sequences, own kernel for the rest\n", (long long)is.whole_sequences);
+    else if (!strncmp(inset_model_device(s->model), "cuda", 4)) printf("attention  own kernel\n");
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
            scaled((double)is.weight_bytes, "B", b, sizeof b));
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));

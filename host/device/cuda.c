@@ -5,6 +5,7 @@
  * CUDA's sticky error, so that it does not show up again in somebody else's call. What runs while cleaning up after a
  * failure neither replaces its message nor stops halfway. */
 #include "device/cuda.h"
+#include "device/cuda_attention.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -211,6 +212,7 @@ inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const 
     (void)work;
     inset_status status = cuda_enter(d);
     if (status) return status;
+    if (kernel == KERNEL_WHOLE_ATTENTION) return cuda_whole_attention(d, type, args);
     const int column = kernel == KERNEL_RECORDS ? 0 : (int)type;
     kernel_entry entry = column < KERNEL_TYPES ? d->kernels.entry[kernel][column] : NULL;
     if (!entry)
@@ -307,6 +309,7 @@ static void cuda_close(device *base)
         ignore(d, l->cudaSetDevice(d->index));
         ignore(d, l->cudaStreamSynchronize(d->stream));
     }
+    cuda_attention_close(d);
     if (d->products) l->cublasLtDestroy(d->products);
     cuda_release(base, d->workspace, WORKSPACE_BYTES);
     for (int i = 0; i < 2; i++) {
@@ -326,6 +329,7 @@ static const device_functions functions = {
     .launch = cuda_launch, .synchronize = cuda_synchronize, .capture_begin = cuda_capture_begin, .capture_end = cuda_capture_end,
     .replay = cuda_replay, .graph_free = cuda_graph_free, .landing_create = cuda_landing_create, .landing_free = cuda_landing_free,
     .landing_start = cuda_landing_start, .landing_wait = cuda_landing_wait,
+    .takes_attention = cuda_takes_attention,
 };
 
 /* The runtime calls a missing driver too old as well; users need to know which it is. */
@@ -446,7 +450,9 @@ static void describe_opened(cuda_device *d, text *out)
              (double)d->base.memory_free / (1 << 30));
     add_version(context, out, "CUDA", runtime);
     add_version(context, out, ", driver", driver);
-    text_add(context, out, ", cuBLASLt %zu.%zu.%zu)\n", products / 10000, products / 100 % 100, products % 100);
+    text_add(context, out, ", cuBLASLt %zu.%zu.%zu, ", products / 10000, products / 100 % 100, products % 100);
+    cuda_attention_describe(d, out);
+    text_add(context, out, ")\n");
 }
 
 /* How many devices answer; 0 in a build without them. */

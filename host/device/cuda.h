@@ -30,6 +30,8 @@ typedef struct product_choice {
     cublas_algorithm algorithm;
 } product_choice;
 
+typedef struct cuda_attention cuda_attention;      /* cuda_attention.c */
+
 typedef struct cuda_device {
     device base;                     /* first, so that a device * is a cuda_device * */
     cuda_library library;
@@ -42,6 +44,8 @@ typedef struct cuda_device {
     void *workspace;                 /* of WORKSPACE_BYTES, for one product at a time */
     product_choice *choices;
     size_t n_choices, choices_capacity;
+    cuda_attention *attention;       /* NULL until somebody asks for it */
+    bool attention_missing;          /* there is none */
     bool capturing;                  /* between capture_begin and capture_end: work is written down, not run */
 } cuda_device;
 

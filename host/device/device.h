@@ -45,6 +45,7 @@ typedef struct device_functions {
     void (*landing_free)(device *d, device_landing *l);
     inset_status (*landing_start)(device *d, device_landing *l, const void *from, size_t bytes);
     inset_status (*landing_wait)(device *d, device_landing *l, const void **at);
+    bool (*takes_attention)(device *d, inset_type type, const whole_attention_args *shape);     /* NULL: it takes none (cpu) */
 } device_functions;
 
 struct device {
@@ -123,6 +124,10 @@ static inline inset_status device_matmul_gelu(device *d, const matrix *m, const 
 static inline inset_status device_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t args_size,
     int64_t blocks, int64_t work)
 { return blocks ? d->functions->launch(d, kernel, type, args, args_size, blocks, work) : INSET_OK; }
+/* Whether the device does KERNEL_WHOLE_ATTENTION of this shape, whose pointers are not looked at; another n_sequences is taken as well then. The first
+ * question of a kind may take a second. It never fails: what cannot be had is not taken. */
+static inline bool device_takes_attention(device *d, inset_type type, const whole_attention_args *shape)
+{ return d->functions->takes_attention && d->functions->takes_attention(d, type, shape); }
 static inline inset_status device_synchronize(device *d) { return d->functions->synchronize(d); }
 
 /* Whether the device can capture; where it cannot, nothing is gained by it and the functions below are not to be called. */

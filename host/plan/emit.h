@@ -4,6 +4,7 @@
  *     emit_table.c      tables of row numbers, in short form
  *     emit_step.c       the launch of a step
  *     emit_attention.c  attention, fused or in the open
+ *     emit_whole.c      attention of sequences that the device takes whole
  *     emit_record.c     records, saved values, rows put aside
  *     emit_fused.c      those of them that the step's own launch applies
  *     emit_metric.c     metrics of rows of logits
@@ -59,6 +60,7 @@ typedef struct emitter {
     struct result_place *results; size_t n_results, results_capacity;       /* where records of the launch write */
     record *others; size_t n_others, others_capacity;    /* those that read no row of the launch */
     int32_t *answer_place;               /* per answer of the trace that is a metric's first: where its tokens are in AREA_ANSWERS; -1: not yet */
+    bool *whole_seen;                    /* per sequence: one of its attentions was taken whole */
     int32_t *leaf_rows, *leaf_table;     /* per strand: rows its context needs at this attention, and where their list begins; -1 */
 } emitter;
 
@@ -104,10 +106,15 @@ void *emit_literal_table(emitter *e, const int32_t *numbers, size_t n);
 static inline void *table_address(int32_t at) { return tagged(AREA_TABLES, (int64_t)at * 4); }
 static inline int32_t table_index(const void *address) { return (int32_t)(((uint64_t)(uintptr_t)address & ((1ull << 56) - 1)) / 4); }
 
-/* ---- steps (emit_step.c, emit_attention.c) */
+/* ---- steps (emit_step.c, emit_attention.c, emit_whole.c) */
 inset_status emit_step(emitter *e, const step *st);
 inset_status emit_attention(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_open(emitter *e, const need *n);
+/* Adds the buffer rows of an attention's queries, for rows lo .. hi of a strand of its value, to those being gathered. */
+bool emit_gather_queries(emitter *e, const step *st, int32_t strand_index, int32_t lo, int32_t hi);
+/* Adds the rows of keys (k = 0) or values (k = 1) of the context that ends with a leaf's first `rows` rows. *apart: the other list may be another. */
+bool emit_gather_context(emitter *e, const step *st, int k, int32_t leaf, int32_t rows, run_list *list, bool *apart);
+inset_status emit_whole(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 
 /* ---- records (emit_record.c) */
 void emit_record_operand(const emitter *e, const piece *from, int32_t lo, int32_t c0, const void **at, double *constant, int64_t *row, int64_t *column,

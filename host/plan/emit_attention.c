@@ -27,13 +27,16 @@ static const int32_t *segment_table(emitter *e, int32_t pass, int32_t slot_index
     return fine ? emit_table(e, &e->rows) : NULL;
 }
 
-/* Rows of z that are the values mixed by a pattern, which come last: one launch a strand. Sets how many needs come before them. */
+/* Rows of z that are the values mixed by a pattern, which come behind the fused ones: one launch a strand. Sets how many needs come before them.
+ * Behind them are only those of whole sequences. */
 static inset_status emit_mixes(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width, int32_t *fused)
 {
     planner *p = e->p;
-    *fused = computed_count(m);
+    int32_t end = computed_count(m);
+    while (end > 0 && whole_of(p, st, computed_need(e->s, m, end - 1)->strand)) end--;
+    *fused = end;
     while (*fused > 0 && !is_fused(e, st, computed_need(e->s, m, *fused - 1))) (*fused)--;
-    for (int32_t i = *fused; i < computed_count(m); i++) {
+    for (int32_t i = *fused; i < end; i++) {
         const need *n = computed_need(e->s, m, i);
         const strand *t = &p->strands[n->strand];
         const piece *from = mix_pattern(t);
@@ -78,12 +81,12 @@ static bool gather_pair_rows(void *user, int32_t strand_index, int32_t first, in
     return emit_gather_rows(&rows, o.strand, first + o.shift, count);
 }
 
-/* Adds the rows of keys (k = 0) or values (k = 1) of the context that ends with a leaf's first `rows` rows. *apart: the other list may be another. */
-static bool gather_context(const attending *a, int k, int32_t leaf, int32_t rows, run_list *list, bool *apart)
+bool emit_gather_context(emitter *e, const step *st, int k, int32_t leaf, int32_t rows, run_list *list, bool *apart)
 {
-    const slot *slots = a->e->p->program->slots;
-    pair_rows g = {a->e, a->pair, k, list, slots[a->pair->operands[0]].value != slots[a->pair->operands[1]].value};
-    bool fine = context_rows(a->e->p, a->st, leaf, rows - 1, gather_pair_rows, &g);
+    const slot *slots = e->p->program->slots;
+    const step *pair = pair_step(e->p, st);
+    pair_rows g = {e, pair, k, list, slots[pair->operands[0]].value != slots[pair->operands[1]].value};
+    bool fine = context_rows(e->p, st, leaf, rows - 1, gather_pair_rows, &g);
     *apart |= g.apart;
     return fine;
 }
@@ -119,8 +122,8 @@ static bool shared_list(const attending *a, const need *n, int32_t *at)
         bool apart = false;
         runs_clear(&e->rows);
         runs_clear(&e->more_rows);
-        if (!gather_context(a, 0, n->strand, leaf->hi, &e->rows, &apart)
-            || (apart && !gather_context(a, 1, n->strand, leaf->hi, &e->more_rows, &apart))) return false;
+        if (!emit_gather_context(e, a->st, 0, n->strand, leaf->hi, &e->rows, &apart)
+            || (apart && !emit_gather_context(e, a->st, 1, n->strand, leaf->hi, &e->more_rows, &apart))) return false;
         if (apart && !runs_equal(&e->rows, &e->more_rows)) return true;
         void *stored = emit_table(e, &e->rows);
         if (!stored) return false;
@@ -167,7 +170,7 @@ static int32_t shared_contexts(attending *a)
 }
 
 /* Lists of key (k = 0) or value (k = 1) rows, one after the other, for every context that the other needs' rows end in; leaf_table gets where each
- * begins in them. *apart: as gather_context. */
+ * begins in them. *apart: as emit_gather_context. */
 static bool gather_lists(const attending *a, int k, run_list *list, bool *apart)
 {
     emitter *e = a->e;
@@ -182,7 +185,7 @@ static bool gather_lists(const attending *a, int k, run_list *list, bool *apart)
         operand_row node = attention_part(e->p, a->st, computed_need(e->s, a->m, i)->strand, 1);
         if (e->leaf_table[node.strand] >= 0) continue;
         e->leaf_table[node.strand] = (int32_t)list->count;
-        if (!gather_context(a, k, node.strand, e->leaf_rows[node.strand], list, apart)) return false;
+        if (!emit_gather_context(e, a->st, k, node.strand, e->leaf_rows[node.strand], list, apart)) return false;
     }
     for (int32_t i = a->n_shared; i < a->n_fused; i++) e->leaf_rows[attention_part(e->p, a->st, computed_need(e->s, a->m, i)->strand, 1).strand] = 0;
     return true;
@@ -231,20 +234,26 @@ static inset_status attention_tables(attending *a, const int32_t **key_rows, con
     return (*contexts = context_table(a, 0, 0)) ? INSET_OK : INSET_NO_MEMORY;
 }
 
-static inset_status query_rows(emitter *e, const step *st, const moment_plan *m, int32_t n_fused, operand_ref *out)
+bool emit_gather_queries(emitter *e, const step *st, int32_t strand_index, int32_t lo, int32_t hi)
 {
     row_gatherer g = {e, e->p->program->slots[st->operands[0]].value, &e->rows};
+    operand_row o = attention_part(e->p, st, strand_index, 0);
+    for (lo += o.shift, hi += o.shift; lo < hi; ) {
+        segment row = strand_origin_row(e->p, o.strand, g.value, lo);
+        int32_t count = row.count < hi - lo ? row.count : hi - lo;
+        if (!emit_gather_rows(&g, row.strand, row.first, count)) return false;
+        lo += count;
+    }
+    return true;
+}
+
+static inset_status query_rows(emitter *e, const step *st, const moment_plan *m, int32_t n_fused, operand_ref *out)
+{
     int32_t from;
-    if (!emit_common_rows(e, m, g.value, &from)) return INSET_NO_MEMORY;
+    if (!emit_common_rows(e, m, e->p->program->slots[st->operands[0]].value, &from)) return INSET_NO_MEMORY;
     for (int32_t i = from; i < n_fused; i++) {
         const need *n = computed_need(e->s, m, i);
-        operand_row o = attention_part(e->p, st, n->strand, 0);
-        for (int32_t lo = n->lo + o.shift, hi = n->hi + o.shift; lo < hi; ) {
-            segment row = strand_origin_row(e->p, o.strand, g.value, lo);
-            int32_t count = row.count < hi - lo ? row.count : hi - lo;
-            if (!emit_gather_rows(&g, row.strand, row.first, count)) return INSET_NO_MEMORY;
-            lo += count;
-        }
+        if (!emit_gather_queries(e, st, n->strand, n->lo, n->hi)) return INSET_NO_MEMORY;
     }
     return emit_finish_operand(e, st->operands[0], out);
 }
@@ -258,7 +267,7 @@ inset_status emit_attention(emitter *e, const step *st, const moment_plan *m, vo
     int64_t fused = m->n_computed;
     inset_status status = emit_mixes(e, st, m, out, width, &a.n_fused);
     for (int32_t i = a.n_fused; i < computed_count(m); i++) fused -= computed_need(e->s, m, i)->hi - computed_need(e->s, m, i)->lo;
-    if (status || !fused) return status;
+    if (status || (status = emit_whole(e, st, m, out, width)) || !fused) return status;
     if ((status = query_rows(e, st, m, a.n_fused, &q))) return status;
     runs_clear(&e->rows);
     if ((status = emit_finish_operand(e, a.pair->operands[0], &k)) || (status = emit_finish_operand(e, a.pair->operands[1], &v))

@@ -19,6 +19,8 @@ const int16_t *launch_pointers(kernel_id kernel)
     static const int16_t rope[] = {AT(rope_args, out), AT(rope_args, x), AT(rope_args, x_rows), AT(rope_args, positions), AT(rope_args, frequencies), -1};
     static const int16_t attention[] = {AT(attention_args, out), AT(attention_args, q), AT(attention_args, k), AT(attention_args, v), AT(attention_args, q_rows),
         AT(attention_args, key_rows), AT(attention_args, value_rows), AT(attention_args, contexts), -1};
+    static const int16_t whole_attention[] = {AT(whole_attention_args, out), AT(whole_attention_args, q), AT(whole_attention_args, k), AT(whole_attention_args, v),
+        AT(whole_attention_args, statistics), -1};
     static const int16_t columns[] = {AT(columns_args, out), AT(columns_args, x), AT(columns_args, x_rows), AT(columns_args, weight), AT(columns_args, bias),
         AT(columns_args, columns), -1};
     static const int16_t scores[] = {AT(scores_args, out), AT(scores_args, q), AT(scores_args, k), AT(scores_args, q_rows), AT(scores_args, key_rows), -1};
@@ -34,7 +36,8 @@ const int16_t *launch_pointers(kernel_id kernel)
         [KERNEL_EMBED] = embed, [KERNEL_GATHER] = gather, [KERNEL_LAYERNORM] = layernorm, [KERNEL_RMSNORM] = rmsnorm, [KERNEL_ACTIVATION] = activation,
         [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope,
         [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix,
-        [KERNEL_NORM_SCALE] = norm_scale, [KERNEL_NORM_BY_SCALE] = norm_by_scale, [KERNEL_METRICS] = metrics, [KERNEL_RECORDS] = records,
+        [KERNEL_NORM_SCALE] = norm_scale, [KERNEL_NORM_BY_SCALE] = norm_by_scale, [KERNEL_METRICS] = metrics,
+        [KERNEL_WHOLE_ATTENTION] = whole_attention, [KERNEL_RECORDS] = records,
     };
     return all[kernel];
 }

@@ -417,6 +417,46 @@ static bool ask_layout(planner *p, schedule *s, int32_t now)
     return true;
 }
 
+/* The moment's needs become all its own. */
+static bool own_needs(planner *p, schedule *s, int32_t at)
+{
+    moment_plan *m = &s->moments[at];
+    for (int32_t i = 0; i < m->n_base; i++) {
+        need d = s->needs[s->layouts[m->base].order[i]];
+        if (schedule_widen_need(s, at, PLACE_VALUE, d.strand, d.lo, d.hi, 0, 0)) continue;
+        d.moment = at;
+        if (!schedule_add_need(p, s, &d)) return false;
+    }
+    m->base = -1;
+    m->n_base = 0;
+    return true;
+}
+
+/* Attention that is taken whole is of all rows of its sequence, whoever asks for some: who needs what must not decide how a row is computed. The
+ * moment then has no layout, and pack.c puts its rows in an order of their own. *found: there is a sequence that is taken whole. */
+static bool ask_whole(planner *p, schedule *s, int32_t now, bool *found)
+{
+    const int32_t value_index = moment_of(p, now).value;
+    const step *st = value_index >= 0 ? &p->program->steps[p->program->values[value_index].step] : NULL;
+    const moment_plan *m = &s->moments[now];
+    *found = false;
+    if (!p->whole.of_strand || !st || st->kind != STEP_ATTENTION) return true;
+    for (int32_t i = 0; i < m->n_base; i++) *found |= whole_of(p, st, s->needs[s->layouts[m->base].order[i]].strand) != NULL;
+    for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) *found |= s->needs[i].kind == NEED_COMPUTED && whole_of(p, st, s->needs[i].strand);
+    if (!*found) return true;
+    if (!own_needs(p, s, now)) return false;
+    for (int32_t i = m->first_need, next; i >= 0; i = next) {
+        const need n = s->needs[i];
+        const whole *w = n.kind == NEED_COMPUTED ? whole_of(p, st, n.strand) : NULL;
+        next = n.next;
+        for (int32_t k = 0; w && k < w->rows->n; k++) {
+            const segment *g = &w->rows->at[k];
+            if (!ask_at(p, s, now, NEED_COMPUTED, g->strand, g->first, g->first + g->count, 0, p->program->values[value_index].width, 0, now)) return false;
+        }
+    }
+    return true;
+}
+
 /* All needs of one moment: records from the last level down (they may need rows of the same moment), then what the step computes. */
 static bool ask_moment(planner *p, schedule *s, int32_t now)
 {
@@ -427,7 +467,9 @@ static bool ask_moment(planner *p, schedule *s, int32_t now)
             need n = s->needs[i];
             if (n.kind != NEED_KEPT && !ask_record(p, s, now, &n)) return false;
         }
-    if (!layout_settle(p, s, now) || !ask_layout(p, s, now)) return false;
+    bool whole_rows;
+    if (!ask_whole(p, s, now, &whole_rows)) return false;
+    if (!whole_rows && (!layout_settle(p, s, now) || !ask_layout(p, s, now))) return false;
     for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
         need n = s->needs[i];
         if (n.kind == NEED_COMPUTED && !ask_operands(p, s, now, &n)) return false;

@@ -24,6 +24,7 @@ static int compare_keys(const void *a, const void *b)
 static int64_t align(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
 enum { MOST_COLUMNS = 512 };
+static const int64_t WHOLE_LAST = (int64_t)1 << 39;      /* behind all rows that a step computes otherwise; sequence by sequence */
 
 /* Of a vocabulary projection only the columns that records read are computed, when they are few and nobody needs whole rows. */
 static bool choose_columns(planner *p, moment_plan *m, int32_t width)
@@ -53,6 +54,8 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
     int32_t n = 0;
     for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) n += s->needs[i].kind != NEED_JOINED;
     if (!n && !m->n_base) return INSET_OK;
+    moment when = moment_of(p, at);
+    const step *st = when.value >= 0 ? &p->program->steps[p->program->values[when.value].step] : NULL;
     sort_key *keys = arena_new(&p->scratch, (size_t)n * sizeof *keys);
     m->order = arena_new(&p->scratch, (size_t)n * sizeof *m->order);
     if (!keys || !m->order) return INSET_NO_MEMORY;
@@ -63,9 +66,10 @@ static inset_status pack_moment(planner *p, schedule *s, int32_t at)
         int64_t born = ((int64_t)made->born + 1) * 2 + (made->kind == STRAND_MIX);     /* rows mixed by a pattern come last: a launch of their own */
         keys[k++] = (sort_key){(int64_t)d->kind << 40 | (d->kind == NEED_COPY ? d->level : d->kind == NEED_FREE ? d->level : born),
                                (int64_t)d->strand << 32 | d->lo, i};
+        const whole *w = d->kind == NEED_COMPUTED && st && st->kind == STEP_ATTENTION ? whole_of(p, st, d->strand) : NULL;
+        if (w) keys[k - 1] = (sort_key){WHOLE_LAST | w->sequence, whole_place(w, d->strand, d->lo), i};
     }
     qsort(keys, (size_t)n, sizeof *keys, compare_keys);
-    moment when = moment_of(p, at);
     int32_t width = when.value >= 0 ? p->program->values[when.value].width : 0;
     int64_t element = when.value >= 0 ? (int64_t)type_size(strand_type(p, when.value, -1)) : 0;
     m->n_rows = m->n_computed = layout_rows(s, m->base, m->n_base);

@@ -26,6 +26,8 @@ static void planner_free(planner *p)
     table_free(p->context, &p->word_table);
     table_free(p->context, &p->prompt_table);
     memory_free(p->context, p->prompts);
+    memory_free(p->context, p->whole.at);
+    memory_free(p->context, p->whole.answers);
     arena_free(&p->memory);
     arena_free(&p->scratch);
     arena_free(&p->passing);
@@ -200,8 +202,8 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
 static inset_status plan_build(planner *p, schedule *s, plan *out)
 {
     inset_status status;
-    if ((status = plan_walk(p)) || (status = plan_live(p, s)) || (status = plan_pack(p, s)) || (status = keep_inputs(p, out))
-        || (status = keep_metrics(p, out))
+    if ((status = whole_begin(p)) || (status = plan_walk(p)) || (status = whole_settle(p)) || (status = plan_live(p, s)) || (status = plan_pack(p, s))
+        || (status = keep_inputs(p, out)) || (status = keep_metrics(p, out))
         || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out))) return status;
     return finish_statistics(p, s, out);
 }

@@ -16,12 +16,16 @@ typedef struct plan plan;
 typedef struct plan_traits {
     int32_t row_block;           /* of its products (kernels/products.h): above 1 their buffers have room for padding; else 0 or 1 */
     bool gelu_in_product;        /* a product and the tanh GELU behind it may be one launch where nobody looks in between */
+    bool fast;                   /* a row's bits may depend on what is computed beside it */
+    /* Whether `device` does attention of whole sequences of this shape (its pointers are not looked at); NULL: it does none. */
+    bool (*takes_attention)(void *device, inset_type type, const whole_attention_args *shape);
+    void *device;
 } plan_traits;
 
 typedef struct plan_options {
+    plan_traits traits;
     bool no_share;               /* no identity between invokes */
     size_t memory_limit;         /* bytes of device memory a run may take beside the weights; 0 = any */
-    plan_traits traits;
     int32_t chunks;              /* run the invokes in at least this many groups, at most one an invoke; 0 or 1: only if memory asks for it */
     bool no_fuse;                /* no records inside steps: a launch of records behind each step that has some; the same bits */
 } plan_options;
@@ -38,6 +42,7 @@ typedef struct plan_statistics {
     int64_t fused_launches;      /* ... of so many launches */
     int64_t alone_records, alone_launches;   /* those applied in launches of their own */
     int64_t passes, strands;
+    int64_t whole_sequences;     /* sequences that the device takes whole in some attention */
     int64_t arena_bytes;         /* intermediate values and tables on the device */
     int64_t table_bytes;         /* of these: tables */
     int64_t saved_bytes;

@@ -94,6 +94,24 @@ typedef struct answer_tie { int32_t first, stands, count; } answer_tie;
 typedef struct segment_list { segment *at; size_t n, capacity; int32_t rows; } segment_list;
 typedef struct piece_list { piece *at; size_t n, capacity; } piece_list;
 
+/* A sequence's rows behind attentions from the one that makes `value` on, until its next entry; rows NULL: it is not taken whole there. */
+typedef struct whole { const map *rows; int32_t sequence, value, before; } whole;
+
+/* What the device answered, asked once in a planning. */
+typedef struct whole_answer { whole_attention_args shape; bool taken; } whole_answer;
+
+/* What whole.c knows of the trace's sequences, numbered over all invokes. */
+typedef struct whole_sequences {
+    int32_t *first_sequence;         /* per invoke; NULL: none is taken whole */
+    int32_t n_sequences;
+    int64_t *first_tokens;           /* of all sequences, sorted */
+    bool *entangled, all_entangled;  /* per invoke: its values are set in another, or another's in it */
+    whole *at; size_t n, capacity;
+    int32_t *last;                   /* per sequence: its last entry, or below 0 */
+    whole_answer *answers; size_t n_answers, answers_capacity;
+    int32_t *of_strand;              /* per strand: the sequence that it belongs to, or below 0 */
+} whole_sequences;
+
 /* A launch list and its tables grow in plan/emit.c. */
 typedef struct planner {
     inset_context *context;
@@ -124,6 +142,7 @@ typedef struct planner {
     strip_scratch strips;
     segment_list segments;           /* scratch for building maps */
     piece_list old_pieces, new_pieces, row_pieces;
+    whole_sequences whole;
     struct schedule *schedule;       /* plan/live.c on */
 } planner;
 
@@ -225,6 +244,18 @@ void metric_counts(const strand *s, int32_t *n_a, int32_t *n_b);
 /* The product of which a metric wants so few columns that dot products with them will do, and the rows it multiplies; *softcap: what caps it, or
  * 0. NULL: the metric reads its rows themselves. */
 const step *metric_product(const planner *p, const strand *s, piece *operand, float *softcap);
+
+/* ---- whole.c: attention that the device takes whole ------------------------------------------------------------------------------------------------- */
+inset_status whole_begin(planner *p);                            /* before the walk */
+/* Notes an invoke's rows [n_sequences] behind the attention that makes `value`, or at a boundary from which the walk jumps over attentions. */
+inset_status whole_note(planner *p, const invoke *v, int32_t invoke_index, int32_t value, const map *const *rows);
+inset_status whole_settle(planner *p);                           /* after the walk */
+/* The whole sequence that rows of a strand belong to behind an attention; NULL: its rows are computed one by one. */
+const whole *whole_of(const planner *p, const step *attention, int32_t strand_index);
+/* What the device is asked about it, without pointers; false: such an attention is nothing to ask about. */
+bool whole_shape(const planner *p, const step *attention, int64_t length, whole_attention_args *out);
+/* The position of a strand's row in the sequence. */
+int64_t whole_place(const whole *w, int32_t strand_index, int32_t row);
 
 /* ---- walk.c: one invoke after the other ------------------------------------------------------------------------------------------------------ */
 inset_status plan_walk(planner *p);

@@ -134,7 +134,8 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
             inset_status status = slot_maps(p, v, invoke_index, s->operands[k], &in[k]);
             if (status) return status;
         }
-        return open_mix(p, v, invoke_index, s, (const map *const *const *)in, t);
+        inset_status status = open_mix(p, v, invoke_index, s, (const map *const *const *)in, t);
+        return status ? status : whole_note(p, v, invoke_index, s->value, t->rows);
     }
     if (s->kind == STEP_TOKENS || s->kind == STEP_INPUT) {
         int64_t first = v->first_token;
@@ -164,7 +165,7 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         if (s->kind == STEP_ROPE && !(one[1] = map_head(p, positions, rows))) return INSET_NO_MEMORY;
         if (!(t->rows[q] = step_rows(p, s, one, rows))) return INSET_NO_MEMORY;
     }
-    return INSET_OK;
+    return s->kind == STEP_ATTENTION ? whole_note(p, v, invoke_index, s->value, t->rows) : INSET_OK;
 }
 
 static bool is_skipped(const invoke *v, int32_t event)
@@ -342,7 +343,8 @@ static inset_status jump(planner *p, journey *j, int32_t *k)
     if (!jumps) return INSET_OK;
     const map **rows = p->values[here->value]->rows;
     *k = target;
-    return arrive(p, v, target, rows);
+    inset_status status = whole_note(p, v, j->invoke_index, here->value, rows);
+    return status ? status : arrive(p, v, target, rows);
 }
 
 static inset_status travel(planner *p, journey *j)

@@ -417,9 +417,16 @@ inset_status model_from_program(program *p, const char *device_name, inset_type 
     return conclude(&o, status, out);
 }
 
+static bool takes_attention(void *of, inset_type type, const whole_attention_args *shape) { return device_takes_attention(of, type, shape); }
+
 plan_traits model_traits(const struct inset_model *m)
 {
-    return (plan_traits){.row_block = m->device ? m->device->row_block : 1, .gelu_in_product = m->gelu_in_product};
+    plan_traits is = {.row_block = m->device ? m->device->row_block : 1, .gelu_in_product = m->gelu_in_product};
+    if (!m->device) return is;
+    is.fast = m->device->fast;
+    is.takes_attention = m->device->functions->takes_attention ? takes_attention : NULL;
+    is.device = m->device;
+    return is;
 }
 
 void model_free(struct inset_model *m)

@@ -182,7 +182,7 @@ static inset_status make_plan(prepared *c, plan **out)
     sweep *s = c->sweep;
     arena scratch;
     recorder r = {.chunk = c, .sweep = s};
-    plan_options options = {.no_share = s->no_share, .memory_limit = s->memory_limit, .traits = model_traits(s->model)};
+    plan_options options = {.no_share = s->no_share, .memory_limit = s->memory_limit, .traits = sweep_traits(s)};
     arena_start(&scratch, s->context);
     inset_status status = start_recorder(&r, &scratch);
     if (!status) status = record_runs(&r);

@@ -184,7 +184,7 @@ static inset_status run_prompts(sweep *s, const prompts *p, int64_t first, int64
     trace *t = NULL;
     plan *plan_made = NULL;
     run *r = NULL;
-    plan_options options = {.memory_limit = s->memory_limit, .traits = model_traits(s->model)};
+    plan_options options = {.memory_limit = s->memory_limit, .traits = sweep_traits(s)};
     inset_status status = trace_create(s->context, s->program, s->model->type, &t);
     if (!status) status = record_prompts(s, p, first, count, t);
     if (!status) status = plan_create(t, &options, &plan_made);

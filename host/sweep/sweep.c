@@ -239,6 +239,14 @@ static void take_fingerprint(sweep *s, const inset_sweep_options *o)
     s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
 }
 
+/* A sweep is as many traces as memory makes it, and what a device takes whole depends on the trace: it is left alone, so that chunks do not show. */
+plan_traits sweep_traits(const sweep *s)
+{
+    plan_traits traits = model_traits(s->model);
+    if (!traits.fast) traits.takes_attention = NULL;
+    return traits;
+}
+
 /* ---- create, step, free -------------------------------------------------------------------------------------------------------------------- */
 
 /* What the device had free before the weights were put there, without them; 0: any. */

@@ -189,6 +189,7 @@ struct sweep {
 inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options, sweep **out);
 void sweep_free(sweep *s);               /* takes NULL */
 inset_status sweep_step(sweep *s);
+plan_traits sweep_traits(const sweep *s);                       /* for its plans */
 
 /* chunk.c: the trace of jobs first .. first + count, planned; and its run, whose numbers go into the sweep's arrays. */
 typedef struct prepared prepared;

@@ -1,4 +1,4 @@
-/* inside.h: what standin.c (memory, streams, queue) and products.c (cuBLASLt) share. */
+/* inside.h: what standin.c (memory, streams, queue), products.c (cuBLASLt) and attention.c (cuDNN) share. */
 #ifndef INSET_STANDIN_INSIDE_H
 #define INSET_STANDIN_INSIDE_H
 
@@ -7,7 +7,7 @@
 
 /* Handles are remembered after they are freed, so that using one is noticed. Every kind begins with this. */
 typedef enum handle_kind { HANDLE_STREAM, HANDLE_EVENT, HANDLE_CUBLAS, HANDLE_PRODUCT, HANDLE_LAYOUT, HANDLE_PREFERENCE,
-                           HANDLE_GRAPH, HANDLE_GRAPH_EXEC } handle_kind;
+                           HANDLE_GRAPH, HANDLE_GRAPH_EXEC, HANDLE_CUDNN, HANDLE_DESCRIPTOR } handle_kind;
 typedef struct standin_handle {
     struct standin_handle *next;
     handle_kind kind;
@@ -51,6 +51,8 @@ typedef struct standin_settings {
     int64_t fail_call, fail_allocation, break_at;
     bool broken;
     int refused, tall_only, unsteady, uneven, gelu_rounds;
+    bool no_attention;
+    int64_t most_sequences, refused_length;
 } standin_settings;
 
 extern standin_settings standin_now;

@@ -791,6 +791,13 @@ void standin_machine(int devices, int major, int minor, int64_t bytes, int error
 }
 
 void standin_without_products(bool missing) { standin_now.no_products = missing; }
+void standin_attention(bool missing, int64_t most_sequences, int64_t refused_length)
+{
+    standin_now.no_attention = missing;
+    standin_now.most_sequences = most_sequences;
+    standin_now.refused_length = refused_length;
+}
+
 void standin_fail_call(int64_t n) { standin_now.fail_call = n; }
 void standin_fail_allocation(int64_t n) { standin_now.fail_allocation = n; }
 void standin_break(int64_t n) { standin_now.break_at = n; }

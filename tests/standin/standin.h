@@ -1,5 +1,5 @@
-/* standin.h: a stand-in for the CUDA runtime and cuBLASLt on host memory, so that the CUDA device (host/device/cuda*.c) runs in tests
- * on machines without a GPU. It answers cuda_library_open; link its objects before the library.
+/* standin.h: a stand-in for the CUDA runtime, cuBLASLt and cuDNN on host memory, so that the CUDA device (host/device/cuda*.c) runs in tests
+ * on machines without a GPU. It answers cuda_library_open and cudnn_open; link its objects before the library.
  *
  * It is stricter than a GPU. Work is queued and runs only when somebody waits for it, in order. Device memory is out of the host's reach
  * except while queued work runs, begins as NaNs, and lies against pages that cannot be touched; freed memory stays untouchable. Async copies
@@ -30,6 +30,7 @@ typedef struct standin_counts {
                                               * count what the host asked for one by one, captured or not */
     int64_t waits;                           /* for the stream or an event */
     int64_t allocations;                     /* of device memory */
+    int64_t attentions, attention_plans;     /* cuDNN's: executions, and plans that were made */
 } standin_counts;
 
 /* Since the start or the last standin_reset. */
@@ -50,6 +51,9 @@ void standin_reset(void);
  * old), or 0. driver: the version of CUDA it is for, 0 when there is none. */
 void standin_machine(int devices, int major, int minor, int64_t bytes, int error, int driver);
 void standin_without_products(bool missing);     /* cuBLASLt cannot be opened */
+
+/* cuDNN cannot be opened; it has no plan for more sequences than these in one launch (0: any), and none for this length (0: all have one). */
+void standin_attention(bool missing, int64_t most_sequences, int64_t refused_length);
 
 /* The n-th call from now on fails, as calls of its kind fail (1: the next; 0: none). Calls that free do their work all the same. */
 void standin_fail_call(int64_t n);
