@@ -50,6 +50,8 @@ char *memory_text(inset_context *context, const char *bytes, size_t length); /* 
 bool array_reserve(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size);
 /* The same for large arrays whose items are written whole: what is added is not zeroed. */
 bool array_extend(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size);
+/* Gives back room beyond the first `count` items; *items may move. False when memory is out. */
+bool array_trim(inset_context *context, void *items, size_t *capacity, size_t count, size_t item_size);
 
 /* ---- arena: many small objects freed together ------------------------------------------------------------------------------- */
 typedef struct arena {

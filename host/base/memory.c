@@ -99,6 +99,21 @@ bool array_extend(inset_context *context, void *items, size_t *capacity, size_t 
     return array_grow(context, items, capacity, need, item_size, false);
 }
 
+bool array_trim(inset_context *context, void *items, size_t *capacity, size_t count, size_t item_size)
+{
+    void *block;
+    memcpy(&block, items, sizeof block);
+    if (!count || count >= *capacity) return true;
+    block = context->allocator.resize(context->allocator.user, block, count * item_size);
+    if (!block) {
+        error_no_memory(context);
+        return false;
+    }
+    memcpy(items, &block, sizeof block);
+    *capacity = count;
+    return true;
+}
+
 /* ---- arena ---------------------------------------------------------------------------------------------------------------------- */
 
 struct arena_block {

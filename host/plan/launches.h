@@ -76,9 +76,12 @@ struct plan {
     struct asked_metric { int64_t first_answer; int32_t count, width; } *metrics;      /* of the trace, in order */
     int64_t *invoke_metric;                                  /* first metric of each invoke; one more at the end */
     int64_t *id_source; size_t n_ids, ids_capacity;          /* for every id of AREA_IDS: which token of the trace it is */
-    int64_t *tokens; int64_t n_tokens;                       /* the trace's tokens, or NULL */
-    int32_t *token_word; int64_t *word_source;               /* which row a token is, and the token that stands for a row */
-    int64_t *invoke_first; int64_t n_invokes;                /* first token (or row) of each invoke; one more at the end */
+    int64_t n_tokens, n_invokes;                             /* tokens (or rows) of the trace */
+    int64_t *invoke_first;                                   /* first token (or row) of each invoke; one more at the end */
+    int64_t *tokens; size_t tokens_capacity;                 /* lists of tokens, equal ones once; NULL for sequential models */
+    int32_t *token_word; size_t words_capacity;              /* which row each of them is; -1: none */
+    int64_t *invoke_list;                                    /* where the list of each invoke begins in these two */
+    int64_t *word_source;                                    /* which token of the trace stands for a row */
     float *rows; int32_t row_width;                          /* sequential models: the trace's rows */
     int32_t vocabulary;
     saved_tensor *saved; size_t n_saved;
@@ -89,6 +92,8 @@ struct plan {
 };
 
 inset_status plan_emit(planner *p, schedule *s, plan *out);
+/* Keeps what the trace's invokes are given (inputs.c). */
+inset_status plan_keep_inputs(planner *p, plan *out);
 
 /* Where the pointers of a kernel's arguments are: offsets into its struct, ended by -1. */
 const int16_t *launch_pointers(kernel_id kernel);

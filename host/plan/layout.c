@@ -181,6 +181,18 @@ static int32_t drop_covered(const planner *p, schedule *s, moment_plan *m, int32
     return n;
 }
 
+/* Rows that are apart where a block begins, and are older than the block before it, mostly stay apart in all blocks before: there they are taken
+ * into the layout. */
+static bool stays_apart(const planner *p, const schedule *s, const moment_plan *m, int32_t value_index)
+{
+    int32_t k = 1;
+    while (k < p->n_boundaries && p->boundaries[k].value != value_index) k++;
+    if (k >= p->n_boundaries) return false;
+    for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next)
+        if (s->needs[i].kind == NEED_COMPUTED && strand_age(p, s->needs[i].strand) <= computed_age(p->boundaries[k - 1].value)) return true;
+    return false;
+}
+
 bool layout_settle(planner *p, schedule *s, int32_t at)
 {
     moment_plan *m = &s->moments[at];
@@ -189,7 +201,7 @@ bool layout_settle(planner *p, schedule *s, int32_t at)
     if (value_index < 0 || m->first_need < 0) return true;
     int32_t n = drop_covered(p, s, m, value_index, &apart);
     step_kind kind = p->program->steps[p->program->values[value_index].step].kind;
-    if (!n || (apart && m->base >= 0 && n <= m->n_base / 4)) return true;
+    if (!n || (apart && m->base >= 0 && n <= m->n_base / 4 && !stays_apart(p, s, m, value_index))) return true;
     if (m->base < 0 && (kind == STEP_SOFTCAP || kind == STEP_SCALE)) return true;        /* they pass columns on, which a layout does not know */
     item_list list = {arena_new(&p->scratch, (size_t)(n + m->n_base) * sizeof *list.at), 0};
     if (!list.at) return false;

@@ -4,6 +4,7 @@
  *   live.c                                  which of those anybody needs
  *   pack.c                                  where they lie in memory
  *   emit.c                                  the launches that make them
+ *   inputs.c                                what the invokes were given, to run it again
  *
  * Planning needs no device and knows no numbers. */
 #include "plan/launches.h"
@@ -90,33 +91,6 @@ static inset_status count_unshared(planner *p, plan_statistics *c)
     return INSET_OK;
 }
 
-static inset_status keep_inputs(planner *p, plan *out)
-{
-    const trace *t = p->trace;
-    out->n_tokens = t->n_tokens;
-    out->n_invokes = (int64_t)t->n_invokes;
-    out->vocabulary = t->program->vocabulary;
-    out->row_width = t->program->input_width;
-    size_t n = (size_t)t->n_tokens;
-    out->invoke_first = arena_new(&out->memory, (t->n_invokes + 1) * sizeof *out->invoke_first);
-    out->token_word = arena_copy(&out->memory, p->embed_row, n * sizeof *out->token_word);
-    out->word_source = arena_new(&out->memory, p->n_words * sizeof *out->word_source);
-    if (!out->invoke_first || !out->token_word || !out->word_source) return INSET_NO_MEMORY;
-    for (size_t i = 0; i < p->n_words; i++) out->word_source[i] = p->words[i].source;
-    if (out->row_width) out->rows = arena_new(&out->memory, n * (size_t)out->row_width * sizeof *out->rows);
-    else out->tokens = arena_new(&out->memory, n * sizeof *out->tokens);
-    if (!out->rows && !out->tokens) return INSET_NO_MEMORY;
-    for (size_t i = 0; i < t->n_invokes; i++) {
-        const invoke *v = &t->invokes[i];
-        size_t first = (size_t)v->first_token, end = i + 1 < t->n_invokes ? (size_t)t->invokes[i + 1].first_token : n;
-        out->invoke_first[i] = v->first_token;
-        if (v->rows) memcpy(out->rows + first * (size_t)out->row_width, v->rows, (end - first) * (size_t)out->row_width * sizeof *v->rows);
-        else memcpy(out->tokens + first, v->tokens, (end - first) * sizeof *v->tokens);
-    }
-    out->invoke_first[t->n_invokes] = t->n_tokens;
-    return INSET_OK;
-}
-
 /* What may be asked of the plan's metrics later: other tokens. */
 static inset_status keep_metrics(planner *p, plan *out)
 {
@@ -199,13 +173,27 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
     return count_unshared(p, c);
 }
 
+/* What was taken for growth and is not used goes back. */
+static bool trim(plan *out)
+{
+    inset_context *c = out->context;
+    return array_trim(c, &out->launches, &out->launches_capacity, out->n_launches, sizeof *out->launches)
+           && array_trim(c, &out->runs, &out->runs_capacity, out->n_runs, sizeof *out->runs)
+           && array_trim(c, &out->repeats, &out->repeats_capacity, out->n_repeats, sizeof *out->repeats)
+           && array_trim(c, &out->literals, &out->literals_capacity, out->n_literals, sizeof *out->literals)
+           && array_trim(c, &out->records, &out->records_capacity, out->n_records, sizeof *out->records)
+           && array_trim(c, &out->metric_rows, &out->metric_rows_capacity, out->n_metric_rows, sizeof *out->metric_rows)
+           && array_trim(c, &out->answer_source, &out->answer_source_capacity, out->n_answer_source, sizeof *out->answer_source)
+           && array_trim(c, &out->id_source, &out->ids_capacity, out->n_ids, sizeof *out->id_source);
+}
+
 static inset_status plan_build(planner *p, schedule *s, plan *out)
 {
     inset_status status;
     if ((status = whole_begin(p)) || (status = plan_walk(p)) || (status = whole_settle(p)) || (status = plan_live(p, s)) || (status = plan_pack(p, s))
-        || (status = keep_inputs(p, out)) || (status = keep_metrics(p, out))
+        || (status = plan_keep_inputs(p, out)) || (status = keep_metrics(p, out))
         || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out))) return status;
-    return finish_statistics(p, s, out);
+    return trim(out) ? finish_statistics(p, s, out) : INSET_NO_MEMORY;
 }
 
 /* One try with the invokes in `chunks` groups, which run one after the other. */
@@ -270,6 +258,8 @@ void plan_free(plan *p)
     memory_free(p->context, p->metric_rows);
     memory_free(p->context, p->answer_source);
     memory_free(p->context, p->id_source);
+    memory_free(p->context, p->tokens);
+    memory_free(p->context, p->token_word);
     arena_free(&p->memory);
     memory_free(p->context, p);
 }

@@ -214,7 +214,8 @@ static inset_status copy_inputs(run *r)
     } else {
         r->tokens = memory_new(r->context, n * sizeof *r->tokens);
         if (!r->tokens) return INSET_NO_MEMORY;
-        if (n) memcpy(r->tokens, p->tokens, n * sizeof *r->tokens);
+        for (int64_t v = 0; v < p->n_invokes; v++)
+            memcpy(r->tokens + p->invoke_first[v], p->tokens + p->invoke_list[v], (size_t)(p->invoke_first[v + 1] - p->invoke_first[v]) * sizeof *r->tokens);
     }
     r->answers = memory_new(r->context, p->n_answers * sizeof *r->answers);
     if (!r->answers) return INSET_NO_MEMORY;
@@ -277,9 +278,11 @@ void run_free(run *r)
 static inset_status check_pattern(const run *r)
 {
     const plan *p = r->plan;
-    for (int64_t i = 0; i < p->n_tokens; i++) {
-        if (p->token_word[i] < 0) continue;
-        int64_t other = p->word_source[p->token_word[i]];
+    for (int64_t i = 0, v = 0; i < p->n_tokens; i++) {
+        while (i >= p->invoke_first[v + 1]) v++;
+        int32_t word = p->token_word[p->invoke_list[v] + i - p->invoke_first[v]];
+        if (word < 0) continue;
+        int64_t other = p->word_source[word];
         bool same = r->tokens ? r->tokens[i] == r->tokens[other]
                               : !memcmp(r->rows + i * p->row_width, r->rows + other * p->row_width, (size_t)p->row_width * sizeof *r->rows);
         if (!same)
