@@ -1,7 +1,7 @@
-/* plan.c: a trace becomes a plan, in five steps, each in a file of its own:
+/* plan.c: a trace becomes a plan, in five steps:
  *
  *   walk.c (with identity.c and pieces.c)   which rows every value has, and which of them are the same
- *   live.c                                  which of those anybody needs
+ *   live.c (with layout.c and saved.c)      which of those anybody needs
  *   pack.c                                  where they lie in memory
  *   emit.c                                  the launches that make them
  *   inputs.c                                what the invokes were given, to run it again

@@ -1,5 +1,5 @@
-/* schedule.h: what of the identities is needed, when, and where it lies in memory. Filled by live.c and layout.c (needs), pack.c (rows and
- * memory), read by emit.c (launches).
+/* schedule.h: what of the identities is needed, when, and where it lies in memory. Filled by live.c, layout.c and need.c (needs), saved.c (saved
+ * values), pack.c (rows and memory), read by emit.c (launches).
  *
  * Time is counted in *moments*: (pass, value), in order; moment number = pass * (n_values + 1) + value + 1. At each moment the step that makes the value
  * runs for all needed rows of all invokes, then the records whose rows are due, level by level.
@@ -152,11 +152,14 @@ bool layout_settle(planner *p, schedule *s, int32_t at);
 /* The layout of the first n needs and of all rows in their contexts, *count needs of it; itself, mostly. -1: memory is out. */
 int32_t layout_closure(planner *p, schedule *s, int32_t layout_index, int32_t n, int32_t *count);
 
-/* ---- needs (live.c) ---- */
+/* ---- need.c ---- */
 bool schedule_add_need(planner *p, schedule *s, const need *n);
 /* Widens a need of these rows' strand that they touch, and joins what then touches it; false when there is none. */
 bool schedule_widen_need(schedule *s, int32_t at, need_place where, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1);
 uint64_t need_hash(int32_t moment_index, int32_t strand_index, need_place where);
+
+/* ---- saved.c ---- */
+inset_status plan_collect_saves(planner *p, schedule *s);
 
 inset_status plan_live(planner *p, schedule *s);
 inset_status plan_pack(planner *p, schedule *s);
