@@ -21,6 +21,7 @@ typedef enum kernel_id {
     KERNEL_GATE,
     KERNEL_ADD,
     KERNEL_ADD_LAYERNORM,
+    KERNEL_ADD_RMSNORM,
     KERNEL_SCALE,
     KERNEL_ROPE,
     KERNEL_ATTENTION,
@@ -95,6 +96,14 @@ typedef struct add_layernorm_args {
     int64_t n_rows, width, out_stride, norm_stride, a_stride, b_stride;
     float eps;
 } add_layernorm_args;
+
+/* out = T(a + b), and norm = rmsnorm(out) as KERNEL_RMSNORM computes it, in one group, from the rounded sum: the same bits. */
+typedef struct add_rmsnorm_args {
+    void *out, *norm; const void *a, *b; const int32_t *a_rows, *b_rows; const void *weight;
+    int64_t n_rows, width, out_stride, norm_stride, a_stride, b_stride;
+    float eps;
+    int32_t plus_one, round_once;
+} add_rmsnorm_args;
 
 /* softcap = 0: out = x * scale (scale already rounded to T by the caller).  softcap > 0: out = softcap * tanh(x / softcap), rounded to T
  * after each operation. */
@@ -276,7 +285,7 @@ static inline int kernel_takes_records(kernel_id kernel)
 {
     switch (kernel) {
     case KERNEL_EMBED: case KERNEL_LAYERNORM: case KERNEL_RMSNORM: case KERNEL_ACTIVATION: case KERNEL_GATE: case KERNEL_ADD: case KERNEL_ADD_LAYERNORM:
-    case KERNEL_SCALE: case KERNEL_ROPE: case KERNEL_ATTENTION: case KERNEL_COLUMNS: return 1;
+    case KERNEL_ADD_RMSNORM: case KERNEL_SCALE: case KERNEL_ROPE: case KERNEL_ATTENTION: case KERNEL_COLUMNS: return 1;
     default: return 0;
     }
 }

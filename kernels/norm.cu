@@ -1,8 +1,8 @@
-/* norm.cu: layernorm, rmsnorm, and the residual add fused with the layernorm that follows it.
+/* norm.cu: layernorm, rmsnorm, and the residual add fused with the norm that follows it.
  *
  * One block a row; any block size. Rows need no alignment. Statistics are fp32 and taken in two passes over the row (the second sums
- * squared deviations), as accurate as PyTorch's; the row stays in the nearest cache between them. The fused kernel calls the same
- * function on the rounded sum, so that its bits are those of the two kernels one after the other. */
+ * squared deviations), as accurate as PyTorch's; the row stays in the nearest cache between them. The fused kernels call the same
+ * functions on the rounded sum, so that their bits are those of the two kernels one after the other. */
 #include "kernels/fused.h"
 
 namespace KERNEL_NAMESPACE {
@@ -31,8 +31,10 @@ DEVICE void layernorm_row(const layernorm_args &a, int64_t row)
 }
 ROW_KERNEL(layernorm, layernorm_args)
 
-template <typename T>
-DEVICE void add_layernorm_row(const add_layernorm_args &args, int64_t row)
+/* The sum that a fused kernel starts with; returns where its row is. Each thread reads back only what it wrote: the loops of the norms
+ * take the same elements. */
+template <typename T, typename A>
+DEVICE const T *add_row(const A &args, int64_t row)
 {
     const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
@@ -40,10 +42,29 @@ DEVICE void add_layernorm_row(const add_layernorm_args &args, int64_t row)
     const int d = (int)args.width;
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         out[i] = store<T>(load(a[i]) + load(b[i]));
-    /* Each thread reads back only what it wrote: the loops of block_sum_of take the same elements. */
-    normalise_row((T *)args.norm + row * args.norm_stride, out, (const T *)args.weight, (const T *)args.bias, d, args.eps);
+    return out;
+}
+
+template <typename T>
+DEVICE void add_layernorm_row(const add_layernorm_args &a, int64_t row)
+{
+    normalise_row((T *)a.norm + row * a.norm_stride, add_row<T>(a, row), (const T *)a.weight, (const T *)a.bias, (int)a.width, a.eps);
 }
 ROW_KERNEL(add_layernorm, add_layernorm_args)
+
+template <typename T>
+DEVICE void rms_normalise_row(T *RESTRICT out, const T *x, const T *RESTRICT weight, int d, float eps, int plus_one, int round_once)
+{
+    const float square = block_sum_of(d, [=](int i) { float v = load(x[i]); return v * v; }) / (float)d;
+    const float scale = 1.0f / square_root(square + eps);
+    const float one = plus_one ? 1.0f : 0.0f;
+    if (plus_one || round_once)
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>(load(x[i]) * scale * (one + load(weight[i])));
+    else
+        for (int i = threadIdx.x; i < d; i += blockDim.x)
+            out[i] = store<T>(load(store<T>(load(x[i]) * scale)) * load(weight[i]));
+}
 
 /* The groups of a row one after the other: a norm of queries or keys has a group a head. */
 template <typename T>
@@ -51,22 +72,19 @@ DEVICE void rmsnorm_row(const rmsnorm_args &a, int64_t row)
 {
     const int64_t from = a.x_rows ? a.x_rows[row] : row;
     const int d = (int)(a.width / a.groups);
-    const T *RESTRICT weight = (const T *)a.weight;
-    for (int64_t group = 0; group < a.groups; group++) {
-        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + group * d;
-        T *RESTRICT out = (T *)a.out + row * a.out_stride + group * d;
-        const float square = block_sum_of(d, [=](int i) { float v = load(x[i]); return v * v; }) / (float)d;
-        const float scale = 1.0f / square_root(square + a.eps);
-        const float one = a.plus_one ? 1.0f : 0.0f;
-        if (a.plus_one || a.round_once)
-            for (int i = threadIdx.x; i < d; i += blockDim.x)
-                out[i] = store<T>(load(x[i]) * scale * (one + load(weight[i])));
-        else
-            for (int i = threadIdx.x; i < d; i += blockDim.x)
-                out[i] = store<T>(load(store<T>(load(x[i]) * scale)) * load(weight[i]));
-    }
+    for (int64_t group = 0; group < a.groups; group++)
+        rms_normalise_row((T *)a.out + row * a.out_stride + group * d, (const T *)a.x + from * a.x_stride + group * d, (const T *)a.weight, d,
+                          a.eps, a.plus_one, a.round_once);
 }
 ROW_KERNEL(rmsnorm, rmsnorm_args)
+
+template <typename T>
+DEVICE void add_rmsnorm_row(const add_rmsnorm_args &a, int64_t row)
+{
+    rms_normalise_row((T *)a.norm + row * a.norm_stride, add_row<T>(a, row), (const T *)a.weight, (int)a.width, a.eps, a.plus_one,
+                      a.round_once);
+}
+ROW_KERNEL(add_rmsnorm, add_rmsnorm_args)
 
 /* ---- the scale in the open: for rows whose `.scale` somebody looks at or sets ---- */
 
@@ -116,6 +134,7 @@ void norm_entries(kernel_table *table)
     BOTH_ENTRIES(table, KERNEL_LAYERNORM, layernorm_args, layernorm);
     BOTH_ENTRIES(table, KERNEL_ADD_LAYERNORM, add_layernorm_args, add_layernorm);
     BOTH_ENTRIES(table, KERNEL_RMSNORM, rmsnorm_args, rmsnorm);
+    BOTH_ENTRIES(table, KERNEL_ADD_RMSNORM, add_rmsnorm_args, add_rmsnorm);
     KERNEL_ENTRIES(table, KERNEL_NORM_SCALE, norm_scale_args, norm_scale);
     KERNEL_ENTRIES(table, KERNEL_NORM_BY_SCALE, norm_by_scale_args, norm_by_scale);
 }

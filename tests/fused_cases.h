@@ -28,6 +28,10 @@ static made_rows rows_of_arguments(kernel_id kernel, const void *args)
         const add_layernorm_args *a = args;
         return (made_rows){{a->out, a->norm}, a->n_rows, a->width, {a->out_stride, a->norm_stride}, 1};
     }
+    case KERNEL_ADD_RMSNORM: {
+        const add_rmsnorm_args *a = args;
+        return (made_rows){{a->out, a->norm}, a->n_rows, a->width, {a->out_stride, a->norm_stride}, 1};
+    }
     default: return (made_rows){{NULL, NULL}, 0, 0, {0, 0}, 0};
     }
 #undef CASE

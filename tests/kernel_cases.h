@@ -298,6 +298,13 @@ static double rms_weighted(int type, int when, double v, double weight)
     return when ? v * (weight + (when == 1)) : as_type(type, v) * weight;
 }
 
+static void rmsnorm_row(double *out, const double *x, const double *weight, int64_t d, int type, int when)
+{
+    double square = 0;
+    for (int64_t i = 0; i < d; i++) square += x[i] * x[i] / (double)d;
+    for (int64_t i = 0; i < d; i++) out[i] = rms_weighted(type, when, x[i] / sqrt(square + 1e-6), weight[i]);
+}
+
 static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t groups, int when)
 {
     const int64_t part = shape->width;
@@ -308,21 +315,47 @@ static void case_rmsnorm(subject *s, int type, const row_shape *shape, int64_t g
     buffer weight = buffer_random(s, type, part, shape->skip, 2), out = buffer_result(s, type, rows * stride, shape->skip);
     double *want = malloc((size_t)(rows * d) * sizeof *want);
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t g = 0; g < groups; g++) {
-            const double *row = operand_row(&x, r) + g * part;
-            double square = 0;
-            for (int64_t i = 0; i < part; i++) square += row[i] * row[i] / (double)part;
-            for (int64_t i = 0; i < part; i++) {
-                double v = row[i] / sqrt(square + 1e-6);
-                want[r * d + g * part + i] = rms_weighted(type, when, v, weight.values[i]);
-            }
-        }
+        for (int64_t g = 0; g < groups; g++)
+            rmsnorm_row(want + r * d + g * part, operand_row(&x, r) + g * part, weight.values, part, type, when);
     rmsnorm_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), buffer_at(&weight, 0), rows, d, stride, x.stride, groups, 1e-6f, when == 1, when == 2};
     launch(s, KERNEL_RMSNORM, type, &args, sizeof args, rows);
     check_rows(s, when == 1 ? "rmsnorm (1 + weight)" : "rmsnorm", &out, rows, d, stride, want, when ? 1.5 : 4, 1e-6);
     operand_free(&x);
     buffer_free(&weight);
     buffer_free(&out);
+    free(want);
+}
+
+/* The sum's bits; from the rounded sum the bits of the kernel without the sum; and, apart from our own kernels, what plain loops make of it. */
+static void case_add_rmsnorm(subject *s, int type, const row_shape *shape, int when)
+{
+    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
+    operand a = operand_new(s, type, shape, 3), b = operand_new(s, type, shape, 3);
+    buffer weight = buffer_random(s, type, d, 1, 2);
+    buffer out = buffer_result(s, type, rows * stride, shape->skip), norm = buffer_result(s, type, rows * stride, 1);
+    buffer alone = buffer_result(s, type, rows * stride, 0);
+    double *sum = malloc((size_t)(rows * d) * sizeof *sum), *want = malloc((size_t)(rows * d) * sizeof *want);
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t i = 0; i < d; i++) sum[r * d + i] = as_type(type, (float)operand_row(&a, r)[i] + (float)operand_row(&b, r)[i]);
+        rmsnorm_row(want + r * d, sum + r * d, weight.values, d, type, when);
+    }
+    add_rmsnorm_args args = {buffer_at(&out, 0), buffer_at(&norm, 0), buffer_at(&a.x, 0), buffer_at(&b.x, 0), operand_rows(&a), operand_rows(&b),
+                             buffer_at(&weight, 0), rows, d, stride, stride, a.stride, b.stride, 1e-6f, when == 1, when == 2};
+    launch(s, KERNEL_ADD_RMSNORM, type, &args, sizeof args, rows);
+    rmsnorm_args plain = {buffer_at(&alone, 0), buffer_at(&out, 0), NULL, buffer_at(&weight, 0), rows, d, stride, stride, 1, 1e-6f, when == 1, when == 2};
+    launch(s, KERNEL_RMSNORM, type, &plain, sizeof plain, rows);
+    check_rows(s, "add of add_rmsnorm", &out, rows, d, stride, sum, 0, 0);
+    check_rows(s, "norm of add_rmsnorm", &norm, rows, d, stride, want, when ? 1.5 : 4, 1e-6);
+    buffer_fetch(&alone);
+    for (int64_t r = 0; r < rows; r++) memcpy(want + r * d, alone.values + r * stride, (size_t)d * sizeof *want);
+    check_rows(s, "norm of add_rmsnorm, against rmsnorm", &norm, rows, d, stride, want, 0, 0);
+    operand_free(&a);
+    operand_free(&b);
+    buffer_free(&weight);
+    buffer_free(&out);
+    buffer_free(&norm);
+    buffer_free(&alone);
+    free(sum);
     free(want);
 }
 
@@ -1111,6 +1144,7 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     case_rmsnorm(s, type, shape, 1, 0);
     case_rmsnorm(s, type, shape, 3, 1);
     case_rmsnorm(s, type, shape, 2, 2);
+    for (int when = 0; when <= 2; when++) case_add_rmsnorm(s, type, shape, when);
     case_gate(s, type, shape);
     case_add(s, type, shape, false);
     case_add(s, type, shape, true);

@@ -135,16 +135,23 @@ static inset_status emit_rope(emitter *e, const step *st, const moment_plan *m, 
     return INSET_OK;
 }
 
-/* An addition with the layer norm of its rows. */
+/* An addition with the norm of its rows. */
 static inset_status emit_add_norm(emitter *e, const moment_plan *m, const operand_ref *in, void *out, int64_t width)
 {
     const program *g = e->p->program;
     const step *norm = &g->steps[g->values[moment_of(e->p, m->norm).value].step];
-    launch *l = emit_kernel(e, KERNEL_ADD_LAYERNORM, sizeof(add_layernorm_args), m->n_computed, m->n_computed * width * 2);
+    const bool centred = norm->kind == STEP_LAYERNORM;
+    void *normed = tagged(AREA_ARENA, e->s->moments[m->norm].value.offset);
+    launch *l = emit_kernel(e, centred ? KERNEL_ADD_LAYERNORM : KERNEL_ADD_RMSNORM, centred ? sizeof(add_layernorm_args) : sizeof(add_rmsnorm_args),
+                            m->n_computed, m->n_computed * width * 2);
     if (!l) return INSET_NO_MEMORY;
-    l->args.add_layernorm = (add_layernorm_args){.out = out, .norm = tagged(AREA_ARENA, e->s->moments[m->norm].value.offset), .a = in[0].at, .b = in[1].at,
+    if (centred) l->args.add_layernorm = (add_layernorm_args){.out = out, .norm = normed, .a = in[0].at, .b = in[1].at,
         .a_rows = in[0].rows, .b_rows = in[1].rows, .weight = emit_weight(norm->weight), .bias = emit_weight(norm->bias), .n_rows = m->n_computed, .width = width,
         .out_stride = width, .norm_stride = width, .a_stride = in[0].stride, .b_stride = in[1].stride, .eps = norm->eps};
+    else l->args.add_rmsnorm = (add_rmsnorm_args){.out = out, .norm = normed, .a = in[0].at, .b = in[1].at,
+        .a_rows = in[0].rows, .b_rows = in[1].rows, .weight = emit_weight(norm->weight), .n_rows = m->n_computed, .width = width,
+        .out_stride = width, .norm_stride = width, .a_stride = in[0].stride, .b_stride = in[1].stride, .eps = norm->eps,
+        .plus_one = norm->rms_weight == RMS_WEIGHT_PLUS_ONE, .round_once = norm->rms_weight == RMS_WEIGHT_FIRST};
     return INSET_OK;
 }
 

@@ -15,6 +15,8 @@ const int16_t *launch_pointers(kernel_id kernel)
                                   AT(add_args, c_rows), -1};
     static const int16_t add_layernorm[] = {AT(add_layernorm_args, out), AT(add_layernorm_args, norm), AT(add_layernorm_args, a), AT(add_layernorm_args, b),
         AT(add_layernorm_args, a_rows), AT(add_layernorm_args, b_rows), AT(add_layernorm_args, weight), AT(add_layernorm_args, bias), -1};
+    static const int16_t add_rmsnorm[] = {AT(add_rmsnorm_args, out), AT(add_rmsnorm_args, norm), AT(add_rmsnorm_args, a), AT(add_rmsnorm_args, b),
+        AT(add_rmsnorm_args, a_rows), AT(add_rmsnorm_args, b_rows), AT(add_rmsnorm_args, weight), -1};
     static const int16_t scale[] = {AT(scale_args, out), AT(scale_args, x), AT(scale_args, x_rows), -1};
     static const int16_t rope[] = {AT(rope_args, out), AT(rope_args, x), AT(rope_args, x_rows), AT(rope_args, positions), AT(rope_args, frequencies), -1};
     static const int16_t attention[] = {AT(attention_args, out), AT(attention_args, q), AT(attention_args, k), AT(attention_args, v), AT(attention_args, q_rows),
@@ -34,8 +36,8 @@ const int16_t *launch_pointers(kernel_id kernel)
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
         [KERNEL_EMBED] = embed, [KERNEL_GATHER] = gather, [KERNEL_LAYERNORM] = layernorm, [KERNEL_RMSNORM] = rmsnorm, [KERNEL_ACTIVATION] = activation,
-        [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope,
-        [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix,
+        [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_ADD_RMSNORM] = add_rmsnorm,
+        [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope, [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix,
         [KERNEL_NORM_SCALE] = norm_scale, [KERNEL_NORM_BY_SCALE] = norm_by_scale, [KERNEL_METRICS] = metrics,
         [KERNEL_WHOLE_ATTENTION] = whole_attention, [KERNEL_RECORDS] = records,
     };

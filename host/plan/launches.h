@@ -28,7 +28,7 @@ typedef enum area {
 
 typedef union launch_args {
     embed_args embed; gather_args gather; layernorm_args layernorm; rmsnorm_args rmsnorm; activation_args activation; gate_args gate;
-    add_args add; add_layernorm_args add_layernorm; scale_args scale; rope_args rope; columns_args columns; scores_args scores; softmax_args softmax;
+    add_args add; add_layernorm_args add_layernorm; add_rmsnorm_args add_rmsnorm; scale_args scale; rope_args rope; columns_args columns; scores_args scores; softmax_args softmax;
     mix_args mix; norm_scale_args norm_scale; norm_by_scale_args norm_by_scale; attention_args attention; whole_attention_args whole_attention;
     metrics_args metrics; records_args records;
 } launch_args;

@@ -114,18 +114,23 @@ static bool same_rows(const schedule *s, const moment_plan *add, const moment_pl
     return true;
 }
 
-/* A residual addition and the layer norm behind it become one launch where they have the same rows: the norm's buffer is then written at
- * the addition's moment. */
+/* The addition of two whose sum, all of it, a norm of whole rows reads. */
+static const step *addition_of(const program *g, const step *norm)
+{
+    if (norm->kind != STEP_LAYERNORM && (norm->kind != STEP_RMSNORM || norm->norm_groups > 1)) return NULL;
+    const slot *in = &g->slots[norm->operands[0]];
+    const step *add = &g->steps[g->values[in->value].step];
+    return add->kind == STEP_ADD && add->n_operands == 2 && g->values[norm->value].width == g->values[in->value].width ? add : NULL;
+}
+
+/* A residual addition and the norm behind it become one launch where they have the same rows: the norm's buffer is then written at the
+ * addition's moment. Rows that divide by a scale of their own are other rows than the addition's. */
 static void fuse_norms(planner *p, schedule *s)
 {
     const program *g = p->program;
     for (size_t i = 0; i < g->n_steps; i++) {
-        const step *norm = &g->steps[i];
-        if (norm->kind != STEP_LAYERNORM) continue;
-        const slot *in = &g->slots[norm->operands[0]];
-        const step *add = &g->steps[g->values[in->value].step];
-        if (add->kind != STEP_ADD || add->n_operands != 2) continue;
-        for (int32_t pass = 0; pass < s->n_passes; pass++) {
+        const step *norm = &g->steps[i], *add = addition_of(g, norm);
+        for (int32_t pass = 0; add && pass < s->n_passes; pass++) {
             int32_t at = moment_number(p, (moment){pass, norm->value}), from = moment_number(p, (moment){pass, add->value});
             moment_plan *m = &s->moments[at], *sum = &s->moments[from];
             if (sum->norm || !same_rows(s, sum, m)) continue;

@@ -66,7 +66,7 @@ typedef struct moment_plan {
     int32_t *order; int32_t n_order;     /* its own needs in order of rows, those that are computed first, NEED_FREE and NEED_KEEP last */
     int32_t n_own;               /* so many of them are computed */
     int32_t hint;                /* where in `order` the last row that was looked up is */
-    int32_t norm;                /* of an addition: the moment of the layer norm that runs in the same launch, or 0 */
+    int32_t norm;                /* of an addition: the moment of the norm that runs in the same launch, or 0 */
     bool in_addition;            /* of that norm */
     int32_t activation;          /* of a product: the moment of the GELU that runs in the same launch, or 0 */
     bool in_product;             /* of that GELU */

@@ -574,6 +574,7 @@ static const struct { const char *name; size_t args_size; } kernels[KERNEL_COUNT
     [KERNEL_GATE] = {"the gate kernel", sizeof(gate_args)},
     [KERNEL_ADD] = {"the add kernel", sizeof(add_args)},
     [KERNEL_ADD_LAYERNORM] = {"the add_layernorm kernel", sizeof(add_layernorm_args)},
+    [KERNEL_ADD_RMSNORM] = {"the add_rmsnorm kernel", sizeof(add_rmsnorm_args)},
     [KERNEL_SCALE] = {"the scale kernel", sizeof(scale_args)},
     [KERNEL_ROPE] = {"the rope kernel", sizeof(rope_args)},
     [KERNEL_ATTENTION] = {"the attention kernel", sizeof(attention_args)},
