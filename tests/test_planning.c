@@ -1,8 +1,91 @@
-/* test_planning.c: what a plan costs, in counts. A patch costs work where it is made and where its rows join those of others, not in the layers
- * behind it: the same patches on a deeper model make as many strands, and the tables of all its layers are described by hardly more runs. */
+/* test_planning.c: what a plan costs, in counts.
+ *
+ *   norms    an addition and the norm of the whole of its sum are one launch; other norms are launches of their own
+ *   depth    a patch costs work where it is made and where its rows join those of others, not in the layers behind it: the same patches on a deeper
+ *            model make as many strands, and the tables of all its layers are described by hardly more runs */
 #include "files.h"
 #include "plan/launches.h"
 #include "run/model.h"
+
+static int32_t site_of(const program *g, const char *name)
+{
+    int32_t site = -1;
+    CHECK(!program_find_site(g, name, strlen(name), &site), "%s", name);
+    return site;
+}
+
+/* ---- norms ---------------------------------------------------------------------------------------------------------------------------------- */
+
+enum { WIDTH = 8 };
+
+typedef enum norm_input { WHOLE_SUM, PART_OF_SUM, SUM_OF_THREE, NO_SUM } norm_input;
+
+/* A norm, what it reads, whether its .scale is set, and the kernel that then does it. */
+typedef struct norm_case { bool centred; rms_weight when; int32_t groups; norm_input input; bool set_scale; kernel_id kernel; } norm_case;
+
+static const norm_case norm_cases[] = {
+    {true, RMS_WEIGHT_ROUNDED, 1, WHOLE_SUM, false, KERNEL_ADD_LAYERNORM}, {false, RMS_WEIGHT_ROUNDED, 1, WHOLE_SUM, false, KERNEL_ADD_RMSNORM},
+    {false, RMS_WEIGHT_PLUS_ONE, 1, WHOLE_SUM, false, KERNEL_ADD_RMSNORM}, {false, RMS_WEIGHT_FIRST, 1, WHOLE_SUM, false, KERNEL_ADD_RMSNORM},
+    {false, RMS_WEIGHT_ROUNDED, 2, WHOLE_SUM, false, KERNEL_RMSNORM},      {true, RMS_WEIGHT_ROUNDED, 1, PART_OF_SUM, false, KERNEL_LAYERNORM},
+    {false, RMS_WEIGHT_ROUNDED, 1, PART_OF_SUM, false, KERNEL_RMSNORM},    {false, RMS_WEIGHT_ROUNDED, 1, SUM_OF_THREE, false, KERNEL_RMSNORM},
+    {false, RMS_WEIGHT_ROUNDED, 1, NO_SUM, false, KERNEL_RMSNORM},         {true, RMS_WEIGHT_ROUNDED, 1, WHOLE_SUM, true, KERNEL_NORM_BY_SCALE},
+    {false, RMS_WEIGHT_ROUNDED, 1, WHOLE_SUM, true, KERNEL_NORM_BY_SCALE},
+};
+
+static inset_status norm_program(inset_context *context, const norm_case *c, program **out)
+{
+    inset_status status = program_create(context, "sequential", out);
+    if (status) return status;
+    program *p = *out;
+    const int32_t x = program_enter(p, "a", program_input(p, WIDTH)), part = WIDTH / 2;
+    const int32_t y = program_linear_module(p, "l", x, program_weight(p, WEIGHT_MATRIX, "l", WIDTH, WIDTH), -1);
+    int32_t in = c->input == NO_SUM ? y : program_add(p, x, y, c->input == SUM_OF_THREE ? y : -1);
+    if (c->input == PART_OF_SUM) in = program_site_view(p, "part", in, 0, 1, &part);
+    const int32_t weight = program_weight(p, WEIGHT_VECTOR, "n", 1, (c->input == PART_OF_SUM ? part : WIDTH) / c->groups);
+    program_leave(p, c->centred ? program_layernorm_module(p, "n", in, weight, -1, 1e-5f) : program_rmsnorm_module(p, "n", in, weight, 1e-5f, c->when, c->groups));
+    return program_finish(p);
+}
+
+static inset_status norm_trace(trace *t, const norm_case *c)
+{
+    static const float rows[2 * WIDTH] = {1, 2};
+    const operand number = {.kind = OPERAND_FLOAT, .number = 2};
+    const index_item all = {.kind = INDEX_SLICE};
+    operand site;
+    inset_status status = trace_invoke_rows(t, 2, WIDTH, rows);
+    if (!status && c->set_scale) status = trace_site(t, site_of(trace_program(t), "a.n.scale"), &site);
+    if (!status && c->set_scale) status = trace_set(t, &site, 1, &all, TRACE_COPY, &number);
+    if (!status) status = trace_site(t, site_of(trace_program(t), "a.n.output"), &site);
+    return status ? status : trace_save(t, "n", &site);
+}
+
+/* The launch of the norm is the only one of a norm. */
+static void check_norm(inset_context *context, const norm_case *c)
+{
+    program *g = NULL;
+    trace *t = NULL;
+    plan *p = NULL;
+    const int number = (int)(c - norm_cases);
+    inset_status status = norm_program(context, c, &g);
+    if (!status) status = trace_create(context, g, INSET_F32, &t);
+    if (!status) status = norm_trace(t, c);
+    if (!status) status = plan_create(t, NULL, &p);
+    CHECK(!status, "norm %d: %s", number, inset_message(context));
+    int norms = 0;
+    for (size_t i = 0; p && i < p->n_launches; i++) {
+        if (p->launches[i].is_matmul) continue;
+        const kernel_id k = (kernel_id)p->launches[i].kernel;
+        if (k != KERNEL_LAYERNORM && k != KERNEL_RMSNORM && k != KERNEL_ADD_LAYERNORM && k != KERNEL_ADD_RMSNORM && k != KERNEL_NORM_BY_SCALE) continue;
+        CHECK(k == c->kernel, "norm %d: kernel %d, not %d", number, (int)k, (int)c->kernel);
+        norms++;
+    }
+    CHECK(norms == 1, "norm %d: %d launches of norms", number, norms);
+    plan_free(p);
+    trace_free(t);
+    program_free(g);
+}
+
+/* ---- depth ---------------------------------------------------------------------------------------------------------------------------------- */
 
 enum { TOKENS = 32, SHALLOW = 4, DEEP = 24 };
 
@@ -16,13 +99,6 @@ static const family families[] = {
     {"llama", "{\"model_type\": \"llama\", \"hidden_size\": 16, \"num_hidden_layers\": %d, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"intermediate_size\": 24,"
               " \"max_position_embeddings\": 64, \"vocab_size\": 5000}", "model.layers[1]", "self_attn.k"},
 };
-
-static int32_t site_of(const program *g, const char *name)
-{
-    int32_t site = -1;
-    CHECK(!program_find_site(g, name, strlen(name), &site), "%s", name);
-    return site;
-}
 
 /* One prompt into another, a position an invoke. */
 static inset_status build(trace *t, const family *f)
@@ -81,6 +157,7 @@ int main(void)
     world w;
     if (!CHECK(world_start(&w) != NULL, "no context")) return test_result();
     if (directory_start()) return 1;
+    for (size_t i = 0; i < sizeof norm_cases / sizeof *norm_cases; i++) check_norm(w.context, &norm_cases[i]);
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         const family *f = &families[i];
         costs shallow = plan_costs(w.context, f, SHALLOW), deep = plan_costs(w.context, f, DEEP);
