@@ -32,7 +32,7 @@ KERNEL(scores, scores_args a)
 
 /* Each of `groups` parts of n_columns of a row on its own: exp(x - max) / sum over its first n_keys, in fp32, rounded once; then zeros. block = row. */
 template <typename T>
-KERNEL(softmax, softmax_args a)
+ROOMY_KERNEL(softmax, softmax_args a, 8)
 {
     const int64_t row = blockIdx.x;
     for (int64_t g = 0; g < a.groups; g++) {
