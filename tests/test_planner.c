@@ -513,6 +513,21 @@ static inset_status ragged_for_dense(trace *t)
     return status ? status : save_logits(t, "logits");
 }
 
+/* In chunks the second invoke goes on from rows that the first kept: those of one prompt, and in block 2 also those of the prompt of which a query is
+ * set there, which come before them. */
+static inset_status later_from_kept(trace *t)
+{
+    const int64_t lengths[] = {3, 3}, tokens[] = {0, 2, 2, 8, 10, 2}, other[] = {0, 2, 2, 8, 9, 2};
+    operand value, number = {.kind = OPERAND_FLOAT, .number = 0.5};
+    index_item at[] = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = 2}};
+    inset_status status = trace_invoke_tokens(t, 2, lengths, tokens);
+    if (!status) status = save_logits(t, "first");
+    if (!status) status = trace_invoke_tokens(t, 2, lengths, other);
+    if (!status) status = site_named(t, "model.layers[2].self_attn.rot_q", &value);
+    if (!status) status = trace_set(t, &value, 2, at, TRACE_COPY, &number);
+    return status ? status : save_logits(t, "second");
+}
+
 static void check_case(bench *b, const char *name, inset_status (*build)(trace *))
 {
     trace *t = NULL;
@@ -525,6 +540,7 @@ static void check_case(bench *b, const char *name, inset_status (*build)(trace *
             agree(name, b, 0, t, &got, &want, 1e-4);
             agree(name, b, 0, t, &alone, &want, 1e-4);
             check_rows(b, name, 0, t, p);
+            check_chunks(b, 0, t, p, &got);
         }
         outcome_free(&want);
         outcome_free(&got);
@@ -674,6 +690,7 @@ int main(int argc, char **argv)
                 check_cases(&b);
                 padding_counts(&b);
             }
+            if (!strcmp(tiny_models[i], "phi3") && sweeps) check_case(&b, "contexts that go on from kept rows", later_from_kept);
         }
         bench_end(&b);
     }
