@@ -513,6 +513,57 @@ static inset_status ragged_for_dense(trace *t)
     return status ? status : save_logits(t, "logits");
 }
 
+/* In chunks the second invoke goes on from rows that the first kept: those of one prompt, and in block 2 also those of the prompt of which a query is
+ * set there, which come before them. */
+static inset_status later_from_kept(trace *t)
+{
+    const int64_t lengths[] = {3, 3}, tokens[] = {0, 2, 2, 8, 10, 2}, other[] = {0, 2, 2, 8, 9, 2};
+    operand value, number = {.kind = OPERAND_FLOAT, .number = 0.5};
+    index_item at[] = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = 2}};
+    inset_status status = trace_invoke_tokens(t, 2, lengths, tokens);
+    if (!status) status = save_logits(t, "first");
+    if (!status) status = trace_invoke_tokens(t, 2, lengths, other);
+    if (!status) status = site_named(t, "model.layers[2].self_attn.rot_q", &value);
+    if (!status) status = trace_set(t, &value, 2, at, TRACE_COPY, &number);
+    return status ? status : save_logits(t, "second");
+}
+
+/* A norm's scale and logits that are set to what they are: then they were not set, with sharing and without, so that the norm is the one that everybody
+ * runs, and the metric's number a dot product. */
+static inset_status set_to_itself(trace *t)
+{
+    const int64_t length = 4, tokens[] = {4, 3, 2, 1};
+    const index_item at[] = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = 1}};
+    const metric_request request = {.kind = INSET_LOGIT, .sets = {{1, (const int64_t[]){5}}}};
+    operand value, same;
+    inset_status status = INSET_OK;
+    for (int i = 0; i < 2 && !status; i++) {
+        status = trace_invoke_tokens(t, 1, &length, tokens);
+        for (int k = 0; k < 2 && !status; k++) {
+            status = site_named(t, k ? "lm_head.output" : "transformer.h[1].ln_1.scale", &value);
+            if (!status) status = trace_index(t, &value, 2, at, &same);
+            if (!status) status = trace_set(t, &value, 2, at, TRACE_COPY, &same);
+        }
+        if (!status) status = trace_metric(t, &value, &request, &same);
+        if (!status) status = trace_save(t, i ? "second" : "first", &same);
+    }
+    return status;
+}
+
+static void check_same_bits(bench *b, const char *name, inset_status (*build)(trace *))
+{
+    trace *t = NULL;
+    inset_status status = trace_create(b->context, b->model->program, b->model->type, &t);
+    if (!status) status = build(t);
+    if (CHECK(!status, "%s: %s", name, inset_message(b->context))) {
+        outcome shared = run_trace(b, 0, t, false, NULL), alone = run_trace(b, 0, t, true, NULL);
+        agree(name, b, 0, t, &alone, &shared, 0);
+        outcome_free(&shared);
+        outcome_free(&alone);
+    }
+    trace_free(t);
+}
+
 static void check_case(bench *b, const char *name, inset_status (*build)(trace *))
 {
     trace *t = NULL;
@@ -525,6 +576,7 @@ static void check_case(bench *b, const char *name, inset_status (*build)(trace *
             agree(name, b, 0, t, &got, &want, 1e-4);
             agree(name, b, 0, t, &alone, &want, 1e-4);
             check_rows(b, name, 0, t, p);
+            check_chunks(b, 0, t, p, &got);
         }
         outcome_free(&want);
         outcome_free(&got);
@@ -540,6 +592,7 @@ static void check_cases(bench *b)
     check_case(b, "a pattern set to itself", pattern_to_itself);
     check_case(b, "a patch before block 1", patch_before_block_1);
     check_case(b, "a ragged tensor for a dense one", ragged_for_dense);
+    check_same_bits(b, "values set to themselves", set_to_itself);
 }
 
 /* ---- limited memory ------------------------------------------------------------------------------------------------------------------------- */
@@ -674,6 +727,7 @@ int main(int argc, char **argv)
                 check_cases(&b);
                 padding_counts(&b);
             }
+            if (!strcmp(tiny_models[i], "phi3") && sweeps) check_case(&b, "contexts that go on from kept rows", later_from_kept);
         }
         bench_end(&b);
     }

@@ -163,7 +163,7 @@ static inset_status emit_all(emitter *e)
     e->answer_place = arena_new(&p->scratch, p->trace->n_answers * sizeof *e->answer_place);
     e->whole_seen = arena_new(&p->scratch, (size_t)p->whole.n_sequences * sizeof *e->whole_seen);
     if (!e->leaf_rows || !e->leaf_table || !e->layouts || !e->out->rows_of_value || !e->answer_place || !e->whole_seen) return INSET_NO_MEMORY;
-    for (size_t i = 0; i < e->s->n_layouts; i++) e->layouts[i] = (layout_tables){.contexts = -1, .keys = -1, .positions = -1};
+    for (size_t i = 0; i < e->s->n_layouts; i++) e->layouts[i] = (layout_tables){.contexts = -1, .keys = -1, .kept_at = -1, .positions = -1};
     for (size_t i = 0; i < p->trace->n_answers; i++) e->answer_place[i] = -1;
     inset_status status = emit_order_saved(e);
     for (e->now = 0; e->now < e->s->n_moments && !status; e->now++) {

@@ -20,7 +20,9 @@ typedef struct run_list { table_run *at; size_t n, capacity; int64_t count; } ru
 /* Tables that all moments with a layout have in common: for its needs in order, as many as some moment wanted so far. Room is taken for all. */
 typedef struct layout_tables {
     int32_t contexts, n_contexts;        /* where they begin among the tables (-1: nowhere yet), and of how many needs they are there */
-    int32_t keys;                        /* the layout of the keys and values that the contexts are of */
+    int32_t keys, turn;                  /* the layout of the keys and values that the contexts are of, and its turn then */
+    int32_t kept_at, kept_turn;          /* of keys and values: the moment whose kept rows the lists of contexts go on from (-1: no list yet); how
+                                          * often another's lay elsewhere, and the lists were made anew */
     int64_t *total;                      /* [needs + 1]: entries of the contexts of all rows of the needs before */
     int32_t positions, n_positions;      /* rotary embedding's */
 } layout_tables;

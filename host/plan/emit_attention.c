@@ -91,6 +91,45 @@ bool emit_gather_context(emitter *e, const step *st, int k, int32_t leaf, int32_
     return fine;
 }
 
+/* The i-th need of a moment on that was kept by an earlier pass; NULL behind the last. */
+static const need *next_kept(const schedule *s, int32_t at, int32_t *i)
+{
+    const moment_plan *m = &s->moments[at];
+    for (; *i < m->n_order; ++*i)
+        if (s->needs[m->order[*i]].kind == NEED_KEPT) return &s->needs[m->order[(*i)++]];
+    return NULL;
+}
+
+/* Do two moments have the same kept rows at the same places? */
+static bool kept_alike(const schedule *s, int32_t a, int32_t b)
+{
+    for (int32_t i = 0, k = 0; a != b;) {
+        const need *x = next_kept(s, a, &i), *y = next_kept(s, b, &k);
+        if (!x || !y) return x == y;
+        if (x->strand != y->strand || x->lo != y->lo || x->hi != y->hi || x->first_row != y->first_row) return false;
+    }
+    return true;
+}
+
+/* Contexts may go on from rows that an earlier pass kept. These are no part of the layout, so lists of contexts hold only for moments that have them at
+ * the same places. False: keys and values have not. */
+static bool settle_kept(attending *a)
+{
+    emitter *e = a->e;
+    const schedule *s = e->s;
+    layout_tables *t = &e->layouts[a->keys];
+    const slot *slots = e->p->program->slots;
+    const int32_t key = moment_number(e->p, (moment){e->when.pass, slots[a->pair->operands[0]].value});
+    const int32_t value = moment_number(e->p, (moment){e->when.pass, slots[a->pair->operands[1]].value});
+    if (!kept_alike(s, key, value)) return false;
+    if (t->kept_at >= 0 && !kept_alike(s, t->kept_at, key)) {
+        t->kept_turn++;
+        for (int32_t i = 0; i < s->layouts[a->keys].n; i++) s->needs[s->layouts[a->keys].order[i]].list = -1;
+    }
+    t->kept_at = key;
+    return true;
+}
+
 static void find_shared(attending *a)
 {
     emitter *e = a->e;
@@ -106,7 +145,7 @@ static void find_shared(attending *a)
         a->keys = read->base;
         if (!k || read->n_base < a->n_keys) a->n_keys = read->n_base;
     }
-    if (m->base < 0 || a->keys < 0) return;
+    if (m->base < 0 || a->keys < 0 || !settle_kept(a)) return;
     a->n_shared = layout_prefix(&e->s->layouts[m->base], age);
     if (a->n_shared > m->n_base) a->n_shared = m->n_base;
 }
@@ -148,10 +187,11 @@ static int32_t shared_contexts(attending *a)
     emitter *e = a->e;
     const layout *l = &e->s->layouts[a->m->base];
     layout_tables *t = &e->layouts[a->m->base];
-    if (t->contexts < 0 || t->keys != a->keys) {
+    if (t->contexts < 0 || t->keys != a->keys || t->turn != e->layouts[a->keys].kept_turn) {
         if ((t->contexts = table_reserve(e, 2 * (int64_t)l->rows)) < 0) return -1;
         if (!t->total && !(t->total = arena_new(&e->p->scratch, ((size_t)l->n + 1) * sizeof *t->total))) return -1;
         t->keys = a->keys;
+        t->turn = e->layouts[a->keys].kept_turn;
         t->n_contexts = 0;
     }
     for (; t->n_contexts < a->n_shared; t->n_contexts++) {

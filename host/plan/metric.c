@@ -197,7 +197,8 @@ static inset_status reference_strip(void *user, int32_t sequence, int32_t rows, 
 /* The result with its rows' logits as a last dimension: what the rows of logits broadcast to. */
 static view rows_shape(const view *result, int32_t width)
 {
-    view shape = *result;
+    view shape = {0};                    /* a view that a record keeps ends behind its last dimension */
+    memcpy(&shape, result, offsetof(view, dimensions) + (size_t)result->n_dimensions * sizeof result->dimensions[0]);
     for (int i = 0; i < shape.n_dimensions; i++)
         if (shape.dimensions[i].kind == DIMENSION_COLUMN) shape.dimensions[i].stride *= width;
     shape.dimensions[shape.n_dimensions++] = (dimension){.kind = DIMENSION_COLUMN, .extent = width, .stride = 1};

@@ -163,7 +163,7 @@ inset_status pieces_row(planner *p, int32_t domain, inset_type type, int32_t wid
     *repeats = true;
     for (size_t i = 0; i < n; i++) *repeats &= !pieces[i].row_step;
     bool whole = n == 1 && one->c0 == c0 && one->c1 == c1 && one->domain == domain && one->column == c0 && (one->column_step == 1 || c1 - c0 == 1);
-    if (whole && !p->options.no_share && (domain >= 0 || (p->strands[one->strand].width == width && p->strands[one->strand].type == type))) {
+    if (whole && (!p->options.no_share || one->strand >= p->first_strand) && (domain >= 0 || (p->strands[one->strand].width == width && p->strands[one->strand].type == type))) {
         *strand_index = one->strand;
         *row = one->shift;
         return INSET_OK;

@@ -134,6 +134,7 @@ typedef struct planner {
     prompt *prompts; size_t n_prompts, prompts_capacity;
     table prompt_table;
     int32_t invoke, sequence;        /* running numbers; with no_share they are part of every key */
+    int32_t first_strand;            /* of those that this invoke made */
     int32_t chunks, floor;           /* groups of invokes; first pass that new strands may be in: the group of the invoke */
     /* of the invoke being walked */
     tensor **values;                 /* [n_values] */

@@ -408,6 +408,7 @@ inset_status plan_walk(planner *p)
     if (found) return found;
     for (size_t i = 0; i < p->trace->n_invokes; i++) {
         p->invoke++;
+        p->first_strand = (int32_t)p->n_strands;
         p->floor = (int32_t)((int64_t)i * p->chunks / (int64_t)p->trace->n_invokes);
         inset_status status = walk_invoke(p, (int32_t)i);
         if (status) return status;
