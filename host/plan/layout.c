@@ -34,15 +34,33 @@ int32_t layout_rows(const schedule *s, int32_t layout_index, int32_t n)
     return n < l->n ? s->needs[l->order[n]].first_row : l->rows;
 }
 
+/* A layout's first need of a strand, and its next one. Needs of one strand stand side by side. */
+static need *first_of(const schedule *s, int32_t layout_index, int32_t strand_index)
+{
+    const layout *l = &s->layouts[layout_index];
+    if (l->by_strand) {
+        const int64_t i = (int64_t)strand_index - l->first_strand;
+        return i >= 0 && i < l->n_strands && l->by_strand[i] ? &s->needs[l->by_strand[i] - 1] : NULL;
+    }
+    const int32_t key = s->n_moments + layout_index;
+    size_t cursor = 0;
+    for (int32_t at; (at = table_next(&s->lookup, need_hash(key, strand_index, PLACE_VALUE), &cursor)) >= 0; )
+        if (s->needs[at].moment == key && s->needs[at].strand == strand_index) return &s->needs[at];
+    return NULL;
+}
+
+static need *next_of(const schedule *s, int32_t layout_index, const need *d)
+{
+    const layout *l = &s->layouts[layout_index];
+    need *next = d->place + 1 < l->n ? &s->needs[l->order[d->place + 1]] : NULL;
+    return next && next->strand == d->strand ? next : NULL;
+}
+
 need *layout_find(const schedule *s, int32_t layout_index, int32_t n, int32_t strand_index, int32_t row)
 {
     if (layout_index < 0) return NULL;
-    int32_t key = s->n_moments + layout_index;
-    size_t cursor = 0;
-    for (int32_t at; (at = table_next(&s->lookup, need_hash(key, strand_index, PLACE_VALUE), &cursor)) >= 0; ) {
-        need *d = &s->needs[at];
-        if (d->moment == key && d->strand == strand_index && row >= d->lo && row < d->hi) return d->place < n ? d : NULL;
-    }
+    for (need *d = first_of(s, layout_index, strand_index); d && row >= d->lo; d = next_of(s, layout_index, d))
+        if (row < d->hi) return d->place < n ? d : NULL;
     return NULL;
 }
 
@@ -79,6 +97,20 @@ static void join_items(item_list *list)
     list->n = kept;
 }
 
+/* Room to find a layout's needs by their strands, where these are not scattered. */
+static bool index_strands(planner *p, const item_list *list, layout *made)
+{
+    int32_t first = INT32_MAX, last = -1;
+    for (int32_t i = 0; i < list->n; i++) {
+        if (list->at[i].strand < first) first = list->at[i].strand;
+        if (list->at[i].strand > last) last = list->at[i].strand;
+    }
+    if (last < 0 || (int64_t)last - first >= 8 * (int64_t)list->n + 64) return true;
+    made->first_strand = first;
+    made->n_strands = last - first + 1;
+    return (made->by_strand = arena_new(&p->scratch, (size_t)made->n_strands * sizeof *made->by_strand)) != NULL;
+}
+
 /* A new layout of these rows; -1 when memory is out. */
 static int32_t layout_create(planner *p, schedule *s, item_list *list)
 {
@@ -87,6 +119,7 @@ static int32_t layout_create(planner *p, schedule *s, item_list *list)
     layout made = {.n = list->n, .order = arena_new(&p->scratch, (size_t)list->n * sizeof *made.order),
                    .ages = arena_new(&p->scratch, (size_t)list->n * sizeof *made.ages), .closed = -1, .closure = -1};
     if (!made.order || !made.ages || !array_extend(p->context, &s->needs, &s->needs_capacity, s->n_needs + (size_t)list->n, sizeof *s->needs)) return -1;
+    if (!index_strands(p, list, &made)) return -1;
     int32_t index = (int32_t)s->n_layouts, key = s->n_moments + index;
     for (int32_t i = 0; i < list->n; i++) {
         const item *from = &list->at[i];
@@ -99,7 +132,9 @@ static int32_t layout_create(planner *p, schedule *s, item_list *list)
         s->needs[s->n_needs++] = (need){.strand = from->strand, .lo = from->lo, .hi = from->hi, .moment = key, .next = -1, .place = i,
                                         .first_row = made.rows, .list = -1, .kind = NEED_COMPUTED};
         made.rows += from->hi - from->lo;
-        if (!table_add(p->context, &s->lookup, need_hash(key, from->strand, PLACE_VALUE), made.order[i])) return -1;
+        if (i && list->at[i - 1].strand == from->strand) continue;
+        if (made.by_strand) made.by_strand[from->strand - made.first_strand] = made.order[i] + 1;
+        else if (!table_add(p->context, &s->lookup, need_hash(key, from->strand, PLACE_VALUE), made.order[i])) return -1;
     }
     s->layouts[s->n_layouts++] = made;
     return index;
@@ -171,12 +206,8 @@ static int32_t drop_covered(const planner *p, schedule *s, moment_plan *m, int32
         }
         n++;
         *apart &= !last && !comes_last(p, value_index, d->strand);
-        size_t cursor = 0;               /* rows of its strand that the layout has must not come twice */
-        int32_t key = s->n_moments + m->base;
-        for (int32_t k; m->base >= 0 && (k = table_next(&s->lookup, need_hash(key, d->strand, PLACE_VALUE), &cursor)) >= 0; ) {
-            const need *other = &s->needs[k];
-            if (other->moment == key && other->strand == d->strand && other->place < m->n_base && other->lo < d->hi && d->lo < other->hi) *apart = false;
-        }
+        for (const need *other = m->base >= 0 ? first_of(s, m->base, d->strand) : NULL; other; other = next_of(s, m->base, other))
+            if (other->place < m->n_base && other->lo < d->hi && d->lo < other->hi) *apart = false;      /* rows must not come twice */
     }
     return n;
 }

@@ -131,7 +131,7 @@ typedef struct planner {
     int32_t position_strand;         /* or -1 */
     int32_t *value_event;            /* of each value: the event at which it is there, a boundary's for the residual stream */
     boundary *boundaries; int32_t n_boundaries;
-    prompt *prompts; size_t n_prompts, prompts_capacity;
+    prompt *prompts; size_t n_prompts, prompts_capacity, last_prompt;        /* last_prompt: found before */
     table prompt_table;
     int32_t invoke, sequence;        /* running numbers; with no_share they are part of every key */
     int32_t first_strand;            /* of those that this invoke made */

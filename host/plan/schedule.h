@@ -49,6 +49,8 @@ typedef struct layout {
     int32_t *order;              /* [n]: needs, oldest strands first; their first_row counts from the layout's first row */
     int32_t *ages;               /* [n]: strand_age of each */
     int32_t rows;                /* of all of them */
+    int32_t first_strand, n_strands;     /* its strands lie in first_strand .. first_strand + n_strands - 1 */
+    int32_t *by_strand;          /* of each of these: its first need here, + 1; 0: none. NULL where they are scattered: the needs are in `lookup` */
     int32_t closed;              /* so many from the first on have their whole contexts in the layout; -1: not known yet */
     int32_t closure, closure_of; /* the layout that the first closure_of needs make with their contexts; -1: none made yet */
 } layout;
@@ -93,7 +95,7 @@ typedef struct schedule {
     moment_plan *moments;
     need *needs; size_t n_needs, needs_capacity;
     layout *layouts; size_t n_layouts, layouts_capacity;
-    table lookup;                /* (moment or layout, strand, place) -> need */
+    table lookup;                /* (moment, or layout without by_strand; strand; place) -> need */
     saved_rows *rows; size_t n_rows, rows_capacity;
     saved_tensor *saved; size_t n_saved;
     int64_t saved_bytes;

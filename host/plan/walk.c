@@ -254,11 +254,21 @@ static inset_status arrive(planner *p, const invoke *v, int32_t k, const map **r
 
 /* ---- prompts ---- */
 
-static prompt *find_prompt(planner *p, const int64_t *tokens, int32_t n, uint64_t hash)
+static bool is_prompt(const prompt *known, const int64_t *tokens, int32_t n) { return known->n == n && !memcmp(known->tokens, tokens, (size_t)n * sizeof *tokens); }
+
+static uint64_t prompt_hash(const int64_t *tokens, int32_t n) { return hash_bytes(5, tokens, (size_t)n * sizeof *tokens); }
+
+/* A prompt that is remembered; mostly the one that was asked for before. */
+static const prompt *find_prompt(planner *p, const int64_t *tokens, int32_t n)
 {
     size_t cursor = 0;
-    for (int32_t at; (at = table_next(&p->prompt_table, hash, &cursor)) >= 0; )
-        if (p->prompts[at].n == n && !memcmp(p->prompts[at].tokens, tokens, (size_t)n * sizeof *tokens)) return &p->prompts[at];
+    if (p->n_prompts && is_prompt(&p->prompts[p->last_prompt], tokens, n)) return &p->prompts[p->last_prompt];
+    const uint64_t hash = prompt_hash(tokens, n);
+    for (int32_t at; (at = table_next(&p->prompt_table, hash, &cursor)) >= 0; ) {
+        if (!is_prompt(&p->prompts[at], tokens, n)) continue;
+        p->last_prompt = (size_t)at;
+        return &p->prompts[at];
+    }
     return NULL;
 }
 
@@ -270,11 +280,10 @@ static inset_status remember_prompts(planner *p, const invoke *v, int32_t k)
     int64_t first = 0;
     for (int32_t s = 0; s < v->n_sequences; first += v->lengths[s++]) {
         const int64_t *tokens = v->tokens + first;
-        uint64_t hash = hash_bytes(5, tokens, (size_t)v->lengths[s] * sizeof *tokens);
-        if (find_prompt(p, tokens, v->lengths[s], hash)) continue;
+        if (find_prompt(p, tokens, v->lengths[s])) continue;
         if (!array_extend(p->context, &p->prompts, &p->prompts_capacity, p->n_prompts + 1, sizeof *p->prompts)) return INSET_NO_MEMORY;
         p->prompts[p->n_prompts] = (prompt){tokens, v->lengths[s], v->first_token + first, t->rows[s]};
-        if (!table_add(p->context, &p->prompt_table, hash, (int32_t)p->n_prompts++)) return INSET_NO_MEMORY;
+        if (!table_add(p->context, &p->prompt_table, prompt_hash(tokens, v->lengths[s]), (int32_t)p->n_prompts++)) return INSET_NO_MEMORY;
     }
     return INSET_OK;
 }
@@ -289,7 +298,7 @@ static inset_status start_late(planner *p, const invoke *v, int32_t due, bool *s
     int64_t first = 0;
     for (int32_t s = 0; s < v->n_sequences; first += v->lengths[s++]) {
         const int64_t *tokens = v->tokens + first;
-        const prompt *known = find_prompt(p, tokens, v->lengths[s], hash_bytes(5, tokens, (size_t)v->lengths[s] * sizeof *tokens));
+        const prompt *known = find_prompt(p, tokens, v->lengths[s]);
         if (!known) return INSET_OK;
         rows[s] = known->rows;
         memcpy(p->embed_row + v->first_token + first, p->embed_row + known->first_token, (size_t)v->lengths[s] * sizeof *p->embed_row);
