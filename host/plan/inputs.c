@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* Lists of tokens while they are gathered, and how to find an equal one. */
-typedef struct gathering { table found; struct { int64_t first, count; } *lists; size_t n, capacity, last; } gathering;
+typedef struct gathering { table found; struct { int64_t first, count; } *lists; size_t n, capacity; } gathering;
 
 static bool list_is(const plan *out, int64_t first, const int64_t *tokens, const int32_t *words, size_t n)
 {
@@ -16,16 +16,10 @@ static bool list_is(const plan *out, int64_t first, const int64_t *tokens, const
 static inset_status keep_list(planner *p, plan *out, gathering *g, const int64_t *tokens, const int32_t *words, int64_t count, int64_t *first)
 {
     const size_t n = (size_t)count;
-    if (g->n && g->lists[g->last].count == count && list_is(out, g->lists[g->last].first, tokens, words, n))       /* mostly the prompt of the invoke before */
-        return *first = g->lists[g->last].first, INSET_OK;
     const uint64_t h = hash_bytes(hash_bytes(3, tokens, n * sizeof *tokens), words, n * sizeof *words);
     size_t cursor = 0;
     for (int32_t at; (at = table_next(&g->found, h, &cursor)) >= 0; )
-        if (g->lists[at].count == count && list_is(out, g->lists[at].first, tokens, words, n)) {
-            g->last = (size_t)at;
-            *first = g->lists[at].first;
-            return INSET_OK;
-        }
+        if (g->lists[at].count == count && list_is(out, g->lists[at].first, tokens, words, n)) return *first = g->lists[at].first, INSET_OK;
     const int64_t end = g->n ? g->lists[g->n - 1].first + g->lists[g->n - 1].count : 0;
     if (!array_extend(p->context, &out->tokens, &out->tokens_capacity, (size_t)end + n, sizeof *tokens)
         || !array_extend(p->context, &out->token_word, &out->words_capacity, (size_t)end + n, sizeof *words)
@@ -34,7 +28,6 @@ static inset_status keep_list(planner *p, plan *out, gathering *g, const int64_t
     memcpy(out->token_word + end, words, n * sizeof *words);
     g->lists[g->n].first = *first = end;
     g->lists[g->n].count = count;
-    g->last = g->n;
     return table_add(p->context, &g->found, h, (int32_t)g->n++) ? INSET_OK : INSET_NO_MEMORY;
 }
 
@@ -45,7 +38,8 @@ static inset_status keep_tokens(planner *p, plan *out)
     inset_status status = INSET_OK;
     for (size_t i = 0; i < t->n_invokes && !status; i++) {
         const int64_t first = out->invoke_first[i], count = out->invoke_first[i + 1] - first;
-        status = keep_list(p, out, &g, t->invokes[i].tokens, p->embed_row + first, count, &out->invoke_list[i]);
+        if (p->input_of[i] != (int32_t)i) out->invoke_list[i] = out->invoke_list[p->input_of[i]];
+        else status = keep_list(p, out, &g, t->invokes[i].tokens, p->embed_row + first, count, &out->invoke_list[i]);
     }
     table_free(p->context, &g.found);
     memory_free(p->context, g.lists);

@@ -85,8 +85,8 @@ typedef struct tensor {
 /* The residual stream between two blocks: its slot, the value behind it, its event, and the first step after it. */
 typedef struct boundary { int32_t slot, value, event, first_step; } boundary;
 
-/* The rows of a prompt behind block 0, and where it stood first. */
-typedef struct prompt { const int64_t *tokens; int32_t n; int64_t first_token; const map *rows; } prompt;
+/* The rows of a prompt behind block 0, and where it stood first: in which invoke, and whether that has no other. */
+typedef struct prompt { const int64_t *tokens; int32_t n; int64_t first_token; const map *rows; int32_t invoke; bool alone; } prompt;
 
 /* Answers first .. first + count of the trace are read from those at `stands`. */
 typedef struct answer_tie { int32_t first, stands, count; } answer_tie;
@@ -126,7 +126,8 @@ typedef struct planner {
     word *words; size_t n_words, words_capacity;
     table word_table;
     answer_tie *ties; size_t n_ties, ties_capacity;
-    int32_t *embed_row;              /* word of each token of the trace */
+    int32_t *embed_row;              /* word of each token of the trace; not of an invoke that has the input of another */
+    int32_t *input_of;               /* of each invoke: one before it that has the same input and embeds the same rows, or itself */
     tensor **tensors;                /* of the trace's storages; NULL until they exist */
     int32_t position_strand;         /* or -1 */
     int32_t *value_event;            /* of each value: the event at which it is there, a boundary's for the residual stream */

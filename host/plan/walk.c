@@ -282,7 +282,7 @@ static inset_status remember_prompts(planner *p, const invoke *v, int32_t k)
         const int64_t *tokens = v->tokens + first;
         if (find_prompt(p, tokens, v->lengths[s])) continue;
         if (!array_extend(p->context, &p->prompts, &p->prompts_capacity, p->n_prompts + 1, sizeof *p->prompts)) return INSET_NO_MEMORY;
-        p->prompts[p->n_prompts] = (prompt){tokens, v->lengths[s], v->first_token + first, t->rows[s]};
+        p->prompts[p->n_prompts] = (prompt){tokens, v->lengths[s], v->first_token + first, t->rows[s], (int32_t)(v - p->trace->invokes), v->n_sequences == 1};
         if (!table_add(p->context, &p->prompt_table, prompt_hash(tokens, v->lengths[s]), (int32_t)p->n_prompts++)) return INSET_NO_MEMORY;
     }
     return INSET_OK;
@@ -301,7 +301,8 @@ static inset_status start_late(planner *p, const invoke *v, int32_t due, bool *s
         const prompt *known = find_prompt(p, tokens, v->lengths[s]);
         if (!known) return INSET_OK;
         rows[s] = known->rows;
-        memcpy(p->embed_row + v->first_token + first, p->embed_row + known->first_token, (size_t)v->lengths[s] * sizeof *p->embed_row);
+        if (v->n_sequences == 1 && known->alone) p->input_of[v - p->trace->invokes] = known->invoke;
+        else memcpy(p->embed_row + v->first_token + first, p->embed_row + known->first_token, (size_t)v->lengths[s] * sizeof *p->embed_row);
     }
     *started = true;
     return arrive(p, v, 1, rows);
@@ -409,7 +410,9 @@ inset_status plan_walk(planner *p)
     p->value_storage = arena_new(&p->scratch, g->n_values * sizeof *p->value_storage);
     p->tensors = arena_new(&p->scratch, p->trace->storages_capacity * sizeof *p->tensors);
     p->embed_row = arena_new(&p->memory, (size_t)p->trace->n_tokens * sizeof *p->embed_row);
-    if (!p->values || !p->value_storage || !p->tensors || !p->embed_row) return INSET_NO_MEMORY;
+    p->input_of = arena_new(&p->memory, p->trace->n_invokes * sizeof *p->input_of);
+    if (!p->values || !p->value_storage || !p->tensors || !p->embed_row || !p->input_of) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->trace->n_invokes; i++) p->input_of[i] = (int32_t)i;
     for (size_t i = 0; i < g->n_values; i++) p->value_storage[i] = -1;
     for (int64_t i = 0; i < p->trace->n_tokens; i++) p->embed_row[i] = -1;       /* an invoke that nobody looks into embeds nothing */
     p->position_strand = -1;
