@@ -130,6 +130,7 @@ typedef struct planner {
     int32_t *input_of;               /* of each invoke: one before it that has the same input and embeds the same rows, or itself */
     tensor **tensors;                /* of the trace's storages; NULL until they exist */
     int32_t position_strand;         /* or -1 */
+    int32_t *made; size_t n_made;    /* values that the invoke being walked has tensors of */
     int32_t *value_event;            /* of each value: the event at which it is there, a boundary's for the residual stream */
     boundary *boundaries; int32_t n_boundaries;
     prompt *prompts; size_t n_prompts, prompts_capacity, last_prompt;        /* last_prompt: found before */

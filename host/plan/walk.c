@@ -23,6 +23,7 @@ static tensor *value_tensor(planner *p, const invoke *v, int32_t value_index, co
                   .n_sequences = made->per_position ? 1 : v->n_sequences, .lengths = made->per_position ? &v->longest : v->lengths};
     size_t bytes = (size_t)t->n_sequences * sizeof *t->rows;
     if ((!rows || stays) && !(t->rows = rows ? arena_copy(a, rows, bytes) : arena_new(a, bytes))) return NULL;
+    if (!p->values[value_index]) p->made[p->n_made++] = value_index;
     p->values[value_index] = t;
     if (stays) p->tensors[p->value_storage[value_index]] = t;
     return t;
@@ -397,7 +398,7 @@ static inset_status walk_invoke(planner *p, int32_t index)
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = v->values[i].storage;
     inset_status status = travel(p, &j);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;
-    memset(p->values, 0, p->program->n_values * sizeof *p->values);
+    while (p->n_made) p->values[p->made[--p->n_made]] = NULL;
     p->open_scores = p->open_pattern = NULL;
     arena_free(&p->passing);
     return status;
@@ -407,11 +408,12 @@ inset_status plan_walk(planner *p)
 {
     const program *g = p->program;
     p->values = arena_new(&p->scratch, g->n_values * sizeof *p->values);
+    p->made = arena_new(&p->scratch, 2 * g->n_values * sizeof *p->made);
     p->value_storage = arena_new(&p->scratch, g->n_values * sizeof *p->value_storage);
     p->tensors = arena_new(&p->scratch, p->trace->storages_capacity * sizeof *p->tensors);
     p->embed_row = arena_new(&p->memory, (size_t)p->trace->n_tokens * sizeof *p->embed_row);
     p->input_of = arena_new(&p->memory, p->trace->n_invokes * sizeof *p->input_of);
-    if (!p->values || !p->value_storage || !p->tensors || !p->embed_row || !p->input_of) return INSET_NO_MEMORY;
+    if (!p->values || !p->value_storage || !p->tensors || !p->embed_row || !p->input_of || !p->made) return INSET_NO_MEMORY;
     for (size_t i = 0; i < p->trace->n_invokes; i++) p->input_of[i] = (int32_t)i;
     for (size_t i = 0; i < g->n_values; i++) p->value_storage[i] = -1;
     for (int64_t i = 0; i < p->trace->n_tokens; i++) p->embed_row[i] = -1;       /* an invoke that nobody looks into embeds nothing */
