@@ -162,6 +162,15 @@ const int64_t *metric_tokens_of(const sweep *s, size_t metric_index, int64_t pai
     return s->metric_scratch;
 }
 
+uint64_t metric_hash(const sweep *s, size_t index, int64_t pair)
+{
+    const metric *m = &s->metrics[index];
+    uint64_t h = m->kind;
+    for (int k = 0; k < 2; k++)
+        if (m->sets[k].count) h = hash_bytes(h, tokens_of(&m->sets[k], pair), (size_t)m->sets[k].count * sizeof(int64_t));
+    return h;
+}
+
 bool metrics_alike(const sweep *s, size_t a, int64_t pair_of_a, size_t b, int64_t pair_of_b)
 {
     const metric *x = &s->metrics[a], *y = &s->metrics[b];

@@ -27,18 +27,26 @@ static bool begins_pair(const run_of *r) { return r->kind == RUN_CLEAN; }
 /* Runs that bring a prompt of their own; patched ones repeat their pair's. */
 static bool brings_prompt(const run_of *r) { return r->kind != RUN_PATCHED; }
 
-/* The chunk's pairs. */
-typedef struct chunk_pairs { int64_t *at; size_t n; } chunk_pairs;
+/* The chunk's pairs, and their metrics by their tokens: metric m of pair i is number i * n_metrics + m. */
+typedef struct chunk_pairs { int64_t *at; size_t n; table metrics; } chunk_pairs;
 
-/* Numbers a pair's metrics by the first of the chunk with the same tokens; pairs .. n - 1 come before it. */
-static void add_answers(const sweep *s, const chunk_pairs *pairs, list *out)
+/* Numbers the last pair's metrics by the first of the chunk with the same tokens. */
+static bool add_answers(const sweep *s, chunk_pairs *pairs, list *out)
 {
     int64_t pair = pairs->at[pairs->n - 1];
     for (size_t m = 0; m < s->n_metrics; m++) {
-        size_t first = 0, own = (pairs->n - 1) * s->n_metrics + m;
-        while (first < own && !metrics_alike(s, first % s->n_metrics, pairs->at[first / s->n_metrics], m, pair)) first++;
-        add(out, (int64_t)first);
+        const uint64_t hash = metric_hash(s, m, pair);
+        size_t cursor = 0;
+        int32_t first;
+        while ((first = table_next(&pairs->metrics, hash, &cursor)) >= 0)
+            if (metrics_alike(s, (size_t)first % s->n_metrics, pairs->at[(size_t)first / s->n_metrics], m, pair)) break;
+        if (first < 0) {
+            first = (int32_t)((pairs->n - 1) * s->n_metrics + m);
+            if (!table_add(s->context, &pairs->metrics, hash, first)) return false;
+        }
+        add(out, first);
     }
+    return true;
 }
 
 /* The chunk's prompts, [n], and the longest of them. */
@@ -89,15 +97,17 @@ static inset_status find_pattern(prepared *c, list *out)
     if (!out->at) return INSET_NO_MEMORY;
     add(out, c->count);
     add(out, c->first % s->points);
-    for (size_t i = 0; i < c->n_runs; i++) {
+    bool fine = true;
+    for (size_t i = 0; i < c->n_runs && fine; i++) {
         if (!begins_pair(&c->runs[i])) continue;
         int64_t pair = c->runs[i].pair;
         add(out, s->clean.lengths[pair]);
         if (s->source == SOURCE_RESAMPLE) add(out, s->others.lengths[s->partners[pair]]);
         pairs.at[pairs.n++] = pair;
-        add_answers(s, &pairs, out);
+        fine = add_answers(s, &pairs, out);
     }
-    return add_equalities(c, &p, out) ? INSET_OK : INSET_NO_MEMORY;
+    table_free(s->context, &pairs.metrics);
+    return fine && add_equalities(c, &p, out) ? INSET_OK : INSET_NO_MEMORY;
 }
 
 /* ---- plans that are kept ------------------------------------------------------------------------------------------------------------------ */

@@ -105,6 +105,7 @@ inset_status readout_save(const sweep *s, trace *t, const readout *r);
 const int64_t *metric_tokens_of(const sweep *s, size_t metric_index, int64_t pair, int64_t *count);
 /* Have two metrics, each of a pair, the same kind and tokens? */
 bool metrics_alike(const sweep *s, size_t a, int64_t pair_of_a, size_t b, int64_t pair_of_b);
+uint64_t metric_hash(const sweep *s, size_t index, int64_t pair);        /* equal for metrics that are alike */
 /* Positions whose whole row of logits some metric needs, in every run. */
 int64_t metrics_whole_rows(const sweep *s);
 
