@@ -5,7 +5,7 @@
  *
  * Lines: "plan trace CASE TIME" the calls that make the trace, "plan plan CASE TIME" planning it, in seconds of processor time; "plan table CASE
  * BYTES" the plan's tables and "plan memory CASE BYTES" what the host keeps of the plan, "plan peak CASE BYTES" the most host memory while planning, all a
- * patch; "plan strands CASE N", "plan launches CASE N". Cases: sites, five places in every layer of one pair of prompts; pairs, the residual
+ * patch; "plan launches CASE N", "plan rows CASE N". Cases: sites, five places in every layer of one pair of prompts; pairs, the residual
  * stream of several pairs; heads, z of each head of one pair; late, sites of prompts that differ from the middle on. */
 #include "bench.h"
 

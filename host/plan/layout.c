@@ -275,6 +275,27 @@ static void extend_closed(const planner *p, schedule *s, int32_t layout_index, i
     while (l->closed < n && has_context(p, s, layout_index, &s->needs[l->order[l->closed]])) l->closed++;
 }
 
+/* The layout of the first n needs and all rows in their contexts; -1: memory is out. A strand is gone up from again only where more of its rows are
+ * asked for than before. */
+static int32_t with_contexts(planner *p, schedule *s, const layout *l, int32_t n)
+{
+    int32_t *asked = arena_new(&p->scratch, p->n_strands * sizeof *asked), strands = 0;      /* rows of each strand */
+    if (!asked) return -1;
+    for (int32_t i = 0; i < n; i++) {
+        const need *d = &s->needs[l->order[i]];
+        int32_t rows = d->hi;
+        for (int32_t at = d->strand; at >= 0 && asked[at] < rows; rows = p->strands[at].parent_row, at = parent_here(p, at)) {
+            strands += !asked[at];
+            asked[at] = rows;
+        }
+    }
+    item_list list = {arena_new(&p->scratch, (size_t)strands * sizeof *list.at), 0};
+    if (!list.at) return -1;
+    for (size_t at = 0; at < p->n_strands; at++)
+        if (asked[at]) add_item(p, &list, (int32_t)at, 0, asked[at]);
+    return layout_create(p, s, &list);
+}
+
 int32_t layout_closure(planner *p, schedule *s, int32_t layout_index, int32_t n, int32_t *count)
 {
     extend_closed(p, s, layout_index, n);
@@ -282,17 +303,7 @@ int32_t layout_closure(planner *p, schedule *s, int32_t layout_index, int32_t n,
     *count = n;
     if (l->closed >= n) return layout_index;
     if (l->closure < 0 || l->closure_of != n) {
-        int32_t most = 0;
-        for (int32_t i = 0; i < n; i++)
-            for (int32_t at = s->needs[l->order[i]].strand; at >= 0; at = parent_here(p, at)) most++;
-        item_list list = {arena_new(&p->scratch, (size_t)most * sizeof *list.at), 0};
-        if (!list.at) return -1;
-        for (int32_t i = 0; i < n; i++) {
-            const need *d = &s->needs[l->order[i]];
-            int32_t rows = d->hi;
-            for (int32_t at = d->strand; at >= 0; rows = p->strands[at].parent_row, at = parent_here(p, at)) add_item(p, &list, at, 0, rows);
-        }
-        int32_t made = layout_create(p, s, &list);
+        int32_t made = with_contexts(p, s, l, n);
         if (made < 0) return -1;
         l = &s->layouts[layout_index];
         l->closure = made;
