@@ -53,17 +53,7 @@ __attribute__((unused)) static int test_result(void)
     return test_failures != 0;
 }
 
-/* ---- files: paths below tests/, whole files ------------------------------------------------------------------------------- */
-
-/* "fixtures/gpt2" -> its full path; one of four static buffers, so that a call may use a few. */
-__attribute__((unused)) static const char *test_path(const char *below_tests)
-{
-    static char paths[4][4096];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", TEST_DIRECTORY, below_tests);
-    return path;
-}
+/* ---- whole files. Tests run in the folder tests/, and name files from there: "fixtures/gpt2" ---------------------------------- */
 
 /* The bytes of a file, NUL-terminated, to be freed with free(); NULL when it cannot be read. size may be NULL. */
 __attribute__((unused)) static char *test_read(const char *path, size_t *size)

@@ -372,7 +372,7 @@ static void calls_and_script(void)
     inset_model_options options = INSET_MODEL_OPTIONS;
     options.device = "cpu";
     NEED(!inset_context_create(NULL, &context), "no context");
-    inset_status status = inset_model_open(context, test_path("fixtures/gpt2"), &options, &model);
+    inset_status status = inset_model_open(context, "fixtures/gpt2", &options, &model);
     for (int i = 0; i < 2 && !status; i++) {
         status = inset_trace_create(model, &traces[i]);
         if (!status) status = i ? inset_script(traces[i], "api.inset", NULL, script, strlen(script)) : record_by_calls(traces[i]);
@@ -439,7 +439,7 @@ static void other_answers(void)
     inset_model_options options = INSET_MODEL_OPTIONS;
     options.device = "cpu";
     NEED(!inset_context_create(NULL, &context), "no context");
-    inset_status s = inset_model_open(context, test_path("fixtures/gpt2"), &options, &model);
+    inset_status s = inset_model_open(context, "fixtures/gpt2", &options, &model);
     if (!s) s = inset_trace_create(model, &t);
     if (!s) s = record_metrics(t);
     if (!s) s = inset_plan_create(t, NULL, &plan);
@@ -484,7 +484,7 @@ static void without_device(void)
     const char *name;
     options.device = "none";
     NEED(!inset_context_create(NULL, &context), "no context");
-    inset_status status = inset_model_open(context, test_path("fixtures/gpt2"), &options, &model);
+    inset_status status = inset_model_open(context, "fixtures/gpt2", &options, &model);
     if (!status) status = inset_trace_create(model, &trace);
     if (!status) status = inset_script(trace, "api.inset", "", script, strlen(script));
     if (!status) status = inset_plan_create(trace, NULL, &plan);
@@ -513,7 +513,7 @@ static void sites(void)
     int found = 0;
     options.device = "none";
     NEED(!inset_context_create(NULL, &context), "no context");
-    if (CHECK(!inset_model_open(context, test_path("fixtures/gpt2"), &options, &model), "%s", inset_message(context))) {
+    if (CHECK(!inset_model_open(context, "fixtures/gpt2", &options, &model), "%s", inset_message(context))) {
         size_t count = inset_site_count(model);
         for (size_t i = 0; i < count; i++) {
             CHECK(!inset_site_at(model, i, &site), "%s", inset_message(context));
@@ -724,7 +724,7 @@ static inset_status whole_path(failing_allocator *memory, inset_context **contex
     if (!status) status = inset_plan_create(trace, NULL, &plan);
     if (!status) status = inset_run(plan);
     if (!status) status = inset_saved(plan, "result", &out);
-    if (!status) status = inset_model_open(*context, test_path("fixtures/notebook"), &options, &opened);
+    if (!status) status = inset_model_open(*context, "fixtures/notebook", &options, &opened);
     if (!status) status = inset_trace_create(opened, &scripted);
     if (!status) status = inset_script(scripted, "memory.inset", "", text, strlen(text));
     if (!status) status = inset_plan_create(scripted, NULL, &plan);

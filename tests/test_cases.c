@@ -320,9 +320,9 @@ static bool run_suite(const suite *s, const char *device, const char *name)
     runner r = {.suite = s, .device = device, .wanted = name};
     char model[64];
     snprintf(model, sizeof model, "fixtures/%s", s->model);
-    snprintf(r.cases, sizeof r.cases, "%s/fixtures/%s/cases", TEST_DIRECTORY, s->cases);
+    snprintf(r.cases, sizeof r.cases, "fixtures/%s/cases", s->cases);
     if (!CHECK(!inset_context_create(NULL, &r.context), "no context")) return true;
-    inset_status status = model_open(r.context, test_path(model), device, s->type, false, &r.model);
+    inset_status status = model_open(r.context, model, device, s->type, false, &r.model);
     bool missing = status == INSET_DEVICE_ERROR && strcmp(device, "cpu");
     if (missing) fprintf(stderr, "%s\n", inset_message(r.context));
     else if (CHECK(!status, "%s: %s", s->name, inset_message(r.context))) {

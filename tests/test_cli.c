@@ -13,14 +13,23 @@
 enum { MOST_CASES = 512 };
 
 static bool writing;
+static char build[4096];                /* where this program lies, below a build folder: `inset` is in the folder above */
+
+static void find_build(const char *program)
+{
+    char *self = realpath(program, NULL), *slash = self ? strrchr(self, '/') : NULL;
+    if (!CHECK(slash, "%s was not found", program)) exit(1);
+    snprintf(build, sizeof build, "%.*s/..", (int)(slash - self), self);
+    free(self);
+}
 
 /* Runs a case; its output is in `scratch`/stdout and stderr afterwards. */
 static int run_case(const char *name, const char *scratch)
 {
     char command[16384];
     snprintf(command, sizeof command,
-             "cd '%s/cli' && PATH='%s':\"$PATH\" SCRATCH='%s' LC_ALL=C sh ./%s.sh >'%s/stdout' 2>'%s/stderr' </dev/null", TEST_DIRECTORY,
-             TEST_BUILD, scratch, name, scratch, scratch);
+             "cd cli && PATH='%s':\"$PATH\" SCRATCH='%s' LC_ALL=C sh ./%s.sh >'%s/stdout' 2>'%s/stderr' </dev/null", build, scratch, name, scratch,
+             scratch);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -56,7 +65,7 @@ static int first_difference(const char **a, const char **b)
 static void compare(const char *name, const char *kind, const char *found)
 {
     char path[8192];
-    snprintf(path, sizeof path, "%s/cli/%s.%s", TEST_DIRECTORY, name, kind);
+    snprintf(path, sizeof path, "cli/%s.%s", name, kind);
     if (writing) {
         write_expected(path, found);
         return;
@@ -64,8 +73,8 @@ static void compare(const char *name, const char *kind, const char *found)
     char *expected = test_read(path, NULL);
     const char *a = expected ? expected : "", *b = found;
     int line = first_difference(&a, &b);
-    CHECK(!strcmp(expected ? expected : "", found), "%s.%s:%d: expected\n    %.*s\nfound\n    %.*s\n(the whole: sh %s/cli/%s.sh)", name, kind, line, (int)strcspn(a, "\n"), a,
-          (int)strcspn(b, "\n"), b, TEST_DIRECTORY, name);
+    CHECK(!strcmp(expected ? expected : "", found), "%s.%s:%d: expected\n    %.*s\nfound\n    %.*s\n(the whole: sh tests/cli/%s.sh)", name, kind, line, (int)strcspn(a, "\n"), a,
+          (int)strcspn(b, "\n"), b, name);
     free(expected);
 }
 
@@ -90,7 +99,7 @@ static int compare_names(const void *a, const void *b) { return strcmp(*(char *c
 static int list_cases(char **names)
 {
     int count = 0;
-    DIR *directory = opendir(test_path("cli"));
+    DIR *directory = opendir("cli");
     if (!directory) return 0;
     for (struct dirent *entry; (entry = readdir(directory)) && count < MOST_CASES;) {
         const char *dot = strrchr(entry->d_name, '.');
@@ -106,6 +115,7 @@ int main(int count, char **arguments)
     char *names[MOST_CASES], scratch[] = "/tmp/inset-cli-XXXXXX", command[64];
     int first = 1, cases;
     if (count > 1 && !strcmp(arguments[1], "--write")) writing = first++;
+    find_build(arguments[0]);
     if (!CHECK(mkdtemp(scratch), "no scratch folder")) return test_result();
     for (int i = first; i < count; i++) check_case(arguments[i], scratch);
     if (first == count) {

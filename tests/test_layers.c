@@ -49,7 +49,7 @@ static int check_folder(const char *folder, const char *below)
 {
     char path[4096], file[8192];
     int includes = 0;
-    snprintf(path, sizeof path, "%s/%s%s", TEST_ROOT, below, folder);
+    snprintf(path, sizeof path, "../%s%s", below, folder);
     DIR *directory = opendir(path);
     if (!directory) return 0;
     for (struct dirent *entry; (entry = readdir(directory));) {

@@ -97,7 +97,7 @@ static void compare_weights(const program *p, const char *name)
 {
     char path[64];
     snprintf(path, sizeof path, "fixtures/trees/%s.weights", name);
-    char *expected = test_read(test_path(path), NULL);
+    char *expected = test_read(path, NULL);
     NEED(expected, "%s", path);
     size_t count = 0;
     for (char *line = strtok(expected, "\n"); line; line = strtok(NULL, "\n"), count++) {
@@ -114,7 +114,7 @@ static void compare_rope(const program *p, const char *name)
 {
     char path[64];
     snprintf(path, sizeof path, "fixtures/trees/%s.rope", name);
-    char *expected = test_read(test_path(path), NULL), *at = expected;
+    char *expected = test_read(path, NULL), *at = expected;
     const step *found = NULL;
     for (size_t i = 0; i < p->n_steps; i++)
         if (p->steps[i].kind == STEP_ROPE && p->steps[i].rotary_dims) found = &p->steps[i];
@@ -139,9 +139,9 @@ static void tree_is_transformers(const char *name)
     text lines = {0};
     inset_context *context = world_start(&w);
     snprintf(path, sizeof path, "fixtures/trees/%s.json", name);
-    char *json = test_read(test_path(path), NULL);
+    char *json = test_read(path, NULL);
     snprintf(path, sizeof path, "fixtures/trees/%s.txt", name);
-    char *expected = test_read(test_path(path), NULL);
+    char *expected = test_read(path, NULL);
     if (CHECK(json && expected, "%s: no fixture", name) && CHECK(build(context, json, &p) == INSET_OK, "%s: %s", name, inset_message(context))) {
         write_tree(context, p, &lines);
         bool same = CHECK(strcmp(lines.bytes ? lines.bytes : "", expected) == 0, "%s: tree differs in line %d", name,

@@ -59,7 +59,7 @@ static char *printed(const inset_tensor *tensor)
 
 int main(void)
 {
-    char *all = test_read(test_path("print/cases.txt"), NULL), *line;
+    char *all = test_read("print/cases.txt", NULL), *line;
     reader r = {all, 0};
     int cases = 0;
     if (!CHECK(all, "print/cases.txt is not there")) return test_result();

@@ -40,7 +40,7 @@ static void weights_go_up_once(const char *name, inset_type type)
     world w;
     world_start(&w);
     snprintf(path, sizeof path, "fixtures/%s", name);
-    if (CHECK(!model_open(w.context, test_path(path), "cuda", type, false, &w.model), "%s: %s", name, inset_message(w.context)))
+    if (CHECK(!model_open(w.context, path, "cuda", type, false, &w.model), "%s: %s", name, inset_message(w.context)))
         CHECK(standin_bytes_in_use() == w.model->weight_bytes, "%s: %lld bytes went up, the weights are %lld", name, (long long)standin_bytes_in_use(),
               (long long)w.model->weight_bytes);
     world_end(&w, name);
@@ -147,7 +147,7 @@ static void gelu_where_it_rounds_alike(const char *fixture, standin_gelu roundin
     world w;
     world_start(&w);
     standin_gelu_rounding(rounding);
-    if (CHECK(!model_open(w.context, test_path(path), "cuda", INSET_TYPE_COUNT, fast, &w.model), "%s: %s", name, inset_message(w.context))) {
+    if (CHECK(!model_open(w.context, path, "cuda", INSET_TYPE_COUNT, fast, &w.model), "%s: %s", name, inset_message(w.context))) {
         const size_t bytes = run_script(&w, plain, logits[0], &launches[0], &gelus[0]);
         CHECK(run_script(&w, looked, logits[1], &launches[1], &gelus[1]) == bytes && bytes > 0, "%s: other logits", name);
         run_script(&w, patched, logits[2], &launches[2], &gelus[2]);
@@ -172,7 +172,7 @@ static void refuses_plans_without_room(void)
     trace *t = NULL;
     plan *p = NULL;
     run *r = NULL;
-    if (CHECK(!model_open(w.context, test_path("fixtures/gpt2"), "cuda", INSET_TYPE_COUNT, false, &w.model), "%s", inset_message(w.context))
+    if (CHECK(!model_open(w.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, &w.model), "%s", inset_message(w.context))
         && CHECK(!trace_create(w.context, w.model->program, w.model->type, &t) && !script_read(t, "script", ".", plain, strlen(plain))
                  && !plan_create(t, NULL, &p), "%s", inset_message(w.context)))
         CHECK(run_create(w.model, p, &r) == INSET_USAGE_ERROR && !r, "it was taken");

@@ -517,7 +517,7 @@ int main(int argc, char **argv)
     if (!device) device = "cpu";
     name_places();
     if (!CHECK(!inset_context_create(NULL, &b.context), "no context")) return test_result();
-    inset_status status = model_open(b.context, test_path("fixtures/gpt2"), device, INSET_TYPE_COUNT, false, &b.model);
+    inset_status status = model_open(b.context, "fixtures/gpt2", device, INSET_TYPE_COUNT, false, &b.model);
     if (status == INSET_DEVICE_ERROR && strcmp(device, "cpu")) {
         fprintf(stderr, "%s\n", inset_message(b.context));
         inset_context_free(b.context);

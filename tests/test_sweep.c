@@ -298,7 +298,7 @@ static void finds_site(const family_case *c)
     program *p = NULL;
     inset_context *context = world_start(&w);
     snprintf(path, sizeof path, "fixtures/trees/%s.json", c->family);
-    NEED(!json_open(context, test_path(path), &document), "%s: %s", c->family, inset_message(context));
+    NEED(!json_open(context, path, &document), "%s: %s", c->family, inset_message(context));
     NEED(!models_build(context, document, &p), "%s: %s", c->family, inset_message(context));
     json_close(document);
     sweep s = {.context = context, .program = p, .n_layers = layers_count(p), .chosen_layers = 1, .n_labels = 1, .heads = {.all = true, .step = 1}};
@@ -325,7 +325,7 @@ static void whole_stream(inset_context *context, const char *fixture)
     inset_model *model = NULL;
     inset_model_options on = INSET_MODEL_OPTIONS;
     on.device = "cpu";
-    inset_status status = inset_model_open(context, test_path(fixture), &on, &model);
+    inset_status status = inset_model_open(context, fixture, &on, &model);
     NEED(!status, "%s: %s", fixture, inset_message(context));
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         inset_sweep *sweep = NULL;
@@ -650,11 +650,11 @@ static void wrong_calls(inset_context *context, inset_model *model)
               && inset_sweep_result_at(NULL, 0, &r) == INSET_USAGE_ERROR && inset_sweep_progress_of(NULL, &is) == INSET_USAGE_ERROR
               && inset_sweep_write(NULL, "x", NULL) == INSET_USAGE_ERROR, "a NULL sweep");
     inset_sweep_free(NULL);
-    NEED(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &none), "%s", inset_message(context));
+    NEED(!inset_model_open(context, "fixtures/gpt2", &on, &none), "%s", inset_message(context));
     CHECK(inset_sweep_create(none, &o, &sweep) == INSET_USAGE_ERROR && strstr(inset_message(context), "without a device"), "%s", inset_message(context));
     inset_model_free(none);
     on.device = "cpu";
-    NEED(!inset_model_open(context, test_path("fixtures/notebook"), &on, &notebook), "%s", inset_message(context));
+    NEED(!inset_model_open(context, "fixtures/notebook", &on, &notebook), "%s", inset_message(context));
     CHECK(inset_sweep_create(notebook, &o, &sweep) == INSET_UNKNOWN_SITE && strstr(inset_message(context), "sequential"), "%s", inset_message(context));
     inset_model_free(notebook);
     o.memory_limit = 0;
@@ -675,7 +675,7 @@ static void fails_in_turn(void)
     world w;
     inset_context *context = world_start(&w);
     on.device = "cpu";
-    NEED(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &model), "%s", inset_message(context));
+    NEED(!inset_model_open(context, "fixtures/gpt2", &on, &model), "%s", inset_message(context));
     int64_t n = 0;
     for (inset_status status = INSET_NO_MEMORY; status == INSET_NO_MEMORY && n < 5000; n++) {
         inset_sweep *sweep = NULL;
@@ -708,7 +708,7 @@ int main(void)
     char folder[] = "/tmp/inset-sweep-XXXXXX", path[512];
     on.device = "cpu";
     if (!CHECK(mkdtemp(folder) && !inset_context_create(NULL, &context), "no folder or context")) return test_result();
-    if (!CHECK(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &model), "%s", inset_message(context))) return test_result();
+    if (!CHECK(!inset_model_open(context, "fixtures/gpt2", &on, &model), "%s", inset_message(context))) return test_result();
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) finds_site(&families[i]);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) agrees_with_loops(model, &cases[i]);
     static const char *const fixtures[] = {"fixtures/gpt2", "fixtures/llama", "fixtures/gpt_neox", "fixtures/gemma2"};

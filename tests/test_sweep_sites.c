@@ -73,7 +73,6 @@ static void agrees_with_transformers(inset_context *context, inset_model *model,
     safetensors *file = NULL;
     int cases = 0;
     snprintf(path, sizeof path, "fixtures/sweeps/%s.safetensors", name);
-    snprintf(path, sizeof path, "%s", test_path(path));
     NEED(!safetensors_open(context, path, &file), "%s", inset_message(context));
     for (size_t i = 0; i < safetensors_count(file); i++) {
         const file_tensor *want = safetensors_at(file, i);
@@ -190,10 +189,10 @@ int main(void)
     const char *device = getenv("INSET_TEST_DEVICE");
     on.device = device ? device : "cpu";
     if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();
-    inset_status status = inset_model_open(context, test_path("fixtures/gpt2"), &on, &gpt2);
+    inset_status status = inset_model_open(context, "fixtures/gpt2", &on, &gpt2);
     if (status == INSET_DEVICE_ERROR && device) return inset_context_free(context), TEST_SKIP;
     if (!CHECK(!status, "%s", inset_message(context))) return test_result();
-    if (!CHECK(!inset_model_open(context, test_path("fixtures/llama"), &on, &llama), "%s", inset_message(context))) return test_result();
+    if (!CHECK(!inset_model_open(context, "fixtures/llama", &on, &llama), "%s", inset_message(context))) return test_result();
     agrees_with_transformers(context, gpt2, "gpt2");
     agrees_with_transformers(context, llama, "llama");
     for (size_t i = 0; i < sizeof gpt2_axes / sizeof *gpt2_axes; i++) names_axes(context, gpt2, &gpt2_axes[i]);

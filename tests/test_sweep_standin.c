@@ -147,7 +147,7 @@ static void each_allocation_fails(void)
     world w;
     inset_context *context = world_start(&w);
     on.device = "cuda";
-    NEED(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &model), "%s", inset_message(context));
+    NEED(!inset_model_open(context, "fixtures/gpt2", &on, &model), "%s", inset_message(context));
     alone(context, model, mixed, want);
     int failed = 1;
     int64_t n = 1;
@@ -181,7 +181,7 @@ int main(void)
     inset_model_options on = INSET_MODEL_OPTIONS;
     on.device = "cuda";
     if (inset_context_create(NULL, &context)) return 1;
-    if (CHECK(!inset_model_open(context, test_path("fixtures/gpt2"), &on, &model), "%s", inset_message(context))) {
+    if (CHECK(!inset_model_open(context, "fixtures/gpt2", &on, &model), "%s", inset_message(context))) {
         works_ahead(context, model, "one plan", corrupt, 1);
         works_ahead(context, model, "two plans", mixed, 2);
         is_given_up(context, model, corrupt);

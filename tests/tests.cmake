@@ -1,14 +1,15 @@
-# The tests: every tests/test_*.c is a program of its own, linked with the static library (so that it may call what is inside), and a ctest
-# of the same name. 77 means skipped. Programs that need more than that are claimed by the file that has their rules.
+# The tests: every tests/test_*.c is a program of its own, linked with a shared library that shows all that is inside (so that a test may call it, and
+# the kernels are there once), and a ctest of the same name. Tests run in tests/ and name files from there. 77 means skipped. Programs that need more than that are claimed by the file that has their rules.
 set(INSET_CLAIMED_TESTS "")
+
+add_library(inset_inside SHARED ${objects})
+set_target_properties(inset_inside PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+target_link_libraries(inset_inside PUBLIC inset_dependencies PRIVATE inset_flags)
 
 add_library(inset_test_flags INTERFACE)
 target_include_directories(inset_test_flags INTERFACE ${PROJECT_SOURCE_DIR}/tests)
-target_compile_definitions(inset_test_flags INTERFACE
-  TEST_DIRECTORY="${PROJECT_SOURCE_DIR}/tests"
-  TEST_ROOT="${PROJECT_SOURCE_DIR}"
-  TEST_BUILD="${PROJECT_BINARY_DIR}")
-target_link_libraries(inset_test_flags INTERFACE inset_static inset_flags inset_dependencies)
+target_compile_options(inset_test_flags INTERFACE -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=)      # __FILE__ is tests/test_NAME.c
+target_link_libraries(inset_test_flags INTERFACE inset_inside inset_flags inset_dependencies)
 
 # inset_add_test(name source...): one program and its ctest.
 function(inset_add_test name)

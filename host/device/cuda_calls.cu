@@ -122,6 +122,9 @@ extern "C" void cuda_calls_fill(cuda_library *l)
     l->cudaEventDestroy = [](cuda_event event) -> int { return cudaEventDestroy(event); };
     l->cudaEventRecord = [](cuda_event event, cuda_stream stream) -> int { return cudaEventRecord(event, stream); };
     l->cudaEventSynchronize = [](cuda_event event) -> int { return cudaEventSynchronize(event); };
+    l->cudaEventElapsedTime = [](float *milliseconds, cuda_event start, cuda_event end) -> int {
+        return cudaEventElapsedTime(milliseconds, start, end);
+    };
     l->cudaMemcpyAsync = [](void *to, const void *from, size_t bytes, int kind, cuda_stream stream) -> int {
         return cudaMemcpyAsync(to, from, bytes, (cudaMemcpyKind)kind, stream);
     };

@@ -78,6 +78,7 @@ typedef struct cuda_library {
     int (*cudaEventDestroy)(cuda_event event);
     int (*cudaEventRecord)(cuda_event event, cuda_stream stream);
     int (*cudaEventSynchronize)(cuda_event event);
+    int (*cudaEventElapsedTime)(float *milliseconds, cuda_event start, cuda_event end);      /* of events with timing: benchmarks */
     int (*cudaMemcpyAsync)(void *to, const void *from, size_t bytes, int kind, cuda_stream stream);
     int (*cudaMemsetAsync)(void *at, int byte, size_t bytes, cuda_stream stream);
     /* cudaLaunchKernel of a kernel whose one parameter is a struct of args_size bytes, on grid (blocks) and blocks of `threads` */

@@ -493,6 +493,14 @@ static int event_record(cuda_event event, cuda_stream stream)
     return 0;
 }
 
+/* A thousandth of a millisecond for each thing that was queued between the two. */
+static int event_elapsed(float *milliseconds, cuda_event start, cuda_event end)
+{
+    if (!handle_good(start, HANDLE_EVENT, "cudaEventElapsedTime") || !handle_good(end, HANDLE_EVENT, "cudaEventElapsedTime")) return refuse(CUDA_ERROR_INVALID);
+    *milliseconds = 1e-3f * (float)(((standin_event *)end)->after - ((standin_event *)start)->after);
+    return 0;
+}
+
 /* Only what was queued before the event runs; the rest stays queued. */
 static int event_synchronize(cuda_event event)
 {
@@ -714,7 +722,7 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
         .cudaFree = standin_free, .cudaMallocHost = standin_malloc_host, .cudaFreeHost = standin_free_host,
         .cudaStreamCreateWithFlags = stream_create, .cudaStreamDestroy = stream_destroy, .cudaStreamSynchronize = stream_synchronize,
         .cudaEventCreateWithFlags = event_create, .cudaEventDestroy = event_destroy, .cudaEventRecord = event_record,
-        .cudaEventSynchronize = event_synchronize, .cudaMemcpyAsync = copy, .cudaMemsetAsync = fill, .launch = launch,
+        .cudaEventSynchronize = event_synchronize, .cudaEventElapsedTime = event_elapsed, .cudaMemcpyAsync = copy, .cudaMemsetAsync = fill, .launch = launch,
         .cudaStreamBeginCapture = capture_begin, .cudaStreamEndCapture = capture_end, .cudaGraphInstantiate = graph_instantiate,
         .cudaGraphLaunch = graph_launch, .cudaGraphDestroy = graph_destroy, .cudaGraphExecDestroy = graph_exec_destroy,
         .cudaGetLastError = last_error, .cudaGetErrorString = error_string, .fill_kernels = kernels_baseline_fill,

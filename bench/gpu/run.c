@@ -1,0 +1,231 @@
+/* run.c: forwards and sweeps of a shape on a GPU, and where their time goes.
+ *
+ *     gpu_run DEVICE SHAPE TYPE [-n SAMPLES] CASE...
+ *
+ * SHAPE: a folder with a config.json; weights come from a seed. CASE: forward-T (logits of the last position), sweep-SITE-T (one pair of
+ * prompts of T tokens that differ from the first on; every layer and position, of `z` every layer and head). Lines "forward inset
+ * SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as bench/run reads them. Then a table of the first run: each
+ * kernel's launches and time, from events between launches; the device waits for the host there where launches are short. */
+#include "gpu.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MOST_TOKENS = 1024, MOST_MARKS = 1 << 20, PRODUCT = KERNEL_ALL, GELU_PRODUCT, ZERO, SORTS };
+
+/* ---- device time, launch by launch --------------------------------------------------------------------------------------------- */
+
+static struct {
+    const device_functions *plain;
+    cuda_event *events;              /* event i + 1 is behind work i */
+    int *sorts;                      /* of work i */
+    int n, capacity;
+} marks;
+
+static const char *const kernel_names[KERNEL_COUNT] = {
+    [KERNEL_EMBED] = "embed", [KERNEL_GATHER] = "gather", [KERNEL_LAYERNORM] = "layernorm", [KERNEL_RMSNORM] = "rmsnorm",
+    [KERNEL_ACTIVATION] = "activation", [KERNEL_GATE] = "gate", [KERNEL_ADD] = "add", [KERNEL_ADD_LAYERNORM] = "add + layernorm",
+    [KERNEL_ADD_RMSNORM] = "add + rmsnorm", [KERNEL_SCALE] = "scale", [KERNEL_ROPE] = "rope", [KERNEL_ATTENTION] = "attention",
+    [KERNEL_WHOLE_ATTENTION] = "whole attention", [KERNEL_COLUMNS] = "columns", [KERNEL_METRICS] = "metrics",
+    [KERNEL_RECORDS] = "records", [KERNEL_EXPAND] = "expand",
+};
+
+static void mark(device *base, int sort)
+{
+    cuda_device *d = (cuda_device *)base;
+    if (d->capturing || marks.n >= marks.capacity) return;
+    if (sort >= 0) marks.sorts[marks.n++] = sort;
+    gpu_good(d->library.cudaEventRecord(marks.events[marks.n], d->stream), "an event");
+}
+
+static inset_status marked_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t size, int64_t blocks, int64_t work)
+{
+    inset_status status = marks.plain->launch(d, kernel, type, args, size, blocks, work);
+    mark(d, (int)kernel);
+    return status;
+}
+
+static inset_status marked_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    inset_status status = marks.plain->matmul(d, m, x, x_stride, y, y_stride, rows);
+    mark(d, PRODUCT);
+    return status;
+}
+
+static inset_status marked_gelu(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+{
+    inset_status status = marks.plain->matmul_gelu(d, m, x, x_stride, y, y_stride, rows);
+    mark(d, GELU_PRODUCT);
+    return status;
+}
+
+static inset_status marked_zero(device *d, void *at, size_t bytes)
+{
+    inset_status status = marks.plain->zero(d, at, bytes);
+    mark(d, ZERO);
+    return status;
+}
+
+static void marks_start(device *base)
+{
+    static device_functions functions;
+    cuda_device *d = (cuda_device *)base;
+    marks.plain = base->functions;
+    functions = *base->functions;
+    functions.launch = marked_launch;
+    functions.matmul = marked_matmul;
+    functions.matmul_gelu = marked_gelu;
+    functions.zero = marked_zero;
+    functions.capture_begin = NULL;                      /* runs are launched one by one */
+    functions.replay = NULL;
+    marks.capacity = 16384;
+    marks.events = calloc((size_t)marks.capacity + 1, sizeof *marks.events);
+    marks.sorts = calloc((size_t)marks.capacity, sizeof *marks.sorts);
+    marks.n = 0;
+    for (int i = 0; i <= marks.capacity; i++) gpu_good(d->library.cudaEventCreateWithFlags(&marks.events[i], 0), "an event");
+    base->functions = &functions;
+    mark(base, -1);
+}
+
+static void marks_end(device *base, const char *what)
+{
+    static double time[SORTS];
+    static int launches[SORTS];
+    cuda_device *d = (cuda_device *)base;
+    double all = 0;
+    base->functions = marks.plain;
+    memset(time, 0, sizeof time);
+    memset(launches, 0, sizeof launches);
+    gpu_need(base->context, device_synchronize(base));
+    for (int i = 0; i < marks.n; i++) {
+        float milliseconds = 0;
+        gpu_good(d->library.cudaEventElapsedTime(&milliseconds, marks.events[i], marks.events[i + 1]), "a time");
+        time[marks.sorts[i]] += (double)milliseconds;
+        launches[marks.sorts[i]]++;
+        all += (double)milliseconds;
+    }
+    printf("\n%s, launch by launch: %d launches, %.3f ms\n\n| work | launches | ms | share |\n|---|---|---|---|\n", what, marks.n, all);
+    for (int i = 0; i < SORTS; i++) {
+        if (!launches[i]) continue;
+        const char *name = i == PRODUCT ? "product" : i == GELU_PRODUCT ? "product with GELU" : i == ZERO ? "zero" : kernel_names[i % KERNEL_COUNT];
+        printf("| %s%s | %d | %.3f | %.1f %% |\n", name ? name : "?", i >= KERNEL_COUNT && i < KERNEL_ALL ? " with records" : "", launches[i], time[i],
+               100 * time[i] / all);
+    }
+    printf("\n");
+    for (int i = 0; i <= marks.capacity; i++) d->library.cudaEventDestroy(marks.events[i]);
+    free(marks.events);
+    free(marks.sorts);
+    fflush(stdout);
+}
+
+/* ---- cases ---------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct subject { inset_context *context; inset_model *model; const char *name; int samples; } subject;
+
+static double run_forward(subject *s, int length, inset_plan **plan)
+{
+    int64_t lengths[] = {length}, tokens[MOST_TOKENS];
+    inset_trace *trace;
+    inset_value *value;
+    inset_tensor saved;
+    const char *site = strcmp(inset_model_kind(s->model), "gpt2") ? "lm_head.output[:, -1]" : "output.logits[:, -1]";
+    const double start = seconds();
+    if (!*plan) {
+        fill_prompt(tokens, length);
+        gpu_need(s->context, inset_trace_create(s->model, &trace));
+        gpu_need(s->context, inset_invoke_tokens(trace, 1, lengths, tokens));
+        gpu_need(s->context, inset_get(trace, site, &value));
+        gpu_need(s->context, inset_save(trace, "logits", value));
+        gpu_need(s->context, inset_plan_create(trace, NULL, plan));
+    }
+    gpu_need(s->context, inset_run(*plan));
+    gpu_need(s->context, inset_saved(*plan, "logits", &saved));
+    return seconds() - start;
+}
+
+static void forward_case(subject *s, int length)
+{
+    char what[256];
+    inset_plan *plan = NULL, *once = NULL;
+    for (int i = -3; i < s->samples; i++) {
+        const double time = run_forward(s, length, &plan);
+        if (i >= 0) printf("forward inset %s-%d %.9f\n", s->name, length, time);
+    }
+    marks_start(s->model->device);
+    run_forward(s, length, &once);
+    snprintf(what, sizeof what, "A forward of %s, T=%d", s->name, length);
+    marks_end(s->model->device, what);
+}
+
+static double run_sweep(subject *s, const char *site, int length, double *sum, inset_sweep_progress *progress)
+{
+    int64_t clean[MOST_TOKENS], corrupt[MOST_TOKENS], lengths[] = {length};
+    const char *const metrics[] = {"logit_diff:11,12", NULL};
+    inset_sweep *sweep;
+    inset_sweep_result r;
+    inset_sweep_options o = INSET_SWEEP_OPTIONS;
+    for (int k = 0; k < length; k++) {
+        clean[k] = (int64_t)(7919 * (k + 1)) % 50257;
+        corrupt[k] = (clean[k] + 1234) % 50257;
+    }
+    o.clean = (inset_prompts){.count = 1, .lengths = lengths, .tokens = clean};
+    o.corrupt = (inset_prompts){.count = 1, .lengths = lengths, .tokens = corrupt};
+    o.patch = site;
+    o.metrics = metrics;
+    const double start = seconds();
+    gpu_need(s->context, inset_sweep_create(s->model, &o, &sweep));
+    while (!inset_sweep_done(sweep)) gpu_need(s->context, inset_sweep_step(sweep));
+    gpu_need(s->context, inset_sweep_result_at(sweep, 0, &r));
+    const double passed = seconds() - start;
+    gpu_need(s->context, inset_sweep_progress_of(sweep, progress));
+    *sum = 0;
+    for (int64_t i = 0; i < r.pairs * r.points; i++) *sum += fabs(r.values[i]);
+    inset_sweep_free(sweep);
+    return passed;
+}
+
+static void sweep_case(subject *s, const char *site, int length)
+{
+    char what[256];
+    double sum;
+    inset_sweep_progress is = INSET_SWEEP_PROGRESS;
+    for (int i = -1; i < s->samples; i++) {
+        const double time = run_sweep(s, site, length, &sum, &is);
+        if (i < 0) continue;
+        printf("sweep inset %s-%s-%d %.9f\nplan inset %s-%s-%d %.9f\n", s->name, site, length, time, s->name, site, length, is.planning);
+    }
+    printf("rows inset %s-%s-%d %lld\nflops inset %s-%s-%d %.0f\ncheck inset %s-%s-%d %.6f\n", s->name, site, length, (long long)is.rows, s->name,
+           site, length, is.flops, s->name, site, length, sum);
+    marks_start(s->model->device);
+    run_sweep(s, site, length, &sum, &is);
+    snprintf(what, sizeof what, "A sweep of %s over %s, T=%d", s->name, site, length);
+    marks_end(s->model->device, what);
+}
+
+int main(int count, char **arguments)
+{
+    subject s = {.samples = 5};
+    void *numbers;
+    char name[64];
+    int at = 4;
+    if (count < 5 || inset_context_create(NULL, &s.context)) return 2;
+    if (!strcmp(arguments[at], "-n") && count > 6) s.samples = atoi(arguments[at + 1]), at += 2;
+    const inset_type type = !strcmp(arguments[3], "bf16") ? INSET_BF16 : !strcmp(arguments[3], "f16") ? INSET_F16 : INSET_F32;
+    const char *slash = strrchr(arguments[2], '/');
+    snprintf(name, sizeof name, "%s-%s", slash ? slash + 1 : arguments[2], type_name(type));
+    s.name = name;
+    gpu_need(s.context, gpu_model(s.context, arguments[2], arguments[1], type, &numbers, &s.model));
+    for (; at < count; at++) {
+        char *sort = arguments[at], *site = strchr(sort, '-'), *length = strrchr(sort, '-');
+        if (!site || atoi(length + 1) < 1 || atoi(length + 1) > MOST_TOKENS) return 2;
+        if (!strncmp(sort, "forward-", 8)) forward_case(&s, atoi(length + 1));
+        else {
+            *length = 0;
+            sweep_case(&s, site + 1, atoi(length + 1));
+        }
+        fflush(stdout);
+    }
+    inset_context_free(s.context);
+    free(numbers);
+    return 0;
+}
