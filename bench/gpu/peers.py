@@ -31,8 +31,8 @@ def load(shape, dtype, attention):
         torch.nn.init.ones_(weight) if weight.ndim == 1 and name.endswith("weight") else torch.nn.init.normal_(weight, std=0.02)
     for module in model.modules():
         if hasattr(module, "inv_freq"):
-            rope = type(module)(config=config, device="cuda")
-            module.inv_freq = rope.inv_freq
+            with torch.device("cuda"):
+                module.inv_freq = type(module)(config=config).inv_freq
     model.tie_weights()
     return model.eval()
 
