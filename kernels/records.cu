@@ -1,7 +1,7 @@
 /* records.cu: applies a table of records, the elementwise operations that interventions are made of, in one launch.
  *
- * A block does up to RECORD_BLOCK_ELEMENTS elements of one record (records_number_blocks cuts them); it finds its record by bisection
- * over first_block. Any block size. Operands have any strides and any types, so there is a plain body, which decides types an element at a
+ * A block does up to RECORD_BLOCK_ELEMENTS elements of one record (records_number_blocks cuts them); it finds its record by first_block, at first
+ * where it would be if all records had as many blocks, which they mostly have, and then by bisection. Any block size. Operands have any strides and any types, so there is a plain body, which decides types an element at a
  * time, and beside it fast ones for what nearly all records are: a copy between equal types, a copy of rows between float types, and an operation
  * between rows or constants of one float type. All give the same bits (record.h). */
 #include "kernels/record.h"
@@ -11,12 +11,19 @@ namespace KERNEL_NAMESPACE {
 /* A part of a record: rows first_row .. + rows, columns first_column .. + columns. */
 struct rectangle { int64_t first_row, first_column; int rows, columns; };
 
+DEVICE bool starts_by(const records_args &a, int64_t i, int64_t block) { return a.records[i].first_block <= block; }
+
+/* The last record that starts at or before the block. */
 DEVICE const record *find_record(const records_args &a, int64_t block)
 {
-    int64_t low = 0, high = a.n_records;           /* the last record that starts at or before the block */
+    int64_t low = 0, high = a.n_records;
+    const int64_t last = high - 1, blocks_before_last = a.records[last].first_block;
+    const int64_t guess = blocks_before_last > 0 ? block * last / blocks_before_last : 0;
+    if (guess < last && starts_by(a, guess, block) && !starts_by(a, guess + 1, block))
+        return a.records + guess;
     while (high - low > 1) {
         const int64_t middle = (low + high) / 2;
-        if (a.records[middle].first_block <= block)
+        if (starts_by(a, middle, block))
             low = middle;
         else
             high = middle;

@@ -1,7 +1,7 @@
 /* test_properties.c: what must hold for any trace, on random traces of the gpt2 fixture; no expected numbers.
  *
  *   self-set       a value set to itself changes no bit of anything
- *   more saves     saving a site changes no bit of anything else
+ *   more saves     saving a site changes no bit of anything else (nearly so on a device whose products are not steady: device.h)
  *   again          a plan run twice gives the same bits
  *   sharing        on and off agree to 1e-5
  *   alone          a batch of independent invokes agrees with each invoke alone
@@ -404,7 +404,7 @@ static void self_sets_and_saves(bench *b, uint64_t seed)
         agree("again", &r, &again, &base, 0);
         if (measure(b, "self-set", &r, with_self_sets, false, &other, NULL)) agree("self-set", &r, &other, &base, 0);
         outcome_free(&other);
-        if (measure(b, "more saves", &r, with_saves, false, &other, NULL)) agree("more saves", &r, &other, &base, 0);
+        if (measure(b, "more saves", &r, with_saves, false, &other, NULL)) agree("more saves", &r, &other, &base, b->model->device->steady ? 0 : 1e-5);
         outcome_free(&other);
         if (measure(b, "sharing", &r, plain, true, &other, NULL)) agree("sharing", &r, &other, &base, 1e-5);
     }

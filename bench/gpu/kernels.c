@@ -74,13 +74,12 @@ static void *upload(bench *b, const void *from, size_t bytes)
 
 /* ---- the copy ---------------------------------------------------------------------------------------------------------------- */
 
-enum { DEVICE_TO_DEVICE = 3 };
 typedef struct copy_job { void *to, *from; size_t bytes; } copy_job;
 
 static inset_status run_copy(bench *b, const void *of)
 {
     const copy_job *c = of;
-    gpu_good(b->d->library.cudaMemcpyAsync(c->to, c->from, c->bytes, DEVICE_TO_DEVICE, b->d->stream), "a copy");
+    gpu_good(b->d->library.cudaMemcpyAsync(c->to, c->from, c->bytes, CUDA_DEVICE_TO_DEVICE, b->d->stream), "a copy");
     return INSET_OK;
 }
 

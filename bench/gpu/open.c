@@ -7,13 +7,13 @@
 
 static void print_choices(const cuda_device *d)
 {
-    printf("\n| in | out | type | stored | epilogue | 16-byte rows | algorithm for all heights | steady | as the kernel |\n"
-           "|---|---|---|---|---|---|---|---|---|\n");
+    printf("\n| in | out | type | stored | epilogue | 16-byte rows | algorithm for all heights | steady | heights with a faster one | as the kernel |\n"
+           "|---|---|---|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < d->n_choices; i++) {
         const product_choice *c = &d->choices[i];
-        printf("| %lld | %lld | %s | %s | %s | %s | %s | %s | %s |\n", (long long)c->in, (long long)c->out, type_name(c->type),
+        printf("| %lld | %lld | %s | %s | %s | %s | %s | %s | %d | %s |\n", (long long)c->in, (long long)c->out, type_name(c->type),
                c->in_out ? "[in, out]" : "[out, in]", c->epilogue ? "GELU" : "plain", c->aligned ? "yes" : "no",
-               c->pinned ? "yes" : "**no**", c->steady ? "yes" : "**no**", !c->epilogue ? "-" : c->as_kernel ? "yes" : "no");
+               c->pinned ? "yes" : "**no**", c->steady ? "yes" : "**no**", c->faster, !c->epilogue ? "-" : c->as_kernel ? "yes" : "no");
     }
 }
 

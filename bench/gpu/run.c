@@ -4,20 +4,20 @@
  *
  * SHAPE: a folder with a config.json; weights come from a seed. CASE: forward-T (logits of the last position), sweep-SITE-T (one pair of
  * prompts of T tokens that differ from the first on; every layer and position, of `z` every layer and head). Lines "forward inset
- * SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as bench/run reads them. Then a table of the first run: each
- * kernel's launches and time, from events between launches; the device waits for the host there where launches are short. */
+ * SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as bench/run reads them; "phase" lines say what the host did meanwhile. Then a table
+ * of a run whose launches are made one by one: each kernel's launches and time, between an event before it and one behind it. */
 #include "gpu.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { MOST_TOKENS = 1024, MOST_MARKS = 1 << 20, PRODUCT = KERNEL_ALL, GELU_PRODUCT, ZERO, SORTS };
+enum { MOST_TOKENS = 1024, PRODUCT = KERNEL_ALL, GELU_PRODUCT, ZERO, SORTS };
 
 /* ---- device time, launch by launch --------------------------------------------------------------------------------------------- */
 
 static struct {
     const device_functions *plain;
-    cuda_event *events;              /* event i + 1 is behind work i */
+    cuda_event *events;              /* events 2i and 2i + 1 are before and behind work i */
     int *sorts;                      /* of work i */
     int n, capacity;
 } marks;
@@ -30,16 +30,18 @@ static const char *const kernel_names[KERNEL_COUNT] = {
     [KERNEL_RECORDS] = "records", [KERNEL_EXPAND] = "expand",
 };
 
+/* sort -1: before the work, which is then said to be of a sort behind it. */
 static void mark(device *base, int sort)
 {
     cuda_device *d = (cuda_device *)base;
-    if (d->capturing || marks.n >= marks.capacity) return;
+    if (marks.n >= marks.capacity) return;
+    gpu_good(d->library.cudaEventRecord(marks.events[2 * marks.n + (sort >= 0)], d->stream), "an event");
     if (sort >= 0) marks.sorts[marks.n++] = sort;
-    gpu_good(d->library.cudaEventRecord(marks.events[marks.n], d->stream), "an event");
 }
 
 static inset_status marked_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t size, int64_t blocks, int64_t work)
 {
+    mark(d, -1);
     inset_status status = marks.plain->launch(d, kernel, type, args, size, blocks, work);
     mark(d, (int)kernel);
     return status;
@@ -47,6 +49,7 @@ static inset_status marked_launch(device *d, kernel_id kernel, inset_type type, 
 
 static inset_status marked_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
 {
+    mark(d, -1);
     inset_status status = marks.plain->matmul(d, m, x, x_stride, y, y_stride, rows);
     mark(d, PRODUCT);
     return status;
@@ -54,6 +57,7 @@ static inset_status marked_matmul(device *d, const matrix *m, const void *x, int
 
 static inset_status marked_gelu(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
 {
+    mark(d, -1);
     inset_status status = marks.plain->matmul_gelu(d, m, x, x_stride, y, y_stride, rows);
     mark(d, GELU_PRODUCT);
     return status;
@@ -61,6 +65,7 @@ static inset_status marked_gelu(device *d, const matrix *m, const void *x, int64
 
 static inset_status marked_zero(device *d, void *at, size_t bytes)
 {
+    mark(d, -1);
     inset_status status = marks.plain->zero(d, at, bytes);
     mark(d, ZERO);
     return status;
@@ -78,13 +83,12 @@ static void marks_start(device *base)
     functions.zero = marked_zero;
     functions.capture_begin = NULL;                      /* runs are launched one by one */
     functions.replay = NULL;
-    marks.capacity = 16384;
-    marks.events = calloc((size_t)marks.capacity + 1, sizeof *marks.events);
+    marks.capacity = 32768;
+    marks.events = calloc(2 * (size_t)marks.capacity, sizeof *marks.events);
     marks.sorts = calloc((size_t)marks.capacity, sizeof *marks.sorts);
     marks.n = 0;
-    for (int i = 0; i <= marks.capacity; i++) gpu_good(d->library.cudaEventCreateWithFlags(&marks.events[i], 0), "an event");
+    for (int i = 0; i < 2 * marks.capacity; i++) gpu_good(d->library.cudaEventCreateWithFlags(&marks.events[i], 0), "an event");
     base->functions = &functions;
-    mark(base, -1);
 }
 
 static void marks_end(device *base, const char *what)
@@ -99,7 +103,7 @@ static void marks_end(device *base, const char *what)
     gpu_need(base->context, device_synchronize(base));
     for (int i = 0; i < marks.n; i++) {
         float milliseconds = 0;
-        gpu_good(d->library.cudaEventElapsedTime(&milliseconds, marks.events[i], marks.events[i + 1]), "a time");
+        gpu_good(d->library.cudaEventElapsedTime(&milliseconds, marks.events[2 * i], marks.events[2 * i + 1]), "a time");
         time[marks.sorts[i]] += (double)milliseconds;
         launches[marks.sorts[i]]++;
         all += (double)milliseconds;
@@ -112,7 +116,7 @@ static void marks_end(device *base, const char *what)
                100 * time[i] / all);
     }
     printf("\n");
-    for (int i = 0; i <= marks.capacity; i++) d->library.cudaEventDestroy(marks.events[i]);
+    for (int i = 0; i < 2 * marks.capacity; i++) d->library.cudaEventDestroy(marks.events[i]);
     free(marks.events);
     free(marks.sorts);
     fflush(stdout);
@@ -174,13 +178,16 @@ static double run_sweep(subject *s, const char *site, int length, double *sum, i
     o.metrics = metrics;
     const double start = seconds();
     gpu_need(s->context, inset_sweep_create(s->model, &o, &sweep));
+    const double created = seconds();
     while (!inset_sweep_done(sweep)) gpu_need(s->context, inset_sweep_step(sweep));
+    const double stepped = seconds();
     gpu_need(s->context, inset_sweep_result_at(sweep, 0, &r));
     const double passed = seconds() - start;
     gpu_need(s->context, inset_sweep_progress_of(sweep, progress));
     *sum = 0;
     for (int64_t i = 0; i < r.pairs * r.points; i++) *sum += fabs(r.values[i]);
     inset_sweep_free(sweep);
+    printf("phase %s-%s-%d created %.6f stepped %.6f freed %.6f\n", s->name, site, length, created - start, stepped - created, seconds() - start - passed);
     return passed;
 }
 

@@ -231,6 +231,7 @@ inset_status device_open_cpu(inset_context *context, device **out)
     cpu->base.functions = &cpu_functions;
     cpu->base.shares_host_memory = true;
     cpu->base.row_block = 1;
+    cpu->base.steady = cpu_products_steady();
     cpu->instructions = choose_kernels(&cpu->kernels);
     cpu->threads = count_threads();
     name_device(cpu->base.name, sizeof cpu->base.name, cpu->instructions, cpu->threads);

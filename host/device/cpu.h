@@ -29,6 +29,8 @@ inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out
                              matrix **result);
 void cpu_matrix_free(device *d, matrix *m);
 inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
+/* Whether a row has the same bits beside any others (device.h). */
+bool cpu_products_steady(void);
 /* One line: oneDNN's version, and which types have products of their own. */
 void cpu_products_describe(inset_context *context, text *out);
 

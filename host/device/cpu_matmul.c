@@ -145,6 +145,15 @@ static inset_status refused(inset_context *context, const char *what, dnnl_statu
     return error_set(context, INSET_DEVICE_ERROR, "oneDNN could not %s (status %d)", what, (int)status);
 }
 
+bool cpu_products_steady(void)
+{
+#if defined(__x86_64__)
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+#else
+    return false;
+#endif
+}
+
 static bool has_bf16_products(void)
 {
 #if defined(__x86_64__)

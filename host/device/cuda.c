@@ -420,7 +420,7 @@ inset_status device_open_cuda(inset_context *context, int index, device **out)
     cuda_device *d = memory_new(context, sizeof *d);
     *out = NULL;
     if (!d) return INSET_NO_MEMORY;
-    d->base = (device){.context = context, .functions = &functions, .is_cuda = true, .row_block = PRODUCT_TALLEST};
+    d->base = (device){.context = context, .functions = &functions, .is_cuda = true, .steady = true, .row_block = PRODUCT_TALLEST};
     d->index = index;
     snprintf(d->base.name, sizeof d->base.name, "cuda:%d", index);
     inset_status status;

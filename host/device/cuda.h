@@ -18,16 +18,17 @@ typedef struct staging_half {
 /* What a product does behind the sums and the bias: it is a descriptor and a choice of its own. */
 typedef enum epilogue { EPILOGUE_PLAIN, EPILOGUE_GELU, EPILOGUES } epilogue;
 
-/* The algorithm that products of one shape use; see cuda_choose.c. */
+/* The algorithms that products of one shape use, one a height; see cuda_choose.c. */
 typedef struct product_choice {
     int64_t in, out;
     inset_type type;
     epilogue epilogue;
     bool in_out, has_bias, aligned;
-    bool pinned;                     /* `algorithm` serves every height; where none does, cuBLASLt chooses at each call */
+    bool pinned;                     /* there is an algorithm for every height; where not, cuBLASLt chooses at each call */
     bool steady;                     /* the probe found that a row's bits depend on that row alone */
     bool as_kernel;                  /* EPILOGUE_GELU: it has the bits of the plain product and KERNEL_ACTIVATION behind it */
-    cublas_algorithm algorithm;
+    int faster;                      /* heights that have an algorithm of their own, faster than the tallest's and with its bits */
+    cublas_algorithm algorithms[PRODUCT_HEIGHTS];
 } product_choice;
 
 typedef struct cuda_attention cuda_attention;      /* cuda_attention.c */

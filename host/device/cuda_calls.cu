@@ -12,7 +12,8 @@ template <typename A, typename B> static constexpr bool same(A ours, B theirs) {
 
 static_assert(same(CUDA_ERROR_INVALID, cudaErrorInvalidValue) && same(CUDA_ERROR_MEMORY, cudaErrorMemoryAllocation)
               && same(CUDA_ERROR_OLD_DRIVER, cudaErrorInsufficientDriver) && same(CUDA_ERROR_NO_DEVICE, cudaErrorNoDevice), "errors");
-static_assert(same(CUDA_HOST_TO_DEVICE, cudaMemcpyHostToDevice) && same(CUDA_DEVICE_TO_HOST, cudaMemcpyDeviceToHost), "copies");
+static_assert(same(CUDA_HOST_TO_DEVICE, cudaMemcpyHostToDevice) && same(CUDA_DEVICE_TO_HOST, cudaMemcpyDeviceToHost)
+              && same(CUDA_DEVICE_TO_DEVICE, cudaMemcpyDeviceToDevice), "copies");
 static_assert(same(CUDA_STREAM_NON_BLOCKING, cudaStreamNonBlocking) && same(CUDA_EVENT_NO_TIMING, cudaEventDisableTiming), "flags");
 static_assert(same(CUDA_CAPTURE_THREAD_LOCAL, cudaStreamCaptureModeThreadLocal), "capture");
 static_assert(same(CUDA_MULTIPROCESSORS, cudaDevAttrMultiProcessorCount)

@@ -3,6 +3,10 @@
  * place and among other rows. That refuses what the wishes cannot name, kernels that split sums by where a tile lies (stream-K).
  * Layers of one shape share a choice. A fast device takes the first that does all heights.
  *
+ * What is best for a tall product is slow for a low one, whose few rows make few tiles. So each lower height is then asked about alone: of what the
+ * heuristic proposes there, the fastest that gives every row the bits of the tall product takes its place. Tiles of another size add up the same
+ * numbers in the same order, as long as nothing is split; the probe finds out.
+ *
  * A GELU in the epilogue is a choice of its own. It is allowed where it gives the bits of the plain product with KERNEL_ACTIVATION behind it, so
  * that looking at what lies between the two changes nothing; the probe finds out. In 16-bit types it hardly does: between the two a number
  * is rounded. */
@@ -16,6 +20,7 @@ enum {
     EXPECTED_BYTES = 16 << 20,       /* of results to compare with, from which on the few do */
     GROUPS = 6,                      /* of rows that are looked at of a tall product, at least LEAST_GROUP together, more where they have GROUP_BYTES */
     LEAST_GROUP = 16, GROUP_BYTES = 1 << 20,
+    REPEATS = 6,                     /* of a product that is timed */
     GELU_TANH = 1,                   /* activation_args.kind */
 };
 
@@ -118,6 +123,21 @@ static inset_status compare_rows(cuda_device *d, const matrix *m, const probe *p
     return status;
 }
 
+/* The product of a height from its row of the probe on, compared with what is expected, which the tallest makes. */
+static inset_status probe_height(cuda_device *d, const matrix *m, epilogue e, const probe *p, const cublas_algorithm *algorithm, int height, bool *works,
+                                 bool *same)
+{
+    const bool tallest = height == m->n_heights - 1;
+    const int64_t first = tallest ? 0 : (height + 1) * 53 % p->period;
+    inset_status status = INSET_OK;
+    int error = cuda_multiply(d, m, e, algorithm, &p->layouts, height, p->x + (size_t)first * p->x_row, p->y);
+    *works = error != CUBLAS_INVALID_VALUE && error != CUBLAS_NOT_SUPPORTED;
+    if (!*works) return INSET_OK;
+    if (error) return cuda_product_failed(d, m, error, "trying a matrix product");
+    if (tallest) status = cuda_download(&d->base, p->expected, p->y, (size_t)p->period * p->y_row);
+    return status ? status : compare_rows(d, m, p, product_heights[height], first, same);
+}
+
 /* Whether the candidate can do every height, and whether a row then always has the same bits. From the tallest down. */
 static inset_status probe_candidate(cuda_device *d, const matrix *m, epilogue e, const probe *p, const cublas_algorithm *algorithm,
                                     bool *works, bool *steady)
@@ -125,15 +145,9 @@ static inset_status probe_candidate(cuda_device *d, const matrix *m, epilogue e,
     bool same = true;
     *works = *steady = false;
     for (int i = m->n_heights - 1; i >= 0; i--) {
-        const bool reference = i == m->n_heights - 1;
-        const int64_t first = reference ? 0 : (i + 1) * 53 % p->period;
-        inset_status status = INSET_OK;
-        int error = cuda_multiply(d, m, e, algorithm, &p->layouts, i, p->x + (size_t)first * p->x_row, p->y);
-        if (error == CUBLAS_INVALID_VALUE || error == CUBLAS_NOT_SUPPORTED) return INSET_OK;
-        if (error) return cuda_product_failed(d, m, error, "trying a matrix product");
-        if (reference) status = cuda_download(&d->base, p->expected, p->y, (size_t)p->period * p->y_row);
-        if (!status) status = compare_rows(d, m, p, product_heights[i], first, &same);
-        if (status) return status;
+        bool can;
+        inset_status status = probe_height(d, m, e, p, algorithm, i, &can, &same);
+        if (status || !can) return status;
     }
     *works = true;
     *steady = same;
@@ -150,7 +164,8 @@ static inset_status probe_gelu(cuda_device *d, const matrix *m, bool aligned, co
     *same = true;
     inset_status status = cuda_allocate(&d->base, (size_t)rows * p->y_row, &activated);
     if (!status) {
-        int error = cuda_multiply(d, m, EPILOGUE_PLAIN, plain->pinned ? &plain->algorithm : NULL, &p->layouts, height, p->x, p->y);
+        int error = cuda_multiply(d, m, EPILOGUE_PLAIN, plain->pinned ? &plain->algorithms[height] : NULL, &p->layouts, height, p->x,
+                                  p->y);
         if (error) status = cuda_product_failed(d, m, error, "trying a matrix product");
     }
     activation_args args = {.out = activated, .x = p->y, .n_rows = rows, .width = m->out, .out_stride = stride, .x_stride = stride, .kind = GELU_TANH};
@@ -177,10 +192,11 @@ static int set_preferences(cuda_device *d, cublas_preference preference, uint32_
     return error;
 }
 
-static inset_status propose(cuda_device *d, const matrix *m, epilogue e, bool aligned, const probe *p, cublas_candidate *candidates, int *n)
+static inset_status propose(cuda_device *d, const matrix *m, epilogue e, bool aligned, const probe *p, int height, cublas_candidate *candidates,
+                            int *n)
 {
     cuda_library *l = &d->library;
-    const cublas_layout x = p->layouts.x[m->n_heights - 1], y = p->layouts.y[m->n_heights - 1];
+    const cublas_layout x = p->layouts.x[height], y = p->layouts.y[height];
     cublas_preference preference = NULL;
     int error = l->cublasLtMatmulPreferenceCreate(&preference);
     if (!error) error = set_preferences(d, preference, aligned ? PRODUCT_WIDE : (uint32_t)type_size(m->type));
@@ -193,6 +209,56 @@ static inset_status propose(cuda_device *d, const matrix *m, epilogue e, bool al
     return INSET_OK;
 }
 
+static bool usable(const cublas_candidate *c) { return !c->state && c->workspace <= WORKSPACE_BYTES; }
+
+/* *milliseconds: of REPEATS products of a height, one behind the other. */
+static inset_status time_product(cuda_device *d, const matrix *m, epilogue e, const probe *p, const cublas_algorithm *algorithm, int height,
+                                 float *milliseconds)
+{
+    cuda_library *l = &d->library;
+    cuda_event start = NULL, end = NULL;
+    inset_status status = INSET_OK;
+    int error = l->cudaEventCreateWithFlags(&start, 0);
+    if (!error) error = l->cudaEventCreateWithFlags(&end, 0);
+    if (!error) error = l->cudaEventRecord(start, d->stream);
+    for (int i = 0; i < REPEATS && !error && !status; i++) {
+        int failed = cuda_multiply(d, m, e, algorithm, &p->layouts, height, p->x, p->y);
+        if (failed) status = cuda_product_failed(d, m, failed, "timing a matrix product");
+    }
+    if (!error && !status) error = l->cudaEventRecord(end, d->stream);
+    if (!error && !status) error = l->cudaEventSynchronize(end);
+    if (!error && !status) error = l->cudaEventElapsedTime(milliseconds, start, end);
+    if (error && !status) status = cuda_failed(d, error, "timing a matrix product");
+    if (start && l->cudaEventDestroy(start)) l->cudaGetLastError();
+    if (end && l->cudaEventDestroy(end)) l->cudaGetLastError();
+    return status;
+}
+
+/* Gives one height the fastest algorithm that has the bits of the tallest's (any that works, on a fast device). A twentieth counts as faster. */
+static inset_status refine_height(cuda_device *d, const matrix *m, bool aligned, const probe *p, int height, product_choice *choice)
+{
+    cublas_candidate candidates[CANDIDATES];
+    int n = 0;
+    float best, time;
+    inset_status status = time_product(d, m, choice->epilogue, p, &choice->algorithms[height], height, &best);
+    bool faster = false;
+    if (!status) status = propose(d, m, choice->epilogue, aligned, p, height, candidates, &n);
+    for (int i = 0; i < n && !status; i++) {
+        const cublas_algorithm *algorithm = &candidates[i].algorithm;
+        bool works, same = true;
+        if (!usable(&candidates[i])) continue;
+        status = probe_height(d, m, choice->epilogue, p, algorithm, height, &works, &same);
+        if (status || !works || (!same && !d->base.fast)) continue;
+        status = time_product(d, m, choice->epilogue, p, algorithm, height, &time);
+        if (status || time > 0.95f * best) continue;
+        best = time;
+        choice->algorithms[height] = *algorithm;
+        faster = true;
+    }
+    choice->faster += faster;
+    return status;
+}
+
 /* The first steady candidate; where there is none, or none is asked for, the first that works at every height. */
 static inset_status pick(cuda_device *d, const matrix *m, bool aligned, product_choice *choice)
 {
@@ -200,16 +266,18 @@ static inset_status pick(cuda_device *d, const matrix *m, bool aligned, product_
     probe p = {0};
     int n = 0;
     inset_status status = probe_start(d, m, aligned, &p);
-    if (!status) status = propose(d, m, choice->epilogue, aligned, &p, candidates, &n);
+    if (!status) status = propose(d, m, choice->epilogue, aligned, &p, m->n_heights - 1, candidates, &n);
     for (int i = 0; i < n && !status && !choice->steady && !(choice->pinned && d->base.fast); i++) {
         bool works, steady;
-        if (candidates[i].state || candidates[i].workspace > WORKSPACE_BYTES) continue;
+        if (!usable(&candidates[i])) continue;
         status = probe_candidate(d, m, choice->epilogue, &p, &candidates[i].algorithm, &works, &steady);
         if (status || !works || (choice->pinned && !steady)) continue;
         choice->pinned = true;
         choice->steady = steady;
-        choice->algorithm = candidates[i].algorithm;
+        for (int height = 0; height < m->n_heights; height++) choice->algorithms[height] = candidates[i].algorithm;
     }
+    for (int height = 0; height < m->n_heights - 1 && !status && choice->pinned && (choice->steady || d->base.fast); height++)
+        status = refine_height(d, m, aligned, &p, height, choice);
     if (!status && choice->epilogue == EPILOGUE_GELU && choice->steady) status = probe_gelu(d, m, aligned, &p, &choice->as_kernel);
     probe_end(d, &p);
     return status;

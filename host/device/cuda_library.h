@@ -35,7 +35,7 @@ typedef struct cublas_candidate {
 
 enum {
     CUDA_ERROR_INVALID = 1, CUDA_ERROR_MEMORY = 2, CUDA_ERROR_OLD_DRIVER = 35, CUDA_ERROR_NO_DEVICE = 100,
-    CUDA_HOST_TO_DEVICE = 1, CUDA_DEVICE_TO_HOST = 2,                              /* cudaMemcpyKind */
+    CUDA_HOST_TO_DEVICE = 1, CUDA_DEVICE_TO_HOST = 2, CUDA_DEVICE_TO_DEVICE = 3,   /* cudaMemcpyKind */
     CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2,                        /* flags */
     CUDA_CAPTURE_THREAD_LOCAL = 1,                                                 /* cudaStreamCaptureMode: other threads stay free */
     CUDA_MULTIPROCESSORS = 16, CUDA_CAPABILITY_MAJOR = 75, CUDA_CAPABILITY_MINOR = 76,   /* cudaDeviceAttr */

@@ -5,8 +5,8 @@
  * and a weight stays as its file has it: [in, out] by rows is W' itself, [out, in] is taken transposed. The bias runs along y's first
  * dimension, which is what the bias epilogue adds; it is added in fp32 before the one rounding.
  *
- * Sharing rows between invokes must not change a bit, so a weight's products all run by one algorithm (cuda_choose.c) and at few heights
- * (kernels/products.h, which also says why these), all of which the algorithm was seen to serve alike. What an algorithm needs to be told
+ * Sharing rows between invokes must not change a bit, so a weight's products run at few heights (kernels/products.h, which also says why these),
+ * by algorithms that were all seen to give a row the same bits (cuda_choose.c). What an algorithm needs to be told
  * of x and y at a height is made once and kept with the matrix: a product writes no descriptor, so a first run and a captured one do the same.
  *
  * A weight goes to the device once: straight from where the caller has it, a mapped file, converted while it is written into pinned memory
@@ -211,7 +211,7 @@ static inset_status multiply_blocks(cuda_device *d, const matrix *m, epilogue e,
     const size_t size = type_size(m->type);
     for (int64_t done = 0; done < rows; ) {
         const int height = product_next_height(m->n_heights, rows - done);
-        int error = cuda_multiply(d, m, e, choice->pinned ? &choice->algorithm : NULL, layouts, height,
+        int error = cuda_multiply(d, m, e, choice->pinned ? &choice->algorithms[height] : NULL, layouts, height,
                                   x + (size_t)(done * layouts->x_stride) * size, y + (size_t)(done * layouts->y_stride) * size);
         if (error) return cuda_product_failed(d, m, error, "a matrix product");
         done += product_heights[height];

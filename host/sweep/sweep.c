@@ -10,11 +10,12 @@
 
 #include "run/run.h"
 
-enum {
-    MOST_ROWS = 32768,                   /* positions of all patched runs of a chunk: beyond that matrix products gain nothing */
-    LEAST_JOBS = 64,
-};
-#define MOST_FLOPS 4e13                  /* of a chunk, if nothing were shared: what is lost when a process ends */
+enum { LEAST_JOBS = 64 };                /* of a chunk */
+
+/* Most positions of all patched runs of a chunk, beyond which matrix products gain nothing, and most FLOPs if nothing were shared, which is what
+ * is lost when a process ends: some seconds or minutes. */
+typedef struct chunk_limits { int64_t rows; double flops; } chunk_limits;
+static const chunk_limits cpu_chunks = {32768, 4e13}, gpu_chunks = {131072, 4e15};
 
 /* ---- options --------------------------------------------------------------------------------------------------------------------------- */
 
@@ -145,8 +146,9 @@ static int64_t chunk_size(const sweep *s)
         const weight *w = &s->program->weights[i];
         if (w->role == WEIGHT_MATRIX) numbers += (double)w->rows * w->columns;
     }
-    int64_t most = smaller(s->jobs, MOST_ROWS / positions);
-    most = smaller(most, MOST_FLOPS / (2 * numbers * positions + 1));
+    const chunk_limits limits = s->model->device && s->model->device->is_cuda ? gpu_chunks : cpu_chunks;
+    int64_t most = smaller(s->jobs, (double)limits.rows / positions);
+    most = smaller(most, limits.flops / (2 * numbers * positions + 1));
     if (most < LEAST_JOBS) most = LEAST_JOBS;
     most = smaller(most, (double)s->memory_limit / bytes_a_job(s));
     if (most < 1) most = 1;

@@ -438,6 +438,7 @@ static int standin_free_host(void *memory) { return free_memory(memory, true); }
 typedef struct standin_event {
     standin_handle handle;
     uint64_t after;                      /* operations that have been queued when it was recorded */
+    bool takes_times;
 } standin_event;
 
 static int stream_create(cuda_stream *out, unsigned flags)
@@ -470,9 +471,10 @@ static int event_create(cuda_event *out, unsigned flags)
 {
     int error = standin_begin(CUDA_ERROR_MEMORY);
     if (error) return error;
-    if (flags != CUDA_EVENT_NO_TIMING) standin_problem("an event that takes times");
     *out = handle_create(HANDLE_EVENT, sizeof(standin_event));
-    return *out ? 0 : refuse(CUDA_ERROR_MEMORY);
+    if (!*out) return refuse(CUDA_ERROR_MEMORY);
+    ((standin_event *)*out)->takes_times = flags != CUDA_EVENT_NO_TIMING;
+    return 0;
 }
 
 static int event_destroy(cuda_event event)
@@ -497,6 +499,10 @@ static int event_record(cuda_event event, cuda_stream stream)
 static int event_elapsed(float *milliseconds, cuda_event start, cuda_event end)
 {
     if (!handle_good(start, HANDLE_EVENT, "cudaEventElapsedTime") || !handle_good(end, HANDLE_EVENT, "cudaEventElapsedTime")) return refuse(CUDA_ERROR_INVALID);
+    if (!((standin_event *)start)->takes_times || !((standin_event *)end)->takes_times) {
+        standin_problem("cudaEventElapsedTime of an event that takes no times");
+        return refuse(CUDA_ERROR_INVALID);
+    }
     *milliseconds = 1e-3f * (float)(((standin_event *)end)->after - ((standin_event *)start)->after);
     return 0;
 }
@@ -529,11 +535,28 @@ static void run_copy_down(operation *o)
     memcpy(o->to, o->from, o->bytes);
 }
 
+static void run_copy_on(operation *o)
+{
+    if (device_range(o->to, o->bytes, "a copy on the device, when it ran")) memcpy(o->to, o->from, o->bytes);
+}
+
+static int copy_on(void *to, const void *from, size_t bytes, cuda_stream stream)
+{
+    if (!device_range(to, bytes, "a copy on the device") || !device_range(from, bytes, "a copy on the device")) return refuse(CUDA_ERROR_INVALID);
+    operation *o = standin_queue(stream, "a copy on the device", run_copy_on);
+    if (!o) return refuse(CUDA_ERROR_INVALID);
+    o->to = to;
+    o->from = from;
+    o->bytes = bytes;
+    return 0;
+}
+
 static int copy(void *to, const void *from, size_t bytes, int kind, cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
     const bool up = kind == CUDA_HOST_TO_DEVICE;
+    if (kind == CUDA_DEVICE_TO_DEVICE) return copy_on(to, from, bytes, stream);
     if (!up && kind != CUDA_DEVICE_TO_HOST) {
         standin_problem("cudaMemcpyAsync: kind %d", kind);
         return refuse(CUDA_ERROR_INVALID);
