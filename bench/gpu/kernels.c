@@ -95,6 +95,16 @@ static void measure_copy(bench *b)
     device_release(&b->d->base, c.from, c.bytes);
 }
 
+static void measure_allocation(bench *b)
+{
+    static const size_t sizes[] = {1 << 20, 64 << 20, (size_t)1 << 30};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const double start = seconds();
+        for (int n = 0; n < 5; n++) device_release(&b->d->base, on_device(b, sizes[i]), sizes[i]);
+        printf("Allocating and releasing %zu MiB: %.0f us.\n", sizes[i] >> 20, (seconds() - start) / 5 * 1e6);
+    }
+}
+
 /* ---- kernels that move rows ---------------------------------------------------------------------------------------------------- */
 
 static void print_moved(bench *b, const char *name, inset_type type, int64_t width, double bytes, double time)
@@ -242,6 +252,7 @@ static void measure_all(bench *b)
         {INSET_F32, 12, 12, 64, 15, 96}, {INSET_F32, 12, 12, 64, 128, 8}, {INSET_F16, 12, 12, 64, 128, 8},
     };
     measure_copy(b);
+    measure_allocation(b);
     printf("\n| kernel | type | columns | us | GB/s | of a copy |\n|---|---|---|---|---|---|\n");
     for (int i = 0; i < 2; i++) {
         const inset_type type = i ? INSET_F32 : INSET_BF16;

@@ -3,7 +3,8 @@
  *     gpu_run DEVICE SHAPE TYPE [-n SAMPLES] CASE...
  *
  * SHAPE: a folder with a config.json; weights come from a seed. CASE: forward-T (logits of the last position), sweep-SITE-T (one pair of
- * prompts of T tokens that differ from the first on; every layer and position, of `z` every layer and head). Lines "forward inset
+ * prompts of T tokens that differ from the first on; every layer and position, of `z` every layer and head), records-T (a forward of gpt2 with
+ * and without 100 sets). Lines "forward inset
  * SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as bench/run reads them; "phase" lines say what the host did meanwhile. Then a table
  * of a run whose launches are made one by one: each kernel's launches and time, between an event before it and one behind it. */
 #include "gpu.h"
@@ -161,6 +162,32 @@ static void forward_case(subject *s, int length)
     marks_end(s->model->device, what);
 }
 
+/* A forward of GPT-2's shape with and without 100 sets: 64 columns at each of 10 positions of 10 layers. */
+static void records_case(subject *s, int length)
+{
+    char text[MOST_TOKENS * 8];
+    for (int k = 0; k < 2; k++) {
+        inset_trace *trace;
+        inset_plan *plan;
+        int at = snprintf(text, sizeof text, "with invoke([[");
+        for (int i = 0; i < length; i++) at += snprintf(text + at, sizeof text - (size_t)at, "%s%d", i ? ", " : "", 7919 * (i + 1) % 50257);
+        at += snprintf(text + at, sizeof text - (size_t)at, "]]):\n");
+        if (k) at += snprintf(text + at, sizeof text - (size_t)at, "    for layer in range(10):\n        for p in range(10):\n"
+                              "            transformer.h[layer].output[:, p, 64:128] = transformer.h[layer].output[:, p, 0:64] * 0.5\n");
+        at += snprintf(text + at, sizeof text - (size_t)at, "    logits = output.logits[:, -1].save()\n");
+        gpu_need(s->context, inset_trace_create(s->model, &trace));
+        gpu_need(s->context, inset_script(trace, "records.inset", NULL, text, (size_t)at));
+        gpu_need(s->context, inset_plan_create(trace, NULL, &plan));
+        for (int i = -3; i < 10 * s->samples; i++) {
+            inset_tensor saved;
+            const double start = seconds();
+            gpu_need(s->context, inset_run(plan));
+            gpu_need(s->context, inset_saved(plan, "logits", &saved));
+            if (i >= 0) printf("records %s %s-%d %.9f\n", k ? "100" : "none", s->name, length, seconds() - start);
+        }
+    }
+}
+
 static double run_sweep(subject *s, const char *site, int length, double *sum, inset_sweep_progress *progress)
 {
     int64_t clean[MOST_TOKENS], corrupt[MOST_TOKENS], lengths[] = {length};
@@ -226,6 +253,7 @@ int main(int count, char **arguments)
         char *sort = arguments[at], *site = strchr(sort, '-'), *length = strrchr(sort, '-');
         if (!site || atoi(length + 1) < 1 || atoi(length + 1) > MOST_TOKENS) return 2;
         if (!strncmp(sort, "forward-", 8)) forward_case(&s, atoi(length + 1));
+        else if (!strncmp(sort, "records-", 8)) records_case(&s, atoi(length + 1));
         else {
             *length = 0;
             sweep_case(&s, site + 1, atoi(length + 1));

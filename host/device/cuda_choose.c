@@ -239,17 +239,17 @@ static inset_status refine_height(cuda_device *d, const matrix *m, bool aligned,
 {
     cublas_candidate candidates[CANDIDATES];
     int n = 0;
-    float best, time;
-    inset_status status = time_product(d, m, choice->epilogue, p, &choice->algorithms[height], height, &best);
+    float best = 0, time;                /* 0: not known yet */
     bool faster = false;
-    if (!status) status = propose(d, m, choice->epilogue, aligned, p, height, candidates, &n);
+    inset_status status = propose(d, m, choice->epilogue, aligned, p, height, candidates, &n);
     for (int i = 0; i < n && !status; i++) {
         const cublas_algorithm *algorithm = &candidates[i].algorithm;
         bool works, same = true;
-        if (!usable(&candidates[i])) continue;
+        if (!usable(&candidates[i]) || !memcmp(algorithm, &choice->algorithms[height], sizeof *algorithm)) continue;
         status = probe_height(d, m, choice->epilogue, p, algorithm, height, &works, &same);
         if (status || !works || (!same && !d->base.fast)) continue;
-        status = time_product(d, m, choice->epilogue, p, algorithm, height, &time);
+        if (best == 0) status = time_product(d, m, choice->epilogue, p, &choice->algorithms[height], height, &best);
+        if (!status) status = time_product(d, m, choice->epilogue, p, algorithm, height, &time);
         if (status || time > 0.95f * best) continue;
         best = time;
         choice->algorithms[height] = *algorithm;
