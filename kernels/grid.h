@@ -37,15 +37,22 @@
 #include <cuda_fp16.h>
 
 #define DEVICE __device__ __forceinline__
+#define DEVICE_SPECIAL DEVICE              /* for a specialisation of a template */
 #define DEVICE_APART DEVICE                 /* too large for the host to have in every kernel that calls it */
 #define KERNEL(name, parameter) __global__ void __launch_bounds__(KERNEL_THREADS) name(const parameter)
 /* A kernel that may take registers as long as `blocks` such blocks fit a multiprocessor: left alone, the compiler spills some to have more. */
 #define ROOMY_KERNEL(name, parameter, blocks) __global__ void __launch_bounds__(KERNEL_THREADS, blocks) name(const parameter)
+/* One that is always launched with so many threads, of which `blocks` blocks fit a multiprocessor. */
+#define SIZED_KERNEL(name, parameter, threads, blocks) __global__ void __launch_bounds__(threads, blocks) name(const parameter)
 #define SHARED(type, name, count) __shared__ type name[count]
+/* What the launch brings along, beyond what SHARED may ask for: aligned to 16 bytes; one of them a kernel. */
+#define DYNAMIC_SHARED(name, bytes) extern __shared__ uint4 name[]
 #define RESTRICT __restrict__
 
 /* Before a loop that is short or rare: one element at a time, in few registers. */
 #define ONE_BY_ONE _Pragma("unroll 1")
+/* Before a loop whose number of turns is known and which picks registers by its counter. */
+#define UNROLLED _Pragma("unroll")
 
 /* Puts `kernel` into column `type` of a table under `id`; on a GPU the table holds what cudaLaunchKernel takes. */
 #define KERNEL_ENTRY(table, id, type, args, ...) ((table)->entry[id][type] = (kernel_entry)(const void *)(void (*)(const args))__VA_ARGS__)
@@ -135,10 +142,12 @@ DEVICE float wide_largest(wide x) { return x; }
 /* ---- the host compiler ---------------------------------------------------------------------------------------------------------- */
 
 #define ROOMY_KERNEL(name, parameter, blocks) KERNEL(name, parameter)
+#define SIZED_KERNEL(name, parameter, threads, blocks) KERNEL(name, parameter)
 #define ONE_BY_ONE
+#define UNROLLED
 #define DEVICE_APART static __attribute__((noinline))
 #define DEVICE static inline __attribute__((always_inline))
-#define SPECIALISED inline __attribute__((always_inline))      /* DEVICE, for a specialisation of a template */
+#define DEVICE_SPECIAL inline __attribute__((always_inline))   /* DEVICE, for a specialisation of a template */
 #define RESTRICT __restrict__
 
 namespace KERNEL_NAMESPACE {
@@ -175,8 +184,8 @@ DEVICE float load(f16 x)
 
 /* Rounds to the storage type, to nearest even. */
 template <typename T> DEVICE T store(float x);
-template <> SPECIALISED float store<float>(float x) { return x; }
-template <> SPECIALISED bf16 store<bf16>(float x)
+template <> DEVICE_SPECIAL float store<float>(float x) { return x; }
+template <> DEVICE_SPECIAL bf16 store<bf16>(float x)
 {
     uint32_t bits = float_to_bits(x);
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
@@ -184,7 +193,7 @@ template <> SPECIALISED bf16 store<bf16>(float x)
     return bf16{(uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
 }
 /* A subnormal result (below 2^-14) is rounded by adding 0.5, whose last place is a half's smallest step. */
-template <> SPECIALISED f16 store<f16>(float x)
+template <> DEVICE_SPECIAL f16 store<f16>(float x)
 {
     uint32_t bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
     uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1)) >> 13;
@@ -207,7 +216,7 @@ namespace KERNEL_NAMESPACE {
 struct grid_team {
     pthread_barrier_t barrier;
     float values[GRID_THREADS];
-    alignas(64) char memory[65536];
+    alignas(64) char memory[256 << 10];
 };
 
 static thread_local grid_team *team;
@@ -228,6 +237,7 @@ template <typename T> static inline T *team_array(int64_t count)
 
 #define KERNEL(name, parameter) static void name(const parameter, const grid_index blockIdx)
 #define SHARED(type, name, count) type *name = team_array<type>(count)
+#define DYNAMIC_SHARED(name, bytes) char *name = team_array<char>(bytes)
 
 static inline float block_sum(float x)
 {
@@ -324,6 +334,7 @@ DEVICE void __syncthreads() {}
 
 #define KERNEL(name, parameter) static inline __attribute__((always_inline)) void name(const parameter, const grid_index blockIdx)
 #define SHARED(type, name, count) alignas(64) type name[count]
+#define DYNAMIC_SHARED(name, bytes) alignas(64) static thread_local char name[bytes]
 
 DEVICE float block_sum(float x) { return x; }
 DEVICE float block_max(float x) { return x; }

@@ -5,6 +5,7 @@
 #include "kernels/pointwise.cu"
 #include "kernels/rope.cu"
 #include "kernels/attention.cu"
+#include "kernels/tile_attention.cu"
 #include "kernels/columns.cu"
 #include "kernels/scores.cu"
 #include "kernels/metrics.cu"

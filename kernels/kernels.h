@@ -32,6 +32,7 @@ typedef enum kernel_id {
     KERNEL_NORM_SCALE,
     KERNEL_NORM_BY_SCALE,
     KERNEL_METRICS,
+    KERNEL_TILE_ATTENTION_64, KERNEL_TILE_ATTENTION_128, KERNEL_TILE_ATTENTION_256,      /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
     KERNEL_WHOLE_ATTENTION,  /* no kernel of ours: what a device does that takes it (device.h, device_takes_attention) */
     KERNEL_EXPAND,           /* this and the next: one function for all storage types, in column 0 (f32) */
     KERNEL_RECORDS,
@@ -279,6 +280,14 @@ typedef struct fused_records {
     const record *records;
     int32_t first_row, n_rows;
 } fused_records;
+
+/* KERNEL_ATTENTION by tiles, for heads of up to 64, 128, 256 columns: rows_per_block rows a block (tile_shapes.h), which shows in no bit. One form
+ * does both: fused.n_rows 0 where there are no records. */
+typedef struct tile_attention_args {
+    fused_records fused;
+    attention_args attention;
+    int32_t rows_per_block;
+} tile_attention_args;
 
 /* Whether a kernel has this second form. */
 static inline int kernel_takes_records(kernel_id kernel)

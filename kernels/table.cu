@@ -7,6 +7,7 @@ void norm_entries(kernel_table *table);
 void pointwise_entries(kernel_table *table);
 void rope_entries(kernel_table *table);
 void attention_entries(kernel_table *table);
+void tile_attention_entries(kernel_table *table);
 void columns_entries(kernel_table *table);
 void scores_entries(kernel_table *table);
 void metrics_entries(kernel_table *table);
@@ -29,6 +30,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     pointwise_entries(table);
     rope_entries(table);
     attention_entries(table);
+    tile_attention_entries(table);
     columns_entries(table);
     scores_entries(table);
     metrics_entries(table);

@@ -9,6 +9,7 @@
 #include <float.h>
 #include "device/device.h"
 #include "kernels/table.h"
+#include "kernels/tile_shapes.h"
 #include "test.h"
 
 static const char *const type_names[] = {"f32", "bf16", "f16", "f64", "i64", "i32", "i16", "i8", "u8", "bool"};
@@ -20,6 +21,7 @@ typedef struct subject {
     const char *name;
     bool brief;
     uint64_t random;
+    bool tiles;                      /* attention is by tiles: 16-bit types round its weights */
 } subject;
 
 /* ---- numbers ------------------------------------------------------------------------------------------------------------------------- */
@@ -515,7 +517,7 @@ static void case_scale(subject *s, int type, const row_shape *shape, double soft
         }
     scale_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x), rows, d, stride, x.stride, 0.375f, (float)softcap};
     launch(s, KERNEL_SCALE, type, &args, sizeof args, rows);
-    check_rows(s, softcap > 0 ? "softcap" : "scale", &out, rows, d, stride, want, softcap > 0 ? (type == INSET_F32 ? 8 : 4) : 0, 0);
+    check_rows(s, softcap > 0 ? "softcap" : "scale", &out, rows, d, stride, want, softcap > 0 ? (type == INSET_F32 ? 8 : 4) : 0, softcap > 0 && type == INSET_F16 ? softcap * 0x1p-24 : 0);
     operand_free(&x);
     buffer_free(&out);
     free(want);
@@ -756,6 +758,9 @@ static void attention_row(double *out, const attention_case *c, const double *q,
     free(scores);
 }
 
+/* A rounded weight is off by half of what a rounding of its type may be; values are below 2. */
+static double attention_slack(const subject *s, int type) { return s->tiles && type != INSET_F32 ? 1e-5 + rounding_of(type) : 1e-5; }
+
 /* Rows whose contexts have different lengths over a table in no order; then each row alone, which must give the same bits. */
 static void case_attention(subject *s, int type, const attention_case *c)
 {
@@ -784,7 +789,7 @@ static void case_attention(subject *s, int type, const attention_case *c)
     launch(s, KERNEL_ATTENTION, type, &args, sizeof args, (int64_t)ROWS * c->heads);
     char what[96];
     snprintf(what, sizeof what, "attention of %d heads of %d, up to %d keys, window %d", c->heads, c->head_dim, c->longest, c->window);
-    check_rows(s, what, &out, ROWS, q_width, out_stride, want, 1.1, 1e-5);
+    check_rows(s, what, &out, ROWS, q_width, out_stride, want, 1.1, attention_slack(s, type));
     for (int64_t r = 0; r < ROWS; r++) memcpy(want + r * q_width, out.values + r * out_stride, (size_t)q_width * sizeof *want);
     for (int64_t r = 0; r < ROWS && !s->brief; r++) {
         buffer alone = buffer_result(s, type, q_width, 0);
@@ -804,6 +809,76 @@ static void case_attention(subject *s, int type, const attention_case *c)
     buffer_free(&values);
     buffer_free(&table);
     buffer_free(&out);
+    free(want);
+}
+
+/* Strands of a program: rows one after the other with one list, forks whose lists begin with the rows of the first. */
+typedef struct strand_case { int heads, kv_heads, head_dim, length, forks, window; } strand_case;
+
+/* Sets a key or a value of one row to a number. */
+static void put_number(const subject *s, const buffer *b, int type, int64_t at, double x)
+{
+    unsigned char bytes[8];
+    element_put((inset_type)type, bytes, x);
+    if (device_upload(s->device, buffer_at(b, at), bytes, type_sizes[type])) abort();
+}
+
+/* All rows together, against loops; then each alone; then with what the last row of a fork alone sees set to infinity: the bits of all other rows stay. */
+static void case_strands(subject *s, int type, const strand_case *c)
+{
+    enum { MOST = 700 };
+    int32_t lists[MOST * 8], contexts[2 * MOST], rows = 0, n = 0, pool = c->length;
+    const int64_t q_width = (int64_t)c->heads * c->head_dim, kv_width = (int64_t)c->kv_heads * c->head_dim;
+    const int T = c->length;
+    for (int f = 0; f <= c->forks; f++) {
+        const int fork = f ? (T * f) / (c->forks + 1) + (f == 1) : 0, from = f ? fork : T > 20 ? T - 20 : 0;
+        for (int at = 0; at < T; at++) {
+            lists[n + at] = f && at >= fork ? pool++ : at;
+            if (at >= from && rows < MOST) contexts[2 * rows] = n, contexts[2 * rows + 1] = at + 1, rows++;
+        }
+        n += T;
+    }
+    const row_shape q_shape = {rows, q_width, 0, 0, false};
+    operand q = operand_new(s, type, &q_shape, 2);
+    buffer k = buffer_random(s, type, pool * kv_width, 0, 2), v = buffer_random(s, type, pool * kv_width, 0, 2), list = buffer_integers(s, n, lists),
+           table = buffer_integers(s, 2 * rows, contexts), out = buffer_result(s, type, rows * q_width, 0);
+    double *want = malloc((size_t)(rows * q_width) * sizeof *want);
+    const attention_case as_case = {c->heads, c->kv_heads, c->head_dim, T, c->window, 0, false};
+    const float scale = 1 / sqrtf((float)c->head_dim);
+    for (int r = 0; r < rows; r++) {
+        const int count = contexts[2 * r + 1], seen = c->window && c->window < count ? c->window : count;
+        const double *keys = list.values + contexts[2 * r] + count - seen;
+        attention_row(want + r * q_width, &as_case, operand_row(&q, r), k.values, v.values, kv_width, kv_width, keys, keys, seen, scale);
+    }
+    attention_args args = {.out = buffer_at(&out, 0), .q = buffer_at(&q.x, 0), .k = buffer_at(&k, 0), .v = buffer_at(&v, 0), .key_rows = buffer_at(&list, 0),
+                           .value_rows = buffer_at(&list, 0), .contexts = buffer_at(&table, 0), .n_rows = rows, .out_stride = q_width, .q_stride = q.stride,
+                           .k_stride = kv_width, .v_stride = kv_width, .n_heads = c->heads, .n_kv_heads = c->kv_heads, .head_dim = c->head_dim,
+                           .window = c->window, .scale = scale};
+    char what[96];
+    snprintf(what, sizeof what, "strands of %d, %d / %d heads of %d, window %d", T, c->heads, c->kv_heads, c->head_dim, c->window);
+    launch(s, KERNEL_ATTENTION, type, &args, sizeof args, (int64_t)rows * c->heads);
+    check_rows(s, what, &out, rows, q_width, q_width, want, 1.1, attention_slack(s, type));
+    memcpy(want, out.values, (size_t)(rows * q_width) * sizeof *want);
+    for (int r = 0; r < rows; r += s->brief ? 7 : 3) {
+        attention_args one = args;
+        buffer alone = buffer_result(s, type, q_width, 0);
+        one.out = buffer_at(&alone, 0);
+        one.q = buffer_at(&q.x, r * q.stride);
+        one.contexts = (const attention_context *)buffer_at(&table, 2 * r);
+        one.n_rows = 1;
+        if (device_launch(s->device, KERNEL_ATTENTION, (inset_type)type, &one, sizeof one, c->heads, 1)) abort();
+        check_rows(s, "a strand's row alone", &alone, 1, q_width, q_width, want + r * q_width, 0, 0);
+        buffer_free(&alone);
+    }
+    const int last = rows - 1;                           /* the only row that sees the last fork's last position */
+    put_number(s, &v, type, (int64_t)(pool - 1) * kv_width, INFINITY);
+    put_number(s, &k, type, (int64_t)(pool - 1) * kv_width + (c->head_dim > 1), NAN);
+    launch(s, KERNEL_ATTENTION, type, &args, sizeof args, (int64_t)rows * c->heads);
+    for (int64_t i = 0; i < c->head_dim * (c->heads / c->kv_heads); i++) want[last * q_width + i] = NAN;
+    if (s->tiles || !s->brief) check_rows(s, "strands beside an infinite value", &out, rows, q_width, q_width, want, 0, 0);
+    operand_free(&q);
+    buffer *all[] = {&k, &v, &list, &table, &out};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
     free(want);
 }
 
@@ -1165,16 +1240,26 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, !(kind % 2));
 }
 
-static void run_kernel_cases(subject *s)
+static void run_attention_cases(subject *s, int type)
 {
     static const attention_case attentions[] = {
         {4, 2, 33, 65, 0, 0, true}, {2, 2, 64, 15, 0, 0, false}, {4, 1, 8, 9, 3, 5, false}, {2, 2, 64, 200, 0, 0, false}, {1, 1, 256, 64, 0, 0, true},
         {3, 3, 80, 130, 70, 20, false}, {2, 1, 1, 63, 0, 0, false}, {12, 12, 64, 128, 0, 0, false},
     };
-    const int n_attentions = s->brief ? 3 : (int)(sizeof attentions / sizeof *attentions), n_records = s->brief ? 30 : 200;
+    static const strand_case strands[] = {
+        {4, 2, 16, 15, 3, 0}, {2, 1, 5, 70, 2, 0}, {2, 2, 64, 140, 2, 0}, {8, 2, 128, 66, 3, 0}, {3, 1, 40, 90, 4, 30}, {71, 1, 8, 12, 2, 0}, {2, 1, 256, 130, 2, 0},
+    };
+    const int n_attentions = s->brief ? 3 : (int)(sizeof attentions / sizeof *attentions);
+    for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);
+    for (int i = 0; i < (s->brief ? 2 : (int)(sizeof strands / sizeof *strands)); i++) case_strands(s, type, &strands[i]);
+}
+
+static void run_kernel_cases(subject *s)
+{
+    const int n_records = s->brief ? 30 : 200;
     for (int type = 0; type < KERNEL_TYPES; type++) {
         for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
-        for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);
+        run_attention_cases(s, type);
         run_open_cases(s, type);
         run_metric_cases(s, type);
         case_rope(s, type, 3, 10, 6, 0, 0);
@@ -1214,7 +1299,11 @@ static void test_comparators(subject *s)
 
 /* ---- a device that is nothing but a table of kernels ------------------------------------------------------------------------------------ */
 
-typedef struct table_device { device base; kernel_table table; } table_device;
+typedef struct table_device {
+    device base;
+    kernel_table table;
+    int32_t tile_rows;               /* attention is done by tiles, so many rows a block; 0: as it is */
+} table_device;
 
 static inset_status table_allocate(device *d, size_t bytes, void **out)
 {
@@ -1233,9 +1322,25 @@ static inset_status table_copy(device *d, void *to, const void *from, size_t byt
     memcpy(to, from, bytes);
     return INSET_OK;
 }
+/* What cuda_tiles.c does. */
+static inset_status table_launch_tiles(const table_device *t, kernel_id kernel, inset_type type, const void *args)
+{
+    tile_attention_args tiles;
+    const bool with_records = kernel >= KERNEL_COUNT;
+    memset(&tiles, 0, sizeof tiles);
+    if (with_records) memcpy(&tiles.fused, args, sizeof tiles.fused);
+    memcpy(&tiles.attention, (const char *)args + (with_records ? sizeof tiles.fused : 0), sizeof tiles.attention);
+    const attention_args *a = &tiles.attention;
+    tiles.rows_per_block = tile_rows(a) < t->tile_rows ? tile_rows(a) : t->tile_rows;
+    ((kernel_blocks *)t->table.entry[tile_kernel(a->head_dim)][type])(&tiles, 0, tile_blocks(a, tiles.rows_per_block));
+    return INSET_OK;
+}
+
 static inset_status table_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t size, int64_t blocks, int64_t work)
 {
     (void)size, (void)work;
+    const table_device *t = (table_device *)d;
+    if (t->tile_rows && kernel % KERNEL_COUNT == KERNEL_ATTENTION) return table_launch_tiles(t, kernel, type, args);
     kernel_blocks *run = (kernel_blocks *)((table_device *)d)->table.entry[kernel][kernel == KERNEL_RECORDS || kernel == KERNEL_EXPAND ? 0 : type];
     run(args, 0, blocks);
     return INSET_OK;
@@ -1253,10 +1358,13 @@ __attribute__((unused)) static void run_table(const char *name, void (*fill)(ker
                                                .launch = table_launch, .synchronize = table_synchronize};
     table_device d = {.base = {.functions = &functions}};
     fill(&d.table);
-    subject s = {&d.base, name, brief, 1};
+    subject s = {&d.base, name, brief, 1, false};
     test_comparators(&s);
     check_forms(&s, &d.table);
     run_kernel_cases(&s);
+    s.tiles = true;
+    for (d.tile_rows = d.table.entry[KERNEL_TILE_ATTENTION_64][0] ? 64 : 0; d.tile_rows > 1; d.tile_rows /= brief ? 64 : 10)
+        for (int type = 0; type < KERNEL_TYPES; type++) run_attention_cases(&s, type);
 }
 
 #endif

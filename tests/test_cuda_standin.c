@@ -600,9 +600,9 @@ static void notices_mistakes(void)
     CHECK(((char *)pinned)[3] == 7, "what was captured ran");
 
     const scale_args args = {0};
-    l->launch(d->kernels.entry[KERNEL_SCALE][0], &args, sizeof args - 8, 1, 32, d->stream);
+    l->launch(d->kernels.entry[KERNEL_SCALE][0], &args, sizeof args - 8, 1, 32, 0, d->stream);
     expect_problem("too few arguments", "bytes of arguments");
-    l->launch(d->kernels.entry[KERNEL_SCALE][0], &args, sizeof args, 1, 33, d->stream);
+    l->launch(d->kernels.entry[KERNEL_SCALE][0], &args, sizeof args, 1, 33, 0, d->stream);
     expect_problem("an odd block", "blocks of 33 threads");
     l->cudaSetDevice(7);
     expect_problem("an error left behind", "was not taken back");

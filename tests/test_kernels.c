@@ -12,7 +12,7 @@ static bool run_device(const char *name)
     const bool there = status != INSET_DEVICE_ERROR || !strcmp(name, "cpu");
     if (!there) printf("skipped: %s\n", inset_message(context));
     else if (CHECK(status == INSET_OK, "opening %s: %s", name, inset_message(context))) {
-        subject s = {d, name, false, 1};
+        subject s = {d, name, false, 1, d->is_cuda};
         test_comparators(&s);
         run_kernel_cases(&s);
         device_close(d);

@@ -145,7 +145,7 @@ int main(int count, char **arguments)
         return TEST_SKIP;
     }
     if (CHECK(status == INSET_OK, "opening %s: %s", name, inset_message(context))) {
-        subject s = {d, name, false, 7};
+        subject s = {d, name, false, 7, false};
         test_products(&s);
         test_blocks(&s);
         for (int type = 0; type < KERNEL_TYPES; type++) {

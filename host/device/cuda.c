@@ -6,6 +6,7 @@
  * failure neither replaces its message nor stops halfway. */
 #include "device/cuda.h"
 #include "device/cuda_attention.h"
+#include "kernels/tile_shapes.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -201,6 +202,7 @@ static unsigned threads_of(kernel_id kernel)
     switch ((kernel_id)(kernel % KERNEL_COUNT)) {        /* with records or without */
     case KERNEL_ATTENTION: return 64;            /* its chunk of keys, and the columns of a usual head */
     case KERNEL_ROPE: return 128;
+    case KERNEL_TILE_ATTENTION_64: case KERNEL_TILE_ATTENTION_128: case KERNEL_TILE_ATTENTION_256: return TILE_THREADS;
     default: return KERNEL_THREADS;
     }
 }
@@ -221,7 +223,10 @@ inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const 
     if (blocks > INT_MAX)
         return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: a launch of %lld blocks; a grid has at most %d", d->index,
                          (long long)blocks, INT_MAX);
-    int error = d->library.launch(entry, args, args_size, (unsigned)blocks, threads_of(kernel), d->stream);
+    int error;
+    const bool is_attention = kernel % KERNEL_COUNT == KERNEL_ATTENTION;
+    if (!is_attention || !cuda_tiles_launch(d, type, args, kernel >= KERNEL_COUNT, &error))
+        error = d->library.launch(entry, args, args_size, (unsigned)blocks, threads_of(kernel), 0, d->stream);
     if (!error) return INSET_OK;
     char doing[64];
     snprintf(doing, sizeof doing, "launching kernel %d", (int)kernel);
@@ -372,6 +377,8 @@ static inset_status read_facts(cuda_device *d)
     inset_status status = cuda_enter(d);
     if (status) return status;
     if ((error = l->device_name(d->index, name, sizeof name))
+        || (error = l->cudaDeviceGetAttribute(&d->multiprocessors, CUDA_MULTIPROCESSORS, d->index))
+        || (error = l->cudaDeviceGetAttribute(&d->shared_bytes, CUDA_SHARED_BYTES, d->index))
         || (error = l->cudaDeviceGetAttribute(&major, CUDA_CAPABILITY_MAJOR, d->index))
         || (error = l->cudaDeviceGetAttribute(&minor, CUDA_CAPABILITY_MINOR, d->index))
         || (error = l->cudaMemGetInfo(&d->base.memory_free, &d->base.memory_total)))
@@ -401,7 +408,7 @@ static inset_status make_stream(cuda_device *d)
         d->halves[i].bytes = bytes;
     }
     l->fill_kernels(&d->kernels);
-    return INSET_OK;
+    return cuda_tiles_open(d);
 }
 
 static inset_status make_products(cuda_device *d)

@@ -45,10 +45,20 @@ typedef struct cuda_device {
     void *workspace;                 /* of WORKSPACE_BYTES, for one product at a time */
     product_choice *choices;
     size_t n_choices, choices_capacity;
+    int multiprocessors, shared_bytes;   /* of the card; of a block at most */
     cuda_attention *attention;       /* NULL until somebody asks for it */
     bool attention_missing;          /* there is none */
     bool capturing;                  /* between capture_begin and capture_end: work is written down, not run */
 } cuda_device;
+
+/* ---- cuda_tiles.c ------------------------------------------------------------------------------------------------------------ */
+
+/* Lets the kernels of attention by tiles have the shared memory that they need; those that need more than the card has are taken out of the
+ * table. Which there are depends on the card alone. */
+inset_status cuda_tiles_open(cuda_device *d);
+/* Launches attention, with records where args are those of KERNEL_COUNT + KERNEL_ATTENTION, by tiles. False, with nothing done, where the card has no such
+ * kernel for heads of this width. */
+bool cuda_tiles_launch(cuda_device *d, inset_type type, const void *args, bool with_records, int *error);
 
 enum { STAGING_BYTES = 4 << 20, WORKSPACE_BYTES = 4 << 20 };
 

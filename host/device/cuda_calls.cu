@@ -17,6 +17,7 @@ static_assert(same(CUDA_HOST_TO_DEVICE, cudaMemcpyHostToDevice) && same(CUDA_DEV
 static_assert(same(CUDA_STREAM_NON_BLOCKING, cudaStreamNonBlocking) && same(CUDA_EVENT_NO_TIMING, cudaEventDisableTiming), "flags");
 static_assert(same(CUDA_CAPTURE_THREAD_LOCAL, cudaStreamCaptureModeThreadLocal), "capture");
 static_assert(same(CUDA_MULTIPROCESSORS, cudaDevAttrMultiProcessorCount)
+              && same(CUDA_SHARED_BYTES, cudaDevAttrMaxSharedMemoryPerBlockOptin)
               && same(CUDA_CAPABILITY_MAJOR, cudaDevAttrComputeCapabilityMajor)
               && same(CUDA_CAPABILITY_MINOR, cudaDevAttrComputeCapabilityMinor), "attributes");
 static_assert(same(CUDA_TYPE_F32, CUDA_R_32F) && same(CUDA_TYPE_F16, CUDA_R_16F) && same(CUDA_TYPE_BF16, CUDA_R_16BF), "types");
@@ -95,10 +96,15 @@ static int device_name(int device, char *name, size_t size)
     return error;
 }
 
-static int launch(kernel_entry kernel, const void *args, size_t, unsigned blocks, unsigned threads, cuda_stream stream)
+static int launch(kernel_entry kernel, const void *args, size_t, unsigned blocks, unsigned threads, size_t shared_bytes, cuda_stream stream)
 {
     void *parameters[] = {const_cast<void *>(args)};
-    return cudaLaunchKernel((const void *)kernel, dim3(blocks), dim3(threads), parameters, 0, stream);
+    return cudaLaunchKernel((const void *)kernel, dim3(blocks), dim3(threads), parameters, shared_bytes, stream);
+}
+
+static int allow_shared(kernel_entry kernel, size_t shared_bytes)
+{
+    return cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
 }
 
 extern "C" void cuda_calls_fill(cuda_library *l)
@@ -133,6 +139,7 @@ extern "C" void cuda_calls_fill(cuda_library *l)
         return cudaMemsetAsync(at, byte, bytes, stream);
     };
     l->launch = launch;
+    l->allow_shared = allow_shared;
     l->cudaStreamBeginCapture = [](cuda_stream stream, int mode) -> int { return cudaStreamBeginCapture(stream, (cudaStreamCaptureMode)mode); };
     l->cudaStreamEndCapture = [](cuda_stream stream, cuda_graph *out) -> int { return cudaStreamEndCapture(stream, out); };
     l->cudaGraphInstantiate = [](cuda_graph_exec *out, cuda_graph graph, unsigned long long flags) -> int {

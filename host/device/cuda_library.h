@@ -38,7 +38,7 @@ enum {
     CUDA_HOST_TO_DEVICE = 1, CUDA_DEVICE_TO_HOST = 2, CUDA_DEVICE_TO_DEVICE = 3,   /* cudaMemcpyKind */
     CUDA_STREAM_NON_BLOCKING = 1, CUDA_EVENT_NO_TIMING = 2,                        /* flags */
     CUDA_CAPTURE_THREAD_LOCAL = 1,                                                 /* cudaStreamCaptureMode: other threads stay free */
-    CUDA_MULTIPROCESSORS = 16, CUDA_CAPABILITY_MAJOR = 75, CUDA_CAPABILITY_MINOR = 76,   /* cudaDeviceAttr */
+    CUDA_MULTIPROCESSORS = 16, CUDA_SHARED_BYTES = 97, CUDA_CAPABILITY_MAJOR = 75, CUDA_CAPABILITY_MINOR = 76,   /* cudaDeviceAttr */
     CUDA_TYPE_F32 = 0, CUDA_TYPE_F16 = 2, CUDA_TYPE_BF16 = 14,                     /* cudaDataType */
 
     CUBLAS_INVALID_VALUE = 7, CUBLAS_NOT_SUPPORTED = 15,                           /* cublasStatus_t */
@@ -81,8 +81,10 @@ typedef struct cuda_library {
     int (*cudaEventElapsedTime)(float *milliseconds, cuda_event start, cuda_event end);      /* of events with timing: benchmarks */
     int (*cudaMemcpyAsync)(void *to, const void *from, size_t bytes, int kind, cuda_stream stream);
     int (*cudaMemsetAsync)(void *at, int byte, size_t bytes, cuda_stream stream);
-    /* cudaLaunchKernel of a kernel whose one parameter is a struct of args_size bytes, on grid (blocks) and blocks of `threads` */
-    int (*launch)(kernel_entry kernel, const void *args, size_t args_size, unsigned blocks, unsigned threads, cuda_stream stream);
+    /* cudaLaunchKernel of a kernel whose one parameter is a struct of args_size bytes, on grid (blocks) and blocks of `threads`, which have shared_bytes of
+     * dynamic shared memory; and cudaFuncSetAttribute, to be called before with more than 48 KiB of these */
+    int (*launch)(kernel_entry kernel, const void *args, size_t args_size, unsigned blocks, unsigned threads, size_t shared_bytes, cuda_stream stream);
+    int (*allow_shared)(kernel_entry kernel, size_t shared_bytes);
     int (*cudaStreamBeginCapture)(cuda_stream stream, int mode);
     int (*cudaStreamEndCapture)(cuda_stream stream, cuda_graph *out);
     int (*cudaGraphInstantiate)(cuda_graph_exec *out, cuda_graph graph, unsigned long long flags);

@@ -609,6 +609,9 @@ static const struct { const char *name; size_t args_size; } kernels[KERNEL_COUNT
     [KERNEL_SCALE] = {"the scale kernel", sizeof(scale_args)},
     [KERNEL_ROPE] = {"the rope kernel", sizeof(rope_args)},
     [KERNEL_ATTENTION] = {"the attention kernel", sizeof(attention_args)},
+    [KERNEL_TILE_ATTENTION_64] = {"the tile_attention kernel", sizeof(tile_attention_args)},
+    [KERNEL_TILE_ATTENTION_128] = {"the tile_attention kernel", sizeof(tile_attention_args)},
+    [KERNEL_TILE_ATTENTION_256] = {"the tile_attention kernel", sizeof(tile_attention_args)},
     [KERNEL_COLUMNS] = {"the columns kernel", sizeof(columns_args)},
     [KERNEL_SCORES] = {"the scores kernel", sizeof(scores_args)},
     [KERNEL_SOFTMAX] = {"the softmax kernel", sizeof(softmax_args)},
@@ -633,7 +636,34 @@ static int kernel_of(kernel_entry entry)
     return -1;
 }
 
-static int launch(kernel_entry entry, const void *args, size_t args_size, unsigned blocks, unsigned threads, cuda_stream stream)
+enum { SHARED_BYTES = 227 << 10, PLAIN_SHARED_BYTES = 48 << 10 };
+static size_t shared_allowed[KERNEL_ALL][KERNEL_TYPES];
+
+static int allow_shared(kernel_entry entry, size_t shared_bytes)
+{
+    int error = standin_begin(ERROR_UNKNOWN);
+    if (error) return error;
+    kernel_table table;
+    kernels_baseline_fill(&table);
+    if (shared_bytes > SHARED_BYTES) return refuse(CUDA_ERROR_INVALID);
+    for (int kernel = 0; kernel < KERNEL_ALL; kernel++)
+        for (int type = 0; type < KERNEL_TYPES; type++)
+            if (table.entry[kernel][type] == entry) shared_allowed[kernel][type] = shared_bytes;
+    return 0;
+}
+
+/* The most dynamic shared memory that a kernel may be launched with. */
+static size_t shared_allowed_of(kernel_entry entry)
+{
+    kernel_table table;
+    kernels_baseline_fill(&table);
+    for (int kernel = 0; kernel < KERNEL_ALL; kernel++)
+        for (int type = 0; type < KERNEL_TYPES; type++)
+            if (table.entry[kernel][type] == entry && shared_allowed[kernel][type]) return shared_allowed[kernel][type];
+    return PLAIN_SHARED_BYTES;
+}
+
+static int launch(kernel_entry entry, const void *args, size_t args_size, unsigned blocks, unsigned threads, size_t shared_bytes, cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
@@ -644,6 +674,7 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
     else if (args_size > sizeof ((operation *)0)->args || (kernels[kernel].name && args_size != wanted))
         standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, wanted);
     else if (blocks == 0 || blocks > 0x7fffffffu) standin_problem("%s: %u blocks", name, blocks);
+    else if (shared_bytes > shared_allowed_of(entry)) standin_problem("%s: %zu bytes of shared memory", name, shared_bytes);
     else if (threads == 0 || threads % 32 || threads > KERNEL_THREADS) standin_problem("%s: blocks of %u threads", name, threads);
     else {
         operation *o = standin_queue(stream, name, run_kernel);
@@ -689,7 +720,8 @@ static int attribute(int *value, int which, int device)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    *value = which == CUDA_CAPABILITY_MAJOR ? standin_now.major : which == CUDA_CAPABILITY_MINOR ? standin_now.minor : 132;
+    *value = which == CUDA_CAPABILITY_MAJOR ? standin_now.major : which == CUDA_CAPABILITY_MINOR ? standin_now.minor
+        : which == CUDA_SHARED_BYTES ? SHARED_BYTES : 132;
     return device < standin_now.devices ? 0 : refuse(CUDA_ERROR_INVALID);
 }
 
@@ -745,7 +777,7 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
         .cudaFree = standin_free, .cudaMallocHost = standin_malloc_host, .cudaFreeHost = standin_free_host,
         .cudaStreamCreateWithFlags = stream_create, .cudaStreamDestroy = stream_destroy, .cudaStreamSynchronize = stream_synchronize,
         .cudaEventCreateWithFlags = event_create, .cudaEventDestroy = event_destroy, .cudaEventRecord = event_record,
-        .cudaEventSynchronize = event_synchronize, .cudaEventElapsedTime = event_elapsed, .cudaMemcpyAsync = copy, .cudaMemsetAsync = fill, .launch = launch,
+        .cudaEventSynchronize = event_synchronize, .cudaEventElapsedTime = event_elapsed, .cudaMemcpyAsync = copy, .cudaMemsetAsync = fill, .launch = launch, .allow_shared = allow_shared,
         .cudaStreamBeginCapture = capture_begin, .cudaStreamEndCapture = capture_end, .cudaGraphInstantiate = graph_instantiate,
         .cudaGraphLaunch = graph_launch, .cudaGraphDestroy = graph_destroy, .cudaGraphExecDestroy = graph_exec_destroy,
         .cudaGetLastError = last_error, .cudaGetErrorString = error_string, .fill_kernels = kernels_baseline_fill,

@@ -1,0 +1,52 @@
+/* cuda_tiles.c: attention by tiles (kernels/tile_attention.cu) in place of KERNEL_ATTENTION: its grid, its shared memory, and whether the card can do it.
+ *
+ * Which kernel it is depends on the type, the width of the heads and the card, never on how many rows there are: a row's bits must not. */
+#include "device/cuda.h"
+#include "kernels/tile_shapes.h"
+
+#include <limits.h>
+#include <string.h>
+
+enum { PLAIN_SHARED_BYTES = 48 << 10, FIXED_SHARED_BYTES = 1 << 10 };      /* what needs no asking; what the kernel declares itself, at most */
+
+static const int element_sizes[KERNEL_TYPES] = {4, 2, 2};
+
+inset_status cuda_tiles_open(cuda_device *d)
+{
+    static const int widths[] = {64, 128, 256};
+    int error = 0;
+    for (int w = 0; w < 3; w++)
+        for (int type = 0; type < KERNEL_TYPES && !error; type++) {
+            kernel_entry *entry = &d->kernels.entry[tile_kernel(widths[w])][type];
+            const int bytes = TILE_BYTES(widths[w], element_sizes[type]);
+            if (bytes + FIXED_SHARED_BYTES > d->shared_bytes) *entry = NULL;
+            if (*entry && bytes > PLAIN_SHARED_BYTES) error = d->library.allow_shared(*entry, (size_t)bytes);
+        }
+    return error ? cuda_failed(d, error, "asking for shared memory") : INSET_OK;
+}
+
+/* As many rows a block as there is room for, fewer where a launch would leave multiprocessors without work; but not so few that a tile of 16 is not full. */
+static int32_t rows_per_block(const cuda_device *d, const attention_args *a)
+{
+    const int32_t heads = tile_heads(a->n_heads / a->n_kv_heads);
+    int32_t rows = tile_rows(a);
+    while (rows > 1 && rows * heads > 16 && tile_blocks(a, rows) < 8 * (int64_t)d->multiprocessors) rows = (rows + 1) / 2;
+    return rows;
+}
+
+bool cuda_tiles_launch(cuda_device *d, inset_type type, const void *args, bool with_records, int *error)
+{
+    tile_attention_args tiles;
+    const attention_args *a = with_records ? (const void *)((const char *)args + sizeof(fused_records)) : args;
+    kernel_entry entry = d->kernels.entry[tile_kernel(a->head_dim)][type];
+    if (!entry) return false;
+    memset(&tiles, 0, sizeof tiles);
+    if (with_records) memcpy(&tiles.fused, args, sizeof tiles.fused);
+    tiles.attention = *a;
+    tiles.rows_per_block = rows_per_block(d, a);
+    const int64_t blocks = tile_blocks(a, tiles.rows_per_block);
+    if (blocks > INT_MAX) return false;
+    const size_t bytes = (size_t)TILE_BYTES(tile_width(a->head_dim), element_sizes[type]);
+    *error = d->library.launch(entry, &tiles, sizeof tiles, (unsigned)blocks, TILE_THREADS, bytes, d->stream);
+    return true;
+}
