@@ -45,7 +45,7 @@ static const suite suites[] = {
     {"qwen2",           "qwen2",        "qwen2",        INSET_TYPE_COUNT, 1e-5},
     {"qwen3",           "qwen3",        "qwen3",        INSET_TYPE_COUNT, 1e-5},
     {"gemma2",          "gemma2",       "gemma2",       INSET_TYPE_COUNT, 1e-5},
-    {"gemma2_bf16",     "gemma2_bf16",  "gemma2_bf16",  INSET_TYPE_COUNT, 1e-2},
+    {"gemma2_bf16",     "gemma2_bf16",  "gemma2_bf16",  INSET_TYPE_COUNT, 2e-2},       /* its KL doubles what attention by tiles rounds */
     {"phi3",            "phi3",         "phi3",         INSET_TYPE_COUNT, 1e-5},
     {"olmo2",           "olmo2",        "olmo2",        INSET_TYPE_COUNT, 1e-5},
 };
