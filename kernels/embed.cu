@@ -1,11 +1,18 @@
 /* embed.cu: rows copied whole from a table, by token id (embed) or by row number (gather). One block a row; any block size. */
 #include "kernels/fused.h"
+#include "kernels/packs.h"
 
 namespace KERNEL_NAMESPACE {
 
 template <typename T>
 DEVICE void copy_row(T *RESTRICT out, const T *RESTRICT x, int d)
 {
+    const int size = packed<T>::SIZE;
+    if (moves_sixteen() && is_wide(out) && is_wide(x) && d % size == 0) {
+        for (int i = threadIdx.x; i < d / size; i += blockDim.x)
+            ((sixteen *)out)[i] = ((const sixteen *)x)[i];
+        return;
+    }
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         out[i] = x[i];
 }

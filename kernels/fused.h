@@ -83,7 +83,7 @@ DEVICE_APART void apply_records_part(const fused_records &f, int64_t row, int pa
 /* Both forms of a kernel with one block a row: NAME calls NAME_row<T>(args, row), NAME_with_records the records after it. */
 #define ROW_KERNEL(name, args_type) \
     template <typename T> KERNEL(name, args_type a) { name##_row<T>(a, blockIdx.x); } \
-    template <typename T> ROOMY_KERNEL(name##_with_records, with_records<args_type> a, 6) \
+    template <typename T> ROOMY_KERNEL(name##_with_records, with_records<args_type> a, 5) \
     { \
         name##_row<T>(a.args, blockIdx.x); \
         apply_records<T>(a.fused, blockIdx.x); \

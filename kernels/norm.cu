@@ -1,15 +1,42 @@
 /* norm.cu: layernorm, rmsnorm, and the residual add fused with the norm that follows it.
  *
  * One block a row; any block size. Rows need no alignment. Statistics are fp32 and taken in two passes over the row (the second sums
- * squared deviations), as accurate as PyTorch's; the row stays in the nearest cache between them. The fused kernels call the same
- * functions on the rounded sum, so that their bits are those of the two kernels one after the other. */
+ * squared deviations), as accurate as PyTorch's; a thread keeps its part of the row in registers between them (packs.h), a block of one thread finds it in
+ * the nearest cache. The fused kernels call the same functions on the rounded sum, so that their bits are those of the two kernels one after the other. */
 #include "kernels/fused.h"
+#include "kernels/packs.h"
 
 namespace KERNEL_NAMESPACE {
 
 template <typename T>
+DEVICE void normalise_packs(T *out, const held_row<T> &x, const T *weight, const T *bias, float eps)
+{
+    const int d = x.d;
+    const float mean = x.sum([](float v) { return v; }) / (float)d;
+    const float variance = x.sum([=](float v) { return (v - mean) * (v - mean); }) / (float)d;
+    const float scale = 1.0f / square_root(variance + eps);
+    const bool out_wide = is_wide(out), weight_wide = is_wide(weight), bias_wide = is_wide(bias);
+    x.each([&](int i, const pack<T> &p) {
+        pack<T> y = p, w, b;
+        if (weight)
+            w = read_pack(weight, i, d, weight_wide);
+        if (bias)
+            b = read_pack(bias, i, d, bias_wide);
+        UNROLLED for (int e = 0; e < packed<T>::SIZE; e++)
+            y.x[e] = (p.x[e] - mean) * scale * (weight ? w.x[e] : 1.0f) + (bias ? b.x[e] : 0.0f);
+        write_pack(out, i, d, out_wide, y);
+    });
+}
+
+template <typename T>
 DEVICE void normalise_row(T *RESTRICT out, const T *x, const T *RESTRICT weight, const T *RESTRICT bias, int d, float eps)
 {
+    if (moves_sixteen()) {
+        held_row<T> row;
+        row.read(x, d);
+        normalise_packs(out, row, weight, bias, eps);
+        return;
+    }
     const float mean = block_sum_of(d, [=](int i) { return load(x[i]); }) / (float)d;
     const float variance = block_sum_of(d, [=](int i) { float c = load(x[i]) - mean; return c * c; }) / (float)d;
     const float scale = 1.0f / square_root(variance + eps);
@@ -32,7 +59,7 @@ DEVICE void layernorm_row(const layernorm_args &a, int64_t row)
 ROW_KERNEL(layernorm, layernorm_args)
 
 /* The sum that a fused kernel starts with; returns where its row is. Each thread reads back only what it wrote: the loops of the norms
- * take the same elements. */
+ * take the same packs, or elements. */
 template <typename T, typename A>
 DEVICE const T *add_row(const A &args, int64_t row)
 {
@@ -40,6 +67,10 @@ DEVICE const T *add_row(const A &args, int64_t row)
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
     T *out = (T *)args.out + row * args.out_stride;
     const int d = (int)args.width;
+    if (moves_sixteen()) {
+        map_packs(out, a, b, (const T *)nullptr, d, [](float x, float y, float) { return x + y; });
+        return out;
+    }
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         out[i] = store<T>(load(a[i]) + load(b[i]));
     return out;
@@ -53,8 +84,28 @@ DEVICE void add_layernorm_row(const add_layernorm_args &a, int64_t row)
 ROW_KERNEL(add_layernorm, add_layernorm_args)
 
 template <typename T>
+DEVICE void rms_normalise_packs(T *out, const held_row<T> &x, const T *weight, float eps, bool plus_one, bool round_once)
+{
+    const int d = x.d;
+    const float scale = 1.0f / square_root(x.sum([](float v) { return v * v; }) / (float)d + eps), one = plus_one ? 1.0f : 0.0f;
+    const bool out_wide = is_wide(out), weight_wide = is_wide(weight), rounds = !plus_one && !round_once;
+    x.each([&](int i, const pack<T> &p) {
+        pack<T> y, w = read_pack(weight, i, d, weight_wide);
+        UNROLLED for (int e = 0; e < packed<T>::SIZE; e++)
+            y.x[e] = rounds ? load(store<T>(p.x[e] * scale)) * w.x[e] : p.x[e] * scale * (one + w.x[e]);
+        write_pack(out, i, d, out_wide, y);
+    });
+}
+
+template <typename T>
 DEVICE void rms_normalise_row(T *RESTRICT out, const T *x, const T *RESTRICT weight, int d, float eps, int plus_one, int round_once)
 {
+    if (moves_sixteen()) {
+        held_row<T> row;
+        row.read(x, d);
+        rms_normalise_packs(out, row, weight, eps, plus_one != 0, round_once != 0);
+        return;
+    }
     const float square = block_sum_of(d, [=](int i) { float v = load(x[i]); return v * v; }) / (float)d;
     const float scale = 1.0f / square_root(square + eps);
     const float one = plus_one ? 1.0f : 0.0f;

@@ -1,9 +1,10 @@
 /* pointwise.cu: what acts on each element of a row alone: activation with bias, gate, residual add, scale and softcap.
  *
- * One block a row; any block size. Rows need no alignment. What is the same for the whole launch (the kind of activation, whether there is
+ * One block a row; any block size. Rows need no alignment; threads move 16 bytes at a time where a row has it (packs.h). What is the same for the whole launch (the kind of activation, whether there is
  * a bias) is decided before the loop, so that each loop body is straight and vectorises. */
 #include "kernels/fused.h"
 #include "kernels/math.h"
+#include "kernels/packs.h"
 
 namespace KERNEL_NAMESPACE {
 
@@ -11,6 +12,13 @@ namespace KERNEL_NAMESPACE {
 template <typename T, typename F>
 DEVICE void activate_row(T *RESTRICT out, const T *RESTRICT x, const T *RESTRICT bias, int d, F f)
 {
+    if (moves_sixteen()) {
+        if (bias)
+            map_packs(out, x, bias, (const T *)nullptr, d, [=](float a, float b, float) { return f(load(store<T>(a + b))); });
+        else
+            map_packs(out, x, (const T *)nullptr, (const T *)nullptr, d, [=](float a, float, float) { return f(a); });
+        return;
+    }
     if (bias)
         for (int i = threadIdx.x; i < d; i += blockDim.x)
             out[i] = store<T>(f(load(store<T>(load(x[i]) + load(bias[i])))));
@@ -54,6 +62,10 @@ DEVICE void gate_row(const gate_args &args, int64_t row)
     const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
     const int d = (int)args.width;
+    if (moves_sixteen()) {
+        map_packs(out, a, b, (const T *)nullptr, d, [](float x, float y, float) { return x * y; });
+        return;
+    }
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         out[i] = store<T>(load(a[i]) * load(b[i]));
 }
@@ -66,12 +78,20 @@ DEVICE void add_row(const add_args &args, int64_t row)
     const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
     const int d = (int)args.width;
+    if (moves_sixteen() && !args.c) {
+        map_packs(out, a, b, (const T *)nullptr, d, [](float x, float y, float) { return x + y; });
+        return;
+    }
     if (!args.c) {
         for (int i = threadIdx.x; i < d; i += blockDim.x)
             out[i] = store<T>(load(a[i]) + load(b[i]));
         return;
     }
     const T *RESTRICT c = (const T *)args.c + (int64_t)(args.c_rows ? args.c_rows[row] : row) * args.c_stride;
+    if (moves_sixteen()) {
+        map_packs(out, a, b, c, d, [](float x, float y, float z) { return load(store<T>(x + y)) + z; });
+        return;
+    }
     for (int i = threadIdx.x; i < d; i += blockDim.x)
         out[i] = store<T>(load(store<T>(load(a[i]) + load(b[i]))) + load(c[i]));
 }
@@ -85,6 +105,10 @@ DEVICE void scale_row(const scale_args &a, int64_t row)
     const T *RESTRICT x = (const T *)a.x + from * a.x_stride;
     const int d = (int)a.width;
     const float factor = a.scale, cap = a.softcap;
+    if (moves_sixteen() && cap <= 0.0f) {
+        map_packs(out, x, (const T *)nullptr, (const T *)nullptr, d, [=](float v, float, float) { return v * factor; });
+        return;
+    }
     if (cap > 0.0f)
         for (int i = threadIdx.x; i < d; i += blockDim.x)
             out[i] = store<T>(cap * load(store<T>(hyperbolic_tangent(load(store<T>(load(x[i]) / cap))))));

@@ -4,6 +4,7 @@
  * where it would be if all records had as many blocks, which they mostly have, and then by bisection. Any block size. Operands have any strides and any types, so there is a plain body, which decides types an element at a
  * time, and beside it fast ones for what nearly all records are: a copy between equal types, a copy of rows between float types, and an operation
  * between rows or constants of one float type. All give the same bits (record.h). */
+#include "kernels/packs.h"
 #include "kernels/record.h"
 
 namespace KERNEL_NAMESPACE {
@@ -126,11 +127,29 @@ DEVICE void convert_part(const record &r, const rectangle &part)
         convert_through<f16>(r, part);
 }
 
+/* The commonest operations of a row with a row or a constant, by packs. False, with nothing done, for others. */
+template <typename T>
+DEVICE bool calculate_packs(const record &r, int64_t i, int64_t first, int n)
+{
+    if (!moves_sixteen() || !r.a || r.a_column != 1 || (r.b && r.b_column != 1))
+        return false;
+    T *out = (T *)r.out + i * r.out_row + first;
+    const T *a = (const T *)r.a + i * r.a_row + first, *b = r.b ? (const T *)r.b + i * r.b_row + first : nullptr, *none = nullptr;
+    const float constant = b ? 0.0f : read_constant(type_number<T>::is, r.op, r.b_constant).f;
+    switch (r.op) {
+    case RECORD_ADD: map_packs(out, a, b, none, n, [=](float x, float y, float) { return x + (b ? y : constant); }); return true;
+    case RECORD_SUBTRACT: map_packs(out, a, b, none, n, [=](float x, float y, float) { return x - (b ? y : constant); }); return true;
+    case RECORD_MULTIPLY: map_packs(out, a, b, none, n, [=](float x, float y, float) { return x * (b ? y : constant); }); return true;
+    default: return false;
+    }
+}
+
 template <typename T>
 DEVICE void calculate_rows(const record &r, const rectangle &part)
 {
     for (int row = 0; row < part.rows; row++)
-        calculate_row<T>(r, part.first_row + row, part.first_column, part.columns);
+        if (!calculate_packs<T>(r, part.first_row + row, part.first_column, part.columns))
+            calculate_row<T>(r, part.first_row + row, part.first_column, part.columns);
 }
 
 /* Whole rows of one float type: out runs along its row, each operand runs along its own, or stands still, or is a constant. */

@@ -4,10 +4,59 @@
  * rotary_dims is even and at most 256; the columns of a head beyond it are copied. */
 #include "kernels/fused.h"
 #include "kernels/math.h"
+#include "kernels/packs.h"
 
 namespace KERNEL_NAMESPACE {
 
 enum { MAX_HALF = 128 };
+
+/* One pair of columns, which turns by an angle. */
+template <typename T>
+DEVICE void turn(float &low, float &high, float c, float s, bool round_once)
+{
+    const float x = low, y = high;
+    low = round_once ? x * c - y * s : load(store<T>(x * c)) - load(store<T>(y * s));
+    high = round_once ? y * c + x * s : load(store<T>(y * c)) + load(store<T>(x * s));
+}
+
+/* All heads of a row, which threads share; 16 bytes at a time where every head's two halves allow it. */
+template <typename T>
+DEVICE void rotate_packs(const rope_args &a, T *out, const T *x, int apart, const float *cosines, const float *sines)
+{
+    enum { N = packed<T>::SIZE };
+    const int half = a.rotary_dims / 2, d = a.head_dim, packs = half / N;
+    for (int at = threadIdx.x; at < packs * a.n_heads; at += blockDim.x) {
+        const int head = at / packs, i = at % packs * N;
+        const T *from = x + (int64_t)head * apart;
+        pack<T> low = read_pack(from, i, d, true), high = read_pack(from, i + half, d, true);
+        UNROLLED for (int e = 0; e < N; e++)
+            turn<T>(low.x[e], high.x[e], cosines[i + e], sines[i + e], a.round_once != 0);
+        write_pack(out + (int64_t)head * d, i, d, true, low);
+        write_pack(out + (int64_t)head * d, i + half, d, true, high);
+    }
+}
+
+template <typename T>
+DEVICE void rotate_heads(const rope_args &a, int64_t row, int64_t from, const float *cosines, const float *sines)
+{
+    const int half = a.rotary_dims / 2, d = a.head_dim, apart = a.x_head_stride ? a.x_head_stride : d, size = packed<T>::SIZE;
+    const T *x = (const T *)a.x + from * a.x_stride;
+    T *out = (T *)a.out + row * a.out_stride;
+    if (moves_sixteen() && 2 * half == d && half % size == 0 && apart % size == 0 && is_wide(x) && is_wide(out)) {
+        rotate_packs(a, out, x, apart, cosines, sines);
+        return;
+    }
+    for (int head = 0; head < a.n_heads; head++, x += apart, out += d) {
+        for (int i = threadIdx.x; i < half; i += blockDim.x) {
+            float low = load(x[i]), high = load(x[i + half]);
+            turn<T>(low, high, cosines[i], sines[i], a.round_once != 0);
+            out[i] = store<T>(low);
+            out[i + half] = store<T>(high);
+        }
+        for (int i = 2 * half + threadIdx.x; i < d; i += blockDim.x)
+            out[i] = x[i];
+    }
+}
 
 template <typename T>
 DEVICE void rope_row(const rope_args &a, int64_t row)
@@ -15,7 +64,7 @@ DEVICE void rope_row(const rope_args &a, int64_t row)
     SHARED(float, cosines, MAX_HALF);
     SHARED(float, sines, MAX_HALF);
     const int64_t from = a.x_rows ? a.x_rows[row] : row;
-    const int half = a.rotary_dims / 2, d = a.head_dim;
+    const int half = a.rotary_dims / 2;
     const float position = (float)a.positions[row];
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
         const float angle = position * a.frequencies[i];
@@ -25,22 +74,7 @@ DEVICE void rope_row(const rope_args &a, int64_t row)
     }
     __syncthreads();
 
-    for (int head = 0; head < a.n_heads; head++) {
-        const T *RESTRICT x = (const T *)a.x + from * a.x_stride + (int64_t)head * (a.x_head_stride ? a.x_head_stride : d);
-        T *RESTRICT out = (T *)a.out + row * a.out_stride + (int64_t)head * d;
-        for (int i = threadIdx.x; a.round_once && i < half; i += blockDim.x) {
-            const float low = load(x[i]), high = load(x[i + half]);
-            out[i] = store<T>(low * cosines[i] - high * sines[i]);
-            out[i + half] = store<T>(high * cosines[i] + low * sines[i]);
-        }
-        for (int i = threadIdx.x; !a.round_once && i < half; i += blockDim.x) {
-            const float low = load(x[i]), high = load(x[i + half]);
-            out[i] = store<T>(load(store<T>(low * cosines[i])) - load(store<T>(high * sines[i])));
-            out[i + half] = store<T>(load(store<T>(high * cosines[i])) + load(store<T>(low * sines[i])));
-        }
-        for (int i = 2 * half + threadIdx.x; i < d; i += blockDim.x)
-            out[i] = x[i];
-    }
+    rotate_heads<T>(a, row, from, cosines, sines);
 }
 ROW_KERNEL(rope, rope_args)
 
