@@ -5,7 +5,9 @@
 #include "kernels/pointwise.cu"
 #include "kernels/rope.cu"
 #include "kernels/attention.cu"
+#ifndef __AVX2__                /* a GPU's kernel: on the CPU only the stand-in for a GPU and blocks of real threads run it */
 #include "kernels/tile_attention.cu"
+#endif
 #include "kernels/columns.cu"
 #include "kernels/scores.cu"
 #include "kernels/metrics.cu"

@@ -12,11 +12,11 @@ template <typename T>
 DEVICE void normalise_packs(T *out, const held_row<T> &x, const T *weight, const T *bias, float eps)
 {
     const int d = x.d;
-    const float mean = x.sum([](float v) { return v; }) / (float)d;
-    const float variance = x.sum([=](float v) { return (v - mean) * (v - mean); }) / (float)d;
+    const float mean = sum_of(x, [](float v) { return v; }) / (float)d;
+    const float variance = sum_of(x, [=](float v) { return (v - mean) * (v - mean); }) / (float)d;
     const float scale = 1.0f / square_root(variance + eps);
     const bool out_wide = is_wide(out), weight_wide = is_wide(weight), bias_wide = is_wide(bias);
-    x.each([&](int i, const pack<T> &p) {
+    each_pack(x, [&](int i, const pack<T> &p) {
         pack<T> y = p, w, b;
         if (weight)
             w = read_pack(weight, i, d, weight_wide);
@@ -33,7 +33,7 @@ DEVICE void normalise_row(T *RESTRICT out, const T *x, const T *RESTRICT weight,
 {
     if (moves_sixteen()) {
         held_row<T> row;
-        row.read(x, d);
+        hold(row, x, d);
         normalise_packs(out, row, weight, bias, eps);
         return;
     }
@@ -87,9 +87,9 @@ template <typename T>
 DEVICE void rms_normalise_packs(T *out, const held_row<T> &x, const T *weight, float eps, bool plus_one, bool round_once)
 {
     const int d = x.d;
-    const float scale = 1.0f / square_root(x.sum([](float v) { return v * v; }) / (float)d + eps), one = plus_one ? 1.0f : 0.0f;
+    const float scale = 1.0f / square_root(sum_of(x, [](float v) { return v * v; }) / (float)d + eps), one = plus_one ? 1.0f : 0.0f;
     const bool out_wide = is_wide(out), weight_wide = is_wide(weight), rounds = !plus_one && !round_once;
-    x.each([&](int i, const pack<T> &p) {
+    each_pack(x, [&](int i, const pack<T> &p) {
         pack<T> y, w = read_pack(weight, i, d, weight_wide);
         UNROLLED for (int e = 0; e < packed<T>::SIZE; e++)
             y.x[e] = rounds ? load(store<T>(p.x[e] * scale)) * w.x[e] : p.x[e] * scale * (one + w.x[e]);
@@ -102,7 +102,7 @@ DEVICE void rms_normalise_row(T *RESTRICT out, const T *x, const T *RESTRICT wei
 {
     if (moves_sixteen()) {
         held_row<T> row;
-        row.read(x, d);
+        hold(row, x, d);
         rms_normalise_packs(out, row, weight, eps, plus_one != 0, round_once != 0);
         return;
     }

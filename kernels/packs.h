@@ -71,47 +71,55 @@ DEVICE void map_packs(T *out, const T *a, const T *b, const T *c, int d, F f)
     }
 }
 
-/* A row that a thread keeps its part of, for several passes: the first HELD packs in registers, what is behind them read again each time. */
+/* A row of which a thread keeps its part, for several passes: the first HELD packs in registers; what is behind them is read again each time. */
 template <typename T> struct held_row {
     enum { N = packed<T>::SIZE, HELD = 16 / N };
     const T *row;
     int d;
     bool wide;
     pack<T> packs[HELD];
-
-    DEVICE void read(const T *from, int width)
-    {
-        row = from;
-        d = width;
-        wide = is_wide(from);
-        UNROLLED for (int h = 0; h < HELD; h++)
-            if ((threadIdx.x + h * blockDim.x) * N < (unsigned)d)
-                packs[h] = read_pack(row, (threadIdx.x + h * blockDim.x) * N, d, wide);
-    }
-
-    /* f(i, pack) for each of the thread's packs, in order. */
-    template <typename F> DEVICE void each(F f) const
-    {
-        UNROLLED for (int h = 0; h < HELD; h++)
-            if ((threadIdx.x + h * blockDim.x) * N < (unsigned)d)
-                f((int)((threadIdx.x + h * blockDim.x) * N), packs[h]);
-        for (int i = (threadIdx.x + HELD * blockDim.x) * N; i < d; i += blockDim.x * N)
-            f(i, read_pack(row, i, d, wide));
-    }
-
-    /* The block's sum of f(x) over the row. */
-    template <typename F> DEVICE float sum(F f) const
-    {
-        float total = 0.0f;
-        const int end = d;
-        each([&](int i, const pack<T> &p) {
-            UNROLLED for (int e = 0; e < N; e++)
-                if (i + e < end)
-                    total += f(p.x[e]);
-        });
-        return block_sum(total);
-    }
 };
+
+template <typename T>
+DEVICE void hold(held_row<T> &r, const T *row, int d)
+{
+    r.row = row;
+    r.d = d;
+    r.wide = is_wide(row);
+    UNROLLED for (int h = 0; h < held_row<T>::HELD; h++) {
+        const int i = (threadIdx.x + h * blockDim.x) * held_row<T>::N;
+        if (i < d)
+            r.packs[h] = read_pack(row, i, d, r.wide);
+    }
+}
+
+/* f(i, pack) for each of the thread's packs, in order. */
+template <typename T, typename F>
+DEVICE void each_pack(const held_row<T> &r, F f)
+{
+    enum { N = held_row<T>::N, HELD = held_row<T>::HELD };
+    UNROLLED for (int h = 0; h < HELD; h++) {
+        const int i = (threadIdx.x + h * blockDim.x) * N;
+        if (i < r.d)
+            f(i, r.packs[h]);
+    }
+    for (int i = (threadIdx.x + HELD * blockDim.x) * N; i < r.d; i += blockDim.x * N)
+        f(i, read_pack(r.row, i, r.d, r.wide));
+}
+
+/* The block's sum of f(x) over the row. */
+template <typename T, typename F>
+DEVICE float sum_of(const held_row<T> &r, F f)
+{
+    float total = 0.0f;
+    const int d = r.d;
+    each_pack(r, [&](int i, const pack<T> &p) {
+        UNROLLED for (int e = 0; e < held_row<T>::N; e++)
+            if (i + e < d)
+                total += f(p.x[e]);
+    });
+    return block_sum(total);
+}
 
 }   /* namespace */
 

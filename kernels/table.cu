@@ -30,7 +30,9 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     pointwise_entries(table);
     rope_entries(table);
     attention_entries(table);
+#if defined(__CUDACC__) || !defined(__AVX2__)
     tile_attention_entries(table);
+#endif
     columns_entries(table);
     scores_entries(table);
     metrics_entries(table);

@@ -1,237 +1,280 @@
-/* tile.h: products of small tiles that a warp holds in registers, for attention: on a GPU's tensor cores in 16-bit types, by fused multiply-adds in
- * fp32, and as plain loops on the host, where a warp is one thread that holds whole fragments.
+/* tile.h: warps, small matrix products and asynchronous copies, for kernels that work in tiles.
  *
- * Tiles lie in shared memory, rows of `pitch<T, D>()` elements: D and a padding of 16 bytes, so that eight rows begin in different banks. A fragment is
- * 16 rows by 8 columns of fp32 sums. Element e of a thread's part of it is at
+ * On a GPU a warp is 32 lanes that hold a tile's elements together: fragments, as mma.m16n8k16 has them. On the host a warp is one thread, which
+ * holds whole tiles. Kernels are written over the numbers here: a lane has FRAGMENT_ROWS rows and FRAGMENT_COLUMNS columns of each 16 x 8 tile
+ * of sums, rows ROW_STEP apart from fragment_row() on and columns side by side from fragment_column() on; element (i, c) is
+ * x[i * FRAGMENT_COLUMNS + c]. Reductions over a row's lanes are lanes_max and lanes_sum.
  *
- *     row     row_of(slot_of(e)):  a thread has SLOTS rows
- *     column  of fragment n, counted from the first column of fragment 0: key_of<T>(n, e) in scores, column_of<T>(n, e) in outputs
- *
- * On a GPU (PTX ISA, mma.m16n8k16): with g = lane / 4 and t = lane % 4, a thread has rows g and g + 8, and columns 2t and 2t + 1 of each fragment. In fp32
- * nothing prescribes the places: keys are such that four lanes read four rows that lie side by side (other banks), and output columns come in runs of
- * four, which two fragments share, for loads of 16 bytes. */
+ * The lanes of mma.m16n8k16 (PTX ISA, "matrix fragments for mma.m16n8k16 with floating point type"), with g = lane / 4 and p = 2 (lane % 4):
+ *     A, 16 x 16    register 0: (g, p) (g, p + 1)    1: (g + 8, p ..)    2: (g, p + 8 ..)    3: (g + 8, p + 8 ..)
+ *     B, 16 x 8     register 0: (p, g) (p + 1, g)    1: (p + 8, g) (p + 9, g)
+ *     C, 16 x 8     float 0, 1: (g, p) (g, p + 1)    2, 3: (g + 8, p) (g + 8, p + 1)
+ * ldmatrix.x4 reads four 8 x 8 tiles; lane l gives the address of row l % 8 of tile l / 8 and gets, of each tile, elements (l / 4, 2 (l % 4)) and
+ * the next; with .trans, of the transposed tile. */
 #ifndef INSET_TILE_H
 #define INSET_TILE_H
 
 #include "kernels/grid.h"
+#include "kernels/tile_shapes.h"
 
 namespace KERNEL_NAMESPACE {
 
-enum { TILE_ROWS = 64, TILE_KEYS = 64, M_TILES = TILE_ROWS / 16, KEY_FRAGMENTS = TILE_KEYS / 8 };
+/* Four floats that are read and written together. */
+struct alignas(16) quad { float x[4]; };
 
-template <typename T, int D> DEVICE constexpr int pitch() { return D + 16 / (int)sizeof(T); }
+template <typename T> struct exponent;                 /* all ones: an infinity or a NaN */
+template <> struct exponent<float> { static constexpr uint32_t bits = 0x7f800000u; };
+template <> struct exponent<bf16> { static constexpr uint32_t bits = 0x7f80u; };
+template <> struct exponent<f16> { static constexpr uint32_t bits = 0x7c00u; };
+
+/* Whether four bytes hold an element that is no finite number. */
+template <typename T>
+DEVICE bool odd_number(uint32_t word)
+{
+    const uint32_t low = exponent<T>::bits, high = sizeof(T) == 2 ? low << 16 : low;
+    return (word & low) == low || (word & high) == high;
+}
+
+/* The same of 16 aligned bytes. */
+template <typename T>
+DEVICE bool odd_sixteen(const T *at)
+{
+    const sixteen x = *(const sixteen *)at;
+#if defined(__CUDACC__)
+    return odd_number<T>(x.x) || odd_number<T>(x.y) || odd_number<T>(x.z) || odd_number<T>(x.w);
+#else
+    bool odd = false;
+    for (int i = 0; i < 2; i++)
+        odd |= odd_number<T>((uint32_t)x.parts[i]) || odd_number<T>((uint32_t)(x.parts[i] >> 32));
+    return odd;
+#endif
+}
 
 #if defined(__CUDACC__)
 /* ---- the GPU ------------------------------------------------------------------------------------------------------------------ */
 
-enum { LANES = 32, ELEMENTS = 4, SLOTS = 2, MINE = 1 };      /* MINE: tiles of 16 rows that a warp has */
+enum { BLOCK_THREADS = TILE_THREADS, BLOCK_WARPS = TILE_THREADS / 32, WARP_LANES = 32 };
+enum { FRAGMENT_ROWS = 2, FRAGMENT_COLUMNS = 2, ROW_STEP = 8 };
 
-DEVICE int lane() { return threadIdx.x % 32; }
-DEVICE int slot_of(int e) { return e / 2; }
-DEVICE int row_of(int slot) { return lane() / 4 + 8 * slot; }
-template <typename T> DEVICE int column_of(int n, int e) { return n * 8 + lane() % 4 * 2 + e % 2; }
-template <> DEVICE int column_of<float>(int n, int e) { return n / 2 * 16 + lane() % 4 * 4 + n % 2 * 2 + e % 2; }
-template <typename T> DEVICE int key_of(int n, int e) { return column_of<T>(n, e); }
-template <> DEVICE int key_of<float>(int n, int e) { return n * 8 + e % 2 * 4 + lane() % 4; }
+DEVICE int warp_index() { return threadIdx.x / 32; }
+DEVICE int lane_index() { return threadIdx.x % 32; }
+DEVICE int fragment_row() { return threadIdx.x % 32 / 4; }
+DEVICE int fragment_column() { return threadIdx.x % 4 * 2; }
 
-/* Over the threads that have the other columns of the same rows. */
-DEVICE float row_largest(float x)
+/* What a warp's lanes wrote to shared memory is there for its other lanes. */
+DEVICE void warp_barrier() { __syncwarp(); }
+/* A barrier of the block; whether x holds in any of its threads. */
+DEVICE bool block_any(bool x) { return __syncthreads_or(x); }
+
+DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+
+/* Over lanes whose numbers differ in the bits below `lanes`: the same bits in each, since both sides of every addition are the same two. */
+DEVICE float lanes_max(float x, int lanes)
 {
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+    UNROLLED
+    for (int other = 1; other < lanes; other *= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, other));
+    return x;
 }
-DEVICE float row_sum(float x)
+DEVICE float lanes_sum(float x, int lanes)
 {
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
+    UNROLLED
+    for (int other = 1; other < lanes; other *= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, other);
+    return x;
 }
 
-struct fragment { float x[ELEMENTS]; };
+DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
-/* A copy of 16 bytes that goes on while the thread does; copies_done() waits for all of the thread's. */
-DEVICE void copy_sixteen(void *to, const void *from)
+/* Begins to copy 16 bytes to shared memory, or zeros where there is nothing to copy; done after copies_wait, for other threads after a barrier. */
+DEVICE void copy_sixteen(void *to, const void *from, bool there)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared_address(to)), "l"(__cvta_generic_to_global(from)), "r"(there ? 16 : 0)
+                 : "memory");
 }
+/* Ends a group of copies. */
 DEVICE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int LEFT> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
+/* Waits for all groups of this thread but the last `more`. */
+template <int more> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(more) : "memory"); }
 
-/* Four 8 x 8 matrices of 16-bit elements; lanes 8i .. 8i + 7 name the rows of matrix i. Thread (g, t) gets elements 2t and 2t + 1 of row g of each, or,
- * transposed, of column g. */
-DEVICE void load_matrices(uint32_t (&r)[4], const void *row)
+template <typename T> struct left_tile { uint32_t x[4]; };           /* 16 x 16: A */
+template <typename T> struct right_tile { uint32_t x[2]; };          /* 16 x 8: B */
+struct sums_tile { float x[4]; };                                    /* 16 x 8: C */
+
+/* 16 rows of 16 elements, `stride` apart. */
+template <typename T>
+DEVICE void load_left(left_tile<T> &a, const T *at, int stride)
 {
+    const int lane = lane_index();
+    const uint32_t address = shared_address(at + lane % 16 * stride + lane / 16 * 8);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+                 : "=r"(a.x[0]), "=r"(a.x[1]), "=r"(a.x[2]), "=r"(a.x[3]) : "r"(address) : "memory");
 }
-DEVICE void load_transposed(uint32_t (&r)[4], const void *row)
+
+/* B whose 16 columns, two tiles of 8, are rows of 16 elements each. */
+template <typename T>
+DEVICE void load_right(right_tile<T> *b, const T *at, int stride)
 {
+    const int lane = lane_index();
+    const uint32_t address = shared_address(at + (lane % 8 + lane / 16 * 8) * stride + lane / 8 % 2 * 8);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b[0].x[0]), "=r"(b[0].x[1]), "=r"(b[1].x[0]), "=r"(b[1].x[1]) : "r"(address) : "memory");
+}
+
+/* B whose 16 rows are rows of 16 elements: two tiles of 8 columns. */
+template <typename T>
+DEVICE void load_right_by_rows(right_tile<T> *b, const T *at, int stride)
+{
+    const int lane = lane_index();
+    const uint32_t address = shared_address(at + lane % 16 * stride + lane / 16 * 8);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+                 : "=r"(b[0].x[0]), "=r"(b[0].x[1]), "=r"(b[1].x[0]), "=r"(b[1].x[1]) : "r"(address) : "memory");
 }
 
-/* c += a b, a 16 x 16 by rows, b 16 x 8 by columns. */
-template <typename T> DEVICE void multiply(fragment &c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-template <> DEVICE void multiply<bf16>(fragment &c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+/* B with zeros in all rows but from .. to - 1. */
+template <typename T>
+DEVICE void keep_rows(right_tile<T> &b, int from, int to)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c.x[0]), "+f"(c.x[1]), "+f"(c.x[2]), "+f"(c.x[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    UNROLLED
+    for (int i = 0; i < 2; i++) {
+        const int row = lane_index() % 4 * 2 + i * 8;
+        const uint32_t first = row >= from && row < to ? 0xffffu : 0, second = row + 1 >= from && row + 1 < to ? 0xffff0000u : 0;
+        b.x[i] &= first | second;
+    }
 }
-template <> DEVICE void multiply<f16>(fragment &c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+
+/* c += a b */
+DEVICE void multiply_tiles(sums_tile &c, const left_tile<bf16> &a, const right_tile<bf16> &b)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c.x[0]), "+f"(c.x[1]), "+f"(c.x[2]), "+f"(c.x[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c.x[0]), "+f"(c.x[1]), "+f"(c.x[2]), "+f"(c.x[3])
+        : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b.x[0]), "r"(b.x[1]));
+}
+DEVICE void multiply_tiles(sums_tile &c, const left_tile<f16> &a, const right_tile<f16> &b)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c.x[0]), "+f"(c.x[1]), "+f"(c.x[2]), "+f"(c.x[3])
+        : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b.x[0]), "r"(b.x[1]));
 }
 
-DEVICE uint32_t two(bf16 low, bf16 high) { return (uint32_t)__bfloat16_as_ushort(low) | (uint32_t)__bfloat16_as_ushort(high) << 16; }
-DEVICE uint32_t two(f16 low, f16 high) { return (uint32_t)__half_as_ushort(low) | (uint32_t)__half_as_ushort(high) << 16; }
+DEVICE uint32_t store_pair(float low, float high, bf16)
+{
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *(const uint32_t *)&pair;
+}
+DEVICE uint32_t store_pair(float low, float high, f16)
+{
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *(const uint32_t *)&pair;
+}
 
-template <typename T, int D> struct tile_products {
-    /* s [16, TILE_KEYS] = q [16, D] k [TILE_KEYS, D]' */
-    DEVICE static void scores(fragment (&s)[KEY_FRAGMENTS], const T *q, const T *k)
-    {
-        const int l = lane(), P = pitch<T, D>();
-        const T *q_row = q + (l / 8 % 2 * 8 + l % 8) * P + l / 16 * 8, *k_row = k + (l / 16 * 8 + l % 8) * P + l / 8 % 2 * 8;
-        UNROLLED for (int n = 0; n < KEY_FRAGMENTS; n++)
-            s[n] = fragment{};
-#pragma unroll (D > 128 ? 2 : 8)
-        for (int d = 0; d < D; d += 16) {
-            uint32_t a[4];
-            load_matrices(a, q_row + d);
-            UNROLLED for (int n = 0; n < KEY_FRAGMENTS; n += 2) {
-                uint32_t b[4];
-                load_matrices(b, k_row + n * 8 * P + d);
-                multiply<T>(s[n], a, b[0], b[1]);
-                multiply<T>(s[n + 1], a, b[2], b[3]);
-            }
-        }
-    }
-
-    /* Rows whose slot is `active`: o = o * rescale + T(p) v; the others stay. */
-    DEVICE static void values(fragment (&o)[D / 8], const fragment (&p)[KEY_FRAGMENTS], const T *v, const float (&rescale)[SLOTS],
-                              const bool (&active)[SLOTS], T *)
-    {
-        const int l = lane(), P = pitch<T, D>();
-        const T *v_row = v + (l / 8 % 2 * 8 + l % 8) * P + l / 16 * 8;
-        uint32_t a[TILE_KEYS / 16][4];
-        UNROLLED for (int i = 0; i < TILE_KEYS / 16; i++)
-            UNROLLED for (int j = 0; j < 4; j++)
-                a[i][j] = two(store<T>(p[2 * i + j / 2].x[j % 2 * 2]), store<T>(p[2 * i + j / 2].x[j % 2 * 2 + 1]));
-        UNROLLED for (int n = 0; n < D / 8; n += 2) {
-            fragment c[2];
-            UNROLLED for (int e = 0; e < ELEMENTS; e++) {
-                c[0].x[e] = o[n].x[e] * rescale[slot_of(e)];
-                c[1].x[e] = o[n + 1].x[e] * rescale[slot_of(e)];
-            }
-            UNROLLED for (int i = 0; i < TILE_KEYS / 16; i++) {
-                uint32_t b[4];
-                load_transposed(b, v_row + i * 16 * P + n * 8);
-                multiply<T>(c[0], a[i], b[0], b[1]);
-                multiply<T>(c[1], a[i], b[2], b[3]);
-            }
-            UNROLLED for (int e = 0; e < ELEMENTS; e++) {
-                o[n].x[e] = active[slot_of(e)] ? c[0].x[e] : o[n].x[e];
-                o[n + 1].x[e] = active[slot_of(e)] ? c[1].x[e] : o[n + 1].x[e];
-            }
-        }
-    }
-};
-
-template <int D> struct tile_products<float, D> {
-    DEVICE static void scores(fragment (&s)[KEY_FRAGMENTS], const float *q, const float *k)
-    {
-        const int P = pitch<float, D>();
-        const float *q_row = q + row_of(0) * P;
-        UNROLLED for (int n = 0; n < KEY_FRAGMENTS; n++)
-            s[n] = fragment{};
-        ONE_BY_ONE for (int d = 0; d < D; d += 4) {
-            const float4 x = *(const float4 *)(q_row + d), y = *(const float4 *)(q_row + 8 * P + d);
-            UNROLLED for (int n = 0; n < KEY_FRAGMENTS; n++)
-                UNROLLED for (int e = 0; e < 2; e++) {
-                    const float4 key = *(const float4 *)(k + key_of<float>(n, e) * P + d);
-                    s[n].x[e] = fmaf(x.w, key.w, fmaf(x.z, key.z, fmaf(x.y, key.y, fmaf(x.x, key.x, s[n].x[e]))));
-                    s[n].x[e + 2] = fmaf(y.w, key.w, fmaf(y.z, key.z, fmaf(y.y, key.y, fmaf(y.x, key.x, s[n].x[e + 2]))));
-                }
-        }
-    }
-
-    /* Weights go round through `scratch`, TILE_KEYS + 4 numbers a row, of which a warp sees its own 16. */
-    DEVICE static void values(fragment (&o)[D / 8], const fragment (&p)[KEY_FRAGMENTS], const float *v, const float (&rescale)[SLOTS],
-                              const bool (&active)[SLOTS], float *scratch)
-    {
-        const int P = pitch<float, D>(), S = TILE_KEYS + 4;
-        const float *v_at = v + lane() % 4 * 4;
-        __syncwarp();
-        UNROLLED for (int n = 0; n < KEY_FRAGMENTS; n++)
-            UNROLLED for (int e = 0; e < ELEMENTS; e++)
-                scratch[row_of(slot_of(e)) * S + key_of<float>(n, e)] = p[n].x[e];
-        __syncwarp();
-        UNROLLED for (int n = 0; n < D / 8; n++)
-            UNROLLED for (int e = 0; e < ELEMENTS; e++)
-                o[n].x[e] = active[slot_of(e)] ? o[n].x[e] * rescale[slot_of(e)] : o[n].x[e];
-        ONE_BY_ONE for (int key = 0; key < TILE_KEYS; key += 4) {
-            float x[4], y[4];
-            *(float4 *)x = *(const float4 *)(scratch + row_of(0) * S + key);
-            *(float4 *)y = *(const float4 *)(scratch + row_of(1) * S + key);
-            UNROLLED for (int i = 0; i < 4; i++)
-                UNROLLED for (int n = 0; n < D / 8; n += 2) {
-                    float value[4];
-                    *(float4 *)value = *(const float4 *)(v_at + (key + i) * P + n * 8);
-                    UNROLLED for (int e = 0; e < 4; e++) {
-                        float &first = o[n + e / 2].x[e % 2], &second = o[n + e / 2].x[e % 2 + 2];
-                        first = active[0] ? fmaf(x[i], value[e], first) : first;
-                        second = active[1] ? fmaf(y[i], value[e], second) : second;
-                    }
-                }
-        }
-    }
-};
+/* A made of two tiles of sums side by side, rounded to T. */
+template <typename T>
+DEVICE void round_left(left_tile<T> &a, const sums_tile &left, const sums_tile &right)
+{
+    a.x[0] = store_pair(left.x[0], left.x[1], T());
+    a.x[1] = store_pair(left.x[2], left.x[3], T());
+    a.x[2] = store_pair(right.x[0], right.x[1], T());
+    a.x[3] = store_pair(right.x[2], right.x[3], T());
+}
 
 #else
-/* ---- the host ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the host: a warp is one thread ---------------------------------------------------------------------------------------------- */
+
+enum { WARP_LANES = 1, FRAGMENT_ROWS = 16, FRAGMENT_COLUMNS = 8, ROW_STEP = 1 };
+
+DEVICE int lane_index() { return 0; }
+DEVICE int fragment_row() { return 0; }
+DEVICE int fragment_column() { return 0; }
+DEVICE void warp_barrier() {}
+DEVICE float lanes_max(float x, int) { return x; }
+DEVICE float lanes_sum(float x, int) { return x; }
+DEVICE float multiply_add(float a, float b, float c) { return a * b + c; }
 
 #ifdef GRID_THREADS
-enum { MINE = 1 };
+enum { BLOCK_THREADS = GRID_THREADS, BLOCK_WARPS = GRID_THREADS };
+DEVICE int warp_index() { return (int)threadIdx.x; }
+static inline bool block_any(bool x)
+{
+    team->values[threadIdx.x] = x;
+    __syncthreads();
+    bool any = false;
+    for (int i = 0; i < GRID_THREADS; i++)
+        any |= team->values[i] != 0.0f;
+    __syncthreads();
+    return any;
+}
 #else
-enum { MINE = M_TILES };
+enum { BLOCK_THREADS = 1, BLOCK_WARPS = 1 };
+DEVICE int warp_index() { return 0; }
+DEVICE bool block_any(bool x) { return x; }
 #endif
-enum { LANES = 1, ELEMENTS = 128, SLOTS = 16 };
 
-DEVICE int slot_of(int e) { return e / 8; }
-DEVICE int row_of(int slot) { return slot; }
-template <typename T> DEVICE int column_of(int n, int e) { return n * 8 + e % 8; }
-template <typename T> DEVICE int key_of(int n, int e) { return n * 8 + e % 8; }
-DEVICE float row_largest(float x) { return x; }
-DEVICE float row_sum(float x) { return x; }
-
-struct fragment { float x[ELEMENTS]; };
-
-DEVICE void copy_sixteen(void *to, const void *from) { __builtin_memcpy(to, from, 16); }
+DEVICE void copy_sixteen(void *to, const void *from, bool there)
+{
+    if (there)
+        __builtin_memcpy(to, from, 16);
+    else
+        __builtin_memset(to, 0, 16);
+}
 DEVICE void copies_end() {}
-template <int LEFT> DEVICE void copies_wait() {}
+template <int more> DEVICE void copies_wait() {}
 
-template <typename T, int D> struct tile_products {
-    static __attribute__((noinline)) void scores(fragment (&s)[KEY_FRAGMENTS], const T *q, const T *k)
-    {
-        for (int row = 0; row < 16; row++)
-            for (int key = 0; key < TILE_KEYS; key++) {
-                float sum = 0.0f;
-                for (int d = 0; d < D; d++)
-                    sum += load(q[row * pitch<T, D>() + d]) * load(k[key * pitch<T, D>() + d]);
-                s[key / 8].x[row * 8 + key % 8] = sum;
-            }
-    }
-    static __attribute__((noinline)) void values(fragment (&o)[D / 8], const fragment (&p)[KEY_FRAGMENTS], const T *v, const float (&rescale)[SLOTS],
-                                                 const bool (&active)[SLOTS], T *)
-    {
-        for (int row = 0; row < 16; row++)
-            for (int d = 0; d < D && active[row]; d++) {
-                float &at = o[d / 8].x[row * 8 + d % 8], sum = at * rescale[row];
-                for (int key = 0; key < TILE_KEYS; key++)
-                    sum += load(store<T>(p[key / 8].x[row * 8 + key % 8])) * load(v[key * pitch<T, D>() + d]);
-                at = sum;
-            }
-    }
-};
+/* The elements are floats, whose values T holds. */
+template <typename T> struct left_tile { float x[16][16]; };
+template <typename T> struct right_tile { float x[16][8]; };
+struct sums_tile { float x[16 * 8]; };
+
+template <typename T>
+DEVICE void load_left(left_tile<T> &a, const T *at, int stride)
+{
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 16; k++)
+            a.x[i][k] = load(at[i * stride + k]);
+}
+
+template <typename T>
+DEVICE void load_right(right_tile<T> *b, const T *at, int stride)
+{
+    for (int j = 0; j < 16; j++)
+        for (int k = 0; k < 16; k++)
+            b[j / 8].x[k][j % 8] = load(at[j * stride + k]);
+}
+
+template <typename T>
+DEVICE void load_right_by_rows(right_tile<T> *b, const T *at, int stride)
+{
+    for (int k = 0; k < 16; k++)
+        for (int j = 0; j < 16; j++)
+            b[j / 8].x[k][j % 8] = load(at[k * stride + j]);
+}
+
+template <typename T>
+DEVICE void keep_rows(right_tile<T> &b, int from, int to)
+{
+    for (int k = 0; k < 16; k++)
+        for (int j = 0; j < 8; j++)
+            b.x[k][j] = k >= from && k < to ? b.x[k][j] : 0.0f;
+}
+
+template <typename T>
+DEVICE void multiply_tiles(sums_tile &c, const left_tile<T> &a, const right_tile<T> &b)
+{
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 16; k++)
+            for (int j = 0; j < 8; j++)
+                c.x[i * 8 + j] += a.x[i][k] * b.x[k][j];
+}
+
+template <typename T>
+DEVICE void round_left(left_tile<T> &a, const sums_tile &left, const sums_tile &right)
+{
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++) {
+            a.x[i][j] = load(store<T>(left.x[i * 8 + j]));
+            a.x[i][j + 8] = load(store<T>(right.x[i * 8 + j]));
+        }
+}
 
 #endif
 

@@ -1331,8 +1331,8 @@ static inset_status table_launch_tiles(const table_device *t, kernel_id kernel, 
     if (with_records) memcpy(&tiles.fused, args, sizeof tiles.fused);
     memcpy(&tiles.attention, (const char *)args + (with_records ? sizeof tiles.fused : 0), sizeof tiles.attention);
     const attention_args *a = &tiles.attention;
-    tiles.rows_per_block = tile_rows(a) < t->tile_rows ? tile_rows(a) : t->tile_rows;
-    ((kernel_blocks *)t->table.entry[tile_kernel(a->head_dim)][type])(&tiles, 0, tile_blocks(a, tiles.rows_per_block));
+    tiles.rows_per_block = tile_attention_most_rows(a) < t->tile_rows ? tile_attention_most_rows(a) : t->tile_rows;
+    ((kernel_blocks *)t->table.entry[tile_attention_kernel(a->head_dim)][type])(&tiles, 0, tile_attention_blocks(&tiles));
     return INSET_OK;
 }
 

@@ -7,9 +7,7 @@
 #include <limits.h>
 #include <string.h>
 
-enum { PLAIN_SHARED_BYTES = 48 << 10, FIXED_SHARED_BYTES = 1 << 10 };      /* what needs no asking; what the kernel declares itself, at most */
-
-static const int element_sizes[KERNEL_TYPES] = {4, 2, 2};
+enum { PLAIN_SHARED_BYTES = 48 << 10, FIXED_SHARED_BYTES = 4 << 10 };      /* what needs no asking; what the kernel declares itself, at most */
 
 inset_status cuda_tiles_open(cuda_device *d)
 {
@@ -17,8 +15,8 @@ inset_status cuda_tiles_open(cuda_device *d)
     int error = 0;
     for (int w = 0; w < 3; w++)
         for (int type = 0; type < KERNEL_TYPES && !error; type++) {
-            kernel_entry *entry = &d->kernels.entry[tile_kernel(widths[w])][type];
-            const int bytes = TILE_BYTES(widths[w], element_sizes[type]);
+            kernel_entry *entry = &d->kernels.entry[tile_attention_kernel(widths[w])][type];
+            const int bytes = tile_attention_shared_bytes(type, widths[w]);
             if (bytes + FIXED_SHARED_BYTES > d->shared_bytes) *entry = NULL;
             if (*entry && bytes > PLAIN_SHARED_BYTES) error = d->library.allow_shared(*entry, (size_t)bytes);
         }
@@ -26,27 +24,27 @@ inset_status cuda_tiles_open(cuda_device *d)
 }
 
 /* As many rows a block as there is room for, fewer where a launch would leave multiprocessors without work; but not so few that a tile of 16 is not full. */
-static int32_t rows_per_block(const cuda_device *d, const attention_args *a)
+static void choose_rows(const cuda_device *d, tile_attention_args *t)
 {
-    const int32_t heads = tile_heads(a->n_heads / a->n_kv_heads);
-    int32_t rows = tile_rows(a);
-    while (rows > 1 && rows * heads > 16 && tile_blocks(a, rows) < 8 * (int64_t)d->multiprocessors) rows = (rows + 1) / 2;
-    return rows;
+    const int heads = tile_attention_heads(&t->attention);
+    int32_t *rows = &t->rows_per_block;
+    *rows = tile_attention_most_rows(&t->attention);
+    while (*rows > 1 && *rows * heads > 16 && tile_attention_blocks(t) < 8 * (int64_t)d->multiprocessors) *rows = (*rows + 1) / 2;
 }
 
 bool cuda_tiles_launch(cuda_device *d, inset_type type, const void *args, bool with_records, int *error)
 {
     tile_attention_args tiles;
     const attention_args *a = with_records ? (const void *)((const char *)args + sizeof(fused_records)) : args;
-    kernel_entry entry = d->kernels.entry[tile_kernel(a->head_dim)][type];
+    kernel_entry entry = d->kernels.entry[tile_attention_kernel(a->head_dim)][type];
     if (!entry) return false;
     memset(&tiles, 0, sizeof tiles);
     if (with_records) memcpy(&tiles.fused, args, sizeof tiles.fused);
     tiles.attention = *a;
-    tiles.rows_per_block = rows_per_block(d, a);
-    const int64_t blocks = tile_blocks(a, tiles.rows_per_block);
+    choose_rows(d, &tiles);
+    const int64_t blocks = tile_attention_blocks(&tiles);
     if (blocks > INT_MAX) return false;
-    const size_t bytes = (size_t)TILE_BYTES(tile_width(a->head_dim), element_sizes[type]);
+    const size_t bytes = (size_t)tile_attention_shared_bytes((int)type, a->head_dim);
     *error = d->library.launch(entry, &tiles, sizeof tiles, (unsigned)blocks, TILE_THREADS, bytes, d->stream);
     return true;
 }
