@@ -27,8 +27,28 @@ def block_sizes():
     body = re.search(r"static unsigned threads_of.*?\n}", source, re.S).group(0)
     sizes = {name.lower(): int(threads) for name, threads in re.findall(r"case KERNEL_(\w+): return (\d+);", body)}
     table = (ROOT / "kernels/table.h").read_text()
+    tiles = re.search(r"TILE_THREADS = (\d+)", (ROOT / "kernels/tile_shapes.h").read_text())
+    sizes.update({f"tile_attention_{width}": int(tiles.group(1)) for width in (64, 128, 256)})
     sizes[None] = int(re.search(r"KERNEL_THREADS = (\d+)", table).group(1))      # the default
     return sizes
+
+
+def dynamic_shared():
+    """What tile_shapes.h says: {(kernel, type): bytes of dynamic shared memory}."""
+    program = """#include <stdio.h>
+    #include "kernels/tile_shapes.h"
+    int main(void)
+    {
+        for (int width = 64; width <= 256; width *= 2)
+            for (int type = 0; type < 3; type++) printf("%d %d %d\\n", width, type, tile_attention_shared_bytes(type, width));
+    }"""
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = pathlib.Path(folder, "shapes.c"), pathlib.Path(folder, "shapes")
+        source.write_text(program)
+        subprocess.run(["cc", f"-I{ROOT}", str(source), "-o", str(binary)], check=True)
+        lines = subprocess.run([str(binary)], text=True, capture_output=True, check=True).stdout.split("\n")
+    numbers = [[int(word) for word in line.split()] for line in lines if line]
+    return {(f"tile_attention_{width}", ("f32", "bf16", "f16")[kind]): size for width, kind, size in numbers}
 
 
 def missing(rows):
@@ -43,7 +63,9 @@ def readable(mangled):
     rest = mangled[len("_ZN12kernels_cuda"):]
     length = re.match(r"\d+", rest).group(0)
     name, rest = rest[len(length):][:int(length)], rest[len(length) + int(length):]
-    kind = re.match(r"I(f|13__nv_bfloat16|6__half)E", rest)
+    kind = re.match(r"I(f|13__nv_bfloat16|6__half)(?:Li(\d+)E)?E", rest)
+    if kind and kind.group(2):
+        name += f"_{kind.group(2)}"
     return name, TYPES[kind.group(1)] if kind else "all"
 
 

@@ -139,7 +139,8 @@ typedef struct inset_model_options {
     const char *dtype;           /* "f32", "bf16", "f16": weights are converted; NULL: the type of the file (own models and "none": f32) */
     int fast;                    /* 1: the fastest way, even where a row's bits then depend on what is computed beside it, so that sharing,
                                     chunks and what is saved may show in the last bits; 0: they never do, but on a CPU without AVX-512, whose
-                                    products add up in an order that depends on how many rows there are. On the CPU it changes nothing */
+                                    products add up in an order that depends on how many rows there are. On a GPU, products of an f32 model are then
+                                    TF32's: factors rounded to 10 bits. On the CPU it changes nothing */
 } inset_model_options;
 #define INSET_MODEL_OPTIONS {sizeof(inset_model_options), NULL, NULL, 0}
 

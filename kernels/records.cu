@@ -167,9 +167,15 @@ DEVICE bool is_conversion(const record &r, const rectangle &part)
         && part.columns >= 16;
 }
 
-ROOMY_KERNEL(records, records_args a, 3)
+ROOMY_KERNEL(records, records_args a, 5)
 {
-    const record r = *find_record(a, blockIdx.x);
+    SHARED(record, here, 1);                           /* in registers a record would take too many */
+    const int words = sizeof(record) / sizeof(uint64_t);
+    const record *found = find_record(a, blockIdx.x);
+    for (int i = threadIdx.x; i < words; i += blockDim.x)
+        ((uint64_t *)here)[i] = ((const uint64_t *)found)[i];
+    __syncthreads();
+    const record &r = *here;
     const rectangle part = find_rectangle(r, blockIdx.x);
     if (r.op == RECORD_COPY && r.a && r.a_type == r.out_type)
         copy_part(r, part);

@@ -46,7 +46,7 @@ static bool is_near_one(const weight *w)
     return w->role == WEIGHT_VECTOR && (length < 4 || strcmp(w->name + length - 4, "bias"));
 }
 
-inset_status gpu_model(inset_context *context, const char *directory, const char *device_name, inset_type type,
+inset_status gpu_model(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast,
                        void **numbers, inset_model **out)
 {
     program *p;
@@ -65,7 +65,7 @@ inset_status gpu_model(inset_context *context, const char *directory, const char
         w->data = at + (size_t)place * size;
         w->data_type = type;
     }
-    status = model_from_program(p, device_name, type, false, out);
+    status = model_from_program(p, device_name, type, fast, out);
     if (!status) api_model_register(*out);
     return status;
 }

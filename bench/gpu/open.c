@@ -26,7 +26,7 @@ static void open_shape(const char *device_name, const char *shapes, const char *
     snprintf(directory, sizeof directory, "%s/%s", shapes, name);
     if (inset_context_create(NULL, &context)) exit(1);
     double start = seconds();
-    gpu_need(context, gpu_model(context, directory, device_name, type, &numbers, &model));
+    gpu_need(context, gpu_model(context, directory, device_name, type, false, &numbers, &model));
     const double passed = seconds() - start;
     size_t now = 0, total = 0;
     const cuda_device *d = (cuda_device *)model->device;

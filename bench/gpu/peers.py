@@ -107,13 +107,7 @@ def products(dtype, samples):
     for i, o in ((4096, 4096), (4096, 1024), (4096, 1024), (4096, 4096), (4096, 14336), (4096, 14336), (14336, 4096)):
         jobs.append((torch.randn(rows, i, device="cuda", dtype=dtype), torch.randn(o, i, device="cuda", dtype=dtype)))
         flops += 2 * rows * i * o
-    for _ in range(samples):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for x, w in jobs:
-            torch.nn.functional.linear(x, w)
-        torch.cuda.synchronize()
-        print(f"product torch llama8b-32768 {time.perf_counter() - start:.9f}")
+    timed("product torch llama8b-32768", samples, lambda: [torch.nn.functional.linear(x, w) for x, w in jobs], 2)
     print(f"product flops llama8b-32768 {flops}")
 
 

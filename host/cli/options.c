@@ -50,7 +50,8 @@ static const option known[] = {
     {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
     {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(no_share), "compute every invoke on its own; the same numbers"},
     {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(fast), "the fastest way on a GPU, even where the last bits of a number then depend on\n"
-     "                         what is computed beside it; on the CPU it changes nothing"},
+     "                         what is computed beside it, and with TF32 for fp32 products; on the CPU it\n"
+     "                         changes nothing"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
     {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(json), "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose), "say which device was chosen, and the times"},

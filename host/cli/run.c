@@ -220,7 +220,9 @@ static void print_check(session *s)
     inset_plan_statistics(s->plan, &is);
     printf("model      %s, %s, on %s\n", inset_model_kind(s->model), inset_type_name(inset_model_type(s->model)),
            inset_model_device(s->model));
-    if (s->given->fast) printf("fast       on: on a GPU the last bits of a number may depend on what is computed beside it\n");
+    if (s->given->fast)
+        printf("fast       on: on a GPU the last bits of a number may depend on what is computed beside it%s\n",
+               inset_model_type(s->model) == INSET_F32 ? ", and factors of fp32 products are rounded to TF32's 10 bits" : "");
     printf("trace      %lld records in %lld invokes of %lld sequences\n", (long long)is.records, (long long)is.invokes,
            (long long)is.sequences);
     printf("rows       %lld (%lld if every invoke ran whole and alone)\n", (long long)is.rows, (long long)is.rows_unshared);

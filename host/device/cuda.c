@@ -195,11 +195,33 @@ static inset_status cuda_zero(device *base, void *at, size_t bytes)
 
 /* ---- launches ---------------------------------------------------------------------------------------------------------------- */
 
-/* Threads a block. A kernel's sums depend on the number, so it is the kernel's and never the launch's: a row must come out the same
- * whatever runs beside it. */
-static unsigned threads_of(kernel_id kernel)
+/* Columns of a row of a kernel whose blocks share a row by packs of 16 bytes (kernels/packs.h); 0: another kernel. */
+static int64_t packed_columns(kernel_id kernel, const void *args)
 {
-    switch ((kernel_id)(kernel % KERNEL_COUNT)) {        /* with records or without */
+    switch (kernel) {
+    case KERNEL_EMBED: return ((const embed_args *)args)->width;
+    case KERNEL_GATHER: return ((const gather_args *)args)->width;
+    case KERNEL_LAYERNORM: return ((const layernorm_args *)args)->width;
+    case KERNEL_RMSNORM: return ((const rmsnorm_args *)args)->width / ((const rmsnorm_args *)args)->groups;
+    case KERNEL_ACTIVATION: return ((const activation_args *)args)->width;
+    case KERNEL_GATE: return ((const gate_args *)args)->width;
+    case KERNEL_ADD: return ((const add_args *)args)->width;
+    case KERNEL_ADD_LAYERNORM: return ((const add_layernorm_args *)args)->width;
+    case KERNEL_ADD_RMSNORM: return ((const add_rmsnorm_args *)args)->width;
+    case KERNEL_SCALE: return ((const scale_args *)args)->width;
+    default: return 0;
+    }
+}
+
+/* Threads a block: as many as a row has packs, at least two warps. A kernel's sums depend on the number, so it depends on the kernel, the type and a row's
+ * width, and never on how many rows there are: a row must come out the same whatever runs beside it. */
+static unsigned threads_of(kernel_id kernel, inset_type type, const void *args)
+{
+    const kernel_id plain = (kernel_id)(kernel % KERNEL_COUNT);
+    const int64_t columns = packed_columns(plain, kernel >= KERNEL_COUNT ? (const char *)args + sizeof(fused_records) : args);
+    const int64_t threads = (columns * (int64_t)type_size(type) / 16 + 31) / 32 * 32;
+    if (columns) return threads < 64 ? 64 : threads > KERNEL_THREADS ? KERNEL_THREADS : (unsigned)threads;
+    switch (plain) {                                     /* with records or without */
     case KERNEL_ATTENTION: return 64;            /* its chunk of keys, and the columns of a usual head */
     case KERNEL_ROPE: return 128;
     case KERNEL_TILE_ATTENTION_64: case KERNEL_TILE_ATTENTION_128: case KERNEL_TILE_ATTENTION_256: return TILE_THREADS;
@@ -226,7 +248,7 @@ inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const 
     int error;
     const bool is_attention = kernel % KERNEL_COUNT == KERNEL_ATTENTION;
     if (!is_attention || !cuda_tiles_launch(d, type, args, kernel >= KERNEL_COUNT, &error))
-        error = d->library.launch(entry, args, args_size, (unsigned)blocks, threads_of(kernel), 0, d->stream);
+        error = d->library.launch(entry, args, args_size, (unsigned)blocks, threads_of(kernel, type, args), 0, d->stream);
     if (!error) return INSET_OK;
     char doing[64];
     snprintf(doing, sizeof doing, "launching kernel %d", (int)kernel);

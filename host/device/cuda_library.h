@@ -44,6 +44,7 @@ enum {
     CUBLAS_INVALID_VALUE = 7, CUBLAS_NOT_SUPPORTED = 15,                           /* cublasStatus_t */
     CUBLAS_ALLOC_FAILED = 3,
     CUBLAS_COMPUTE_F32 = 68,                                                       /* fp32 products and sums, TF32 not allowed */
+    CUBLAS_COMPUTE_TF32 = 77,                                                      /* factors rounded to TF32, fp32 sums */
     CUBLAS_PLAIN = 0, CUBLAS_TRANSPOSED = 1,                                       /* cublasOperation_t */
     CUBLAS_EPILOGUE_NONE = 1, CUBLAS_EPILOGUE_ADD_BIAS = 4,                        /* cublasLtEpilogue_t */
     CUBLAS_EPILOGUE_GELU_ONLY = 32, CUBLAS_EPILOGUE_GELU_BIAS = 36,                /* the tanh form */

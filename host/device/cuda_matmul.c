@@ -36,8 +36,9 @@ static int describe_product(cuda_device *d, matrix *m, epilogue e)
     const int32_t weight_operation = m->in_out ? CUBLAS_PLAIN : CUBLAS_TRANSPOSED, x_operation = CUBLAS_PLAIN;
     const uint32_t number = e == EPILOGUE_GELU ? m->bias ? CUBLAS_EPILOGUE_GELU_BIAS : CUBLAS_EPILOGUE_GELU_ONLY
                                                : m->bias ? CUBLAS_EPILOGUE_ADD_BIAS : CUBLAS_EPILOGUE_NONE;
+    const int compute = d->base.fast && m->type == INSET_F32 ? CUBLAS_COMPUTE_TF32 : CUBLAS_COMPUTE_F32;
     int error;
-    if ((error = l->cublasLtMatmulDescCreate(product, CUBLAS_COMPUTE_F32, CUDA_TYPE_F32))
+    if ((error = l->cublasLtMatmulDescCreate(product, compute, CUDA_TYPE_F32))
         || (error = l->cublasLtMatmulDescSetAttribute(*product, CUBLAS_PRODUCT_TRANS_A, &weight_operation, sizeof weight_operation))
         || (error = l->cublasLtMatmulDescSetAttribute(*product, CUBLAS_PRODUCT_TRANS_B, &x_operation, sizeof x_operation))
         || (error = l->cublasLtMatmulDescSetAttribute(*product, CUBLAS_PRODUCT_EPILOGUE, &number, sizeof number)))

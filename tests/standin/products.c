@@ -88,9 +88,10 @@ static int destroy_product(cublas_product p) { return destroy(p, HANDLE_PRODUCT,
 static int destroy_layout(cublas_layout l) { return destroy(l, HANDLE_LAYOUT, "cublasLtMatrixLayoutDestroy"); }
 static int destroy_preference(cublas_preference p) { return destroy(p, HANDLE_PREFERENCE, "cublasLtMatmulPreferenceDestroy"); }
 
+/* TF32 products are computed as fp32 ones are. */
 static int create_product(cublas_product *out, int compute, int scale_type)
 {
-    if (compute != CUBLAS_COMPUTE_F32 || scale_type != CUDA_TYPE_F32) {
+    if ((compute != CUBLAS_COMPUTE_F32 && compute != CUBLAS_COMPUTE_TF32) || scale_type != CUDA_TYPE_F32) {
         standin_problem("cublasLtMatmulDescCreate: compute type %d, scale type %d", compute, scale_type);
         return CUBLAS_INVALID_VALUE;
     }
