@@ -1240,6 +1240,38 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, !(kind % 2));
 }
 
+/* A row's bits do not depend on where it lies: aligned to 16 bytes or not, its sums are added in one order. */
+static void case_places(subject *s, int type, int64_t d)
+{
+    enum { KINDS = 4 };
+    double *first = malloc((size_t)(KINDS * 2 * d) * sizeof *first);
+    const uint64_t seed = s->random;
+    for (int place = 0; place < 2; place++) {
+        s->random = seed;
+        buffer x = buffer_random(s, type, d, place, 3), y = buffer_random(s, type, d, 0, 3), weight = buffer_random(s, type, d, place, 2);
+        buffer out = buffer_result(s, type, d, place), norm = buffer_result(s, type, d, 0);
+        void *at[] = {buffer_at(&x, 0), buffer_at(&y, 0), buffer_at(&weight, 0), buffer_at(&out, 0), buffer_at(&norm, 0)};
+        const layernorm_args a0 = {at[3], at[0], NULL, at[2], at[2], 1, d, d, d, 1e-5f};
+        const rmsnorm_args a1 = {at[3], at[0], NULL, at[2], 1, d, d, d, 1, 1e-5f, 0, 0};
+        const add_layernorm_args a2 = {at[3], at[4], at[0], at[1], NULL, NULL, at[2], at[2], 1, d, d, d, d, d, 1e-5f};
+        const add_rmsnorm_args a3 = {at[3], at[4], at[0], at[1], NULL, NULL, at[2], 1, d, d, d, d, d, 1e-5f, 0, 0};
+        const struct { kernel_id kernel; const void *args; size_t size; } kinds[KINDS] = {{KERNEL_LAYERNORM, &a0, sizeof a0}, {KERNEL_RMSNORM, &a1, sizeof a1},
+            {KERNEL_ADD_LAYERNORM, &a2, sizeof a2}, {KERNEL_ADD_RMSNORM, &a3, sizeof a3}};
+        for (int k = 0; k < KINDS; k++) {
+            if (device_launch(s->device, kinds[k].kernel, (inset_type)type, kinds[k].args, kinds[k].size, 1, d)) abort();
+            buffer_fetch(&out);
+            buffer_fetch(&norm);
+            double *kept = first + k * 2 * d;
+            if (!place) memcpy(kept, out.values, (size_t)d * sizeof *kept), memcpy(kept + d, norm.values, (size_t)d * sizeof *kept);
+            else CHECK(!memcmp(kept, out.values, (size_t)d * sizeof *kept) && (k < 2 || !memcmp(kept + d, norm.values, (size_t)d * sizeof *kept)),
+                       "%s: kernel %d of %s, %d columns: other bits in another place", s->name, (int)kinds[k].kernel, type_names[type], (int)d);
+        }
+        buffer *all[] = {&x, &y, &weight, &out, &norm};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
+    }
+    free(first);
+}
+
 static void run_attention_cases(subject *s, int type)
 {
     static const attention_case attentions[] = {
@@ -1259,6 +1291,7 @@ static void run_kernel_cases(subject *s)
     const int n_records = s->brief ? 30 : 200;
     for (int type = 0; type < KERNEL_TYPES; type++) {
         for (int i = 0; i < shape_count(s); i++) run_shape_cases(s, type, &row_shapes[i]);
+        for (int64_t d = 24; d < 12000; d = d * 5 + 3) case_places(s, type, d);
         run_attention_cases(s, type);
         run_open_cases(s, type);
         run_metric_cases(s, type);
