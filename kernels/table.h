@@ -5,7 +5,8 @@
  *     kernels_threads_fill (tests)                                      the same, each block run by real threads
  *     kernels_cuda_fill                                                 entries are what cudaLaunchKernel takes as its function; the one kernel
  *                                                                       parameter is the args struct by value, grid (blocks, 1, 1), any block
- *                                                                       (n, 1, 1) with n a multiple of 32 up to 1024, no dynamic shared memory */
+ *                                                                       (n, 1, 1) with n a multiple of 32 up to 1024, no dynamic shared memory; but
+ *                                                                       KERNEL_TILE_ATTENTION_.. as tile_shapes.h says */
 #ifndef INSET_KERNEL_TABLE_H
 #define INSET_KERNEL_TABLE_H
 

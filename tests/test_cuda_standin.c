@@ -324,6 +324,25 @@ static void takes_the_steady_algorithm(int refused, int tall_only, int unsteady,
     close_device(o, name);
 }
 
+/* Lower heights take what is faster there, if it gives the bits of the tallest's; a row then keeps its bits at all heights. */
+static void takes_what_is_faster(int unsteady, int uneven, int quick_first, int quick_count, bool everywhere)
+{
+    char name[64];
+    snprintf(name, sizeof name, "quick %d, %d of %d %d", quick_first, quick_count, unsteady, uneven);
+    opened o = open_device();
+    standin_candidates(0, 0, unsteady, uneven);
+    standin_quick(quick_first, quick_count);
+    matrix *m = o.d ? some_matrix(o, 96, 20) : NULL;
+    if (m) {
+        const product_choice *choice = ((cuda_device *)o.d)->choices;
+        const bool all = choice->faster == PRODUCT_HEIGHTS - 1;      /* what is not steady may be at some heights */
+        CHECK(choice->steady && all == everywhere, "%s: steady %d, %d heights", name, choice->steady, choice->faster);
+        check_row_bits(o.d);
+    }
+    device_matrix_free(o.d, m);
+    close_device(o, name);
+}
+
 /* A fast device does not ask whether rows keep their bits. */
 static void takes_the_first_when_fast(void)
 {
@@ -631,6 +650,9 @@ int main(void)
     takes_the_steady_algorithm(0, 0, 0, 7, true);
     takes_the_steady_algorithm(0, 2, 6, 0, false);
     takes_the_steady_algorithm(0, 0, 0, 8, false);
+    takes_what_is_faster(0, 0, 3, 2, true);
+    takes_what_is_faster(3, 0, 0, 3, false);
+    takes_what_is_faster(0, 2, 0, 2, false);
     takes_the_first_when_fast();
     leaves_the_choice_where_nothing_fits();
     chooses_once_a_shape();

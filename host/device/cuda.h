@@ -1,5 +1,5 @@
 /* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), cuda_landing.c (results that arrive later), cuda_matmul.c (matrix
- * products) and cuda_choose.c (their algorithms). */
+ * products), cuda_choose.c (their algorithms) and cuda_tiles.c (attention by tiles). */
 #ifndef INSET_CUDA_H
 #define INSET_CUDA_H
 

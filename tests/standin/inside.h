@@ -44,7 +44,11 @@ typedef struct operation {
 /* Appends a zeroed operation to the queue, or to the graph that the stream captures into. */
 operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o));
 
+/* Half microseconds that queued work would have taken: 2 an operation, 1 a product by a quick algorithm. */
+extern int64_t standin_time;
+
 typedef struct standin_settings {
+    int quick_first, quick_count;            /* candidates that are quick */
     int devices, major, minor, count_error, driver;
     int64_t bytes;
     bool no_products;

@@ -16,6 +16,7 @@ enum { PAGE = 4096, ALIGNMENT = 256, CANARY = 0xc3, UNSET = 0xff, NOT_YET_COPIED
 
 standin_settings standin_now = STANDARD;
 standin_counts standin_count;
+int64_t standin_time;
 
 typedef struct allocation {
     struct allocation *next;
@@ -375,6 +376,7 @@ operation *standin_queue(cuda_stream stream, const char *name, void (*run)(opera
     o->name = name;
     o->run = run;
     s.seen++;
+    standin_time += 2;
     return o;
 }
 
@@ -439,6 +441,7 @@ typedef struct standin_event {
     standin_handle handle;
     uint64_t after;                      /* operations that have been queued when it was recorded */
     bool takes_times;
+    int64_t time;                        /* standin_time when it was recorded */
 } standin_event;
 
 static int stream_create(cuda_stream *out, unsigned flags)
@@ -492,10 +495,11 @@ static int event_record(cuda_event event, cuda_stream stream)
         return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaEventRecord")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     ((standin_event *)event)->after = s.seen;
+    ((standin_event *)event)->time = standin_time;
     return 0;
 }
 
-/* A thousandth of a millisecond for each thing that was queued between the two. */
+/* What was queued between the two takes. */
 static int event_elapsed(float *milliseconds, cuda_event start, cuda_event end)
 {
     if (!handle_good(start, HANDLE_EVENT, "cudaEventElapsedTime") || !handle_good(end, HANDLE_EVENT, "cudaEventElapsedTime")) return refuse(CUDA_ERROR_INVALID);
@@ -503,7 +507,7 @@ static int event_elapsed(float *milliseconds, cuda_event start, cuda_event end)
         standin_problem("cudaEventElapsedTime of an event that takes no times");
         return refuse(CUDA_ERROR_INVALID);
     }
-    *milliseconds = 1e-3f * (float)(((standin_event *)end)->after - ((standin_event *)start)->after);
+    *milliseconds = 0.5e-3f * (float)(((standin_event *)end)->time - ((standin_event *)start)->time);
     return 0;
 }
 
@@ -878,6 +882,12 @@ void standin_candidates(int refused, int tall_only, int unsteady, int uneven)
     standin_now.refused = refused;
     standin_now.tall_only = tall_only;
     standin_now.unsteady = unsteady;
+}
+
+void standin_quick(int first, int count)
+{
+    standin_now.quick_first = first;
+    standin_now.quick_count = count;
 }
 
 void standin_gelu_rounding(standin_gelu how) { standin_now.gelu_rounds = how; }
