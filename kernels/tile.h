@@ -226,7 +226,7 @@ template <typename T> struct right_tile { float x[16][8]; };
 struct sums_tile { float x[16 * 8]; };
 
 template <typename T>
-DEVICE void load_left(left_tile<T> &a, const T *at, int stride)
+DEVICE_APART void load_left(left_tile<T> &a, const T *at, int stride)
 {
     for (int i = 0; i < 16; i++)
         for (int k = 0; k < 16; k++)
@@ -234,7 +234,7 @@ DEVICE void load_left(left_tile<T> &a, const T *at, int stride)
 }
 
 template <typename T>
-DEVICE void load_right(right_tile<T> *b, const T *at, int stride)
+DEVICE_APART void load_right(right_tile<T> *b, const T *at, int stride)
 {
     for (int j = 0; j < 16; j++)
         for (int k = 0; k < 16; k++)
@@ -242,7 +242,7 @@ DEVICE void load_right(right_tile<T> *b, const T *at, int stride)
 }
 
 template <typename T>
-DEVICE void load_right_by_rows(right_tile<T> *b, const T *at, int stride)
+DEVICE_APART void load_right_by_rows(right_tile<T> *b, const T *at, int stride)
 {
     for (int k = 0; k < 16; k++)
         for (int j = 0; j < 16; j++)
@@ -250,7 +250,7 @@ DEVICE void load_right_by_rows(right_tile<T> *b, const T *at, int stride)
 }
 
 template <typename T>
-DEVICE void keep_rows(right_tile<T> &b, int from, int to)
+DEVICE_APART void keep_rows(right_tile<T> &b, int from, int to)
 {
     for (int k = 0; k < 16; k++)
         for (int j = 0; j < 8; j++)
@@ -258,7 +258,7 @@ DEVICE void keep_rows(right_tile<T> &b, int from, int to)
 }
 
 template <typename T>
-DEVICE void multiply_tiles(sums_tile &c, const left_tile<T> &a, const right_tile<T> &b)
+DEVICE_APART void multiply_tiles(sums_tile &c, const left_tile<T> &a, const right_tile<T> &b)
 {
     for (int i = 0; i < 16; i++)
         for (int k = 0; k < 16; k++)
@@ -267,7 +267,7 @@ DEVICE void multiply_tiles(sums_tile &c, const left_tile<T> &a, const right_tile
 }
 
 template <typename T>
-DEVICE void round_left(left_tile<T> &a, const sums_tile &left, const sums_tile &right)
+DEVICE_APART void round_left(left_tile<T> &a, const sums_tile &left, const sums_tile &right)
 {
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 8; j++) {

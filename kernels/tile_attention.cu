@@ -52,7 +52,7 @@ DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 DEVICE int larger(int a, int b) { return a > b ? a : b; }
 
 /* The place is known. */
-DEVICE void read_contexts(const attention_args &a, tile_block &b)
+DEVICE_APART void read_contexts(const attention_args &a, tile_block &b)
 {
     const int rows = b.place.rows;
     for (int i = threadIdx.x; i < rows; i += BLOCK_THREADS) {
@@ -83,7 +83,7 @@ DEVICE void read_contexts(const attention_args &a, tile_block &b)
 }
 
 /* Whether two lists agree in n entries. The whole block asks. */
-DEVICE bool same_lists(const attention_args &a, int64_t one, int64_t other, int n)
+DEVICE_APART bool same_lists(const attention_args &a, int64_t one, int64_t other, int n)
 {
     bool differ = false;
     for (int j = threadIdx.x; j < n; j += BLOCK_THREADS)
@@ -94,7 +94,7 @@ DEVICE bool same_lists(const attention_args &a, int64_t one, int64_t other, int 
 DEVICE bool is_present(const segment &s, int start) { return s.most > start && s.lowest < start + TILE_KEYS; }
 
 /* Finds step `turn`, the next from row `begin` of the tile at `start` on; it and its row numbers are there after a barrier. The whole block asks. */
-DEVICE void find_step(const attention_args &a, tile_block &b, int turn, int start, int begin)
+DEVICE_APART void find_step(const attention_args &a, tile_block &b, int turn, int start, int begin)
 {
     const int rows = b.place.rows;
     tile_step s = {};
@@ -158,7 +158,7 @@ DEVICE row_form form_of(const void *base, int64_t stride, int d)
  * become 0. Returns whether an element that this thread brought is not finite, as far as it looked: not where copies are
  * asynchronous. */
 template <typename T, int D>
-DEVICE bool load_rows(T *tile, const T *base, const row_form &form, const int32_t *numbers, int n)
+DEVICE_APART bool load_rows(T *tile, const T *base, const row_form &form, const int32_t *numbers, int n)
 {
     enum { STRIDE = TILE_STRIDE(D, (int)sizeof(T)), ELEMENTS = 16 / (int)sizeof(T), CHUNKS = D / ELEMENTS, TOGETHER = 4 };
     const int whole = (n + 15) / 16 * 16;
@@ -198,7 +198,7 @@ DEVICE bool load_rows(T *tile, const T *base, const row_form &form, const int32_
 
 /* Whether an element that load_rows brought here by 16 bytes, for this thread, is not finite. */
 template <typename T, int D>
-DEVICE bool find_odd(const T *tile, const row_form &form, int from, int n)
+DEVICE_APART bool find_odd(const T *tile, const row_form &form, int from, int n)
 {
     enum { STRIDE = TILE_STRIDE(D, (int)sizeof(T)), ELEMENTS = 16 / (int)sizeof(T), CHUNKS = D / ELEMENTS };
     bool odd = false;
@@ -284,7 +284,7 @@ DEVICE void seen_keys(const row_state<ROWS> &r, int i, const tile_step &s, int &
 
 /* Products of 16 queries with the first n keys; other scores are 0. WHOLE: as many keys and columns as there is room for. */
 template <bool WHOLE, typename T, int D>
-DEVICE void multiply_keys(half_rows<T, D> &w, const T *queries, const T *keys, int d, int n)
+DEVICE_APART void multiply_keys(half_rows<T, D> &w, const T *queries, const T *keys, int d, int n)
 {
     enum { STRIDE = half_rows<T, D>::STRIDE };
     UNROLLED
@@ -309,7 +309,7 @@ DEVICE void multiply_keys(half_rows<T, D> &w, const T *queries, const T *keys, i
 }
 
 template <bool WHOLE, int D>
-DEVICE void multiply_keys(float_rows<D> &w, const float *queries, const float *keys, int d, int n)
+DEVICE_APART void multiply_keys(float_rows<D> &w, const float *queries, const float *keys, int d, int n)
 {
     typedef float_rows<D> rows;
     UNROLLED
@@ -358,7 +358,7 @@ DEVICE void score_step(float_rows<D> &w, const float *queries, const float *keys
 
 /* Makes scores weights, over a base that has risen to the largest score so far, and takes what is there already to that base. */
 template <typename W>
-DEVICE void weigh(W &w, const attention_args &a, const tile_step &s)
+DEVICE_APART void weigh(W &w, const attention_args &a, const tile_step &s)
 {
     const bool masked = s.partial || s.from > 0 || s.n < TILE_KEYS;
     UNROLLED
@@ -405,7 +405,7 @@ DEVICE void weigh(W &w, const attention_args &a, const tile_step &s)
 /* ---- sums of values ------------------------------------------------------------------------------------------------------------------ */
 
 template <bool WHOLE, typename T, int D>
-DEVICE void multiply_values(half_rows<T, D> &w, const T *values, int d, int n)
+DEVICE_APART void multiply_values(half_rows<T, D> &w, const T *values, int d, int n)
 {
     enum { STRIDE = half_rows<T, D>::STRIDE };
     UNROLLED
@@ -429,7 +429,7 @@ DEVICE void multiply_values(half_rows<T, D> &w, const T *values, int d, int n)
 /* The same where a value is not finite: a product for each row of the block that the run and these tile rows have, without the keys
  * that it does not see, of which its own tile rows are kept. first: of these tile rows. */
 template <typename T, int D>
-DEVICE void add_step_seen(half_rows<T, D> &w, const T *values, float *, int d, const tile_block &block, const tile_step &s, int first)
+DEVICE_APART void add_step_seen(half_rows<T, D> &w, const T *values, float *, int d, const tile_block &block, const tile_step &s, int first)
 {
     enum { STRIDE = half_rows<T, D>::STRIDE, ROWS = half_rows<T, D>::ROWS };
     const int begin = larger(s.begin, first / block.place.stack), end = smaller(s.end, (first + WARP_ROWS - 1) / block.place.stack + 1);
@@ -470,7 +470,7 @@ DEVICE void add_step_seen(half_rows<T, D> &w, const T *values, float *, int d, c
 
 /* Four keys at a time, whose weights come through shared memory from the lanes that have them. CAREFUL: keys that a row does not see are left out. */
 template <bool WHOLE, bool CAREFUL, int D>
-DEVICE void add_values(float_rows<D> &w, const float *values, float *weights, int d, const tile_step &s)
+DEVICE_APART void add_values(float_rows<D> &w, const float *values, float *weights, int d, const tile_step &s)
 {
     typedef float_rows<D> rows;
     UNROLLED
@@ -524,7 +524,7 @@ DEVICE void add_step(float_rows<D> &w, const float *values, float *weights, int 
         add_values<false, false>(w, values, weights, d, s);
 }
 template <int D>
-DEVICE void add_step_seen(float_rows<D> &w, const float *values, float *weights, int d, const tile_block &, const tile_step &s, int)
+DEVICE_APART void add_step_seen(float_rows<D> &w, const float *values, float *weights, int d, const tile_block &, const tile_step &s, int)
 {
     add_values<false, true>(w, values, weights, d, s);
 }
@@ -547,7 +547,7 @@ DEVICE tile_place place_of(const tile_attention_args &args, int64_t block)
 
 /* Begins to bring the queries; tile rows that are not used become 0. */
 template <typename T, int D>
-DEVICE void load_queries(T *tile, const attention_args &a, const tile_place &p)
+DEVICE_APART void load_queries(T *tile, const attention_args &a, const tile_place &p)
 {
     enum { STRIDE = TILE_STRIDE(D, (int)sizeof(T)), ELEMENTS = 16 / (int)sizeof(T), CHUNKS = D / ELEMENTS };
     const row_form form = form_of<T>(a.q, a.q_stride, a.head_dim);
@@ -571,7 +571,7 @@ DEVICE void load_queries(T *tile, const attention_args &a, const tile_place &p)
 
 /* Rounds the results of 16 tile rows into the place of their queries and writes them from there, side by side. */
 template <typename T, int D, typename W>
-DEVICE void write_rows(W &w, T *tile, const attention_args &a, const tile_place &p, int first)
+DEVICE_APART void write_rows(W &w, T *tile, const attention_args &a, const tile_place &p, int first)
 {
     enum { STRIDE = TILE_STRIDE(D, (int)sizeof(T)), ELEMENTS = 16 / (int)sizeof(T), CHUNKS = D / ELEMENTS };
     UNROLLED
@@ -599,7 +599,7 @@ DEVICE void write_rows(W &w, T *tile, const attention_args &a, const tile_place 
 }
 
 template <typename W>
-DEVICE void start_rows(W &w, const tile_block &b, int first)
+DEVICE_APART void start_rows(W &w, const tile_block &b, int first)
 {
     const tile_place &p = b.place;
     UNROLLED
