@@ -37,7 +37,6 @@
 #include <cuda_fp16.h>
 
 #define DEVICE __device__ __forceinline__
-#define DEVICE_SPECIAL DEVICE              /* for a specialisation of a template */
 #define DEVICE_APART DEVICE                 /* too large for the host to have in every kernel that calls it */
 #define KERNEL(name, parameter) __global__ void __launch_bounds__(KERNEL_THREADS) name(const parameter)
 /* A kernel that may take registers as long as `blocks` such blocks fit a multiprocessor: left alone, the compiler spills some to have more. */
@@ -147,7 +146,7 @@ DEVICE float wide_largest(wide x) { return x; }
 #define UNROLLED
 #define DEVICE_APART static __attribute__((noinline))
 #define DEVICE static inline __attribute__((always_inline))
-#define DEVICE_SPECIAL inline __attribute__((always_inline))   /* DEVICE, for a specialisation of a template */
+#define SPECIALISED inline __attribute__((always_inline))      /* DEVICE, for a specialisation of a template */
 #define RESTRICT __restrict__
 
 namespace KERNEL_NAMESPACE {
@@ -184,8 +183,8 @@ DEVICE float load(f16 x)
 
 /* Rounds to the storage type, to nearest even. */
 template <typename T> DEVICE T store(float x);
-template <> DEVICE_SPECIAL float store<float>(float x) { return x; }
-template <> DEVICE_SPECIAL bf16 store<bf16>(float x)
+template <> SPECIALISED float store<float>(float x) { return x; }
+template <> SPECIALISED bf16 store<bf16>(float x)
 {
     uint32_t bits = float_to_bits(x);
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
@@ -193,7 +192,7 @@ template <> DEVICE_SPECIAL bf16 store<bf16>(float x)
     return bf16{(uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
 }
 /* A subnormal result (below 2^-14) is rounded by adding 0.5, whose last place is a half's smallest step. */
-template <> DEVICE_SPECIAL f16 store<f16>(float x)
+template <> SPECIALISED f16 store<f16>(float x)
 {
     uint32_t bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
     uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1)) >> 13;
@@ -216,7 +215,7 @@ namespace KERNEL_NAMESPACE {
 struct grid_team {
     pthread_barrier_t barrier;
     float values[GRID_THREADS];
-    alignas(64) char memory[256 << 10];
+    alignas(64) char memory[227 << 10];                 /* the most that a GPU's block may have, dynamic shared memory included */
 };
 
 static thread_local grid_team *team;

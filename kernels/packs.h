@@ -1,7 +1,7 @@
 /* packs.h: rows read and written 16 bytes at a time by the threads of a block, where the addresses allow it. Where blocks are one thread
  * (SIXTEEN_BYTES 0), plain loops vectorise by themselves and kernels use those.
  *
- * A row is cut into packs of PACK elements, from its first on; thread t has packs t, t + blockDim.x, ... That is so whether or not its place allows
+ * A row is cut into packs of packed<T>::SIZE elements, from its first on; thread t has packs t, t + blockDim.x, ... That is so whether or not its place allows
  * accesses of 16 bytes, so sums are added in the same order wherever a row lies. */
 #ifndef INSET_PACKS_H
 #define INSET_PACKS_H

@@ -1,7 +1,7 @@
 /* pointwise.cu: what acts on each element of a row alone: activation with bias, gate, residual add, scale and softcap.
  *
- * One block a row; any block size. Rows need no alignment; threads move 16 bytes at a time where a row has it (packs.h). What is the same for the whole launch (the kind of activation, whether there is
- * a bias) is decided before the loop, so that each loop body is straight and vectorises. */
+ * One block a row; any block size. Rows need no alignment; threads move 16 bytes at a time where a row has it (packs.h). What is the same for the whole
+ * launch (the kind of activation, whether there is a bias) is decided before the loop, so that each loop body is straight and vectorises. */
 #include "kernels/fused.h"
 #include "kernels/math.h"
 #include "kernels/packs.h"
@@ -78,18 +78,17 @@ DEVICE void add_row(const add_args &args, int64_t row)
     const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
     const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
     const int d = (int)args.width;
-    if (moves_sixteen() && !args.c) {
-        map_packs(out, a, b, (const T *)nullptr, d, [](float x, float y, float) { return x + y; });
+    const T *RESTRICT c = args.c ? (const T *)args.c + (int64_t)(args.c_rows ? args.c_rows[row] : row) * args.c_stride : nullptr;
+    if (moves_sixteen()) {
+        if (c)
+            map_packs(out, a, b, c, d, [](float x, float y, float z) { return load(store<T>(x + y)) + z; });
+        else
+            map_packs(out, a, b, c, d, [](float x, float y, float) { return x + y; });
         return;
     }
-    if (!args.c) {
+    if (!c) {
         for (int i = threadIdx.x; i < d; i += blockDim.x)
             out[i] = store<T>(load(a[i]) + load(b[i]));
-        return;
-    }
-    const T *RESTRICT c = (const T *)args.c + (int64_t)(args.c_rows ? args.c_rows[row] : row) * args.c_stride;
-    if (moves_sixteen()) {
-        map_packs(out, a, b, c, d, [](float x, float y, float z) { return load(store<T>(x + y)) + z; });
         return;
     }
     for (int i = threadIdx.x; i < d; i += blockDim.x)

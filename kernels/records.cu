@@ -1,9 +1,9 @@
 /* records.cu: applies a table of records, the elementwise operations that interventions are made of, in one launch.
  *
  * A block does up to RECORD_BLOCK_ELEMENTS elements of one record (records_number_blocks cuts them); it finds its record by first_block, at first
- * where it would be if all records had as many blocks, which they mostly have, and then by bisection. Any block size. Operands have any strides and any types, so there is a plain body, which decides types an element at a
- * time, and beside it fast ones for what nearly all records are: a copy between equal types, a copy of rows between float types, and an operation
- * between rows or constants of one float type. All give the same bits (record.h). */
+ * where it would be if all records had as many blocks, which they mostly have, and then by bisection. Any block size. Operands have any strides and any
+ * types, so there is a plain body, which decides types an element at a time, and beside it fast ones for what nearly all records are: a copy between
+ * equal types, a copy of rows between float types, and an operation between rows or constants of one float type. All give the same bits (record.h). */
 #include "kernels/packs.h"
 #include "kernels/record.h"
 

@@ -24,30 +24,31 @@ typedef struct suite {
     const char *name, *model, *cases;
     inset_type type;                 /* INSET_TYPE_COUNT: the file's own */
     double tolerance;                /* relative error of a whole tensor */
+    double on_gpu;                   /* the same where attention by tiles rounds weights before they meet values; 0: no other */
 } suite;
 
 static const suite suites[] = {
-    {"notebook",        "notebook",     "notebook",     INSET_TYPE_COUNT, 1e-5},
-    {"deep",            "deep",         "deep",         INSET_TYPE_COUNT, 1e-5},
-    {"gpt2",            "gpt2",         "gpt2",         INSET_TYPE_COUNT, 1e-5},
-    {"gpt2_sharded",    "gpt2_sharded", "gpt2",         INSET_TYPE_COUNT, 1e-5},
-    {"gpt2_options",    "gpt2_options", "gpt2_options", INSET_TYPE_COUNT, 1e-5},
-    {"gpt2_bf16",       "gpt2_bf16",    "gpt2_bf16",    INSET_TYPE_COUNT, 1e-2},
-    {"gpt2_f16",        "gpt2_f16",     "gpt2_f16",     INSET_TYPE_COUNT, 1e-2},
-    {"gpt2_as_bf16",    "gpt2",         "gpt2_bf16",    INSET_BF16,       1e-2},
-    {"gpt2_as_f16",     "gpt2",         "gpt2_f16",     INSET_F16,        1e-2},
-    {"gpt_neox",        "gpt_neox",     "gpt_neox",     INSET_TYPE_COUNT, 1e-5},
-    {"gpt_neox_serial", "gpt_neox_serial", "gpt_neox_serial", INSET_TYPE_COUNT, 1e-5},
-    {"llama",           "llama",        "llama",        INSET_TYPE_COUNT, 1e-5},
-    {"llama_bf16",      "llama_bf16",   "llama_bf16",   INSET_TYPE_COUNT, 1e-2},
-    {"llama3",          "llama3",       "llama3",       INSET_TYPE_COUNT, 1e-5},
-    {"mistral",         "mistral",      "mistral",      INSET_TYPE_COUNT, 1e-5},
-    {"qwen2",           "qwen2",        "qwen2",        INSET_TYPE_COUNT, 1e-5},
-    {"qwen3",           "qwen3",        "qwen3",        INSET_TYPE_COUNT, 1e-5},
-    {"gemma2",          "gemma2",       "gemma2",       INSET_TYPE_COUNT, 1e-5},
-    {"gemma2_bf16",     "gemma2_bf16",  "gemma2_bf16",  INSET_TYPE_COUNT, 2e-2},       /* its KL doubles what attention by tiles rounds */
-    {"phi3",            "phi3",         "phi3",         INSET_TYPE_COUNT, 1e-5},
-    {"olmo2",           "olmo2",        "olmo2",        INSET_TYPE_COUNT, 1e-5},
+    {"notebook",        "notebook",     "notebook",     INSET_TYPE_COUNT, 1e-5, 0},
+    {"deep",            "deep",         "deep",         INSET_TYPE_COUNT, 1e-5, 0},
+    {"gpt2",            "gpt2",         "gpt2",         INSET_TYPE_COUNT, 1e-5, 0},
+    {"gpt2_sharded",    "gpt2_sharded", "gpt2",         INSET_TYPE_COUNT, 1e-5, 0},
+    {"gpt2_options",    "gpt2_options", "gpt2_options", INSET_TYPE_COUNT, 1e-5, 0},
+    {"gpt2_bf16",       "gpt2_bf16",    "gpt2_bf16",    INSET_TYPE_COUNT, 1e-2, 0},
+    {"gpt2_f16",        "gpt2_f16",     "gpt2_f16",     INSET_TYPE_COUNT, 1e-2, 0},
+    {"gpt2_as_bf16",    "gpt2",         "gpt2_bf16",    INSET_BF16,       1e-2, 0},
+    {"gpt2_as_f16",     "gpt2",         "gpt2_f16",     INSET_F16,        1e-2, 0},
+    {"gpt_neox",        "gpt_neox",     "gpt_neox",     INSET_TYPE_COUNT, 1e-5, 0},
+    {"gpt_neox_serial", "gpt_neox_serial", "gpt_neox_serial", INSET_TYPE_COUNT, 1e-5, 0},
+    {"llama",           "llama",        "llama",        INSET_TYPE_COUNT, 1e-5, 0},
+    {"llama_bf16",      "llama_bf16",   "llama_bf16",   INSET_TYPE_COUNT, 1e-2, 0},
+    {"llama3",          "llama3",       "llama3",       INSET_TYPE_COUNT, 1e-5, 0},
+    {"mistral",         "mistral",      "mistral",      INSET_TYPE_COUNT, 1e-5, 0},
+    {"qwen2",           "qwen2",        "qwen2",        INSET_TYPE_COUNT, 1e-5, 0},
+    {"qwen3",           "qwen3",        "qwen3",        INSET_TYPE_COUNT, 1e-5, 0},
+    {"gemma2",          "gemma2",       "gemma2",       INSET_TYPE_COUNT, 1e-5, 0},
+    {"gemma2_bf16",     "gemma2_bf16",  "gemma2_bf16",  INSET_TYPE_COUNT, 1e-2, 2e-2},       /* its KL doubles that */
+    {"phi3",            "phi3",         "phi3",         INSET_TYPE_COUNT, 1e-5, 0},
+    {"olmo2",           "olmo2",        "olmo2",        INSET_TYPE_COUNT, 1e-5, 0},
 };
 
 typedef struct runner {
@@ -161,6 +162,11 @@ static void comparator_notices(void)
 
 /* ---- one script ---------------------------------------------------------------------------------------------------------------------- */
 
+static double tolerance_of(const runner *r)
+{
+    return r->model->device->is_cuda && r->suite->on_gpu > 0 ? r->suite->on_gpu : r->suite->tolerance;
+}
+
 /* Compares what a run saved with the tensors of `expected` whose names begin with `prefix`, in order. */
 static void check_saved(runner *r, const char *label, plan *p, run *work, const safetensors *expected, const char *prefix)
 {
@@ -175,7 +181,7 @@ static void check_saved(runner *r, const char *label, plan *p, run *work, const 
         char why[400];
         plan_saved_describe(p, next, &described);
         NEED(run_saved(work, next, &got) == INSET_OK, "%s: %s: %s", label, name, inset_message(r->context));
-        CHECK(same_tensor(&got, want, r->suite->tolerance, why, sizeof why), "%s: %s: %s", label, name, why);
+        CHECK(same_tensor(&got, want, tolerance_of(r), why, sizeof why), "%s: %s: %s", label, name, why);
         CHECK(described.type == got.type && described.n_dimensions == got.n_dimensions
                   && !memcmp(described.shape, got.shape, sizeof got.shape[0] * (size_t)got.n_dimensions),
               "%s: %s: the plan's description is not what the run gives", label, name);

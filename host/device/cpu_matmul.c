@@ -145,23 +145,19 @@ static inset_status refused(inset_context *context, const char *what, dnnl_statu
     return error_set(context, INSET_DEVICE_ERROR, "oneDNN could not %s (status %d)", what, (int)status);
 }
 
-bool cpu_products_steady(void)
+static bool has_instructions(int isa)
 {
 #if defined(__x86_64__)
-    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
+    return ((int)dnnl_get_effective_cpu_isa() & isa) == isa;
 #else
+    (void)isa;
     return false;
 #endif
 }
 
-static bool has_bf16_products(void)
-{
-#if defined(__x86_64__)
-    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
-#else
-    return false;
-#endif
-}
+bool cpu_products_steady(void) { return has_instructions(dnnl_cpu_isa_avx512_core); }
+
+static bool has_bf16_products(void) { return has_instructions(dnnl_cpu_isa_avx512_core_bf16); }
 
 static cpu_products *products_of(device *d) { return ((cpu_device *)d)->products; }
 

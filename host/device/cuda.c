@@ -6,7 +6,6 @@
  * failure neither replaces its message nor stops halfway. */
 #include "device/cuda.h"
 #include "device/cuda_attention.h"
-#include "kernels/tile_shapes.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -224,7 +223,6 @@ static unsigned threads_of(kernel_id kernel, inset_type type, const void *args)
     switch (plain) {                                     /* with records or without */
     case KERNEL_ATTENTION: return 64;            /* its chunk of keys, and the columns of a usual head */
     case KERNEL_ROPE: return 128;
-    case KERNEL_TILE_ATTENTION_64: case KERNEL_TILE_ATTENTION_128: case KERNEL_TILE_ATTENTION_256: return TILE_THREADS;
     default: return KERNEL_THREADS;
     }
 }
@@ -246,8 +244,7 @@ inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const 
         return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: a launch of %lld blocks; a grid has at most %d", d->index,
                          (long long)blocks, INT_MAX);
     int error;
-    const bool is_attention = kernel % KERNEL_COUNT == KERNEL_ATTENTION;
-    if (!is_attention || !cuda_tiles_launch(d, type, args, kernel >= KERNEL_COUNT, &error))
+    if (kernel % KERNEL_COUNT != KERNEL_ATTENTION || !cuda_tiles_launch(d, type, args, kernel >= KERNEL_COUNT, &error))
         error = d->library.launch(entry, args, args_size, (unsigned)blocks, threads_of(kernel, type, args), 0, d->stream);
     if (!error) return INSET_OK;
     char doing[64];
@@ -430,7 +427,7 @@ static inset_status make_stream(cuda_device *d)
         d->halves[i].bytes = bytes;
     }
     l->fill_kernels(&d->kernels);
-    return cuda_tiles_open(d);
+    return INSET_OK;
 }
 
 static inset_status make_products(cuda_device *d)
@@ -453,7 +450,7 @@ inset_status device_open_cuda(inset_context *context, int index, device **out)
     d->index = index;
     snprintf(d->base.name, sizeof d->base.name, "cuda:%d", index);
     inset_status status;
-    if ((status = find_device(d)) || (status = read_facts(d)) || (status = make_stream(d)) || (status = make_products(d))) {
+    if ((status = find_device(d)) || (status = read_facts(d)) || (status = make_stream(d)) || (status = cuda_tiles_open(d)) || (status = make_products(d))) {
         cuda_close(&d->base);
         return status;
     }

@@ -51,15 +51,6 @@ typedef struct cuda_device {
     bool capturing;                  /* between capture_begin and capture_end: work is written down, not run */
 } cuda_device;
 
-/* ---- cuda_tiles.c ------------------------------------------------------------------------------------------------------------ */
-
-/* Lets the kernels of attention by tiles have the shared memory that they need; those that need more than the card has are taken out of the
- * table. Which there are depends on the card alone. */
-inset_status cuda_tiles_open(cuda_device *d);
-/* Launches attention, with records where args are those of KERNEL_COUNT + KERNEL_ATTENTION, by tiles. False, with nothing done, where the card has no such
- * kernel for heads of this width. */
-bool cuda_tiles_launch(cuda_device *d, inset_type type, const void *args, bool with_records, int *error);
-
 enum { STAGING_BYTES = 4 << 20, WORKSPACE_BYTES = 4 << 20 };
 
 /* Makes the device the calling thread's; every function of the device begins with it. */
@@ -128,5 +119,14 @@ inset_status cuda_product_failed(cuda_device *d, const matrix *m, int status, co
 
 /* Sees that m->chosen[e][aligned] is there: the choice of another matrix of this shape, or a new one. Not while capturing. */
 inset_status cuda_choose(cuda_device *d, matrix *m, epilogue e, bool aligned);
+
+/* ---- cuda_tiles.c ------------------------------------------------------------------------------------------------------------ */
+
+/* Lets the kernels of attention by tiles have the shared memory that they need; those that need more than the card has are taken out of the
+ * table. Which there are depends on the card alone. */
+inset_status cuda_tiles_open(cuda_device *d);
+/* Launches attention, with records where args are those of KERNEL_COUNT + KERNEL_ATTENTION, by tiles; no more
+ * blocks than KERNEL_ATTENTION would have. *error: cudaError_t of the launch. False, with nothing done, where the card has no such kernel for heads of this width. */
+bool cuda_tiles_launch(cuda_device *d, inset_type type, const void *args, bool with_records, int *error);
 
 #endif

@@ -211,14 +211,19 @@ static inset_status propose(cuda_device *d, const matrix *m, epilogue e, bool al
 
 static bool usable(const cublas_candidate *c) { return !c->state && c->workspace <= WORKSPACE_BYTES; }
 
-/* *milliseconds: of REPEATS products of a height, one behind the other. */
+/* *milliseconds: of REPEATS products of a height, one behind the other, after a first that loads what it needs. *works: false, and no time, where the
+ * algorithm cannot do that height. */
 static inset_status time_product(cuda_device *d, const matrix *m, epilogue e, const probe *p, const cublas_algorithm *algorithm, int height,
-                                 float *milliseconds)
+                                 bool *works, float *milliseconds)
 {
     cuda_library *l = &d->library;
     cuda_event start = NULL, end = NULL;
     inset_status status = INSET_OK;
-    int error = l->cudaEventCreateWithFlags(&start, 0);
+    int error = cuda_multiply(d, m, e, algorithm, &p->layouts, height, p->x, p->y);
+    *works = error != CUBLAS_INVALID_VALUE && error != CUBLAS_NOT_SUPPORTED;
+    if (!*works) return INSET_OK;
+    if (error) return cuda_product_failed(d, m, error, "trying a matrix product");
+    error = l->cudaEventCreateWithFlags(&start, 0);
     if (!error) error = l->cudaEventCreateWithFlags(&end, 0);
     if (!error) error = l->cudaEventRecord(start, d->stream);
     for (int i = 0; i < REPEATS && !error && !status; i++) {
@@ -240,17 +245,17 @@ static inset_status refine_height(cuda_device *d, const matrix *m, bool aligned,
     cublas_candidate candidates[CANDIDATES];
     int n = 0;
     float best = 0, time;                /* 0: not known yet */
-    bool faster = false;
+    bool works, faster = false;
     inset_status status = propose(d, m, choice->epilogue, aligned, p, height, candidates, &n);
     for (int i = 0; i < n && !status; i++) {
         const cublas_algorithm *algorithm = &candidates[i].algorithm;
-        bool works, same = true;
+        bool same = true;
         if (!usable(&candidates[i]) || !memcmp(algorithm, &choice->algorithms[height], sizeof *algorithm)) continue;
-        status = probe_height(d, m, choice->epilogue, p, algorithm, height, &works, &same);
+        if (best == 0) status = time_product(d, m, choice->epilogue, p, &choice->algorithms[height], height, &works, &best);
+        if (!status) status = time_product(d, m, choice->epilogue, p, algorithm, height, &works, &time);
+        if (status || !works || time > 0.95f * best) continue;
+        status = probe_height(d, m, choice->epilogue, p, algorithm, height, &works, &same);      /* which takes longer, so it comes last */
         if (status || !works || (!same && !d->base.fast)) continue;
-        if (best == 0) status = time_product(d, m, choice->epilogue, p, &choice->algorithms[height], height, &best);
-        if (!status) status = time_product(d, m, choice->epilogue, p, algorithm, height, &time);
-        if (status || time > 0.95f * best) continue;
         best = time;
         choice->algorithms[height] = *algorithm;
         faster = true;
@@ -276,9 +281,9 @@ static inset_status pick(cuda_device *d, const matrix *m, bool aligned, product_
         choice->steady = steady;
         for (int height = 0; height < m->n_heights; height++) choice->algorithms[height] = candidates[i].algorithm;
     }
-    for (int height = 0; height < m->n_heights - 1 && !status && choice->pinned && (choice->steady || d->base.fast); height++)
-        status = refine_height(d, m, aligned, &p, height, choice);
     if (!status && choice->epilogue == EPILOGUE_GELU && choice->steady) status = probe_gelu(d, m, aligned, &p, &choice->as_kernel);
+    const bool serves = d->base.fast ? choice->pinned : choice->steady && (choice->epilogue == EPILOGUE_PLAIN || choice->as_kernel);
+    for (int height = 0; height < m->n_heights - 1 && !status && serves; height++) status = refine_height(d, m, aligned, &p, height, choice);
     probe_end(d, &p);
     return status;
 }

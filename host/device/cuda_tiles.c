@@ -4,7 +4,6 @@
 #include "device/cuda.h"
 #include "kernels/tile_shapes.h"
 
-#include <limits.h>
 #include <string.h>
 
 enum { PLAIN_SHARED_BYTES = 48 << 10, FIXED_SHARED_BYTES = 4 << 10 };      /* what needs no asking; what the kernel declares itself, at most */
@@ -42,9 +41,7 @@ bool cuda_tiles_launch(cuda_device *d, inset_type type, const void *args, bool w
     if (with_records) memcpy(&tiles.fused, args, sizeof tiles.fused);
     tiles.attention = *a;
     choose_rows(d, &tiles);
-    const int64_t blocks = tile_attention_blocks(&tiles);
-    if (blocks > INT_MAX) return false;
     const size_t bytes = (size_t)tile_attention_shared_bytes((int)type, a->head_dim);
-    *error = d->library.launch(entry, &tiles, sizeof tiles, (unsigned)blocks, TILE_THREADS, bytes, d->stream);
+    *error = d->library.launch(entry, &tiles, sizeof tiles, (unsigned)tile_attention_blocks(&tiles), TILE_THREADS, bytes, d->stream);
     return true;
 }

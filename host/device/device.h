@@ -55,8 +55,8 @@ struct device {
     bool is_cuda;
     bool fast;                           /* set once it is open, before it is given anything: a row's bits may depend on what is computed beside
                                             it where that is faster. cpu.c has nothing that would be */
-    bool steady;                         /* a row of a product has the same bits beside any others. Not so on a CPU without AVX-512, by whose products
-                                            of other heights sums are added up in another order (cpu_matmul.c) */
+    bool steady;                         /* while it is not `fast`, the device stands for it that a row of a product has the same bits beside any
+                                            others. Not so a CPU without AVX-512, whose products add up in an order of the height's (cpu_matmul.c) */
     size_t memory_total, memory_free;    /* bytes, when it was opened */
     bool shares_host_memory;             /* device pointers may be read by the host (cpu) */
     int32_t row_block;                   /* PRODUCT_TALLEST where products run at fixed heights (kernels/products.h), else 1 */

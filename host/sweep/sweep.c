@@ -1,7 +1,7 @@
 /* sweep.c: a sweep from its options to its last chunk.
  *
  * Whatever can be wrong is found in sweep_create, which also plans the first chunk, so that a sweep that does not fit says so before it
- * starts. How jobs are cut into chunks depends on the options, the model and the memory limit alone (see chunk_size), never on time or on how
+ * starts. How jobs are cut into chunks depends on the options, the model, the kind of device and the memory limit alone (see chunk_size), never on time or on how
  * far an earlier process came. */
 #include "sweep/sweep.h"
 

@@ -49,6 +49,7 @@ extern int64_t standin_time;
 
 typedef struct standin_settings {
     int quick_first, quick_count;            /* candidates that are quick */
+    int shared_bytes;                        /* that a block may ask for */
     int devices, major, minor, count_error, driver;
     int64_t bytes;
     bool no_products;

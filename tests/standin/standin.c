@@ -12,7 +12,7 @@
 enum { PAGE = 4096, ALIGNMENT = 256, CANARY = 0xc3, UNSET = 0xff, NOT_YET_COPIED = 0xa5, ERROR_UNKNOWN = 999, ERROR_ILLEGAL_ACCESS = 700,
        ERROR_CAPTURE_UNSUPPORTED = 900, ERROR_CAPTURE_INVALIDATED = 901 };
 
-#define STANDARD {.devices = 1, .major = 9, .minor = 0, .bytes = (int64_t)4 << 30, .driver = 13000}
+#define STANDARD {.shared_bytes = 227 << 10, .devices = 1, .major = 9, .minor = 0, .bytes = (int64_t)4 << 30, .driver = 13000}
 
 standin_settings standin_now = STANDARD;
 standin_counts standin_count;
@@ -640,7 +640,7 @@ static int kernel_of(kernel_entry entry)
     return -1;
 }
 
-enum { SHARED_BYTES = 227 << 10, PLAIN_SHARED_BYTES = 48 << 10 };
+enum { PLAIN_SHARED_BYTES = 48 << 10 };
 static size_t shared_allowed[KERNEL_ALL][KERNEL_TYPES];
 
 static int allow_shared(kernel_entry entry, size_t shared_bytes)
@@ -649,7 +649,7 @@ static int allow_shared(kernel_entry entry, size_t shared_bytes)
     if (error) return error;
     kernel_table table;
     kernels_baseline_fill(&table);
-    if (shared_bytes > SHARED_BYTES) return refuse(CUDA_ERROR_INVALID);
+    if (shared_bytes > (size_t)standin_now.shared_bytes) return refuse(CUDA_ERROR_INVALID);
     for (int kernel = 0; kernel < KERNEL_ALL; kernel++)
         for (int type = 0; type < KERNEL_TYPES; type++)
             if (table.entry[kernel][type] == entry) shared_allowed[kernel][type] = shared_bytes;
@@ -725,7 +725,7 @@ static int attribute(int *value, int which, int device)
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
     *value = which == CUDA_CAPABILITY_MAJOR ? standin_now.major : which == CUDA_CAPABILITY_MINOR ? standin_now.minor
-        : which == CUDA_SHARED_BYTES ? SHARED_BYTES : 132;
+        : which == CUDA_SHARED_BYTES ? standin_now.shared_bytes : 132;
     return device < standin_now.devices ? 0 : refuse(CUDA_ERROR_INVALID);
 }
 
@@ -883,6 +883,8 @@ void standin_candidates(int refused, int tall_only, int unsteady, int uneven)
     standin_now.tall_only = tall_only;
     standin_now.unsteady = unsteady;
 }
+
+void standin_shared(int bytes) { standin_now.shared_bytes = bytes; }
 
 void standin_quick(int first, int count)
 {

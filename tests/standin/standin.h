@@ -50,6 +50,7 @@ void standin_reset(void);
 /* The machine: devices of a compute capability with so many bytes. error: what cudaGetDeviceCount answers (35: the driver is too
  * old), or 0. driver: the version of CUDA it is for, 0 when there is none. */
 void standin_machine(int devices, int major, int minor, int64_t bytes, int error, int driver);
+void standin_shared(int bytes);                  /* the most shared memory that a block may ask for; 227 KiB until then */
 void standin_without_products(bool missing);     /* cuBLASLt cannot be opened */
 
 /* cuDNN cannot be opened; it has no plan for more sequences than these in one launch (0: any), and none for this length (0: all have one). */
