@@ -4,7 +4,7 @@
     bench/kernels.py [--nvcc NVCC] [--output bench/results/kernels.md]
 
 Compiles every kernels/*.cu with the product's options for each architecture and reads what ptxas says. Occupancy is reckoned from registers,
-shared memory and the block size that host/device/cuda.c launches with. Ends with exit status 1 when a kernel spills, or when one that
+shared memory and the block size that host/device/cuda/cuda.c launches with. Ends with exit status 1 when a kernel spills, or when one that
 kernels/kernels.h names is missing for an architecture."""
 import argparse
 import pathlib
@@ -23,7 +23,7 @@ TYPES = {"f": "f32", "13__nv_bfloat16": "bf16", "6__half": "f16"}
 
 def block_sizes():
     """What threads_of in cuda.c says: {kernel: threads}, and the default under None."""
-    source = (ROOT / "host/device/cuda.c").read_text()
+    source = (ROOT / "host/device/cuda/cuda.c").read_text()
     body = re.search(r"static unsigned threads_of.*?\n}", source, re.S).group(0)
     sizes = {name.lower(): int(threads) for name, threads in re.findall(r"case KERNEL_(\w+): return (\d+);", body)}
     table = (ROOT / "kernels/table.h").read_text()

@@ -1,6 +1,6 @@
 /* attention.cu: softmax(scale * q k) v for one query row and one head, keys and values found through a row table.
  *
- * What the CPU runs, and the reference for tile_attention.cu, which a GPU launches in its place (host/device/cuda_tiles.c).
+ * What the CPU runs, and the reference for tile_attention.cu, which a GPU launches in its place (host/device/cuda/tiles.c).
  *
  * One block a (row, head), block = row * n_heads + head; any block size. Keys are taken in chunks of CHUNK, counted from the start
  * of the row's own context, with the running maximum, sum and weighted values of an online softmax, so that a row's bits depend on its

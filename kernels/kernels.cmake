@@ -1,5 +1,5 @@
 # The kernels of the CPU device: kernels/host.cc (which includes every kernels/*.cu) compiled once per instruction set, each in a namespace of its
-# own. host/device/cpu.c chooses among them when it opens. x86-64 gets baseline, AVX2 and AVX-512; other processors the baseline.
+# own. host/device/cpu/cpu.c chooses among them when it opens. x86-64 gets baseline, AVX2 and AVX-512; other processors the baseline.
 # cuda.cmake compiles the same .cu files with nvcc, one by one.
 #
 # inset_kernel_objects(name option...) is also what tests/kernels.cmake makes blocks of real threads with.

@@ -2,7 +2,7 @@
 # answers).
 #
 # inset_add_standin_test(name source...): a program whose CUDA device works on the stand-in. The stand-in's objects define what
-# host/device/cuda_library.c does, and stand before the library, which then does not bring its own.
+# host/device/cuda/library.c does, and stand before the library, which then does not bring its own.
 file(GLOB standin_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/standin/*.c)
 add_library(inset_standin OBJECT ${standin_sources})
 target_link_libraries(inset_standin PRIVATE inset_flags)

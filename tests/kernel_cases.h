@@ -1355,7 +1355,7 @@ static inset_status table_copy(device *d, void *to, const void *from, size_t byt
     memcpy(to, from, bytes);
     return INSET_OK;
 }
-/* What cuda_tiles.c does. */
+/* What cuda/tiles.c does. */
 static inset_status table_launch_tiles(const table_device *t, kernel_id kernel, inset_type type, const void *args)
 {
     tile_attention_args tiles;

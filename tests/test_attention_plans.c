@@ -1,6 +1,6 @@
 /* test_attention_plans.c: cuDNN itself takes the graph of attention that we describe, for GPUs of three generations that are described too: no GPU and
  * no driver is needed. Skipped where there is no cuDNN. That the numbers are right is the stand-in's affair (test_whole_attention.c) and a GPU's. */
-#include "device/cuda_attention_graph.h"
+#include "device/cuda/attention_graph.h"
 #include "test.h"
 
 typedef struct gpu { const char *name; int version, processors, shared_memory; } gpu;

@@ -6,6 +6,7 @@
  * Each script runs three times: with rows shared between invokes, without, and in chunks of one invoke.
  *
  *     test_cases [-d DEVICE] [NAME]     DEVICE: cpu unless given here or in INSET_TEST_DEVICE; NAME: only cases whose name has this in it */
+#include "script/script.h"
 #include "test.h"
 
 #include <dirent.h>

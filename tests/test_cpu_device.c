@@ -1,5 +1,5 @@
 /* test_cpu_device.c: opening devices by name, memory, and each allocation failing in turn while the CPU device opens and takes matrices. */
-#include "device/cpu.h"
+#include "device/cpu/cpu.h"
 #include "failing_allocator.h"
 #include "test.h"
 

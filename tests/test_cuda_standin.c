@@ -1,6 +1,6 @@
 /* test_cuda_standin.c: the CUDA device on the stand-in: what every device must do, each call failing in turn, what opening refuses, how
  * products are chosen; and that the stand-in notices the mistakes it is there to notice. */
-#include "device/cuda.h"
+#include "device/cuda/cuda.h"
 #include "device_checks.h"
 #include "failing_allocator.h"
 #include "standin/standin.h"

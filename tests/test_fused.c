@@ -4,9 +4,10 @@
  *   bits     random traces planned with and without: what they save is the same, bit by bit, and there are no more launches; in one go and in chunks
  *
  * The device comes from INSET_TEST_DEVICE, "cpu" without it. test_fused [-n COUNT] [SEED] */
-#include "plan/launches.h"
+#include "plan/emit/launches.h"
 #include "random_traces.h"
 #include "run/run.h"
+#include "script/script.h"
 #include "test.h"
 
 #include <math.h>

@@ -5,7 +5,8 @@
 #include <dirent.h>
 
 /* In order; "kernels" stands where its header is first needed. */
-static const char *const order[] = {"base", "file", "program", "models", "trace", "kernels", "plan", "device", "run", "sweep", "api"};
+static const char *const order[] = {"base", "file", "program", "models", "trace", "script", "kernels", "plan/rows", "plan/wanted", "plan/emit",
+                                    "plan", "device", "device/cpu", "device/cuda", "run", "sweep", "api"};
 enum { N_LAYERS = sizeof order / sizeof *order };
 
 static int rank_of(const char *folder, size_t length)
@@ -18,7 +19,7 @@ static int rank_of(const char *folder, size_t length)
 /* Whether a file of `folder` may include "path". */
 static bool allowed(const char *folder, const char *path)
 {
-    const char *slash = strchr(path, '/');
+    const char *slash = strrchr(path, '/');
     if (!slash) return !strcmp(path, "inset.h") || (!strcmp(folder, "kernels") && strcmp(path, "inset.h"));
     size_t length = (size_t)(slash - path);
     if (strlen(folder) == length && !strncmp(folder, path, length)) return true;

@@ -1,5 +1,5 @@
 /* test_matmul.c: matrix products against double-precision loops, on the device named by the argument or INSET_TEST_DEVICE ("cpu" without one): all types,
- * both layouts of the weights, weights at odd addresses, rows with strides, heights on both sides of every bound in cpu_matmul.c. */
+ * both layouts of the weights, weights at odd addresses, rows with strides, heights on both sides of every bound in cpu/matmul.c. */
 #include "kernel_cases.h"
 
 typedef struct product_case { int64_t in, out; int weight_type; bool in_out, bias; int64_t gap, skip; } product_case;
@@ -99,7 +99,7 @@ static void test_blocks(subject *s)
 }
 
 /* Whether a row's bits are the same at every height, and in every place of the call: computed and printed, not demanded, for oneDNN promises
- * nothing; what it found is written at the head of cpu_matmul.c. The tiny loop does promise. */
+ * nothing; what it found is written at the head of cpu/matmul.c. The tiny loop does promise. */
 static void probe_heights(subject *s, int type, int64_t in, int64_t out)
 {
     enum { MOST = 300 };

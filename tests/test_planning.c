@@ -4,7 +4,7 @@
  *   depth    a patch costs work where it is made and where its rows join those of others, not in the layers behind it: the same patches on a deeper
  *            model make as many strands, and the tables of all its layers are described by hardly more runs */
 #include "files.h"
-#include "plan/launches.h"
+#include "plan/emit/launches.h"
 #include "run/model.h"
 
 static int32_t site_of(const program *g, const char *name)

@@ -1,9 +1,10 @@
 /* test_replay_standin.c: what a plan costs the host on a GPU, counted by the stand-in: the first run is as many launches and copies as the plan
  * says, the second captures them, and every later one is one replay, with one copy where the inputs changed. That replays give what launches do;
  * and that a site without records costs no launch. */
-#include "plan/launches.h"
+#include "plan/emit/launches.h"
 #include "run/model.h"
 #include "run/run.h"
+#include "script/script.h"
 #include "standin/standin.h"
 #include "test.h"
 

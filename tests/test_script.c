@@ -2,6 +2,7 @@
  * message, same.txt pairs of scripts that must make the same records. Here are the programs that replay them, what is too long or too odd
  * to be written in a file, and memory running out. */
 #include "models/models.h"
+#include "script/script.h"
 #include "trace/records.h"
 #include "world.h"
 

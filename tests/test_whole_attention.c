@@ -3,9 +3,10 @@
 #include "failing_allocator.h"
 #include "file/file.h"
 #include "models/models.h"
-#include "plan/launches.h"
+#include "plan/emit/launches.h"
 #include "run/model.h"
 #include "run/run.h"
+#include "script/script.h"
 #include "standin/standin.h"
 #include "test.h"
 

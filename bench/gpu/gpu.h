@@ -4,7 +4,7 @@
 
 #include "api/api.h"
 #include "bench.h"
-#include "device/cuda.h"
+#include "device/cuda/cuda.h"
 
 /* A model of the shape that DIRECTORY/config.json has, without a file of weights: every weight is a piece of one list of
  * random numbers, at a place of its own, so that 8 billion of them take a second to make and nothing to carry.

@@ -1,5 +1,6 @@
 /* trace.c: traces of the public API. Each call does what the same line of a script would do, through the same calls of trace/trace.h. */
 #include "api/api.h"
+#include "script/script.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* device.h: where a plan runs: memory, copies, matrix products and kernel launches, with two implementations (device/cpu.c,
- * device/cuda.c). Nothing above knows which it has, and a device knows kernels and nothing of traces.
+/* device.h: where a plan runs: memory, copies, matrix products and kernel launches, with two implementations (device/cpu/cpu.c,
+ * device/cuda/cuda.c). Nothing above knows which it has, and a device knows kernels and nothing of traces.
  *
  * All work given to a device happens in the order given (one stream). Failures set the context's message (INSET_NO_MEMORY with the
  * bytes asked for and the bytes there are; INSET_DEVICE_ERROR otherwise, the driver's words in it). */
@@ -56,7 +56,7 @@ struct device {
     bool fast;                           /* set once it is open, before it is given anything: a row's bits may depend on what is computed beside
                                             it where that is faster. cpu.c has nothing that would be */
     bool steady;                         /* while it is not `fast`, the device stands for it that a row of a product has the same bits beside any
-                                            others. Not so a CPU without AVX-512, whose products add up in an order of the height's (cpu_matmul.c) */
+                                            others. Not so a CPU without AVX-512, whose products add up in an order of the height's (cpu/matmul.c) */
     size_t memory_total, memory_free;    /* bytes, when it was opened */
     bool shares_host_memory;             /* device pointers may be read by the host (cpu) */
     int32_t row_block;                   /* PRODUCT_TALLEST where products run at fixed heights (kernels/products.h), else 1 */

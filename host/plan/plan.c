@@ -1,17 +1,18 @@
 /* plan.c: a trace becomes a plan, in five steps:
  *
- *   walk.c (with identity.c and pieces.c)   which rows every value has, and which of them are the same
- *   live.c (with layout.c and saved.c)      which of those anybody needs
- *   pack.c                                  where they lie in memory
- *   emit.c                                  the launches that make them
- *   inputs.c                                what the invokes were given, to run it again
+ *   rows/walk.c     which rows every value has, and which of them are the same
+ *   wanted/live.c   which of those anybody needs
+ *   wanted/pack.c   where they lie in memory
+ *   emit/emit.c     the launches that make them
+ *   emit/inputs.c   what the invokes were given, to run it again
  *
  * Planning needs no device and knows no numbers. */
-#include "plan/launches.h"
+#include "plan/plan.h"
 
 #include <string.h>
 
 #include "kernels/products.h"
+#include "plan/emit/launches.h"
 
 static void planner_free(planner *p)
 {

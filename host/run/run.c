@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#include "plan/launches.h"
+#include "plan/emit/launches.h"
 
 struct run_room {
     struct inset_model *model;

@@ -132,14 +132,7 @@ void trace_shape_text(const trace *t, const operand *value, char *out, size_t si
 inset_type trace_operand_type(const trace *t, const operand *value);
 int64_t trace_operand_length(const trace *t, const operand *value);      /* extent of the first dimension, -1 for numbers and 0-d tensors: len(x) */
 
-/* ---- the script reader (trace/script.c) --------------------------------------------------------------------------------------------- */
-/* Reads a script and makes its records. `file` names it in messages; `directory` is where load() looks files up ("" = the working directory).
- * Errors carry place (file:line:column, the line, a caret), help and sentence. */
-inset_status script_read(trace *t, const char *file, const char *directory, const char *text, size_t length);
-/* Parses "transformer.h[5].output[:, -1]": the site and its index items (allocated in the trace's arena). */
-inset_status script_parse_site(trace *t, const char *text, int32_t *site, size_t *n_items, index_item **items);
-/* Parses an index alone, "[:, -1]"; "" gives no items. For the C API, as script_parse_site is. */
-inset_status script_parse_index(trace *t, const char *text, size_t *n_items, index_item **items);
+/* What the script reader asks. */
 arena *trace_arena(trace *t);
 inset_context *trace_context(trace *t);
 const program *trace_program(const trace *t);

@@ -1,6 +1,7 @@
 /* fuzz_script.c: any bytes as a trace script, for a small model of tokens, and, when they are short, as a site of the C API. A refusal of a
  * script says where: its message begins with the place. */
 #include "fuzz.h"
+#include "script/script.h"
 #include "trace/trace.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
 /* attention.c: cuDNN's backend API for the stand-in: descriptors keep what they are given, a plan is its graph's operations in order, and running it is
  * running each of them over whole tensors in plain loops. It knows nothing of attention: what comes out is what the descriptors say. */
-#include "device/cuda_cudnn.h"
+#include "device/cuda/cudnn.h"
 #include "standin/inside.h"
 
 #include <math.h>

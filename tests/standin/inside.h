@@ -2,7 +2,7 @@
 #ifndef INSET_STANDIN_INSIDE_H
 #define INSET_STANDIN_INSIDE_H
 
-#include "device/cuda_library.h"
+#include "device/cuda/library.h"
 #include "standin/standin.h"
 
 /* Handles are remembered after they are freed, so that using one is noticed. Every kind begins with this. */

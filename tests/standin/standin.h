@@ -1,4 +1,4 @@
-/* standin.h: a stand-in for the CUDA runtime, cuBLASLt and cuDNN on host memory, so that the CUDA device (host/device/cuda*.c) runs in tests
+/* standin.h: a stand-in for the CUDA runtime, cuBLASLt and cuDNN on host memory, so that the CUDA device (host/device/cuda) runs in tests
  * on machines without a GPU. It answers cuda_library_open and cudnn_open; link its objects before the library.
  *
  * It is stricter than a GPU. Work is queued and runs only when somebody waits for it, in order. Device memory is out of the host's reach
