@@ -1,7 +1,9 @@
-/* bench.h: what the benchmark programs share: a clock, and lines of samples that `run` puts into tables.
+/* bench.h: what the benchmark programs share: a clock, and lines of samples that `run` puts into
+ * tables.
  *
- * A program prints one line a sample, "BENCHMARK WHO CASE NUMBER" (times in seconds unless the benchmark says otherwise), so that the
- * samples of several programs and rounds can be mixed and sorted by the shell. */
+ * A program prints one line a sample, "BENCHMARK WHO CASE NUMBER" (times in seconds unless the
+ * benchmark says otherwise), so that the samples of several programs and rounds can be mixed and
+ * sorted by the shell. */
 #ifndef INSET_BENCH_H
 #define INSET_BENCH_H
 
@@ -31,7 +33,8 @@ __attribute__((unused)) static double median(double *samples, size_t n)
     return n % 2 ? samples[n / 2] : (samples[n / 2 - 1] + samples[n / 2]) / 2;
 }
 
-/* A line of /proc/self/status in bytes, "VmHWM" for the most memory the process has had; 0 where there is no such thing. */
+/* A line of /proc/self/status in bytes, "VmHWM" for the most memory the process has had; 0 where
+ * there is no such thing. */
 __attribute__((unused)) static double process_bytes(const char *key)
 {
     char line[256];
@@ -39,7 +42,8 @@ __attribute__((unused)) static double process_bytes(const char *key)
     FILE *file = fopen("/proc/self/status", "r");
     if (!file) return 0;
     while (fgets(line, sizeof line, file))
-        if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ':') kilobytes = atof(line + strlen(key) + 1);
+        if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ':')
+            kilobytes = atof(line + strlen(key) + 1);
     fclose(file);
     return kilobytes * 1024;
 }

@@ -1,10 +1,13 @@
-/* forward.c: how long a forward of a model (GPT-2 small's shape, a Llama's: write_gpt2.c) takes, and how much memory.
+/* forward.c: how long a forward of a model (GPT-2 small's shape, a Llama's: write_gpt2.c) takes,
+ * and how much memory.
  *
- *     bench_forward DIRECTORY [-d DEVICE] [-n SAMPLES] T...      lines "forward inset T-last SECONDS", "forward inset T-all SECONDS"
+ *     bench_forward DIRECTORY [-d DEVICE] [-n SAMPLES] T...      lines "forward inset T-last
+ *     SECONDS", "forward inset T-all SECONDS"
  *     bench_forward DIRECTORY -m [-d DEVICE] T                   lines "memory inset T-NAME BYTES"
  *
- * A sample is one run of a plan that saves the logits: of the last position (last), of all (all). It ends with the logits in host
- * memory. "check" lines carry a sum over the last position's logits, to compare with forward.py on the same directory. */
+ * A sample is one run of a plan that saves the logits: of the last position (last), of all (all).
+ * It ends with the logits in host memory. "check" lines carry a sum over the last position's
+ * logits, to compare with forward.py on the same directory. */
 #include <math.h>
 
 #include "bench.h"
@@ -52,9 +55,11 @@ static void time_forward(forward *f, int length, const char *logits, const char 
     inset_tensor saved;
     plan_forward(f, length, logits);
     for (int i = 0; i < 3; i++) sample(f, &saved);
-    for (int i = 0; i < n; i++) printf("forward inset %d-%s %.9f\n", length, name, sample(f, &saved));
+    for (int i = 0; i < n; i++)
+        printf("forward inset %d-%s %.9f\n", length, name, sample(f, &saved));
     double sum = 0;
-    const float *last = (const float *)saved.data + inset_tensor_count(&saved) - saved.shape[saved.n_dimensions - 1];
+    const float *last = (const float *)saved.data + inset_tensor_count(&saved)
+                        - saved.shape[saved.n_dimensions - 1];
     for (int64_t i = 0; i < saved.shape[saved.n_dimensions - 1]; i++) sum += fabs((double)last[i]);
     printf("check inset %d-%s %.6f\n", length, name, sum);
     inset_trace_free(f->trace);

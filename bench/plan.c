@@ -1,12 +1,14 @@
-/* plan.c: what planning costs: thousands of one-place patches of a 64-token prompt on a model of 32 layers, written one invoke each. No weights
- * and no device: nothing is run.
+/* plan.c: what planning costs: thousands of one-place patches of a 64-token prompt on a model of 32
+ * layers, written one invoke each. No weights and no device: nothing is run.
  *
  *     bench_plan [-n SAMPLES] [PATCHES]
  *
- * Lines: "plan trace CASE TIME" the calls that make the trace, "plan plan CASE TIME" planning it, in seconds of processor time; "plan table CASE
- * BYTES" the plan's tables and "plan memory CASE BYTES" what the host keeps of the plan, "plan peak CASE BYTES" the most host memory while planning, all a
- * patch; "plan launches CASE N", "plan rows CASE N". Cases: sites, five places in every layer of one pair of prompts; pairs, the residual
- * stream of several pairs; heads, z of each head of one pair; late, sites of prompts that differ from the middle on. */
+ * Lines: "plan trace CASE TIME" the calls that make the trace, "plan plan CASE TIME" planning it,
+ * in seconds of processor time; "plan table CASE BYTES" the plan's tables and "plan memory CASE
+ * BYTES" what the host keeps of the plan, "plan peak CASE BYTES" the most host memory while
+ * planning, all a patch; "plan launches CASE N", "plan rows CASE N". Cases: sites, five places in
+ * every layer of one pair of prompts; pairs, the residual stream of several pairs; heads, z of each
+ * head of one pair; late, sites of prompts that differ from the middle on. */
 #include "bench.h"
 
 #include <stdbool.h>
@@ -23,9 +25,11 @@ static double processor_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- an allocator that counts -------------------------------------------------------------------------------------------------------------- */
+/* ---- an allocator that counts ------------------------------------------- */
 
-typedef struct counter { size_t now, most; } counter;
+typedef struct counter {
+    size_t now, most;
+} counter;
 
 static void *counted(void *user, void *block, size_t size)
 {
@@ -40,9 +44,14 @@ static void *counted(void *user, void *block, size_t size)
     return (char *)head + 16;
 }
 
-/* ---- traces -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- traces ------------------------------------------------------------- */
 
-typedef struct places { const char *name; int n; const char *sites[SITES]; int heads, differ; } places;
+typedef struct places {
+    const char *name;
+    int n;
+    const char *sites[SITES];
+    int heads, differ;
+} places;
 
 static const places cases[] = {
     {"sites", SITES, {"input", "attn.output", "ln_2.input", "mlp.output", "output"}, 1, 0},
@@ -56,8 +65,10 @@ static void fill(int64_t *tokens, int pair, int differ)
     for (int k = 0; k < TOKENS; k++) tokens[k] = 100 * (pair + 1) + k + (k >= differ ? 4000 : 0);
 }
 
-/* The clean run of a pair, every site kept in `values`, then a patch an invoke of the corrupt one. */
-static inset_status add_pair(inset_trace *trace, const places *c, int pair, int patches, inset_value **score)
+/* The clean run of a pair, every site kept in `values`, then a patch an invoke of the corrupt
+ * one. */
+static inset_status add_pair(
+    inset_trace *trace, const places *c, int pair, int patches, inset_value **score)
 {
     int64_t clean[TOKENS], corrupt[TOKENS], length = TOKENS;
     char text[128];
@@ -71,7 +82,8 @@ static inset_status add_pair(inset_trace *trace, const places *c, int pair, int 
             status = inset_get(trace, text, &values[layer][k]);
         }
     for (int i = 0; i < patches && !status; i++) {
-        int head = i % c->heads, position = i / c->heads % TOKENS, k = i / c->heads / TOKENS % c->n, layer = i / c->heads / TOKENS / c->n % LAYERS;
+        int head = i % c->heads, position = i / c->heads % TOKENS, k = i / c->heads / TOKENS % c->n,
+            layer = i / c->heads / TOKENS / c->n % LAYERS;
         char index[32];
         inset_value *source = NULL, *logits = NULL;
         if (c->heads > 1) snprintf(index, sizeof index, "[:, %d, %d]", position, head);
@@ -81,12 +93,15 @@ static inset_status add_pair(inset_trace *trace, const places *c, int pair, int 
         snprintf(text, sizeof text, "transformer.h[%d].%s%s", layer, c->sites[k], index);
         if (!status) status = inset_set(trace, text, source);
         if (!status) status = inset_get(trace, "lm_head.output[0, -1]", &logits);
-        if (!status) status = inset_metric(logits, INSET_LOGIT_DIFF, 1, (const int64_t[]){11}, 1, (const int64_t[]){12}, NULL, &score[i]);
+        if (!status)
+            status = inset_metric(logits, INSET_LOGIT_DIFF, 1, (const int64_t[]){11}, 1,
+                (const int64_t[]){12}, NULL, &score[i]);
     }
     return status;
 }
 
-static inset_status bench_case(inset_model *model, const places *c, int patches, const counter *count, int first)
+static inset_status bench_case(
+    inset_model *model, const places *c, int patches, const counter *count, int first)
 {
     inset_trace *trace = NULL;
     inset_plan *plan = NULL;
@@ -96,7 +111,8 @@ static inset_status bench_case(inset_model *model, const places *c, int patches,
     double start = processor_seconds();
     inset_status status = inset_trace_create(model, &trace);
     for (int done = 0, pair = 0; done < patches && !status; done += a_pair, pair++)
-        status = add_pair(trace, c, pair, patches - done < a_pair ? patches - done : a_pair, score + done);
+        status = add_pair(
+            trace, c, pair, patches - done < a_pair ? patches - done : a_pair, score + done);
     if (!status) status = inset_save_stack(trace, "score", (size_t)patches, score);
     double traced = processor_seconds();
     size_t before = count->now;
@@ -104,11 +120,15 @@ static inset_status bench_case(inset_model *model, const places *c, int patches,
     if (!status) status = inset_plan_create(trace, NULL, &plan);
     double planned = processor_seconds();
     if (!status) status = inset_plan_statistics(plan, &is);
-    printf("plan trace %s %.6f\nplan plan %s %.6f\n", c->name, traced - start, c->name, planned - traced);
+    printf("plan trace %s %.6f\nplan plan %s %.6f\n", c->name, traced - start, c->name,
+        planned - traced);
     if (first)
-        printf("plan table %s %.0f\nplan memory %s %.0f\nplan peak %s %.0f\nplan launches %s %lld\nplan rows %s %lld\n", c->name, (double)is.table_bytes / patches, c->name,
-               (double)(count->now - before) / patches, c->name, (double)(count->most - before) / patches, c->name, (long long)is.launches, c->name,
-               (long long)is.rows);
+        printf("plan table %s %.0f\nplan memory %s %.0f\nplan peak %s %.0f\nplan launches %s "
+               "%lld\nplan rows %s %lld\n",
+            c->name, (double)is.table_bytes / patches, c->name,
+            (double)(count->now - before) / patches, c->name,
+            (double)(count->most - before) / patches, c->name, (long long)is.launches, c->name,
+            (long long)is.rows);
     fflush(stdout);
     inset_trace_free(trace);
     free(score);
@@ -121,7 +141,10 @@ static bool write_config(const char *directory)
     snprintf(path, sizeof path, "%s/config.json", directory);
     FILE *file = fopen(path, "w");
     if (!file) return false;
-    fprintf(file, "{\"model_type\": \"gpt2\", \"n_embd\": 4096, \"n_layer\": %d, \"n_head\": %d, \"n_positions\": %d, \"vocab_size\": 50257}\n", LAYERS, HEADS * 4, TOKENS);
+    fprintf(file,
+        "{\"model_type\": \"gpt2\", \"n_embd\": 4096, \"n_layer\": %d, \"n_head\": %d, "
+        "\"n_positions\": %d, \"vocab_size\": 50257}\n",
+        LAYERS, HEADS * 4, TOKENS);
     return !fclose(file);
 }
 
@@ -137,10 +160,13 @@ int main(int count, char **arguments)
     for (int i = 1; i < count; i++)
         if (!strcmp(arguments[i], "-n") && i + 1 < count) samples = atoi(arguments[++i]);
         else patches = atoi(arguments[i]);
-    if (!mkdtemp(directory) || !write_config(directory) || inset_context_create(&(inset_allocator){counted, &bytes}, &context)) return 2;
+    if (!mkdtemp(directory) || !write_config(directory)
+        || inset_context_create(&(inset_allocator){counted, &bytes}, &context))
+        return 2;
     inset_status status = inset_model_open(context, directory, &options, &model);
     for (size_t k = 0; k < sizeof cases / sizeof *cases && !status; k++)
-        for (int i = 0; i < samples && !status; i++) status = bench_case(model, &cases[k], patches, &bytes, i == 0);
+        for (int i = 0; i < samples && !status; i++)
+            status = bench_case(model, &cases[k], patches, &bytes, i == 0);
     if (status) fprintf(stderr, "%s\n", inset_message(context));
     inset_context_free(context);
     snprintf(path, sizeof path, "%s/config.json", directory);

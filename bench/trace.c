@@ -5,14 +5,15 @@
  * TINY, a directory with the two-layer model (tests/fixtures/notebook):
  *     trace inset build-plan-run    a one-save trace built, planned, run, its value read, all freed
  *     trace inset run-again         a run of the same plan, its value read
- * GPT2, a directory of GPT-2's shape, T = 15 and 128: "records inset T-plain" and "T-records" alternate a forward alone and the same with
- * 100 records spread over it: one position of a block's parts, set and read in turn. */
+ * GPT2, a directory of GPT-2's shape, T = 15 and 128: "records inset T-plain" and "T-records"
+ * alternate a forward alone and the same with 100 records spread over it: one position of a block's
+ * parts, set and read in turn. */
 #include "bench.h"
 #include "inset.h"
 
 enum { RECORDS = 100, LAYERS = 12 };
 
-static inset_context *context;       /* for the message of a failure */
+static inset_context *context; /* for the message of a failure */
 
 static void need(inset_status status)
 {
@@ -40,7 +41,7 @@ static void tiny(const char *directory, const inset_model_options *options, int 
     inset_trace *trace = NULL;
     inset_tensor saved;
     need(inset_model_open(context, directory, options, &model));
-    for (int i = -n / 10; i < n; i++) {                  /* the first tenth warms up */
+    for (int i = -n / 10; i < n; i++) { /* the first tenth warms up */
         double start = seconds();
         inset_plan *plan = plan_tiny(model, &trace);
         need(inset_run(plan));
@@ -60,10 +61,11 @@ static void tiny(const char *directory, const inset_model_options *options, int 
 
 static void add_record(inset_trace *trace, int i, int length)
 {
-    static const char *const parts[] = {"ln_1.output", "attn.output", "mlp.act.output", "mlp.output", "output"};
+    static const char *const parts[] = {
+        "ln_1.output", "attn.output", "mlp.act.output", "mlp.output", "output"};
     char site[96], name[32];
     inset_value *value = NULL;
-    int at = i * LAYERS * 5 / RECORDS;                   /* in execution order */
+    int at = i * LAYERS * 5 / RECORDS; /* in execution order */
     snprintf(site, sizeof site, "transformer.h[%d].%s[:, %d]", at / 5, parts[at % 5], i % length);
     snprintf(name, sizeof name, "record%d", i);
     if (i % 2) {
@@ -103,11 +105,13 @@ static void gpt2(const char *directory, const inset_model_options *options, int 
     inset_model *model = NULL;
     need(inset_model_open(context, directory, options, &model));
     for (int length = 15; length <= 128; length += 113) {
-        inset_plan *plain = plan_gpt2(model, length, 0), *records = plan_gpt2(model, length, RECORDS);
+        inset_plan *plain = plan_gpt2(model, length, 0),
+                   *records = plan_gpt2(model, length, RECORDS);
         for (int i = -3; i < n; i++) {
             double a = time_run(plain), b = time_run(records);
             if (i < 0) continue;
-            printf("records inset %d-plain %.9f\nrecords inset %d-records %.9f\n", length, a, length, b);
+            printf("records inset %d-plain %.9f\nrecords inset %d-records %.9f\n", length, a,
+                length, b);
         }
     }
     inset_model_free(model);

@@ -1,7 +1,7 @@
 /* inset.h: set values inside a running transformer, on a GPU or on the CPU.
  *
- * A complete program: take the residual stream of one prompt at layer 5, position 2, put it into another prompt's run, and read
- * the logits that come out.
+ * A complete program: take the residual stream of one prompt at layer 5, position 2, put it into
+ * another prompt's run, and read the logits that come out.
  *
  *     #include <inset.h>
  *     #include <stdio.h>
@@ -33,11 +33,13 @@
  *         return status != INSET_OK;
  *     }
  *
- * Rules that hold throughout. Every call that can fail returns an inset_status, and the context then holds a message for the user.
- * Every handle belongs to one context and is freed by its own _free call or, at the latest, with the one it was made from
- * (context > model > trace > plan), after which it must not be used. One thread at a time may use a context and what belongs to it;
- * different contexts are independent. The library has no global state, never prints, exits or aborts. On failure nothing is launched
- * and nothing that existed before the call has changed, except where a call says otherwise. */
+ * Rules that hold throughout. Every call that can fail returns an inset_status, and the context
+ * then holds a message for the user. Every handle belongs to one context and is freed by its own
+ * _free call or, at the latest, with the one it was made from (context > model > trace > plan),
+ * after which it must not be used. One thread at a time may use a context and what belongs to it;
+ * different contexts are independent. The library has no global state, never prints, exits or
+ * aborts. On failure nothing is launched and nothing that existed before the call has changed,
+ * except where a call says otherwise. */
 #ifndef INSET_H
 #define INSET_H
 
@@ -56,52 +58,69 @@ extern "C" {
 
 #define INSET_VERSION "0.1.0"
 
-/* ---- status --------------------------------------------------------------------------------------------------------------- */
+/* ---- status ------------------------------------------------------------- */
 typedef enum inset_status {
     INSET_OK = 0,
-    INSET_NO_MEMORY,             /* MemoryError: the host or the device has too little; the message has both figures where known */
-    INSET_SYNTAX_ERROR,          /* SyntaxError */
-    INSET_NAME_ERROR,            /* NameError */
-    INSET_UNKNOWN_SITE,          /* UnknownSiteError */
-    INSET_OUT_OF_ORDER,          /* OutOfOrderError */
-    INSET_MISSED_PROVIDER,       /* MissedProviderError */
-    INSET_INDEX_ERROR,           /* IndexError */
-    INSET_VALUE_ERROR,           /* ValueError */
-    INSET_SHAPE_ERROR,           /* ShapeError */
-    INSET_TYPE_ERROR,            /* TypeError */
-    INSET_FILE_ERROR,            /* FileError */
-    INSET_DEVICE_ERROR,          /* DeviceError */
-    INSET_USAGE_ERROR            /* UsageError: a call that makes no sense (a NULL handle, an unknown option) */
+    /* MemoryError: the host or the device has too little; the message has both figures where
+     * known */
+    INSET_NO_MEMORY,
+    INSET_SYNTAX_ERROR,    /* SyntaxError */
+    INSET_NAME_ERROR,      /* NameError */
+    INSET_UNKNOWN_SITE,    /* UnknownSiteError */
+    INSET_OUT_OF_ORDER,    /* OutOfOrderError */
+    INSET_MISSED_PROVIDER, /* MissedProviderError */
+    INSET_INDEX_ERROR,     /* IndexError */
+    INSET_VALUE_ERROR,     /* ValueError */
+    INSET_SHAPE_ERROR,     /* ShapeError */
+    INSET_TYPE_ERROR,      /* TypeError */
+    INSET_FILE_ERROR,      /* FileError */
+    INSET_DEVICE_ERROR,    /* DeviceError */
+    /* UsageError: a call that makes no sense (a NULL handle, an unknown option) */
+    INSET_USAGE_ERROR
 } inset_status;
 
 /* "OutOfOrderError" and so on; "OK" for INSET_OK. Never NULL. */
 INSET_API const char *inset_status_name(inset_status status);
 INSET_API const char *inset_version(void);
 
-/* ---- context -------------------------------------------------------------------------------------------------------------- */
+/* ---- context ------------------------------------------------------------ */
 typedef struct inset_context inset_context;
 
-/* Where the library's host memory comes from. resize(user, NULL, n) allocates, resize(user, p, 0) frees and returns NULL. */
+/* Where the library's host memory comes from. resize(user, NULL, n) allocates, resize(user, p, 0)
+ * frees and returns NULL. */
 typedef struct inset_allocator {
     void *(*resize)(void *user, void *block, size_t size);
     void *user;
 } inset_allocator;
 
-/* Creates a context. allocator: copied, or NULL for realloc and free. INSET_NO_MEMORY is the only failure. */
+/* Creates a context. allocator: copied, or NULL for realloc and free. INSET_NO_MEMORY is the only
+ * failure. */
 INSET_API inset_status inset_context_create(const inset_allocator *allocator, inset_context **out);
 /* Frees the context and everything that still belongs to it. Takes NULL. */
 INSET_API void inset_context_free(inset_context *context);
-/* The last failure's message, several lines, the last of them "NAME: what is wrong"; "" when nothing failed. Holds until the next call. */
+/* The last failure's message, several lines, the last of them "NAME: what is wrong"; "" when
+ * nothing failed. Holds until the next call. */
 INSET_API const char *inset_message(inset_context *context);
 /* Which devices answer, one a line, and the libraries inset works with and their versions.
- *   buffer    gets the text, cut to `capacity` bytes with the final NUL; may be NULL when capacity is 0
+ *   buffer    gets the text, cut to `capacity` bytes with the final NUL; may be NULL when capacity
+ *             is 0
  *   length    gets the length of the whole text; may be NULL
  * INSET_NO_MEMORY, or INSET_USAGE_ERROR for a NULL context. */
-INSET_API inset_status inset_describe(inset_context *context, char *buffer, size_t capacity, size_t *length);
+INSET_API inset_status inset_describe(
+    inset_context *context, char *buffer, size_t capacity, size_t *length);
 
-/* ---- tensors -------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------ */
 typedef enum inset_type {
-    INSET_F32, INSET_BF16, INSET_F16, INSET_F64, INSET_I64, INSET_I32, INSET_I16, INSET_I8, INSET_U8, INSET_BOOL,
+    INSET_F32,
+    INSET_BF16,
+    INSET_F16,
+    INSET_F64,
+    INSET_I64,
+    INSET_I32,
+    INSET_I16,
+    INSET_I8,
+    INSET_U8,
+    INSET_BOOL,
     INSET_TYPE_COUNT
 } inset_type;
 
@@ -115,10 +134,11 @@ typedef struct inset_tensor {
     int64_t shape[INSET_MAX_DIMENSIONS];
 } inset_tensor;
 
-/* A tensor on the spot, for calls that take one: INSET_TENSOR(numbers, INSET_F32, 10, 5) is a `const inset_tensor *` that lives as
- * long as the block it stands in. */
-#define INSET_TENSOR(data, type, ...)                                                                                           \
-    (&(const inset_tensor){(data), (type), (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
+/* A tensor on the spot, for calls that take one: INSET_TENSOR(numbers, INSET_F32, 10, 5) is a
+ * `const inset_tensor *` that lives as long as the block it stands in. */
+#define INSET_TENSOR(data, type, ...)      \
+    (&(const inset_tensor){(data), (type), \
+        (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
 
 /* Bytes of one element; 0 for a value that is no type. */
 INSET_API size_t inset_type_size(inset_type type);
@@ -126,35 +146,46 @@ INSET_API size_t inset_type_size(inset_type type);
 INSET_API const char *inset_type_name(inset_type type);
 /* Elements of a tensor: the product of its shape, 1 for a tensor without dimensions. */
 INSET_API int64_t inset_tensor_count(const inset_tensor *tensor);
-/* Element `index` in row-major order as a double (bool: 0 or 1; large 64-bit integers round). The index is not checked. */
+/* Element `index` in row-major order as a double (bool: 0 or 1; large 64-bit integers round). The
+ * index is not checked. */
 INSET_API double inset_tensor_element(const inset_tensor *tensor, int64_t index);
 
-/* ---- model ---------------------------------------------------------------------------------------------------------------- */
+/* ---- model -------------------------------------------------------------- */
 typedef struct inset_model inset_model;
 
 typedef struct inset_model_options {
-    size_t size;                 /* sizeof(inset_model_options); set by INSET_MODEL_OPTIONS */
-    const char *device;          /* "auto" (CUDA when a device answers, else the CPU; also NULL), "cpu", "cuda", "cuda:N", or "none":
-                                    names, shapes, checks and plans without weights or a device, and no runs */
-    const char *dtype;           /* "f32", "bf16", "f16": weights are converted; NULL: the type of the file (own models and "none": f32) */
-    int fast;                    /* 1: the fastest way, even where a row's bits then depend on what is computed beside it, so that sharing,
-                                    chunks and what is saved may show in the last bits; 0: they never do, but on a CPU without AVX-512, whose
-                                    products add up in an order that depends on how many rows there are. On a GPU, products of an f32 model are then
-                                    TF32's: factors rounded to 10 bits. On the CPU it changes nothing */
+    size_t size; /* sizeof(inset_model_options); set by INSET_MODEL_OPTIONS */
+    /* "auto" (CUDA when a device answers, else the CPU; also NULL), "cpu", "cuda", "cuda:N", or
+     * "none": names, shapes, checks and plans without weights or a device, and no runs */
+    const char *device;
+    /* "f32", "bf16", "f16": weights are converted; NULL: the type of the file (own models and
+     * "none": f32) */
+    const char *dtype;
+    /* 1: the fastest way, even where a row's bits then depend on what is computed beside it, so
+     * that sharing, chunks and what is saved may show in the last bits; 0: they never do, but on a
+     * CPU without AVX-512, whose products add up in an order that depends on how many rows there
+     * are. On a GPU, products of an f32 model are then TF32's: factors rounded to 10 bits. On the
+     * CPU it changes nothing */
+    int fast;
 } inset_model_options;
-#define INSET_MODEL_OPTIONS {sizeof(inset_model_options), NULL, NULL, 0}
+#define INSET_MODEL_OPTIONS                        \
+    {                                              \
+        sizeof(inset_model_options), NULL, NULL, 0 \
+    }
 
-/* Opens a Hugging Face directory: config.json, and model.safetensors or model.safetensors.index.json with its shards. The weights are
- * checked and put on the device.
+/* Opens a Hugging Face directory: config.json, and model.safetensors or
+ * model.safetensors.index.json with its shards. The weights are checked and put on the device.
  *   options   read during the call; NULL for the defaults
  *   out       the model; freed with inset_model_free, or with the context
- * INSET_FILE_ERROR: something is wrong in the directory, INSET_DEVICE_ERROR: the device does not answer, INSET_USAGE_ERROR: an option
- * that is none, INSET_NO_MEMORY. On failure *out is untouched. */
-INSET_API inset_status inset_model_open(inset_context *context, const char *directory, const inset_model_options *options,
-                                        inset_model **out);
+ * INSET_FILE_ERROR: something is wrong in the directory, INSET_DEVICE_ERROR: the device does not
+ * answer, INSET_USAGE_ERROR: an option that is none, INSET_NO_MEMORY. On failure *out is
+ * untouched. */
+INSET_API inset_status inset_model_open(inset_context *context, const char *directory,
+    const inset_model_options *options, inset_model **out);
 /* Frees the model and every trace and plan made from it. Takes NULL. */
 INSET_API void inset_model_free(inset_model *model);
-/* What runs it: "cpu: Intel Xeon ..., AVX-512, 2 threads", "cuda:0: NVIDIA H200", "none". Holds as long as the model. */
+/* What runs it: "cpu: Intel Xeon ..., AVX-512, 2 threads", "cuda:0: NVIDIA H200", "none". Holds as
+ * long as the model. */
 INSET_API const char *inset_model_device(const inset_model *model);
 /* Its family, as config.json's model_type has it: "gpt2", "sequential"; an own model's is "own". */
 INSET_API const char *inset_model_kind(const inset_model *model);
@@ -164,260 +195,346 @@ INSET_API inset_type inset_model_type(const inset_model *model);
 /* What can be asked for by name, in execution order. */
 enum { INSET_BATCH = -1, INSET_POSITION = -2 };
 typedef struct inset_site {
-    const char *module;          /* path: "transformer.h.5.mlp"; "" for the root */
-    const char *name;            /* "input", "output", "q", ... */
-    char path[256];              /* both as a trace writes them: "transformer.h.5.mlp.output"; the root's logits "output.logits" */
-    int32_t depth;               /* how many modules that have sites are open around it */
-    int32_t settable;            /* 0 for token ids and positions */
-    int32_t integer;             /* 1: int64; 0: the model's type */
+    const char *module; /* path: "transformer.h.5.mlp"; "" for the root */
+    const char *name;   /* "input", "output", "q", ... */
+    /* both as a trace writes them: "transformer.h.5.mlp.output"; the root's logits
+     * "output.logits" */
+    char path[256];
+    int32_t depth;    /* how many modules that have sites are open around it */
+    int32_t settable; /* 0 for token ids and positions */
+    int32_t integer;  /* 1: int64; 0: the model's type */
     int32_t n_dimensions;
-    int64_t shape[INSET_MAX_DIMENSIONS];     /* INSET_BATCH, INSET_POSITION, or an extent */
+    int64_t shape[INSET_MAX_DIMENSIONS]; /* INSET_BATCH, INSET_POSITION, or an extent */
 } inset_site;
 INSET_API size_t inset_site_count(const inset_model *model);
-/* Fills in site `index` in execution order; its texts hold as long as the model. INSET_INDEX_ERROR past the last. */
+/* Fills in site `index` in execution order; its texts hold as long as the model. INSET_INDEX_ERROR
+ * past the last. */
 INSET_API inset_status inset_site_at(inset_model *model, size_t index, inset_site *out);
 
-/* ---- a model of one's own ----------------------------------------------------------------------------------------------------
+/* ---- a model of one's own -----------------------------------------------
  * Modules, steps and weights are declared in the order they run. The notebook's two-layer model:
  *
- *     inset_builder *builder = NULL;
- *     inset_status status = inset_builder_create(context, &builder);
- *     inset_slot x = inset_builder_input(builder, 5);
- *     x = inset_builder_linear(builder, "layer1", x, INSET_TENSOR(w1, INSET_F32, 10, 5), INSET_TENSOR(b1, INSET_F32, 10));
- *     x = inset_builder_linear(builder, "layer2", x, INSET_TENSOR(w2, INSET_F32, 2, 10), INSET_TENSOR(b2, INSET_F32, 2));
- *     if (!status) status = inset_builder_finish(builder, x, NULL, &model);
+ *     inset_builder *builder = NULL; inset_status status = inset_builder_create(context, &builder);
+ *     inset_slot x = inset_builder_input(builder, 5); x = inset_builder_linear(builder, "layer1",
+ *     x, INSET_TENSOR(w1, INSET_F32, 10, 5), INSET_TENSOR(b1, INSET_F32, 10)); x =
+ *     inset_builder_linear(builder, "layer2", x, INSET_TENSOR(w2, INSET_F32, 2, 10),
+ *     INSET_TENSOR(b2, INSET_F32, 2)); if (!status) status = inset_builder_finish(builder, x, NULL,
+ *     &model);
  *
- * A slot refers to the value that a step made, or to whatever was put there: adding, naming and reading go by slots. Calls that make
- * a slot never need a check: the first failure sticks in the builder, later calls give INSET_NO_SLOT, and inset_builder_finish
- * returns the failure. With a NULL builder they give INSET_NO_SLOT too.
- *   name      the module the step becomes ("h.0.mlp" makes `h` a container); NULL: a step without a module
- *   weights   of a float type, borrowed until inset_builder_finish has returned; biases may be NULL */
+ * A slot refers to the value that a step made, or to whatever was put there: adding, naming and
+ * reading go by slots. Calls that make a slot never need a check: the first failure sticks in the
+ * builder, later calls give INSET_NO_SLOT, and inset_builder_finish returns the failure. With a
+ * NULL builder they give INSET_NO_SLOT too.
+ *   name      the module the step becomes ("h.0.mlp" makes `h` a container); NULL: a step without a
+ *             module
+ *   weights   of a float type, borrowed until inset_builder_finish has returned; biases may be
+ *             NULL */
 typedef struct inset_builder inset_builder;
 typedef int32_t inset_slot;
 enum { INSET_NO_SLOT = -1 };
-typedef enum inset_activation { INSET_GELU, INSET_GELU_TANH, INSET_RELU, INSET_SILU, INSET_TANH, INSET_SIGMOID } inset_activation;
+typedef enum inset_activation {
+    INSET_GELU,
+    INSET_GELU_TANH,
+    INSET_RELU,
+    INSET_SILU,
+    INSET_TANH,
+    INSET_SIGMOID
+} inset_activation;
 
 /* Freed by inset_builder_finish, by inset_builder_free, or with the context. */
 INSET_API inset_status inset_builder_create(inset_context *context, inset_builder **out);
-INSET_API void inset_builder_free(inset_builder *builder);       /* takes NULL */
+INSET_API void inset_builder_free(inset_builder *builder); /* takes NULL */
 
-/* What invokes give the model: rows of numbers [batch, width], or token ids [batch, position] below `vocabulary` at no more than
- * `max_positions` positions. One of the two, first. */
+/* What invokes give the model: rows of numbers [batch, width], or token ids [batch, position] below
+ * `vocabulary` at no more than `max_positions` positions. One of the two, first. */
 INSET_API inset_slot inset_builder_input(inset_builder *builder, int64_t width);
-INSET_API inset_slot inset_builder_tokens(inset_builder *builder, int64_t vocabulary, int64_t max_positions);
+INSET_API inset_slot inset_builder_tokens(
+    inset_builder *builder, int64_t vocabulary, int64_t max_positions);
 /* The positions 0, 1, ... of the tokens, to embed. */
 INSET_API inset_slot inset_builder_positions(inset_builder *builder);
 
-/* A module around what follows, until inset_builder_leave: its `.input` is `x`, its `.output` what leave is given. Both return the slot
- * to go on with: what is put at that site from outside is seen by who reads that slot. */
+/* A module around what follows, until inset_builder_leave: its `.input` is `x`, its `.output` what
+ * leave is given. Both return the slot to go on with: what is put at that site from outside is seen
+ * by who reads that slot. */
 INSET_API inset_slot inset_builder_enter(inset_builder *builder, const char *name, inset_slot x);
 INSET_API inset_slot inset_builder_leave(inset_builder *builder, inset_slot x);
 
 /* table [n, width], a row an id */
-INSET_API inset_slot inset_builder_embed(inset_builder *builder, const char *name, inset_slot ids, const inset_tensor *table);
+INSET_API inset_slot inset_builder_embed(
+    inset_builder *builder, const char *name, inset_slot ids, const inset_tensor *table);
 /* x W^T + bias: weight [out, in], bias [out] */
-INSET_API inset_slot inset_builder_linear(inset_builder *builder, const char *name, inset_slot x, const inset_tensor *weight,
-                                          const inset_tensor *bias);
+INSET_API inset_slot inset_builder_linear(inset_builder *builder, const char *name, inset_slot x,
+    const inset_tensor *weight, const inset_tensor *bias);
 /* (x - mean) / sqrt(variance + epsilon) * weight + bias: weight [width], bias [width] */
-INSET_API inset_slot inset_builder_layernorm(inset_builder *builder, const char *name, inset_slot x, const inset_tensor *weight,
-                                             const inset_tensor *bias, float epsilon);
-INSET_API inset_slot inset_builder_activation(inset_builder *builder, const char *name, inset_slot x, inset_activation kind);
+INSET_API inset_slot inset_builder_layernorm(inset_builder *builder, const char *name, inset_slot x,
+    const inset_tensor *weight, const inset_tensor *bias, float epsilon);
+INSET_API inset_slot inset_builder_activation(
+    inset_builder *builder, const char *name, inset_slot x, inset_activation kind);
 /* x + y, of one width */
 INSET_API inset_slot inset_builder_add(inset_builder *builder, inset_slot x, inset_slot y);
-/* Causal attention of token models: softmax(q k^T / sqrt(head_dim)) v, heads side by side: q [.., n_heads * head_dim], k and v
- * [.., n_kv_heads * head_dim], n_heads a multiple of n_kv_heads, head_dim at most 256. Gives [.., n_heads * head_dim]. */
-INSET_API inset_slot inset_builder_attention(inset_builder *builder, inset_slot q, inset_slot k, inset_slot v, int64_t n_heads,
-                                             int64_t n_kv_heads, int64_t head_dim);
-/* Columns first, ..., first + n_heads * head_dim - 1 of `x` as a site `name` of the open module, [batch, position, n_heads, head_dim]:
- * a view, so that setting it sets `x`. n_heads 0: [batch, position, head_dim]. */
-INSET_API inset_slot inset_builder_view(inset_builder *builder, const char *name, inset_slot x, int64_t first, int64_t n_heads,
-                                        int64_t head_dim);
+/* Causal attention of token models: softmax(q k^T / sqrt(head_dim)) v, heads side by side: q [..,
+ * n_heads * head_dim], k and v [.., n_kv_heads * head_dim], n_heads a multiple of n_kv_heads,
+ * head_dim at most 256. Gives [.., n_heads * head_dim]. */
+INSET_API inset_slot inset_builder_attention(inset_builder *builder, inset_slot q, inset_slot k,
+    inset_slot v, int64_t n_heads, int64_t n_kv_heads, int64_t head_dim);
+/* Columns first, ..., first + n_heads * head_dim - 1 of `x` as a site `name` of the open module,
+ * [batch, position, n_heads, head_dim]: a view, so that setting it sets `x`. n_heads 0: [batch,
+ * position, head_dim]. */
+INSET_API inset_slot inset_builder_view(inset_builder *builder, const char *name, inset_slot x,
+    int64_t first, int64_t n_heads, int64_t head_dim);
 
-/* Makes the model; its last value is `x`, which token models also have as `output.logits`. Frees the builder, whatever comes of it. The
- * weights are copied to the device. options as in inset_model_open. INSET_VALUE_ERROR, INSET_SHAPE_ERROR, INSET_TYPE_ERROR or
- * INSET_USAGE_ERROR: the first declaration that was wrong; else as inset_model_open. */
-INSET_API inset_status inset_builder_finish(inset_builder *builder, inset_slot x, const inset_model_options *options,
-                                            inset_model **out);
+/* Makes the model; its last value is `x`, which token models also have as `output.logits`. Frees
+ * the builder, whatever comes of it. The weights are copied to the device. options as in
+ * inset_model_open. INSET_VALUE_ERROR, INSET_SHAPE_ERROR, INSET_TYPE_ERROR or INSET_USAGE_ERROR:
+ * the first declaration that was wrong; else as inset_model_open. */
+INSET_API inset_status inset_builder_finish(
+    inset_builder *builder, inset_slot x, const inset_model_options *options, inset_model **out);
 
-/* ---- trace -------------------------------------------------------------------------------------------------------------------
- * A list of invokes, each an input with its own records. Every call is checked at once: names, order, indices, shapes and types; a call
- * that fails records nothing (but a site that it reached counts as asked for, as in Python). Nothing is computed before inset_run.
- * What calls mean is what the same lines of a trace script mean:
+/* ---- trace -------------------------------------------------------------- A list of invokes, each
+ * an input with its own records. Every call is checked at once: names, order, indices, shapes and
+ * types; a call that fails records nothing (but a site that it reached counts as asked for, as in
+ * Python). Nothing is computed before inset_run. What calls mean is what the same lines of a trace
+ * script mean:
  *
  *     source = h[5].output[:, 2]          inset_get(trace, "h[5].output[:, 2]", &source)
- *     h[5].output[:, 2] = source          inset_set(trace, "h[5].output[:, 2]", source)         in place
- *     h[5].output = source                inset_set(trace, "h[5].output", source)               a replacement
+ *     h[5].output[:, 2] = source          inset_set(trace, "h[5].output[:, 2]", source)         in
+ *                                         place
+ *     h[5].output = source                inset_set(trace, "h[5].output", source)               a
+ *                                         replacement
  *     h[5].output += source               inset_update(trace, "h[5].output", INSET_ADD, source)
  *     x = 0.5 * source.clone()            inset_clone(source, &x), inset_number(trace, 0.5, &half),
  *                                         inset_arithmetic(half, INSET_MULTIPLY, x, &x)
- *     d = logits[0, -1].logit_diff(3, 5)  inset_index(logits, "[0, -1]", &x),
- *                                         inset_metric(x, INSET_LOGIT_DIFF, 1, (int64_t[]){3}, 1, (int64_t[]){5}, NULL, &d)
- *     x[:, 0] = 1                         inset_number(trace, 1, &one), inset_set_value(x, "[:, 0]", one)
+ *     d = logits[0, -1].logit_diff(3, 5)  inset_index(logits, "[0, -1]", &x), inset_metric(x,
+ *                                         INSET_LOGIT_DIFF, 1, (int64_t[]){3}, 1, (int64_t[]){5},
+ *                                         NULL, &d)
+ *     x[:, 0] = 1                         inset_number(trace, 1, &one), inset_set_value(x, "[:,
+ *                                         0]", one)
  *     logits.save()                       inset_save(trace, "logits", logits)
  *
- * Statuses that calls below share: INSET_UNKNOWN_SITE, INSET_OUT_OF_ORDER and INSET_MISSED_PROVIDER for sites, INSET_SYNTAX_ERROR for a
- * site or index that cannot be read, INSET_INDEX_ERROR and INSET_VALUE_ERROR for indices, INSET_SHAPE_ERROR, INSET_TYPE_ERROR,
- * INSET_USAGE_ERROR for a NULL or a value of another trace, INSET_NO_MEMORY. */
+ * Statuses that calls below share: INSET_UNKNOWN_SITE, INSET_OUT_OF_ORDER and INSET_MISSED_PROVIDER
+ * for sites, INSET_SYNTAX_ERROR for a site or index that cannot be read, INSET_INDEX_ERROR and
+ * INSET_VALUE_ERROR for indices, INSET_SHAPE_ERROR, INSET_TYPE_ERROR, INSET_USAGE_ERROR for a NULL
+ * or a value of another trace, INSET_NO_MEMORY. */
 typedef struct inset_trace inset_trace;
-typedef struct inset_value inset_value;      /* a reference to a tensor of the trace, or a number; lives as long as the trace */
-typedef enum inset_operation { INSET_ADD, INSET_SUBTRACT, INSET_MULTIPLY, INSET_DIVIDE } inset_operation;
+/* a reference to a tensor of the trace, or a number; lives as long as the trace */
+typedef struct inset_value inset_value;
+typedef enum inset_operation {
+    INSET_ADD,
+    INSET_SUBTRACT,
+    INSET_MULTIPLY,
+    INSET_DIVIDE
+} inset_operation;
 
 /* Freed with inset_trace_free, or with its model. */
 INSET_API inset_status inset_trace_create(inset_model *model, inset_trace **out);
 /* Frees the trace, its values, and every plan made from it. Takes NULL. */
 INSET_API void inset_trace_free(inset_trace *trace);
 
-/* Begins an invoke and ends the one before. tokens: n_sequences lists of ids one after the other; lengths [n_sequences]. Both are
- * copied. INSET_INDEX_ERROR for an id outside the vocabulary, INSET_VALUE_ERROR for an empty batch or prompt or one longer than the
- * model's positions. */
-INSET_API inset_status inset_invoke_tokens(inset_trace *trace, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens);
+/* Begins an invoke and ends the one before. tokens: n_sequences lists of ids one after the other;
+ * lengths [n_sequences]. Both are copied. INSET_INDEX_ERROR for an id outside the vocabulary,
+ * INSET_VALUE_ERROR for an empty batch or prompt or one longer than the model's positions. */
+INSET_API inset_status inset_invoke_tokens(
+    inset_trace *trace, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens);
 /* The same for models that take numbers: rows [n_rows, width], copied. */
-INSET_API inset_status inset_invoke_rows(inset_trace *trace, int64_t n_rows, int64_t width, const float *rows);
-/* The same with a value that inset_external gave: integers [batch, position] or numbers [batch, width]. */
+INSET_API inset_status inset_invoke_rows(
+    inset_trace *trace, int64_t n_rows, int64_t width, const float *rows);
+/* The same with a value that inset_external gave: integers [batch, position] or numbers [batch,
+ * width]. */
 INSET_API inset_status inset_invoke_value(inset_trace *trace, inset_value *input);
 /* Ends the invoke; needed only before saving or setting what belongs to no invoke. */
 INSET_API inset_status inset_invoke_end(inset_trace *trace);
 
-/* A reference to what a site holds, or to a view of it: "transformer.h[5].output", "transformer.h.5.output[:, -1]". */
+/* A reference to what a site holds, or to a view of it: "transformer.h[5].output",
+ * "transformer.h.5.output[:, -1]". */
 INSET_API inset_status inset_get(inset_trace *trace, const char *site, inset_value **out);
 
-/* Values that come from outside. A tensor of up to 8 dimensions and any type is copied; numbers take the type of what they meet. */
-INSET_API inset_status inset_external(inset_trace *trace, const inset_tensor *tensor, inset_value **out);
-INSET_API inset_status inset_zeros(inset_trace *trace, int32_t n_dimensions, const int64_t *shape, inset_value **out);    /* f32 */
+/* Values that come from outside. A tensor of up to 8 dimensions and any type is copied; numbers
+ * take the type of what they meet. */
+INSET_API inset_status inset_external(
+    inset_trace *trace, const inset_tensor *tensor, inset_value **out);
+/* f32 */
+INSET_API inset_status inset_zeros(
+    inset_trace *trace, int32_t n_dimensions, const int64_t *shape, inset_value **out);
 INSET_API inset_status inset_number(inset_trace *trace, double number, inset_value **out);
 INSET_API inset_status inset_integer(inset_trace *trace, int64_t number, inset_value **out);
 
-/* Values from values. index "[:, -1]": a view, or a copy when there is a list in it; clone: a copy as it is now. */
+/* Values from values. index "[:, -1]": a view, or a copy when there is a list in it; clone: a copy
+ * as it is now. */
 INSET_API inset_status inset_index(inset_value *value, const char *index, inset_value **out);
 INSET_API inset_status inset_clone(inset_value *value, inset_value **out);
-INSET_API inset_status inset_arithmetic(inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
+INSET_API inset_status inset_arithmetic(
+    inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
 INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 
-/* A number for every row of logits along the last dimension of `row`, an f32 tensor of its other dimensions: what the script's row.logit_diff(a, b),
- * row.logit(a), ..., row.kl(reference) give. Computed on the device, from a few dot products where only a few logits are wanted. a and b are sets of
- * tokens below the row's length; only the kinds that need them read them.
+/* A number for every row of logits along the last dimension of `row`, an f32 tensor of its other
+ * dimensions: what the script's row.logit_diff(a, b), row.logit(a), ..., row.kl(reference) give.
+ * Computed on the device, from a few dot products where only a few logits are wanted. a and b are
+ * sets of tokens below the row's length; only the kinds that need them read them.
  *   INSET_LOGIT_DIFF       the mean logit of a less the mean logit of b
  *   INSET_LOGIT            the mean logit of a
  *   INSET_PROBABILITY      the sum of a's probabilities
  *   INSET_LOG_PROBABILITY  its natural logarithm
  *   INSET_RANK             how many logits are larger than the largest of a
- *   INSET_KL               sum p log(p / q), q the row's distribution, p the reference's, which has as many rows or one for all; 0 for equal rows
- * INSET_TYPE_ERROR for integers, INSET_SHAPE_ERROR, INSET_INDEX_ERROR for a token that the row has not got, INSET_VALUE_ERROR for an empty set. */
+ *   INSET_KL               sum p log(p / q), q the row's distribution, p the reference's, which has
+ *                          as many rows or one for all; 0 for equal rows
+ * INSET_TYPE_ERROR for integers, INSET_SHAPE_ERROR, INSET_INDEX_ERROR for a token that the row has
+ * not got, INSET_VALUE_ERROR for an empty set. */
 typedef enum inset_metric_kind {
-    INSET_LOGIT_DIFF, INSET_LOGIT, INSET_PROBABILITY, INSET_LOG_PROBABILITY, INSET_RANK, INSET_KL
+    INSET_LOGIT_DIFF,
+    INSET_LOGIT,
+    INSET_PROBABILITY,
+    INSET_LOG_PROBABILITY,
+    INSET_RANK,
+    INSET_KL
 } inset_metric_kind;
-INSET_API inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a, size_t n_b, const int64_t *b,
-                                    inset_value *reference, inset_value **out);
+INSET_API inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a,
+    const int64_t *a, size_t n_b, const int64_t *b, inset_value *reference, inset_value **out);
 
-/* Setting. With an index ("site[...]" for all of it) in place: the source broadcasts and is converted. Without one, inset_set replaces: the
- * site's reader sees `source` itself, whose shape and type must be the site's. */
+/* Setting. With an index ("site[...]" for all of it) in place: the source broadcasts and is
+ * converted. Without one, inset_set replaces: the site's reader sees `source` itself, whose shape
+ * and type must be the site's. */
 INSET_API inset_status inset_set(inset_trace *trace, const char *site, inset_value *source);
-INSET_API inset_status inset_update(inset_trace *trace, const char *site, inset_operation operation, inset_value *source);
+INSET_API inset_status inset_update(
+    inset_trace *trace, const char *site, inset_operation operation, inset_value *source);
 /* The same for a value; always in place. index: "[:, 0]", or "" for all of it. */
 INSET_API inset_status inset_set_value(inset_value *target, const char *index, inset_value *source);
-INSET_API inset_status inset_update_value(inset_value *target, const char *index, inset_operation operation, inset_value *source);
+INSET_API inset_status inset_update_value(
+    inset_value *target, const char *index, inset_operation operation, inset_value *source);
 
 /* The module does not run and its output is `output`; inset_stop ends the invoke there. */
 INSET_API inset_status inset_skip(inset_trace *trace, const char *module, inset_value *output);
 INSET_API inset_status inset_stop(inset_trace *trace);
 
-/* Keeps the value under a name, as it is when the trace ends. INSET_NAME_ERROR for a name used before, INSET_TYPE_ERROR for a number. */
+/* Keeps the value under a name, as it is when the trace ends. INSET_NAME_ERROR for a name used
+ * before, INSET_TYPE_ERROR for a number. */
 INSET_API inset_status inset_save(inset_trace *trace, const char *name, inset_value *value);
 /* Keeps `count` values of one shape and type as one tensor, stacked along a new first dimension. */
-INSET_API inset_status inset_save_stack(inset_trace *trace, const char *name, size_t count, inset_value *const *values);
+INSET_API inset_status inset_save_stack(
+    inset_trace *trace, const char *name, size_t count, inset_value *const *values);
 
-/* The value's shape as a user sees it, "(2, 5, 48)", lengths that differ between sequences as "3|5", and its type; a number's is "()".
- * Writes at most `size` bytes with the final NUL. */
-INSET_API inset_status inset_value_shape(inset_value *value, char *out, size_t size, inset_type *type);
+/* The value's shape as a user sees it, "(2, 5, 48)", lengths that differ between sequences as
+ * "3|5", and its type; a number's is "()". Writes at most `size` bytes with the final NUL. */
+INSET_API inset_status inset_value_shape(
+    inset_value *value, char *out, size_t size, inset_type *type);
 
 /* Reads a trace script, whose lines are recorded after what the trace already holds.
  *   file       its name in messages
  *   directory  where the files that it loads are looked up; NULL or "": the working directory
  *   text       [length] bytes
- * The message has file, line, column, the line and a caret. When a script fails, what came before its error stays recorded: free
- * the trace. */
-INSET_API inset_status inset_script(inset_trace *trace, const char *file, const char *directory, const char *text, size_t length);
+ * The message has file, line, column, the line and a caret. When a script fails, what came before
+ * its error stays recorded: free the trace. */
+INSET_API inset_status inset_script(
+    inset_trace *trace, const char *file, const char *directory, const char *text, size_t length);
 
-/* ---- plan ----------------------------------------------------------------------------------------------------------------- */
+/* ---- plan --------------------------------------------------------------- */
 typedef struct inset_plan inset_plan;
 
 typedef struct inset_plan_options {
-    size_t size;                 /* sizeof(inset_plan_options); set by INSET_PLAN_OPTIONS */
-    int no_share;                /* 1: invokes share nothing; the same numbers, for tests and benchmarks */
-    size_t memory_limit;         /* bytes of device memory that a run may take beside the weights; 0: what the device has */
+    size_t size; /* sizeof(inset_plan_options); set by INSET_PLAN_OPTIONS */
+    /* 1: invokes share nothing; the same numbers, for tests and benchmarks */
+    int no_share;
+    /* bytes of device memory that a run may take beside the weights; 0: what the device has */
+    size_t memory_limit;
 } inset_plan_options;
-#define INSET_PLAN_OPTIONS {sizeof(inset_plan_options), 0, 0}
+#define INSET_PLAN_OPTIONS               \
+    {                                    \
+        sizeof(inset_plan_options), 0, 0 \
+    }
 
-/* Plans a run of the trace as it stands, on the host alone. INSET_NO_MEMORY, with both figures, when the run would not fit. Freed with
- * inset_plan_free, or with its trace. */
-INSET_API inset_status inset_plan_create(inset_trace *trace, const inset_plan_options *options, inset_plan **out);
+/* Plans a run of the trace as it stands, on the host alone. INSET_NO_MEMORY, with both figures,
+ * when the run would not fit. Freed with inset_plan_free, or with its trace. */
+INSET_API inset_status inset_plan_create(
+    inset_trace *trace, const inset_plan_options *options, inset_plan **out);
 /* Frees the plan and what it saved. Takes NULL. */
 INSET_API void inset_plan_free(inset_plan *plan);
 
 typedef struct inset_statistics {
-    size_t size;                 /* sizeof(inset_statistics), set by the caller with INSET_STATISTICS */
+    /* sizeof(inset_statistics), set by the caller with INSET_STATISTICS */
+    size_t size;
     int64_t invokes, sequences, records, saved;
-    int64_t rows, rows_unshared;         /* rows that steps compute, over all steps; the second as if every invoke ran whole, alone */
-    double flops, flops_unshared;        /* of matrix products and attention, a multiply-add counted as two */
+    /* rows that steps compute, over all steps; the second as if every invoke ran whole, alone */
+    int64_t rows, rows_unshared;
+    /* of matrix products and attention, a multiply-add counted as two */
+    double flops, flops_unshared;
     int64_t steps, launches, passes;
-    int64_t arena_bytes;         /* intermediate values and tables on the device */
-    int64_t table_bytes;         /* of these, tables */
+    int64_t arena_bytes; /* intermediate values and tables on the device */
+    int64_t table_bytes; /* of these, tables */
     int64_t saved_bytes, weight_bytes;
-    int64_t copies;              /* between host and device, of a run with other inputs and metrics of other tokens: what goes up, what is saved down */
-    int64_t first_copies;        /* of the first run: with the tables that go up for it */
-    int64_t later_launches;      /* of a later run: one graph on a GPU, else `launches` again */
-    int64_t fused_records, fused_launches;       /* rectangles of elements (sets, arithmetic, saves, rows kept for later) that steps apply to the rows
-                                                  * they make, and the launches that do */
-    int64_t alone_records, alone_launches;       /* the others, and the launches that are for them alone */
-    int64_t whole_sequences;     /* whose attention is cuDNN's, in one layer or more; inset's own kernel has the rest */
+    /* between host and device, of a run with other inputs and metrics of other tokens: what goes
+     * up, what is saved down */
+    int64_t copies;
+    int64_t first_copies;   /* of the first run: with the tables that go up for it */
+    int64_t later_launches; /* of a later run: one graph on a GPU, else `launches` again */
+    /* rectangles of elements (sets, arithmetic, saves, rows kept for later) that steps apply to the
+     * rows they make, and the launches that do */
+    int64_t fused_records, fused_launches;
+    /* the others, and the launches that are for them alone */
+    int64_t alone_records, alone_launches;
+    /* whose attention is cuDNN's, in one layer or more; inset's own kernel has the rest */
+    int64_t whole_sequences;
 } inset_statistics;
-#define INSET_STATISTICS {.size = sizeof(inset_statistics)}
+#define INSET_STATISTICS                 \
+    {                                    \
+        .size = sizeof(inset_statistics) \
+    }
 /* Fills in as many fields as `out->size` has room for. */
 INSET_API inset_status inset_plan_statistics(const inset_plan *plan, inset_statistics *out);
 
-/* ---- run ------------------------------------------------------------------------------------------------------------------ */
-/* Runs the plan, as often as wished; what the run before saved is overwritten. INSET_USAGE_ERROR for a model without a device,
- * INSET_NO_MEMORY, INSET_DEVICE_ERROR, INSET_VALUE_ERROR for inputs that the plan does not fit (see inset_plan_tokens). */
+/* ---- run ---------------------------------------------------------------- */
+/* Runs the plan, as often as wished; what the run before saved is overwritten. INSET_USAGE_ERROR
+ * for a model without a device, INSET_NO_MEMORY, INSET_DEVICE_ERROR, INSET_VALUE_ERROR for inputs
+ * that the plan does not fit (see inset_plan_tokens). */
 INSET_API inset_status inset_run(inset_plan *plan);
 /* Gives invoke `invoke` (counted from 0) other input of the same shape for the runs that follow.
  *   tokens [count]         of all its sequences, one after the other
  *   rows [n_rows, width]   as inset_invoke_rows takes them
- * Inputs that were equal at one position of several prompts when the plan was made are computed once, so they must be equal still: set all invokes
- * first; inset_run answers INSET_VALUE_ERROR otherwise, and runs nothing. INSET_INDEX_ERROR for an invoke that is not there or an id
- * outside the vocabulary, INSET_SHAPE_ERROR for another count. On failure nothing has changed. */
-INSET_API inset_status inset_plan_tokens(inset_plan *plan, int64_t invoke, int64_t count, const int64_t *tokens);
-INSET_API inset_status inset_plan_rows(inset_plan *plan, int64_t invoke, int64_t n_rows, int64_t width, const float *rows);
-/* Puts other numbers in the place of a tensor that inset_external took, for the runs that follow; copied.
- *   external   what inset_external gave, of the plan's trace. An invoke that was made of it (inset_invoke_value) keeps its input: that is
- *              inset_plan_tokens' and inset_plan_rows' to change
+ * Inputs that were equal at one position of several prompts when the plan was made are computed
+ * once, so they must be equal still: set all invokes first; inset_run answers INSET_VALUE_ERROR
+ * otherwise, and runs nothing. INSET_INDEX_ERROR for an invoke that is not there or an id outside
+ * the vocabulary, INSET_SHAPE_ERROR for another count. On failure nothing has changed. */
+INSET_API inset_status inset_plan_tokens(
+    inset_plan *plan, int64_t invoke, int64_t count, const int64_t *tokens);
+INSET_API inset_status inset_plan_rows(
+    inset_plan *plan, int64_t invoke, int64_t n_rows, int64_t width, const float *rows);
+/* Puts other numbers in the place of a tensor that inset_external took, for the runs that follow;
+ * copied.
+ *   external   what inset_external gave, of the plan's trace. An invoke that was made of it
+ *              (inset_invoke_value) keeps its input: that is inset_plan_tokens' and
+ *              inset_plan_rows' to change
  *   tensor     of the same type and shape: INSET_TYPE_ERROR, INSET_SHAPE_ERROR otherwise
  * INSET_USAGE_ERROR for any other value. On failure nothing has changed. */
-INSET_API inset_status inset_plan_tensor(inset_plan *plan, const inset_value *external, const inset_tensor *tensor);
+INSET_API inset_status inset_plan_tensor(
+    inset_plan *plan, const inset_value *external, const inset_tensor *tensor);
 
-/* Gives metric `metric` (counted from 0 in the order of its invoke's calls) of invoke `invoke` other tokens, as many as it had: those of a, then those
- * of b. Metrics that the plan computes as one, because their rows and tokens were equal, must have equal tokens still, as inputs must (see
- * inset_plan_tokens). INSET_INDEX_ERROR for a metric that is not there or a token that the row has not got, INSET_SHAPE_ERROR for another count. */
-INSET_API inset_status inset_plan_answers(inset_plan *plan, int64_t invoke, int64_t metric, int64_t count, const int64_t *tokens);
+/* Gives metric `metric` (counted from 0 in the order of its invoke's calls) of invoke `invoke`
+ * other tokens, as many as it had: those of a, then those of b. Metrics that the plan computes as
+ * one, because their rows and tokens were equal, must have equal tokens still, as inputs must (see
+ * inset_plan_tokens). INSET_INDEX_ERROR for a metric that is not there or a token that the row has
+ * not got, INSET_SHAPE_ERROR for another count. */
+INSET_API inset_status inset_plan_answers(
+    inset_plan *plan, int64_t invoke, int64_t metric, int64_t count, const int64_t *tokens);
 
-/* ---- saved ---------------------------------------------------------------------------------------------------------------- */
+/* ---- saved -------------------------------------------------------------- */
 /* What the last run saved, in the order of saving.
  *   out   the tensor; its memory is the plan's and holds until the plan runs again or is freed
  *   name  gets the name, if not NULL; holds as long as the plan
- * INSET_NAME_ERROR: nothing was saved under `name` (the message lists what was); INSET_INDEX_ERROR: past the last;
- * INSET_USAGE_ERROR: the plan has not run. *out is then untouched. */
+ * INSET_NAME_ERROR: nothing was saved under `name` (the message lists what was); INSET_INDEX_ERROR:
+ * past the last; INSET_USAGE_ERROR: the plan has not run. *out is then untouched. */
 INSET_API inset_status inset_saved(inset_plan *plan, const char *name, inset_tensor *out);
 INSET_API size_t inset_saved_count(const inset_plan *plan);
-INSET_API inset_status inset_saved_at(inset_plan *plan, size_t index, const char **name, inset_tensor *out);
+INSET_API inset_status inset_saved_at(
+    inset_plan *plan, size_t index, const char **name, inset_tensor *out);
 /* Shape and type of what a run will save; out->data is NULL. */
-INSET_API inset_status inset_saved_describe(inset_plan *plan, size_t index, const char **name, inset_tensor *out);
-/* Writes everything that the last run saved to a safetensors file: to another name first, which then takes the place of `path` at once.
- * INSET_FILE_ERROR, and nothing is left behind. */
+INSET_API inset_status inset_saved_describe(
+    inset_plan *plan, size_t index, const char **name, inset_tensor *out);
+/* Writes everything that the last run saved to a safetensors file: to another name first, which
+ * then takes the place of `path` at once. INSET_FILE_ERROR, and nothing is left behind. */
 INSET_API inset_status inset_saved_write(inset_plan *plan, const char *path);
 
-/* ---- sweep ----------------------------------------------------------------------------------------------------------------
- * Activation patching over a grid: for every pair of prompts, every site and every point of the axes, one run in which the values at
- * that point come from somewhere else, read out by metrics. All of it is one trace (or a few, one a chunk), so that what the runs
- * have in common is computed once.
+/* ---- sweep -------------------------------------------------------------- Activation patching
+ * over a grid: for every pair of prompts, every site and every point of the axes, one run in which
+ * the values at that point come from somewhere else, read out by metrics. All of it is one trace
+ * (or a few, one a chunk), so that what the runs have in common is computed once.
  *
  *     inset_sweep_options options = INSET_SWEEP_OPTIONS;
  *     options.clean.text = "[[464, 412, 733]]";
@@ -426,105 +543,137 @@ INSET_API inset_status inset_saved_write(inset_plan *plan, const char *path);
  *     options.metrics = (const char *const[]){"logit_diff:11,12", "kl", NULL};
  *     status = inset_sweep_create(model, &options, &sweep);
  *     while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
- *     if (!status) status = inset_sweep_result_at(sweep, 0, &result);
- */
+ *     if (!status) status = inset_sweep_result_at(sweep, 0, &result); */
 typedef struct inset_sweep inset_sweep;
 
 /* Token ids of several prompts, in one of two ways. */
 typedef struct inset_prompts {
-    const char *text;            /* "[[464, 412], [733]]", "FILE.npy" or "FILE.safetensors:NAME" ([prompt, position] integers, where ids of
-                                    -1 fill up a row behind a prompt's end); NULL: the three fields below */
-    int64_t count;               /* prompts; 0: none were given */
-    const int64_t *lengths;      /* [count] */
-    const int64_t *tokens;       /* one prompt after the other */
+    /* "[[464, 412], [733]]", "FILE.npy" or "FILE.safetensors:NAME" ([prompt, position] integers,
+     * where ids of -1 fill up a row behind a prompt's end); NULL: the three fields below */
+    const char *text;
+    int64_t count;          /* prompts; 0: none were given */
+    const int64_t *lengths; /* [count] */
+    const int64_t *tokens;  /* one prompt after the other */
 } inset_prompts;
 
 typedef struct inset_sweep_options {
-    size_t size;                 /* sizeof(inset_sweep_options); set by INSET_SWEEP_OPTIONS */
-    inset_prompts clean;         /* one prompt a pair */
-    inset_prompts corrupt;       /* as many, each as long as its clean one; may be missing when the source is not the other run */
-    const char *patch;           /* sites, "resid_pre,z": resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every (resid_pre, attn_out and
-                                    mlp_out on an axis of their own), the MLP's pre, up and post, and per head z, q, k, v, rot_q, rot_k, pattern,
-                                    scores, also as attn_head_out, attn_head_q, attn_head_pattern, ... with _by_pos or _all_pos behind, which
-                                    say the axes too */
-    const char *by;              /* axes, "layer,position": of layer, position, head, each at most once. What is not named is patched at all its
-                                    places at once; "": everything at once. NULL: layer,position for the residual stream and the MLP, layer,head
-                                    for heads. The position of a pattern is the one that attends: its axis is (and may be) called destination.
-                                    Heads of k, v and rot_k are key-value heads: where several query heads share one, key_value_head */
-    const char *layers, *positions, *heads;      /* "4:9", "-5:", "3": ranges as Python slices; NULL: all. In prompts of different lengths
-                                    positions count from each prompt's start, from its end in a range that begins below 0 */
-    const char *source;          /* what is put there: NULL or "clean", the other run's value; "zero"; "mean:PROMPTS", the mean at each position over
-                                    the prompts that have it; "resample", another pair's prompt; "resample:PROMPTS"; a tensor "FILE.npy" or
-                                    "FILE.safetensors:NAME" [layer, position, ...], [position, ...] or [...], ... being a row of the site's; for pattern and
-                                    scores [layer, head, position, position] or [head, position, position] */
-    const char *direction;       /* "denoise": the corrupt run is patched, "noise": the clean run; NULL: denoise, noise when the source is not the
-                                    other run */
-    const char *const *metrics;  /* ends with NULL: "logit_diff:A,B", "logit:A", "probability:A", "log_probability:A", "rank:A" (of logits, 0 the
-                                    largest), "kl" (from the unpatched run), each with "@POSITION" behind it (the last: -1). A is a token, a set
-                                    "11+12" (its mean logit, its summed probability, its best rank), or a file of integers [pair] or
-                                    [pair, set] */
-    uint64_t seed;               /* of resample */
-    int no_share;                /* as in inset_plan_options */
+    size_t size;         /* sizeof(inset_sweep_options); set by INSET_SWEEP_OPTIONS */
+    inset_prompts clean; /* one prompt a pair */
+    /* as many, each as long as its clean one; may be missing when the source is not the other
+     * run */
+    inset_prompts corrupt;
+    /* sites, "resid_pre,z": resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every
+     * (resid_pre, attn_out and mlp_out on an axis of their own), the MLP's pre, up and post, and
+     * per head z, q, k, v, rot_q, rot_k, pattern, scores, also as attn_head_out, attn_head_q,
+     * attn_head_pattern, ... with _by_pos or _all_pos behind, which say the axes too */
+    const char *patch;
+    /* axes, "layer,position": of layer, position, head, each at most once. What is not named is
+     * patched at all its places at once; "": everything at once. NULL: layer,position for the
+     * residual stream and the MLP, layer,head for heads. The position of a pattern is the one that
+     * attends: its axis is (and may be) called destination. Heads of k, v and rot_k are key-value
+     * heads: where several query heads share one, key_value_head */
+    const char *by;
+    /* "4:9", "-5:", "3": ranges as Python slices; NULL: all. In prompts of different lengths
+     * positions count from each prompt's start, from its end in a range that begins below 0 */
+    const char *layers, *positions, *heads;
+    /* what is put there: NULL or "clean", the other run's value; "zero"; "mean:PROMPTS", the mean
+     * at each position over the prompts that have it; "resample", another pair's prompt;
+     * "resample:PROMPTS"; a tensor "FILE.npy" or "FILE.safetensors:NAME" [layer, position, ...],
+     * [position, ...] or [...], ... being a row of the site's; for pattern and scores [layer, head,
+     * position, position] or [head, position, position] */
+    const char *source;
+    /* "denoise": the corrupt run is patched, "noise": the clean run; NULL: denoise, noise when the
+     * source is not the other run */
+    const char *direction;
+    /* ends with NULL: "logit_diff:A,B", "logit:A", "probability:A", "log_probability:A", "rank:A"
+     * (of logits, 0 the largest), "kl" (from the unpatched run), each with "@POSITION" behind it
+     * (the last: -1). A is a token, a set "11+12" (its mean logit, its summed probability, its best
+     * rank), or a file of integers [pair] or [pair, set] */
+    const char *const *metrics;
+    uint64_t seed; /* of resample */
+    int no_share;  /* as in inset_plan_options */
     size_t memory_limit;
-    const char *version;         /* what tells the model's weights from others, for the metadata and the state file; NULL: nothing */
-    const char *state;           /* a file that keeps what is done, chunk by chunk; removed by inset_sweep_write. NULL: none */
-    int resume;                  /* 1: go on with what the state file holds, if it is there; 0: it must not be there */
+    /* what tells the model's weights from others, for the metadata and the state file; NULL:
+     * nothing */
+    const char *version;
+    /* a file that keeps what is done, chunk by chunk; removed by inset_sweep_write. NULL: none */
+    const char *state;
+    /* 1: go on with what the state file holds, if it is there; 0: it must not be there */
+    int resume;
 } inset_sweep_options;
-#define INSET_SWEEP_OPTIONS {.size = sizeof(inset_sweep_options)}
+#define INSET_SWEEP_OPTIONS                 \
+    {                                       \
+        .size = sizeof(inset_sweep_options) \
+    }
 
-/* Checks everything (prompts, sites, axes, ranges, metrics, files, memory for what comes first) and runs nothing, except for
- * "mean:PROMPTS", whose means are taken first by running these prompts. The options are read during the call. Freed with
- * inset_sweep_free, or with its model.
- * INSET_VALUE_ERROR: lengths, axes, ranges; INSET_INDEX_ERROR: tokens outside the vocabulary; INSET_UNKNOWN_SITE: a site the family has
- * not got; INSET_SYNTAX_ERROR, INSET_FILE_ERROR, INSET_SHAPE_ERROR, INSET_TYPE_ERROR, INSET_USAGE_ERROR, INSET_NO_MEMORY. */
-INSET_API inset_status inset_sweep_create(inset_model *model, const inset_sweep_options *options, inset_sweep **out);
-INSET_API void inset_sweep_free(inset_sweep *sweep);             /* takes NULL */
+/* Checks everything (prompts, sites, axes, ranges, metrics, files, memory for what comes first) and
+ * runs nothing, except for "mean:PROMPTS", whose means are taken first by running these prompts.
+ * The options are read during the call. Freed with inset_sweep_free, or with its model.
+ * INSET_VALUE_ERROR: lengths, axes, ranges; INSET_INDEX_ERROR: tokens outside the vocabulary;
+ * INSET_UNKNOWN_SITE: a site the family has not got; INSET_SYNTAX_ERROR, INSET_FILE_ERROR,
+ * INSET_SHAPE_ERROR, INSET_TYPE_ERROR, INSET_USAGE_ERROR, INSET_NO_MEMORY. */
+INSET_API inset_status inset_sweep_create(
+    inset_model *model, const inset_sweep_options *options, inset_sweep **out);
+INSET_API void inset_sweep_free(inset_sweep *sweep); /* takes NULL */
 
 typedef struct inset_sweep_progress {
-    size_t size;                 /* sizeof(inset_sweep_progress), set by the caller with INSET_SWEEP_PROGRESS */
+    /* sizeof(inset_sweep_progress), set by the caller with INSET_SWEEP_PROGRESS */
+    size_t size;
     int64_t patches;             /* patched runs in all: pairs times points */
     int64_t done;                /* of these */
     int64_t restored;            /* of these, from the state file */
     int64_t rows, rows_unshared; /* of what ran, as in inset_statistics */
     double flops, flops_unshared;
-    double planning, running;    /* seconds, in this process */
-    int64_t plans;               /* made in this process: chunks whose prompts have the same pattern of equal tokens share one */
+    double planning, running; /* seconds, in this process */
+    /* made in this process: chunks whose prompts have the same pattern of equal tokens share one */
+    int64_t plans;
 } inset_sweep_progress;
-#define INSET_SWEEP_PROGRESS {.size = sizeof(inset_sweep_progress)}
+#define INSET_SWEEP_PROGRESS                 \
+    {                                        \
+        .size = sizeof(inset_sweep_progress) \
+    }
 INSET_API inset_status inset_sweep_progress_of(const inset_sweep *sweep, inset_sweep_progress *out);
 
 /* Runs the next chunk; nothing when all is done. A chunk that failed may be tried again. */
 INSET_API inset_status inset_sweep_step(inset_sweep *sweep);
-INSET_API int inset_sweep_done(const inset_sweep *sweep);        /* 1 when nothing is left to run; 1 for NULL */
+/* 1 when nothing is left to run; 1 for NULL */
+INSET_API int inset_sweep_done(const inset_sweep *sweep);
 
 typedef struct inset_sweep_axis {
-    const char *name;            /* "site", "layer", "position", "destination", "head", "key_value_head" */
+    /* "site", "layer", "position", "destination", "head", "key_value_head" */
+    const char *name;
     int64_t count;
-    const int64_t *labels;       /* [count]: numbers of layers, positions (below 0: from the end), heads; NULL for the axis "site" */
-    const char *const *names;    /* [count] for the axis "site", else NULL */
+    /* [count]: numbers of layers, positions (below 0: from the end), heads; NULL for the axis
+     * "site" */
+    const int64_t *labels;
+    const char *const *names; /* [count] for the axis "site", else NULL */
 } inset_sweep_axis;
 
-/* One site and one metric. All numbers are the sweep's, hold until it is freed, and are NaN where a prompt has no such position, where
- * nothing was run yet, and where there is no corrupt run to normalise by. */
+/* One site and one metric. All numbers are the sweep's, hold until it is freed, and are NaN where a
+ * prompt has no such position, where nothing was run yet, and where there is no corrupt run to
+ * normalise by. */
 typedef struct inset_sweep_result {
-    const char *site, *metric;   /* as the options spell them */
-    int64_t pairs, points;       /* points: the product of the axes */
+    const char *site, *metric; /* as the options spell them */
+    int64_t pairs, points;     /* points: the product of the axes */
     int32_t n_axes;
     inset_sweep_axis axes[4];
-    const float *values;         /* [pairs, points] */
-    const float *mean;           /* [points], over the pairs that have the point */
-    const float *normalised;     /* [pairs, points]: (value - corrupt) / (clean - corrupt) */
-    const float *normalised_mean;/* [points]: the means of values, clean and corrupt, normalised likewise */
-    const float *clean;          /* [pairs]: the metric of the clean run */
-    const float *corrupt;        /* [pairs] */
+    const float *values;     /* [pairs, points] */
+    const float *mean;       /* [points], over the pairs that have the point */
+    const float *normalised; /* [pairs, points]: (value - corrupt) / (clean - corrupt) */
+    const float *
+        normalised_mean; /* [points]: the means of values, clean and corrupt, normalised likewise */
+    const float *clean;  /* [pairs]: the metric of the clean run */
+    const float *corrupt; /* [pairs] */
 } inset_sweep_result;
 
 INSET_API size_t inset_sweep_result_count(const inset_sweep *sweep);
 /* Results by site, then by metric. INSET_INDEX_ERROR: past the last. */
-INSET_API inset_status inset_sweep_result_at(inset_sweep *sweep, size_t index, inset_sweep_result *out);
+INSET_API inset_status inset_sweep_result_at(
+    inset_sweep *sweep, size_t index, inset_sweep_result *out);
 
-/* Writes all results as safetensors: SITE.METRIC [pair, axes...], SITE.METRIC.mean, .normalised, .normalised.mean, .clean [pair] and .corrupt
- * [pair], the axes in the metadata, and removes the state file.
+/* Writes all results as safetensors: SITE.METRIC [pair, axes...], SITE.METRIC.mean, .normalised,
+ * .normalised.mean, .clean [pair] and .corrupt [pair], the axes in the metadata, and removes the
+ * state file.
  *   command  the caller's command for the metadata, or NULL
  * INSET_USAGE_ERROR: not all has run; INSET_FILE_ERROR. */
 INSET_API inset_status inset_sweep_write(inset_sweep *sweep, const char *path, const char *command);

@@ -1,11 +1,14 @@
-/* attention.cu: softmax(scale * q k) v for one query row and one head, keys and values found through a row table.
+/* attention.cu: softmax(scale * q k) v for one query row and one head, keys and values found
+ * through a row table.
  *
- * What the CPU runs, and the reference for tile_attention.cu, which a GPU launches in its place (host/device/cuda/tiles.c).
+ * What the CPU runs, and the reference for tile_attention.cu, which a GPU launches in its place
+ * (host/device/cuda/tiles.c).
  *
- * One block a (row, head), block = row * n_heads + head; any block size. Keys are taken in chunks of CHUNK, counted from the start
- * of the row's own context, with the running maximum, sum and weighted values of an online softmax, so that a row's bits depend on its
- * context alone: not on the rows beside it, nor on where its keys lie. Within a chunk, threads share the keys for the scores and
- * the columns of the head for the values. */
+ * One block a (row, head), block = row * n_heads + head; any block size. Keys are taken in chunks
+ * of CHUNK, counted from the start of the row's own context, with the running maximum, sum and
+ * weighted values of an online softmax, so that a row's bits depend on its context alone: not on
+ * the rows beside it, nor on where its keys lie. Within a chunk, threads share the keys for the
+ * scores and the columns of the head for the values. */
 #include "kernels/fused.h"
 #include "kernels/math.h"
 
@@ -18,34 +21,32 @@ DEVICE float dot(const float *q, const T *k, int d)
 {
     wide sums = wide_all(0.0f);
     int i = 0;
-    for (; i + WIDTH <= d; i += WIDTH)
-        sums = sums + wide_load(q + i) * wide_load(k + i);
+    for (; i + WIDTH <= d; i += WIDTH) sums = sums + wide_load(q + i) * wide_load(k + i);
     float sum = wide_sum(sums);
-    for (; i < d; i++)
-        sum += q[i] * load(k[i]);
+    for (; i < d; i++) sum += q[i] * load(k[i]);
     return sum;
 }
 
-/* values[i] = values[i] * rescale + sum over j of p[j] * v[rows[j]][i], for columns i .. i + N * WIDTH - 1, which stay in registers. */
+/* values[i] = values[i] * rescale + sum over j of p[j] * v[rows[j]][i], for columns i .. i + N *
+ * WIDTH - 1, which stay in registers. */
 template <int N, typename T>
-DEVICE void add_columns(float *values, const float *p, const T *v, int64_t v_stride, const int32_t *rows, int n, int i, float rescale)
+DEVICE void add_columns(float *values, const float *p, const T *v, int64_t v_stride,
+    const int32_t *rows, int n, int i, float rescale)
 {
     wide sums[N];
-    for (int c = 0; c < N; c++)
-        sums[c] = wide_load(values + i + c * WIDTH) * wide_all(rescale);
+    for (int c = 0; c < N; c++) sums[c] = wide_load(values + i + c * WIDTH) * wide_all(rescale);
     for (int j = 0; j < n; j++) {
         const T *row = v + rows[j] * v_stride + i;
         const wide weight = wide_all(p[j]);
-        for (int c = 0; c < N; c++)
-            sums[c] = sums[c] + weight * wide_load(row + c * WIDTH);
+        for (int c = 0; c < N; c++) sums[c] = sums[c] + weight * wide_load(row + c * WIDTH);
     }
-    for (int c = 0; c < N; c++)
-        wide_store(values + i + c * WIDTH, sums[c]);
+    for (int c = 0; c < N; c++) wide_store(values + i + c * WIDTH, sums[c]);
 }
 
 /* The same for all columns of the head, shared by threads. */
 template <typename T>
-DEVICE void add_values(float *values, const float *p, const T *v, int64_t v_stride, const int32_t *rows, int n, int d, float rescale)
+DEVICE void add_values(float *values, const float *p, const T *v, int64_t v_stride,
+    const int32_t *rows, int n, int d, float rescale)
 {
     int done = 0;
     if (WIDTH > 1)
@@ -55,8 +56,7 @@ DEVICE void add_values(float *values, const float *p, const T *v, int64_t v_stri
         add_columns<1>(values, p, v, v_stride, rows, n, i, rescale);
     for (int i = d / WIDTH * WIDTH + threadIdx.x; i < d; i += blockDim.x) {
         float sum = values[i] * rescale;
-        for (int j = 0; j < n; j++)
-            sum += p[j] * load(v[rows[j] * v_stride + i]);
+        for (int j = 0; j < n; j++) sum += p[j] * load(v[rows[j] * v_stride + i]);
         values[i] = sum;
     }
 }
@@ -84,7 +84,8 @@ DEVICE void attention_head(const attention_args &a, int64_t row, int head)
     SHARED(float, values, MAX_HEAD);
     SHARED(float, scores, CHUNK);
     const int group = head / (a.n_heads / a.n_kv_heads), d = a.head_dim;
-    const T *q = (const T *)a.q + (int64_t)(a.q_rows ? a.q_rows[row] : row) * a.q_stride + (int64_t)head * d;
+    const T *q = (const T *)a.q + (int64_t)(a.q_rows ? a.q_rows[row] : row) * a.q_stride
+                 + (int64_t)head * d;
     const T *k = (const T *)a.k + (int64_t)group * d, *v = (const T *)a.v + (int64_t)group * d;
     T *out = (T *)a.out + row * a.out_stride + (int64_t)head * d;
     const attention_context context = a.contexts[row];
@@ -102,14 +103,16 @@ DEVICE void attention_head(const attention_args &a, int64_t row, int head)
     for (int start = 0; start < count; start += CHUNK) {
         const int n = count - start < CHUNK ? count - start : CHUNK, padded = (n + 15) / 16 * 16;
         for (int j = threadIdx.x; j < padded; j += blockDim.x)
-            scores[j] = j < n ? a.scale * dot(query, k + key_rows[start + j] * a.k_stride, d) : -INFINITE;
+            scores[j] = j < n ? a.scale * dot(query, k + key_rows[start + j] * a.k_stride, d)
+                              : -INFINITE;
         if (a.softcap > 0.0f)
             for (int j = threadIdx.x; j < n; j += blockDim.x)
                 scores[j] = a.softcap * hyperbolic_tangent(scores[j] / a.softcap);
 
         const float before = largest;
         largest = maximum(largest_score(scores, padded), before);
-        const float base = largest == -INFINITE ? 0.0f : largest;      /* nothing but -inf so far: weights 0, not exp(-inf + inf) */
+        /* nothing but -inf so far: weights 0, not exp(-inf + inf) */
+        const float base = largest == -INFINITE ? 0.0f : largest;
         const float rescale = exponential(before - base);
         for (int j = threadIdx.x; j < padded; j += blockDim.x)
             scores[j] = exponential(scores[j] - base);
@@ -118,8 +121,7 @@ DEVICE void attention_head(const attention_args &a, int64_t row, int head)
         add_values(values, scores, v, a.v_stride, value_rows + start, n, d, rescale);
         __syncthreads();
     }
-    for (int i = threadIdx.x; i < d; i += blockDim.x)
-        out[i] = store<T>(values[i] / sum);
+    for (int i = threadIdx.x; i < d; i += blockDim.x) out[i] = store<T>(values[i] / sum);
 }
 
 template <typename T>
@@ -142,4 +144,4 @@ void attention_entries(kernel_table *table)
     BOTH_ENTRIES(table, KERNEL_ATTENTION, attention_args, attention);
 }
 
-}
+} // namespace KERNEL_NAMESPACE

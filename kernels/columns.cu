@@ -1,5 +1,6 @@
-/* columns.cu: a few columns of the vocabulary projection: dot products of a row with just the rows of the table that somebody asks for.
- * One block a row; any block size. Bits of a result depend on the row and the column alone. */
+/* columns.cu: a few columns of the vocabulary projection: dot products of a row with just the rows
+ * of the table that somebody asks for. One block a row; any block size. Bits of a result depend on
+ * the row and the column alone. */
 #include "kernels/fused.h"
 
 namespace KERNEL_NAMESPACE {
@@ -24,4 +25,4 @@ void columns_entries(kernel_table *table)
     BOTH_ENTRIES(table, KERNEL_COLUMNS, columns_args, columns);
 }
 
-}
+} // namespace KERNEL_NAMESPACE

@@ -1,5 +1,5 @@
-/* expand.cu: row tables from their short form, before the first run of a plan: a number of runs becomes as many row numbers as there are rows. One
- * block a run; any block size. */
+/* expand.cu: row tables from their short form, before the first run of a plan: a number of runs
+ * becomes as many row numbers as there are rows. One block a run; any block size. */
 #include "kernels/grid.h"
 
 namespace KERNEL_NAMESPACE {
@@ -14,8 +14,7 @@ KERNEL(expand, expand_args a)
         return;
     }
     const int32_t *RESTRICT from = (run.kind == TABLE_REPEAT ? a.table : a.literals) + run.first;
-    for (int i = threadIdx.x; i < run.count; i += blockDim.x)
-        to[i] = from[i];
+    for (int i = threadIdx.x; i < run.count; i += blockDim.x) to[i] = from[i];
 }
 
 void expand_entries(kernel_table *table)
@@ -23,4 +22,4 @@ void expand_entries(kernel_table *table)
     KERNEL_ENTRY(table, KERNEL_EXPAND, 0, expand_args, expand);
 }
 
-}
+} // namespace KERNEL_NAMESPACE

@@ -1,11 +1,12 @@
-/* host.cc: all kernels as one compilation of the host C++ compiler. kernels.cmake compiles it once per instruction set, each time with
- * another KERNEL_NAMESPACE. */
+/* host.cc: all kernels as one compilation of the host C++ compiler. kernels.cmake compiles it once
+ * per instruction set, each time with another KERNEL_NAMESPACE. */
 #include "kernels/embed.cu"
 #include "kernels/norm.cu"
 #include "kernels/pointwise.cu"
 #include "kernels/rope.cu"
 #include "kernels/attention.cu"
-#ifndef __AVX2__                /* a GPU's kernel: on the CPU only the stand-in for a GPU and blocks of real threads run it */
+/* A GPU's kernel: on the CPU only the stand-in for a GPU and blocks of real threads run it. */
+#ifndef __AVX2__
 #include "kernels/tile_attention.cu"
 #endif
 #include "kernels/columns.cu"

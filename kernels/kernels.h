@@ -1,12 +1,16 @@
-/* kernels.h: what the kernels take. Plain C, shared by the host and by kernels/ *.cu, which know nothing of traces or models.
+/* kernels.h: what the kernels take. Plain C, shared by the host and by kernels/ *.cu, which know
+ * nothing of traces or models.
  *
- * Letters: d = width of a row, rows are numbered in a packed buffer [rows, stride]. T is the storage type (f32, bf16, f16); all
- * arithmetic is fp32, statistics and sums too, and each result is rounded once to T. Strides count elements; a pointer may point
- * at any column of a buffer. A `..._rows` table gives, for each output row, the row of that operand's buffer to read; NULL
- * means the same row. No pointer needs more alignment than its type unless a kernel says so; kernels pick wide accesses
- * themselves where the addresses allow. Outputs never overlap inputs, except where a kernel says so.
+ * Letters: d = width of a row, rows are numbered in a packed buffer [rows, stride]. T is the
+ * storage type (f32, bf16, f16); all arithmetic is fp32, statistics and sums too, and each result
+ * is rounded once to T. Strides count elements; a pointer may point at any column of a buffer. A
+ * `..._rows` table gives, for each output row, the row of that operand's buffer to read; NULL means
+ * the same row. No pointer needs more alignment than its type unless a kernel says so; kernels pick
+ * wide accesses themselves where the addresses allow. Outputs never overlap inputs, except where a
+ * kernel says so.
  *
- * One kernel = one function over a grid of blocks. A device has a table kernel x type -> function; see device/device.h. */
+ * One kernel = one function over a grid of blocks. A device has a table kernel x type -> function;
+ * see device/device.h. */
 #ifndef INSET_KERNELS_H
 #define INSET_KERNELS_H
 
@@ -32,175 +36,240 @@ typedef enum kernel_id {
     KERNEL_NORM_SCALE,
     KERNEL_NORM_BY_SCALE,
     KERNEL_METRICS,
-    KERNEL_TILE_ATTENTION_64, KERNEL_TILE_ATTENTION_128, KERNEL_TILE_ATTENTION_256,      /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
-    KERNEL_WHOLE_ATTENTION,  /* no kernel of ours: what a device does that takes it (device.h, device_takes_attention) */
-    KERNEL_EXPAND,           /* this and the next: one function for all storage types, in column 0 (f32) */
+    KERNEL_TILE_ATTENTION_64,
+    KERNEL_TILE_ATTENTION_128,
+    KERNEL_TILE_ATTENTION_256, /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
+    /* no kernel of ours: what a device does that takes it (device.h, device_takes_attention) */
+    KERNEL_WHOLE_ATTENTION,
+    /* this and the next: one function for all storage types, in column 0 (f32) */
+    KERNEL_EXPAND,
     KERNEL_RECORDS,
     KERNEL_COUNT,
-    KERNEL_ALL = 2 * KERNEL_COUNT    /* KERNEL_COUNT + k: kernel k with records, see fused_records */
+    /* KERNEL_COUNT + k: kernel k with records, see fused_records */
+    KERNEL_ALL = 2 * KERNEL_COUNT
 } kernel_id;
 
 /* out[r, :] = table[ids[r], :] */
 typedef struct embed_args {
-    void *out; const void *table; const int32_t *ids;
+    void *out;
+    const void *table;
+    const int32_t *ids;
     int64_t n_rows, width, out_stride;
 } embed_args;
 
 /* out[r, :] = x[rows[r], :] */
 typedef struct gather_args {
-    void *out; const void *x; const int32_t *x_rows;
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
     int64_t n_rows, width, out_stride, x_stride;
 } gather_args;
 
-/* out = (x - mean) * rsqrt(variance + eps) * weight + bias; variance is the mean of squared deviations (PyTorch layer_norm).
- * weight and bias are [width] in T; either may be NULL. */
+/* out = (x - mean) * rsqrt(variance + eps) * weight + bias; variance is the mean of squared
+ * deviations (PyTorch layer_norm). weight and bias are [width] in T; either may be NULL. */
 typedef struct layernorm_args {
-    void *out; const void *x; const int32_t *x_rows; const void *weight, *bias;
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
+    const void *weight, *bias;
     int64_t n_rows, width, out_stride, x_stride;
     float eps;
 } layernorm_args;
 
-/* Each row is `groups` parts of width / groups, each normalised on its own with the same weight [width / groups].
- * plus_one = 0: out = T(x * rsqrt(mean(x^2) + eps)) * weight, the product rounded again (Llama).
- * plus_one = 1: out = T(x * rsqrt(mean(x^2) + eps) * (1 + weight)) (Gemma).
+/* Each row is `groups` parts of width / groups, each normalised on its own with the same weight
+ * [width / groups]. plus_one = 0: out = T(x * rsqrt(mean(x^2) + eps)) * weight, the product rounded
+ * again (Llama). plus_one = 1: out = T(x * rsqrt(mean(x^2) + eps) * (1 + weight)) (Gemma).
  * round_once = 1: out = T(x * rsqrt(mean(x^2) + eps) * weight) (OLMo-2). */
 typedef struct rmsnorm_args {
-    void *out; const void *x; const int32_t *x_rows; const void *weight;
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
+    const void *weight;
     int64_t n_rows, width, out_stride, x_stride, groups;
     float eps;
     int32_t plus_one, round_once;
 } rmsnorm_args;
 
-/* out = f(T(x + bias)); bias [width] or NULL. kind is enum activation of program.h: 0 gelu (erf), 1 gelu (tanh), 2 relu, 3 silu,
- * 4 tanh, 5 sigmoid. */
+/* out = f(T(x + bias)); bias [width] or NULL. kind is enum activation of program.h: 0 gelu (erf), 1
+ * gelu (tanh), 2 relu, 3 silu, 4 tanh, 5 sigmoid. */
 typedef struct activation_args {
-    void *out; const void *x; const int32_t *x_rows; const void *bias;
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
+    const void *bias;
     int64_t n_rows, width, out_stride, x_stride;
     int32_t kind;
 } activation_args;
 
 /* out = a * b */
 typedef struct gate_args {
-    void *out; const void *a, *b; const int32_t *a_rows, *b_rows;
+    void *out;
+    const void *a, *b;
+    const int32_t *a_rows, *b_rows;
     int64_t n_rows, width, out_stride, a_stride, b_stride;
 } gate_args;
 
 /* out = T(a + b), and with c: T(T(a + b) + c) */
 typedef struct add_args {
-    void *out; const void *a, *b, *c; const int32_t *a_rows, *b_rows, *c_rows;
+    void *out;
+    const void *a, *b, *c;
+    const int32_t *a_rows, *b_rows, *c_rows;
     int64_t n_rows, width, out_stride, a_stride, b_stride, c_stride;
 } add_args;
 
-/* out = T(a + b), and norm = layernorm(out) as KERNEL_LAYERNORM computes it from the rounded sum: the same bits. */
+/* out = T(a + b), and norm = layernorm(out) as KERNEL_LAYERNORM computes it from the rounded sum:
+ * the same bits. */
 typedef struct add_layernorm_args {
-    void *out, *norm; const void *a, *b; const int32_t *a_rows, *b_rows; const void *weight, *bias;
+    void *out, *norm;
+    const void *a, *b;
+    const int32_t *a_rows, *b_rows;
+    const void *weight, *bias;
     int64_t n_rows, width, out_stride, norm_stride, a_stride, b_stride;
     float eps;
 } add_layernorm_args;
 
-/* out = T(a + b), and norm = rmsnorm(out) as KERNEL_RMSNORM computes it, in one group, from the rounded sum: the same bits. */
+/* out = T(a + b), and norm = rmsnorm(out) as KERNEL_RMSNORM computes it, in one group, from the
+ * rounded sum: the same bits. */
 typedef struct add_rmsnorm_args {
-    void *out, *norm; const void *a, *b; const int32_t *a_rows, *b_rows; const void *weight;
+    void *out, *norm;
+    const void *a, *b;
+    const int32_t *a_rows, *b_rows;
+    const void *weight;
     int64_t n_rows, width, out_stride, norm_stride, a_stride, b_stride;
     float eps;
     int32_t plus_one, round_once;
 } add_rmsnorm_args;
 
-/* softcap = 0: out = x * scale (scale already rounded to T by the caller).  softcap > 0: out = softcap * tanh(x / softcap), rounded to T
- * after each operation. */
+/* softcap = 0: out = x * scale (scale already rounded to T by the caller).  softcap > 0: out =
+ * softcap * tanh(x / softcap), rounded to T after each operation. */
 typedef struct scale_args {
-    void *out; const void *x; const int32_t *x_rows;
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
     int64_t n_rows, width, out_stride, x_stride;
     float scale, softcap;
 } scale_args;
 
-/* Rotates the first rotary_dims of each head, half-split: with h = rotary_dims / 2, angle = position * frequencies[i],
- * out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i] sin; cos and sin are rounded to T and scaled by
- * attention_scale first, and each product is rounded to T, as transformers' apply_rotary_pos_emb does; with round_once (OLMo-2) nothing but the
- * result is. */
+/* Rotates the first rotary_dims of each head, half-split: with h = rotary_dims / 2, angle =
+ * position * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i]
+ * sin; cos and sin are rounded to T and scaled by attention_scale first, and each product is
+ * rounded to T, as transformers' apply_rotary_pos_emb does; with round_once (OLMo-2) nothing but
+ * the result is. */
 typedef struct rope_args {
-    void *out; const void *x; const int32_t *x_rows; const int32_t *positions; const float *frequencies;
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
+    const int32_t *positions;
+    const float *frequencies;
     int64_t n_rows, out_stride, x_stride;
     int32_t n_heads, head_dim, rotary_dims;
     float attention_scale;
-    int32_t x_head_stride;           /* columns from one head of x to the next; 0 = head_dim */
+    int32_t x_head_stride; /* columns from one head of x to the next; 0 = head_dim */
     int32_t round_once;
 } rope_args;
 
-/* What one query row attends to: `count` entries of the key-value row tables, from `first` on, in order of position. The last is
- * the row's own position. */
-typedef struct attention_context { int32_t first, count; } attention_context;
+/* What one query row attends to: `count` entries of the key-value row tables, from `first` on, in
+ * order of position. The last is the row's own position. */
+typedef struct attention_context {
+    int32_t first, count;
+} attention_context;
 
-/* For each head h with key-value head g = h / (n_heads / n_kv_heads), over the last min(count, window) entries j (window 0: all):
- *     s_j = softcap(scale * q_h . k_g[key_rows[first + j]]),  out_h = sum_j softmax(s)_j * v_g[value_rows[first + j]]
- * Online softmax in fp32, keys in order of position, so that a row's bits depend on its own context alone. head_dim <= 256.
- * q, k, v are [rows, stride] at the first column of their head 0. softcap 0: none. */
+/* For each head h with key-value head g = h / (n_heads / n_kv_heads), over the last min(count,
+ * window) entries j (window 0: all):
+ *     s_j = softcap(scale * q_h . k_g[key_rows[first + j]]),  out_h = sum_j softmax(s)_j *
+ *     v_g[value_rows[first + j]]
+ * Online softmax in fp32, keys in order of position, so that a row's bits depend on its own context
+ * alone. head_dim <= 256. q, k, v are [rows, stride] at the first column of their head 0. softcap
+ * 0: none. */
 typedef struct attention_args {
-    void *out; const void *q, *k, *v;
-    const int32_t *q_rows;                       /* per output row, or NULL */
-    const int32_t *key_rows, *value_rows;        /* the key-value row tables; value_rows may equal key_rows */
-    const attention_context *contexts;           /* per output row */
+    void *out;
+    const void *q, *k, *v;
+    const int32_t *q_rows; /* per output row, or NULL */
+    /* the key-value row tables; value_rows may equal key_rows */
+    const int32_t *key_rows, *value_rows;
+    const attention_context *contexts; /* per output row */
     int64_t n_rows, out_stride, q_stride, k_stride, v_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap;
 } attention_args;
 
-/* Causal attention of n_sequences sequences of `length` positions each: rows s * length .. of q, k, v and out are sequence s, position by position.
- * statistics [n_sequences, n_heads, length]: the logarithm of the sum that a row's softmax divides by. All head_dim, strides and columns are
+/* Causal attention of n_sequences sequences of `length` positions each: rows s * length .. of q, k,
+ * v and out are sequence s, position by position. statistics [n_sequences, n_heads, length]: the
+ * logarithm of the sum that a row's softmax divides by. All head_dim, strides and columns are
  * multiples of 8; softmax without cap or window. */
 typedef struct whole_attention_args {
-    void *out; const void *q, *k, *v;
+    void *out;
+    const void *q, *k, *v;
     float *statistics;
     int64_t n_sequences, length, out_stride, q_stride, k_stride, v_stride;
     int32_t n_heads, n_kv_heads, head_dim;
     float scale;
 } whole_attention_args;
 
-/* out[r, h, j] for queries at positions first_position + r and the keys of one sequence, j < n_columns (>= n_keys): T(T(q_h . k_g) * scale),
- * softcapped, -inf where j is later than the query, outside its window or no key of this sequence. Blocks: n_rows * n_heads. */
+/* out[r, h, j] for queries at positions first_position + r and the keys of one sequence, j <
+ * n_columns (>= n_keys): T(T(q_h . k_g) * scale), softcapped, -inf where j is later than the query,
+ * outside its window or no key of this sequence. Blocks: n_rows * n_heads. */
 typedef struct scores_args {
-    void *out; const void *q, *k; const int32_t *q_rows, *key_rows;
+    void *out;
+    const void *q, *k;
+    const int32_t *q_rows, *key_rows;
     int64_t n_rows, n_keys, n_columns, first_position, out_stride, q_stride, k_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap;
 } scores_args;
 
-/* Softmax over the first n_keys of n_columns of each of `groups` parts of a row; the columns behind them, which only longer sequences of the
- * invoke have keys for, become 0 whatever they hold. x_stride 0 repeats a row. */
+/* Softmax over the first n_keys of n_columns of each of `groups` parts of a row; the columns behind
+ * them, which only longer sequences of the invoke have keys for, become 0 whatever they hold.
+ * x_stride 0 repeats a row. */
 typedef struct softmax_args {
-    void *out; const void *x;
+    void *out;
+    const void *x;
     int64_t n_rows, groups, n_keys, n_columns, out_stride, x_stride;
 } softmax_args;
 
-/* out[r, h, :] = sum over j < n_keys of pattern[r, h, j] * v[value_rows[j], group of h, :]; a row of pattern has n_columns a head. */
+/* out[r, h, :] = sum over j < n_keys of pattern[r, h, j] * v[value_rows[j], group of h, :]; a row
+ * of pattern has n_columns a head. */
 typedef struct mix_args {
-    void *out; const void *pattern, *v; const int32_t *value_rows;
+    void *out;
+    const void *pattern, *v;
+    const int32_t *value_rows;
     int64_t n_rows, n_keys, n_columns, out_stride, pattern_stride, v_stride;
     int32_t n_heads, n_kv_heads, head_dim;
 } mix_args;
 
-/* What a norm divides by: out[r, g] = sqrt(mean(y^2) + eps) over part g of row r, `groups` equal parts; y is x less the part's mean where
- * `centred` (a layer norm), else x (rms). */
+/* What a norm divides by: out[r, g] = sqrt(mean(y^2) + eps) over part g of row r, `groups` equal
+ * parts; y is x less the part's mean where `centred` (a layer norm), else x (rms). */
 typedef struct norm_scale_args {
-    void *out; const void *x; const int32_t *x_rows;
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
     int64_t n_rows, width, out_stride, x_stride, groups;
     float eps;
     int32_t centred;
 } norm_scale_args;
 
-/* A norm that divides by a given scale [rows, groups]: y / scale, then as KERNEL_LAYERNORM (centred; weight and bias may be NULL) or as
- * KERNEL_RMSNORM (weight, plus_one, round_once) go on. */
+/* A norm that divides by a given scale [rows, groups]: y / scale, then as KERNEL_LAYERNORM
+ * (centred; weight and bias may be NULL) or as KERNEL_RMSNORM (weight, plus_one, round_once) go
+ * on. */
 typedef struct norm_by_scale_args {
-    void *out; const void *x, *scale; const int32_t *x_rows, *scale_rows; const void *weight, *bias;
+    void *out;
+    const void *x, *scale;
+    const int32_t *x_rows, *scale_rows;
+    const void *weight, *bias;
     int64_t n_rows, width, out_stride, x_stride, scale_stride, groups;
     int32_t centred, plus_one, round_once;
 } norm_by_scale_args;
 
-/* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a matrix stored [out, in].
- * columns NULL: the first n_columns. */
+/* out[r, j] = x[r] . weight[columns[j]] (+ bias[columns[j]]): a few columns of a product with a
+ * matrix stored [out, in]. columns NULL: the first n_columns. */
 typedef struct columns_args {
-    void *out; const void *x; const int32_t *x_rows; const void *weight, *bias; const int32_t *columns;
-    int64_t n_rows, n_columns, width, out_stride, x_stride;      /* width: of x and of a row of weight */
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
+    const void *weight, *bias;
+    const int32_t *columns;
+    /* width: of x and of a row of weight */
+    int64_t n_rows, n_columns, width, out_stride, x_stride;
 } columns_args;
 
 /* Numbers of a table in short form, for i < count:
@@ -213,54 +282,86 @@ typedef struct table_run {
     int16_t step;
     uint8_t stride, kind;
 } table_run;
-typedef struct expand_args { int32_t *table; const table_run *runs; const int32_t *literals; int64_t n_runs; } expand_args;
+typedef struct expand_args {
+    int32_t *table;
+    const table_run *runs;
+    const int32_t *literals;
+    int64_t n_runs;
+} expand_args;
 
-/* What a metric makes of a row of logits. Of a set of tokens: LOGIT the mean of their logits, LOGIT_DIFF that of the first set less that of the
- * second, PROBABILITY the sum of their probabilities, LOG_PROBABILITY its logarithm, RANK how many logits are larger than their best; KL
- * takes no tokens but the row whose distribution is p: sum p log(p / q), q the row's own. Sums of logits and of exponentials are fp32. */
+/* What a metric makes of a row of logits. Of a set of tokens: LOGIT the mean of their logits,
+ * LOGIT_DIFF that of the first set less that of the second, PROBABILITY the sum of their
+ * probabilities, LOG_PROBABILITY its logarithm, RANK how many logits are larger than their best; KL
+ * takes no tokens but the row whose distribution is p: sum p log(p / q), q the row's own. Sums of
+ * logits and of exponentials are fp32. */
 typedef enum metric_kind {
-    METRIC_LOGIT_DIFF, METRIC_LOGIT, METRIC_PROBABILITY, METRIC_LOG_PROBABILITY, METRIC_RANK, METRIC_KL
+    METRIC_LOGIT_DIFF,
+    METRIC_LOGIT,
+    METRIC_PROBABILITY,
+    METRIC_LOG_PROBABILITY,
+    METRIC_RANK,
+    METRIC_KL
 } metric_kind;
 
-/* One metric of one row: *out = kind(x, tokens). `tokens` are n_a of the first set, then n_b of the second, each below the number of logits.
+/* One metric of one row: *out = kind(x, tokens). `tokens` are n_a of the first set, then n_b of the
+ * second, each below the number of logits.
  *   product 0   x [width] are the logits themselves
- *   product 1   the logits are T(weight x + bias), of which only the tokens' are computed (LOGIT and LOGIT_DIFF alone); with softcap > 0 as
- *               KERNEL_SCALE caps them. x [width] is a row of the product's operand */
+ *   product 1   the logits are T(weight x + bias), of which only the tokens' are computed (LOGIT
+ *               and LOGIT_DIFF alone); with softcap > 0 as KERNEL_SCALE caps them. x [width] is a
+ *               row of the product's operand */
 typedef struct metric_row {
-    float *out; const void *x, *other; const int32_t *tokens;
+    float *out;
+    const void *x, *other;
+    const int32_t *tokens;
     int32_t n_a, n_b, width, kind, product;
     float softcap;
 } metric_row;
 
-/* Block r does rows[r]. weight [logits, width] and bias [logits] are the product's; NULL where no row has one, or it has no bias. */
+/* Block r does rows[r]. weight [logits, width] and bias [logits] are the product's; NULL where no
+ * row has one, or it has no bias. */
 typedef struct metrics_args {
-    const metric_row *rows; const void *weight, *bias;
+    const metric_row *rows;
+    const void *weight, *bias;
     int64_t n_rows;
 } metrics_args;
 
 /* One record: a rectangle of elements, out = a op b. */
-typedef enum record_op { RECORD_COPY /* out = a */, RECORD_ADD, RECORD_SUBTRACT, RECORD_MULTIPLY, RECORD_DIVIDE, RECORD_NEGATE } record_op;
+typedef enum record_op {
+    RECORD_COPY /* out = a */,
+    RECORD_ADD,
+    RECORD_SUBTRACT,
+    RECORD_MULTIPLY,
+    RECORD_DIVIDE,
+    RECORD_NEGATE
+} record_op;
 
-/* Element (i, j), i < rows, j < columns: at pointer + i * row + j * column elements; a stride of 0 repeats. Types are inset_type
- * values: 0 f32, 1 bf16, 2 f16, 3 f64, 4 i64, 5 i32, 6 i16, 7 i8, 8 u8, 9 bool. A NULL operand is its constant. The operation is done
- * as PyTorch does it in `compute` type: operands are converted to it (and a 16-bit float then to fp32; a constant factor or divisor
- * of a 16-bit operation stays fp32, an added one is rounded), the result is rounded to `compute` once (so a 16-bit type rounds) and
- * then converted to the type of out: floats to integers truncate, to bool is != 0; a
- * copy between equal types keeps every bit, NaNs included, whatever `compute` is. Integers wrap; integer division does not occur (the host promotes it).
- * No two records of one launch write one element, and none reads what another writes. */
+/* Element (i, j), i < rows, j < columns: at pointer + i * row + j * column elements; a stride of 0
+ * repeats. Types are inset_type values: 0 f32, 1 bf16, 2 f16, 3 f64, 4 i64, 5 i32, 6 i16, 7 i8, 8
+ * u8, 9 bool. A NULL operand is its constant. The operation is done as PyTorch does it in `compute`
+ * type: operands are converted to it (and a 16-bit float then to fp32; a constant factor or divisor
+ * of a 16-bit operation stays fp32, an added one is rounded), the result is rounded to `compute`
+ * once (so a 16-bit type rounds) and then converted to the type of out: floats to integers
+ * truncate, to bool is != 0; a copy between equal types keeps every bit, NaNs included, whatever
+ * `compute` is. Integers wrap; integer division does not occur (the host promotes it). No two
+ * records of one launch write one element, and none reads what another writes. */
 typedef struct record {
-    void *out; const void *a, *b;
+    void *out;
+    const void *a, *b;
     double a_constant, b_constant;
     int64_t out_row, a_row, b_row;
     int64_t out_column, a_column, b_column;
     int32_t rows, columns;
     uint8_t op, out_type, a_type, b_type, compute;
-    uint8_t after;                               /* in a step: reads what records before it in its row's list made */
+    /* in a step: reads what records before it in its row's list made */
+    uint8_t after;
     union {
-        int32_t first_block;                     /* in a table of KERNEL_RECORDS: filled by records_number_blocks */
-        int32_t first_row;                       /* in a step: the step's row whose block does row 0 */
+        /* in a table of KERNEL_RECORDS: filled by records_number_blocks */
+        int32_t first_block;
+        /* in a step: the step's row whose block does row 0 */
+        int32_t first_row;
     };
-    int32_t first_column;                        /* in a step: the column of its row where operands of that row begin; -1: there is none */
+    /* in a step: the column of its row where operands of that row begin; -1: there is none */
+    int32_t first_column;
 } record;
 
 typedef struct records_args {
@@ -268,21 +369,26 @@ typedef struct records_args {
     int64_t n_records;
 } records_args;
 
-/* Records that a step's kernel applies to the row it has just written: kernel KERNEL_COUNT + k takes this struct and right behind it the arguments
- * of kernel k, does what k does, with the same bits, and then, row by row, the records of the row. For row r of first_row .. first_row + n_rows - 1,
- * lists[r - first_row] .. lists[r - first_row + 1] are where in `lists` the numbers of its records stand (in `records`); other rows have none. Row i
- * of a record is done by the block of the step's row first_row + i. Its operands may be that row, what records before it in the
- * row's list made (after = 1), or what was complete before the launch. Such records compute in the step's type T, and so is the type of out; operands are T too, or any float type in a copy; out_column is 1
- * and operands' columns 0 or 1, but in a copy of T any. In KERNEL_ATTENTION each head's block does the columns that are its own, so operands of
- * the row begin at one column, first_column, with columns side by side. */
+/* Records that a step's kernel applies to the row it has just written: kernel KERNEL_COUNT + k
+ * takes this struct and right behind it the arguments of kernel k, does what k does, with the same
+ * bits, and then, row by row, the records of the row. For row r of first_row .. first_row + n_rows
+ * - 1, lists[r - first_row] .. lists[r - first_row + 1] are where in `lists` the numbers of its
+ * records stand (in `records`); other rows have none. Row i of a record is done by the block of the
+ * step's row first_row + i. Its operands may be that row, what records before it in the row's list
+ * made (after = 1), or what was complete before the launch. Such records compute in the step's type
+ * T, and so is the type of out; operands are T too, or any float type in a copy; out_column is 1
+ * and operands' columns 0 or 1, but in a copy of T any. In KERNEL_ATTENTION each head's block does
+ * the columns that are its own, so operands of the row begin at one column, first_column, with
+ * columns side by side. */
 typedef struct fused_records {
     const int32_t *lists;
     const record *records;
     int32_t first_row, n_rows;
 } fused_records;
 
-/* KERNEL_ATTENTION by tiles, for heads of up to 64, 128, 256 columns: rows_per_block rows a block (tile_shapes.h), which shows in no bit. One form
- * does both: fused.n_rows 0 where there are no records. */
+/* KERNEL_ATTENTION by tiles, for heads of up to 64, 128, 256 columns: rows_per_block rows a block
+ * (tile_shapes.h), which shows in no bit. One form does both: fused.n_rows 0 where there are no
+ * records. */
 typedef struct tile_attention_args {
     fused_records fused;
     attention_args attention;
@@ -293,20 +399,34 @@ typedef struct tile_attention_args {
 static inline int kernel_takes_records(kernel_id kernel)
 {
     switch (kernel) {
-    case KERNEL_EMBED: case KERNEL_LAYERNORM: case KERNEL_RMSNORM: case KERNEL_ACTIVATION: case KERNEL_GATE: case KERNEL_ADD: case KERNEL_ADD_LAYERNORM:
-    case KERNEL_ADD_RMSNORM: case KERNEL_SCALE: case KERNEL_ROPE: case KERNEL_ATTENTION: case KERNEL_COLUMNS: return 1;
+    case KERNEL_EMBED:
+    case KERNEL_LAYERNORM:
+    case KERNEL_RMSNORM:
+    case KERNEL_ACTIVATION:
+    case KERNEL_GATE:
+    case KERNEL_ADD:
+    case KERNEL_ADD_LAYERNORM:
+    case KERNEL_ADD_RMSNORM:
+    case KERNEL_SCALE:
+    case KERNEL_ROPE:
+    case KERNEL_ATTENTION:
+    case KERNEL_COLUMNS: return 1;
     default: return 0;
     }
 }
 
-/* Numbers the blocks of a record table (record.first_block); returns how many blocks to launch. A block does up to
- * RECORD_BLOCK_ELEMENTS elements of one record, whole rows or a part of one. */
+/* Numbers the blocks of a record table (record.first_block); returns how many blocks to launch. A
+ * block does up to RECORD_BLOCK_ELEMENTS elements of one record, whole rows or a part of one. */
 enum { RECORD_BLOCK_ELEMENTS = 4096 };
-static inline int64_t record_row_blocks(const record *r)      /* blocks a row is cut into, when a row is longer than a block */
+/* blocks a row is cut into, when a row is longer than a block */
+static inline int64_t record_row_blocks(const record *r)
 {
-    return r->columns > RECORD_BLOCK_ELEMENTS ? (r->columns + RECORD_BLOCK_ELEMENTS - 1) / RECORD_BLOCK_ELEMENTS : 1;
+    return r->columns > RECORD_BLOCK_ELEMENTS
+               ? (r->columns + RECORD_BLOCK_ELEMENTS - 1) / RECORD_BLOCK_ELEMENTS
+               : 1;
 }
-static inline int64_t record_block_rows(const record *r)      /* whole rows a block does, when they fit */
+/* whole rows a block does, when they fit */
+static inline int64_t record_block_rows(const record *r)
 {
     int64_t n = r->columns > 0 ? RECORD_BLOCK_ELEMENTS / r->columns : 1;
     return n > 0 ? n : 1;

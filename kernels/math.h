@@ -1,7 +1,9 @@
-/* math.h: exp, log, tanh, erf, sin and cos in fp32. On a GPU they are CUDA's; on the CPU they are written here without branches and without calls,
- * so that loops over them vectorise (log, sin and cos excepted: a handful a row). Each is within 3 units in the last place, keeps
- * NaN, and is right at infinities, overflow and subnormal results. The polynomials are least-squares fits on Chebyshev nodes, weighted until
- * their relative error was level (below 5e-9, a tenth of fp32's). */
+/* math.h: exp, log, tanh, erf, sin and cos in fp32. On a GPU they are CUDA's; on the CPU they are
+ * written here without branches and without calls, so that loops over them vectorise (log, sin and
+ * cos excepted: a handful a row). Each is within 3 units in the last place, keeps NaN, and is right
+ * at infinities, overflow and subnormal results. The polynomials are least-squares fits on
+ * Chebyshev nodes, weighted until their relative error was level (below 5e-9, a tenth of
+ * fp32's). */
 #ifndef INSET_KERNEL_MATH_H
 #define INSET_KERNEL_MATH_H
 
@@ -26,9 +28,10 @@ DEVICE float with_sign(float magnitude, float sign)
     return bits_to_float(float_to_bits(magnitude) | (float_to_bits(sign) & 0x80000000u));
 }
 
-/* exp(x) = 2^n exp(r), n the nearest integer to x / log 2, |r| <= log(2) / 2; exp(r) by its series. Adding 1.5 * 2^23 rounds to an
- * integer, which is then also in the low bits. log 2 is split so that n times its first part is exact. 2^n is multiplied in as two
- * factors, because n reaches from -150 (the result is subnormal or 0) to 128 (infinity). */
+/* exp(x) = 2^n exp(r), n the nearest integer to x / log 2, |r| <= log(2) / 2; exp(r) by its series.
+ * Adding 1.5 * 2^23 rounds to an integer, which is then also in the low bits. log 2 is split so
+ * that n times its first part is exact. 2^n is multiplied in as two factors, because n reaches from
+ * -150 (the result is subnormal or 0) to 128 (infinity). */
 DEVICE float exponential(float x)
 {
     x = x > 89.0f ? 89.0f : x;
@@ -43,7 +46,8 @@ DEVICE float exponential(float x)
     p = p * r + 0.5f;
     p = (p * r * r + r) + 1.0f;
     const int32_t power = (int32_t)(float_to_bits(shifted) - 0x4b400000u), half = power >> 1;
-    return p * bits_to_float((uint32_t)(half + 127) << 23) * bits_to_float((uint32_t)(power - half + 127) << 23);
+    return p * bits_to_float((uint32_t)(half + 127) << 23)
+           * bits_to_float((uint32_t)(power - half + 127) << 23);
 }
 
 /* Below 0.625 an odd polynomial, above 1 - 2 / (exp(2x) + 1). */
@@ -60,7 +64,8 @@ DEVICE float hyperbolic_tangent(float x)
     return with_sign(magnitude < 0.625f ? near_zero : far, x);
 }
 
-/* Below 1 an odd polynomial, above 1 - exp(q(x)) with q fitted to log(1 - erf), which is 1 from 4 on. */
+/* Below 1 an odd polynomial, above 1 - exp(q(x)) with q fitted to log(1 - erf), which is 1 from 4
+ * on. */
 DEVICE float error_function(float x)
 {
     const float magnitude = absolute(x), square = x * x;
@@ -88,6 +93,6 @@ DEVICE float sine(float x) { return __builtin_sinf(x); }
 
 #endif
 
-}
+} // namespace KERNEL_NAMESPACE
 
 #endif

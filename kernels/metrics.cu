@@ -1,8 +1,10 @@
-/* metrics.cu: a row of logits becomes one number: the read-out of a study. A launch does all metrics of a moment, one block each, whatever they
- * are of and wherever their rows lie; any block size. Which tokens a metric is of is read from a table when it runs.
+/* metrics.cu: a row of logits becomes one number: the read-out of a study. A launch does all
+ * metrics of a moment, one block each, whatever they are of and wherever their rows lie; any block
+ * size. Which tokens a metric is of is read from a table when it runs.
  *
- * A row that only a few tokens are wanted of need not be there: where the row says what it is the product of, its logits are dot products with
- * these tokens' rows of the weight, the bits that KERNEL_COLUMNS gives. */
+ * A row that only a few tokens are wanted of need not be there: where the row says what it is the
+ * product of, its logits are dot products with these tokens' rows of the weight, the bits that
+ * KERNEL_COLUMNS gives. */
 #include "kernels/grid.h"
 #include "kernels/math.h"
 
@@ -19,8 +21,7 @@ template <typename T>
 DEVICE float logit_of(const metrics_args &a, const metric_row &m, int32_t token)
 {
     const T *x = (const T *)m.x;
-    if (!m.product)
-        return load(x[token]);
+    if (!m.product) return load(x[token]);
     const T *w = (const T *)a.weight + (int64_t)token * m.width;
     const float sum = block_sum_of(m.width, [=](int i) { return load(x[i]) * load(w[i]); });
     const float logit = load(store<T>(a.bias ? sum + load(((const T *)a.bias)[token]) : sum));
@@ -31,8 +32,7 @@ template <typename T>
 DEVICE float mean_logit(const metrics_args &a, const metric_row &m, const int32_t *tokens, int n)
 {
     float sum = 0.0f;
-    for (int i = 0; i < n; i++)
-        sum += logit_of<T>(a, m, tokens[i]);
+    for (int i = 0; i < n; i++) sum += logit_of<T>(a, m, tokens[i]);
     return sum / (float)n;
 }
 
@@ -40,22 +40,23 @@ template <typename T>
 DEVICE float best_logit(const metric_row &m)
 {
     float best = -INFINITE;
-    for (int i = 0; i < m.n_a; i++)
-        best = maximum(load(((const T *)m.x)[m.tokens[i]]), best);
+    for (int i = 0; i < m.n_a; i++) best = maximum(load(((const T *)m.x)[m.tokens[i]]), best);
     return best;
 }
 
 /* A softmax is exp(x - largest) / sum. */
-struct softmax_of { float largest, sum; };
+struct softmax_of {
+    float largest, sum;
+};
 
 template <typename T>
 DEVICE softmax_of softmax_over(const T *x, int n)
 {
     float most = -INFINITE;
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        most = maximum(load(x[i]), most);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) most = maximum(load(x[i]), most);
     const float largest = block_max(most);
-    return softmax_of{largest, block_sum_of(n, [=](int i) { return exponential(load(x[i]) - largest); })};
+    return softmax_of{
+        largest, block_sum_of(n, [=](int i) { return exponential(load(x[i]) - largest); })};
 }
 
 template <typename T>
@@ -73,10 +74,10 @@ template <typename T>
 DEVICE float log_probability(const metric_row &m)
 {
     const softmax_of s = softmax_over((const T *)m.x, m.width);
-    const float found = best_logit<T>(m), best = found == -INFINITE ? s.largest : found;      /* probabilities of 0: their sum's logarithm */
+    /* probabilities of 0: their sum's logarithm */
+    const float found = best_logit<T>(m), best = found == -INFINITE ? s.largest : found;
     float sum = 0.0f;
-    for (int i = 0; i < m.n_a; i++)
-        sum += exponential(load(((const T *)m.x)[m.tokens[i]]) - best);
+    for (int i = 0; i < m.n_a; i++) sum += exponential(load(((const T *)m.x)[m.tokens[i]]) - best);
     return best - s.largest + (logarithm(sum) - logarithm(s.sum));
 }
 
@@ -89,9 +90,10 @@ DEVICE float rank(const metric_row &m)
     return block_sum_of(m.width, [=](int i) { return load(x[i]) > best ? 1.0f : 0.0f; });
 }
 
-/* What one token adds to sum p log(p / q), with d = log(p / q): p d + q - p, which adds up to the same since p and q each add up to 1. No
- * term is below 0, an error in the sums that p and q are divided by hardly shows, and equal rows give 0. Near d = 0 it is p times the
- * series of d + exp(-d) - 1. */
+/* What one token adds to sum p log(p / q), with d = log(p / q): p d + q - p, which adds up to the
+ * same since p and q each add up to 1. No term is below 0, an error in the sums that p and q are
+ * divided by hardly shows, and equal rows give 0. Near d = 0 it is p times the series of d +
+ * exp(-d) - 1. */
 DEVICE float divergence_term(float p, float q, float d)
 {
     float series = 1.0f / 40320.0f;
@@ -114,7 +116,8 @@ DEVICE float divergence(const metric_row &m)
     const float shift = (r.largest - s.largest) + (logarithm(r.sum) - logarithm(s.sum));
     return block_sum_of(m.width, [=](int i) {
         const float a = load(x[i]), b = load(y[i]);
-        return divergence_term(exponential(b - r.largest) / r.sum, exponential(a - s.largest) / s.sum, (b - a) - shift);
+        return divergence_term(exponential(b - r.largest) / r.sum,
+            exponential(a - s.largest) / s.sum, (b - a) - shift);
     });
 }
 
@@ -139,8 +142,7 @@ KERNEL(metrics, metrics_args a)
 {
     const metric_row m = a.rows[blockIdx.x];
     const float number = metric_of<T>(a, m);
-    if (threadIdx.x == 0)
-        *m.out = number;
+    if (threadIdx.x == 0) *m.out = number;
 }
 
 void metrics_entries(kernel_table *table)
@@ -148,4 +150,4 @@ void metrics_entries(kernel_table *table)
     KERNEL_ENTRIES(table, KERNEL_METRICS, metrics_args, metrics);
 }
 
-}
+} // namespace KERNEL_NAMESPACE

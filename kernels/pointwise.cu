@@ -1,7 +1,10 @@
-/* pointwise.cu: what acts on each element of a row alone: activation with bias, gate, residual add, scale and softcap.
+/* pointwise.cu: what acts on each element of a row alone: activation with bias, gate, residual add,
+ * scale and softcap.
  *
- * One block a row; any block size. Rows need no alignment; threads move 16 bytes at a time where a row has it (packs.h). What is the same for the whole
- * launch (the kind of activation, whether there is a bias) is decided before the loop, so that each loop body is straight and vectorises. */
+ * One block a row; any block size. Rows need no alignment; threads move 16 bytes at a time where a
+ * row has it (packs.h). What is the same for the whole launch (the kind of activation, whether
+ * there is a bias) is decided before the loop, so that each loop body is straight and
+ * vectorises. */
 #include "kernels/fused.h"
 #include "kernels/math.h"
 #include "kernels/packs.h"
@@ -14,27 +17,35 @@ DEVICE void activate_row(T *RESTRICT out, const T *RESTRICT x, const T *RESTRICT
 {
     if (moves_sixteen()) {
         if (bias)
-            map_packs(out, x, bias, (const T *)nullptr, d, [=](float a, float b, float) { return f(load(store<T>(a + b))); });
+            map_packs(out, x, bias, (const T *)nullptr, d,
+                [=](float a, float b, float) { return f(load(store<T>(a + b))); });
         else
-            map_packs(out, x, (const T *)nullptr, (const T *)nullptr, d, [=](float a, float, float) { return f(a); });
+            map_packs(out, x, (const T *)nullptr, (const T *)nullptr, d,
+                [=](float a, float, float) { return f(a); });
         return;
     }
     if (bias)
         for (int i = threadIdx.x; i < d; i += blockDim.x)
             out[i] = store<T>(f(load(store<T>(load(x[i]) + load(bias[i])))));
     else
-        for (int i = threadIdx.x; i < d; i += blockDim.x)
-            out[i] = store<T>(f(load(x[i])));
+        for (int i = threadIdx.x; i < d; i += blockDim.x) out[i] = store<T>(f(load(x[i])));
 }
 
 /* relu as PyTorch's: a NaN stays one. */
-DEVICE float relu(float x) { return bits_to_float(float_to_bits(x) & (x < 0.0f ? 0u : 0xffffffffu)); }
+DEVICE float relu(float x)
+{
+    return bits_to_float(float_to_bits(x) & (x < 0.0f ? 0u : 0xffffffffu));
+}
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
-DEVICE float gelu_erf(float x) { return x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f)); }
+DEVICE float gelu_erf(float x)
+{
+    return x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f));
+}
 DEVICE float gelu_tanh(float x)
 {
-    return 0.5f * x * (1.0f + hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x))));
+    return 0.5f * x
+           * (1.0f + hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x))));
 }
 
 template <typename T>
@@ -59,15 +70,16 @@ template <typename T>
 DEVICE void gate_row(const gate_args &args, int64_t row)
 {
     T *RESTRICT out = (T *)args.out + row * args.out_stride;
-    const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
-    const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
+    const T *RESTRICT a = (const T *)args.a
+                          + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
+    const T *RESTRICT b = (const T *)args.b
+                          + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
     const int d = (int)args.width;
     if (moves_sixteen()) {
         map_packs(out, a, b, (const T *)nullptr, d, [](float x, float y, float) { return x * y; });
         return;
     }
-    for (int i = threadIdx.x; i < d; i += blockDim.x)
-        out[i] = store<T>(load(a[i]) * load(b[i]));
+    for (int i = threadIdx.x; i < d; i += blockDim.x) out[i] = store<T>(load(a[i]) * load(b[i]));
 }
 ROW_KERNEL(gate, gate_args)
 
@@ -75,15 +87,20 @@ template <typename T>
 DEVICE void add_row(const add_args &args, int64_t row)
 {
     T *RESTRICT out = (T *)args.out + row * args.out_stride;
-    const T *RESTRICT a = (const T *)args.a + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
-    const T *RESTRICT b = (const T *)args.b + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
+    const T *RESTRICT a = (const T *)args.a
+                          + (int64_t)(args.a_rows ? args.a_rows[row] : row) * args.a_stride;
+    const T *RESTRICT b = (const T *)args.b
+                          + (int64_t)(args.b_rows ? args.b_rows[row] : row) * args.b_stride;
     const int d = (int)args.width;
-    const T *RESTRICT c = args.c ? (const T *)args.c + (int64_t)(args.c_rows ? args.c_rows[row] : row) * args.c_stride : nullptr;
+    const T *RESTRICT c = args.c ? (const T *)args.c
+                                       + (int64_t)(args.c_rows ? args.c_rows[row] : row)
+                                             * args.c_stride
+                                 : nullptr;
     if (moves_sixteen()) {
         if (c)
-            map_packs(out, a, b, c, d, [](float x, float y, float z) { return load(store<T>(x + y)) + z; });
-        else
-            map_packs(out, a, b, c, d, [](float x, float y, float) { return x + y; });
+            map_packs(out, a, b, c, d,
+                [](float x, float y, float z) { return load(store<T>(x + y)) + z; });
+        else map_packs(out, a, b, c, d, [](float x, float y, float) { return x + y; });
         return;
     }
     if (!c) {
@@ -105,15 +122,16 @@ DEVICE void scale_row(const scale_args &a, int64_t row)
     const int d = (int)a.width;
     const float factor = a.scale, cap = a.softcap;
     if (moves_sixteen() && cap <= 0.0f) {
-        map_packs(out, x, (const T *)nullptr, (const T *)nullptr, d, [=](float v, float, float) { return v * factor; });
+        map_packs(out, x, (const T *)nullptr, (const T *)nullptr, d,
+            [=](float v, float, float) { return v * factor; });
         return;
     }
     if (cap > 0.0f)
         for (int i = threadIdx.x; i < d; i += blockDim.x)
-            out[i] = store<T>(cap * load(store<T>(hyperbolic_tangent(load(store<T>(load(x[i]) / cap))))));
+            out[i] = store<T>(
+                cap * load(store<T>(hyperbolic_tangent(load(store<T>(load(x[i]) / cap))))));
     else
-        for (int i = threadIdx.x; i < d; i += blockDim.x)
-            out[i] = store<T>(load(x[i]) * factor);
+        for (int i = threadIdx.x; i < d; i += blockDim.x) out[i] = store<T>(load(x[i]) * factor);
 }
 ROW_KERNEL(scale, scale_args)
 
@@ -125,4 +143,4 @@ void pointwise_entries(kernel_table *table)
     BOTH_ENTRIES(table, KERNEL_SCALE, scale_args, scale);
 }
 
-}
+} // namespace KERNEL_NAMESPACE

@@ -1,9 +1,10 @@
-/* record.h: the element code of records, shared by the kernel that applies a table of them (records.cu) and by the kernels that apply records to
- * the row they have just written (fused.h), so that a record gives the same bits wherever it is applied (of two NaNs
- * in one operation, which one comes out is left to the compiler).
+/* record.h: the element code of records, shared by the kernel that applies a table of them
+ * (records.cu) and by the kernels that apply records to the row they have just written (fused.h),
+ * so that a record gives the same bits wherever it is applied (of two NaNs in one operation, which
+ * one comes out is left to the compiler).
  *
- * Arithmetic is PyTorch's: floats up to 32 bits compute in fp32, f64 in double, integers and bool in wrapping 64-bit integers
- * cut to their type at the end. */
+ * Arithmetic is PyTorch's: floats up to 32 bits compute in fp32, f64 in double, integers and bool
+ * in wrapping 64-bit integers cut to their type at the end. */
 #ifndef INSET_RECORD_H
 #define INSET_RECORD_H
 
@@ -14,17 +15,30 @@ namespace KERNEL_NAMESPACE {
 /* The values of inset_type. */
 enum { F32, BF16, F16, F64, I64, I32, I16, I8, U8, BOOL };
 
-template <typename T> struct type_number;
-template <> struct type_number<float> { enum { is = F32 }; };
-template <> struct type_number<bf16> { enum { is = BF16 }; };
-template <> struct type_number<f16> { enum { is = F16 }; };
+template <typename T>
+struct type_number;
+template <>
+struct type_number<float> {
+    enum { is = F32 };
+};
+template <>
+struct type_number<bf16> {
+    enum { is = BF16 };
+};
+template <>
+struct type_number<f16> {
+    enum { is = F16 };
+};
 
 DEVICE int type_bytes(int type)
 {
-    return type == F64 || type == I64 ? 8 : type == F32 || type == I32 ? 4 : type == BF16 || type == F16 || type == I16 ? 2 : 1;
+    return type == F64 || type == I64                   ? 8
+           : type == F32 || type == I32                 ? 4
+           : type == BF16 || type == F16 || type == I16 ? 2
+                                                        : 1;
 }
 
-/* ---- one element of any type -------------------------------------------------------------------------------------------------- */
+/* ---- one element of any type -------------------------------------------- */
 
 /* Truncates; what no 64-bit integer holds becomes the smallest, as x86 has it. */
 DEVICE int64_t truncated(double x) { return x >= -0x1p63 && x < 0x1p63 ? (int64_t)x : INT64_MIN; }
@@ -41,11 +55,19 @@ DEVICE int64_t cut_integer(int type, int64_t x)
     }
 }
 
-/* A number in one of the three arithmetics: `f` is used by F32, BF16 and F16, `d` by F64, `i` by integers. */
-struct number { float f; double d; int64_t i; };
+/* A number in one of the three arithmetics: `f` is used by F32, BF16 and F16, `d` by F64, `i` by
+ * integers. */
+struct number {
+    float f;
+    double d;
+    int64_t i;
+};
 enum arithmetic { IN_FLOAT, IN_DOUBLE, IN_INTEGER };
 
-DEVICE arithmetic arithmetic_of(int type) { return type <= F16 ? IN_FLOAT : type == F64 ? IN_DOUBLE : IN_INTEGER; }
+DEVICE arithmetic arithmetic_of(int type)
+{
+    return type <= F16 ? IN_FLOAT : type == F64 ? IN_DOUBLE : IN_INTEGER;
+}
 
 DEVICE float rounded_float(int type, float x)
 {
@@ -89,10 +111,12 @@ DEVICE number read_element(int compute, int type, const void *p, int64_t at)
     }
 }
 
-/* A constant operand. PyTorch rounds a Python number to a 16-bit tensor's type in sums, and keeps it in fp32 in products and quotients. */
+/* A constant operand. PyTorch rounds a Python number to a 16-bit tensor's type in sums, and keeps
+ * it in fp32 in products and quotients. */
 DEVICE number read_constant(int compute, int op, double x)
 {
-    const bool kept = (compute == BF16 || compute == F16) && (op == RECORD_MULTIPLY || op == RECORD_DIVIDE);
+    const bool kept = (compute == BF16 || compute == F16)
+                      && (op == RECORD_MULTIPLY || op == RECORD_DIVIDE);
     return from_double(kept ? (int)F32 : compute, x);
 }
 
@@ -118,7 +142,8 @@ DEVICE double calculate(int op, double a, double b)
     default: return a;
     }
 }
-/* Unsigned, where overflow wraps. The host turns integer division into a float one; here it would give 0. */
+/* Unsigned, where overflow wraps. The host turns integer division into a float one; here it would
+ * give 0. */
 DEVICE int64_t calculate(int op, int64_t a, int64_t b)
 {
     const uint64_t x = (uint64_t)a, y = (uint64_t)b;
@@ -165,7 +190,7 @@ DEVICE void write_element(int compute, number n, int type, void *p, int64_t at)
     }
 }
 
-/* ---- a row of a record ---------------------------------------------------------------------------------------------------------- */
+/* ---- a row of a record -------------------------------------------------- */
 
 /* Below: columns first .. first + n of row i of a record, shared by the threads of a block. */
 
@@ -177,18 +202,19 @@ DEVICE void copy_row(const record &r, int64_t i, int64_t first, int n)
     const U *RESTRICT a = (const U *)r.a + i * r.a_row + first * r.a_column;
     const int64_t out_column = r.out_column, a_column = r.a_column;
     if (out_column == 1 && a_column == 1)
-        for (int j = threadIdx.x; j < n; j += blockDim.x)
-            out[j] = a[j];
+        for (int j = threadIdx.x; j < n; j += blockDim.x) out[j] = a[j];
     else
         ONE_BY_ONE for (int j = threadIdx.x; j < n; j += blockDim.x)
             out[j * out_column] = a[j * a_column];
 }
 
-/* Whether such a row of elements of `size` bytes lies side by side and aligned to 16 bytes on both sides; and its copy then. */
+/* Whether such a row of elements of `size` bytes lies side by side and aligned to 16 bytes on both
+ * sides; and its copy then. */
 DEVICE bool lies_by_sixteen(const record &r, int64_t i, int64_t first, int size)
 {
-    const uint64_t places = (uint64_t)(uintptr_t)r.out | (uint64_t)(uintptr_t)r.a | (uint64_t)(i * r.out_row * size) | (uint64_t)(i * r.a_row * size)
-        | (uint64_t)(first * size);
+    const uint64_t places = (uint64_t)(uintptr_t)r.out | (uint64_t)(uintptr_t)r.a
+                            | (uint64_t)(i * r.out_row * size) | (uint64_t)(i * r.a_row * size)
+                            | (uint64_t)(first * size);
     return SIXTEEN_BYTES && r.out_column == 1 && r.a_column == 1 && places % 16 == 0;
 }
 DEVICE void copy_row_by_sixteen(const record &r, int64_t i, int64_t first, int n, int size)
@@ -198,8 +224,7 @@ DEVICE void copy_row_by_sixteen(const record &r, int64_t i, int64_t first, int n
     const int bytes = n * size, whole = bytes / 16;
     for (int j = threadIdx.x; j < whole; j += blockDim.x)
         ((sixteen *)out)[j] = ((const sixteen *)a)[j];
-    ONE_BY_ONE for (int j = whole * 16 + threadIdx.x; j < bytes; j += blockDim.x)
-        out[j] = a[j];
+    ONE_BY_ONE for (int j = whole * 16 + threadIdx.x; j < bytes; j += blockDim.x) out[j] = a[j];
 }
 
 /* From one float type into another, rounded to a third between them. */
@@ -219,7 +244,8 @@ DEVICE void convert_row(const record &r, int64_t i, int64_t first, int n)
 
 /* f of one float type: a and b run along, or are NULL for one value all along. */
 template <typename T, typename F>
-DEVICE void calculate_elements(T *RESTRICT out, const T *RESTRICT a, const T *RESTRICT b, float a_value, float b_value, int n, F f)
+DEVICE void calculate_elements(T *RESTRICT out, const T *RESTRICT a, const T *RESTRICT b,
+    float a_value, float b_value, int n, F f)
 {
     if (a && b)
         ONE_BY_ONE for (int j = threadIdx.x; j < n; j += blockDim.x)
@@ -235,7 +261,8 @@ DEVICE void calculate_elements(T *RESTRICT out, const T *RESTRICT a, const T *RE
             out[j] = store<T>(f(a_value, b_value));
 }
 
-/* A record that computes in T, between rows or constants of T: out runs along its row, each operand runs along its own or stands still. */
+/* A record that computes in T, between rows or constants of T: out runs along its row, each operand
+ * runs along its own or stands still. */
 template <typename T>
 DEVICE void calculate_row(const record &r, int64_t i, int64_t first, int n)
 {
@@ -247,15 +274,27 @@ DEVICE void calculate_row(const record &r, int64_t i, int64_t first, int n)
     a = r.a_column ? a : 0;
     b = r.b_column ? b : 0;
     switch (r.op) {
-    case RECORD_COPY: calculate_elements(out, a, b, a_value, b_value, n, [](float x, float) { return x; }); break;
-    case RECORD_ADD: calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x + y; }); break;
-    case RECORD_SUBTRACT: calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x - y; }); break;
-    case RECORD_MULTIPLY: calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x * y; }); break;
-    case RECORD_DIVIDE: calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x / y; }); break;
-    case RECORD_NEGATE: calculate_elements(out, a, b, a_value, b_value, n, [](float x, float) { return -x; }); break;
+    case RECORD_COPY:
+        calculate_elements(out, a, b, a_value, b_value, n, [](float x, float) { return x; });
+        break;
+    case RECORD_ADD:
+        calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x + y; });
+        break;
+    case RECORD_SUBTRACT:
+        calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x - y; });
+        break;
+    case RECORD_MULTIPLY:
+        calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x * y; });
+        break;
+    case RECORD_DIVIDE:
+        calculate_elements(out, a, b, a_value, b_value, n, [](float x, float y) { return x / y; });
+        break;
+    case RECORD_NEGATE:
+        calculate_elements(out, a, b, a_value, b_value, n, [](float x, float) { return -x; });
+        break;
     }
 }
 
-}   /* namespace */
+} // namespace KERNEL_NAMESPACE
 
 #endif

@@ -1,7 +1,9 @@
-/* rope.cu: rotary position embedding, half-split, as transformers' apply_rotary_pos_emb computes it, roundings included.
+/* rope.cu: rotary position embedding, half-split, as transformers' apply_rotary_pos_emb computes
+ * it, roundings included.
  *
- * One block a row; any block size. A row's cosines and sines are computed once into shared memory and serve all its heads.
- * rotary_dims is even and at most 256; the columns of a head beyond it are copied. */
+ * One block a row; any block size. A row's cosines and sines are computed once into shared memory
+ * and serve all its heads. rotary_dims is even and at most 256; the columns of a head beyond it are
+ * copied. */
 #include "kernels/fused.h"
 #include "kernels/math.h"
 #include "kernels/packs.h"
@@ -19,9 +21,11 @@ DEVICE void turn(float &low, float &high, float c, float s, bool round_once)
     high = round_once ? y * c + x * s : load(store<T>(y * c)) + load(store<T>(x * s));
 }
 
-/* All heads of a row, which threads share; 16 bytes at a time where every head's two halves allow it. */
+/* All heads of a row, which threads share; 16 bytes at a time where every head's two halves allow
+ * it. */
 template <typename T>
-DEVICE void rotate_packs(const rope_args &a, T *out, const T *x, int apart, const float *cosines, const float *sines)
+DEVICE void rotate_packs(
+    const rope_args &a, T *out, const T *x, int apart, const float *cosines, const float *sines)
 {
     enum { N = packed<T>::SIZE };
     const int half = a.rotary_dims / 2, d = a.head_dim, packs = half / N;
@@ -37,12 +41,15 @@ DEVICE void rotate_packs(const rope_args &a, T *out, const T *x, int apart, cons
 }
 
 template <typename T>
-DEVICE void rotate_heads(const rope_args &a, int64_t row, int64_t from, const float *cosines, const float *sines)
+DEVICE void rotate_heads(
+    const rope_args &a, int64_t row, int64_t from, const float *cosines, const float *sines)
 {
-    const int half = a.rotary_dims / 2, d = a.head_dim, apart = a.x_head_stride ? a.x_head_stride : d, size = packed<T>::SIZE;
+    const int half = a.rotary_dims / 2, d = a.head_dim,
+              apart = a.x_head_stride ? a.x_head_stride : d, size = packed<T>::SIZE;
     const T *x = (const T *)a.x + from * a.x_stride;
     T *out = (T *)a.out + row * a.out_stride;
-    if (moves_sixteen() && 2 * half == d && half % size == 0 && apart % size == 0 && is_wide(x) && is_wide(out)) {
+    if (moves_sixteen() && 2 * half == d && half % size == 0 && apart % size == 0 && is_wide(x)
+        && is_wide(out)) {
         rotate_packs(a, out, x, apart, cosines, sines);
         return;
     }
@@ -53,8 +60,7 @@ DEVICE void rotate_heads(const rope_args &a, int64_t row, int64_t from, const fl
             out[i] = store<T>(low);
             out[i + half] = store<T>(high);
         }
-        for (int i = 2 * half + threadIdx.x; i < d; i += blockDim.x)
-            out[i] = x[i];
+        for (int i = 2 * half + threadIdx.x; i < d; i += blockDim.x) out[i] = x[i];
     }
 }
 
@@ -78,9 +84,6 @@ DEVICE void rope_row(const rope_args &a, int64_t row)
 }
 ROW_KERNEL(rope, rope_args)
 
-void rope_entries(kernel_table *table)
-{
-    BOTH_ENTRIES(table, KERNEL_ROPE, rope_args, rope);
-}
+void rope_entries(kernel_table *table) { BOTH_ENTRIES(table, KERNEL_ROPE, rope_args, rope); }
 
-}
+} // namespace KERNEL_NAMESPACE

@@ -13,7 +13,7 @@ void scores_entries(kernel_table *table);
 void metrics_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 void expand_entries(kernel_table *table);
-}
+} // namespace KERNEL_NAMESPACE
 
 /* The fill function is named after the namespace: kernels_avx2 -> kernels_avx2_fill. */
 #define JOIN(a, b) a##b
@@ -23,8 +23,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
 {
     using namespace KERNEL_NAMESPACE;
     for (int kernel = 0; kernel < KERNEL_ALL; kernel++)
-        for (int type = 0; type < KERNEL_TYPES; type++)
-            table->entry[kernel][type] = 0;
+        for (int type = 0; type < KERNEL_TYPES; type++) table->entry[kernel][type] = 0;
     embed_entries(table);
     norm_entries(table);
     pointwise_entries(table);

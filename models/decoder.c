@@ -1,24 +1,29 @@
-/* decoder.c: the forward pass that Llama and its relatives share; see decoder.h. Modules, order and shapes are those of
- * tests/fixtures/trees. Letters: d = width, m = width inside the MLP. */
+/* decoder.c: the forward pass that Llama and its relatives share; see decoder.h. Modules, order and
+ * shapes are those of tests/fixtures/trees. Letters: d = width, m = width inside the MLP. */
 #include "models/decoder.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 static void read_heads(config *c, decoder *g, const decoder_defaults *otherwise)
 {
-    g->n_kv_heads = config_size_or(c, "num_key_value_heads", otherwise->n_kv_heads ? otherwise->n_kv_heads : g->n_heads);
+    g->n_kv_heads = config_size_or(
+        c, "num_key_value_heads", otherwise->n_kv_heads ? otherwise->n_kv_heads : g->n_heads);
     config_divides(c, "num_attention_heads", g->n_heads, "num_key_value_heads", g->n_kv_heads);
     bool derived = !otherwise->head_dim && !config_has(c, "head_dim");
     if (derived) config_divides(c, "hidden_size", g->d, "num_attention_heads", g->n_heads);
-    g->head_dim = derived ? g->d / g->n_heads : (int32_t)config_integer(c, "head_dim", 1, PROGRAM_MAX_HEAD_DIM, otherwise->head_dim);
+    g->head_dim = derived ? g->d / g->n_heads
+                          : (int32_t)config_integer(
+                              c, "head_dim", 1, PROGRAM_MAX_HEAD_DIM, otherwise->head_dim);
     if (g->head_dim < 1 || g->head_dim > PROGRAM_MAX_HEAD_DIM)
-        config_refuse(c, "'hidden_size' / 'num_attention_heads' must be from 1 to %d, found %d", (int)PROGRAM_MAX_HEAD_DIM, (int)g->head_dim);
+        config_refuse(c, "'hidden_size' / 'num_attention_heads' must be from 1 to %d, found %d",
+            (int)PROGRAM_MAX_HEAD_DIM, (int)g->head_dim);
     if (!c->status && g->n_heads > (1 << 28) / g->head_dim)
-        config_refuse(c, "'num_attention_heads' (%d) times 'head_dim' (%d) is too large", (int)g->n_heads, (int)g->head_dim);
+        config_refuse(c, "'num_attention_heads' (%d) times 'head_dim' (%d) is too large",
+            (int)g->n_heads, (int)g->head_dim);
 }
 
 decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
@@ -41,7 +46,8 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
     read_heads(c, &g, otherwise);
     if (c->status) return g;
     g.score_scale = (float)(1 / sqrt(g.head_dim));
-    g.rope = config_rope(c, p, g.head_dim, "rope_theta", otherwise->partial_rotary ? "partial_rotary_factor" : NULL, 1);
+    g.rope = config_rope(c, p, g.head_dim, "rope_theta",
+        otherwise->partial_rotary ? "partial_rotary_factor" : NULL, 1);
     if (c->status) return g;
     if (g.rope.positions && g.rope.positions < g.positions) g.positions = g.rope.positions;
     g.windows = arena_new(&p->memory, (size_t)g.n_layers * sizeof *g.windows);
@@ -51,32 +57,48 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
 
 void decoder_window_everywhere(config *c, decoder *g, int32_t otherwise)
 {
-    int64_t window = config_is_null(c, "sliding_window") ? 0 : config_integer(c, "sliding_window", 1, INT32_MAX, otherwise);
-    for (int32_t layer = 0; !c->status && layer < g->n_layers; layer++) g->windows[layer] = (int32_t)window;
+    int64_t window = config_is_null(c, "sliding_window")
+                         ? 0
+                         : config_integer(c, "sliding_window", 1, INT32_MAX, otherwise);
+    for (int32_t layer = 0; !c->status && layer < g->n_layers; layer++)
+        g->windows[layer] = (int32_t)window;
 }
 
-void decoder_window_by_layer(config *c, decoder *g, int32_t window, bool (*slides)(int32_t layer, int32_t context), int32_t context)
+void decoder_window_by_layer(config *c, decoder *g, int32_t window,
+    bool (*slides)(int32_t layer, int32_t context), int32_t context)
 {
     const json_node *types = json_member(c->object, "layer_types");
     if (types && (!json_is_array(types) || json_length(types) != (size_t)g->n_layers))
-        config_refuse(c, "'layer_types' must be a list of one name for each of the %d layers", (int)g->n_layers);
+        config_refuse(c, "'layer_types' must be a list of one name for each of the %d layers",
+            (int)g->n_layers);
     for (int32_t layer = 0; !c->status && layer < g->n_layers; layer++) {
         const char *type = slides(layer, context) ? "sliding_attention" : "full_attention";
         if (types && !json_as_string(json_item(types, (size_t)layer), &type)) type = "no text";
         bool sliding = strcmp(type, "sliding_attention") == 0;
         if (!sliding && strcmp(type, "full_attention"))
-            config_refuse(c, "'layer_types'[%d] must be full_attention or sliding_attention, found \"%.60s\"", (int)layer, type);
-        if (sliding && !window) config_refuse(c, "'layer_types'[%d] is sliding_attention, and 'sliding_window' is not set or not used", (int)layer);
+            config_refuse(c,
+                "'layer_types'[%d] must be full_attention or sliding_attention, found \"%.60s\"",
+                (int)layer, type);
+        if (sliding && !window)
+            config_refuse(c,
+                "'layer_types'[%d] is sliding_attention, and 'sliding_window' is not set or not "
+                "used",
+                (int)layer);
         g->windows[layer] = sliding ? window : 0;
     }
 }
 
-/* ---- building ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- building ----------------------------------------------------------- */
 
 /* Modules of layer `layer` have weights named layers.LAYER.PATH. */
-typedef struct place { program *p; const decoder *g; int32_t layer; } place;
+typedef struct place {
+    program *p;
+    const decoder *g;
+    int32_t layer;
+} place;
 
-static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind, int32_t rows, int32_t columns)
+static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind,
+    int32_t rows, int32_t columns)
 {
     char name[128];
     snprintf(name, sizeof name, "layers.%d.%s.%s", (int)at->layer, path, kind);
@@ -90,14 +112,16 @@ static const char *last_part(const char *path)
 }
 
 /* The linear step of the open module, whose weights are called `path`. */
-static int32_t project(const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
+static int32_t project(
+    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
 {
     int32_t matrix = weight_at(at, WEIGHT_MATRIX, path, "weight", out, in);
     int32_t bias = with_bias ? weight_at(at, WEIGHT_VECTOR, path, "bias", 1, out) : -1;
     return program_linear(at->p, x, matrix, bias);
 }
 
-static int32_t linear(const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
+static int32_t linear(
+    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
 {
     x = program_enter(at->p, last_part(path), x);
     return program_leave(at->p, project(at, path, x, in, out, with_bias));
@@ -107,10 +131,14 @@ static int32_t linear(const place *at, const char *path, int32_t x, int32_t in, 
 static int32_t norm(const place *at, const char *path, int32_t x, int32_t width, int32_t groups)
 {
     int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width);
-    return program_rmsnorm_module(at->p, last_part(path), x, scale, at->g->eps, at->g->norm_weight, groups);
+    return program_rmsnorm_module(
+        at->p, last_part(path), x, scale, at->g->eps, at->g->norm_weight, groups);
 }
 
-static int32_t norm_if(const place *at, const char *name, int32_t x) { return name ? norm(at, name, x, at->g->d, 1) : x; }
+static int32_t norm_if(const place *at, const char *name, int32_t x)
+{
+    return name ? norm(at, name, x, at->g->d, 1) : x;
+}
 
 /* q's or k's norm, when the family has one: over each head, or over all heads at once. */
 static int32_t head_norm(const place *at, const char *path, int32_t x, int32_t n_heads)
@@ -129,7 +157,8 @@ static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_he
 {
     const decoder *g = at->g;
     const int32_t heads[2] = {n_heads, g->head_dim};
-    x = program_rope(at->p, x, n_heads, g->head_dim, g->rope.dims, g->rope.frequencies, g->rope.attention_scale, g->rope_round_once);
+    x = program_rope(at->p, x, n_heads, g->head_dim, g->rope.dims, g->rope.frequencies,
+        g->rope.attention_scale, g->rope_round_once);
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
 
@@ -142,16 +171,20 @@ static int32_t attention(const place *at, int32_t x)
     int32_t q, k, v;
     x = program_enter(p, "self_attn", x);
     if (g->fused) {
-        int32_t qkv = linear(at, "self_attn.qkv_proj", x, g->d, q_width + 2 * kv_width, g->qkv_bias);
+        int32_t qkv = linear(
+            at, "self_attn.qkv_proj", x, g->d, q_width + 2 * kv_width, g->qkv_bias);
         q = program_site_view(p, "q", qkv, 0, 2, heads);
         k = program_site_view(p, "k", qkv, q_width, 2, kv_heads);
         v = program_site_view(p, "v", qkv, q_width + kv_width, 2, kv_heads);
     } else {
-        q = program_site_view(p, "q", linear(at, "self_attn.q_proj", x, g->d, q_width, g->qkv_bias), 0, 2, heads);
+        q = program_site_view(
+            p, "q", linear(at, "self_attn.q_proj", x, g->d, q_width, g->qkv_bias), 0, 2, heads);
         q = head_norm(at, "self_attn.q_norm", q, g->n_heads);
-        k = program_site_view(p, "k", linear(at, "self_attn.k_proj", x, g->d, kv_width, g->qkv_bias), 0, 2, kv_heads);
+        k = program_site_view(
+            p, "k", linear(at, "self_attn.k_proj", x, g->d, kv_width, g->qkv_bias), 0, 2, kv_heads);
         k = head_norm(at, "self_attn.k_norm", k, g->n_kv_heads);
-        v = program_site_view(p, "v", linear(at, "self_attn.v_proj", x, g->d, kv_width, g->qkv_bias), 0, 2, kv_heads);
+        v = program_site_view(
+            p, "v", linear(at, "self_attn.v_proj", x, g->d, kv_width, g->qkv_bias), 0, 2, kv_heads);
     }
     q = rotate(at, "rot_q", q, g->n_heads);
     k = rotate(at, "rot_k", k, g->n_kv_heads);
@@ -162,8 +195,10 @@ static int32_t attention(const place *at, int32_t x)
     like.scale = g->score_scale;
     like.softcap = g->score_softcap;
     like.window = g->windows[at->layer] < g->positions ? g->windows[at->layer] : 0;
-    int32_t z = program_enter_site(p, "o_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
-    return program_leave(p, program_leave(p, project(at, "self_attn.o_proj", z, q_width, g->d, g->o_bias)));
+    int32_t z = program_enter_site(
+        p, "o_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
+    return program_leave(
+        p, program_leave(p, project(at, "self_attn.o_proj", z, q_width, g->d, g->o_bias)));
 }
 
 static int32_t mlp(const place *at, int32_t x)
@@ -178,12 +213,15 @@ static int32_t mlp(const place *at, int32_t x)
         up = program_site_view_last(p, "up", both, g->m, 1, &g->m);
         gate = program_activation_module(p, g->act_name, gate, g->act);
     } else {
-        gate = program_site_view_last(p, "pre", linear(at, "mlp.gate_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
+        gate = program_site_view_last(
+            p, "pre", linear(at, "mlp.gate_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
         gate = program_activation_module(p, g->act_name, gate, g->act);
-        up = program_site_view_last(p, "up", linear(at, "mlp.up_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
+        up = program_site_view_last(
+            p, "up", linear(at, "mlp.up_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
     }
     x = program_enter_site(p, "down_proj", program_gate(p, gate, up), "post", 1, &g->m);
-    return program_leave(p, program_leave(p, project(at, "mlp.down_proj", x, g->m, g->d, g->mlp_bias)));
+    return program_leave(
+        p, program_leave(p, project(at, "mlp.down_proj", x, g->m, g->d, g->mlp_bias)));
 }
 
 static int32_t block(const place *at, int32_t x)
@@ -194,7 +232,8 @@ static int32_t block(const place *at, int32_t x)
     program_block(at->p, x);
     x = program_enter(at->p, module, x);
     int32_t branch = attention(at, norm_if(at, g->norm_before_attention, x));
-    if (g->dropout_after_attention) branch = program_identity_module(at->p, g->dropout_after_attention, branch);
+    if (g->dropout_after_attention)
+        branch = program_identity_module(at->p, g->dropout_after_attention, branch);
     x = program_add(at->p, x, norm_if(at, g->norm_after_attention, branch), -1);
     branch = mlp(at, norm_if(at, g->norm_before_mlp, x));
     if (g->dropout_after_mlp) branch = program_identity_module(at->p, g->dropout_after_mlp, branch);
@@ -204,22 +243,26 @@ static int32_t block(const place *at, int32_t x)
 
 void decoder_build(const decoder *g, program *p)
 {
-    static const char *const ignored[] = {"layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", NULL};
+    static const char *const ignored[] = {
+        "layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", NULL};
     p->optional_prefix = "model.";
     p->ignored = ignored;
     p->vocabulary = g->vocabulary;
     p->max_positions = g->positions;
-    int32_t table = program_weight(p, WEIGHT_TABLE, "embed_tokens.weight", g->vocabulary, g->d), tokens = program_tokens(p);
+    int32_t table = program_weight(p, WEIGHT_TABLE, "embed_tokens.weight", g->vocabulary, g->d),
+            tokens = program_tokens(p);
     program_enter(p, "model", -1);
     int32_t x = program_embed(p, program_enter(p, "embed_tokens", tokens), table);
     if (g->embed_scale != 1) x = program_scale(p, x, g->embed_scale);
     x = program_leave(p, x);
-    for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++) x = block(&(place){p, g, layer}, x);
+    for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
+        x = block(&(place){p, g, layer}, x);
     int32_t scale = program_weight(p, WEIGHT_VECTOR, "norm.weight", 1, g->d);
     x = program_rmsnorm_module(p, "norm", x, scale, g->eps, g->norm_weight, 1);
     program_leave(p, -1);
-    int32_t head = g->tied ? program_weight_tied(p, "lm_head.weight", table)
-                           : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
+    int32_t head = g->tied
+                       ? program_weight_tied(p, "lm_head.weight", table)
+                       : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
     x = program_linear_module(p, "lm_head", x, head, -1);
     program_logits(p, g->logit_softcap > 0 ? program_softcap(p, x, g->logit_softcap) : x);
 }

@@ -1,66 +1,74 @@
-/* decoder.h: what most families share: a decoder of RMSNorm, rotary attention with grouped heads and a gated MLP, as Llama has it.
+/* decoder.h: what most families share: a decoder of RMSNorm, rotary attention with grouped heads
+ * and a gated MLP, as Llama has it.
  *
- * A family fills in a decoder (decoder_read takes the keys that all of them have, with the family's own defaults), changes what differs,
- * and has decoder_build write the program. */
+ * A family fills in a decoder (decoder_read takes the keys that all of them have, with the family's
+ * own defaults), changes what differs, and has decoder_build write the program. */
 #ifndef INSET_MODELS_DECODER_H
 #define INSET_MODELS_DECODER_H
 
 #include "models/models.h"
 
-/* ---- rotary embedding ---------------------------------------------------------------------------------------------------------------- */
+/* ---- rotary embedding --------------------------------------------------- */
 typedef struct rope {
-    int32_t dims;                    /* first dimensions of a head that turn */
-    const float *frequencies;        /* [dims / 2], in the program's arena */
-    float attention_scale;           /* factor on cos and sin */
-    int32_t positions;               /* longest prompt that these frequencies serve, 0 = any */
+    int32_t dims;             /* first dimensions of a head that turn */
+    const float *frequencies; /* [dims / 2], in the program's arena */
+    float attention_scale;    /* factor on cos and sin */
+    int32_t positions;        /* longest prompt that these frequencies serve, 0 = any */
 } rope;
 
-/* Reads rope_parameters (or rope_scaling and rope_theta, as older files have them) for heads of head_dim numbers. theta_key and
- * part_key are what the family's older files call theta and the part of a head that turns; `part` is that part when nothing is said.
- * part_key NULL: whole heads turn, and a part that a config names is ignored, as transformers does (refused with a scaling, which would
- * compute its frequencies for that part). */
-rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, const char *part_key, double part);
+/* Reads rope_parameters (or rope_scaling and rope_theta, as older files have them) for heads of
+ * head_dim numbers. theta_key and part_key are what the family's older files call theta and the
+ * part of a head that turns; `part` is that part when nothing is said. part_key NULL: whole heads
+ * turn, and a part that a config names is ignored, as transformers does (refused with a scaling,
+ * which would compute its frequencies for that part). */
+rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
+    const char *part_key, double part);
 
-/* ---- the decoder --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the decoder -------------------------------------------------------- */
 typedef enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WHOLE } qk_norm;
 
 typedef struct decoder {
-    int32_t d, m;                    /* width, width inside the MLP */
+    int32_t d, m; /* width, width inside the MLP */
     int32_t n_layers, n_heads, n_kv_heads, head_dim, vocabulary, positions;
     float eps;
     activation act;
     bool tied;
     bool qkv_bias, o_bias, mlp_bias;
     rms_weight norm_weight;
-    bool rope_round_once;            /* see step.rope_round_once */
+    bool rope_round_once; /* see step.rope_round_once */
     qk_norm qk_norm;
-    bool fused;                      /* qkv_proj and gate_up_proj are one matrix each */
+    bool fused; /* qkv_proj and gate_up_proj are one matrix each */
     /* Names of the modules around attention and MLP; NULL where there is none. */
     const char *norm_before_attention, *norm_after_attention, *norm_before_mlp, *norm_after_mlp;
     const char *dropout_after_attention, *dropout_after_mlp;
-    const char *act_name;            /* of the activation's module */
-    float score_scale, score_softcap, logit_softcap;     /* softcaps: 0 = none */
-    float embed_scale;               /* 1 = none */
-    int32_t *windows;                /* [n_layers] sliding window of a layer, 0 = all; in the program's arena */
+    const char *act_name;                            /* of the activation's module */
+    float score_scale, score_softcap, logit_softcap; /* softcaps: 0 = none */
+    float embed_scale;                               /* 1 = none */
+    /* [n_layers] sliding window of a layer, 0 = all; in the program's arena */
+    int32_t *windows;
     rope rope;
 } decoder;
 
 /* What a family's keys are when a config lacks them, as transformers' config classes have it. */
 typedef struct decoder_defaults {
-    int32_t d, m, n_layers, n_heads, n_kv_heads, vocabulary, positions;     /* n_kv_heads 0: as many as heads */
-    int32_t head_dim;                /* 0: d / n_heads */
+    /* n_kv_heads 0: as many as heads */
+    int32_t d, m, n_layers, n_heads, n_kv_heads, vocabulary, positions;
+    int32_t head_dim; /* 0: d / n_heads */
     double eps;
     const char *act_key, *act;
     bool tied;
-    bool partial_rotary;             /* partial_rotary_factor means something */
+    bool partial_rotary; /* partial_rotary_factor means something */
 } decoder_defaults;
 
 /* Sizes, heads, norms' eps, activation, tie, rope; the rest as Llama has it, without windows. */
 decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise);
-/* Every layer's window from `sliding_window` (`otherwise` when the key is absent, 0 = none; null in the file is none). */
+/* Every layer's window from `sliding_window` (`otherwise` when the key is absent, 0 = none; null in
+ * the file is none). */
 void decoder_window_everywhere(config *c, decoder *g, int32_t otherwise);
-/* From layer_types; where there are none, layer i slides if slides(i, context). `window` 0: no layer may slide. */
-void decoder_window_by_layer(config *c, decoder *g, int32_t window, bool (*slides)(int32_t layer, int32_t context), int32_t context);
+/* From layer_types; where there are none, layer i slides if slides(i, context). `window` 0: no
+ * layer may slide. */
+void decoder_window_by_layer(config *c, decoder *g, int32_t window,
+    bool (*slides)(int32_t layer, int32_t context), int32_t context);
 void decoder_build(const decoder *g, program *p);
 
 #endif

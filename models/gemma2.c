@@ -1,5 +1,6 @@
-/* gemma2.c: Gemma-2 as transformers' Gemma2ForCausalLM runs it: norms that multiply by 1 + weight before and after attention and MLP,
- * embeddings times sqrt(d), soft caps on scores and logits, a sliding window in every other layer, a scale for the scores of its own. */
+/* gemma2.c: Gemma-2 as transformers' Gemma2ForCausalLM runs it: norms that multiply by 1 + weight
+ * before and after attention and MLP, embeddings times sqrt(d), soft caps on scores and logits, a
+ * sliding window in every other layer, a scale for the scores of its own. */
 #include "models/decoder.h"
 
 #include <math.h>
@@ -18,9 +19,18 @@ static float read_cap(config *c, const char *key, double otherwise)
 
 void gemma2_build(config *c, program *p)
 {
-    static const decoder_defaults otherwise = {.d = 2304, .m = 9216, .n_layers = 26, .n_heads = 8, .n_kv_heads = 4, .vocabulary = 256000,
-                                               .positions = 8192, .head_dim = 256, .eps = 1e-6, .act_key = "hidden_activation",
-                                               .act = "gelu_pytorch_tanh", .tied = true};
+    static const decoder_defaults otherwise = {.d = 2304,
+        .m = 9216,
+        .n_layers = 26,
+        .n_heads = 8,
+        .n_kv_heads = 4,
+        .vocabulary = 256000,
+        .positions = 8192,
+        .head_dim = 256,
+        .eps = 1e-6,
+        .act_key = "hidden_activation",
+        .act = "gelu_pytorch_tanh",
+        .tied = true};
     decoder g = decoder_read(c, p, &otherwise);
     g.qkv_bias = g.o_bias = config_bool(c, "attention_bias", false);
     g.norm_weight = RMS_WEIGHT_PLUS_ONE;
@@ -32,7 +42,9 @@ void gemma2_build(config *c, program *p)
     g.score_softcap = read_cap(c, "attn_logit_softcapping", 50);
     g.logit_softcap = read_cap(c, "final_logit_softcapping", 30);
     config_refuse_if_true(c, "use_bidirectional_attention");
-    int32_t window = config_is_null(c, "sliding_window") ? 0 : (int32_t)config_integer(c, "sliding_window", 1, INT32_MAX, 4096);
+    int32_t window = config_is_null(c, "sliding_window")
+                         ? 0
+                         : (int32_t)config_integer(c, "sliding_window", 1, INT32_MAX, 4096);
     if (!c->status) decoder_window_by_layer(c, &g, window ? window : g.positions, every_other, 0);
     if (!c->status) decoder_build(&g, p);
 }

@@ -1,8 +1,9 @@
 /* gpt2.c: GPT-2 as transformers' GPT2LMHeadModel runs it.
  *
- * What is its own: learned positions, LayerNorm before attention and MLP, q, k and v from one projection, matrices stored [in, out]
- * (Conv1D), the head tied to the embedding. Modules, order and shapes are those of tests/fixtures/trees/gpt2.txt.
- * Letters: d = width, m = width inside the MLP. */
+ * What is its own: learned positions, LayerNorm before attention and MLP, q, k and v from one
+ * projection, matrices stored [in, out] (Conv1D), the head tied to the embedding. Modules, order
+ * and shapes are those of tests/fixtures/trees/gpt2.txt. Letters: d = width, m = width inside the
+ * MLP. */
 #include "models/models.h"
 
 #include <math.h>
@@ -32,9 +33,11 @@ static gpt2 read_config(config *c)
     g.m = config_size_or(c, "n_inner", 4 * (int64_t)g.d);
     config_divides(c, "n_embd", g.d, "n_head", g.n_heads);
     if (g.d / g.n_heads > PROGRAM_MAX_HEAD_DIM)
-        config_refuse(c, "'n_embd' / 'n_head' must be at most %d, found %d", (int)PROGRAM_MAX_HEAD_DIM, (int)(g.d / g.n_heads));
+        config_refuse(c, "'n_embd' / 'n_head' must be at most %d, found %d",
+            (int)PROGRAM_MAX_HEAD_DIM, (int)(g.d / g.n_heads));
     config_refuse_if_true(c, "add_cross_attention");
-    /* reorder_and_upcast_attn asks for scores and softmax in fp32, which attention always has here. */
+    /* reorder_and_upcast_attn asks for scores and softmax in fp32, which attention always has
+     * here. */
     config_bool(c, "reorder_and_upcast_attn", false);
     return g;
 }
@@ -69,7 +72,8 @@ static int32_t attention(program *p, const gpt2 *g, int32_t layer, int32_t x)
     step like = program_like(STEP_ATTENTION);
     like.n_heads = like.n_kv_heads = heads[0];
     like.head_dim = heads[1];
-    like.scale = (float)((g->scale_by_head ? 1 / sqrt(heads[1]) : 1) / (g->scale_by_layer ? layer + 1.0 : 1));
+    like.scale = (float)((g->scale_by_head ? 1 / sqrt(heads[1]) : 1)
+                         / (g->scale_by_layer ? layer + 1.0 : 1));
 
     x = program_enter(p, "attn", x);
     snprintf(name, sizeof name, "h.%d.attn.c_attn", (int)layer);
@@ -77,7 +81,8 @@ static int32_t attention(program *p, const gpt2 *g, int32_t layer, int32_t x)
     int32_t q = program_site_view(p, "q", qkv, 0, 2, heads);
     int32_t k = program_site_view(p, "k", qkv, g->d, 2, heads);
     int32_t v = program_site_view(p, "v", qkv, 2 * g->d, 2, heads);
-    int32_t z = program_enter_site(p, "c_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
+    int32_t z = program_enter_site(
+        p, "c_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
     snprintf(name, sizeof name, "h.%d.attn.c_proj", (int)layer);
     x = program_leave(p, conv(p, name, z, g->d, g->d));
     return program_leave(p, program_identity_module(p, "resid_dropout", x));

@@ -1,9 +1,10 @@
 /* gpt_neox.c: GPT-NeoX (Pythia) as transformers' GPTNeoXForCausalLM runs it.
  *
- * What is its own: LayerNorm with a rotary part of each head, attention and MLP side by side on the same residual (or one after the other,
- * as the config says), and a projection whose columns go by head: q, k and v of head 0, then of head 1, and so on. Heads are therefore laid
- * side by side on their way to attention, q and k by the rotary step, v by one that turns nothing.
- * Letters: d = width, m = width inside the MLP. */
+ * What is its own: LayerNorm with a rotary part of each head, attention and MLP side by side on the
+ * same residual (or one after the other, as the config says), and a projection whose columns go by
+ * head: q, k and v of head 0, then of head 1, and so on. Heads are therefore laid side by side on
+ * their way to attention, q and k by the rotary step, v by one that turns nothing. Letters: d =
+ * width, m = width inside the MLP. */
 #include "models/decoder.h"
 
 #include <math.h>
@@ -35,22 +36,29 @@ static neox read_config(config *c, program *p)
     config_divides(c, "hidden_size", g.d, "num_attention_heads", g.n_heads);
     g.head_dim = g.d / g.n_heads;
     if (g.head_dim > PROGRAM_MAX_HEAD_DIM)
-        config_refuse(c, "'hidden_size' / 'num_attention_heads' must be at most %d, found %d", (int)PROGRAM_MAX_HEAD_DIM, (int)g.head_dim);
+        config_refuse(c, "'hidden_size' / 'num_attention_heads' must be at most %d, found %d",
+            (int)PROGRAM_MAX_HEAD_DIM, (int)g.head_dim);
     g.rope = config_rope(c, p, g.head_dim, "rotary_emb_base", "rotary_pct", 0.25);
     return g;
 }
 
 /* Where modules and weights go: layer `layer`'s are called layers.LAYER.PATH. */
-typedef struct place { program *p; const neox *g; int32_t layer; } place;
+typedef struct place {
+    program *p;
+    const neox *g;
+    int32_t layer;
+} place;
 
-static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind, int32_t rows, int32_t columns)
+static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind,
+    int32_t rows, int32_t columns)
 {
     char name[128];
     snprintf(name, sizeof name, "layers.%d.%s.%s", (int)at->layer, path, kind);
     return program_weight(at->p, role, name, rows, columns);
 }
 
-static int32_t linear(const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
+static int32_t linear(
+    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
 {
     int32_t matrix = weight_at(at, WEIGHT_MATRIX, path, "weight", out, in);
     int32_t bias = with_bias ? weight_at(at, WEIGHT_VECTOR, path, "bias", 1, out) : -1;
@@ -59,7 +67,8 @@ static int32_t linear(const place *at, const char *path, int32_t x, int32_t in, 
 
 static int32_t norm(const place *at, const char *name, int32_t x)
 {
-    int32_t scale = weight_at(at, WEIGHT_VECTOR, name, "weight", 1, at->g->d), bias = weight_at(at, WEIGHT_VECTOR, name, "bias", 1, at->g->d);
+    int32_t scale = weight_at(at, WEIGHT_VECTOR, name, "weight", 1, at->g->d),
+            bias = weight_at(at, WEIGHT_VECTOR, name, "bias", 1, at->g->d);
     return program_layernorm_module(at->p, name, x, scale, bias, at->g->eps);
 }
 
@@ -67,7 +76,8 @@ static int32_t rotate(const place *at, const char *site, int32_t x)
 {
     const neox *g = at->g;
     const int32_t heads[2] = {g->n_heads, g->head_dim};
-    x = program_rope(at->p, x, g->n_heads, g->head_dim, g->rope.dims, g->rope.frequencies, g->rope.attention_scale, false);
+    x = program_rope(at->p, x, g->n_heads, g->head_dim, g->rope.dims, g->rope.frequencies,
+        g->rope.attention_scale, false);
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
 
@@ -83,7 +93,8 @@ static int32_t attention(const place *at, int32_t x)
 
     x = program_enter(p, "attention", x);
     int32_t qkv = program_enter(p, "query_key_value", x);
-    qkv = program_leave(p, linear(at, "attention.query_key_value", qkv, g->d, 3 * g->d, g->attention_bias));
+    qkv = program_leave(
+        p, linear(at, "attention.query_key_value", qkv, g->d, 3 * g->d, g->attention_bias));
     int32_t q = program_site_heads(p, "q", qkv, 0, g->n_heads, g->head_dim, apart);
     int32_t k = program_site_heads(p, "k", qkv, g->head_dim, g->n_heads, g->head_dim, apart);
     int32_t v = program_site_heads(p, "v", qkv, 2 * g->head_dim, g->n_heads, g->head_dim, apart);
@@ -91,7 +102,8 @@ static int32_t attention(const place *at, int32_t x)
     k = rotate(at, "rot_k", k);
     v = program_rope(p, v, g->n_heads, g->head_dim, 0, NULL, 1, false);
     int32_t z = program_enter_site(p, "dense", program_attention(p, q, k, v, &like), "z", 2, heads);
-    return program_leave(p, program_leave(p, linear(at, "attention.dense", z, g->d, g->d, g->attention_bias)));
+    return program_leave(
+        p, program_leave(p, linear(at, "attention.dense", z, g->d, g->d, g->attention_bias)));
 }
 
 static int32_t mlp(const place *at, int32_t x)
@@ -101,7 +113,8 @@ static int32_t mlp(const place *at, int32_t x)
     x = program_enter(p, "mlp", x);
     x = program_enter(p, "dense_h_to_4h", x);
     x = program_leave(p, linear(at, "mlp.dense_h_to_4h", x, g->d, g->m, true));
-    x = program_activation_module(p, "act", program_site_view_last(p, "pre", x, 0, 1, &g->m), g->act);
+    x = program_activation_module(
+        p, "act", program_site_view_last(p, "pre", x, 0, 1, &g->m), g->act);
     x = program_enter_site(p, "dense_4h_to_h", x, "post", 1, &g->m);
     return program_leave(p, program_leave(p, linear(at, "mlp.dense_4h_to_h", x, g->m, g->d, true)));
 }
@@ -113,17 +126,19 @@ static int32_t block(const place *at, int32_t x)
     snprintf(module, sizeof module, "layers.%d", (int)at->layer);
     program_block(p, x);
     x = program_enter(p, module, x);
-    int32_t a = program_identity_module(p, "post_attention_dropout", attention(at, norm(at, "input_layernorm", x)));
+    int32_t a = program_identity_module(
+        p, "post_attention_dropout", attention(at, norm(at, "input_layernorm", x)));
     if (!at->g->parallel) x = a = program_add(p, a, x, -1);
-    int32_t m = program_identity_module(p, "post_mlp_dropout", mlp(at, norm(at, "post_attention_layernorm", x)));
+    int32_t m = program_identity_module(
+        p, "post_mlp_dropout", mlp(at, norm(at, "post_attention_layernorm", x)));
     return program_leave(p, at->g->parallel ? program_add(p, m, a, x) : program_add(p, m, a, -1));
 }
 
 void gpt_neox_build(config *c, program *p)
 {
     /* Older files carry each layer's mask and frequencies. */
-    static const char *const ignored[] = {"layers.*.attention.bias", "layers.*.attention.masked_bias",
-                                          "layers.*.attention.rotary_emb.inv_freq", NULL};
+    static const char *const ignored[] = {"layers.*.attention.bias",
+        "layers.*.attention.masked_bias", "layers.*.attention.rotary_emb.inv_freq", NULL};
     neox g = read_config(c, p);
     if (c->status) return;
     p->optional_prefix = "gpt_neox.";
@@ -131,17 +146,22 @@ void gpt_neox_build(config *c, program *p)
     p->vocabulary = g.vocabulary;
     p->max_positions = g.positions;
 
-    int32_t table = program_weight(p, WEIGHT_TABLE, "embed_in.weight", g.vocabulary, g.d), tokens = program_tokens(p);
+    int32_t table = program_weight(p, WEIGHT_TABLE, "embed_in.weight", g.vocabulary, g.d),
+            tokens = program_tokens(p);
     program_enter(p, "gpt_neox", -1);
-    int32_t x = program_identity_module(p, "emb_dropout", program_embed_module(p, "embed_in", tokens, table));
-    for (int32_t layer = 0; layer < g.n_layers && !p->status; layer++) x = block(&(place){p, &g, layer}, x);
+    int32_t x = program_identity_module(
+        p, "emb_dropout", program_embed_module(p, "embed_in", tokens, table));
+    for (int32_t layer = 0; layer < g.n_layers && !p->status; layer++)
+        x = block(&(place){p, &g, layer}, x);
     int32_t scale = program_weight(p, WEIGHT_VECTOR, "final_layer_norm.weight", 1, g.d);
     int32_t bias = program_weight(p, WEIGHT_VECTOR, "final_layer_norm.bias", 1, g.d);
     x = program_layernorm_module(p, "final_layer_norm", x, scale, bias, g.eps);
     program_leave(p, -1);
 
-    /* transformers called the head embed_out before it called it lm_head: files have either name, and so may users. */
-    int32_t head = g.tied ? program_weight_tied(p, "lm_head.weight", table) : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g.vocabulary, g.d);
+    /* transformers called the head embed_out before it called it lm_head: files have either name,
+     * and so may users. */
+    int32_t head = g.tied ? program_weight_tied(p, "lm_head.weight", table)
+                          : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g.vocabulary, g.d);
     program_weight_also(p, head, "embed_out.weight");
     x = program_linear_module(p, "lm_head", x, head, -1);
     program_module_also(p, program_child(p, 0, "lm_head", 7), "embed_out");

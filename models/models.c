@@ -3,7 +3,10 @@
 
 #include <string.h>
 
-static const struct { const char *model_type; void (*build)(config *c, program *p); } families[] = {
+static const struct {
+    const char *model_type;
+    void (*build)(config *c, program *p);
+} families[] = {
     {"gpt2", gpt2_build},
     {"gpt_neox", gpt_neox_build},
     {"llama", llama_build},
@@ -23,8 +26,10 @@ static int find_family(config *c, const char *model_type)
     for (int i = 0; i < N_FAMILIES; i++)
         if (strcmp(families[i].model_type, model_type) == 0) return i;
     text known = {0};
-    for (int i = 0; i < N_FAMILIES; i++) text_add(c->context, &known, "%s%s", i ? ", " : "", families[i].model_type);
-    config_refuse(c, "'model_type' must be one of %s, found \"%.60s\"", known.bytes ? known.bytes : "", model_type);
+    for (int i = 0; i < N_FAMILIES; i++)
+        text_add(c->context, &known, "%s%s", i ? ", " : "", families[i].model_type);
+    config_refuse(c, "'model_type' must be one of %s, found \"%.60s\"",
+        known.bytes ? known.bytes : "", model_type);
     text_free(c->context, &known);
     return -1;
 }
@@ -33,7 +38,8 @@ static int find_family(config *c, const char *model_type)
 static void refuse_quantized(config *c)
 {
     if (config_has(c, "quantization_config"))
-        config_refuse(c, "'quantization_config' is set, and inset reads fp32, bf16 and fp16 weights only");
+        config_refuse(
+            c, "'quantization_config' is set, and inset reads fp32, bf16 and fp16 weights only");
 }
 
 inset_status models_build(inset_context *context, const json_document *document, program **out)
@@ -42,7 +48,8 @@ inset_status models_build(inset_context *context, const json_document *document,
     const char *model_type = "";
     *out = NULL;
     if (!json_is_object(c.object))
-        return error_set(context, INSET_FILE_ERROR, "%s: must be an object, {\"model_type\": ...}", json_document_name(document));
+        return error_set(context, INSET_FILE_ERROR, "%s: must be an object, {\"model_type\": ...}",
+            json_document_name(document));
     c.status = json_need_string(document, c.object, "model_type", &model_type);
     int family = c.status ? -1 : find_family(&c, model_type);
     refuse_quantized(&c);

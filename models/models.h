@@ -1,10 +1,12 @@
 /* models.h: from a config.json to a program. One file a family; models.c has the list of them.
  *
- * A family is a function that reads its config and writes its program: what transformers' forward does, module by module, in the
- * order it does it. To add one: copy the file of the family nearest to it, change what differs, add a line to the list in models.c, and
- * let tests/make_trees.py write the tree that transformers has for it (tests/fixtures/trees), against which test_models compares. Then a small
- * model of it among FAMILIES in tests/make_fixtures.py, whose every site and random traces are run by test_cases (a line in `suites`), and
- * its name in tests/sites_table.sh, which writes README's table. The families that are near to Llama say what differs in a struct decoder
+ * A family is a function that reads its config and writes its program: what transformers' forward
+ * does, module by module, in the order it does it. To add one: copy the file of the family nearest
+ * to it, change what differs, add a line to the list in models.c, and let tests/make_trees.py write
+ * the tree that transformers has for it (tests/fixtures/trees), against which test_models compares.
+ * Then a small model of it among FAMILIES in tests/make_fixtures.py, whose every site and random
+ * traces are run by test_cases (a line in `suites`), and its name in tests/sites_table.sh, which
+ * writes README's table. The families that are near to Llama say what differs in a struct decoder
  * (models/decoder.h), a dozen lines. */
 #ifndef INSET_MODELS_H
 #define INSET_MODELS_H
@@ -12,12 +14,13 @@
 #include "file/file.h"
 #include "program/program.h"
 
-/* Builds and finishes the program that a parsed config.json describes. INSET_FILE_ERROR names the key, what was expected and what
- * was found; a model_type that nobody knows gets the list of those there are. Reads no weights. */
+/* Builds and finishes the program that a parsed config.json describes. INSET_FILE_ERROR names the
+ * key, what was expected and what was found; a model_type that nobody knows gets the list of those
+ * there are. Reads no weights. */
 inset_status models_build(inset_context *context, const json_document *document, program **out);
 
-/* ---- reading a config -------------------------------------------------------------------------------------------------------------------
- * As with program.h's calls the first failure sticks, so that a family reads all its keys and checks once. */
+/* ---- reading a config --------------------------------------------------- As with program.h's
+ * calls the first failure sticks, so that a family reads all its keys and checks once. */
 typedef struct config {
     inset_context *context;
     const json_document *document;
@@ -30,12 +33,14 @@ int64_t config_integer(config *c, const char *key, int64_t least, int64_t most, 
 double config_number(config *c, const char *key, double least, double most, double otherwise);
 bool config_bool(config *c, const char *key, bool otherwise);
 const char *config_string(config *c, const char *key, const char *otherwise);
-/* A size that must be there: at least 1, and small enough that products of two sizes are no overflow. */
+/* A size that must be there: at least 1, and small enough that products of two sizes are no
+ * overflow. */
 int32_t config_size(config *c, const char *key);
 int32_t config_size_or(config *c, const char *key, int64_t otherwise);
 activation config_activation(config *c, const char *key, const char *otherwise);
-bool config_has(const config *c, const char *key);          /* and not null */
-bool config_is_null(const config *c, const char *key);      /* there, and null: where that means something else than absence */
+bool config_has(const config *c, const char *key); /* and not null */
+/* there, and null: where that means something else than absence */
+bool config_is_null(const config *c, const char *key);
 /* Fails unless `a` divides by `b`. */
 void config_divides(config *c, const char *key_a, int64_t a, const char *key_b, int64_t b);
 /* A refusal in the family's own words: "NAME: 'key' ..."; does nothing after a failure. */
@@ -43,7 +48,7 @@ void config_refuse(config *c, const char *format, ...) __attribute__((format(pri
 /* Fails when a key that inset does not implement is true. */
 void config_refuse_if_true(config *c, const char *key);
 
-/* ---- the families: each writes into a program that is then finished by models_build ---------------------------------------------------- */
+/* ---- the families: each writes into a program that is then finished by models_build ---- */
 void gpt2_build(config *c, program *p);
 void gpt_neox_build(config *c, program *p);
 void llama_build(config *c, program *p);

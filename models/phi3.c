@@ -1,11 +1,19 @@
-/* phi3.c: Phi-3 and Phi-4 as transformers' Phi3ForCausalLM runs them: Llama with q, k, v in one matrix and gate and up in another,
- * dropouts around, and a window where the config sets one. */
+/* phi3.c: Phi-3 and Phi-4 as transformers' Phi3ForCausalLM runs them: Llama with q, k, v in one
+ * matrix and gate and up in another, dropouts around, and a window where the config sets one. */
 #include "models/decoder.h"
 
 void phi3_build(config *c, program *p)
 {
-    static const decoder_defaults otherwise = {.d = 3072, .m = 8192, .n_layers = 32, .n_heads = 32, .vocabulary = 32064, .positions = 4096,
-                                               .eps = 1e-5, .act_key = "hidden_act", .act = "silu", .partial_rotary = true};
+    static const decoder_defaults otherwise = {.d = 3072,
+        .m = 8192,
+        .n_layers = 32,
+        .n_heads = 32,
+        .vocabulary = 32064,
+        .positions = 4096,
+        .eps = 1e-5,
+        .act_key = "hidden_act",
+        .act = "silu",
+        .partial_rotary = true};
     decoder g = decoder_read(c, p, &otherwise);
     g.fused = true;
     g.act_name = "activation_fn";

@@ -1,5 +1,6 @@
-/* qwen.c: Qwen2, Qwen2.5 and Qwen3 as transformers runs them. Qwen2 is Llama with biases on q, k and v; Qwen3 has a norm over each head of
- * q and k instead, and heads of their own width. Both may slide a window over their later layers. */
+/* qwen.c: Qwen2, Qwen2.5 and Qwen3 as transformers runs them. Qwen2 is Llama with biases on q, k
+ * and v; Qwen3 has a norm over each head of q and k instead, and heads of their own width. Both may
+ * slide a window over their later layers. */
 #include "models/decoder.h"
 
 static bool from_layer_on(int32_t layer, int32_t first) { return layer >= first; }
@@ -18,8 +19,16 @@ static void read_windows(config *c, decoder *g)
 
 void qwen2_build(config *c, program *p)
 {
-    static const decoder_defaults otherwise = {.d = 4096, .m = 22016, .n_layers = 32, .n_heads = 32, .n_kv_heads = 32, .vocabulary = 151936,
-                                               .positions = 32768, .eps = 1e-6, .act_key = "hidden_act", .act = "silu"};
+    static const decoder_defaults otherwise = {.d = 4096,
+        .m = 22016,
+        .n_layers = 32,
+        .n_heads = 32,
+        .n_kv_heads = 32,
+        .vocabulary = 151936,
+        .positions = 32768,
+        .eps = 1e-6,
+        .act_key = "hidden_act",
+        .act = "silu"};
     decoder g = decoder_read(c, p, &otherwise);
     g.qkv_bias = true;
     read_windows(c, &g);
@@ -28,8 +37,17 @@ void qwen2_build(config *c, program *p)
 
 void qwen3_build(config *c, program *p)
 {
-    static const decoder_defaults otherwise = {.d = 4096, .m = 22016, .n_layers = 32, .n_heads = 32, .n_kv_heads = 32, .vocabulary = 151936,
-                                               .positions = 32768, .head_dim = 128, .eps = 1e-6, .act_key = "hidden_act", .act = "silu"};
+    static const decoder_defaults otherwise = {.d = 4096,
+        .m = 22016,
+        .n_layers = 32,
+        .n_heads = 32,
+        .n_kv_heads = 32,
+        .vocabulary = 151936,
+        .positions = 32768,
+        .head_dim = 128,
+        .eps = 1e-6,
+        .act_key = "hidden_act",
+        .act = "silu"};
     decoder g = decoder_read(c, p, &otherwise);
     g.qkv_bias = g.o_bias = config_bool(c, "attention_bias", false);
     g.qk_norm = QK_NORM_HEAD;

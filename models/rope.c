@@ -1,25 +1,31 @@
-/* rope.c: rotary embedding's frequencies from a config, as transformers' modeling_rope_utils computes them: in fp32, one for each pair
- * of dimensions, with the scalings whose frequencies do not depend on a prompt's length. */
+/* rope.c: rotary embedding's frequencies from a config, as transformers' modeling_rope_utils
+ * computes them: in fp32, one for each pair of dimensions, with the scalings whose frequencies do
+ * not depend on a prompt's length. */
 #include "models/decoder.h"
 
 #include <math.h>
 #include <string.h>
 
 /* Llama 3.1: long waves are stretched by `factor`, short ones kept, those between interpolated. */
-typedef struct llama3 { double factor, low, high, positions; } llama3;
+typedef struct llama3 {
+    double factor, low, high, positions;
+} llama3;
 
 static float llama3_scaled(float frequency, const llama3 *s)
 {
-    const float wave = (float)(2 * M_PI) / frequency, longest = (float)(s->positions / s->low), shortest = (float)(s->positions / s->high);
+    const float wave = (float)(2 * M_PI) / frequency, longest = (float)(s->positions / s->low),
+                shortest = (float)(s->positions / s->high);
     if (wave > longest) return frequency / (float)s->factor;
     if (wave < shortest) return frequency;
     const float smooth = ((float)s->positions / wave - (float)s->low) / (float)(s->high - s->low);
     return (1 - smooth) * frequency / (float)s->factor + smooth * frequency;
 }
 
-static double need_number(config *c, const config *parameters, const char *key, double least, double most)
+static double need_number(
+    config *c, const config *parameters, const char *key, double least, double most)
 {
-    if (!c->status && !config_has(parameters, key)) config_refuse(c, "'rope_scaling' lacks '%s'", key);
+    if (!c->status && !config_has(parameters, key))
+        config_refuse(c, "'rope_scaling' lacks '%s'", key);
     config part = *parameters;
     part.status = c->status;
     double found = config_number(&part, key, least, most, least);
@@ -27,11 +33,13 @@ static double need_number(config *c, const config *parameters, const char *key, 
     return found;
 }
 
-/* The object with the rope's parameters: the older rope_scaling first, as transformers takes them; an empty one when there is none. */
+/* The object with the rope's parameters: the older rope_scaling first, as transformers takes them;
+ * an empty one when there is none. */
 static config find_parameters(const config *c)
 {
     config found = *c;
-    const json_node *scaling = json_member(c->object, "rope_scaling"), *parameters = json_member(c->object, "rope_parameters");
+    const json_node *scaling = json_member(c->object, "rope_scaling"),
+                    *parameters = json_member(c->object, "rope_parameters");
     found.object = json_is_object(scaling) && json_length(scaling) ? scaling : parameters;
     return found;
 }
@@ -42,10 +50,12 @@ static int read_type(config *c, const program *p, config *parameters)
 {
     const char *type = "default";
     if (!parameters->object) return ROPE_DEFAULT;
-    if (!json_is_object(parameters->object)) config_refuse(c, "'rope_parameters' must be an object");
+    if (!json_is_object(parameters->object))
+        config_refuse(c, "'rope_parameters' must be an object");
     if (c->status) return ROPE_DEFAULT;
     if (json_is_object(json_member(parameters->object, "full_attention")))
-        config_refuse(c, "'rope_parameters' differ between kinds of layers, which inset does not support");
+        config_refuse(
+            c, "'rope_parameters' differ between kinds of layers, which inset does not support");
     type = config_string(parameters, "type", type);
     type = config_string(parameters, "rope_type", type);
     if (!c->status) c->status = parameters->status;
@@ -54,13 +64,17 @@ static int read_type(config *c, const program *p, config *parameters)
     if (strcmp(type, "llama3") == 0) return ROPE_LLAMA3;
     /* Phi-3's first files say "su" or "yarn" for what is called longrope now. */
     bool phi3 = strcmp(p->model_type, "phi3") == 0;
-    if (strcmp(type, "longrope") == 0 || (phi3 && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0))) return ROPE_LONG;
-    config_refuse(c, "'rope_type' must be default, linear, llama3 or longrope, found \"%.60s\"", type);
+    if (strcmp(type, "longrope") == 0
+        || (phi3 && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0)))
+        return ROPE_LONG;
+    config_refuse(
+        c, "'rope_type' must be default, linear, llama3 or longrope, found \"%.60s\"", type);
     return ROPE_DEFAULT;
 }
 
 /* `key` among the parameters, else at the top under its older name. */
-static double read_number(config *c, config *parameters, const char *key, const char *older, double least, double most, double otherwise)
+static double read_number(config *c, config *parameters, const char *key, const char *older,
+    double least, double most, double otherwise)
 {
     double found = older ? config_number(c, older, least, most, otherwise) : otherwise;
     if (!parameters->object || c->status) return found;
@@ -69,51 +83,66 @@ static double read_number(config *c, config *parameters, const char *key, const 
     return found;
 }
 
-/* LongRoPE: a factor for each frequency, one list for prompts up to the original length and one for longer ones. Which list serves
- * depends on the prompt, so inset takes the first and refuses longer prompts. Sets frequencies to the factors. */
+/* LongRoPE: a factor for each frequency, one list for prompts up to the original length and one for
+ * longer ones. Which list serves depends on the prompt, so inset takes the first and refuses longer
+ * prompts. Sets frequencies to the factors. */
 static void read_long(config *c, const program *p, config *parameters, rope *r, float *frequencies)
 {
     const double most = config_number(c, "max_position_embeddings", 1, 1e9, 4096);
-    double original = read_number(c, parameters, "original_max_position_embeddings", NULL, 2, 1e9, most);
+    double original = read_number(
+        c, parameters, "original_max_position_embeddings", NULL, 2, 1e9, most);
     /* Phi-3's own key, and its default, come before what stands among the parameters. */
-    original = config_number(c, "original_max_position_embeddings", 2, 1e9, strcmp(p->model_type, "phi3") ? original : 4096);
+    original = config_number(c, "original_max_position_embeddings", 2, 1e9,
+        strcmp(p->model_type, "phi3") ? original : 4096);
     double factor = read_number(c, parameters, "factor", NULL, 1e-3, 1e6, most / original);
     double scale = factor <= 1 ? 1 : sqrt(1 + log(factor) / log(original));
-    r->attention_scale = (float)read_number(c, parameters, "attention_factor", NULL, 1e-3, 1e6, scale);
+    r->attention_scale = (float)read_number(
+        c, parameters, "attention_factor", NULL, 1e-3, 1e6, scale);
     r->positions = original < most ? (int32_t)original : 0;
     const json_node *factors = json_member(parameters->object, "short_factor");
     if (!json_is_array(factors) || json_length(factors) != (size_t)r->dims / 2)
         config_refuse(c, "'short_factor' must be a list of %d numbers", (int)r->dims / 2);
     for (int32_t i = 0; !c->status && i < r->dims / 2; i++) {
         double found = 0;
-        if (!json_as_number(json_item(factors, (size_t)i), &found) || !(found > 1e-6 && found < 1e6))
+        if (!json_as_number(json_item(factors, (size_t)i), &found)
+            || !(found > 1e-6 && found < 1e6))
             config_refuse(c, "'short_factor'[%d] must be a number above 0", (int)i);
         frequencies[i] = (float)found;
     }
 }
 
-rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, const char *part_key, double part)
+rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
+    const char *part_key, double part)
 {
     rope r = {.attention_scale = 1};
     llama3 scaling = {0};
     config parameters = find_parameters(c);
     int type = read_type(c, p, &parameters);
     double theta = read_number(c, &parameters, "rope_theta", theta_key, 1, 1e12, 10000);
-    double found = read_number(c, &parameters, "partial_rotary_factor", part_key ? part_key : "partial_rotary_factor", 0, 1, part);
+    double found = read_number(c, &parameters, "partial_rotary_factor",
+        part_key ? part_key : "partial_rotary_factor", 0, 1, part);
     if (part_key) part = found;
     else if (found != part && type != ROPE_DEFAULT)
-        config_refuse(c, "'partial_rotary_factor' is %g, and whole heads turn in this family's models", found);
-    double factor = type == ROPE_DEFAULT || type == ROPE_LONG ? 1 : need_number(c, &parameters, "factor", 1e-3, 1e6);
+        config_refuse(c,
+            "'partial_rotary_factor' is %g, and whole heads turn in this family's models", found);
+    double factor = type == ROPE_DEFAULT || type == ROPE_LONG
+                        ? 1
+                        : need_number(c, &parameters, "factor", 1e-3, 1e6);
     if (type == ROPE_LLAMA3) {
         scaling = (llama3){factor, need_number(c, &parameters, "low_freq_factor", 1e-3, 1e6),
-                           need_number(c, &parameters, "high_freq_factor", 1e-3, 1e6),
-                           read_number(c, &parameters, "original_max_position_embeddings", "max_position_embeddings", 1, 1e9, 1)};
+            need_number(c, &parameters, "high_freq_factor", 1e-3, 1e6),
+            read_number(c, &parameters, "original_max_position_embeddings",
+                "max_position_embeddings", 1, 1e9, 1)};
         if (scaling.high <= scaling.low)
-            config_refuse(c, "'high_freq_factor' (%g) must be larger than 'low_freq_factor' (%g)", scaling.high, scaling.low);
+            config_refuse(c, "'high_freq_factor' (%g) must be larger than 'low_freq_factor' (%g)",
+                scaling.high, scaling.low);
     }
     r.dims = (int32_t)(head_dim * part);
     if (r.dims < 2 || r.dims % 2)
-        config_refuse(c, "the rotary part of a head must be an even number of dimensions from 2 on, found %d of %d", (int)r.dims, (int)head_dim);
+        config_refuse(c,
+            "the rotary part of a head must be an even number of dimensions from 2 on, found %d of "
+            "%d",
+            (int)r.dims, (int)head_dim);
     if (c->status) return r;
 
     float *frequencies = arena_new(&p->memory, (size_t)r.dims / 2 * sizeof *frequencies);

@@ -3,8 +3,9 @@
  *     failing_allocator memory = {.fail_at = n};                    n = 1: the first; 0: never
  *     inset_context_create(failing_allocator_interface(&memory), &context);
  *
- * The pattern: raise n until the call succeeds; before that the answer is always INSET_NO_MEMORY and memory.live is what it was. Blocks
- * handed out hold 0xa5, freed ones 0x5a; writing past a block's end is counted in `damaged` when the block is freed or moved. */
+ * The pattern: raise n until the call succeeds; before that the answer is always INSET_NO_MEMORY
+ * and memory.live is what it was. Blocks handed out hold 0xa5, freed ones 0x5a; writing past a
+ * block's end is counted in `damaged` when the block is freed or moved. */
 #ifndef INSET_FAILING_ALLOCATOR_H
 #define INSET_FAILING_ALLOCATOR_H
 
@@ -15,12 +16,12 @@
 #include "inset.h"
 
 typedef struct failing_allocator {
-    int64_t fail_at;             /* this allocation fails, counted from 1; 0 = none */
-    bool fail_after;             /* all that follow fail too, until fail_at is set to 0 */
-    int64_t calls;               /* allocations asked for, moves to a larger size included */
-    int64_t live;                /* blocks not yet freed */
-    size_t bytes, peak;          /* in live blocks, and the most there were */
-    int64_t damaged;             /* blocks whose fence was overwritten */
+    int64_t fail_at;    /* this allocation fails, counted from 1; 0 = none */
+    bool fail_after;    /* all that follow fail too, until fail_at is set to 0 */
+    int64_t calls;      /* allocations asked for, moves to a larger size included */
+    int64_t live;       /* blocks not yet freed */
+    size_t bytes, peak; /* in live blocks, and the most there were */
+    int64_t damaged;    /* blocks whose fence was overwritten */
     inset_allocator interface;
 } failing_allocator;
 
@@ -54,7 +55,8 @@ static inline void *failing_allocator_resize(void *user, void *block, size_t siz
         return NULL;
     }
     f->calls++;
-    if (f->fail_at && (f->calls == f->fail_at || (f->fail_after && f->calls > f->fail_at))) return NULL;
+    if (f->fail_at && (f->calls == f->fail_at || (f->fail_after && f->calls > f->fail_at)))
+        return NULL;
     if (size > SIZE_MAX - FAILING_HEADER - FAILING_FENCE) return NULL;
     unsigned char *start = malloc(FAILING_HEADER + size + FAILING_FENCE);
     if (!start) return NULL;

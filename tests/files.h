@@ -1,4 +1,5 @@
-/* files.h: what the tests of host/file share: a directory of their own, files with given bytes, refusals with given words. */
+/* files.h: what the tests of host/file share: a directory of their own, files with given bytes,
+ * refusals with given words. */
 #ifndef INSET_FILES_H
 #define INSET_FILES_H
 
@@ -7,7 +8,8 @@
 
 #include <unistd.h>
 
-__attribute__((unused)) static char directory[256];              /* of this run's files; removed at the end */
+/* of this run's files; removed at the end */
+__attribute__((unused)) static char directory[256];
 
 /* A path in it; one of eight buffers. */
 __attribute__((unused)) static const char *at(const char *name)
@@ -27,10 +29,14 @@ __attribute__((unused)) static void write_file(const char *path, const void *byt
     fclose(file);
 }
 
-__attribute__((unused)) static void write_text(const char *path, const char *text) { write_file(path, text, strlen(text)); }
+__attribute__((unused)) static void write_text(const char *path, const char *text)
+{
+    write_file(path, text, strlen(text));
+}
 
 /* length, header, `data_size` bytes 0, 1, 2, ...; the size is returned. */
-__attribute__((unused)) static size_t make_safetensors(char *out, const char *header, size_t data_size)
+__attribute__((unused)) static size_t make_safetensors(
+    char *out, const char *header, size_t data_size)
 {
     uint64_t length = strlen(header);
     memcpy(out, &length, 8);
@@ -39,22 +45,26 @@ __attribute__((unused)) static size_t make_safetensors(char *out, const char *he
     return 8 + length + data_size;
 }
 
-__attribute__((unused)) static void write_safetensors(const char *path, const char *header, size_t data_size)
+__attribute__((unused)) static void write_safetensors(
+    const char *path, const char *header, size_t data_size)
 {
     char bytes[4096];
     write_file(path, bytes, make_safetensors(bytes, header, data_size));
 }
 
-#define TENSOR(name, type, shape, begin, end) \
-    "\"" name "\":{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
+#define TENSOR(name, type, shape, begin, end)                                                     \
+    "\"" name "\":{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end \
+    "]}"
 
 /* A FileError of one line, without escape sequences, that has these words. */
-__attribute__((unused)) static void check_refused(inset_context *context, inset_status status, const char *name, const char *words)
+__attribute__((unused)) static void check_refused(
+    inset_context *context, inset_status status, const char *name, const char *words)
 {
     const char *message = inset_message(context);
     CHECK(status == INSET_FILE_ERROR, "%s: status %d (%s)", name, status, message);
     CHECK(strstr(message, words), "%s:\n  expected: %s\n  found: %s", name, words, message);
-    CHECK(!strncmp(message, "FileError: ", 11) && !strchr(message, '\n') && !strchr(message, 27), "%s: %s", name, message);
+    CHECK(!strncmp(message, "FileError: ", 11) && !strchr(message, '\n') && !strchr(message, 27),
+        "%s: %s", name, message);
 }
 
 /* Whether a writer left its temporary file in the directory. */

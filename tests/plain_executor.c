@@ -10,29 +10,48 @@
 typedef struct tensor {
     int32_t n_sequences;
     int32_t *lengths;
-    int64_t *first;              /* first row of each sequence */
+    int64_t *first; /* first row of each sequence */
     int64_t width, rows;
     plain_cell *at;
 } tensor;
 
-/* What an identity stands for. An element's identity is node << COLUMN_BITS | column. The key is KEY_HEAD numbers, then runs (first identity, count) of
- * the elements it was made from. */
-typedef struct node { int64_t *key; int32_t n_key; bool live; } node;
+/* What an identity stands for. An element's identity is node << COLUMN_BITS | column. The key is
+ * KEY_HEAD numbers, then runs (first identity, count) of the elements it was made from. */
+typedef struct node {
+    int64_t *key;
+    int32_t n_key;
+    bool live;
+} node;
 
 enum { COLUMN_BITS = 20, KEY_HEAD = 4 };
-enum tag { TAG_STEP, TAG_CONTEXT, TAG_UNIT, TAG_MIX, TAG_OPERATION, TAG_CONVERT, TAG_CONSTANT, TAG_EXTERNAL, TAG_METRIC };
+enum tag {
+    TAG_STEP,
+    TAG_CONTEXT,
+    TAG_UNIT,
+    TAG_MIX,
+    TAG_OPERATION,
+    TAG_CONVERT,
+    TAG_CONSTANT,
+    TAG_EXTERNAL,
+    TAG_METRIC
+};
 
 struct plain {
     trace *t;
     const program *g;
     bool identities;
-    tensor **storages;           /* of the trace; NULL until made */
-    tensor **values;             /* of the invoke being run */
-    tensor **all; size_t n_all, all_capacity;        /* for freeing */
-    plain_cell **natural;        /* per value, scores and pattern: their elements before records touched them */
-    node *nodes; int64_t n_nodes, nodes_capacity;
-    int64_t *buckets; int64_t n_buckets;
-    int64_t *key; int64_t n_key, key_capacity;       /* being built */
+    tensor **storages; /* of the trace; NULL until made */
+    tensor **values;   /* of the invoke being run */
+    tensor **all;
+    size_t n_all, all_capacity; /* for freeing */
+    /* per value, scores and pattern: their elements before records touched them */
+    plain_cell **natural;
+    node *nodes;
+    int64_t n_nodes, nodes_capacity;
+    int64_t *buckets;
+    int64_t n_buckets;
+    int64_t *key;
+    int64_t n_key, key_capacity; /* being built */
 };
 
 static void *need(void *block)
@@ -42,7 +61,7 @@ static void *need(void *block)
     abort();
 }
 
-/* ---- tensors --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------ */
 
 static tensor *new_tensor(plain *p, int32_t n_sequences, const int32_t *lengths, int64_t width)
 {
@@ -64,9 +83,12 @@ static tensor *new_tensor(plain *p, int32_t n_sequences, const int32_t *lengths,
     return p->all[p->n_all++] = t;
 }
 
-static plain_cell *row_of(const tensor *t, int32_t sequence, int64_t row) { return t->at + (t->first[sequence] + row) * t->width; }
+static plain_cell *row_of(const tensor *t, int32_t sequence, int64_t row)
+{
+    return t->at + (t->first[sequence] + row) * t->width;
+}
 
-/* ---- identities -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- identities --------------------------------------------------------- */
 
 static void key_push(plain *p, int64_t x)
 {
@@ -176,7 +198,7 @@ static plain_cell converted(plain *p, plain_cell x, inset_type from, inset_type 
     return (plain_cell){.identity = key_finish(p)};
 }
 
-/* ---- views -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- views -------------------------------------------------------------- */
 
 static tensor *storage_of(plain *p, int32_t index)
 {
@@ -185,7 +207,9 @@ static tensor *storage_of(plain *p, int32_t index)
     tensor *t = p->storages[index] = new_tensor(p, s->n_sequences, s->lengths, s->width);
     for (int64_t i = 0; i < t->rows * t->width; i++) {
         if (s->kind != STORAGE_EXTERNAL) t->at[i] = constant(p, 0);
-        else if (!p->identities) t->at[i].number = element_get(s->type, (const char *)s->data + (size_t)i * type_size(s->type));
+        else if (!p->identities)
+            t->at[i].number = element_get(
+                s->type, (const char *)s->data + (size_t)i * type_size(s->type));
         else {
             key_start(p, TAG_EXTERNAL, index, i / s->width, 0);
             t->at[i].identity = key_finish(p) + i % s->width;
@@ -194,7 +218,8 @@ static tensor *storage_of(plain *p, int32_t index)
     return t;
 }
 
-/* The element of a view at a coordinate of something it broadcasts to, whose dimensions begin `shift` before the view's. */
+/* The element of a view at a coordinate of something it broadcasts to, whose dimensions begin
+ * `shift` before the view's. */
 static plain_cell *element(plain *p, const view *v, const int64_t *at, int shift)
 {
     tensor *t = storage_of(p, v->storage);
@@ -208,8 +233,11 @@ static plain_cell *element(plain *p, const view *v, const int64_t *at, int shift
     }
     const struct span *s = &v->spans[span];
     row += s->start;
-    if (s->sequence < 0 || s->sequence >= t->n_sequences || row < 0 || row >= t->lengths[s->sequence] || column < 0 || column >= t->width) {
-        fprintf(stderr, "plain_executor: sequence %d, row %lld, column %lld lie outside a storage\n", s->sequence, (long long)row, (long long)column);
+    if (s->sequence < 0 || s->sequence >= t->n_sequences || row < 0
+        || row >= t->lengths[s->sequence] || column < 0 || column >= t->width) {
+        fprintf(stderr,
+            "plain_executor: sequence %d, row %lld, column %lld lie outside a storage\n",
+            s->sequence, (long long)row, (long long)column);
         abort();
     }
     return row_of(t, s->sequence, row) + column;
@@ -233,7 +261,7 @@ static bool next(const view *v, int64_t *at)
     return false;
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------ */
 
 static double calculate(trace_op op, double a, double b)
 {
@@ -247,14 +275,15 @@ static double calculate(trace_op op, double a, double b)
     }
 }
 
-static plain_cell source_cell(plain *p, const source *s, const view *target, const int64_t *at, inset_type type)
+static plain_cell source_cell(
+    plain *p, const source *s, const view *target, const int64_t *at, inset_type type)
 {
     if (!s->view) return constant(p, rounded(type, s->number));
     plain_cell x = *element(p, s->view, at, target->n_dimensions - s->view->n_dimensions);
     return converted(p, x, p->t->storages[s->view->storage].type, type);
 }
 
-/* ---- metrics ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- metrics ------------------------------------------------------------ */
 
 static double log_sum(const plain_cell *x, int64_t n)
 {
@@ -272,7 +301,8 @@ static double mean_of(const plain_cell *x, const int32_t *tokens, int32_t n)
     return sum / n;
 }
 
-static double metric_number(const trace_metric_call *c, const int32_t *tokens, const plain_cell *x, const plain_cell *y)
+static double metric_number(
+    const trace_metric_call *c, const int32_t *tokens, const plain_cell *x, const plain_cell *y)
 {
     double sum = 0, best = -INFINITY;
     switch (c->kind) {
@@ -284,7 +314,8 @@ static double metric_number(const trace_metric_call *c, const int32_t *tokens, c
         return sum;
     case INSET_KL:
         for (int32_t i = 0; i < c->width; i++) {
-            double log_p = y[i].number - log_sum(y, c->width), log_q = x[i].number - log_sum(x, c->width);
+            double log_p = y[i].number - log_sum(y, c->width),
+                   log_q = x[i].number - log_sum(x, c->width);
             if (exp(log_p) != 0) sum += exp(log_p) * (log_p - log_q);
         }
         return sum;
@@ -297,7 +328,8 @@ static double metric_number(const trace_metric_call *c, const int32_t *tokens, c
     return c->kind == INSET_LOG_PROBABILITY ? log_p : exp(log_p);
 }
 
-/* The last product of the model, and a cap on it, computed whole for these elements; then a few of its columns need only what it multiplies. */
+/* The last product of the model, and a cap on it, computed whole for these elements; then a few of
+ * its columns need only what it multiplies. */
 static const node *product_of(const plain *p, const plain_cell *x, int64_t n)
 {
     const node *row = &p->nodes[x->identity >> COLUMN_BITS];
@@ -307,7 +339,8 @@ static const node *product_of(const plain *p, const plain_cell *x, int64_t n)
     if (row->key[0] != TAG_STEP || column || n != p->g->values[row->key[1]].width) return NULL;
     const step *s = &p->g->steps[p->g->values[row->key[1]].step];
     if (s->kind == STEP_SOFTCAP) {
-        if (row->n_key != KEY_HEAD + 2 || row->key[KEY_HEAD + 1] != n) return NULL;      /* of a row that was patched together */
+        /* of a row that was patched together */
+        if (row->n_key != KEY_HEAD + 2 || row->key[KEY_HEAD + 1] != n) return NULL;
         row = &p->nodes[row->key[KEY_HEAD] >> COLUMN_BITS];
         if (row->key[0] != TAG_STEP) return NULL;
         s = &p->g->steps[p->g->values[row->key[1]].step];
@@ -317,11 +350,14 @@ static const node *product_of(const plain *p, const plain_cell *x, int64_t n)
     return s->kind == STEP_LINEAR && !p->g->weights[s->weight].in_out ? row : NULL;
 }
 
-static int64_t metric_identity(plain *p, const trace_metric_call *c, const int32_t *tokens, const plain_cell *x, const plain_cell *y)
+static int64_t metric_identity(plain *p, const trace_metric_call *c, const int32_t *tokens,
+    const plain_cell *x, const plain_cell *y)
 {
     bool few = c->kind == INSET_LOGIT || c->kind == INSET_LOGIT_DIFF;
     const node *product = few ? product_of(p, x, c->width) : NULL;
-    key_start(p, TAG_METRIC, c->kind, (int64_t)hash_bytes(5, tokens, (size_t)(c->n_a + c->n_b) * sizeof *tokens), product ? product->key[1] : -1);
+    key_start(p, TAG_METRIC, c->kind,
+        (int64_t)hash_bytes(5, tokens, (size_t)(c->n_a + c->n_b) * sizeof *tokens),
+        product ? product->key[1] : -1);
     for (int32_t k = KEY_HEAD; product && k < product->n_key; k++) key_push(p, product->key[k]);
     if (!product) key_cells(p, x, c->width);
     if (c->kind == INSET_KL) key_cells(p, y, c->width);
@@ -330,7 +366,8 @@ static int64_t metric_identity(plain *p, const trace_metric_call *c, const int32
 
 static void read_row(plain *p, const view *v, int64_t *at, int last, int32_t width, plain_cell *out)
 {
-    for (at[last] = 0; at[last] < width; at[last]++) out[at[last]] = *element(p, v, at, last + 1 - v->n_dimensions);
+    for (at[last] = 0; at[last] < width; at[last]++)
+        out[at[last]] = *element(p, v, at, last + 1 - v->n_dimensions);
 }
 
 static void apply_metric(plain *p, const trace_record *r)
@@ -339,11 +376,11 @@ static void apply_metric(plain *p, const trace_record *r)
     const int32_t *tokens = p->t->answers + c->first_answer;
     int64_t at[INSET_MAX_DIMENSIONS] = {0};
     plain_cell *x = need(calloc((size_t)c->width * 2, sizeof *x)), *y = x + c->width;
-    if (view_elements(r->target))
-        do {
+    if (view_elements(r->target)) do {
             if (!is_there(r->target, at)) continue;
             read_row(p, r->a.view, at, r->target->n_dimensions, c->width, x);
-            if (c->kind == INSET_KL) read_row(p, r->b.view, at, r->target->n_dimensions, c->width, y);
+            if (c->kind == INSET_KL)
+                read_row(p, r->b.view, at, r->target->n_dimensions, c->width, y);
             plain_cell *out = element(p, r->target, at, 0);
             if (p->identities) out->identity = metric_identity(p, c, tokens, x, y);
             else out->number = rounded(INSET_F32, metric_number(c, tokens, x, y));
@@ -364,12 +401,13 @@ static void apply(plain *p, const trace_record *r)
     plain_cell *fresh = need(calloc((size_t)n, sizeof *fresh));
     trace_op op = r->kind == TRACE_SET ? TRACE_COPY : r->op;
     bool two = op != TRACE_COPY && op != TRACE_NEGATE;
-    do {                                     /* the source is read before the target is written */
+    do { /* the source is read before the target is written */
         if (!is_there(target, at)) continue;
         plain_cell a = source_cell(p, &r->a, target, at, type), b = {0};
         if (two) b = source_cell(p, &r->b, target, at, type);
         if (op == TRACE_COPY) fresh[i++] = a;
-        else if (!p->identities) fresh[i++].number = rounded(type, calculate(op, a.number, b.number));
+        else if (!p->identities)
+            fresh[i++].number = rounded(type, calculate(op, a.number, b.number));
         else {
             key_start(p, TAG_OPERATION, op, type, 0);
             key_identity(p, a.identity);
@@ -384,7 +422,7 @@ static void apply(plain *p, const trace_record *r)
     free(fresh);
 }
 
-/* ---- operands of steps ------------------------------------------------------------------------------------------------------------------- */
+/* ---- operands of steps -------------------------------------------------- */
 
 static int64_t slot_width(const plain *p, int32_t slot_index, const invoke *v)
 {
@@ -395,7 +433,8 @@ static int64_t slot_width(const plain *p, int32_t slot_index, const invoke *v)
 }
 
 /* What a slot shows of one row: slot_width elements, heads one after the other. */
-static void operand_row_cells(plain *p, int32_t invoke_index, int32_t slot_index, int32_t sequence, int32_t row, plain_cell *out)
+static void operand_row_cells(plain *p, int32_t invoke_index, int32_t slot_index, int32_t sequence,
+    int32_t row, plain_cell *out)
 {
     const invoke *v = &p->t->invokes[invoke_index];
     const slot *s = &p->g->slots[slot_index];
@@ -404,7 +443,8 @@ static void operand_row_cells(plain *p, int32_t invoke_index, int32_t slot_index
     if (slot_is_plain(p->t, v, slot_index)) {
         const plain_cell *from = row_of(p->values[s->value], sequence, row);
         for (int64_t c = 0; c < n; c++) {
-            int64_t inner = s->shape.n_columns == 2 && !s->shape.by_keys ? s->shape.extent[1] : n, apart = s->shape.stride ? s->shape.stride : inner;
+            int64_t inner = s->shape.n_columns == 2 && !s->shape.by_keys ? s->shape.extent[1] : n,
+                    apart = s->shape.stride ? s->shape.stride : inner;
             out[c] = from[s->shape.column + c / inner * apart + c % inner];
         }
         return;
@@ -421,7 +461,8 @@ static void operand_row_cells(plain *p, int32_t invoke_index, int32_t slot_index
             at[d++] = c % v->longest;
         } else {
             if (s->shape.has_position) at[d++] = row;
-            if (s->shape.n_columns == 2) at[d++] = c / s->shape.extent[1], at[d++] = c % s->shape.extent[1];
+            if (s->shape.n_columns == 2)
+                at[d++] = c / s->shape.extent[1], at[d++] = c % s->shape.extent[1];
             if (s->shape.n_columns == 1) at[d++] = c;
         }
         if (d != shown.n_dimensions) abort();
@@ -430,29 +471,36 @@ static void operand_row_cells(plain *p, int32_t invoke_index, int32_t slot_index
 }
 
 /* All rows of one sequence. */
-static plain_cell *operand_rows_cells(plain *p, int32_t invoke_index, int32_t slot_index, int32_t sequence, int64_t *width)
+static plain_cell *operand_rows_cells(
+    plain *p, int32_t invoke_index, int32_t slot_index, int32_t sequence, int64_t *width)
 {
     const invoke *v = &p->t->invokes[invoke_index];
-    int32_t rows = p->g->values[p->g->slots[slot_index].value].per_position ? v->longest : v->lengths[sequence];
+    int32_t rows = p->g->values[p->g->slots[slot_index].value].per_position ? v->longest
+                                                                            : v->lengths[sequence];
     *width = slot_width(p, slot_index, v);
     plain_cell *out = need(calloc((size_t)(rows * *width) + 1, sizeof *out));
-    for (int32_t r = 0; r < rows; r++) operand_row_cells(p, invoke_index, slot_index, sequence, r, out + r * *width);
+    for (int32_t r = 0; r < rows; r++)
+        operand_row_cells(p, invoke_index, slot_index, sequence, r, out + r * *width);
     return out;
 }
 
-/* ---- steps over numbers -------------------------------------------------------------------------------------------------------------------- */
+/* ---- steps over numbers ------------------------------------------------- */
 
 static double weight_at(const plain *p, int32_t index, int64_t row, int64_t column)
 {
-    const weight *w = &p->g->weights[index], *from = w->same_as >= 0 ? &p->g->weights[w->same_as] : w;
-    return element_get(from->data_type, (const char *)from->data + (size_t)(row * from->columns + column) * type_size(from->data_type));
+    const weight *w = &p->g->weights[index],
+                 *from = w->same_as >= 0 ? &p->g->weights[w->same_as] : w;
+    return element_get(
+        from->data_type, (const char *)from->data
+                             + (size_t)(row * from->columns + column) * type_size(from->data_type));
 }
 
 static double activated(activation kind, double x)
 {
     switch (kind) {
     case ACTIVATION_GELU: return 0.5 * x * (1 + erf(x / sqrt(2)));
-    case ACTIVATION_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+    case ACTIVATION_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
     case ACTIVATION_RELU: return x < 0 ? 0 : x;
     case ACTIVATION_SILU: return x / (1 + exp(-x));
     case ACTIVATION_TANH: return tanh(x);
@@ -460,12 +508,15 @@ static double activated(activation kind, double x)
     }
 }
 
-static void linear(const plain *p, const step *s, const plain_cell *x, int64_t in, plain_cell *out, int64_t width)
+static void linear(
+    const plain *p, const step *s, const plain_cell *x, int64_t in, plain_cell *out, int64_t width)
 {
     bool in_out = p->g->weights[s->weight].in_out;
     for (int64_t o = 0; o < width; o++) {
         double sum = s->bias >= 0 ? weight_at(p, s->bias, 0, o) : 0;
-        for (int64_t i = 0; i < in; i++) sum += x[i].number * (in_out ? weight_at(p, s->weight, i, o) : weight_at(p, s->weight, o, i));
+        for (int64_t i = 0; i < in; i++)
+            sum += x[i].number
+                   * (in_out ? weight_at(p, s->weight, i, o) : weight_at(p, s->weight, o, i));
         out[o].number = sum;
     }
 }
@@ -476,19 +527,22 @@ static double part_scale(const step *s, const plain_cell *x, int64_t n, double *
     double square = 0;
     *mean = 0;
     for (int64_t i = 0; i < n && s->norm_centred; i++) *mean += x[i].number / (double)n;
-    for (int64_t i = 0; i < n; i++) square += (x[i].number - *mean) * (x[i].number - *mean) / (double)n;
+    for (int64_t i = 0; i < n; i++)
+        square += (x[i].number - *mean) * (x[i].number - *mean) / (double)n;
     return sqrt(square + s->eps);
 }
 
 /* A norm; scale [groups]: what it divides by, when that is shown, else NULL. */
-static void norm(const plain *p, const step *s, const plain_cell *x, const plain_cell *scale, plain_cell *out, int64_t width)
+static void norm(const plain *p, const step *s, const plain_cell *x, const plain_cell *scale,
+    plain_cell *out, int64_t width)
 {
     int64_t groups = s->norm_groups > 1 ? s->norm_groups : 1, n = width / groups;
     for (int64_t g = 0; g < groups; g++) {
         double mean, own = part_scale(s, x + g * n, n, &mean);
         for (int64_t i = 0; i < n; i++)
             out[g * n + i].number = (x[g * n + i].number - mean) / (scale ? scale[g].number : own)
-                                    * ((s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1) + (s->rms_weight == RMS_WEIGHT_PLUS_ONE ? 1 : 0))
+                                        * ((s->weight >= 0 ? weight_at(p, s->weight, 0, i) : 1)
+                                            + (s->rms_weight == RMS_WEIGHT_PLUS_ONE ? 1 : 0))
                                     + (s->bias >= 0 ? weight_at(p, s->bias, 0, i) : 0);
     }
 }
@@ -499,7 +553,9 @@ static void rope(const step *s, const plain_cell *x, int64_t position, plain_cel
     for (int h = 0; h < s->n_heads; h++, x += s->head_dim, out += s->head_dim) {
         for (int i = 0; i < s->head_dim; i++) out[i] = x[i];
         for (int i = 0; i < half; i++) {
-            double angle = (double)position * s->frequencies[i], c = cos(angle) * s->rope_attention_scale, sn = sin(angle) * s->rope_attention_scale;
+            double angle = (double)position * s->frequencies[i],
+                   c = cos(angle) * s->rope_attention_scale,
+                   sn = sin(angle) * s->rope_attention_scale;
             out[i].number = x[i].number * c - x[i + half].number * sn;
             out[i + half].number = x[i + half].number * c + x[i].number * sn;
         }
@@ -507,14 +563,17 @@ static void rope(const step *s, const plain_cell *x, int64_t position, plain_cel
 }
 
 /* What a step with one row of each operand makes. */
-static void row_step(const plain *p, const step *s, const plain_cell *const *x, int64_t in, int64_t position, plain_cell *out, int64_t width)
+static void row_step(const plain *p, const step *s, const plain_cell *const *x, int64_t in,
+    int64_t position, plain_cell *out, int64_t width)
 {
     switch (s->kind) {
     case STEP_EMBED:
-        for (int64_t i = 0; i < width; i++) out[i].number = weight_at(p, s->weight, (int64_t)x[0][0].number, i);
+        for (int64_t i = 0; i < width; i++)
+            out[i].number = weight_at(p, s->weight, (int64_t)x[0][0].number, i);
         return;
     case STEP_LINEAR: linear(p, s, x[0], in, out, width); return;
-    case STEP_LAYERNORM: case STEP_RMSNORM: norm(p, s, x[0], x[1], out, width); return;
+    case STEP_LAYERNORM:
+    case STEP_RMSNORM: norm(p, s, x[0], x[1], out, width); return;
     case STEP_NORM_SCALE:
         for (int64_t g = 0; g < width; g++) {
             double mean;
@@ -537,15 +596,17 @@ static void row_step(const plain *p, const step *s, const plain_cell *const *x, 
 }
 
 /* Scores of one query with all keys of its sequence, one head: [n_columns]. */
-static void score_row(const step *s, const plain_cell *q, const plain_cell *k, int64_t k_width, int head, int32_t position, int32_t n_keys, int32_t n_columns,
-                      plain_cell *out)
+static void score_row(const step *s, const plain_cell *q, const plain_cell *k, int64_t k_width,
+    int head, int32_t position, int32_t n_keys, int32_t n_columns, plain_cell *out)
 {
     int group = head / (s->n_heads / s->n_kv_heads);
     for (int32_t j = 0; j < n_columns; j++) {
         out[j].number = -INFINITY;
         if (j > position || j >= n_keys || (s->window > 0 && j <= position - s->window)) continue;
         double sum = 0;
-        for (int c = 0; c < s->head_dim; c++) sum += q[head * s->head_dim + c].number * k[j * k_width + group * s->head_dim + c].number;
+        for (int c = 0; c < s->head_dim; c++)
+            sum += q[head * s->head_dim + c].number
+                   * k[j * k_width + group * s->head_dim + c].number;
         sum *= s->scale;
         out[j].number = s->softcap > 0 ? s->softcap * tanh(sum / s->softcap) : sum;
     }
@@ -563,20 +624,23 @@ static void softmax(const plain_cell *x, plain_cell *out, int32_t n)
     for (int32_t j = 0; j < n; j++) out[j].number = nan ? NAN : exp(x[j].number - most) / sum;
 }
 
-static void mix(const step *s, const plain_cell *pattern, int32_t n_columns, const plain_cell *values, int64_t v_width, int32_t n_keys, bool only_seen,
-                plain_cell *out)
+static void mix(const step *s, const plain_cell *pattern, int32_t n_columns,
+    const plain_cell *values, int64_t v_width, int32_t n_keys, bool only_seen, plain_cell *out)
 {
     for (int h = 0; h < s->n_heads; h++)
         for (int c = 0; c < s->head_dim; c++) {
             double sum = 0;
             for (int32_t j = 0; j < n_keys; j++)
                 if (!only_seen || pattern[h * n_columns + j].number != 0)
-                    sum += pattern[h * n_columns + j].number * values[j * v_width + h / (s->n_heads / s->n_kv_heads) * s->head_dim + c].number;
+                    sum +=
+                        pattern[h * n_columns + j].number
+                        * values[j * v_width + h / (s->n_heads / s->n_kv_heads) * s->head_dim + c]
+                              .number;
             out[h * s->head_dim + c].number = sum;
         }
 }
 
-/* ---- steps ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------- */
 
 static void run_source(plain *p, const invoke *v, const step *s, tensor *t)
 {
@@ -584,19 +648,24 @@ static void run_source(plain *p, const invoke *v, const step *s, tensor *t)
         for (int32_t r = 0; r < t->lengths[q]; r++, token++) {
             plain_cell *out = row_of(t, q, r);
             if (p->identities) {
-                int64_t what = s->kind == STEP_POSITIONS ? 0 : v->tokens ? v->tokens[token]
-                             : (int64_t)hash_bytes(5, v->rows + token * p->g->input_width, (size_t)p->g->input_width * sizeof *v->rows);
+                int64_t what = s->kind == STEP_POSITIONS ? 0
+                               : v->tokens
+                                   ? v->tokens[token]
+                                   : (int64_t)hash_bytes(5, v->rows + token * p->g->input_width,
+                                       (size_t)p->g->input_width * sizeof *v->rows);
                 key_start(p, TAG_STEP, s->value, r, what);
                 fill_row(p, out, t->width);
             } else if (s->kind == STEP_POSITIONS) out[0].number = r;
             else if (s->kind == STEP_TOKENS) out[0].number = (double)v->tokens[token];
             else
-                for (int64_t c = 0; c < t->width; c++) out[c].number = v->rows[token * p->g->input_width + c];
+                for (int64_t c = 0; c < t->width; c++)
+                    out[c].number = v->rows[token * p->g->input_width + c];
         }
 }
 
 /* A norm's scale that is what its input gives is no operand of its row's identity. */
-static bool scale_is_natural(plain *p, const step *s, const plain_cell *x, int64_t width, const plain_cell *scale, int64_t groups)
+static bool scale_is_natural(plain *p, const step *s, const plain_cell *x, int64_t width,
+    const plain_cell *scale, int64_t groups)
 {
     key_start(p, TAG_STEP, p->g->slots[s->operands[1]].value, 0, 0);
     key_cells(p, x, width);
@@ -613,7 +682,8 @@ static void run_row_step(plain *p, int32_t invoke_index, const step *s, tensor *
     int n = s->n_operands + by_scale;
     for (int32_t q = 0; q < t->n_sequences; q++) {
         plain_cell *x[3] = {NULL, NULL, NULL};
-        for (int k = 0; k < n; k++) x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &in[k]);
+        for (int k = 0; k < n; k++)
+            x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &in[k]);
         for (int32_t r = 0; r < t->lengths[q]; r++) {
             const plain_cell *rows[3] = {NULL, NULL, NULL};
             for (int k = 0; k < n; k++) rows[k] = x[k] + r * in[k];
@@ -651,17 +721,21 @@ static bool was_changed(plain *p, int32_t invoke_index, const step *attention, i
         plain_cell *now = need(calloc((size_t)n + 1, sizeof *now));
         operand_row_cells(p, invoke_index, slot_index, q, r, now);
         const tensor *t = p->values[both[k]->value];
-        changed = memcmp(now, p->natural[both[k]->value] + (t->first[q] + r) * n, (size_t)n * sizeof *now) != 0;
+        changed = memcmp(now, p->natural[both[k]->value] + (t->first[q] + r) * n,
+                      (size_t)n * sizeof *now)
+                  != 0;
         free(now);
     }
     return changed;
 }
 
 /* The fused attention: keys that a query does not see take no part, whatever they hold. */
-static void attend_number(const step *s, const plain_cell *q, const plain_cell *k, const plain_cell *values, int64_t k_width, int64_t v_width, int32_t row,
-                          int32_t n, plain_cell *out)
+static void attend_number(const step *s, const plain_cell *q, const plain_cell *k,
+    const plain_cell *values, int64_t k_width, int64_t v_width, int32_t row, int32_t n,
+    plain_cell *out)
 {
-    plain_cell *scores = need(calloc((size_t)(n * s->n_heads), sizeof *scores)), *pattern = need(calloc((size_t)(n * s->n_heads), sizeof *pattern));
+    plain_cell *scores = need(calloc((size_t)(n * s->n_heads), sizeof *scores)),
+               *pattern = need(calloc((size_t)(n * s->n_heads), sizeof *pattern));
     for (int h = 0; h < s->n_heads; h++) {
         score_row(s, q, k, k_width, h, row, n, n, scores + h * n);
         softmax(scores + h * n, pattern + h * n, n);
@@ -684,7 +758,8 @@ static void run_attention(plain *p, int32_t invoke_index, const step *s, tensor 
     for (int32_t q = 0; q < t->n_sequences; q++) {
         int64_t width[3], n = t->lengths[q];
         plain_cell *x[3];
-        for (int k = 0; k < 3; k++) x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &width[k]);
+        for (int k = 0; k < 3; k++)
+            x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &width[k]);
         int64_t context = -1;
         for (int32_t r = 0; r < n; r++) {
             plain_cell *out = row_of(t, q, r);
@@ -700,7 +775,8 @@ static void run_attention(plain *p, int32_t invoke_index, const step *s, tensor 
                 int64_t columns = slot_width(p, slot_index, v);
                 plain_cell *pattern = need(calloc((size_t)columns + 1, sizeof *pattern));
                 operand_row_cells(p, invoke_index, slot_index, q, r, pattern);
-                if (!p->identities) mix(s, pattern, v->longest, x[2], width[2], (int32_t)n, false, out);
+                if (!p->identities)
+                    mix(s, pattern, v->longest, x[2], width[2], (int32_t)n, false, out);
                 else {
                     key_start(p, TAG_STEP, s->value, TAG_MIX, 0);
                     key_cells(p, pattern, columns);
@@ -709,7 +785,8 @@ static void run_attention(plain *p, int32_t invoke_index, const step *s, tensor 
                 }
                 free(pattern);
             } else if (!p->identities) {
-                attend_number(s, x[0] + r * width[0], x[1], x[2], width[1], width[2], r, (int32_t)n, out);
+                attend_number(
+                    s, x[0] + r * width[0], x[1], x[2], width[1], width[2], r, (int32_t)n, out);
             } else {
                 key_start(p, TAG_STEP, s->value, 0, 0);
                 key_cells(p, x[0] + r * width[0], width[0]);
@@ -727,7 +804,8 @@ static void run_scores(plain *p, int32_t invoke_index, const step *s, tensor *t)
     for (int32_t q = 0; q < t->n_sequences; q++) {
         int64_t width[2], n = t->lengths[q], unit = 0;
         plain_cell *x[2];
-        for (int k = 0; k < 2; k++) x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &width[k]);
+        for (int k = 0; k < 2; k++)
+            x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &width[k]);
         if (p->identities) {
             key_start(p, TAG_UNIT, s->value, v->longest, 0);
             key_cells(p, x[0], n * width[0]);
@@ -742,7 +820,8 @@ static void run_scores(plain *p, int32_t invoke_index, const step *s, tensor *t)
                 fill_row(p, out, t->width);
             } else
                 for (int h = 0; h < s->n_heads; h++)
-                    score_row(s, x[0] + r * width[0], x[1], width[1], h, r, (int32_t)n, v->longest, out + h * v->longest);
+                    score_row(s, x[0] + r * width[0], x[1], width[1], h, r, (int32_t)n, v->longest,
+                        out + h * v->longest);
         }
         for (int k = 0; k < 2; k++) free(x[k]);
     }
@@ -761,7 +840,8 @@ static void run_pattern(plain *p, int32_t invoke_index, const step *s, tensor *t
                 key_cells(p, x, t->width);
                 fill_row(p, out, t->width);
             } else
-                for (int h = 0; h < s->n_heads; h++) softmax(x + h * v->longest, out + h * v->longest, t->lengths[q]);
+                for (int h = 0; h < s->n_heads; h++)
+                    softmax(x + h * v->longest, out + h * v->longest, t->lengths[q]);
         }
     free(x);
 }
@@ -771,21 +851,26 @@ static void run_step(plain *p, int32_t invoke_index, const step *s)
     const invoke *v = &p->t->invokes[invoke_index];
     const value *made = &p->g->values[s->value];
     bool by_keys = s->kind == STEP_SCORES || s->kind == STEP_PATTERN;
-    tensor *t = new_tensor(p, made->per_position ? 1 : v->n_sequences, made->per_position ? &v->longest : v->lengths,
-                           by_keys ? (int64_t)s->n_heads * v->longest : made->width);
+    tensor *t = new_tensor(p, made->per_position ? 1 : v->n_sequences,
+        made->per_position ? &v->longest : v->lengths,
+        by_keys ? (int64_t)s->n_heads * v->longest : made->width);
     p->values[s->value] = t;
     for (size_t i = 0; i < v->n_values; i++)
         if (v->values[i].value == s->value) p->storages[v->values[i].storage] = t;
     switch (s->kind) {
     case STEP_PAIR: break;
-    case STEP_INPUT: case STEP_TOKENS: case STEP_POSITIONS: run_source(p, v, s, t); break;
+    case STEP_INPUT:
+    case STEP_TOKENS:
+    case STEP_POSITIONS: run_source(p, v, s, t); break;
     case STEP_ATTENTION: run_attention(p, invoke_index, s, t); break;
     case STEP_SCORES: run_scores(p, invoke_index, s, t); break;
     case STEP_PATTERN: run_pattern(p, invoke_index, s, t); break;
     default: run_row_step(p, invoke_index, s, t);
     }
-    /* Stored in the model's type: what cancels there must cancel here, or a norm makes much of the rest. */
-    for (int64_t i = 0; !p->identities && !made->integer && i < t->rows * t->width; i++) t->at[i].number = rounded(p->t->model_type, t->at[i].number);
+    /* Stored in the model's type: what cancels there must cancel here, or a norm makes much of the
+     * rest. */
+    for (int64_t i = 0; !p->identities && !made->integer && i < t->rows * t->width; i++)
+        t->at[i].number = rounded(p->t->model_type, t->at[i].number);
     if (!by_keys) return;
     size_t bytes = (size_t)(t->rows * t->width) * sizeof *t->at;
     free(p->natural[s->value]);
@@ -793,7 +878,7 @@ static void run_step(plain *p, int32_t invoke_index, const step *s)
     memcpy(p->natural[s->value], t->at, bytes);
 }
 
-/* ---- the trace -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the trace ---------------------------------------------------------- */
 
 static void run_invoke(plain *p, int32_t index)
 {
@@ -802,8 +887,10 @@ static void run_invoke(plain *p, int32_t index)
     for (; r < end && r->event < 0; r++) apply(p, r);
     for (int32_t e = 0; e <= v->current_event; e++) {
         bool skipped = false;
-        for (size_t i = 0; i < v->n_skips; i++) skipped |= e > v->skips[i].enter && e < v->skips[i].leave;
-        if (p->g->events[e].kind == EVENT_STEP && !skipped) run_step(p, index, &p->g->steps[p->g->events[e].index]);
+        for (size_t i = 0; i < v->n_skips; i++)
+            skipped |= e > v->skips[i].enter && e < v->skips[i].leave;
+        if (p->g->events[e].kind == EVENT_STEP && !skipped)
+            run_step(p, index, &p->g->steps[p->g->events[e].index]);
         for (; r < end && r->event == e; r++) apply(p, r);
     }
     if (r != end) abort();
@@ -814,7 +901,8 @@ plain *plain_execute(trace *t, bool identities)
     plain *p = need(calloc(1, sizeof *p));
     *p = (plain){.t = t, .g = t->program, .identities = identities};
     /* Reading a slot may make a storage for its value. */
-    p->storages = need(calloc(t->n_storages + t->n_invokes * t->program->n_values + 1, sizeof *p->storages));
+    p->storages = need(
+        calloc(t->n_storages + t->n_invokes * t->program->n_values + 1, sizeof *p->storages));
     p->values = need(calloc(t->program->n_values + 1, sizeof *p->values));
     p->natural = need(calloc(t->program->n_values + 1, sizeof *p->natural));
     for (size_t i = 0; i < t->n_invokes; i++) run_invoke(p, (int32_t)i);
@@ -852,7 +940,9 @@ plain_cell *plain_saved(const plain *p, size_t save, int64_t *count)
         do {
             plain_cell padding = {.number = 0};
             if (p->identities) padding.identity = -1;
-            out[(*count)++] = is_there(&s->view[k], at) ? *element((plain *)(uintptr_t)p, &s->view[k], at, 0) : padding;
+            out[(*count)++] = is_there(&s->view[k], at)
+                                  ? *element((plain *)(uintptr_t)p, &s->view[k], at, 0)
+                                  : padding;
         } while (next(&s->view[k], at));
     }
     return out;

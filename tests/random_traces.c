@@ -5,31 +5,47 @@
 #include "models/models.h"
 #include "test.h"
 
-/* ---- models ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- models ------------------------------------------------------------- */
 
-const char *const tiny_models[] = {"gpt2", "llama", "neox", "neox_serial", "gemma2", "qwen3", "olmo2", "phi3", "sequential", NULL};
+const char *const tiny_models[] = {
+    "gpt2", "llama", "neox", "neox_serial", "gemma2", "qwen3", "olmo2", "phi3", "sequential", NULL};
 
 static const char *const configs[] = {
-    "{\"model_type\": \"gpt2\", \"n_embd\": 12, \"n_head\": 3, \"n_layer\": 3, \"n_positions\": 16, \"vocab_size\": 17, \"n_inner\": 20}",
-    "{\"model_type\": \"llama\", \"hidden_size\": 12, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
-    "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17, \"tie_word_embeddings\": false}",
-    "{\"model_type\": \"gpt_neox\", \"hidden_size\": 16, \"num_attention_heads\": 2, \"num_hidden_layers\": 3, \"intermediate_size\": 20, "
+    "{\"model_type\": \"gpt2\", \"n_embd\": 12, \"n_head\": 3, \"n_layer\": 3, \"n_positions\": "
+    "16, \"vocab_size\": 17, \"n_inner\": 20}",
+    "{\"model_type\": \"llama\", \"hidden_size\": 12, \"num_attention_heads\": 4, "
+    "\"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
+    "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17, "
+    "\"tie_word_embeddings\": false}",
+    "{\"model_type\": \"gpt_neox\", \"hidden_size\": 16, \"num_attention_heads\": 2, "
+    "\"num_hidden_layers\": 3, \"intermediate_size\": 20, "
     "\"max_position_embeddings\": 16, \"vocab_size\": 17, \"tie_word_embeddings\": false}",
-    "{\"model_type\": \"gpt_neox\", \"hidden_size\": 16, \"num_attention_heads\": 2, \"num_hidden_layers\": 3, \"intermediate_size\": 20, "
+    "{\"model_type\": \"gpt_neox\", \"hidden_size\": 16, \"num_attention_heads\": 2, "
+    "\"num_hidden_layers\": 3, \"intermediate_size\": 20, "
     "\"max_position_embeddings\": 16, \"vocab_size\": 17, \"use_parallel_residual\": false}",
-    "{\"model_type\": \"gemma2\", \"hidden_size\": 12, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
-    "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17, \"sliding_window\": 3, \"query_pre_attn_scalar\": 5, "
+    "{\"model_type\": \"gemma2\", \"hidden_size\": 12, \"num_attention_heads\": 4, "
+    "\"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
+    "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17, "
+    "\"sliding_window\": 3, \"query_pre_attn_scalar\": 5, "
     "\"attn_logit_softcapping\": 2.0, \"final_logit_softcapping\": 3.0}",
-    "{\"model_type\": \"qwen3\", \"hidden_size\": 12, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
+    "{\"model_type\": \"qwen3\", \"hidden_size\": 12, \"num_attention_heads\": 4, "
+    "\"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
     "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17}",
-    "{\"model_type\": \"olmo2\", \"hidden_size\": 12, \"num_attention_heads\": 3, \"num_hidden_layers\": 3, "
+    "{\"model_type\": \"olmo2\", \"hidden_size\": 12, \"num_attention_heads\": 3, "
+    "\"num_hidden_layers\": 3, "
     "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17}",
-    "{\"model_type\": \"phi3\", \"hidden_size\": 12, \"num_attention_heads\": 3, \"num_hidden_layers\": 3, "
-    "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"original_max_position_embeddings\": 16, \"vocab_size\": 17, \"pad_token_id\": 0}",
-    "{\"model_type\": \"sequential\", \"layers\": [{\"name\": \"one\", \"type\": \"linear\", \"in\": 5, \"out\": 9, \"bias\": true}, "
-    "{\"name\": \"relu\", \"type\": \"relu\"}, {\"name\": \"norm\", \"type\": \"layernorm\", \"in\": 9}, "
-    "{\"name\": \"two\", \"type\": \"linear\", \"in\": 9, \"out\": 9, \"bias\": false}, {\"name\": \"gelu\", \"type\": \"gelu\"}, "
-    "{\"name\": \"three\", \"type\": \"linear\", \"in\": 9, \"out\": 9, \"bias\": true}, {\"name\": \"tanh\", \"type\": \"tanh\"}, "
+    "{\"model_type\": \"phi3\", \"hidden_size\": 12, \"num_attention_heads\": 3, "
+    "\"num_hidden_layers\": 3, "
+    "\"intermediate_size\": 18, \"max_position_embeddings\": 16, "
+    "\"original_max_position_embeddings\": 16, \"vocab_size\": 17, \"pad_token_id\": 0}",
+    "{\"model_type\": \"sequential\", \"layers\": [{\"name\": \"one\", \"type\": \"linear\", "
+    "\"in\": 5, \"out\": 9, \"bias\": true}, "
+    "{\"name\": \"relu\", \"type\": \"relu\"}, {\"name\": \"norm\", \"type\": \"layernorm\", "
+    "\"in\": 9}, "
+    "{\"name\": \"two\", \"type\": \"linear\", \"in\": 9, \"out\": 9, \"bias\": false}, {\"name\": "
+    "\"gelu\", \"type\": \"gelu\"}, "
+    "{\"name\": \"three\", \"type\": \"linear\", \"in\": 9, \"out\": 9, \"bias\": true}, "
+    "{\"name\": \"tanh\", \"type\": \"tanh\"}, "
     "{\"name\": \"out\", \"type\": \"linear\", \"in\": 9, \"out\": 4, \"bias\": true}]}",
 };
 
@@ -39,7 +55,8 @@ static float random_weight(const weight *w, uint64_t *state)
 {
     size_t n = strlen(w->name);
     double x = test_uniform(state);
-    if (w->role == WEIGHT_MATRIX) return (float)(x * sqrt(3.0 / (w->in_out ? w->rows : w->columns)));
+    if (w->role == WEIGHT_MATRIX)
+        return (float)(x * sqrt(3.0 / (w->in_out ? w->rows : w->columns)));
     if (w->role == WEIGHT_TABLE) return (float)(1.5 * x);
     if (n >= 4 && !strcmp(w->name + n - 4, "bias")) return (float)(0.3 * x);
     return (float)(1 + 0.4 * x);
@@ -56,7 +73,8 @@ static void fill_weights(program *g, uint64_t seed, float *numbers)
     }
 }
 
-inset_status tiny_model(inset_context *context, const char *name, const char *device, uint64_t seed, struct inset_model **out, void **numbers)
+inset_status tiny_model(inset_context *context, const char *name, const char *device, uint64_t seed,
+    struct inset_model **out, void **numbers)
 {
     json_document *document = NULL;
     program *g = NULL;
@@ -64,37 +82,46 @@ inset_status tiny_model(inset_context *context, const char *name, const char *de
     *out = NULL;
     *numbers = NULL;
     while (tiny_models[at] && strcmp(tiny_models[at], name)) at++;
-    if (!tiny_models[at]) return error_set(context, INSET_VALUE_ERROR, "no tiny model is called %s", name);
+    if (!tiny_models[at])
+        return error_set(context, INSET_VALUE_ERROR, "no tiny model is called %s", name);
     inset_status status = json_parse(context, name, configs[at], strlen(configs[at]), &document);
     if (!status) status = models_build(context, document, &g);
     json_close(document);
     if (status) return status;
-    for (size_t i = 0; i < g->n_weights; i++) n += g->weights[i].same_as < 0 ? weight_size(&g->weights[i]) : 0;
+    for (size_t i = 0; i < g->n_weights; i++)
+        n += g->weights[i].same_as < 0 ? weight_size(&g->weights[i]) : 0;
     *numbers = malloc(n * sizeof(float));
     if (!*numbers) abort();
     fill_weights(g, seed, *numbers);
     return model_from_program(g, device, INSET_F32, false, out);
 }
 
-/* ---- random traces ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- random traces ------------------------------------------------------ */
 
 enum { MOST_POOL = 64, MOST_LENGTH = 6, MOST_SEQUENCES = 3, MOST_INVOKES = 5, MOST_SAVES = 40 };
 
-typedef struct pooled { operand value; int32_t site; } pooled;
+typedef struct pooled {
+    operand value;
+    int32_t site;
+} pooled;
 
 typedef struct maker {
     trace *t;
     const program *g;
     uint64_t state;
-    pooled pool[MOST_POOL]; int n_pool;      /* values that later lines may use */
-    operand accumulators[2]; int n_accumulators;
+    pooled pool[MOST_POOL];
+    int n_pool; /* values that later lines may use */
+    operand accumulators[2];
+    int n_accumulators;
     int n_saves;
-    int32_t *order; int32_t n_order;         /* settable and other sites, in execution order */
+    int32_t *order;
+    int32_t n_order; /* settable and other sites, in execution order */
     int64_t tokens[MOST_SEQUENCES * MOST_LENGTH], lengths[MOST_SEQUENCES];
     float rows[MOST_SEQUENCES * 16];
     int n_sequences;
-    bool wild;                               /* all kinds of calls; else those of a patching study */
-    bool lost;                               /* memory is out */
+    /* all kinds of calls; else those of a patching study */
+    bool wild;
+    bool lost; /* memory is out */
 } maker;
 
 static int below(maker *m, int n) { return (int)(test_random(&m->state) % (uint64_t)n); }
@@ -122,18 +149,28 @@ static void save(maker *m, const operand *value)
     if (took(m, trace_save(m->t, name, value))) m->n_saves++;
 }
 
-/* ---- indices ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- indices ------------------------------------------------------------ */
 
-typedef struct items { size_t n; index_item items[INSET_MAX_DIMENSIONS]; int64_t list[4]; } items;
+typedef struct items {
+    size_t n;
+    index_item items[INSET_MAX_DIMENSIONS];
+    int64_t list[4];
+} items;
 
 static index_item random_item(maker *m, items *x, int64_t extent, bool *listed)
 {
     index_item item = {.kind = INDEX_SLICE};
     int least = extent > 1 ? below(m, (int)extent) : 0;
     switch (below(m, *listed ? 7 : 8)) {
-    case 0: case 1: case 2: return item;
-    case 3: case 4: return (index_item){.kind = INDEX_INTEGER, .integer = one_in(m, 3) ? least - extent : least};
-    case 5: case 6:
+    case 0:
+    case 1:
+    case 2: return item;
+    case 3:
+    case 4:
+        return (index_item){
+            .kind = INDEX_INTEGER, .integer = one_in(m, 3) ? least - extent : least};
+    case 5:
+    case 6:
         item.has_start = !one_in(m, 3);
         item.start = one_in(m, 4) ? least - extent : least;
         item.has_stop = one_in(m, 2);
@@ -143,8 +180,10 @@ static index_item random_item(maker *m, items *x, int64_t extent, bool *listed)
         return item;
     default:
         *listed = true;
-        item = (index_item){.kind = INDEX_LIST, .list = x->list, .list_length = (size_t)(1 + below(m, 3))};
-        for (size_t i = 0; i < item.list_length; i++) x->list[i] = extent ? below(m, (int)extent) : 0;
+        item = (index_item){
+            .kind = INDEX_LIST, .list = x->list, .list_length = (size_t)(1 + below(m, 3))};
+        for (size_t i = 0; i < item.list_length; i++)
+            x->list[i] = extent ? below(m, (int)extent) : 0;
         return item;
     }
 }
@@ -155,7 +194,9 @@ static void random_index(maker *m, const view *v, items *x)
     x->n = 0;
     if (one_in(m, 6)) {
         x->items[x->n++] = (index_item){.kind = INDEX_ELLIPSIS};
-        if (v->n_dimensions) x->items[x->n++] = random_item(m, x, v->dimensions[v->n_dimensions - 1].extent, &listed);
+        if (v->n_dimensions)
+            x->items[x->n++] = random_item(
+                m, x, v->dimensions[v->n_dimensions - 1].extent, &listed);
         return;
     }
     int n = below(m, v->n_dimensions + 1);
@@ -168,11 +209,13 @@ static void random_index(maker *m, const view *v, items *x)
     }
 }
 
-/* ---- sources ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sources ------------------------------------------------------------ */
 
 static int32_t last_dimension(const operand *a)
 {
-    return a->kind == OPERAND_TENSOR && a->view.n_dimensions ? (int32_t)a->view.dimensions[a->view.n_dimensions - 1].extent : 0;
+    return a->kind == OPERAND_TENSOR && a->view.n_dimensions
+               ? (int32_t)a->view.dimensions[a->view.n_dimensions - 1].extent
+               : 0;
 }
 
 /* A value of the pool, as wide as `like` if one is found. */
@@ -181,14 +224,17 @@ static bool pick(maker *m, const operand *like, operand *out)
     for (int i = 0; i < 12 && m->n_pool; i++) {
         const pooled *one = &m->pool[below(m, m->n_pool)];
         *out = one->value;
-        if (last_dimension(&one->value) == last_dimension(like) && (i > 8 || one->value.view.n_dimensions == like->view.n_dimensions)) return true;
+        if (last_dimension(&one->value) == last_dimension(like)
+            && (i > 8 || one->value.view.n_dimensions == like->view.n_dimensions))
+            return true;
     }
     return m->n_pool > 0 && one_in(m, 3);
 }
 
 static bool random_external(maker *m, int64_t width, operand *out)
 {
-    static const inset_type types[] = {INSET_F32, INSET_F32, INSET_F32, INSET_F64, INSET_I64, INSET_I32, INSET_BF16, INSET_F16, INSET_I16, INSET_I8};
+    static const inset_type types[] = {INSET_F32, INSET_F32, INSET_F32, INSET_F64, INSET_I64,
+        INSET_I32, INSET_BF16, INSET_F16, INSET_I16, INSET_I8};
     inset_type type = types[below(m, (int)(sizeof types / sizeof *types))];
     unsigned char bytes[3 * 64 * 8];
     double numbers[3 * 64];
@@ -198,8 +244,10 @@ static bool random_external(maker *m, int64_t width, operand *out)
         numbers[i] = type_is_float(type) ? 0.25 * (below(m, 13) - 6) : below(m, 7) - 3;
         element_put(type, bytes + (size_t)i * type_size(type), numbers[i]);
     }
-    if (one_in(m, 3)) return took(m, trace_literal(m->t, 1, shape + 1, numbers, !type_is_float(type), out));
-    if (one_in(m, 2) && shape[0] == 1) return took(m, trace_external(m->t, type, 1, shape + 1, bytes, out));
+    if (one_in(m, 3))
+        return took(m, trace_literal(m->t, 1, shape + 1, numbers, !type_is_float(type), out));
+    if (one_in(m, 2) && shape[0] == 1)
+        return took(m, trace_external(m->t, type, 1, shape + 1, bytes, out));
     return took(m, trace_external(m->t, type, 2, shape, bytes, out));
 }
 
@@ -211,13 +259,16 @@ static bool arithmetic(maker *m, const operand *a, operand *out)
     if (one_in(m, 6)) return took(m, trace_negate(m->t, a, out));
     if (op == TRACE_DIVIDE) {
         if (one_in(m, 2)) x = number(one_in(m, 2) ? 4 : -1.5);
-        else {                               /* 1 / (a a + 2): a divisor that is never small */
-            operand two = number(2);
-            if (!took(m, trace_binary(m->t, TRACE_MULTIPLY, a, a, &x)) || !took(m, trace_binary(m->t, TRACE_ADD, &x, &two, &x))) return false;
+        else { /* 1 / (a a + 2): a divisor that is never small */ operand two = number(2);
+            if (!took(m, trace_binary(m->t, TRACE_MULTIPLY, a, a, &x))
+                || !took(m, trace_binary(m->t, TRACE_ADD, &x, &two, &x)))
+                return false;
         }
     } else if (one_in(m, 3) && pick(m, a, &other)) x = other;
-    if (op == TRACE_MULTIPLY && x.kind == OPERAND_TENSOR) op = TRACE_ADD;      /* products of values grow without bound */
-    return one_in(m, 2) || op == TRACE_DIVIDE ? took(m, trace_binary(m->t, op, a, &x, out)) : took(m, trace_binary(m->t, op, &x, a, out));
+    /* products of values grow without bound */
+    if (op == TRACE_MULTIPLY && x.kind == OPERAND_TENSOR) op = TRACE_ADD;
+    return one_in(m, 2) || op == TRACE_DIVIDE ? took(m, trace_binary(m->t, op, a, &x, out))
+                                              : took(m, trace_binary(m->t, op, &x, a, out));
 }
 
 /* Something to put where `like` shows. */
@@ -227,12 +278,15 @@ static bool random_source(maker *m, const operand *like, const items *where, ope
     switch (below(m, 8)) {
     case 0: *out = random_number(m); return true;
     case 1: return random_external(m, last_dimension(like), out);
-    case 2: case 3: case 4: {
+    case 2:
+    case 3:
+    case 4: {
         operand narrowed;
         if (!pick(m, like, &whole)) return false;
         *out = whole;
         items other = *where;
-        if (other.n >= 2 && other.items[1].kind == INDEX_INTEGER && one_in(m, 2)) other.items[1].integer = below(m, 3);
+        if (other.n >= 2 && other.items[1].kind == INDEX_INTEGER && one_in(m, 2))
+            other.items[1].integer = below(m, 3);
         for (size_t i = 0; i < other.n; i++)
             if (other.items[i].kind == INDEX_LIST) other.items[i].list = other.list;
         if (took(m, trace_index(m->t, &whole, other.n, other.items, &narrowed))) *out = narrowed;
@@ -240,7 +294,8 @@ static bool random_source(maker *m, const operand *like, const items *where, ope
     }
     case 5: {
         items other = *where;
-        if (other.n >= 2 && other.items[1].kind == INDEX_INTEGER) other.items[1].integer = below(m, 3);
+        if (other.n >= 2 && other.items[1].kind == INDEX_INTEGER)
+            other.items[1].integer = below(m, 3);
         for (size_t i = 0; i < other.n; i++)
             if (other.items[i].kind == INDEX_LIST) other.items[i].list = other.list;
         if (!took(m, trace_index(m->t, like, other.n, other.items, out))) return false;
@@ -257,7 +312,7 @@ static bool random_source(maker *m, const operand *like, const items *where, ope
     return true;
 }
 
-/* ---- lines ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lines -------------------------------------------------------------- */
 
 static void line_read(maker *m, int32_t site, const operand *value)
 {
@@ -273,13 +328,15 @@ static void line_read(maker *m, int32_t site, const operand *value)
 
 static void line_set(maker *m, const operand *value)
 {
-    static const trace_op ops[] = {TRACE_COPY, TRACE_COPY, TRACE_COPY, TRACE_ADD, TRACE_SUBTRACT, TRACE_MULTIPLY, TRACE_DIVIDE};
+    static const trace_op ops[] = {TRACE_COPY, TRACE_COPY, TRACE_COPY, TRACE_ADD, TRACE_SUBTRACT,
+        TRACE_MULTIPLY, TRACE_DIVIDE};
     items x;
     operand source;
     random_index(m, &value->view, &x);
     trace_op op = ops[below(m, 7)];
     if (!random_source(m, value, &x, &source)) return;
-    if ((op == TRACE_MULTIPLY || op == TRACE_DIVIDE) && source.kind == OPERAND_TENSOR) op = TRACE_COPY;
+    if ((op == TRACE_MULTIPLY || op == TRACE_DIVIDE) && source.kind == OPERAND_TENSOR)
+        op = TRACE_COPY;
     if (op == TRACE_DIVIDE) source = number(one_in(m, 2) ? -2 : 1.5);
     took(m, trace_set(m->t, value, x.n, x.items, op, &source));
 }
@@ -289,11 +346,12 @@ static void line_replace(maker *m, int32_t site, const operand *value)
     operand source;
     if (!one_in(m, 3) || !pick(m, value, &source)) source = *value;
     if (!one_in(m, 3)) arithmetic(m, &source, &source);
-    if (one_in(m, 4)) {                      /* another layout: the same numbers by way of a list */
+    if (one_in(m, 4)) { /* another layout: the same numbers by way of a list */
         int64_t list[8];
         index_item item = {.kind = INDEX_LIST, .list = list};
         int64_t extent = source.view.n_dimensions ? source.view.dimensions[0].extent : 0;
-        for (; (int64_t)item.list_length < extent && item.list_length < 8; item.list_length++) list[item.list_length] = (int64_t)item.list_length;
+        for (; (int64_t)item.list_length < extent && item.list_length < 8; item.list_length++)
+            list[item.list_length] = (int64_t)item.list_length;
         if (extent && extent <= 8) took(m, trace_index(m->t, &source, 1, &item, &source));
     }
     took(m, trace_replace(m->t, site, &source));
@@ -302,10 +360,12 @@ static void line_replace(maker *m, int32_t site, const operand *value)
 static void line_accumulate(maker *m, const operand *value)
 {
     operand source, *to = &m->accumulators[below(m, m->n_accumulators)];
-    index_item at[] = {{.kind = INDEX_INTEGER, .integer = below(m, 4)}}, from[] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER}};
+    index_item at[] = {{.kind = INDEX_INTEGER, .integer = below(m, 4)}},
+               from[] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER}};
     from[0].integer = below(m, m->n_sequences);
     from[1].integer = below(m, 2);
-    if (took(m, trace_index(m->t, value, 2, from, &source))) took(m, trace_set(m->t, to, 1, at, one_in(m, 4) ? TRACE_ADD : TRACE_COPY, &source));
+    if (took(m, trace_index(m->t, value, 2, from, &source)))
+        took(m, trace_set(m->t, to, 1, at, one_in(m, 4) ? TRACE_ADD : TRACE_COPY, &source));
 }
 
 static void line_skip(maker *m, int32_t site, const operand *value)
@@ -318,7 +378,8 @@ static void line_skip(maker *m, int32_t site, const operand *value)
     took(m, trace_skip(m->t, s->module, &source));
 }
 
-/* What studies do most: one position (or one head) of a site patched from an earlier invoke, or from another position, or set to a number. */
+/* What studies do most: one position (or one head) of a site patched from an earlier invoke, or
+ * from another position, or set to a number. */
 static void line_patch(maker *m, int32_t site, const operand *value)
 {
     items x = {.n = 2, .items = {{.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER}}};
@@ -326,11 +387,13 @@ static void line_patch(maker *m, int32_t site, const operand *value)
     x.items[1].integer = below(m, 3);
     if (value->view.n_dimensions == 4 && one_in(m, 2)) {
         x.n = 3;
-        x.items[2] = (index_item){.kind = INDEX_INTEGER, .integer = below(m, (int)value->view.dimensions[2].extent)};
+        x.items[2] = (index_item){
+            .kind = INDEX_INTEGER, .integer = below(m, (int)value->view.dimensions[2].extent)};
         if (one_in(m, 2)) x.items[1] = (index_item){.kind = INDEX_SLICE};
     } else if (one_in(m, 3) && value->view.n_dimensions == 3) {
         x.n = 3;
-        x.items[2] = (index_item){.kind = INDEX_SLICE, .has_stop = true, .stop = 1 + below(m, last_dimension(value))};
+        x.items[2] = (index_item){
+            .kind = INDEX_SLICE, .has_stop = true, .stop = 1 + below(m, last_dimension(value))};
     }
     for (int i = 0; i < 20 && m->n_pool; i++) {
         const pooled *one = &m->pool[below(m, m->n_pool)];
@@ -374,11 +437,16 @@ static void line_scale(maker *m, int32_t site, const operand *value)
     operand source = number(0.5 + 0.25 * below(m, 5));
     random_index(m, &value->view, &x);
     switch (below(m, 5)) {
-    case 0: case 1: line_read(m, site, value); return;
-    case 2: took(m, trace_set(m->t, value, x.n, x.items, one_in(m, 2) ? TRACE_COPY : TRACE_MULTIPLY, &source)); return;
+    case 0:
+    case 1: line_read(m, site, value); return;
+    case 2:
+        took(m, trace_set(m->t, value, x.n, x.items, one_in(m, 2) ? TRACE_COPY : TRACE_MULTIPLY,
+                    &source));
+        return;
     case 3: line_patch(m, site, value); return;
     default:
-        if (took(m, trace_binary(m->t, TRACE_MULTIPLY, value, &source, &source))) took(m, trace_replace(m->t, site, &source));
+        if (took(m, trace_binary(m->t, TRACE_MULTIPLY, value, &source, &source)))
+            took(m, trace_replace(m->t, site, &source));
     }
 }
 
@@ -397,8 +465,10 @@ static void line(maker *m, int32_t site)
     }
     switch (below(m, 10)) {
     case 9: line_metric(m, &value); return;
-    case 0: case 1: line_read(m, site, &value); return;
-    case 2: case 3: line_set(m, &value); return;
+    case 0:
+    case 1: line_read(m, site, &value); return;
+    case 2:
+    case 3: line_set(m, &value); return;
     case 4: line_patch(m, site, &value); return;
     case 5: line_replace(m, site, &value); return;
     case 6: line_skip(m, site, &value); return;
@@ -418,7 +488,8 @@ static bool begin(maker *m, int invoke)
     if (!like_before) {
         m->n_sequences = one_in(m, 2) ? 1 : 1 + below(m, MOST_SEQUENCES);
         bool ragged = one_in(m, 2);
-        for (int s = 0; s < m->n_sequences; s++) m->lengths[s] = s && !ragged ? m->lengths[0] : 2 + below(m, MOST_LENGTH - 1);
+        for (int s = 0; s < m->n_sequences; s++)
+            m->lengths[s] = s && !ragged ? m->lengths[0] : 2 + below(m, MOST_LENGTH - 1);
     }
     int64_t n = 0;
     for (int s = 0; s < m->n_sequences; s++) n += m->lengths[s];
@@ -428,7 +499,8 @@ static bool begin(maker *m, int invoke)
         return took(m, trace_invoke_rows(m->t, m->n_sequences, m->g->input_width, m->rows));
     }
     for (int64_t i = 0; i < n; i++)
-        if (!like_before || one_in(m, 12)) m->tokens[i] = below(m, one_in(m, 3) ? m->g->vocabulary : 3);
+        if (!like_before || one_in(m, 12))
+            m->tokens[i] = below(m, one_in(m, 3) ? m->g->vocabulary : 3);
     return took(m, trace_invoke_tokens(m->t, m->n_sequences, m->lengths, m->tokens));
 }
 
@@ -438,7 +510,8 @@ static void order_sites(maker *m)
     if (!m->order) abort();
     for (int32_t i = 0; i < (int32_t)m->g->n_sites; i++) {
         int32_t at = m->n_order++;
-        for (; at > 0 && m->g->sites[m->order[at - 1]].event > m->g->sites[i].event; at--) m->order[at] = m->order[at - 1];
+        for (; at > 0 && m->g->sites[m->order[at - 1]].event > m->g->sites[i].event; at--)
+            m->order[at] = m->order[at - 1];
         m->order[at] = i;
     }
 }
@@ -466,17 +539,21 @@ static void make_trace(maker *m)
     int n_invokes = 1 + below(m, MOST_INVOKES), stride = 2 + below(m, 12);
     int64_t zeros[2] = {4, m->g->values[m->g->n_values - 1].width};
     if (m->g->n_blocks) zeros[1] = m->g->values[m->g->slots[m->g->blocks[0]].value].width;
-    if (m->wild && one_in(m, 2) && took(m, trace_zeros(m->t, 2, zeros, &m->accumulators[0]))) m->n_accumulators = 1;
+    if (m->wild && one_in(m, 2) && took(m, trace_zeros(m->t, 2, zeros, &m->accumulators[0])))
+        m->n_accumulators = 1;
     for (int i = 0; i < n_invokes && !m->lost; i++) {
         if (!begin(m, i)) continue;
-        for (int32_t at = below(m, stride); at < m->n_order && !m->lost; at += 1 + below(m, stride)) {
+        for (int32_t at = below(m, stride); at < m->n_order && !m->lost;
+             at += 1 + below(m, stride)) {
             line(m, m->order[at]);
-            if (one_in(m, 4)) at--;          /* the same site again */
+            if (one_in(m, 4)) at--; /* the same site again */
         }
         operand logits;
-        if (one_in(m, 2) && took(m, trace_site(m->t, m->order[m->n_order - 1], &logits))) save(m, &logits);
+        if (one_in(m, 2) && took(m, trace_site(m->t, m->order[m->n_order - 1], &logits)))
+            save(m, &logits);
         for (int k = below(m, 4); k > 0; k--)
-            if (took(m, trace_site(m->t, m->order[m->n_order - 1], &logits))) line_metric(m, &logits);
+            if (took(m, trace_site(m->t, m->order[m->n_order - 1], &logits)))
+                line_metric(m, &logits);
         if (m->wild && one_in(m, 3)) stack(m);
         if (m->wild && one_in(m, 12)) took(m, trace_stop(m->t));
     }

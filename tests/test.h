@@ -1,13 +1,14 @@
-/* test.h: what every test program shares: a check that counts failures and says which case failed, and files.
+/* test.h: what every test program shares: a check that counts failures and says which case failed,
+ * and files.
  *
  * A test is a plain program:
  *
  *     static void adds(void) { CHECK(1 + 1 == 2, "%d", 1 + 1); }
  *     int main(void) { adds(); return test_result(); }
  *
- * A failed check prints file, line, the condition and the format's text (name the case there) and goes on; NEED returns from the
- * calling void function as well, for what the rest of the function depends on. Exit status 0: all passed; 1: some failed;
- * TEST_SKIP: nothing could be tested. */
+ * A failed check prints file, line, the condition and the format's text (name the case there) and
+ * goes on; NEED returns from the calling void function as well, for what the rest of the function
+ * depends on. Exit status 0: all passed; 1: some failed; TEST_SKIP: nothing could be tested. */
 #ifndef INSET_TEST_H
 #define INSET_TEST_H
 
@@ -25,13 +26,13 @@ static int test_failures;
 static int test_checks;
 
 #define CHECK(condition, ...) test_check(!!(condition), __FILE__, __LINE__, #condition, __VA_ARGS__)
-#define NEED(condition, ...)                               \
-    do {                                                   \
-        if (!CHECK(condition, __VA_ARGS__)) return;        \
+#define NEED(condition, ...)                        \
+    do {                                            \
+        if (!CHECK(condition, __VA_ARGS__)) return; \
     } while (0)
 
-__attribute__((format(printf, 5, 6), unused))
-static bool test_check(bool good, const char *file, int line, const char *condition, const char *format, ...)
+__attribute__((format(printf, 5, 6), unused)) static bool test_check(
+    bool good, const char *file, int line, const char *condition, const char *format, ...)
 {
     test_checks++;
     if (good) return true;
@@ -53,9 +54,11 @@ __attribute__((unused)) static int test_result(void)
     return test_failures != 0;
 }
 
-/* ---- whole files. Tests run in the folder tests/, and name files from there: "fixtures/gpt2" ---------------------------------- */
+/* ---- whole files. Tests run in the folder tests/, and name files from there: "fixtures/gpt2"
+ * ---- */
 
-/* The bytes of a file, NUL-terminated, to be freed with free(); NULL when it cannot be read. size may be NULL. */
+/* The bytes of a file, NUL-terminated, to be freed with free(); NULL when it cannot be read. size
+ * may be NULL. */
 __attribute__((unused)) static char *test_read(const char *path, size_t *size)
 {
     FILE *file = fopen(path, "rb");
@@ -82,10 +85,12 @@ __attribute__((unused)) static char *test_read(const char *path, size_t *size)
     return bytes;
 }
 
-/* ---- numbers -------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------ */
 
-/* |got - want| / |want| over whole arrays of doubles (Euclidean norm); 0 when both are all zeros, NaN when one holds NaN. */
-__attribute__((unused)) static double test_relative_error(const double *got, const double *want, size_t n)
+/* |got - want| / |want| over whole arrays of doubles (Euclidean norm); 0 when both are all zeros,
+ * NaN when one holds NaN. */
+__attribute__((unused)) static double test_relative_error(
+    const double *got, const double *want, size_t n)
 {
     double error = 0, norm = 0;
     for (size_t i = 0; i < n; i++) {

@@ -1,12 +1,15 @@
-/* test_api.c: the public interface: models of one's own against plain loops, the same trace by calls and by script, plans that run again,
- * handles freed in every order, misuse, and each allocation failing in turn. */
+/* test_api.c: the public interface: models of one's own against plain loops, the same trace by
+ * calls and by script, plans that run again, handles freed in every order, misuse, and each
+ * allocation failing in turn. */
 #include "failing_allocator.h"
 #include "inset.h"
 #include "test.h"
 
-/* ---- the two-layer model, as README declares it --------------------------------------------------------------------------- */
+/* ---- the two-layer model, as README declares it ------------------------- */
 
-typedef struct two_layers { float w1[10 * 5], b1[10], w2[2 * 10], b2[2]; } two_layers;
+typedef struct two_layers {
+    float w1[10 * 5], b1[10], w2[2 * 10], b2[2];
+} two_layers;
 
 static void fill_two_layers(two_layers *m)
 {
@@ -16,18 +19,22 @@ static void fill_two_layers(two_layers *m)
     for (int i = 0; i < 2; i++) m->b2[i] = (float)(i + 1);
 }
 
-static inset_status build_two_layers(inset_context *context, const two_layers *m, const inset_model_options *options, inset_model **model)
+static inset_status build_two_layers(inset_context *context, const two_layers *m,
+    const inset_model_options *options, inset_model **model)
 {
     inset_builder *builder = NULL;
     inset_status status = inset_builder_create(context, &builder);
     inset_slot x = inset_builder_input(builder, 5);
-    x = inset_builder_linear(builder, "layer1", x, INSET_TENSOR(m->w1, INSET_F32, 10, 5), INSET_TENSOR(m->b1, INSET_F32, 10));
-    x = inset_builder_linear(builder, "layer2", x, INSET_TENSOR(m->w2, INSET_F32, 2, 10), INSET_TENSOR(m->b2, INSET_F32, 2));
+    x = inset_builder_linear(builder, "layer1", x, INSET_TENSOR(m->w1, INSET_F32, 10, 5),
+        INSET_TENSOR(m->b1, INSET_F32, 10));
+    x = inset_builder_linear(builder, "layer2", x, INSET_TENSOR(m->w2, INSET_F32, 2, 10),
+        INSET_TENSOR(m->b2, INSET_F32, 2));
     return status ? status : inset_builder_finish(builder, x, options, model);
 }
 
 /* layer1's output with column 0 set to `set` (NAN: not set), then layer2's. */
-static void expect_two_layers(const two_layers *m, const float *x, double set, double *hidden, double *out)
+static void expect_two_layers(
+    const two_layers *m, const float *x, double set, double *hidden, double *out)
 {
     for (int i = 0; i < 10; i++) {
         hidden[i] = m->b1[i];
@@ -41,7 +48,8 @@ static void expect_two_layers(const two_layers *m, const float *x, double set, d
 }
 
 /* The trace of README on the model: saves `before`, `after` and `result`. */
-static inset_status record_two_layers(inset_model *model, const float *x, double set, inset_trace **trace)
+static inset_status record_two_layers(
+    inset_model *model, const float *x, double set, inset_trace **trace)
 {
     inset_value *number = NULL, *before = NULL, *copy = NULL, *after = NULL, *result = NULL;
     inset_status status = inset_trace_create(model, trace);
@@ -57,19 +65,22 @@ static inset_status record_two_layers(inset_model *model, const float *x, double
     return status ? status : inset_save(*trace, "result", result);
 }
 
-static void check_saved(inset_plan *plan, const char *name, const double *expected, int64_t count, const char *what)
+static void check_saved(
+    inset_plan *plan, const char *name, const double *expected, int64_t count, const char *what)
 {
     inset_tensor out;
     inset_status status = inset_saved(plan, name, &out);
     NEED(!status, "%s: %s was not saved", what, name);
-    NEED(inset_tensor_count(&out) == count, "%s: %s has %lld elements, %lld expected", what, name, (long long)inset_tensor_count(&out),
-         (long long)count);
+    NEED(inset_tensor_count(&out) == count, "%s: %s has %lld elements, %lld expected", what, name,
+        (long long)inset_tensor_count(&out), (long long)count);
     for (int64_t i = 0; i < count; i++)
-        CHECK(fabs(inset_tensor_element(&out, i) - expected[i]) <= 1e-5 * (1 + fabs(expected[i])), "%s: %s[%lld] is %g, %g expected", what,
-              name, (long long)i, inset_tensor_element(&out, i), expected[i]);
+        CHECK(fabs(inset_tensor_element(&out, i) - expected[i]) <= 1e-5 * (1 + fabs(expected[i])),
+            "%s: %s[%lld] is %g, %g expected", what, name, (long long)i,
+            inset_tensor_element(&out, i), expected[i]);
 }
 
-static void check_two_layers(inset_plan *plan, const two_layers *m, const float *x, double set, const char *what)
+static void check_two_layers(
+    inset_plan *plan, const two_layers *m, const float *x, double set, const char *what)
 {
     double before[10], after[10], result[2];
     expect_two_layers(m, x, NAN, before, result);
@@ -92,39 +103,49 @@ static void own_model(void)
     options.device = "cpu";
     fill_two_layers(&m);
     NEED(!inset_context_create(NULL, &context), "no context");
-    bool good = CHECK(!build_two_layers(context, &m, &options, &model), "%s", inset_message(context))
-        && CHECK(!record_two_layers(model, first_input, 100, &trace), "%s", inset_message(context))
-        && CHECK(!inset_plan_create(trace, NULL, &plan), "%s", inset_message(context))
-        && CHECK(!inset_run(plan), "%s", inset_message(context));
+    bool good = CHECK(
+                    !build_two_layers(context, &m, &options, &model), "%s", inset_message(context))
+                && CHECK(!record_two_layers(model, first_input, 100, &trace), "%s",
+                    inset_message(context))
+                && CHECK(!inset_plan_create(trace, NULL, &plan), "%s", inset_message(context))
+                && CHECK(!inset_run(plan), "%s", inset_message(context));
     if (good) {
         check_two_layers(plan, &m, first_input, 100, "first run");
         CHECK(!inset_run(plan), "%s", inset_message(context));
         check_two_layers(plan, &m, first_input, 100, "second run");
-        CHECK(!inset_plan_rows(plan, 0, 1, 5, second_input) && !inset_run(plan), "%s", inset_message(context));
+        CHECK(!inset_plan_rows(plan, 0, 1, 5, second_input) && !inset_run(plan), "%s",
+            inset_message(context));
         check_two_layers(plan, &m, second_input, 100, "other input");
-        CHECK(inset_plan_rows(plan, 0, 1, 4, second_input) == INSET_SHAPE_ERROR, "four numbers for five were taken");
-        CHECK(inset_plan_rows(plan, 1, 1, 5, second_input) == INSET_INDEX_ERROR, "an invoke that is not there was given input");
-        CHECK(!strcmp(inset_model_kind(model), "own") && inset_model_type(model) == INSET_F32, "%s", inset_model_kind(model));
+        CHECK(inset_plan_rows(plan, 0, 1, 4, second_input) == INSET_SHAPE_ERROR,
+            "four numbers for five were taken");
+        CHECK(inset_plan_rows(plan, 1, 1, 5, second_input) == INSET_INDEX_ERROR,
+            "an invoke that is not there was given input");
+        CHECK(!strcmp(inset_model_kind(model), "own") && inset_model_type(model) == INSET_F32, "%s",
+            inset_model_kind(model));
         CHECK(!strncmp(inset_model_device(model), "cpu", 3), "%s", inset_model_device(model));
     }
     inset_context_free(context);
 }
 
-/* ---- other tensors at the next run ------------------------------------------------------------------------------------------------ */
+/* ---- other tensors at the next run -------------------------------------- */
 
-/* layer1.output is `hidden` from outside, but its column 3, which is `number`; layer2 makes of it what loops make. */
-static void check_replaced(inset_plan *plan, const two_layers *m, const float *hidden, float number, const char *what)
+/* layer1.output is `hidden` from outside, but its column 3, which is `number`; layer2 makes of it
+ * what loops make. */
+static void check_replaced(
+    inset_plan *plan, const two_layers *m, const float *hidden, float number, const char *what)
 {
     double result[2];
     for (int j = 0; j < 2; j++) {
         result[j] = m->b2[j];
-        for (int i = 0; i < 10; i++) result[j] += (double)m->w2[j * 10 + i] * (i == 3 ? number : hidden[i]);
+        for (int i = 0; i < 10; i++)
+            result[j] += (double)m->w2[j * 10 + i] * (i == 3 ? number : hidden[i]);
     }
     check_saved(plan, "result", result, 2, what);
 }
 
 /* layer1.output = hidden; layer1.output[:, 3] = number; result = layer2.output.save() */
-static inset_status record_replaced(inset_trace *t, const float *hidden, const float *number, inset_value **h, inset_value **n)
+static inset_status record_replaced(
+    inset_trace *t, const float *hidden, const float *number, inset_value **h, inset_value **n)
 {
     inset_value *result;
     inset_status status = inset_external(t, INSET_TENSOR(hidden, INSET_F32, 1, 10), h);
@@ -136,25 +157,38 @@ static inset_status record_replaced(inset_trace *t, const float *hidden, const f
     return status ? status : inset_save(t, "result", result);
 }
 
-static void refuses_tensors(inset_context *context, inset_trace *t, inset_plan *plan, inset_value *h)
+static void refuses_tensors(
+    inset_context *context, inset_trace *t, inset_plan *plan, inset_value *h)
 {
     static const float numbers[10];
     inset_value *part, *number;
-    CHECK(inset_plan_tensor(NULL, h, INSET_TENSOR(numbers, INSET_F32, 1, 10)) == INSET_USAGE_ERROR, "no plan");
-    CHECK(inset_plan_tensor(plan, NULL, INSET_TENSOR(numbers, INSET_F32, 1, 10)) == INSET_USAGE_ERROR, "no value");
+    CHECK(inset_plan_tensor(NULL, h, INSET_TENSOR(numbers, INSET_F32, 1, 10)) == INSET_USAGE_ERROR,
+        "no plan");
+    CHECK(
+        inset_plan_tensor(plan, NULL, INSET_TENSOR(numbers, INSET_F32, 1, 10)) == INSET_USAGE_ERROR,
+        "no value");
     CHECK(inset_plan_tensor(plan, h, NULL) == INSET_USAGE_ERROR, "no tensor");
-    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_F32, 10)) == INSET_SHAPE_ERROR, "one dimension for two");
-    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_F32, 1, 9)) == INSET_SHAPE_ERROR, "nine numbers for ten");
-    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_BF16, 1, 10)) == INSET_TYPE_ERROR && strstr(inset_message(context), "torch.float32"), "%s",
-          inset_message(context));
-    NEED(!inset_index(h, "[:, 1:3]", &part) && !inset_number(t, 4, &number), "%s", inset_message(context));
-    CHECK(inset_plan_tensor(plan, part, INSET_TENSOR(numbers, INSET_F32, 1, 2)) == INSET_USAGE_ERROR, "a part");
-    CHECK(inset_plan_tensor(plan, number, INSET_TENSOR(numbers, INSET_F32, 1)) == INSET_USAGE_ERROR, "a number");
+    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_F32, 10)) == INSET_SHAPE_ERROR,
+        "one dimension for two");
+    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_F32, 1, 9)) == INSET_SHAPE_ERROR,
+        "nine numbers for ten");
+    CHECK(inset_plan_tensor(plan, h, INSET_TENSOR(numbers, INSET_BF16, 1, 10)) == INSET_TYPE_ERROR
+              && strstr(inset_message(context), "torch.float32"),
+        "%s", inset_message(context));
+    NEED(!inset_index(h, "[:, 1:3]", &part) && !inset_number(t, 4, &number), "%s",
+        inset_message(context));
+    CHECK(
+        inset_plan_tensor(plan, part, INSET_TENSOR(numbers, INSET_F32, 1, 2)) == INSET_USAGE_ERROR,
+        "a part");
+    CHECK(inset_plan_tensor(plan, number, INSET_TENSOR(numbers, INSET_F32, 1)) == INSET_USAGE_ERROR,
+        "a number");
 }
 
 static void other_tensors(void)
 {
-    static const float hidden[2][10] = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, {-3, 0, 0.5f, 9, 2, 2, -1, 4, 0, 1}}, number[3] = {100, -7, 0.25f};
+    static const float hidden[2][10] = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10},
+        {-3, 0, 0.5f, 9, 2, 2, -1, 4, 0, 1}},
+                       number[3] = {100, -7, 0.25f};
     two_layers m;
     inset_context *context = NULL;
     inset_model *model = NULL;
@@ -165,26 +199,40 @@ static void other_tensors(void)
     options.device = "cpu";
     fill_two_layers(&m);
     NEED(!inset_context_create(NULL, &context), "no context");
-    bool good = CHECK(!build_two_layers(context, &m, &options, &model) && !inset_trace_create(model, &trace) && !inset_trace_create(model, &another)
-                          && !record_replaced(trace, hidden[0], &number[0], &h, &n) && !inset_plan_create(trace, NULL, &plan), "%s", inset_message(context));
+    bool good = CHECK(!build_two_layers(context, &m, &options, &model)
+                          && !inset_trace_create(model, &trace)
+                          && !inset_trace_create(model, &another)
+                          && !record_replaced(trace, hidden[0], &number[0], &h, &n)
+                          && !inset_plan_create(trace, NULL, &plan),
+        "%s", inset_message(context));
     if (good) {
-        CHECK(!inset_plan_tensor(plan, n, INSET_TENSOR(&number[1], INSET_F32, 1)) && !inset_run(plan), "%s", inset_message(context));
+        CHECK(
+            !inset_plan_tensor(plan, n, INSET_TENSOR(&number[1], INSET_F32, 1)) && !inset_run(plan),
+            "%s", inset_message(context));
         check_replaced(plan, &m, hidden[0], number[1], "another number before the first run");
-        CHECK(!inset_plan_tensor(plan, h, INSET_TENSOR(hidden[1], INSET_F32, 1, 10)) && !inset_run(plan), "%s", inset_message(context));
+        CHECK(!inset_plan_tensor(plan, h, INSET_TENSOR(hidden[1], INSET_F32, 1, 10))
+                  && !inset_run(plan),
+            "%s", inset_message(context));
         check_replaced(plan, &m, hidden[1], number[1], "another tensor");
-        CHECK(!inset_plan_tensor(plan, h, INSET_TENSOR(hidden[0], INSET_F32, 1, 10)) && !inset_plan_tensor(plan, n, INSET_TENSOR(&number[2], INSET_F32, 1))
-                  && !inset_run(plan), "%s", inset_message(context));
+        CHECK(!inset_plan_tensor(plan, h, INSET_TENSOR(hidden[0], INSET_F32, 1, 10))
+                  && !inset_plan_tensor(plan, n, INSET_TENSOR(&number[2], INSET_F32, 1))
+                  && !inset_run(plan),
+            "%s", inset_message(context));
         check_replaced(plan, &m, hidden[0], number[2], "both");
         refuses_tensors(context, trace, plan, h);
-        NEED(!inset_external(another, INSET_TENSOR(hidden[1], INSET_F32, 1, 10), &foreign), "%s", inset_message(context));
-        CHECK(inset_plan_tensor(plan, foreign, INSET_TENSOR(hidden[1], INSET_F32, 1, 10)) == INSET_USAGE_ERROR, "another trace's value");
+        NEED(!inset_external(another, INSET_TENSOR(hidden[1], INSET_F32, 1, 10), &foreign), "%s",
+            inset_message(context));
+        CHECK(inset_plan_tensor(plan, foreign, INSET_TENSOR(hidden[1], INSET_F32, 1, 10))
+                  == INSET_USAGE_ERROR,
+            "another trace's value");
         CHECK(!inset_run(plan), "%s", inset_message(context));
         check_replaced(plan, &m, hidden[0], number[2], "after refusals");
     }
     inset_context_free(context);
 }
 
-/* Options of a caller that was compiled before `fast` was there, what lies behind them being no option; and with it. */
+/* Options of a caller that was compiled before `fast` was there, what lies behind them being no
+ * option; and with it. */
 static void older_and_fast_options(void)
 {
     two_layers m;
@@ -202,20 +250,25 @@ static void older_and_fast_options(void)
             options.size = offsetof(inset_model_options, fast);
             memset(&options.fast, 0x5a, sizeof options.fast);
         }
-        bool good = CHECK(!build_two_layers(context, &m, &options, &model), "%s", inset_message(context))
-            && CHECK(!record_two_layers(model, first_input, 100, &trace), "%s", inset_message(context))
-            && CHECK(!inset_plan_create(trace, NULL, &plan) && !inset_run(plan), "%s", inset_message(context));
+        bool good = CHECK(!build_two_layers(context, &m, &options, &model), "%s",
+                        inset_message(context))
+                    && CHECK(!record_two_layers(model, first_input, 100, &trace), "%s",
+                        inset_message(context))
+                    && CHECK(!inset_plan_create(trace, NULL, &plan) && !inset_run(plan), "%s",
+                        inset_message(context));
         if (good) check_two_layers(plan, &m, first_input, 100, fast ? "fast" : "older options");
         inset_model_free(model);
     }
     inset_context_free(context);
 }
 
-/* ---- a small transformer of one's own, against loops in double ------------------------------------------------------------ */
+/* ---- a small transformer of one's own, against loops in double ---------- */
 
-enum { V = 7, P = 6, D = 4, H = 2, HD = 2, F = 8 };      /* vocabulary, positions, width, heads, numbers a head, hidden */
+/* vocabulary, positions, width, heads, numbers a head, hidden */
+enum { V = 7, P = 6, D = 4, H = 2, HD = 2, F = 8 };
 typedef struct tiny {
-    float wte[V * D], wpe[P * D], qkv_w[3 * D * D], qkv_b[3 * D], proj_w[D * D], fc_w[F * D], out_w[D * F], ln_w[D], ln_b[D], head[V * D];
+    float wte[V * D], wpe[P * D], qkv_w[3 * D * D], qkv_b[3 * D], proj_w[D * D], fc_w[F * D],
+        out_w[D * F], ln_w[D], ln_b[D], head[V * D];
 } tiny;
 
 static inset_status build_tiny(inset_context *context, const tiny *m, inset_model **model)
@@ -225,21 +278,27 @@ static inset_status build_tiny(inset_context *context, const tiny *m, inset_mode
     options.device = "cpu";
     inset_status status = inset_builder_create(context, &b);
     inset_slot ids = inset_builder_tokens(b, V, P);
-    inset_slot x = inset_builder_add(b, inset_builder_embed(b, "wte", ids, INSET_TENSOR(m->wte, INSET_F32, V, D)),
-                                     inset_builder_embed(b, "wpe", inset_builder_positions(b), INSET_TENSOR(m->wpe, INSET_F32, P, D)));
+    inset_slot x = inset_builder_add(b,
+        inset_builder_embed(b, "wte", ids, INSET_TENSOR(m->wte, INSET_F32, V, D)),
+        inset_builder_embed(
+            b, "wpe", inset_builder_positions(b), INSET_TENSOR(m->wpe, INSET_F32, P, D)));
     x = inset_builder_enter(b, "h.0", x);
     inset_slot y = inset_builder_enter(b, "attn", x);
-    y = inset_builder_linear(b, "qkv", y, INSET_TENSOR(m->qkv_w, INSET_F32, 3 * D, D), INSET_TENSOR(m->qkv_b, INSET_F32, 3 * D));
+    y = inset_builder_linear(b, "qkv", y, INSET_TENSOR(m->qkv_w, INSET_F32, 3 * D, D),
+        INSET_TENSOR(m->qkv_b, INSET_F32, 3 * D));
     inset_slot q = inset_builder_view(b, "q", y, 0, H, HD);
     inset_slot k = inset_builder_view(b, "k", y, D, H, HD);
     inset_slot v = inset_builder_view(b, "v", y, 2 * D, H, HD);
     y = inset_builder_attention(b, q, k, v, H, H, HD);
-    y = inset_builder_leave(b, inset_builder_linear(b, "proj", y, INSET_TENSOR(m->proj_w, INSET_F32, D, D), NULL));
+    y = inset_builder_leave(
+        b, inset_builder_linear(b, "proj", y, INSET_TENSOR(m->proj_w, INSET_F32, D, D), NULL));
     x = inset_builder_add(b, x, y);
     y = inset_builder_linear(b, "fc", x, INSET_TENSOR(m->fc_w, INSET_F32, F, D), NULL);
-    y = inset_builder_linear(b, "out", inset_builder_activation(b, "act", y, INSET_GELU), INSET_TENSOR(m->out_w, INSET_F32, D, F), NULL);
+    y = inset_builder_linear(b, "out", inset_builder_activation(b, "act", y, INSET_GELU),
+        INSET_TENSOR(m->out_w, INSET_F32, D, F), NULL);
     x = inset_builder_leave(b, inset_builder_add(b, x, y));
-    x = inset_builder_layernorm(b, "ln", x, INSET_TENSOR(m->ln_w, INSET_F32, D), INSET_TENSOR(m->ln_b, INSET_F32, D), 1e-5f);
+    x = inset_builder_layernorm(b, "ln", x, INSET_TENSOR(m->ln_w, INSET_F32, D),
+        INSET_TENSOR(m->ln_b, INSET_F32, D), 1e-5f);
     x = inset_builder_linear(b, "head", x, INSET_TENSOR(m->head, INSET_F32, V, D), NULL);
     return status ? status : inset_builder_finish(b, x, &options, model);
 }
@@ -252,7 +311,8 @@ static void times(const float *w, int out, int in, const double *x, double *y)
     }
 }
 
-/* The attention of query `t` over qkv [t + 1][3 D], with value numbers of head 0 at position 0 set to `set` unless it is NAN. */
+/* The attention of query `t` over qkv [t + 1][3 D], with value numbers of head 0 at position 0 set
+ * to `set` unless it is NAN. */
 static void attend(double (*qkv)[3 * D], int t, double *z)
 {
     for (int h = 0; h < H; h++) {
@@ -264,7 +324,8 @@ static void attend(double (*qkv)[3 * D], int t, double *z)
         }
         for (int i = 0; i < HD; i++) {
             z[h * HD + i] = 0;
-            for (int j = 0; j <= t; j++) z[h * HD + i] += score[j] / total * qkv[j][2 * D + h * HD + i];
+            for (int j = 0; j <= t; j++)
+                z[h * HD + i] += score[j] / total * qkv[j][2 * D + h * HD + i];
         }
     }
 }
@@ -286,7 +347,8 @@ static void expect_tiny(const tiny *m, const int64_t *tokens, int n, double set,
         times(m->out_w, D, F, hidden, y);
         for (int i = 0; i < D; i++) mean += (x[t][i] += y[i]) / D;
         for (int i = 0; i < D; i++) variance += (x[t][i] - mean) * (x[t][i] - mean) / D;
-        for (int i = 0; i < D; i++) y[i] = (x[t][i] - mean) / sqrt(variance + 1e-5) * m->ln_w[i] + m->ln_b[i];
+        for (int i = 0; i < D; i++)
+            y[i] = (x[t][i] - mean) / sqrt(variance + 1e-5) * m->ln_w[i] + m->ln_b[i];
         times(m->head, V, D, y, logits + t * V);
     }
 }
@@ -302,7 +364,8 @@ static void own_transformer(void)
     inset_plan *plan = NULL;
     inset_value *logits = NULL, *set = NULL;
     double expected[P * V];
-    for (size_t i = 0; i < sizeof m / sizeof(float); i++) ((float *)&m)[i] = (float)test_uniform(&state);
+    for (size_t i = 0; i < sizeof m / sizeof(float); i++)
+        ((float *)&m)[i] = (float)test_uniform(&state);
     NEED(!inset_context_create(NULL, &context), "no context");
     inset_status status = build_tiny(context, &m, &model);
     for (int patched = 0; patched < 2 && !status; patched++) {
@@ -316,13 +379,14 @@ static void own_transformer(void)
         if (!status) status = inset_run(plan);
         if (status) break;
         expect_tiny(&m, tokens, 5, patched ? 0.75 : NAN, expected);
-        check_saved(plan, "logits", expected, 5 * V, patched ? "transformer, head 0's v set" : "transformer");
+        check_saved(plan, "logits", expected, 5 * V,
+            patched ? "transformer, head 0's v set" : "transformer");
     }
     CHECK(!status, "%s", inset_message(context));
     inset_context_free(context);
 }
 
-/* ---- by calls and by script ----------------------------------------------------------------------------------------------- */
+/* ---- by calls and by script --------------------------------------------- */
 
 static const char script[] =
     "with invoke([[5, 6, 7], [8, 9]]):\n"
@@ -337,8 +401,10 @@ static const char script[] =
 
 static inset_status record_by_calls(inset_trace *t)
 {
-    const int64_t lengths[] = {3, 2}, clean_ids[] = {5, 6, 7, 8, 9}, corrupt_ids[] = {5, 11, 7, 8, 3};
-    inset_value *source = NULL, *clean = NULL, *patched = NULL, *half = NULL, *one = NULL, *two = NULL, *four = NULL, *x = NULL;
+    const int64_t lengths[] = {3, 2}, clean_ids[] = {5, 6, 7, 8, 9},
+                  corrupt_ids[] = {5, 11, 7, 8, 3};
+    inset_value *source = NULL, *clean = NULL, *patched = NULL, *half = NULL, *one = NULL,
+                *two = NULL, *four = NULL, *x = NULL;
     inset_status s = inset_invoke_tokens(t, 2, lengths, clean_ids);
     if (!s) s = inset_get(t, "transformer.h[1].output", &source);
     if (!s) s = inset_get(t, "lm_head.output[:, -1]", &clean);
@@ -357,7 +423,9 @@ static inset_status record_by_calls(inset_trace *t)
     if (!s) s = inset_set(t, "transformer.h[1].output[:, -1]", x);
     if (!s) s = inset_get(t, "lm_head.output[:, -1]", &patched);
     if (!s) s = inset_save(t, "patched", patched);
-    if (!s) s = inset_metric(patched, INSET_LOGIT_DIFF, 2, (const int64_t[]){11, 12}, 1, (const int64_t[]){13}, NULL, &x);
+    if (!s)
+        s = inset_metric(patched, INSET_LOGIT_DIFF, 2, (const int64_t[]){11, 12}, 1,
+            (const int64_t[]){13}, NULL, &x);
     if (!s) s = inset_save(t, "difference", x);
     if (!s) s = inset_metric(patched, INSET_KL, 0, NULL, 0, NULL, clean, &x);
     return s ? s : inset_save(t, "moved", x);
@@ -375,7 +443,9 @@ static void calls_and_script(void)
     inset_status status = inset_model_open(context, "fixtures/gpt2", &options, &model);
     for (int i = 0; i < 2 && !status; i++) {
         status = inset_trace_create(model, &traces[i]);
-        if (!status) status = i ? inset_script(traces[i], "api.inset", NULL, script, strlen(script)) : record_by_calls(traces[i]);
+        if (!status)
+            status = i ? inset_script(traces[i], "api.inset", NULL, script, strlen(script))
+                       : record_by_calls(traces[i]);
         if (!status) status = inset_plan_create(traces[i], NULL, &plans[i]);
         if (!status) status = inset_run(plans[i]);
     }
@@ -383,17 +453,21 @@ static void calls_and_script(void)
     for (size_t i = 0; !status && i < 4; i++) {
         inset_tensor a, b;
         const char *name;
-        CHECK(!inset_saved_at(plans[0], i, &name, &a) && !inset_saved(plans[1], name, &b), "%s", inset_message(context));
-        CHECK(a.type == b.type && a.n_dimensions == b.n_dimensions && !memcmp(a.shape, b.shape, sizeof a.shape[0] * (size_t)a.n_dimensions)
-                  && !memcmp(a.data, b.data, (size_t)inset_tensor_count(&a) * inset_type_size(a.type)),
-              "%s differs between calls and script", name);
+        CHECK(!inset_saved_at(plans[0], i, &name, &a) && !inset_saved(plans[1], name, &b), "%s",
+            inset_message(context));
+        CHECK(a.type == b.type && a.n_dimensions == b.n_dimensions
+                  && !memcmp(a.shape, b.shape, sizeof a.shape[0] * (size_t)a.n_dimensions)
+                  && !memcmp(
+                      a.data, b.data, (size_t)inset_tensor_count(&a) * inset_type_size(a.type)),
+            "%s differs between calls and script", name);
     }
     inset_context_free(context);
 }
 
-/* ---- metrics of other tokens ---------------------------------------------------------------------------------------------------- */
+/* ---- metrics of other tokens -------------------------------------------- */
 
-/* Invokes of equal prompts: the first metric of both is one number as long as its tokens are equal. */
+/* Invokes of equal prompts: the first metric of both is one number as long as its tokens are
+ * equal. */
 static inset_status record_metrics(inset_trace *t)
 {
     const int64_t length = 3, ids[] = {5, 6, 7}, a[] = {11, 12}, b[] = {13};
@@ -405,7 +479,8 @@ static inset_status record_metrics(inset_trace *t)
         if (!s) s = inset_get(t, "output.logits[0, -1]", &row);
         for (int k = 0; k < 3 && !s; k++) {
             int64_t own[] = {20 + i, 30};
-            s = inset_metric(row, k == 1 ? INSET_LOG_PROBABILITY : INSET_LOGIT_DIFF, k == 1 ? 1 : 2, k == 2 ? own : a, 1, b, NULL, &x);
+            s = inset_metric(row, k == 1 ? INSET_LOG_PROBABILITY : INSET_LOGIT_DIFF, k == 1 ? 1 : 2,
+                k == 2 ? own : a, 1, b, NULL, &x);
             snprintf(name, sizeof name, "m%d%d", i, k);
             if (!s) s = inset_save(t, name, x);
         }
@@ -425,7 +500,8 @@ static void check_metric(inset_plan *plan, const char *name, double want, const 
 {
     inset_tensor got;
     if (!CHECK(!inset_saved(plan, name, &got), "%s", name)) return;
-    CHECK(fabs(inset_tensor_element(&got, 0) - want) < 1e-5, "%s %s is %g and should be %g", name, when, inset_tensor_element(&got, 0), want);
+    CHECK(fabs(inset_tensor_element(&got, 0) - want) < 1e-5, "%s %s is %g and should be %g", name,
+        when, inset_tensor_element(&got, 0), want);
 }
 
 static void other_answers(void)
@@ -451,26 +527,39 @@ static void other_answers(void)
         check_metric(plan, "m10", (x[11] + x[12]) / 2 - x[13], "at first");
         check_metric(plan, "m11", log_softmax_of(x, VOCABULARY, 11), "at first");
         check_metric(plan, "m12", (x[21] + x[30]) / 2 - x[13], "at first");
-        CHECK(!inset_plan_answers(plan, 1, 2, 3, (const int64_t[]){40, 41, 42}), "%s", inset_message(context));
-        CHECK(!inset_plan_answers(plan, 0, 1, 1, (const int64_t[]){7}) && !inset_plan_answers(plan, 1, 1, 1, (const int64_t[]){7}), "%s", inset_message(context));
+        CHECK(!inset_plan_answers(plan, 1, 2, 3, (const int64_t[]){40, 41, 42}), "%s",
+            inset_message(context));
+        CHECK(!inset_plan_answers(plan, 0, 1, 1, (const int64_t[]){7})
+                  && !inset_plan_answers(plan, 1, 1, 1, (const int64_t[]){7}),
+            "%s", inset_message(context));
         CHECK(!inset_run(plan), "%s", inset_message(context));
         check_metric(plan, "m12", (x[40] + x[41]) / 2 - x[42], "of other tokens");
         check_metric(plan, "m02", (x[20] + x[30]) / 2 - x[13], "of its own tokens");
         check_metric(plan, "m01", log_softmax_of(x, VOCABULARY, 7), "of other tokens");
-        CHECK(!inset_plan_answers(plan, 1, 0, 3, (const int64_t[]){11, 12, 14}), "%s", inset_message(context));
-        CHECK(inset_run(plan) == INSET_VALUE_ERROR && strstr(inset_message(context), "two metrics as one"), "%s", inset_message(context));
-        CHECK(!inset_plan_answers(plan, 0, 0, 3, (const int64_t[]){11, 12, 14}) && !inset_run(plan), "%s", inset_message(context));
+        CHECK(!inset_plan_answers(plan, 1, 0, 3, (const int64_t[]){11, 12, 14}), "%s",
+            inset_message(context));
+        CHECK(inset_run(plan) == INSET_VALUE_ERROR
+                  && strstr(inset_message(context), "two metrics as one"),
+            "%s", inset_message(context));
+        CHECK(!inset_plan_answers(plan, 0, 0, 3, (const int64_t[]){11, 12, 14}) && !inset_run(plan),
+            "%s", inset_message(context));
         check_metric(plan, "m00", (x[11] + x[12]) / 2 - x[14], "set after a refusal");
-        CHECK(inset_plan_answers(plan, 2, 0, 3, (const int64_t[]){0, 0, 0}) == INSET_INDEX_ERROR, "an invoke that is not there");
-        CHECK(inset_plan_answers(plan, 1, 3, 3, (const int64_t[]){0, 0, 0}) == INSET_INDEX_ERROR, "a metric that is not there");
-        CHECK(inset_plan_answers(plan, 1, 1, 2, (const int64_t[]){0, 0}) == INSET_SHAPE_ERROR, "two tokens for one");
-        CHECK(inset_plan_answers(plan, 1, 1, 1, (const int64_t[]){VOCABULARY}) == INSET_INDEX_ERROR, "a token outside");
-        CHECK(inset_plan_answers(plan, 1, 1, 1, NULL) == INSET_USAGE_ERROR && inset_plan_answers(NULL, 0, 0, 0, NULL) == INSET_USAGE_ERROR, "no tokens");
+        CHECK(inset_plan_answers(plan, 2, 0, 3, (const int64_t[]){0, 0, 0}) == INSET_INDEX_ERROR,
+            "an invoke that is not there");
+        CHECK(inset_plan_answers(plan, 1, 3, 3, (const int64_t[]){0, 0, 0}) == INSET_INDEX_ERROR,
+            "a metric that is not there");
+        CHECK(inset_plan_answers(plan, 1, 1, 2, (const int64_t[]){0, 0}) == INSET_SHAPE_ERROR,
+            "two tokens for one");
+        CHECK(inset_plan_answers(plan, 1, 1, 1, (const int64_t[]){VOCABULARY}) == INSET_INDEX_ERROR,
+            "a token outside");
+        CHECK(inset_plan_answers(plan, 1, 1, 1, NULL) == INSET_USAGE_ERROR
+                  && inset_plan_answers(NULL, 0, 0, 0, NULL) == INSET_USAGE_ERROR,
+            "no tokens");
     }
     inset_context_free(context);
 }
 
-/* ---- plans of a model without a device, statistics, sites ----------------------------------------------------------------- */
+/* ---- plans of a model without a device, statistics, sites --------------- */
 
 static void without_device(void)
 {
@@ -490,16 +579,21 @@ static void without_device(void)
     if (!status) status = inset_plan_create(trace, NULL, &plan);
     if (CHECK(!status, "%s", inset_message(context))) {
         CHECK(!strcmp(inset_model_device(model), "none"), "%s", inset_model_device(model));
-        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.sequences == 4 && is.saved == 4 && is.rows > 0
-                  && is.rows <= is.rows_unshared && is.steps > 0 && is.launches > 0 && is.flops > 0,
-              "invokes %lld, sequences %lld, rows %lld", (long long)is.invokes, (long long)is.sequences, (long long)is.rows);
-        CHECK(!inset_saved_describe(plan, 1, &name, &out) && !strcmp(name, "patched") && out.n_dimensions == 2 && out.shape[0] == 2, "%s",
-              inset_message(context));
+        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.sequences == 4
+                  && is.saved == 4 && is.rows > 0 && is.rows <= is.rows_unshared && is.steps > 0
+                  && is.launches > 0 && is.flops > 0,
+            "invokes %lld, sequences %lld, rows %lld", (long long)is.invokes,
+            (long long)is.sequences, (long long)is.rows);
+        CHECK(!inset_saved_describe(plan, 1, &name, &out) && !strcmp(name, "patched")
+                  && out.n_dimensions == 2 && out.shape[0] == 2,
+            "%s", inset_message(context));
         CHECK(inset_run(plan) == INSET_USAGE_ERROR, "a model without a device ran");
-        CHECK(inset_saved(plan, "clean", &out) == INSET_USAGE_ERROR, "a plan that has not run gave a value");
+        CHECK(inset_saved(plan, "clean", &out) == INSET_USAGE_ERROR,
+            "a plan that has not run gave a value");
         is.size = 24;
         is.invokes = is.records = -1;
-        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.records == -1, "a shorter struct of statistics was overrun");
+        CHECK(!inset_plan_statistics(plan, &is) && is.invokes == 2 && is.records == -1,
+            "a shorter struct of statistics was overrun");
     }
     inset_context_free(context);
 }
@@ -513,17 +607,22 @@ static void sites(void)
     int found = 0;
     options.device = "none";
     NEED(!inset_context_create(NULL, &context), "no context");
-    if (CHECK(!inset_model_open(context, "fixtures/gpt2", &options, &model), "%s", inset_message(context))) {
+    if (CHECK(!inset_model_open(context, "fixtures/gpt2", &options, &model), "%s",
+            inset_message(context))) {
         size_t count = inset_site_count(model);
         for (size_t i = 0; i < count; i++) {
             CHECK(!inset_site_at(model, i, &site), "%s", inset_message(context));
             if (!strcmp(site.path, "transformer.wte.input"))
-                found += CHECK(site.integer && !site.settable && site.n_dimensions == 2 && site.shape[0] == INSET_BATCH
-                                   && site.shape[1] == INSET_POSITION, "wte.input");
-            if (!strcmp(site.path, "transformer.wpe.output")) found += CHECK(site.shape[0] == 1 && site.n_dimensions == 3, "wpe.output");
+                found += CHECK(site.integer && !site.settable && site.n_dimensions == 2
+                                   && site.shape[0] == INSET_BATCH
+                                   && site.shape[1] == INSET_POSITION,
+                    "wte.input");
+            if (!strcmp(site.path, "transformer.wpe.output"))
+                found += CHECK(site.shape[0] == 1 && site.n_dimensions == 3, "wpe.output");
             if (!strcmp(site.path, "transformer.h.1.ln_2.input"))
                 found += CHECK(site.depth == 1 && site.settable && !site.integer, "ln_2.input");
-            if (!strcmp(site.path, "output.logits")) found += CHECK(site.n_dimensions == 3, "output.logits");
+            if (!strcmp(site.path, "output.logits"))
+                found += CHECK(site.n_dimensions == 3, "output.logits");
         }
         CHECK(found == 4, "%d of 4 sites found", found);
         CHECK(inset_site_at(model, count, &site) == INSET_INDEX_ERROR, "a site past the last");
@@ -531,7 +630,7 @@ static void sites(void)
     inset_context_free(context);
 }
 
-/* ---- misuse --------------------------------------------------------------------------------------------------------------- */
+/* ---- misuse ------------------------------------------------------------- */
 
 static void nothing_given(void)
 {
@@ -550,16 +649,23 @@ static void nothing_given(void)
     CHECK(inset_plan_create(NULL, NULL, NULL) == INSET_USAGE_ERROR, "plan");
     CHECK(inset_run(NULL) == INSET_USAGE_ERROR, "run");
     CHECK(inset_saved(NULL, "x", &out) == INSET_USAGE_ERROR, "saved");
-    CHECK(inset_builder_input(NULL, 3) == INSET_NO_SLOT && inset_builder_finish(NULL, 0, NULL, NULL) == INSET_USAGE_ERROR, "builder");
-    CHECK(!strcmp(inset_message(NULL), "") && inset_saved_count(NULL) == 0 && inset_site_count(NULL) == 0, "asking");
-    CHECK(inset_type_size((inset_type)99) == 0 && !strcmp(inset_type_name((inset_type)-1), "?"), "types");
+    CHECK(inset_builder_input(NULL, 3) == INSET_NO_SLOT
+              && inset_builder_finish(NULL, 0, NULL, NULL) == INSET_USAGE_ERROR,
+        "builder");
+    CHECK(!strcmp(inset_message(NULL), "") && inset_saved_count(NULL) == 0
+              && inset_site_count(NULL) == 0,
+        "asking");
+    CHECK(inset_type_size((inset_type)99) == 0 && !strcmp(inset_type_name((inset_type)-1), "?"),
+        "types");
 }
 
 /* A call that must be refused, with a message that has `words` in it. */
-static void refused(inset_context *context, inset_status status, inset_status expected, const char *words)
+static void refused(
+    inset_context *context, inset_status status, inset_status expected, const char *words)
 {
-    CHECK(status == expected && strstr(inset_message(context), words), "%s with '%s' was expected, found %s: %s",
-          inset_status_name(expected), words, inset_status_name(status), inset_message(context));
+    CHECK(status == expected && strstr(inset_message(context), words),
+        "%s with '%s' was expected, found %s: %s", inset_status_name(expected), words,
+        inset_status_name(status), inset_message(context));
 }
 
 static void misused_trace(inset_context *context, inset_model *model)
@@ -569,32 +675,51 @@ static void misused_trace(inset_context *context, inset_model *model)
     inset_plan *plan = NULL;
     inset_plan_options options = INSET_PLAN_OPTIONS;
     inset_tensor out;
-    NEED(!inset_trace_create(model, &t) && !inset_trace_create(model, &other), "%s", inset_message(context));
-    CHECK(!inset_number(other, 1, &foreign) && !inset_number(t, 1, &own), "%s", inset_message(context));
+    NEED(!inset_trace_create(model, &t) && !inset_trace_create(model, &other), "%s",
+        inset_message(context));
+    CHECK(!inset_number(other, 1, &foreign) && !inset_number(t, 1, &own), "%s",
+        inset_message(context));
     CHECK(!inset_invoke_rows(t, 1, 5, first_input), "%s", inset_message(context));
-    refused(context, inset_set(t, "layer1.output[:, 0]", foreign), INSET_USAGE_ERROR, "another trace");
+    refused(
+        context, inset_set(t, "layer1.output[:, 0]", foreign), INSET_USAGE_ERROR, "another trace");
     refused(context, inset_set(t, "layer1.output[:, 0]", NULL), INSET_USAGE_ERROR, "NULL");
-    refused(context, inset_arithmetic(own, INSET_ADD, foreign, &x), INSET_USAGE_ERROR, "another trace");
-    refused(context, inset_arithmetic(own, (inset_operation)9, own, &x), INSET_USAGE_ERROR, "operation");
-    refused(context, inset_metric(NULL, INSET_KL, 0, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "");
-    refused(context, inset_metric(own, INSET_LOGIT, 1, (const int64_t[]){0}, 0, NULL, NULL, NULL), INSET_USAGE_ERROR, "NULL");
-    refused(context, inset_metric(own, INSET_LOGIT, 1, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "tokens");
-    refused(context, inset_metric(own, INSET_LOGIT_DIFF, 1, (const int64_t[]){0}, 1, NULL, NULL, &x), INSET_USAGE_ERROR, "tokens");
-    refused(context, inset_metric(own, INSET_KL, 0, NULL, 0, NULL, foreign, &x), INSET_USAGE_ERROR, "another trace");
-    refused(context, inset_metric(own, (inset_metric_kind)6, 0, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "no kind of metric");
-    refused(context, inset_metric(own, INSET_LOGIT, 1, (const int64_t[]){0}, 0, NULL, NULL, &x), INSET_TYPE_ERROR, "number");
+    refused(
+        context, inset_arithmetic(own, INSET_ADD, foreign, &x), INSET_USAGE_ERROR, "another trace");
+    refused(context, inset_arithmetic(own, (inset_operation)9, own, &x), INSET_USAGE_ERROR,
+        "operation");
+    refused(
+        context, inset_metric(NULL, INSET_KL, 0, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "");
+    refused(context, inset_metric(own, INSET_LOGIT, 1, (const int64_t[]){0}, 0, NULL, NULL, NULL),
+        INSET_USAGE_ERROR, "NULL");
+    refused(context, inset_metric(own, INSET_LOGIT, 1, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR,
+        "tokens");
+    refused(context,
+        inset_metric(own, INSET_LOGIT_DIFF, 1, (const int64_t[]){0}, 1, NULL, NULL, &x),
+        INSET_USAGE_ERROR, "tokens");
+    refused(context, inset_metric(own, INSET_KL, 0, NULL, 0, NULL, foreign, &x), INSET_USAGE_ERROR,
+        "another trace");
+    refused(context, inset_metric(own, (inset_metric_kind)6, 0, NULL, 0, NULL, NULL, &x),
+        INSET_USAGE_ERROR, "no kind of metric");
+    refused(context, inset_metric(own, INSET_LOGIT, 1, (const int64_t[]){0}, 0, NULL, NULL, &x),
+        INSET_TYPE_ERROR, "number");
     refused(context, inset_get(t, "layer9.output", &x), INSET_UNKNOWN_SITE, "layer");
     refused(context, inset_get(t, "layer1.output[", &x), INSET_SYNTAX_ERROR, "");
     refused(context, inset_get(t, "layer1.output[:, 10]", &x), INSET_INDEX_ERROR, "10");
     refused(context, inset_save(t, "number", own), INSET_TYPE_ERROR, "");
-    refused(context, inset_external(t, &(inset_tensor){first_input, (inset_type)42, 1, {5}}, &x), INSET_USAGE_ERROR, "type 42");
-    refused(context, inset_external(t, &(inset_tensor){first_input, INSET_F32, 9, {5}}, &x), INSET_USAGE_ERROR, "9 dimensions");
-    refused(context, inset_external(t, &(inset_tensor){first_input, INSET_F32, 2, {INT64_MAX, 4}}, &x), INSET_USAGE_ERROR, "dimension");
-    refused(context, inset_external(t, &(inset_tensor){NULL, INSET_F32, 1, {4}}, &x), INSET_USAGE_ERROR, "NULL");
-    CHECK(!inset_get(t, "layer2.output", &x) && !inset_save(t, "result", x), "%s", inset_message(context));
+    refused(context, inset_external(t, &(inset_tensor){first_input, (inset_type)42, 1, {5}}, &x),
+        INSET_USAGE_ERROR, "type 42");
+    refused(context, inset_external(t, &(inset_tensor){first_input, INSET_F32, 9, {5}}, &x),
+        INSET_USAGE_ERROR, "9 dimensions");
+    refused(context,
+        inset_external(t, &(inset_tensor){first_input, INSET_F32, 2, {INT64_MAX, 4}}, &x),
+        INSET_USAGE_ERROR, "dimension");
+    refused(context, inset_external(t, &(inset_tensor){NULL, INSET_F32, 1, {4}}, &x),
+        INSET_USAGE_ERROR, "NULL");
+    CHECK(!inset_get(t, "layer2.output", &x) && !inset_save(t, "result", x), "%s",
+        inset_message(context));
     refused(context, inset_save(t, "result", x), INSET_NAME_ERROR, "result");
     refused(context, inset_get(t, "layer1.output", &x), INSET_OUT_OF_ORDER,
-            "Value was missed for model.layer1.output.i0. Did you call an Envoy out of order?");
+        "Value was missed for model.layer1.output.i0. Did you call an Envoy out of order?");
     options.size = 4000;
     refused(context, inset_plan_create(t, &options, &plan), INSET_USAGE_ERROR, "4000 bytes");
     options = (inset_plan_options)INSET_PLAN_OPTIONS;
@@ -602,16 +727,23 @@ static void misused_trace(inset_context *context, inset_model *model)
     refused(context, inset_plan_create(t, &options, &plan), INSET_NO_MEMORY, "there are 100");
     options.memory_limit = 1 << 20;
     CHECK(!inset_plan_create(t, &options, &plan), "%s", inset_message(context));
-    if (CHECK(!inset_plan_create(t, NULL, &plan) && !inset_run(plan), "%s", inset_message(context))) {
-        refused(context, inset_saved(plan, "nothing", &out), INSET_NAME_ERROR, "Saved are: result.");
+    if (CHECK(
+            !inset_plan_create(t, NULL, &plan) && !inset_run(plan), "%s", inset_message(context))) {
+        refused(
+            context, inset_saved(plan, "nothing", &out), INSET_NAME_ERROR, "Saved are: result.");
         refused(context, inset_saved_at(plan, 1, NULL, &out), INSET_INDEX_ERROR, "there are 1");
-        refused(context, inset_saved_write(plan, "/nowhere/at/all.safetensors"), INSET_FILE_ERROR, "/nowhere/at/all.safetensors");
+        refused(context, inset_saved_write(plan, "/nowhere/at/all.safetensors"), INSET_FILE_ERROR,
+            "/nowhere/at/all.safetensors");
     }
 }
 
 static void misused_builder(inset_context *context)
 {
-    static const struct { const char *what; inset_status expected; const char *words; } rows[] = {
+    static const struct {
+        const char *what;
+        inset_status expected;
+        const char *words;
+    } rows[] = {
         {"narrow weight", INSET_SHAPE_ERROR, "[any, 5] was expected, found [3, 4]"},
         {"integer weight", INSET_TYPE_ERROR, "i64"},
         {"no weight", INSET_USAGE_ERROR, "NULL"},
@@ -632,12 +764,17 @@ static void misused_builder(inset_context *context)
         options.device = "none";
         NEED(!inset_builder_create(context, &b), "%s", inset_message(context));
         inset_slot x = i == 5 || i == 6 ? inset_builder_tokens(b, 7, 4) : inset_builder_input(b, 5);
-        if (i == 0) x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_F32, 3, 4), NULL);
-        if (i == 1) x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_I64, 3, 5), NULL);
+        if (i == 0)
+            x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_F32, 3, 4), NULL);
+        if (i == 1)
+            x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_I64, 3, 5), NULL);
         if (i == 2) x = inset_builder_linear(b, "layer1", x, NULL, NULL);
         if (i == 3) x = inset_builder_input(b, 5);
-        if (i == 4) x = inset_builder_activation(b, "layer1", inset_builder_activation(b, "layer1", x, INSET_RELU), INSET_RELU);
-        if (i == 5) x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_F32, 5, 1), NULL);
+        if (i == 4)
+            x = inset_builder_activation(
+                b, "layer1", inset_builder_activation(b, "layer1", x, INSET_RELU), INSET_RELU);
+        if (i == 5)
+            x = inset_builder_linear(b, "layer1", x, INSET_TENSOR(numbers, INSET_F32, 5, 1), NULL);
         if (i == 6) x = inset_builder_embed(b, "wte", x, INSET_TENSOR(numbers, INSET_F32, 3, 4));
         if (i == 7) x = inset_builder_attention(b, x, x, x, 1, 1, 5);
         if (i == 8) x = inset_builder_add(b, x, 77);
@@ -645,8 +782,9 @@ static void misused_builder(inset_context *context)
         if (i == 10) inset_builder_enter(b, "open", x);
         inset_status status = inset_builder_finish(b, x, &options, &model);
         CHECK(status == rows[i].expected && strstr(inset_message(context), rows[i].words) && !model,
-              "%s: %s with '%s' was expected, found %s: %s", rows[i].what, inset_status_name(rows[i].expected), rows[i].words,
-              inset_status_name(status), inset_message(context));
+            "%s: %s with '%s' was expected, found %s: %s", rows[i].what,
+            inset_status_name(rows[i].expected), rows[i].words, inset_status_name(status),
+            inset_message(context));
     }
 }
 
@@ -665,15 +803,18 @@ static void misuse(void)
     refused(context, build_two_layers(context, &m, &options, &model), INSET_USAGE_ERROR, "f8");
     options = (inset_model_options){.size = 3};
     refused(context, build_two_layers(context, &m, &options, &model), INSET_USAGE_ERROR, "3 bytes");
-    refused(context, inset_model_open(context, "/nowhere/at/all", NULL, &model), INSET_FILE_ERROR, "/nowhere/at/all");
+    refused(context, inset_model_open(context, "/nowhere/at/all", NULL, &model), INSET_FILE_ERROR,
+        "/nowhere/at/all");
     options = (inset_model_options)INSET_MODEL_OPTIONS;
     options.device = "cpu";
-    if (CHECK(!build_two_layers(context, &m, &options, &model), "%s", inset_message(context))) misused_trace(context, model);
+    if (CHECK(!build_two_layers(context, &m, &options, &model), "%s", inset_message(context)))
+        misused_trace(context, model);
     misused_builder(context);
     inset_context_free(context);
 }
 
-/* Everything may be freed by hand, in any order that the rules allow, or left to what it was made from. */
+/* Everything may be freed by hand, in any order that the rules allow, or left to what it was made
+ * from. */
 static void freeing(void)
 {
     two_layers m;
@@ -698,12 +839,12 @@ static void freeing(void)
         if (order == 3) inset_trace_free(trace);
         if (order == 4) inset_model_free(second);
         inset_context_free(context);
-        CHECK(memory.live == 0 && memory.damaged == 0, "order %d: %lld blocks left, %lld damaged", order, (long long)memory.live,
-              (long long)memory.damaged);
+        CHECK(memory.live == 0 && memory.damaged == 0, "order %d: %lld blocks left, %lld damaged",
+            order, (long long)memory.live, (long long)memory.damaged);
     }
 }
 
-/* ---- memory that runs out ------------------------------------------------------------------------------------------------- */
+/* ---- memory that runs out ----------------------------------------------- */
 
 static inset_status whole_path(failing_allocator *memory, inset_context **context)
 {
@@ -713,9 +854,10 @@ static inset_status whole_path(failing_allocator *memory, inset_context **contex
     inset_plan *plan = NULL;
     inset_tensor out;
     inset_model_options options = INSET_MODEL_OPTIONS;
-    static const char text[] =
-        "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output.save()\n    layer1.output[:, [0, 2]] = x[:, 1:3] * 2\n"
-        "    some = [0, 1]\n    m = layer2.output.logit_diff(some, [1]).save()\n    k = layer2.output.kl(layer2.output * 2).save()\n";
+    static const char text[] = "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output.save()\n    "
+                               "layer1.output[:, [0, 2]] = x[:, 1:3] * 2\n"
+                               "    some = [0, 1]\n    m = layer2.output.logit_diff(some, "
+                               "[1]).save()\n    k = layer2.output.kl(layer2.output * 2).save()\n";
     options.device = "cpu";
     fill_two_layers(&m);
     inset_status status = inset_context_create(failing_allocator_interface(memory), context);
@@ -739,12 +881,14 @@ static void failing_allocations(void)
         failing_allocator memory = {.fail_at = ++n};
         inset_context *context = NULL;
         status = whole_path(&memory, &context);
-        CHECK(status == INSET_OK || status == INSET_NO_MEMORY, "allocation %lld: %s: %s", (long long)n, inset_status_name(status),
-              inset_message(context));
-        if (status == INSET_OK && memory.calls >= n) status = INSET_NO_MEMORY;     /* a failure that a spare path made up for: go on */
+        CHECK(status == INSET_OK || status == INSET_NO_MEMORY, "allocation %lld: %s: %s",
+            (long long)n, inset_status_name(status), inset_message(context));
+        /* a failure that a spare path made up for: go on */
+        if (status == INSET_OK && memory.calls >= n) status = INSET_NO_MEMORY;
         inset_context_free(context);
-        CHECK(memory.live == 0 && memory.damaged == 0, "allocation %lld: %lld blocks left, %lld damaged", (long long)n,
-              (long long)memory.live, (long long)memory.damaged);
+        CHECK(memory.live == 0 && memory.damaged == 0,
+            "allocation %lld: %lld blocks left, %lld damaged", (long long)n, (long long)memory.live,
+            (long long)memory.damaged);
     }
     CHECK(n > 50, "only %lld allocations", (long long)n);
 }

@@ -1,8 +1,9 @@
-/* test_cli.c: the command line, as data. Each tests/cli/NAME.sh is run by sh in that folder with `inset` on its PATH; what
- * it prints must be NAME.stdout and NAME.stderr to the byte, and its exit status NAME.exit. A file that is not there stands for
- * nothing printed, and 0.
+/* test_cli.c: the command line, as data. Each tests/cli/NAME.sh is run by sh in that folder with
+ * `inset` on its PATH; what it prints must be NAME.stdout and NAME.stderr to the byte, and its exit
+ * status NAME.exit. A file that is not there stands for nothing printed, and 0.
  *
- *     test_cli [--write] [NAME ...]     --write makes the files from what was printed, to be reviewed as a change */
+ *     test_cli [--write] [NAME ...]     --write makes the files from what was printed, to be
+ *                                       reviewed as a change */
 #include "test.h"
 
 #include <dirent.h>
@@ -13,7 +14,8 @@
 enum { MOST_CASES = 512 };
 
 static bool writing;
-static char build[4096];                /* where this program lies, below a build folder: `inset` is in the folder above */
+/* where this program lies, below a build folder: `inset` is in the folder above */
+static char build[4096];
 
 static void find_build(const char *program)
 {
@@ -28,8 +30,9 @@ static int run_case(const char *name, const char *scratch)
 {
     char command[16384];
     snprintf(command, sizeof command,
-             "cd cli && PATH='%s':\"$PATH\" SCRATCH='%s' LC_ALL=C sh ./%s.sh >'%s/stdout' 2>'%s/stderr' </dev/null", build, scratch, name, scratch,
-             scratch);
+        "cd cli && PATH='%s':\"$PATH\" SCRATCH='%s' LC_ALL=C sh ./%s.sh >'%s/stdout' 2>'%s/stderr' "
+        "</dev/null",
+        build, scratch, name, scratch, scratch);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -73,8 +76,9 @@ static void compare(const char *name, const char *kind, const char *found)
     char *expected = test_read(path, NULL);
     const char *a = expected ? expected : "", *b = found;
     int line = first_difference(&a, &b);
-    CHECK(!strcmp(expected ? expected : "", found), "%s.%s:%d: expected\n    %.*s\nfound\n    %.*s\n(the whole: sh tests/cli/%s.sh)", name, kind, line, (int)strcspn(a, "\n"), a,
-          (int)strcspn(b, "\n"), b, name);
+    CHECK(!strcmp(expected ? expected : "", found),
+        "%s.%s:%d: expected\n    %.*s\nfound\n    %.*s\n(the whole: sh tests/cli/%s.sh)", name,
+        kind, line, (int)strcspn(a, "\n"), a, (int)strcspn(b, "\n"), b, name);
     free(expected);
 }
 
@@ -95,7 +99,10 @@ static void check_case(const char *name, const char *scratch)
 }
 
 /* The names of all cases, sorted. */
-static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 static int list_cases(char **names)
 {
     int count = 0;
@@ -103,7 +110,8 @@ static int list_cases(char **names)
     if (!directory) return 0;
     for (struct dirent *entry; (entry = readdir(directory)) && count < MOST_CASES;) {
         const char *dot = strrchr(entry->d_name, '.');
-        if (dot && !strcmp(dot, ".sh")) names[count++] = strndup(entry->d_name, (size_t)(dot - entry->d_name));
+        if (dot && !strcmp(dot, ".sh"))
+            names[count++] = strndup(entry->d_name, (size_t)(dot - entry->d_name));
     }
     closedir(directory);
     qsort(names, (size_t)count, sizeof *names, compare_names);

@@ -1,5 +1,6 @@
-/* test_kernels.c: every kernel against plain loops (kernel_cases.h): on the device named by the argument or INSET_TEST_DEVICE, "cpu" without one, and, on
- * the CPU, on each instruction set's kernels that this processor can run. */
+/* test_kernels.c: every kernel against plain loops (kernel_cases.h): on the device named by the
+ * argument or INSET_TEST_DEVICE, "cpu" without one, and, on the CPU, on each instruction set's
+ * kernels that this processor can run. */
 #include "kernel_cases.h"
 
 /* False when the device is not there. */
@@ -17,7 +18,8 @@ static bool run_device(const char *name)
         run_kernel_cases(&s);
         device_close(d);
     }
-    CHECK(context->live_blocks == 0 || context->message.bytes || context->sentence.bytes, "%d blocks left", (int)context->live_blocks);
+    CHECK(context->live_blocks == 0 || context->message.bytes || context->sentence.bytes,
+        "%d blocks left", (int)context->live_blocks);
     inset_context_free(context);
     return there;
 }
@@ -31,8 +33,9 @@ int main(int count, char **arguments)
 #if defined(__x86_64__)
         __builtin_cpu_init();
         if (__builtin_cpu_supports("avx2")) run_table("AVX2 kernels", kernels_avx2_fill, false);
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
-            && __builtin_cpu_supports("avx512dq")) run_table("AVX-512 kernels", kernels_avx512_fill, false);
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+            run_table("AVX-512 kernels", kernels_avx512_fill, false);
 #endif
     }
     return test_result();

@@ -1,12 +1,14 @@
-/* test_layers.c: includes point down the layers only. Each folder of host/ may include itself and those before it; models/ builds on program
- * and below; cli uses inset.h alone; kernels/ know nothing of the host. */
+/* test_layers.c: includes point down the layers only. Each folder of host/ may include itself and
+ * those before it; models/ builds on program and below; cli uses inset.h alone; kernels/ know
+ * nothing of the host. */
 #include "test.h"
 
 #include <dirent.h>
 
 /* In order; "kernels" stands where its header is first needed. */
-static const char *const order[] = {"base", "file", "program", "models", "trace", "script", "kernels", "plan/rows", "plan/wanted", "plan/emit",
-                                    "plan", "device", "device/cpu", "device/cuda", "run", "sweep", "api"};
+static const char *const order[] = {"base", "file", "program", "models", "trace", "script",
+    "kernels", "plan/rows", "plan/wanted", "plan/emit", "plan", "device", "device/cpu",
+    "device/cuda", "run", "sweep", "api"};
 enum { N_LAYERS = sizeof order / sizeof *order };
 
 static int rank_of(const char *folder, size_t length)
@@ -20,7 +22,8 @@ static int rank_of(const char *folder, size_t length)
 static bool allowed(const char *folder, const char *path)
 {
     const char *slash = strrchr(path, '/');
-    if (!slash) return !strcmp(path, "inset.h") || (!strcmp(folder, "kernels") && strcmp(path, "inset.h"));
+    if (!slash)
+        return !strcmp(path, "inset.h") || (!strcmp(folder, "kernels") && strcmp(path, "inset.h"));
     size_t length = (size_t)(slash - path);
     if (strlen(folder) == length && !strncmp(folder, path, length)) return true;
     if (!strcmp(folder, "cli") || !strcmp(folder, "kernels")) return false;
@@ -38,7 +41,8 @@ static int check_file(const char *folder, const char *path)
         if (end) *end = 0;
         if (sscanf(line, " # include \"%255[^\"]\"", included) == 1) {
             includes++;
-            CHECK(allowed(folder, included), "%s:%d: %s must not include \"%s\"", path, number, folder, included);
+            CHECK(allowed(folder, included), "%s:%d: %s must not include \"%s\"", path, number,
+                folder, included);
         }
         line = end ? end + 1 : NULL;
     }
@@ -55,7 +59,9 @@ static int check_folder(const char *folder, const char *below)
     if (!directory) return 0;
     for (struct dirent *entry; (entry = readdir(directory));) {
         const char *dot = strrchr(entry->d_name, '.');
-        if (!dot || (strcmp(dot, ".c") && strcmp(dot, ".h") && strcmp(dot, ".cu") && strcmp(dot, ".cc"))) continue;
+        if (!dot
+            || (strcmp(dot, ".c") && strcmp(dot, ".h") && strcmp(dot, ".cu") && strcmp(dot, ".cc")))
+            continue;
         snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
         includes += check_file(folder, file);
     }
@@ -67,7 +73,8 @@ int main(void)
 {
     int includes = check_folder("cli", "host/");
     for (int i = 0; i < N_LAYERS; i++)
-        includes += check_folder(order[i], strcmp(order[i], "models") && strcmp(order[i], "kernels") ? "host/" : "");
+        includes += check_folder(
+            order[i], strcmp(order[i], "models") && strcmp(order[i], "kernels") ? "host/" : "");
     CHECK(includes > 50, "only %d includes were found", includes);
 
     /* The test of the test. */

@@ -1,11 +1,20 @@
-/* test_matmul.c: matrix products against double-precision loops, on the device named by the argument or INSET_TEST_DEVICE ("cpu" without one): all types,
- * both layouts of the weights, weights at odd addresses, rows with strides, heights on both sides of every bound in cpu/matmul.c. */
+/* test_matmul.c: matrix products against double-precision loops, on the device named by the
+ * argument or INSET_TEST_DEVICE ("cpu" without one): all types, both layouts of the weights,
+ * weights at odd addresses, rows with strides, heights on both sides of every bound in
+ * cpu/matmul.c. */
 #include "kernel_cases.h"
 
-typedef struct product_case { int64_t in, out; int weight_type; bool in_out, bias; int64_t gap, skip; } product_case;
+typedef struct product_case {
+    int64_t in, out;
+    int weight_type;
+    bool in_out, bias;
+    int64_t gap, skip;
+} product_case;
 
-/* Rows of doubles, rounded to the type, as bytes of the type `skip` bytes off alignment, as in a mapped file. */
-static unsigned char *as_file(const double *values, int64_t n, int type, size_t skip, unsigned char **start)
+/* Rows of doubles, rounded to the type, as bytes of the type `skip` bytes off alignment, as in a
+ * mapped file. */
+static unsigned char *as_file(
+    const double *values, int64_t n, int type, size_t skip, unsigned char **start)
 {
     unsigned char *bytes = malloc((size_t)n * type_sizes[type] + skip);
     *start = bytes + skip;
@@ -24,35 +33,46 @@ static double *random_values(subject *s, int type, int64_t n, double size)
     return values;
 }
 
-static matrix *make_matrix(subject *s, int type, const product_case *c, const double *weight, const double *bias)
+static matrix *make_matrix(
+    subject *s, int type, const product_case *c, const double *weight, const double *bias)
 {
-    unsigned char *weight_at, *bias_at, *weight_file = as_file(weight, c->in * c->out, c->weight_type, (size_t)c->skip, &weight_at);
+    unsigned char *weight_at, *bias_at,
+        *weight_file = as_file(weight, c->in * c->out, c->weight_type, (size_t)c->skip, &weight_at);
     unsigned char *bias_file = as_file(bias, c->out, c->weight_type, (size_t)c->skip, &bias_at);
     matrix *m = NULL;
-    inset_status status = device_matrix_create(s->device, (inset_type)type, c->in, c->out, weight_at, (inset_type)c->weight_type, c->in_out,
-                                               c->bias ? bias_at : NULL, (inset_type)c->weight_type, &m);
-    CHECK(status == INSET_OK, "%s: a %s matrix [%d, %d]: %s", s->name, type_names[type], (int)c->in, (int)c->out, inset_message(s->device->context));
+    inset_status status = device_matrix_create(s->device, (inset_type)type, c->in, c->out,
+        weight_at, (inset_type)c->weight_type, c->in_out, c->bias ? bias_at : NULL,
+        (inset_type)c->weight_type, &m);
+    CHECK(status == INSET_OK, "%s: a %s matrix [%d, %d]: %s", s->name, type_names[type], (int)c->in,
+        (int)c->out, inset_message(s->device->context));
     free(weight_file);
     free(bias_file);
     return m;
 }
 
-static void check_product(subject *s, int type, const product_case *c, const matrix *m, const double *weight, const double *bias, int64_t rows)
+static void check_product(subject *s, int type, const product_case *c, const matrix *m,
+    const double *weight, const double *bias, int64_t rows)
 {
-    const int64_t x_stride = c->in + c->gap, y_stride = c->out + c->gap, padded = device_padded_rows(s->device, (inset_type)type, c->in, c->out, rows);
-    buffer x = buffer_random(s, type, padded * x_stride, c->gap ? 1 : 0, 1), y = buffer_result(s, type, padded * y_stride, c->gap ? 1 : 0);
+    const int64_t x_stride = c->in + c->gap, y_stride = c->out + c->gap,
+                  padded = device_padded_rows(s->device, (inset_type)type, c->in, c->out, rows);
+    buffer x = buffer_random(s, type, padded * x_stride, c->gap ? 1 : 0, 1),
+           y = buffer_result(s, type, padded * y_stride, c->gap ? 1 : 0);
     double *want = malloc((size_t)(rows * c->out) * sizeof *want);
     for (int64_t r = 0; r < rows; r++) {
         double *row = want + r * c->out;
         for (int64_t o = 0; o < c->out; o++) row[o] = c->bias ? as_type(type, bias[o]) : 0;
         for (int64_t i = 0; i < c->in; i++)
             for (int64_t o = 0; o < c->out; o++)
-                row[o] += x.values[r * x_stride + i] * as_type(type, weight[c->in_out ? i * c->out + o : o * c->in + i]);
+                row[o] += x.values[r * x_stride + i]
+                          * as_type(type, weight[c->in_out ? i * c->out + o : o * c->in + i]);
     }
-    inset_status status = device_matmul(s->device, m, buffer_at(&x, 0), x_stride, buffer_at(&y, 0), y_stride, rows);
-    CHECK(status == INSET_OK, "%s: product of %d rows: %s", s->name, (int)rows, inset_message(s->device->context));
+    inset_status status = device_matmul(
+        s->device, m, buffer_at(&x, 0), x_stride, buffer_at(&y, 0), y_stride, rows);
+    CHECK(status == INSET_OK, "%s: product of %d rows: %s", s->name, (int)rows,
+        inset_message(s->device->context));
     char what[96];
-    snprintf(what, sizeof what, "product by [%d, %d]%s%s", (int)c->in, (int)c->out, c->in_out ? "" : " turned", c->bias ? " + bias" : "");
+    snprintf(what, sizeof what, "product by [%d, %d]%s%s", (int)c->in, (int)c->out,
+        c->in_out ? "" : " turned", c->bias ? " + bias" : "");
     check_rows(s, what, &y, rows, c->out, y_stride, want, 1.1, 2e-6 * sqrt((double)c->in));
     buffer_free(&x);
     buffer_free(&y);
@@ -62,35 +82,49 @@ static void check_product(subject *s, int type, const product_case *c, const mat
 static void test_products(subject *s)
 {
     static const product_case cases[] = {
-        {5, 10, INSET_F32, true, true, 0, 0},    {10, 2, INSET_F32, false, true, 3, 1},    {32, 32, INSET_F16, false, false, 0, 0},
-        {33, 40, INSET_F32, true, true, 5, 0},   {64, 192, INSET_F32, true, true, 0, 0},   {100, 77, INSET_F32, false, false, 7, 2},
-        {96, 130, INSET_BF16, false, true, 1, 0}, {129, 64, INSET_F16, true, true, 0, 0},   {70, 66, INSET_BF16, true, false, 0, 1},
-        {1, 2000, INSET_F32, true, true, 0, 0},  {2000, 1, INSET_F32, true, true, 0, 0},   {64, 1001, INSET_F32, false, false, 0, 3},
+        {5, 10, INSET_F32, true, true, 0, 0},
+        {10, 2, INSET_F32, false, true, 3, 1},
+        {32, 32, INSET_F16, false, false, 0, 0},
+        {33, 40, INSET_F32, true, true, 5, 0},
+        {64, 192, INSET_F32, true, true, 0, 0},
+        {100, 77, INSET_F32, false, false, 7, 2},
+        {96, 130, INSET_BF16, false, true, 1, 0},
+        {129, 64, INSET_F16, true, true, 0, 0},
+        {70, 66, INSET_BF16, true, false, 0, 1},
+        {1, 2000, INSET_F32, true, true, 0, 0},
+        {2000, 1, INSET_F32, true, true, 0, 0},
+        {64, 1001, INSET_F32, false, false, 0, 3},
     };
     static const int64_t heights[] = {1, 2, 3, 8, 15, 16, 17, 33, 64, 255, 256, 257, 300, 520};
     for (int type = 0; type < KERNEL_TYPES; type++)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const product_case *c = &cases[i];
-            double *weight = random_values(s, c->weight_type, c->in * c->out, 1), *bias = random_values(s, c->weight_type, c->out, 1);
+            double *weight = random_values(s, c->weight_type, c->in * c->out, 1),
+                   *bias = random_values(s, c->weight_type, c->out, 1);
             matrix *m = make_matrix(s, type, c, weight, bias);
             for (size_t h = 0; m && h < sizeof heights / sizeof *heights; h++)
-                if (c->in * c->out < 5000 || h % 3 == i % 3) check_product(s, type, c, m, weight, bias, heights[h]);
+                if (c->in * c->out < 5000 || h % 3 == i % 3)
+                    check_product(s, type, c, m, weight, bias, heights[h]);
             device_matrix_free(s->device, m);
             free(weight);
             free(bias);
         }
 }
 
-/* More rows than the tallest block has, so that several products make one, and what is left behind them. */
+/* More rows than the tallest block has, so that several products make one, and what is left behind
+ * them. */
 static void test_blocks(subject *s)
 {
-    static const product_case cases[] = {{8, 12, INSET_F32, true, true, 0, 0}, {7, 5, INSET_F32, false, true, 2, 0}};
+    static const product_case cases[] = {
+        {8, 12, INSET_F32, true, true, 0, 0}, {7, 5, INSET_F32, false, true, 2, 0}};
     for (int type = 0; type < KERNEL_TYPES; type++)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const product_case *c = &cases[i];
-            double *weight = random_values(s, c->weight_type, c->in * c->out, 1), *bias = random_values(s, c->weight_type, c->out, 1);
+            double *weight = random_values(s, c->weight_type, c->in * c->out, 1),
+                   *bias = random_values(s, c->weight_type, c->out, 1);
             matrix *m = make_matrix(s, type, c, weight, bias);
-            for (int64_t rows = 4095; m && rows <= 4097; rows++) check_product(s, type, c, m, weight, bias, rows);
+            for (int64_t rows = 4095; m && rows <= 4097; rows++)
+                check_product(s, type, c, m, weight, bias, rows);
             if (m) check_product(s, type, c, m, weight, bias, 2 * 4096 + 1500);
             device_matrix_free(s->device, m);
             free(weight);
@@ -98,32 +132,44 @@ static void test_blocks(subject *s)
         }
 }
 
-/* Whether a row's bits are the same at every height, and in every place of the call: computed and printed, not demanded, for oneDNN promises
- * nothing; what it found is written at the head of cpu/matmul.c. The tiny loop does promise. */
+/* Whether a row's bits are the same at every height, and in every place of the call: computed and
+ * printed, not demanded, for oneDNN promises nothing; what it found is written at the head of
+ * cpu/matmul.c. The tiny loop does promise. */
 static void probe_heights(subject *s, int type, int64_t in, int64_t out)
 {
     enum { MOST = 300 };
-    static const int64_t heights[] = {1, 2, 3, 4, 5, 8, 15, 16, 17, 24, 31, 32, 48, 64, 100, 128, 200, 255, 256, 257, MOST};
+    static const int64_t heights[] = {
+        1, 2, 3, 4, 5, 8, 15, 16, 17, 24, 31, 32, 48, 64, 100, 128, 200, 255, 256, 257, MOST};
     const product_case c = {in, out, INSET_F32, true, true, 0, 0};
-    double *weight = random_values(s, INSET_F32, in * out, 1), *bias = random_values(s, INSET_F32, out, 1);
+    double *weight = random_values(s, INSET_F32, in * out, 1),
+           *bias = random_values(s, INSET_F32, out, 1);
     matrix *m = make_matrix(s, type, &c, weight, bias);
     const int64_t padded = device_padded_rows(s->device, (inset_type)type, in, out, MOST);
-    buffer x = buffer_random(s, type, (MOST + padded) * in, 0, 1), y = buffer_result(s, type, padded * out, 0);
+    buffer x = buffer_random(s, type, (MOST + padded) * in, 0, 1),
+           y = buffer_result(s, type, padded * out, 0);
     double *first = malloc((size_t)(MOST * out) * sizeof *first);
     int64_t differ = 0;
-    if (m && device_matmul(s->device, m, buffer_at(&x, 0), in, buffer_at(&y, 0), out, MOST) == INSET_OK) {
+    if (m
+        && device_matmul(s->device, m, buffer_at(&x, 0), in, buffer_at(&y, 0), out, MOST)
+               == INSET_OK) {
         buffer_fetch(&y);
         memcpy(first, y.values, (size_t)(MOST * out) * sizeof *first);
         for (size_t h = 0; h < sizeof heights / sizeof *heights; h++) {
-            const int64_t rows = heights[h], start = MOST - rows;                     /* the last rows, so that their places change too */
-            if (device_matmul(s->device, m, buffer_at(&x, start * in), in, buffer_at(&y, 0), out, rows)) abort();
+            /* the last rows, so that their places change too */
+            const int64_t rows = heights[h], start = MOST - rows;
+            if (device_matmul(
+                    s->device, m, buffer_at(&x, start * in), in, buffer_at(&y, 0), out, rows))
+                abort();
             buffer_fetch(&y);
-            if (memcmp(y.values, first + start * out, (size_t)(rows * out) * sizeof *first) != 0) differ++;
+            if (memcmp(y.values, first + start * out, (size_t)(rows * out) * sizeof *first) != 0)
+                differ++;
         }
     }
     printf("%s: %s [%d, %d]: a row's bits %s\n", s->name, type_names[type], (int)in, (int)out,
-           differ ? "depend on the number of rows" : "are the same at every height tried");
-    if (in * out <= 1024) CHECK(differ == 0, "%s: [%d, %d]: bits depend on the number of rows", s->name, (int)in, (int)out);
+        differ ? "depend on the number of rows" : "are the same at every height tried");
+    if (in * out <= 1024)
+        CHECK(differ == 0, "%s: [%d, %d]: bits depend on the number of rows", s->name, (int)in,
+            (int)out);
     device_matrix_free(s->device, m);
     buffer_free(&x);
     buffer_free(&y);
@@ -134,7 +180,9 @@ static void probe_heights(subject *s, int type, int64_t in, int64_t out)
 
 int main(int count, char **arguments)
 {
-    const char *name = count > 1 ? arguments[1] : getenv("INSET_TEST_DEVICE") ? getenv("INSET_TEST_DEVICE") : "cpu";
+    const char *name = count > 1                     ? arguments[1]
+                       : getenv("INSET_TEST_DEVICE") ? getenv("INSET_TEST_DEVICE")
+                                                     : "cpu";
     inset_context *context;
     device *d;
     if (inset_context_create(NULL, &context)) abort();

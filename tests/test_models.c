@@ -1,8 +1,9 @@
 /* test_models.c: what config.json files become.
  *
- * Each family's program is compared with what transformers does, as tests/make_trees.py wrote it down: every module that returns a tensor, in
- * the order it is entered and left, with the shapes and with which tensors are one; and every weight with its shape. Then what is
- * refused: configs, and weights that do not fit their config. */
+ * Each family's program is compared with what transformers does, as tests/make_trees.py wrote it
+ * down: every module that returns a tensor, in the order it is entered and left, with the shapes
+ * and with which tensors are one; and every weight with its shape. Then what is refused: configs,
+ * and weights that do not fit their config. */
 #include "base/base.h"
 #include "failing_allocator.h"
 #include "file/file.h"
@@ -13,11 +14,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neox", "gpt_neox_serial", "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long",
-                                    "olmo2"};
+static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neox", "gpt_neox_serial", "llama",
+    "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long", "olmo2"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
-typedef struct world { failing_allocator memory; inset_context *context; } world;
+typedef struct world {
+    failing_allocator memory;
+    inset_context *context;
+} world;
 
 static inset_context *world_start(world *w)
 {
@@ -29,8 +33,8 @@ static inset_context *world_start(world *w)
 static void world_end(world *w, const char *name)
 {
     inset_context_free(w->context);
-    CHECK(w->memory.live == 0 && w->memory.damaged == 0, "%s: %lld blocks left, %lld damaged", name, (long long)w->memory.live,
-          (long long)w->memory.damaged);
+    CHECK(w->memory.live == 0 && w->memory.damaged == 0, "%s: %lld blocks left, %lld damaged", name,
+        (long long)w->memory.live, (long long)w->memory.damaged);
 }
 
 static inset_status build(inset_context *context, const char *json, program **out)
@@ -43,15 +47,19 @@ static inset_status build(inset_context *context, const char *json, program **ou
     return status;
 }
 
-/* ---- trees ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- trees -------------------------------------------------------------- */
 
-/* Appends the line that make_trees.py writes for a site, for two prompts of three tokens. Values are numbered as they appear. */
-static void add_line(inset_context *context, const program *p, text *lines, const char *kind, int32_t site, int32_t *numbers, int32_t *next)
+/* Appends the line that make_trees.py writes for a site, for two prompts of three tokens. Values
+ * are numbered as they appear. */
+static void add_line(inset_context *context, const program *p, text *lines, const char *kind,
+    int32_t site, int32_t *numbers, int32_t *next)
 {
     const slot *s = &p->slots[p->sites[site].slot];
     if (!numbers[s->value]) numbers[s->value] = ++*next;
-    text_add(context, lines, "%s %s [%d, 3", kind, p->modules[p->sites[site].module].path, p->values[s->value].per_position ? 1 : 2);
-    for (int i = 0; i < s->shape.n_columns; i++) text_add(context, lines, ", %d", (int)s->shape.extent[i]);
+    text_add(context, lines, "%s %s [%d, 3", kind, p->modules[p->sites[site].module].path,
+        p->values[s->value].per_position ? 1 : 2);
+    for (int i = 0; i < s->shape.n_columns; i++)
+        text_add(context, lines, ", %d", (int)s->shape.extent[i]);
     text_add(context, lines, "] #%d\n", (int)numbers[s->value] - 1);
 }
 
@@ -62,7 +70,8 @@ static void write_tree(inset_context *context, const program *p, text *lines)
         event_kind kind = p->events[e].kind;
         if (kind != EVENT_ENTER && kind != EVENT_LEAVE) continue;
         int32_t index = p->events[e].index;
-        int32_t input = program_site(p, index, "input", 5), output = program_site(p, index, "output", 6);
+        int32_t input = program_site(p, index, "input", 5),
+                output = program_site(p, index, "output", 6);
         if (input < 0 || output < 0) continue;
         int32_t site = kind == EVENT_ENTER ? input : output;
         CHECK(p->sites[site].event == (int32_t)e, "%s: the site's event", p->modules[index].path);
@@ -87,7 +96,9 @@ static bool weight_named(const program *p, const char *name, const char *shape)
         char own[64];
         if (w->role == WEIGHT_VECTOR) snprintf(own, sizeof own, "[%d]", (int)w->columns);
         else snprintf(own, sizeof own, "[%d, %d]", (int)w->rows, (int)w->columns);
-        bool same = strcmp(w->name, name) == 0 || (prefix && strncmp(name, p->optional_prefix, prefix) == 0 && strcmp(w->name, name + prefix) == 0);
+        bool same = strcmp(w->name, name) == 0
+                    || (prefix && strncmp(name, p->optional_prefix, prefix) == 0
+                        && strcmp(w->name, name + prefix) == 0);
         if (same) return CHECK(strcmp(own, shape) == 0, "%s: %s, expected %s", name, own, shape);
     }
     return false;
@@ -121,12 +132,15 @@ static void compare_rope(const program *p, const char *name)
     CHECK(!expected == !found, "%s: a rotary embedding here and none there", name);
     if (expected && found) {
         double want = strtod(at, &at);
-        CHECK(fabs(found->rope_attention_scale / want - 1) < 1e-6, "%s: factor %g, expected %g", name, found->rope_attention_scale, want);
+        CHECK(fabs(found->rope_attention_scale / want - 1) < 1e-6, "%s: factor %g, expected %g",
+            name, found->rope_attention_scale, want);
         for (int32_t i = 0; i < found->rotary_dims / 2; i++) {
             want = strtod(at, &at);
-            CHECK(fabs(found->frequencies[i] / want - 1) < 1e-6, "%s: frequency %d is %g, expected %g", name, (int)i, found->frequencies[i], want);
+            CHECK(fabs(found->frequencies[i] / want - 1) < 1e-6,
+                "%s: frequency %d is %g, expected %g", name, (int)i, found->frequencies[i], want);
         }
-        CHECK(strspn(at, "\n") == strlen(at), "%s: more frequencies than %d", name, (int)found->rotary_dims / 2);
+        CHECK(strspn(at, "\n") == strlen(at), "%s: more frequencies than %d", name,
+            (int)found->rotary_dims / 2);
     }
     free(expected);
 }
@@ -142,10 +156,12 @@ static void tree_is_transformers(const char *name)
     char *json = test_read(path, NULL);
     snprintf(path, sizeof path, "fixtures/trees/%s.txt", name);
     char *expected = test_read(path, NULL);
-    if (CHECK(json && expected, "%s: no fixture", name) && CHECK(build(context, json, &p) == INSET_OK, "%s: %s", name, inset_message(context))) {
+    if (CHECK(json && expected, "%s: no fixture", name)
+        && CHECK(build(context, json, &p) == INSET_OK, "%s: %s", name, inset_message(context))) {
         write_tree(context, p, &lines);
-        bool same = CHECK(strcmp(lines.bytes ? lines.bytes : "", expected) == 0, "%s: tree differs in line %d", name,
-                          first_difference(lines.bytes ? lines.bytes : "", expected));
+        bool same = CHECK(strcmp(lines.bytes ? lines.bytes : "", expected) == 0,
+            "%s: tree differs in line %d", name,
+            first_difference(lines.bytes ? lines.bytes : "", expected));
         if (!same) fprintf(stderr, "%s\n", lines.bytes);
         compare_weights(p, name);
         compare_rope(p, name);
@@ -157,14 +173,16 @@ static void tree_is_transformers(const char *name)
     world_end(&w, name);
 }
 
-/* ---- configs that are refused ------------------------------------------------------------------------------------------------------------ */
+/* ---- configs that are refused ------------------------------------------- */
 
 static void configs_are_refused(void)
 {
 #define GPT2 "{\"model_type\": \"gpt2\", \"n_layer\": 2"
 #define LLAMA "{\"model_type\": \"llama\", \"hidden_size\": 64, \"num_key_value_heads\": 4"
 #define LAYERS(list) "{\"model_type\": \"sequential\", \"layers\": [" list "]}"
-    static const struct { const char *json, *words; } cases[] = {
+    static const struct {
+        const char *json, *words;
+    } cases[] = {
         {"[]", "must be an object"},
         {"{}", "'model_type' is missing"},
         {"{\"model_type\": 5}", "'model_type' must be"},
@@ -176,67 +194,101 @@ static void configs_are_refused(void)
         {GPT2 ", \"n_embd\": \"768\"}", "'n_embd' must be"},
         {GPT2 ", \"n_embd\": 4294967296}", "'n_embd' must be"},
         {GPT2 ", \"n_embd\": 770}", "'n_embd' (770) must divide by 'n_head' (12)"},
-        {GPT2 ", \"n_embd\": 514, \"n_head\": 2}", "'n_embd' / 'n_head' must be at most 256, found 257"},
+        {GPT2 ", \"n_embd\": 514, \"n_head\": 2}",
+            "'n_embd' / 'n_head' must be at most 256, found 257"},
         {GPT2 ", \"n_head\": 0}", "'n_head' must be"},
         {"{\"model_type\": \"gpt2\", \"n_layer\": 0}", "'n_layer' must be"},
         {"{\"model_type\": \"gpt2\", \"n_layer\": 1000000000}", "'n_layer' must be"},
         {GPT2 ", \"n_inner\": 0}", "'n_inner' must be"},
         {GPT2 ", \"n_positions\": 0}", "'n_positions' must be"},
         {GPT2 ", \"vocab_size\": 0}", "'vocab_size' must be"},
-        {GPT2 ", \"layer_norm_epsilon\": -1}", "'layer_norm_epsilon' must be from 0 to 1, found -1"},
+        {GPT2 ", \"layer_norm_epsilon\": -1}",
+            "'layer_norm_epsilon' must be from 0 to 1, found -1"},
         {GPT2 ", \"layer_norm_epsilon\": \"small\"}", "'layer_norm_epsilon' must be"},
-        {GPT2 ", \"activation_function\": \"mish\"}", "'activation_function' must be one of gelu, "},
+        {GPT2 ", \"activation_function\": \"mish\"}",
+            "'activation_function' must be one of gelu, "},
         {GPT2 ", \"add_cross_attention\": true}", "'add_cross_attention' is true"},
         {GPT2 ", \"scale_attn_weights\": 1}", "'scale_attn_weights' must be"},
         {GPT2 ", \"tie_word_embeddings\": \"yes\"}", "'tie_word_embeddings' must be"},
-        {LLAMA ", \"num_attention_heads\": 6}", "'num_attention_heads' (6) must divide by 'num_key_value_heads' (4)"},
-        {LLAMA ", \"num_attention_heads\": 12}", "'hidden_size' (64) must divide by 'num_attention_heads' (12)"},
-        {LLAMA ", \"num_attention_heads\": 128}", "'hidden_size' (64) must divide by 'num_attention_heads' (128)"},
+        {LLAMA ", \"num_attention_heads\": 6}",
+            "'num_attention_heads' (6) must divide by 'num_key_value_heads' (4)"},
+        {LLAMA ", \"num_attention_heads\": 12}",
+            "'hidden_size' (64) must divide by 'num_attention_heads' (12)"},
+        {LLAMA ", \"num_attention_heads\": 128}",
+            "'hidden_size' (64) must divide by 'num_attention_heads' (128)"},
         {LLAMA ", \"head_dim\": 7}", "even number of dimensions from 2 on, found 7 of 7"},
         {LLAMA ", \"head_dim\": 257}", "'head_dim' must be"},
         {LLAMA ", \"hidden_act\": \"mish\"}", "'hidden_act' must be one of"},
         {LLAMA ", \"rms_norm_eps\": -1}", "'rms_norm_eps' must be"},
         {LLAMA ", \"rope_theta\": 0}", "'rope_theta' must be"},
-        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}}", "'rope_type' must be default, linear, llama3 or longrope, found \"yarn\""},
+        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}}",
+            "'rope_type' must be default, linear, llama3 or longrope, found \"yarn\""},
         {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "'rope_scaling' lacks 'factor'"},
-        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 1}}", "'high_freq_factor' (1) must be larger"},
-        {LLAMA ", \"rope_parameters\": {\"full_attention\": {}}}", "'rope_parameters' differ between kinds of layers"},
-        {LLAMA ", \"partial_rotary_factor\": 0.5, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", "'partial_rotary_factor' is 0.5, and whole heads turn"},
+        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, "
+               "\"low_freq_factor\": 4, \"high_freq_factor\": 1}}",
+            "'high_freq_factor' (1) must be larger"},
+        {LLAMA ", \"rope_parameters\": {\"full_attention\": {}}}",
+            "'rope_parameters' differ between kinds of layers"},
+        {LLAMA ", \"partial_rotary_factor\": 0.5, \"rope_scaling\": {\"type\": \"linear\", "
+               "\"factor\": 2}}",
+            "'partial_rotary_factor' is 0.5, and whole heads turn"},
         {LLAMA ", \"rope_parameters\": 5}", "'rope_parameters' must be an object"},
         {"{\"model_type\": \"mistral\", \"sliding_window\": 0}", "'sliding_window' must be"},
         {"{\"model_type\": \"gemma2\", \"sliding_window\": 0}", "'sliding_window' must be"},
-        {"{\"model_type\": \"gemma2\", \"head_dim\": 15}", "even number of dimensions from 2 on, found 15 of 15"},
-        {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 0}", "'sliding_window' must be"},
+        {"{\"model_type\": \"gemma2\", \"head_dim\": 15}",
+            "even number of dimensions from 2 on, found 15 of 15"},
+        {"{\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 0}",
+            "'sliding_window' must be"},
         {"{\"model_type\": \"phi3\", \"sliding_window\": 0}", "'sliding_window' must be"},
-        {"{\"model_type\": \"olmo2\", \"num_key_value_heads\": 5}", "'num_attention_heads' (32) must divide by 'num_key_value_heads' (5)"},
+        {"{\"model_type\": \"olmo2\", \"num_key_value_heads\": 5}",
+            "'num_attention_heads' (32) must divide by 'num_key_value_heads' (5)"},
         {"{\"model_type\": \"qwen3\", \"head_dim\": 0}", "'head_dim' must be"},
-        {"{\"model_type\": \"qwen2\", \"num_hidden_layers\": 2, \"layer_types\": [\"full_attention\"]}", "'layer_types' must be a list of one name for each of the 2"},
-        {"{\"model_type\": \"qwen2\", \"num_hidden_layers\": 1, \"layer_types\": [\"sliding_attention\"]}", "'layer_types'[0] is sliding_attention, and"},
-        {"{\"model_type\": \"qwen3\", \"num_hidden_layers\": 1, \"layer_types\": [\"chunked_attention\"]}", "found \"chunked_attention\""},
-        {"{\"model_type\": \"gemma2\", \"use_bidirectional_attention\": true}", "'use_bidirectional_attention' is true"},
-        {"{\"model_type\": \"gemma2\", \"attn_logit_softcapping\": 0}", "'attn_logit_softcapping' must be"},
-        {"{\"model_type\": \"phi3\", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1]}}", "'short_factor' must be a list of 48 numbers"},
+        {"{\"model_type\": \"qwen2\", \"num_hidden_layers\": 2, \"layer_types\": "
+         "[\"full_attention\"]}",
+            "'layer_types' must be a list of one name for each of the 2"},
+        {"{\"model_type\": \"qwen2\", \"num_hidden_layers\": 1, \"layer_types\": "
+         "[\"sliding_attention\"]}",
+            "'layer_types'[0] is sliding_attention, and"},
+        {"{\"model_type\": \"qwen3\", \"num_hidden_layers\": 1, \"layer_types\": "
+         "[\"chunked_attention\"]}",
+            "found \"chunked_attention\""},
+        {"{\"model_type\": \"gemma2\", \"use_bidirectional_attention\": true}",
+            "'use_bidirectional_attention' is true"},
+        {"{\"model_type\": \"gemma2\", \"attn_logit_softcapping\": 0}",
+            "'attn_logit_softcapping' must be"},
+        {"{\"model_type\": \"phi3\", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1]}}",
+            "'short_factor' must be a list of 48 numbers"},
         {"{\"model_type\": \"gpt_neox\", \"rotary_pct\": 2}", "'rotary_pct' must be from 0 to 1"},
-        {"{\"model_type\": \"gpt_neox\", \"rotary_pct\": 0.01}", "even number of dimensions from 2 on"},
-        {"{\"model_type\": \"gpt_neox\", \"hidden_size\": 100}", "'hidden_size' (100) must divide by 'num_attention_heads' (64)"},
+        {"{\"model_type\": \"gpt_neox\", \"rotary_pct\": 0.01}",
+            "even number of dimensions from 2 on"},
+        {"{\"model_type\": \"gpt_neox\", \"hidden_size\": 100}",
+            "'hidden_size' (100) must divide by 'num_attention_heads' (64)"},
         {"{\"model_type\": \"sequential\"}", "'layers' must be a list"},
         {LAYERS(""), "'layers' must be a list"},
         {LAYERS("5"), "'layers'[0] must be an object"},
         {LAYERS("{\"type\": \"linear\", \"in\": 2, \"out\": 2}"), "'name' is missing"},
         {LAYERS("{\"name\": \"a\", \"in\": 2, \"out\": 2}"), "'type' is missing"},
-        {LAYERS("{\"name\": \"a.b\", \"type\": \"linear\", \"in\": 2, \"out\": 2}"), "found \"a.b\""},
-        {LAYERS("{\"name\": \"\", \"type\": \"linear\", \"in\": 2, \"out\": 2}"), "'name' must be letters"},
-        {LAYERS("{\"name\": \"1\", \"type\": \"linear\", \"in\": 2, \"out\": 2}"), "'name' must be letters"},
-        {LAYERS("{\"name\": \"a\", \"type\": \"conv\", \"in\": 2, \"out\": 2}"), "layer \"a\": 'type' must be linear"},
+        {LAYERS("{\"name\": \"a.b\", \"type\": \"linear\", \"in\": 2, \"out\": 2}"),
+            "found \"a.b\""},
+        {LAYERS("{\"name\": \"\", \"type\": \"linear\", \"in\": 2, \"out\": 2}"),
+            "'name' must be letters"},
+        {LAYERS("{\"name\": \"1\", \"type\": \"linear\", \"in\": 2, \"out\": 2}"),
+            "'name' must be letters"},
+        {LAYERS("{\"name\": \"a\", \"type\": \"conv\", \"in\": 2, \"out\": 2}"),
+            "layer \"a\": 'type' must be linear"},
         {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2}"), "'out' is missing"},
-        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 2, \"bias\": 1}"), "'bias' must be"},
+        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 2, \"bias\": 1}"),
+            "'bias' must be"},
         {LAYERS("{\"name\": \"a\", \"type\": \"relu\"}"), "layer \"a\" is the first"},
-        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}, {\"name\": \"b\", \"type\": \"linear\", \"in\": 2, \"out\": 2}"),
-         "layer \"b\" takes 2 numbers ('in'), and the layer before it gives 3"},
-        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}, {\"name\": \"n\", \"type\": \"layernorm\", \"in\": 2}"),
-         "layer \"n\" takes 2 numbers ('in'), and the layer before it gives 3"},
-        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 2}, {\"name\": \"a\", \"type\": \"relu\"}"),
-         "two layers are named \"a\""},
+        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}, {\"name\": \"b\", "
+                "\"type\": \"linear\", \"in\": 2, \"out\": 2}"),
+            "layer \"b\" takes 2 numbers ('in'), and the layer before it gives 3"},
+        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}, {\"name\": \"n\", "
+                "\"type\": \"layernorm\", \"in\": 2}"),
+            "layer \"n\" takes 2 numbers ('in'), and the layer before it gives 3"},
+        {LAYERS("{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 2}, {\"name\": \"a\", "
+                "\"type\": \"relu\"}"),
+            "two layers are named \"a\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         world w;
@@ -244,8 +296,10 @@ static void configs_are_refused(void)
         inset_context *context = world_start(&w);
         inset_status status = build(context, cases[i].json, &p);
         CHECK(status == INSET_FILE_ERROR && !p, "%s: status %d", cases[i].json, status);
-        CHECK(strstr(inset_message(context), cases[i].words), "%s: \"%s\" is not in\n%s", cases[i].json, cases[i].words, inset_message(context));
-        CHECK(strstr(inset_message(context), "FileError: config.json"), "%s: %s", cases[i].json, inset_message(context));
+        CHECK(strstr(inset_message(context), cases[i].words), "%s: \"%s\" is not in\n%s",
+            cases[i].json, cases[i].words, inset_message(context));
+        CHECK(strstr(inset_message(context), "FileError: config.json"), "%s: %s", cases[i].json,
+            inset_message(context));
         program_free(p);
         world_end(&w, cases[i].json);
     }
@@ -264,34 +318,42 @@ static void allocations_may_fail(const char *json)
         w.memory.fail_at = w.memory.calls + n;
         inset_status status = build(context, json, &p);
         done = status == INSET_OK;
-        CHECK(done || status == INSET_NO_MEMORY, "allocation %lld: status %d", (long long)n, status);
+        CHECK(
+            done || status == INSET_NO_MEMORY, "allocation %lld: status %d", (long long)n, status);
         program_free(p);
         world_end(&w, "a failing allocation");
     }
     CHECK(n > 10, "only %lld allocations were tried", (long long)n);
 }
 
-/* ---- weights -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- weights ------------------------------------------------------------ */
 
 static char directory[] = "/tmp/inset_test_models_XXXXXX";
 
-static const char *const two_layers = "{\"model_type\": \"sequential\", \"layers\": ["
-    "{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}, {\"name\": \"b\", \"type\": \"linear\", \"in\": 3, \"out\": 1}]}";
+static const char *const two_layers =
+    "{\"model_type\": \"sequential\", \"layers\": ["
+    "{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}, {\"name\": \"b\", \"type\": "
+    "\"linear\", \"in\": 3, \"out\": 1}]}";
 
 static const float numbers[64];
-#define F32(NAME, DIMENSIONS, ...) {.name = NAME, .type = INSET_F32, .n_dimensions = DIMENSIONS, .shape = {__VA_ARGS__}, .data = numbers}
+#define F32(NAME, DIMENSIONS, ...)                                                           \
+    {                                                                                        \
+        .name = NAME, .type = INSET_F32, .n_dimensions = DIMENSIONS, .shape = {__VA_ARGS__}, \
+        .data = numbers                                                                      \
+    }
 
 static void fill_bytes(file_tensor *tensors, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         tensors[i].bytes = type_size(tensors[i].type);
-        for (int32_t d = 0; d < tensors[i].n_dimensions; d++) tensors[i].bytes *= (size_t)tensors[i].shape[d];
+        for (int32_t d = 0; d < tensors[i].n_dimensions; d++)
+            tensors[i].bytes *= (size_t)tensors[i].shape[d];
     }
 }
 
 /* Opens a model whose directory has this config and these tensors. */
-static inset_status open_with(inset_context *context, const char *config, file_tensor *tensors, size_t n, inset_type type,
-                              struct inset_model **out)
+static inset_status open_with(inset_context *context, const char *config, file_tensor *tensors,
+    size_t n, inset_type type, struct inset_model **out)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/config.json", directory);
@@ -307,28 +369,43 @@ static inset_status open_with(inset_context *context, const char *config, file_t
 
 static void weights_are_refused(void)
 {
-    struct { const char *name, *words; size_t n; file_tensor tensors[6]; } cases[] = {
-        {"missing", "2 weights are missing: b.weight, b.bias", 2, {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3)}},
-        {"one missing", "1 weight is missing: a.bias", 3, {F32("a.weight", 2, 3, 2), F32("b.weight", 2, 1, 3), F32("b.bias", 1, 1)}},
+    struct {
+        const char *name, *words;
+        size_t n;
+        file_tensor tensors[6];
+    } cases[] = {
+        {"missing", "2 weights are missing: b.weight, b.bias", 2,
+            {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3)}},
+        {"one missing", "1 weight is missing: a.bias", 3,
+            {F32("a.weight", 2, 3, 2), F32("b.weight", 2, 1, 3), F32("b.bias", 1, 1)}},
         {"extra", "1 tensor is no weight of this sequential model: c.weight", 5,
-         {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3), F32("b.bias", 1, 1), F32("c.weight", 1, 1)}},
+            {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3),
+                F32("b.bias", 1, 1), F32("c.weight", 1, 1)}},
         {"turned", "weight a.weight must have the shape [3, 2], found [2, 3]", 4,
-         {F32("a.weight", 2, 2, 3), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3), F32("b.bias", 1, 1)}},
+            {F32("a.weight", 2, 2, 3), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3),
+                F32("b.bias", 1, 1)}},
         {"deep", "weight b.bias must have the shape [1], found [1, 1]", 4,
-         {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3), F32("b.bias", 2, 1, 1)}},
+            {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3),
+                F32("b.bias", 2, 1, 1)}},
         {"type", "weight b.bias must be F32, BF16, F16 or F64, found I32", 4,
-         {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3),
-          {.name = "b.bias", .type = INSET_I32, .n_dimensions = 1, .shape = {1}, .data = numbers}}},
+            {F32("a.weight", 2, 3, 2), F32("a.bias", 1, 3), F32("b.weight", 2, 1, 3),
+                {.name = "b.bias",
+                    .type = INSET_I32,
+                    .n_dimensions = 1,
+                    .shape = {1},
+                    .data = numbers}}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         world w;
         struct inset_model *m;
         inset_context *context = world_start(&w);
-        inset_status status = open_with(context, two_layers, cases[i].tensors, cases[i].n, INSET_TYPE_COUNT, &m);
+        inset_status status = open_with(
+            context, two_layers, cases[i].tensors, cases[i].n, INSET_TYPE_COUNT, &m);
         CHECK(status == INSET_FILE_ERROR && !m, "%s: status %d", cases[i].name, status);
-        CHECK(strstr(inset_message(context), cases[i].words), "%s: \"%s\" is not in\n%s", cases[i].name, cases[i].words,
-              inset_message(context));
-        CHECK(strstr(inset_message(context), directory), "%s: the directory is not in\n%s", cases[i].name, inset_message(context));
+        CHECK(strstr(inset_message(context), cases[i].words), "%s: \"%s\" is not in\n%s",
+            cases[i].name, cases[i].words, inset_message(context));
+        CHECK(strstr(inset_message(context), directory), "%s: the directory is not in\n%s",
+            cases[i].name, inset_message(context));
         model_free(m);
         world_end(&w, cases[i].name);
     }
@@ -337,11 +414,16 @@ static void weights_are_refused(void)
 /* The type a model gets from its file's types. */
 static void types_are_chosen(void)
 {
-    static const char *const said = "{\"dtype\": \"float16\", \"model_type\": \"sequential\", \"layers\": ["
+    static const char *const said =
+        "{\"dtype\": \"float16\", \"model_type\": \"sequential\", \"layers\": ["
         "{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}]}";
-    static const char *const silent = "{\"model_type\": \"sequential\", \"layers\": ["
+    static const char *const silent =
+        "{\"model_type\": \"sequential\", \"layers\": ["
         "{\"name\": \"a\", \"type\": \"linear\", \"in\": 2, \"out\": 3}]}";
-    static const struct { const char *name, *config; inset_type weight, bias, asked, expected; } cases[] = {
+    static const struct {
+        const char *name, *config;
+        inset_type weight, bias, asked, expected;
+    } cases[] = {
         {"all f32", silent, INSET_F32, INSET_F32, INSET_TYPE_COUNT, INSET_F32},
         {"all bf16", silent, INSET_BF16, INSET_BF16, INSET_TYPE_COUNT, INSET_BF16},
         {"all f64", silent, INSET_F64, INSET_F64, INSET_TYPE_COUNT, INSET_F32},
@@ -360,7 +442,8 @@ static void types_are_chosen(void)
         inset_status status = open_with(context, cases[i].config, tensors, 2, cases[i].asked, &m);
         if (CHECK(status == INSET_OK, "%s: %s", cases[i].name, inset_message(context))) {
             CHECK(m->type == cases[i].expected, "%s: %s", cases[i].name, type_name(m->type));
-            CHECK(m->weight_bytes == 9 * (int64_t)type_size(m->type), "%s: %lld bytes", cases[i].name, (long long)m->weight_bytes);
+            CHECK(m->weight_bytes == 9 * (int64_t)type_size(m->type), "%s: %lld bytes",
+                cases[i].name, (long long)m->weight_bytes);
         }
         model_free(m);
         world_end(&w, cases[i].name);
@@ -376,7 +459,8 @@ static void opening_may_run_out_of_memory(void)
         w.memory.fail_at = n + w.memory.calls;
         inset_status status = model_open(context, directory, "cpu", INSET_F16, false, &m);
         done = status == INSET_OK;
-        CHECK(done || status == INSET_NO_MEMORY, "allocation %lld: %s", (long long)n, inset_message(context));
+        CHECK(done || status == INSET_NO_MEMORY, "allocation %lld: %s", (long long)n,
+            inset_message(context));
         if (!done && status != INSET_NO_MEMORY) return;
         model_free(m);
         world_end(&w, "a failing allocation while a model is opened");

@@ -1,13 +1,19 @@
-/* test_planner.c: the planner against a plain executor (plain_executor.h), on random traces and on sweeps.
+/* test_planner.c: the planner against a plain executor (plain_executor.h), on random traces and on
+ * sweeps.
  *
- *   numbers     what a run saves is what executing the trace literally gives; with sharing, without, and in chunks of invokes
- *   padding     the same where a device writes behind a product's rows, and takes a GELU into the product
+ *   numbers     what a run saves is what executing the trace literally gives; with sharing,
+ *               without, and in chunks of invokes
+ *   padding     the same where a device writes behind a product's rows, and takes a GELU into the
+ *               product
  *   rows        the rows that each step computes are the least that any executor must compute
- *   sweeps      the same, for the patching studies that the planner is made for; and the number of strands stays in proportion to the patches
- *   memory      every allocation of building, planning and running a trace fails once: the answer is INSET_NO_MEMORY, and nothing leaks
+ *   sweeps      the same, for the patching studies that the planner is made for; and the number of
+ *               strands stays in proportion to the patches
+ *   memory      every allocation of building, planning and running a trace fails once: the answer
+ *               is INSET_NO_MEMORY, and nothing leaks
  *
- * test_planner [-m MODEL] [-n COUNT] [-M COUNT] [-S] [-N] [-R] [-v] [SEED]: COUNT random traces from SEED on, COUNT of them again for memory; without
- * sweeps, numbers or rows; -v shows traces. A failure names model and seed. */
+ * test_planner [-m MODEL] [-n COUNT] [-M COUNT] [-S] [-N] [-R] [-v] [SEED]: COUNT random traces
+ * from SEED on, COUNT of them again for memory; without sweeps, numbers or rows; -v shows traces. A
+ * failure names model and seed. */
 #include "plain_executor.h"
 #include "plan/plan.h"
 #include "random_traces.h"
@@ -25,7 +31,8 @@ static bool bench_start(bench *b, inset_context *context, const char *name)
 {
     const char *device = getenv("INSET_TEST_DEVICE");
     *b = (bench){.context = context, .name = name};
-    inset_status status = tiny_model(context, name, device ? device : "cpu", 7, &b->model, &b->numbers);
+    inset_status status = tiny_model(
+        context, name, device ? device : "cpu", 7, &b->model, &b->numbers);
     return CHECK(!status, "%s: %s", name, inset_message(context));
 }
 
@@ -35,7 +42,7 @@ static void bench_end(bench *b)
     free(b->numbers);
 }
 
-/* ---- showing a trace, with -v -------------------------------------------------------------------------------------------------------------- */
+/* ---- showing a trace, with -v ------------------------------------------- */
 
 static bool verbose, skip_rows, skip_numbers;
 
@@ -47,10 +54,12 @@ static void show_view(const trace *t, const view *v)
     if (s->kind == STORAGE_VALUE) printf("=%d.%d", s->invoke, s->value);
     printf(":%s(", type_name(s->type));
     for (int d = 0; d < v->n_dimensions; d++)
-        printf("%s%lld%c%s*%lld", d ? ", " : "", (long long)v->dimensions[d].extent, kinds[v->dimensions[d].kind], v->dimensions[d].ragged ? "~" : "",
-               (long long)v->dimensions[d].stride);
+        printf("%s%lld%c%s*%lld", d ? ", " : "", (long long)v->dimensions[d].extent,
+            kinds[v->dimensions[d].kind], v->dimensions[d].ragged ? "~" : "",
+            (long long)v->dimensions[d].stride);
     printf(" +%lld", (long long)v->column);
-    for (int32_t i = 0; i < v->n_spans && i < 8; i++) printf(" %d[%d:%d]", v->spans[i].sequence, v->spans[i].start, v->spans[i].count);
+    for (int32_t i = 0; i < v->n_spans && i < 8; i++)
+        printf(" %d[%d:%d]", v->spans[i].sequence, v->spans[i].start, v->spans[i].count);
     printf(")");
 }
 
@@ -66,27 +75,34 @@ static void show_trace(const trace *t)
     for (size_t i = 0; i < g->n_steps; i++) {
         printf("step %zu kind %d value %d:", i, g->steps[i].kind, g->steps[i].value);
         for (int k = 0; k < g->steps[i].n_operands; k++)
-            printf(" slot %d (value %d, column %d)", g->steps[i].operands[k], g->slots[g->steps[i].operands[k]].value, g->slots[g->steps[i].operands[k]].shape.column);
+            printf(" slot %d (value %d, column %d)", g->steps[i].operands[k],
+                g->slots[g->steps[i].operands[k]].value,
+                g->slots[g->steps[i].operands[k]].shape.column);
         printf("\n");
     }
     for (size_t i = 0; i < t->n_invokes; i++) {
         const invoke *v = &t->invokes[i];
         printf("invoke %zu, to event %d:", i, v->current_event);
         for (int32_t s = 0, at = 0; s < v->n_sequences; s++, printf(" |"))
-            for (int32_t r = 0; r < v->lengths[s]; r++, at++) printf(" %lld", v->tokens ? (long long)v->tokens[at] : 0ll);
+            for (int32_t r = 0; r < v->lengths[s]; r++, at++)
+                printf(" %lld", v->tokens ? (long long)v->tokens[at] : 0ll);
         printf("\n");
         for (size_t k = 0; k < v->n_rebindings; k++) {
-            printf("  slot %d of value %d is ", v->rebindings[k].slot, g->slots[v->rebindings[k].slot].value);
+            printf("  slot %d of value %d is ", v->rebindings[k].slot,
+                g->slots[v->rebindings[k].slot].value);
             show_view(t, v->rebindings[k].view);
             printf("\n");
         }
-        for (size_t k = 0; k < v->n_skips; k++) printf("  skips %s\n", g->modules[v->skips[k].module].path);
+        for (size_t k = 0; k < v->n_skips; k++)
+            printf("  skips %s\n", g->modules[v->skips[k].module].path);
         for (size_t k = v->first_record; k < v->first_record + v->n_records; k++) {
             const trace_record *r = &t->records[k];
             printf("  event %d: ", r->event);
             show_view(t, r->target);
-            printf(r->kind == TRACE_SET ? " set " : r->kind == TRACE_METRIC ? " is metric %d of " : " is made by op %d of ",
-                   r->kind == TRACE_METRIC ? (int)t->metrics[r->metric].kind : (int)r->op);
+            printf(r->kind == TRACE_SET      ? " set "
+                   : r->kind == TRACE_METRIC ? " is metric %d of "
+                                             : " is made by op %d of ",
+                r->kind == TRACE_METRIC ? (int)t->metrics[r->metric].kind : (int)r->op);
             show_source(t, &r->a);
             printf(", ");
             show_source(t, &r->b);
@@ -101,7 +117,7 @@ static void show_trace(const trace *t)
         }
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------ */
 
 /* Elements of what a run saved. */
 static double *saved_numbers(run *work, size_t save, int64_t *count)
@@ -111,7 +127,9 @@ static double *saved_numbers(run *work, size_t save, int64_t *count)
     *count = 1;
     for (int d = 0; d < tensor.n_dimensions; d++) *count *= tensor.shape[d];
     double *out = malloc((size_t)(*count + 1) * sizeof *out);
-    for (int64_t i = 0; out && i < *count; i++) out[i] = element_get(tensor.type, (const char *)tensor.data + (size_t)i * type_size(tensor.type));
+    for (int64_t i = 0; out && i < *count; i++)
+        out[i] = element_get(
+            tensor.type, (const char *)tensor.data + (size_t)i * type_size(tensor.type));
     return out;
 }
 
@@ -130,7 +148,11 @@ static double difference(const double *got, const double *want, int64_t n)
     return worst / (most + 1e-2);
 }
 
-typedef struct outcome { size_t n; double **saved; int64_t *counts; } outcome;
+typedef struct outcome {
+    size_t n;
+    double **saved;
+    int64_t *counts;
+} outcome;
 
 static void outcome_free(outcome *o)
 {
@@ -142,7 +164,8 @@ static void outcome_free(outcome *o)
 
 static outcome outcome_of_run(run *work, const plan *p)
 {
-    outcome o = {plan_saved_count(p), calloc(plan_saved_count(p) + 1, sizeof *o.saved), calloc(plan_saved_count(p) + 1, sizeof *o.counts)};
+    outcome o = {plan_saved_count(p), calloc(plan_saved_count(p) + 1, sizeof *o.saved),
+        calloc(plan_saved_count(p) + 1, sizeof *o.counts)};
     for (size_t i = 0; i < o.n; i++) o.saved[i] = saved_numbers(work, i, &o.counts[i]);
     return o;
 }
@@ -150,7 +173,8 @@ static outcome outcome_of_run(run *work, const plan *p)
 static outcome outcome_of_plain(trace *t)
 {
     plain *p = plain_execute(t, false);
-    outcome o = {t->n_saves, calloc(t->n_saves + 1, sizeof *o.saved), calloc(t->n_saves + 1, sizeof *o.counts)};
+    outcome o = {t->n_saves, calloc(t->n_saves + 1, sizeof *o.saved),
+        calloc(t->n_saves + 1, sizeof *o.counts)};
     for (size_t i = 0; i < o.n; i++) {
         plain_cell *cells = plain_saved(p, i, &o.counts[i]);
         o.saved[i] = malloc((size_t)(o.counts[i] + 1) * sizeof **o.saved);
@@ -161,16 +185,23 @@ static outcome outcome_of_plain(trace *t)
     return o;
 }
 
-static void agree(const char *what, const bench *b, uint64_t seed, const trace *t, const outcome *got, const outcome *want, double tolerance)
+static void agree(const char *what, const bench *b, uint64_t seed, const trace *t,
+    const outcome *got, const outcome *want, double tolerance)
 {
-    NEED(got->n == want->n, "%s, %s, seed %llu: %zu values saved instead of %zu", what, b->name, (unsigned long long)seed, got->n, want->n);
+    NEED(got->n == want->n, "%s, %s, seed %llu: %zu values saved instead of %zu", what, b->name,
+        (unsigned long long)seed, got->n, want->n);
     for (size_t i = 0; i < got->n; i++) {
-        NEED(got->saved[i] && got->counts[i] == want->counts[i], "%s, %s, seed %llu: %s has %lld elements instead of %lld", what, b->name,
-             (unsigned long long)seed, t->saves[i].name, (long long)got->counts[i], (long long)want->counts[i]);
+        NEED(got->saved[i] && got->counts[i] == want->counts[i],
+            "%s, %s, seed %llu: %s has %lld elements instead of %lld", what, b->name,
+            (unsigned long long)seed, t->saves[i].name, (long long)got->counts[i],
+            (long long)want->counts[i]);
         double d = difference(got->saved[i], want->saved[i], got->counts[i]);
         if (d > tolerance && verbose)
-            for (int64_t k = 0; k < got->counts[i]; k++) printf("%s[%lld] %g %g\n", t->saves[i].name, (long long)k, got->saved[i][k], want->saved[i][k]);
-        NEED(d <= tolerance, "%s, %s, seed %llu: %s differs by %.3g", what, b->name, (unsigned long long)seed, t->saves[i].name, d);
+            for (int64_t k = 0; k < got->counts[i]; k++)
+                printf("%s[%lld] %g %g\n", t->saves[i].name, (long long)k, got->saved[i][k],
+                    want->saved[i][k]);
+        NEED(d <= tolerance, "%s, %s, seed %llu: %s differs by %.3g", what, b->name,
+            (unsigned long long)seed, t->saves[i].name, d);
     }
 }
 
@@ -185,7 +216,9 @@ static outcome run_with(bench *b, uint64_t seed, trace *t, const plan_options *o
     inset_status status = plan_create(t, &given, &p);
     if (!status) status = run_create(b->model, p, &work);
     if (!status) status = run_execute(work);
-    if (CHECK(!status, "%s, seed %llu: %s", b->name, (unsigned long long)seed, inset_message(b->context))) o = outcome_of_run(work, p);
+    if (CHECK(!status, "%s, seed %llu: %s", b->name, (unsigned long long)seed,
+            inset_message(b->context)))
+        o = outcome_of_run(work, p);
     run_free(work);
     if (kept) *kept = p;
     else plan_free(p);
@@ -197,9 +230,10 @@ static outcome run_trace(bench *b, uint64_t seed, trace *t, bool no_share, plan 
     return run_with(b, seed, t, &(plan_options){.no_share = no_share}, kept);
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------- */
 
-/* A row that was converted on its way is a row of its own, though another one was converted from the same: there, fewer would do. */
+/* A row that was converted on its way is a row of its own, though another one was converted from
+ * the same: there, fewer would do. */
 static bool converts(const trace *t)
 {
     for (size_t i = 0; i < t->n_records; i++) {
@@ -218,10 +252,15 @@ static void check_rows(const bench *b, const char *name, uint64_t seed, trace *t
     int64_t *least = plain_rows_needed(symbols);
     for (size_t i = 0; i < g->n_values; i++) {
         step_kind kind = g->steps[g->values[i].step].kind;
-        if (kind == STEP_TOKENS || kind == STEP_POSITIONS || kind == STEP_PAIR || kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE) continue;
+        if (kind == STEP_TOKENS || kind == STEP_POSITIONS || kind == STEP_PAIR
+            || kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE)
+            continue;
         int64_t rows = plan_rows(p, (int32_t)i);
-        if (!CHECK(rows == least[i] || (rows > least[i] && converts(t)), "%s, %s, seed %llu: value %zu (step kind %d) has %lld rows computed, %lld would do", b->name, name,
-                   (unsigned long long)seed, i, kind, (long long)rows, (long long)least[i])) break;
+        if (!CHECK(rows == least[i] || (rows > least[i] && converts(t)),
+                "%s, %s, seed %llu: value %zu (step kind %d) has %lld rows computed, %lld would do",
+                b->name, name, (unsigned long long)seed, i, kind, (long long)rows,
+                (long long)least[i]))
+            break;
     }
     free(least);
     plain_free(symbols);
@@ -235,15 +274,19 @@ static void check_chunks(bench *b, uint64_t seed, trace *t, const plan *whole, c
     outcome chunked = run_with(b, seed, t, &(plan_options){.chunks = 2 + (int32_t)(seed % 3)}, &p);
     if (p) agree("chunks", b, seed, t, &chunked, want, 1e-5);
     for (size_t i = 0; p && i < g->n_values; i++)
-        if (!CHECK(plan_rows(p, (int32_t)i) == plan_rows(whole, (int32_t)i), "chunks, %s, seed %llu: value %zu has %lld rows computed, %lld without", b->name,
-                   (unsigned long long)seed, i, (long long)plan_rows(p, (int32_t)i), (long long)plan_rows(whole, (int32_t)i))) break;
+        if (!CHECK(plan_rows(p, (int32_t)i) == plan_rows(whole, (int32_t)i),
+                "chunks, %s, seed %llu: value %zu has %lld rows computed, %lld without", b->name,
+                (unsigned long long)seed, i, (long long)plan_rows(p, (int32_t)i),
+                (long long)plan_rows(whole, (int32_t)i)))
+            break;
     outcome_free(&chunked);
     plan_free(p);
 }
 
-/* ---- padding -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- padding ------------------------------------------------------------ */
 
-/* The CPU device, but its products run at fixed heights: what lies behind their rows is read, and is then NaNs. A GELU may be part of them. */
+/* The CPU device, but its products run at fixed heights: what lies behind their rows is read, and
+ * is then NaNs. A GELU may be part of them. */
 static const struct inset_model *padded_model;
 static const device_functions *plain_functions;
 static volatile unsigned char padding_read;
@@ -255,10 +298,12 @@ static const weight *weight_of(const matrix *m)
     return &padded_model->program->weights[i];
 }
 
-static inset_status padded_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+static inset_status padded_matmul(device *d, const matrix *m, const void *x, int64_t x_stride,
+    void *y, int64_t y_stride, int64_t rows)
 {
     const weight *w = weight_of(m);
-    const int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows, size = (int64_t)type_size(padded_model->type);
+    const int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows,
+                  size = (int64_t)type_size(padded_model->type);
     const int64_t padded = device_padded_rows(d, padded_model->type, in, out, rows);
     inset_status status = plain_functions->matmul(d, m, x, x_stride, y, y_stride, rows);
     for (int64_t r = rows; r < padded; r++) {
@@ -268,7 +313,8 @@ static inset_status padded_matmul(device *d, const matrix *m, const void *x, int
     return status;
 }
 
-static inset_status padded_matmul_gelu(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+static inset_status padded_matmul_gelu(device *d, const matrix *m, const void *x, int64_t x_stride,
+    void *y, int64_t y_stride, int64_t rows)
 {
     const weight *w = weight_of(m);
     const int64_t out = w->in_out ? w->columns : w->rows;
@@ -277,8 +323,16 @@ static inset_status padded_matmul_gelu(device *d, const matrix *m, const void *x
     void *sums = malloc(bytes);
     if (!sums || y_stride != out) abort();
     memcpy(sums, y, bytes);
-    activation_args args = {.out = y, .x = sums, .n_rows = rows, .width = out, .out_stride = out, .x_stride = out, .kind = ACTIVATION_GELU_TANH};
-    if (!status) status = device_launch(d, KERNEL_ACTIVATION, padded_model->type, &args, sizeof args, rows, rows * out);
+    activation_args args = {.out = y,
+        .x = sums,
+        .n_rows = rows,
+        .width = out,
+        .out_stride = out,
+        .x_stride = out,
+        .kind = ACTIVATION_GELU_TANH};
+    if (!status)
+        status = device_launch(
+            d, KERNEL_ACTIVATION, padded_model->type, &args, sizeof args, rows, rows * out);
     free(sums);
     return status;
 }
@@ -308,9 +362,11 @@ static void check_trace(bench *b, uint64_t seed)
     trace *t = NULL;
     plan *p = NULL;
     inset_status status = random_trace(b->model, seed, &t);
-    if (CHECK(!status, "%s, seed %llu: %s", b->name, (unsigned long long)seed, inset_message(b->context))) {
+    if (CHECK(!status, "%s, seed %llu: %s", b->name, (unsigned long long)seed,
+            inset_message(b->context))) {
         if (verbose) show_trace(t);
-        outcome want = outcome_of_plain(t), shared = run_trace(b, seed, t, false, &p), alone = run_trace(b, seed, t, true, NULL);
+        outcome want = outcome_of_plain(t), shared = run_trace(b, seed, t, false, &p),
+                alone = run_trace(b, seed, t, true, NULL);
         if (p) {
             if (!skip_numbers) agree("plain", b, seed, t, &shared, &want, 1e-3);
             agree("sharing", b, seed, t, &alone, &shared, 1e-5);
@@ -330,19 +386,21 @@ static void check_trace(bench *b, uint64_t seed)
     trace_free(t);
 }
 
-/* ---- sweeps --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sweeps ------------------------------------------------------------- */
 
 enum { SWEEP_LENGTH = 7 };
 
 typedef struct sweep {
-    const char *name, *site;     /* site of a layer: the part behind "transformer.h[l]." */
-    bool positions, heads;       /* a patch for each */
-    int differ;                  /* the first position where the two prompts differ */
+    const char *name, *site; /* site of a layer: the part behind "transformer.h[l]." */
+    bool positions, heads;   /* a patch for each */
+    int differ;              /* the first position where the two prompts differ */
 } sweep;
 
-static inset_status patch(trace *t, const operand *from, const operand *to, const sweep *s, int position, int head)
+static inset_status patch(
+    trace *t, const operand *from, const operand *to, const sweep *s, int position, int head)
 {
-    index_item items[3] = {{.kind = INDEX_SLICE}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = head}};
+    index_item items[3] = {
+        {.kind = INDEX_SLICE}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = head}};
     operand source;
     if (s->positions) items[1] = (index_item){.kind = INDEX_INTEGER, .integer = position};
     size_t n = s->heads ? 3 : 2;
@@ -358,7 +416,8 @@ static int32_t site_of(const trace *t, const sweep *s, int layer)
     return program_find_site(trace_program(t), name, strlen(name), &site) ? -1 : site;
 }
 
-/* The clean prompt, and then the corrupted one with each patch in turn; the last position's logits are saved. */
+/* The clean prompt, and then the corrupted one with each patch in turn; the last position's logits
+ * are saved. */
 static inset_status build_sweep(trace *t, const sweep *s, int n_layers, int n_heads)
 {
     int64_t tokens[SWEEP_LENGTH] = {3, 5, 8, 1, 9, 2, 6}, length = SWEEP_LENGTH;
@@ -369,7 +428,8 @@ static inset_status build_sweep(trace *t, const sweep *s, int n_layers, int n_he
     int n = 0;
     inset_status status = program_find_site(trace_program(t), "lm_head.output", 14, &output);
     if (!status) status = trace_invoke_tokens(t, 1, &length, tokens);
-    for (int layer = 0; layer < n_layers && !status; layer++) status = trace_site(t, site_of(t, s, layer), &clean[layer]);
+    for (int layer = 0; layer < n_layers && !status; layer++)
+        status = trace_site(t, site_of(t, s, layer), &clean[layer]);
     for (int i = s->differ; i < SWEEP_LENGTH; i++) tokens[i] += 5;
     for (int layer = 0; layer < n_layers; layer++)
         for (int position = 0; position < (s->positions ? SWEEP_LENGTH : 1); position++)
@@ -426,14 +486,20 @@ static void check_sweeps(bench *b)
         {"MLP outputs, from 0", "mlp.output", true, false, 0},
     };
     for (size_t i = 0; i < sizeof sweeps / sizeof *sweeps; i++) {
-        /* Patches of a layer more cost strands as those of the layer before did: none of them is made again in the layers behind it. */
-        int64_t one = sweep_strands(b, &sweeps[i], 1), two = sweep_strands(b, &sweeps[i], 2), three = sweep_strands(b, &sweeps[i], 3);
-        CHECK(three - two <= two - one + 2, "%s: %lld, %lld, %lld strands for one, two, three layers", sweeps[i].name, (long long)one, (long long)two, (long long)three);
-        if (verbose) printf("%s: %lld, %lld, %lld strands\n", sweeps[i].name, (long long)one, (long long)two, (long long)three);
+        /* Patches of a layer more cost strands as those of the layer before did: none of them is
+         * made again in the layers behind it. */
+        int64_t one = sweep_strands(b, &sweeps[i], 1), two = sweep_strands(b, &sweeps[i], 2),
+                three = sweep_strands(b, &sweeps[i], 3);
+        CHECK(three - two <= two - one + 2,
+            "%s: %lld, %lld, %lld strands for one, two, three layers", sweeps[i].name,
+            (long long)one, (long long)two, (long long)three);
+        if (verbose)
+            printf("%s: %lld, %lld, %lld strands\n", sweeps[i].name, (long long)one, (long long)two,
+                (long long)three);
     }
 }
 
-/* ---- single cases, which random traces meet too seldom ------------------------------------------------------------------------------- */
+/* ---- single cases, which random traces meet too seldom ------------------ */
 
 static inset_status site_named(trace *t, const char *name, operand *out)
 {
@@ -449,13 +515,15 @@ static inset_status save_logits(trace *t, const char *name)
     return status ? status : trace_save(t, name, &logits);
 }
 
-/* A pattern whose row is a value that its own attention makes, in an invoke before: only a later pass can mix with it. */
+/* A pattern whose row is a value that its own attention makes, in an invoke before: only a later
+ * pass can mix with it. */
 static inset_status pattern_from_z(trace *t)
 {
     const int64_t length = 4, tokens[] = {1, 2, 3, 4};
     operand z, pattern, source;
     index_item first[] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER}};
-    index_item row[] = {{.kind = INDEX_INTEGER}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = 2}};
+    index_item row[] = {
+        {.kind = INDEX_INTEGER}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = 2}};
     inset_status status = trace_invoke_tokens(t, 1, &length, tokens);
     if (!status) status = site_named(t, "transformer.h[1].attn.z", &z);
     if (!status) status = trace_index(t, &z, 2, first, &source);
@@ -478,7 +546,8 @@ static inset_status pattern_to_itself(trace *t)
     return status ? status : save_logits(t, "after");
 }
 
-/* An invoke whose prompt begins with a patch before block 1, and then the same prompt without it: the second must not begin where the first did. */
+/* An invoke whose prompt begins with a patch before block 1, and then the same prompt without it:
+ * the second must not begin where the first did. */
 static inset_status patch_before_block_1(trace *t)
 {
     const int64_t length = 4, tokens[] = {4, 3, 2, 1};
@@ -508,13 +577,17 @@ static inset_status ragged_for_dense(trace *t)
     if (!status) status = site_named(t, "transformer.h[0].mlp.output", &value);
     if (!status) status = trace_invoke_tokens(t, 2, dense, tokens);
     if (!status) status = site_named(t, "transformer.h[0].mlp.output", &same);
-    if (!status) status = program_find_site(trace_program(t), "transformer.h[0].mlp.output", 27, &site);
-    if (!status && CHECK(trace_replace(t, site, &value) == INSET_SHAPE_ERROR, "a ragged tensor took a dense one's place")) status = trace_replace(t, site, &same);
+    if (!status)
+        status = program_find_site(trace_program(t), "transformer.h[0].mlp.output", 27, &site);
+    if (!status
+        && CHECK(trace_replace(t, site, &value) == INSET_SHAPE_ERROR,
+            "a ragged tensor took a dense one's place"))
+        status = trace_replace(t, site, &same);
     return status ? status : save_logits(t, "logits");
 }
 
-/* In chunks the second invoke goes on from rows that the first kept: those of one prompt, and in block 2 also those of the prompt of which a query is
- * set there, which come before them. */
+/* In chunks the second invoke goes on from rows that the first kept: those of one prompt, and in
+ * block 2 also those of the prompt of which a query is set there, which come before them. */
 static inset_status later_from_kept(trace *t)
 {
     const int64_t lengths[] = {3, 3}, tokens[] = {0, 2, 2, 8, 10, 2}, other[] = {0, 2, 2, 8, 9, 2};
@@ -528,8 +601,9 @@ static inset_status later_from_kept(trace *t)
     return status ? status : save_logits(t, "second");
 }
 
-/* A norm's scale and logits that are set to what they are: then they were not set, with sharing and without, so that the norm is the one that everybody
- * runs, and the metric's number a dot product. */
+/* A norm's scale and logits that are set to what they are: then they were not set, with sharing and
+ * without, so that the norm is the one that everybody runs, and the metric's number a dot
+ * product. */
 static inset_status set_to_itself(trace *t)
 {
     const int64_t length = 4, tokens[] = {4, 3, 2, 1};
@@ -571,7 +645,8 @@ static void check_case(bench *b, const char *name, inset_status (*build)(trace *
     inset_status status = trace_create(b->context, b->model->program, b->model->type, &t);
     if (!status) status = build(t);
     if (CHECK(!status, "%s: %s", name, inset_message(b->context))) {
-        outcome want = outcome_of_plain(t), got = run_trace(b, 0, t, false, &p), alone = run_trace(b, 0, t, true, NULL);
+        outcome want = outcome_of_plain(t), got = run_trace(b, 0, t, false, &p),
+                alone = run_trace(b, 0, t, true, NULL);
         if (p) {
             agree(name, b, 0, t, &got, &want, 1e-4);
             agree(name, b, 0, t, &alone, &want, 1e-4);
@@ -595,7 +670,7 @@ static void check_cases(bench *b)
     check_same_bits(b, "values set to themselves", set_to_itself);
 }
 
-/* ---- limited memory ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- limited memory ----------------------------------------------------- */
 
 /* Many invokes that share nothing. */
 static inset_status different_prompts(trace *t)
@@ -614,7 +689,8 @@ static inset_status different_prompts(trace *t)
     return status;
 }
 
-/* What is left for padding counts as what a run needs: within the limit there are more chunks, or none will do. */
+/* What is left for padding counts as what a run needs: within the limit there are more chunks, or
+ * none will do. */
 static void padding_counts(bench *b)
 {
     const plan_options padded = {.traits = {.row_block = PRODUCT_TALLEST}};
@@ -626,13 +702,16 @@ static void padding_counts(bench *b)
     if (!status) status = plan_create(t, &padded, &whole);
     if (CHECK(!status, "%s", inset_message(b->context))) {
         const plan_statistics *a = plan_get_statistics(bare), *p = plan_get_statistics(whole);
-        CHECK(p->arena_bytes > a->arena_bytes && p->launches == a->launches, "padding takes %lld bytes", (long long)(p->arena_bytes - a->arena_bytes));
+        CHECK(p->arena_bytes > a->arena_bytes && p->launches == a->launches,
+            "padding takes %lld bytes", (long long)(p->arena_bytes - a->arena_bytes));
         plan_options limited = padded;
         limited.memory_limit = (size_t)(a->arena_bytes + a->saved_bytes);
         if (CHECK(!plan_create(t, &limited, &cut), "%s", inset_message(b->context))) {
             const plan_statistics *c = plan_get_statistics(cut);
-            CHECK(c->passes > 1 && c->arena_bytes + c->saved_bytes <= a->arena_bytes + a->saved_bytes, "%lld passes, %lld bytes", (long long)c->passes,
-                  (long long)(c->arena_bytes + c->saved_bytes));
+            CHECK(
+                c->passes > 1 && c->arena_bytes + c->saved_bytes <= a->arena_bytes + a->saved_bytes,
+                "%lld passes, %lld bytes", (long long)c->passes,
+                (long long)(c->arena_bytes + c->saved_bytes));
         }
         limited.memory_limit = (size_t)a->saved_bytes + 4096;
         CHECK(plan_create(t, &limited, &none) == INSET_NO_MEMORY, "48 invokes in 4096 bytes");
@@ -644,7 +723,7 @@ static void padding_counts(bench *b)
     trace_free(t);
 }
 
-/* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 static inset_status all_of_it(bench *b, uint64_t seed)
 {
@@ -666,12 +745,13 @@ static inset_status all_of_it(bench *b, uint64_t seed)
     return status;
 }
 
-/* Blocks kept for reuse between one trace and the next are given back, so that no allocation is spared its failure. */
+/* Blocks kept for reuse between one trace and the next are given back, so that no allocation is
+ * spared its failure. */
 static void drop_spare(inset_context *context)
 {
     while (context->spare) {
         arena_block *next;
-        memcpy(&next, context->spare, sizeof(void *));      /* a block begins with the next one */
+        memcpy(&next, context->spare, sizeof(void *)); /* a block begins with the next one */
         memory_free(context, context->spare);
         context->spare = next;
     }
@@ -680,7 +760,8 @@ static void drop_spare(inset_context *context)
 
 static void check_memory(bench *b, failing_allocator *memory, uint64_t seed)
 {
-    CHECK(!all_of_it(b, seed), "%s, seed %llu: %s", b->name, (unsigned long long)seed, inset_message(b->context));
+    CHECK(!all_of_it(b, seed), "%s, seed %llu: %s", b->name, (unsigned long long)seed,
+        inset_message(b->context));
     inset_status status = INSET_NO_MEMORY;
     drop_spare(b->context);
     const int64_t live = b->context->live_blocks;
@@ -691,11 +772,15 @@ static void check_memory(bench *b, failing_allocator *memory, uint64_t seed)
         bool failed = memory->calls >= n;
         memory->fail_at = 0;
         drop_spare(b->context);
-        NEED(status == (failed ? INSET_NO_MEMORY : INSET_OK), "%s, seed %llu: allocation %lld fails and the answer is %s", b->name,
-             (unsigned long long)seed, (long long)n, inset_status_name(status));
-        NEED(b->context->live_blocks == live, "%s, seed %llu: allocation %lld fails and %lld blocks are left behind", b->name,
-             (unsigned long long)seed, (long long)n, (long long)(b->context->live_blocks - live));
-        if (verbose && !failed) printf("%s, seed %llu: %lld allocations\n", b->name, (unsigned long long)seed, (long long)n - 1);
+        NEED(status == (failed ? INSET_NO_MEMORY : INSET_OK),
+            "%s, seed %llu: allocation %lld fails and the answer is %s", b->name,
+            (unsigned long long)seed, (long long)n, inset_status_name(status));
+        NEED(b->context->live_blocks == live,
+            "%s, seed %llu: allocation %lld fails and %lld blocks are left behind", b->name,
+            (unsigned long long)seed, (long long)n, (long long)(b->context->live_blocks - live));
+        if (verbose && !failed)
+            printf("%s, seed %llu: %lld allocations\n", b->name, (unsigned long long)seed,
+                (long long)n - 1);
     }
 }
 
@@ -721,13 +806,15 @@ int main(int argc, char **argv)
         if (only && strcmp(only, tiny_models[i])) continue;
         if (bench_start(&b, w.context, tiny_models[i])) {
             for (uint64_t seed = first; seed < first + count; seed++) check_trace(&b, seed);
-            for (uint64_t seed = first; seed < first + memory; seed++) check_memory(&b, &w.memory, seed);
+            for (uint64_t seed = first; seed < first + memory; seed++)
+                check_memory(&b, &w.memory, seed);
             if (!strcmp(tiny_models[i], "gpt2") && sweeps) {
                 check_sweeps(&b);
                 check_cases(&b);
                 padding_counts(&b);
             }
-            if (!strcmp(tiny_models[i], "phi3") && sweeps) check_case(&b, "contexts that go on from kept rows", later_from_kept);
+            if (!strcmp(tiny_models[i], "phi3") && sweeps)
+                check_case(&b, "contexts that go on from kept rows", later_from_kept);
         }
         bench_end(&b);
     }

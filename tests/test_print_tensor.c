@@ -1,9 +1,13 @@
-/* test_print_tensor.c: tensors print as PyTorch prints them: tests/print/cases.txt holds tensors and PyTorch's words (made by make.py). */
+/* test_print_tensor.c: tensors print as PyTorch prints them: tests/print/cases.txt holds tensors
+ * and PyTorch's words (made by make.py). */
 #include "base/base.h"
 #include "cli/cli.h"
 #include "test.h"
 
-typedef struct reader { char *at; int line; } reader;
+typedef struct reader {
+    char *at;
+    int line;
+} reader;
 
 static char *next_line(reader *r)
 {
@@ -34,7 +38,8 @@ static void *read_numbers(const char *line, const inset_tensor *tensor)
     double a = 0, b = 0;
     bool linear = sscanf(line, "linear %lf %lf", &a, &b) == 2;
     for (int64_t i = 0; data && i < count; i++)
-        element_put(tensor->type, data + (size_t)i * size, linear ? a + b * (double)i : strtod(end, &end));
+        element_put(
+            tensor->type, data + (size_t)i * size, linear ? a + b * (double)i : strtod(end, &end));
     return data;
 }
 
@@ -43,7 +48,8 @@ static char *read_expected(reader *r)
 {
     size_t length = 0;
     char *text = calloc(1, strlen(r->at) + 1), *line;
-    while ((line = next_line(r)) && strcmp(line, "==")) length += (size_t)sprintf(text + length, "%s%s", length ? "\n" : "", line);
+    while ((line = next_line(r)) && strcmp(line, "=="))
+        length += (size_t)sprintf(text + length, "%s%s", length ? "\n" : "", line);
     return text;
 }
 
@@ -71,7 +77,8 @@ int main(void)
         tensor.data = data;
         CHECK(!strcmp(next_line(&r), "--"), "line %d", r.line);
         char *expected = read_expected(&r), *found = printed(&tensor);
-        CHECK(!strcmp(expected, found), "cases.txt:%d: expected\n%s\nfound\n%s", first, expected, found);
+        CHECK(!strcmp(expected, found), "cases.txt:%d: expected\n%s\nfound\n%s", first, expected,
+            found);
         free(data);
         free(expected);
         free(found);

@@ -1,6 +1,8 @@
-/* test_products_standin.c: whole models on the stand-in: weights go up once, through pinned memory alone and without another copy on the
- * host; a GELU is part of its product where the device's bits allow it, and looking between the two changes nothing; and a product's padding
- * lies over nobody's rows (whose numbers test_cases_standin and test_properties_standin hold to others': there every run has padding). */
+/* test_products_standin.c: whole models on the stand-in: weights go up once, through pinned memory
+ * alone and without another copy on the host; a GELU is part of its product where the device's bits
+ * allow it, and looking between the two changes nothing; and a product's padding lies over nobody's
+ * rows (whose numbers test_cases_standin and test_properties_standin hold to others': there every
+ * run has padding). */
 #include "failing_allocator.h"
 #include "file/file.h"
 #include "models/models.h"
@@ -12,7 +14,7 @@
 #include "test.h"
 
 typedef struct world {
-    failing_allocator memory;            /* counts; none fails */
+    failing_allocator memory; /* counts; none fails */
     inset_context *context;
     struct inset_model *model;
 } world;
@@ -27,23 +29,27 @@ static void world_end(world *w, const char *name)
 {
     model_free(w->model);
     inset_context_free(w->context);
-    CHECK(standin_live() == 0 && !*standin_problems(), "%s: %lld left; %s", name, (long long)standin_live(), standin_problems());
+    CHECK(standin_live() == 0 && !*standin_problems(), "%s: %lld left; %s", name,
+        (long long)standin_live(), standin_problems());
     CHECK(w->memory.live == 0, "%s: %lld blocks are left", name, (long long)w->memory.live);
     standin_reset();
 }
 
-/* ---- weights ----------------------------------------------------------------------------------------------------------------- */
+/* ---- weights ------------------------------------------------------------ */
 
-/* What was copied into memory that is still there is every weight once: a tied one too, and a table that is also a product's. */
+/* What was copied into memory that is still there is every weight once: a tied one too, and a table
+ * that is also a product's. */
 static void weights_go_up_once(const char *name, inset_type type)
 {
     char path[64];
     world w;
     world_start(&w);
     snprintf(path, sizeof path, "fixtures/%s", name);
-    if (CHECK(!model_open(w.context, path, "cuda", type, false, &w.model), "%s: %s", name, inset_message(w.context)))
-        CHECK(standin_bytes_in_use() == w.model->weight_bytes, "%s: %lld bytes went up, the weights are %lld", name, (long long)standin_bytes_in_use(),
-              (long long)w.model->weight_bytes);
+    if (CHECK(!model_open(w.context, path, "cuda", type, false, &w.model), "%s: %s", name,
+            inset_message(w.context)))
+        CHECK(standin_bytes_in_use() == w.model->weight_bytes,
+            "%s: %lld bytes went up, the weights are %lld", name, (long long)standin_bytes_in_use(),
+            (long long)w.model->weight_bytes);
     world_end(&w, name);
 }
 
@@ -58,19 +64,25 @@ static program *build_program(world *w, const char *config)
     return made;
 }
 
-/* A table of 8 MB in fp32 goes up as 4 MB of bf16: on the host there is never so much more than before. */
+/* A table of 8 MB in fp32 goes up as 4 MB of bf16: on the host there is never so much more than
+ * before. */
 static void tables_have_no_copy_on_the_host(void)
 {
-    static const char config[] = "{\"model_type\": \"gpt2\", \"n_embd\": 32, \"n_head\": 2, \"n_layer\": 1, \"n_positions\": 65536, \"vocab_size\": 17}";
+    static const char config[] = "{\"model_type\": \"gpt2\", \"n_embd\": 32, \"n_head\": 2, "
+                                 "\"n_layer\": 1, \"n_positions\": 65536, \"vocab_size\": 17}";
     enum { MOST = 2 << 20 };
     world w;
     world_start(&w);
     program *made = build_program(&w, config);
     float *numbers = calloc(65536 * 32, sizeof *numbers);
-    for (size_t i = 0; made && i < made->n_weights; i++) made->weights[i].data = numbers, made->weights[i].data_type = INSET_F32;
+    for (size_t i = 0; made && i < made->n_weights; i++)
+        made->weights[i].data = numbers, made->weights[i].data_type = INSET_F32;
     const size_t before = w.memory.peak = w.memory.bytes;
-    if (made && CHECK(!model_from_program(made, "cuda", INSET_BF16, false, &w.model), "%s", inset_message(w.context)))
-        CHECK(w.memory.peak - before < MOST, "%zu bytes on the host while opening", w.memory.peak - before);
+    if (made
+        && CHECK(!model_from_program(made, "cuda", INSET_BF16, false, &w.model), "%s",
+            inset_message(w.context)))
+        CHECK(w.memory.peak - before < MOST, "%zu bytes on the host while opening",
+            w.memory.peak - before);
     free(numbers);
     world_end(&w, "a large table");
 }
@@ -84,11 +96,16 @@ static void matrices_have_no_copy_on_the_host(void)
     device *d = NULL;
     matrix *first = NULL, *second = NULL;
     float *weight = calloc(WIDTH * WIDTH, sizeof *weight);
-    if (CHECK(!device_open(w.context, "cuda", &d) && !device_matrix_create(d, INSET_BF16, WIDTH, WIDTH, weight, INSET_F32, true, NULL, INSET_F32, &first), "%s",
-              inset_message(w.context))) {
+    if (CHECK(!device_open(w.context, "cuda", &d)
+                  && !device_matrix_create(d, INSET_BF16, WIDTH, WIDTH, weight, INSET_F32, true,
+                      NULL, INSET_F32, &first),
+            "%s", inset_message(w.context))) {
         const size_t before = w.memory.peak = w.memory.bytes;
-        CHECK(!device_matrix_create(d, INSET_BF16, WIDTH, WIDTH, weight, INSET_F32, true, NULL, INSET_F32, &second), "%s", inset_message(w.context));
-        CHECK(w.memory.peak - before < MOST, "%zu bytes on the host for a matrix", w.memory.peak - before);
+        CHECK(!device_matrix_create(
+                  d, INSET_BF16, WIDTH, WIDTH, weight, INSET_F32, true, NULL, INSET_F32, &second),
+            "%s", inset_message(w.context));
+        CHECK(w.memory.peak - before < MOST, "%zu bytes on the host for a matrix",
+            w.memory.peak - before);
     }
     device_matrix_free(d, first);
     device_matrix_free(d, second);
@@ -97,16 +114,22 @@ static void matrices_have_no_copy_on_the_host(void)
     world_end(&w, "a large matrix");
 }
 
-/* ---- a GELU in the product --------------------------------------------------------------------------------------------------- */
+/* ---- a GELU in the product ---------------------------------------------- */
 
 static const char plain[] = "with invoke([[3, 1, 4, 1, 5]]):\n    logits = lm_head.output.save()\n";
-static const char looked[] = "with invoke([[3, 1, 4, 1, 5]]):\n    pre = transformer.h[1].mlp.pre.save()\n    logits = lm_head.output.save()\n";
-static const char patched[] = "with invoke([[3, 1, 4, 1, 5]]):\n    transformer.h[1].mlp.pre[:, 2] *= 2\n    logits = lm_head.output.save()\n";
-static const char after[] = "with invoke([[3, 1, 4, 1, 5]]):\n    transformer.h[1].mlp.post[:, 2] *= 2\n    logits = lm_head.output.save()\n";
+static const char looked[] =
+    "with invoke([[3, 1, 4, 1, 5]]):\n    pre = transformer.h[1].mlp.pre.save()\n    logits = "
+    "lm_head.output.save()\n";
+static const char patched[] = "with invoke([[3, 1, 4, 1, 5]]):\n    transformer.h[1].mlp.pre[:, 2] "
+                              "*= 2\n    logits = lm_head.output.save()\n";
+static const char after[] = "with invoke([[3, 1, 4, 1, 5]]):\n    transformer.h[1].mlp.post[:, 2] "
+                            "*= 2\n    logits = lm_head.output.save()\n";
 enum { LAYERS = 3, LOGITS = 5 * 96 * 4 };
 
-/* Runs a script and gives the bytes of its logits, how many launches and how many products with a GELU it took. */
-static size_t run_script(world *w, const char *text, char *logits, int64_t *launches, int64_t *gelus)
+/* Runs a script and gives the bytes of its logits, how many launches and how many products with a
+ * GELU it took. */
+static size_t run_script(
+    world *w, const char *text, char *logits, int64_t *launches, int64_t *gelus)
 {
     trace *t = NULL;
     plan *p = NULL;
@@ -121,15 +144,18 @@ static size_t run_script(world *w, const char *text, char *logits, int64_t *laun
     const standin_counts before = standin_counted();
     if (!status) status = run_execute(r);
     *gelus = standin_counted().gelu_products - before.gelu_products;
-    *launches = standin_counted().launches + standin_counted().products - before.launches - before.products;
-    CHECK(status || *launches == plan_get_statistics(p)->launches, "%lld launches, the plan says %lld", (long long)*launches,
-          (long long)plan_get_statistics(p)->launches);
+    *launches = standin_counted().launches + standin_counted().products - before.launches
+                - before.products;
+    CHECK(status || *launches == plan_get_statistics(p)->launches,
+        "%lld launches, the plan says %lld", (long long)*launches,
+        (long long)plan_get_statistics(p)->launches);
     for (size_t i = 0; !status && i < plan_saved_count(p); i++) {
         if (strcmp(plan_saved_name(p, i), "logits")) continue;
         status = run_saved(r, i, &tensor);
         bytes = type_size(tensor.type);
         for (int k = 0; k < tensor.n_dimensions; k++) bytes *= (size_t)tensor.shape[k];
-        if (CHECK(bytes <= LOGITS, "%zu bytes of logits", bytes)) memcpy(logits, tensor.data, bytes);
+        if (CHECK(bytes <= LOGITS, "%zu bytes of logits", bytes))
+            memcpy(logits, tensor.data, bytes);
     }
     CHECK(!status, "%s", inset_message(w->context));
     run_free(r);
@@ -139,31 +165,40 @@ static size_t run_script(world *w, const char *text, char *logits, int64_t *laun
 }
 
 /* fused: of the layers, how many whose GELU is part of the product when nobody looks. */
-static void gelu_where_it_rounds_alike(const char *fixture, standin_gelu rounding, bool fast, int64_t fused, bool same)
+static void gelu_where_it_rounds_alike(
+    const char *fixture, standin_gelu rounding, bool fast, int64_t fused, bool same)
 {
     char name[96], path[64], logits[3][LOGITS] = {{0}};
     int64_t launches[3], gelus[3];
-    snprintf(name, sizeof name, "%s, a GELU that rounds in way %d%s", fixture, rounding, fast ? ", fast" : "");
+    snprintf(name, sizeof name, "%s, a GELU that rounds in way %d%s", fixture, rounding,
+        fast ? ", fast" : "");
     snprintf(path, sizeof path, "fixtures/%s", fixture);
     world w;
     world_start(&w);
     standin_gelu_rounding(rounding);
-    if (CHECK(!model_open(w.context, path, "cuda", INSET_TYPE_COUNT, fast, &w.model), "%s: %s", name, inset_message(w.context))) {
+    if (CHECK(!model_open(w.context, path, "cuda", INSET_TYPE_COUNT, fast, &w.model), "%s: %s",
+            name, inset_message(w.context))) {
         const size_t bytes = run_script(&w, plain, logits[0], &launches[0], &gelus[0]);
-        CHECK(run_script(&w, looked, logits[1], &launches[1], &gelus[1]) == bytes && bytes > 0, "%s: other logits", name);
+        CHECK(run_script(&w, looked, logits[1], &launches[1], &gelus[1]) == bytes && bytes > 0,
+            "%s: other logits", name);
         run_script(&w, patched, logits[2], &launches[2], &gelus[2]);
-        CHECK(gelus[0] == fused && gelus[1] == (fused ? fused - 1 : 0) && gelus[2] == gelus[1], "%s: %lld, %lld and %lld fused", name, (long long)gelus[0],
-              (long long)gelus[1], (long long)gelus[2]);
-        CHECK(launches[1] - launches[0] == (fused ? 2 : 1), "%s: looking takes %lld launches", name, (long long)(launches[1] - launches[0]));
-        CHECK(!memcmp(logits[0], logits[1], bytes) == same, "%s: looking between product and GELU %s the logits", name, same ? "changed" : "kept");
-        CHECK(memcmp(logits[1], logits[2], bytes), "%s: a patch between product and GELU changed nothing", name);
+        CHECK(gelus[0] == fused && gelus[1] == (fused ? fused - 1 : 0) && gelus[2] == gelus[1],
+            "%s: %lld, %lld and %lld fused", name, (long long)gelus[0], (long long)gelus[1],
+            (long long)gelus[2]);
+        CHECK(launches[1] - launches[0] == (fused ? 2 : 1), "%s: looking takes %lld launches", name,
+            (long long)(launches[1] - launches[0]));
+        CHECK(!memcmp(logits[0], logits[1], bytes) == same,
+            "%s: looking between product and GELU %s the logits", name, same ? "changed" : "kept");
+        CHECK(memcmp(logits[1], logits[2], bytes),
+            "%s: a patch between product and GELU changed nothing", name);
         run_script(&w, after, logits[2], &launches[2], &gelus[2]);
-        CHECK(gelus[2] == fused, "%s: %lld fused with a patch behind the GELU", name, (long long)gelus[2]);
+        CHECK(gelus[2] == fused, "%s: %lld fused with a patch behind the GELU", name,
+            (long long)gelus[2]);
     }
     world_end(&w, name);
 }
 
-/* ---- traits ------------------------------------------------------------------------------------------------------------------ */
+/* ---- traits ------------------------------------------------------------- */
 
 /* A plan without room for padding is no plan for a device that writes it. */
 static void refuses_plans_without_room(void)
@@ -173,9 +208,12 @@ static void refuses_plans_without_room(void)
     trace *t = NULL;
     plan *p = NULL;
     run *r = NULL;
-    if (CHECK(!model_open(w.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, &w.model), "%s", inset_message(w.context))
-        && CHECK(!trace_create(w.context, w.model->program, w.model->type, &t) && !script_read(t, "script", ".", plain, strlen(plain))
-                 && !plan_create(t, NULL, &p), "%s", inset_message(w.context)))
+    if (CHECK(!model_open(w.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, &w.model),
+            "%s", inset_message(w.context))
+        && CHECK(!trace_create(w.context, w.model->program, w.model->type, &t)
+                     && !script_read(t, "script", ".", plain, strlen(plain))
+                     && !plan_create(t, NULL, &p),
+            "%s", inset_message(w.context)))
         CHECK(run_create(w.model, p, &r) == INSET_USAGE_ERROR && !r, "it was taken");
     plan_free(p);
     trace_free(t);
@@ -184,8 +222,10 @@ static void refuses_plans_without_room(void)
 
 int main(void)
 {
-    static const char *const fixtures[] = {"gpt2", "gpt2_bf16", "gpt2_options", "llama", "gemma2", "gpt_neox", "phi3", "qwen3"};
-    for (size_t i = 0; i < sizeof fixtures / sizeof *fixtures; i++) weights_go_up_once(fixtures[i], INSET_TYPE_COUNT);
+    static const char *const fixtures[] = {
+        "gpt2", "gpt2_bf16", "gpt2_options", "llama", "gemma2", "gpt_neox", "phi3", "qwen3"};
+    for (size_t i = 0; i < sizeof fixtures / sizeof *fixtures; i++)
+        weights_go_up_once(fixtures[i], INSET_TYPE_COUNT);
     weights_go_up_once("gpt2", INSET_BF16);
     weights_go_up_once("gpt2_bf16", INSET_F32);
     tables_have_no_copy_on_the_host();

@@ -1,6 +1,7 @@
-/* test_script.c: the script reader. What it refuses and what it takes are data, in tests/script: refusals.txt has scripts with the exact
- * message, same.txt pairs of scripts that must make the same records. Here are the programs that replay them, what is too long or too odd
- * to be written in a file, and memory running out. */
+/* test_script.c: the script reader. What it refuses and what it takes are data, in tests/script:
+ * refusals.txt has scripts with the exact message, same.txt pairs of scripts that must make the
+ * same records. Here are the programs that replay them, what is too long or too odd to be written
+ * in a file, and memory running out. */
 #include "models/models.h"
 #include "script/script.h"
 #include "trace/records.h"
@@ -9,7 +10,7 @@
 #include <inttypes.h>
 #include <unistd.h>
 
-/* ---- models and traces ---------------------------------------------------------------------------------------------------------------- */
+/* ---- models and traces -------------------------------------------------- */
 
 typedef struct reading {
     world w;
@@ -43,14 +44,16 @@ static inset_status read_script(reading *r, const char *file, const char *text, 
     return script_read(r->t, file, "script", text, length);
 }
 
-/* Reads a script; the message, or "" when it was taken. Where these tests lie on this machine is written as TESTS. */
+/* Reads a script; the message, or "" when it was taken. Where these tests lie on this machine is
+ * written as TESTS. */
 static const char *message_of(reading *r, const char *text, size_t length)
 {
     static char shown[1 << 16], folder[4096];
     char *end = shown;
     const char *const tests = getcwd(folder, sizeof folder) ? folder : "?";
     if (!read_script(r, "x.inset", text, length)) return "";
-    for (const char *at = inset_message(r->w.context), *next; *at && end < shown + sizeof shown - 8; at = next) {
+    for (const char *at = inset_message(r->w.context), *next; *at && end < shown + sizeof shown - 8;
+         at = next) {
         bool here = !strncmp(at, tests, strlen(tests));
         if (here) end = stpcpy(end, "TESTS");
         else *end++ = *at;
@@ -60,18 +63,22 @@ static const char *message_of(reading *r, const char *text, size_t length)
     return shown;
 }
 
-/* ---- data files -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- data files --------------------------------------------------------- */
 
 enum { MOST_CASES = 400 };
 
-/* A block "=== title | model", a script, "--- word", another text; the parts lie in the file's bytes, which are cut up. */
-typedef struct text_case { char *title, *model, *script, *expected; } text_case;
+/* A block "=== title | model", a script, "--- word", another text; the parts lie in the file's
+ * bytes, which are cut up. */
+typedef struct text_case {
+    char *title, *model, *script, *expected;
+} text_case;
 
 static char *cut(char *text, const char *mark)
 {
     char *at = strstr(text, mark);
     if (!at) return NULL;
-    at[1] = 0;                                           /* the newline before the mark stays with the text */
+    /* the newline before the mark stays with the text */
+    at[1] = 0;
     return at + strlen(mark);
 }
 
@@ -83,7 +90,8 @@ static int read_cases(const char *name, char **bytes, text_case cases[MOST_CASES
     for (char *at = cut(*bytes, "\n=== "); at && count < MOST_CASES; count++) {
         text_case *c = &cases[count];
         char *next = cut(at, "\n=== "), *line_end = strchr(at, '\n'), *bar = strstr(at, " | ");
-        if (!CHECK(line_end && bar && bar < line_end, "%s: no title and model at %.40s", name, at)) return count;
+        if (!CHECK(line_end && bar && bar < line_end, "%s: no title and model at %.40s", name, at))
+            return count;
         *bar = *line_end = 0;
         *c = (text_case){at, bar + 3, line_end + 1, NULL};
         char *other = cut(line_end + 1, "\n--- ");
@@ -93,7 +101,7 @@ static int read_cases(const char *name, char **bytes, text_case cases[MOST_CASES
     return count;
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- refusals ----------------------------------------------------------- */
 
 static void write_case(FILE *out, const text_case *c, const char *message)
 {
@@ -117,7 +125,9 @@ static void refuses(FILE *rewrite)
         if (!start(&r, cases[i].model)) continue;
         const char *message = message_of(&r, cases[i].script, strlen(cases[i].script));
         if (rewrite) write_case(rewrite, &cases[i], message);
-        else CHECK(same_message(message, cases[i].expected), "%s: got\n%s\nexpected\n%s", cases[i].title, message, cases[i].expected);
+        else
+            CHECK(same_message(message, cases[i].expected), "%s: got\n%s\nexpected\n%s",
+                cases[i].title, message, cases[i].expected);
         finish(&r, cases[i].title);
     }
     CHECK(count > 100, "%d refusals were found", count);
@@ -147,16 +157,17 @@ static int write_refusals(void)
     return fclose(to) != 0;
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- records ------------------------------------------------------------ */
 
 static void show_view(inset_context *context, text *out, const view *v)
 {
     text_add(context, out, " s%d column %" PRId64 " [", (int)v->storage, v->column);
     for (int i = 0; i < v->n_dimensions; i++)
-        text_add(context, out, " %d%s%" PRId64 "*%" PRId64, v->dimensions[i].kind, v->dimensions[i].ragged ? "r" : ":",
-                 v->dimensions[i].extent, v->dimensions[i].stride);
+        text_add(context, out, " %d%s%" PRId64 "*%" PRId64, v->dimensions[i].kind,
+            v->dimensions[i].ragged ? "r" : ":", v->dimensions[i].extent, v->dimensions[i].stride);
     for (int i = 0; i < v->n_spans; i++)
-        text_add(context, out, " (%d %d %d)", (int)v->spans[i].sequence, (int)v->spans[i].start, (int)v->spans[i].count);
+        text_add(context, out, " (%d %d %d)", (int)v->spans[i].sequence, (int)v->spans[i].start,
+            (int)v->spans[i].count);
     text_add(context, out, " ]");
 }
 
@@ -180,14 +191,16 @@ static void show_invoke(inset_context *context, text *out, const trace *t, const
     text_add(context, out, "invoke of %d, event %d:", (int)v->n_sequences, (int)v->current_event);
     for (int i = 0, at = 0; i < v->n_sequences; i++)
         for (int n = 0; n < v->lengths[i]; n++, at++)
-            text_add(context, out, " %g", v->tokens ? (double)v->tokens[at] : (double)v->rows[at * t->program->input_width]);
+            text_add(context, out, " %g",
+                v->tokens ? (double)v->tokens[at] : (double)v->rows[at * t->program->input_width]);
     text_add(context, out, "\n");
     for (size_t i = 0; i < v->n_rebindings; i++) {
         text_add(context, out, "slot %d is", (int)v->rebindings[i].slot);
         show_view(context, out, v->rebindings[i].view);
         text_add(context, out, "\n");
     }
-    for (size_t i = 0; i < v->n_skips; i++) text_add(context, out, "skip %d\n", (int)v->skips[i].module);
+    for (size_t i = 0; i < v->n_skips; i++)
+        text_add(context, out, "skip %d\n", (int)v->skips[i].module);
 }
 
 /* All of a trace that lines make, as text. */
@@ -195,13 +208,15 @@ static void show_trace(text *out, const trace *t)
 {
     inset_context *context = t->context;
     for (size_t i = 0; i < t->n_storages; i++)
-        text_add(context, out, "storage %d %s of invoke %d, value %d, width %" PRId64 "\n", t->storages[i].kind, type_name(t->storages[i].type),
-                 (int)t->storages[i].invoke, (int)t->storages[i].value, t->storages[i].width);
+        text_add(context, out, "storage %d %s of invoke %d, value %d, width %" PRId64 "\n",
+            t->storages[i].kind, type_name(t->storages[i].type), (int)t->storages[i].invoke,
+            (int)t->storages[i].value, t->storages[i].width);
     for (size_t i = 0; i < t->n_invokes; i++) show_invoke(context, out, t, &t->invokes[i]);
     for (size_t i = 0; i < t->n_records; i++) show_record(context, out, &t->records[i]);
     for (size_t i = 0; i < t->n_saves; i++) {
         text_add(context, out, "save %s%s", t->saves[i].name, t->saves[i].stacked ? "[]" : "");
-        for (size_t k = 0; k < t->saves[i].n_views; k++) show_view(context, out, &t->saves[i].view[k]);
+        for (size_t k = 0; k < t->saves[i].n_views; k++)
+            show_view(context, out, &t->saves[i].view[k]);
         text_add(context, out, "\n");
     }
 }
@@ -227,8 +242,10 @@ static void same_records(void)
     char *bytes;
     int count = read_cases("script/same.txt", &bytes, cases);
     for (int i = 0; i < count; i++) {
-        char *a = records_of(&cases[i], cases[i].script), *b = records_of(&cases[i], cases[i].expected ? cases[i].expected : "");
-        CHECK(a && b && !strcmp(a, b), "%s: the records differ:\n%s----\n%s", cases[i].title, a ? a : "", b ? b : "");
+        char *a = records_of(&cases[i], cases[i].script),
+             *b = records_of(&cases[i], cases[i].expected ? cases[i].expected : "");
+        CHECK(a && b && !strcmp(a, b), "%s: the records differ:\n%s----\n%s", cases[i].title,
+            a ? a : "", b ? b : "");
         free(a);
         free(b);
     }
@@ -254,13 +271,19 @@ static void differing_records_differ(void)
     char *shown[N];
     for (int i = 0; i < N; i++) shown[i] = records_of(&c, scripts[i]);
     for (int i = 0; i < N; i++)
-        for (int k = 0; k < i; k++) CHECK(shown[i] && shown[k] && strcmp(shown[i], shown[k]), "scripts %d and %d look the same", i, k);
+        for (int k = 0; k < i; k++)
+            CHECK(shown[i] && shown[k] && strcmp(shown[i], shown[k]),
+                "scripts %d and %d look the same", i, k);
     for (int i = 0; i < N; i++) free(shown[i]);
 }
 
-/* ---- bytes and limits ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- bytes and limits --------------------------------------------------- */
 
-typedef struct byte_case { const char *name, *text; size_t length; const char *expected; } byte_case;
+typedef struct byte_case {
+    const char *name, *text;
+    size_t length;
+    const char *expected;
+} byte_case;
 #define BYTES(text) text, sizeof(text) - 1
 
 static void odd_bytes(void)
@@ -270,34 +293,48 @@ static void odd_bytes(void)
         {"blank lines", BYTES("\n  \n\t\n# comment"), ""},
         {"no newline at the end", BYTES("x = 1"), ""},
         {"a comment at the end", BYTES("x = 1 # comment"), ""},
-        {"CRLF", BYTES("for i in range(2):\r\n    x = [1,\r\n 2]\r\n\r\n    y = 3\r\nz = 4\r\n"), ""},
+        {"CRLF", BYTES("for i in range(2):\r\n    x = [1,\r\n 2]\r\n\r\n    y = 3\r\nz = 4\r\n"),
+            ""},
         {"byte order mark", BYTES("\xef\xbb\xbfx = 1\n"), ""},
-        {"form feed", BYTES("x = 1\f\n"), "x.inset:1:6\n    x = 1?\n         ^\nSyntaxError: a control character (0x0c)"},
-        {"NUL", BYTES("x = 1\ny = \0002\n"), "x.inset:2:5\n    y = ?2\n        ^\nSyntaxError: the script holds a NUL byte"},
-        {"lone carriage return", BYTES("x = 1\ry = 2\n"), "x.inset:1:6\n    x = 1?y = 2\n         ^\nSyntaxError: a control character (0x0d)"},
-        {"no UTF-8", BYTES("# \xff\n"), "x.inset:1:3\n    # ?\n      ^\nSyntaxError: byte 0xff is not UTF-8 text here"},
-        {"overlong UTF-8", BYTES("# \xc0\xaf\n"), "x.inset:1:3\n    # ?\n      ^\nSyntaxError: byte 0xc0 is not UTF-8 text here"},
-        {"a surrogate", BYTES("# \xed\xa0\x80\n"), "x.inset:1:3\n    # ?\n      ^\nSyntaxError: byte 0xed is not UTF-8 text here"},
-        {"UTF-8 cut off", BYTES("x = '\xe2\x82"), "x.inset:1:6\n    x = '?\n         ^\nSyntaxError: byte 0xe2 is not UTF-8 text here"},
-        {"escape sequences are not echoed", BYTES("x = y # \x1b[31m \xc2\x9b \xe2\x80\xae \xe2\x82\xac\n"),
-         "x.inset:1:5\n    x = y # ?[31m ? ? \xe2\x82\xac\n        ^\nNameError: name 'y' is not defined"},
+        {"form feed", BYTES("x = 1\f\n"),
+            "x.inset:1:6\n    x = 1?\n         ^\nSyntaxError: a control character (0x0c)"},
+        {"NUL", BYTES("x = 1\ny = \0002\n"),
+            "x.inset:2:5\n    y = ?2\n        ^\nSyntaxError: the script holds a NUL byte"},
+        {"lone carriage return", BYTES("x = 1\ry = 2\n"),
+            "x.inset:1:6\n    x = 1?y = 2\n         ^\nSyntaxError: a control character (0x0d)"},
+        {"no UTF-8", BYTES("# \xff\n"),
+            "x.inset:1:3\n    # ?\n      ^\nSyntaxError: byte 0xff is not UTF-8 text here"},
+        {"overlong UTF-8", BYTES("# \xc0\xaf\n"),
+            "x.inset:1:3\n    # ?\n      ^\nSyntaxError: byte 0xc0 is not UTF-8 text here"},
+        {"a surrogate", BYTES("# \xed\xa0\x80\n"),
+            "x.inset:1:3\n    # ?\n      ^\nSyntaxError: byte 0xed is not UTF-8 text here"},
+        {"UTF-8 cut off", BYTES("x = '\xe2\x82"),
+            "x.inset:1:6\n    x = '?\n         ^\nSyntaxError: byte 0xe2 is not UTF-8 text here"},
+        {"escape sequences are not echoed",
+            BYTES("x = y # \x1b[31m \xc2\x9b \xe2\x80\xae \xe2\x82\xac\n"),
+            "x.inset:1:5\n    x = y # ?[31m ? ? \xe2\x82\xac\n        ^\nNameError: name 'y' is "
+            "not defined"},
         {"tabs between words", BYTES("x\t=\t1\nfor i in range(2):\n    x =\t[1,\n\t2]\n"), ""},
         {"columns count characters", BYTES("x = load('\xc3\xa4.npy') + 1\n"),
-         "x.inset:1:19\n    x = load('\xc3\xa4.npy') + 1\n                      ^\nSyntaxError: expected the end of the line, found '+'"},
+            "x.inset:1:19\n    x = load('\xc3\xa4.npy') + 1\n                      ^\nSyntaxError: "
+            "expected the end of the line, found '+'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         reading r;
         if (!start(&r, "notebook")) continue;
         const char *got = message_of(&r, cases[i].text, cases[i].length);
-        CHECK(!strcmp(got, cases[i].expected), "%s: got\n%s\nexpected\n%s", cases[i].name, got, cases[i].expected);
+        CHECK(!strcmp(got, cases[i].expected), "%s: got\n%s\nexpected\n%s", cases[i].name, got,
+            cases[i].expected);
         finish(&r, cases[i].name);
     }
 }
 
 /* A script made of repeated pieces: before, `open` n times, middle, `close` n times, after. */
-static char *repeated(const char *before, const char *open, const char *middle, const char *close, const char *after, size_t n)
+static char *repeated(const char *before, const char *open, const char *middle, const char *close,
+    const char *after, size_t n)
 {
-    size_t size = strlen(before) + n * (strlen(open) + strlen(close)) + strlen(middle) + strlen(after) + 1;
+    size_t size = strlen(before) + n * (strlen(open) + strlen(close)) + strlen(middle)
+                  + strlen(after) + 1;
     char *made = malloc(size), *at = made;
     if (!made) return NULL;
     at = stpcpy(at, before);
@@ -311,17 +348,21 @@ static char *repeated(const char *before, const char *open, const char *middle, 
 typedef struct repeat_case {
     const char *name, *before, *open, *middle, *close, *after;
     size_t n;
-    const char *last_line;       /* of the message; "" when the script is taken */
+    const char *last_line; /* of the message; "" when the script is taken */
 } repeat_case;
 
 static void deep_and_long(void)
 {
     static const repeat_case cases[] = {
         {"200 brackets", "x = ", "(", "1", ")", "\n", 200, ""},
-        {"201 brackets", "x = ", "(", "1", ")", "\n", 201, "SyntaxError: brackets nest more than 200 deep"},
-        {"100000 brackets", "x = ", "(", "1", "", "\n", 100000, "SyntaxError: brackets nest more than 200 deep"},
+        {"201 brackets", "x = ", "(", "1", ")", "\n", 201,
+            "SyntaxError: brackets nest more than 200 deep"},
+        {"100000 brackets", "x = ", "(", "1", "", "\n", 100000,
+            "SyntaxError: brackets nest more than 200 deep"},
         {"200 lists", "x = ", "[", "1", "]", "\n", 200, ""},
-        {"brackets in brackets of an index", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output[", "(", "0", ")", "]\n", 199, ""},
+        {"brackets in brackets of an index",
+            "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output[", "(", "0", ")", "]\n", 199,
+            ""},
         {"100000 terms", "x = 1", " + 1", "", "", "\n", 100000, ""},
         {"100000 factors", "x = 1", " * 1", "", "", "\n", 100000, ""},
         {"100000 signs", "x = ", "-", "1", "", "\n", 100000, ""},
@@ -329,25 +370,35 @@ static void deep_and_long(void)
         {"100000 numbers", "x = [", "7, ", "", "", "]\n", 100000, ""},
         {"100000 lines", "", "x = 1\n", "", "", "", 100000, ""},
         {"a long name", "x = ", "a", "", "", "\n", 100000,
-         "NameError: name 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is not defined"},
-        {"a long path", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1", ".a", "", "", "\n", 100000, "UnknownSiteError: layer1.a does not exist"},
-        {"a long integer", "x = ", "9", "", "", "\n", 100000, "ValueError: an integer beyond 64 bits"},
+            "NameError: name 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is not "
+            "defined"},
+        {"a long path", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1", ".a", "", "", "\n",
+            100000, "UnknownSiteError: layer1.a does not exist"},
+        {"a long integer", "x = ", "9", "", "", "\n", 100000,
+            "ValueError: an integer beyond 64 bits"},
         {"a long float", "x = 0.", "9", "", "", "\n", 100000, ""},
         {"a long string", "x = load('", "a", "", "", "')\n", 10000, NULL},
-        {"a long line of blanks", "x =", " ", "y", "", "\n", 100000, "NameError: name 'y' is not defined"},
-        {"many indices", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output[0", ", 0", "", "", "]\n", 1000, NULL},
-        {"many lists of one index", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output[[0", ", 0", "", "", "]].save()\n", 10000, ""},
-        {"many links", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output", "[:]", "", "", "\n", 1000, ""},
-        {"a million turns", "for i in range(1000):\n    for j in [0", ", 0", "", "", "]:\n        pass\n", 998, ""},
-        {"more than a million turns", "for i in range(1000):\n    for j in [0", ", 0", "", "", "]:\n        pass\n", 999,
-         "ValueError: the loops of a script may have 1000000 turns in all"},
+        {"a long line of blanks", "x =", " ", "y", "", "\n", 100000,
+            "NameError: name 'y' is not defined"},
+        {"many indices", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output[0", ", 0", "", "",
+            "]\n", 1000, NULL},
+        {"many lists of one index", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output[[0",
+            ", 0", "", "", "]].save()\n", 10000, ""},
+        {"many links", "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output", "[:]", "", "",
+            "\n", 1000, ""},
+        {"a million turns", "for i in range(1000):\n    for j in [0", ", 0", "", "",
+            "]:\n        pass\n", 998, ""},
+        {"more than a million turns", "for i in range(1000):\n    for j in [0", ", 0", "", "",
+            "]:\n        pass\n", 999,
+            "ValueError: the loops of a script may have 1000000 turns in all"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const repeat_case *c = &cases[i];
         reading r;
         if (!start(&r, "notebook")) continue;
         char *script = repeated(c->before, c->open, c->middle, c->close, c->after, c->n);
-        const char *got = script ? message_of(&r, script, strlen(script)) : "", *last = strrchr(got, '\n');
+        const char *got = script ? message_of(&r, script, strlen(script)) : "",
+                   *last = strrchr(got, '\n');
         last = last ? last + 1 : got;
         if (c->last_line) CHECK(!strcmp(last, c->last_line), "%s: got '%s'", c->name, last);
         CHECK(strlen(got) < 20000, "%s: a message of %zu bytes", c->name, strlen(got));
@@ -367,16 +418,22 @@ static void deep_blocks(void)
         if (start(&r, "notebook")) {
             const char *got = message_of(&r, script, strlen(script));
             CHECK((depth <= 200) == !*got, "%d blocks: %s", depth, got);
-            if (*got) CHECK(strstr(got, "SyntaxError: blocks nest more than 200 deep"), "%d blocks: %s", depth, got);
+            if (*got)
+                CHECK(strstr(got, "SyntaxError: blocks nest more than 200 deep"), "%d blocks: %s",
+                    depth, got);
             finish(&r, "blocks");
         }
         free(script);
     }
 }
 
-/* ---- sites of the C API ------------------------------------------------------------------------------------------------------------------- */
+/* ---- sites of the C API ------------------------------------------------- */
 
-typedef struct site_case { const char *text, *site; size_t n_items; const char *message; } site_case;
+typedef struct site_case {
+    const char *text, *site;
+    size_t n_items;
+    const char *message;
+} site_case;
 
 static void sites(void)
 {
@@ -387,14 +444,23 @@ static void sites(void)
         {"transformer.h[4 // 2 - 1].output", "transformer.h.1.output", 0, ""},
         {"output.logits[0]", "output.logits", 1, ""},
         {"transformer.h[9].output", NULL, 0,
-         "    transformer.h[9].output\n                  ^\nUnknownSiteError: transformer.h[9] does not exist: transformer.h has 3 modules, 0 to 2"},
-        {"transformer.h[n].output", NULL, 0, "    transformer.h[n].output\n                  ^\nNameError: name 'n' is not defined"},
+            "    transformer.h[9].output\n                  ^\nUnknownSiteError: transformer.h[9] "
+            "does not exist: transformer.h has 3 modules, 0 to 2"},
+        {"transformer.h[n].output", NULL, 0,
+            "    transformer.h[n].output\n                  ^\nNameError: name 'n' is not defined"},
         {"transformer.h[1]", NULL, 0, NULL},
         {"transformer.h[1].output[0][1]", NULL, 0,
-         "    transformer.h[1].output[0][1]\n                           ^\nSyntaxError: a site has one index at its end"},
-        {"lm_head.output.clone()", NULL, 0, "    lm_head.output.clone()\n                   ^\nSyntaxError: a site has one index at its end"},
-        {"lm_head.output.save()", NULL, 0, "    lm_head.output.save()\n                   ^\nSyntaxError: a site ends before .save()"},
-        {"lm_head.output = 3", NULL, 0, "    lm_head.output = 3\n                   ^\nSyntaxError: expected the end of the site, found '='"},
+            "    transformer.h[1].output[0][1]\n                           ^\nSyntaxError: a site "
+            "has one index at its end"},
+        {"lm_head.output.clone()", NULL, 0,
+            "    lm_head.output.clone()\n                   ^\nSyntaxError: a site has one index "
+            "at its end"},
+        {"lm_head.output.save()", NULL, 0,
+            "    lm_head.output.save()\n                   ^\nSyntaxError: a site ends before "
+            ".save()"},
+        {"lm_head.output = 3", NULL, 0,
+            "    lm_head.output = 3\n                   ^\nSyntaxError: expected the end of the "
+            "site, found '='"},
         {"lm_head.output[", NULL, 0, NULL},
         {"lm_head.output[1 / 2]", NULL, 0, NULL},
         {"", NULL, 0, "    \n    ^\nSyntaxError: expected a site, found the end of the script"},
@@ -413,8 +479,12 @@ static void sites(void)
         inset_status status = script_parse_site(r.t, c->text, &site, &n_items, &items);
         if (!status) program_site_name(r.model, site, name, sizeof name);
         CHECK(!status == (c->site != NULL), "%s: %s", c->text, inset_message(r.w.context));
-        if (c->site) CHECK(!strcmp(name, c->site) && n_items == c->n_items, "%s: %s with %zu items", c->text, name, n_items);
-        else if (c->message) CHECK(!strcmp(inset_message(r.w.context), c->message), "%s: got\n%s", c->text, inset_message(r.w.context));
+        if (c->site)
+            CHECK(!strcmp(name, c->site) && n_items == c->n_items, "%s: %s with %zu items", c->text,
+                name, n_items);
+        else if (c->message)
+            CHECK(!strcmp(inset_message(r.w.context), c->message), "%s: got\n%s", c->text,
+                inset_message(r.w.context));
         finish(&r, c->text);
     }
 }
@@ -426,23 +496,30 @@ static void items_of_a_site(void)
     size_t n;
     index_item *items;
     if (!start(&r, "gpt2")) return;
-    inset_status status = script_parse_site(r.t, "transformer.h[0].attn.q[..., -2, :1:, 3::2, [4, -5, 3 * 2]]", &site, &n, &items);
+    inset_status status = script_parse_site(
+        r.t, "transformer.h[0].attn.q[..., -2, :1:, 3::2, [4, -5, 3 * 2]]", &site, &n, &items);
     CHECK(!status && n == 5, "%zu items: %s", n, inset_message(r.w.context));
     if (!status && n == 5) {
         CHECK(items[0].kind == INDEX_ELLIPSIS, "ellipsis");
         CHECK(items[1].kind == INDEX_INTEGER && items[1].integer == -2, "integer");
-        CHECK(items[2].kind == INDEX_SLICE && !items[2].has_start && items[2].has_stop && items[2].stop == 1 && !items[2].has_step, "stop");
-        CHECK(items[3].kind == INDEX_SLICE && items[3].start == 3 && !items[3].has_stop && items[3].has_step && items[3].step == 2, "step");
-        CHECK(items[4].kind == INDEX_LIST && items[4].list_length == 3 && items[4].list[0] == 4 && items[4].list[1] == -5
-              && items[4].list[2] == 6, "list");
+        CHECK(items[2].kind == INDEX_SLICE && !items[2].has_start && items[2].has_stop
+                  && items[2].stop == 1 && !items[2].has_step,
+            "stop");
+        CHECK(items[3].kind == INDEX_SLICE && items[3].start == 3 && !items[3].has_stop
+                  && items[3].has_step && items[3].step == 2,
+            "step");
+        CHECK(items[4].kind == INDEX_LIST && items[4].list_length == 3 && items[4].list[0] == 4
+                  && items[4].list[1] == -5 && items[4].list[2] == 6,
+            "list");
     }
     finish(&r, "items");
 }
 
-/* ---- memory --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 static const char everything[] =
-    "tokens, w = [[1, 2, 3], [4, 5]], load('../fixtures/gpt2/model.safetensors', 'transformer.wte.weight')\n"
+    "tokens, w = [[1, 2, 3], [4, 5]], load('../fixtures/gpt2/model.safetensors', "
+    "'transformer.wte.weight')\n"
     "score = zeros(3, 2)\n"
     "with invoke(tokens):\n"
     "    xs = []\n"
@@ -469,7 +546,8 @@ static void memory_runs_out(void)
         r.w.memory.fail_at = 0;
         if (!reached || status != INSET_NO_MEMORY) {
             CHECK(!status, "allocation %" PRId64 " failed: %s", tried, inset_message(r.w.context));
-            CHECK(!reached || status == INSET_NO_MEMORY, "allocation %" PRId64 " failed and nobody said so", tried);
+            CHECK(!reached || status == INSET_NO_MEMORY,
+                "allocation %" PRId64 " failed and nobody said so", tried);
             read = true;
         }
         finish(&r, "memory");
@@ -480,14 +558,16 @@ static void memory_runs_out(void)
 /* ... and a refusal whose message cannot be written in full is still the right refusal. */
 static void memory_runs_out_for_a_message(void)
 {
-    static const char script[] = "with invoke([[1, 2, 3, 4, 5]]):\n    for i in range(3):\n        x = layer1.output[:, i + 20]\n";
+    static const char script[] = "with invoke([[1, 2, 3, 4, 5]]):\n    for i in range(3):\n        "
+                                 "x = layer1.output[:, i + 20]\n";
     for (int n = 1; n < 200; n++) {
         reading r;
         if (!start(&r, "notebook")) return;
         r.w.memory.fail_at = r.w.memory.calls + n;
         inset_status status = read_script(&r, "x.inset", script, sizeof script - 1);
         r.w.memory.fail_at = 0;
-        CHECK(status == INSET_INDEX_ERROR || status == INSET_NO_MEMORY, "allocation %d: %s", n, inset_message(r.w.context));
+        CHECK(status == INSET_INDEX_ERROR || status == INSET_NO_MEMORY, "allocation %d: %s", n,
+            inset_message(r.w.context));
         finish(&r, "message");
     }
 }

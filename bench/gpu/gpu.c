@@ -1,4 +1,5 @@
-/* gpu.c: models with weights from a seed, and how the programs beside this file end when something fails. */
+/* gpu.c: models with weights from a seed, and how the programs beside this file end when something
+ * fails. */
 #include "gpu.h"
 
 #include <string.h>
@@ -27,7 +28,8 @@ void gpu_random(inset_type type, void *at, int64_t count, float scale, uint64_t 
     }
 }
 
-/* The first part of the numbers is small, for matrices and biases; what lies behind is about 1, for the weights of norms. */
+/* The first part of the numbers is small, for matrices and biases; what lies behind is about 1, for
+ * the weights of norms. */
 enum { NEAR_ONE = 1 << 16 };
 
 static int64_t largest_weight(const program *p)
@@ -46,8 +48,8 @@ static bool is_near_one(const weight *w)
     return w->role == WEIGHT_VECTOR && (length < 4 || strcmp(w->name + length - 4, "bias"));
 }
 
-inset_status gpu_model(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast,
-                       void **numbers, inset_model **out)
+inset_status gpu_model(inset_context *context, const char *directory, const char *device_name,
+    inset_type type, bool fast, void **numbers, inset_model **out)
 {
     program *p;
     inset_status status = model_program(context, directory, &p);
@@ -58,7 +60,8 @@ inset_status gpu_model(inset_context *context, const char *directory, const char
     if (!at) return INSET_NO_MEMORY;
     gpu_random(type, at, largest + spare, 0.035f, 1);
     for (int64_t i = 0; i < NEAR_ONE; i++)
-        element_put(type, at + (size_t)(largest + spare + i) * size, 1 + 0.1 * (double)(i % 7 - 3) / 3);
+        element_put(
+            type, at + (size_t)(largest + spare + i) * size, 1 + 0.1 * (double)(i % 7 - 3) / 3);
     for (size_t i = 0; i < p->n_weights; i++) {
         weight *w = &p->weights[i];
         const int64_t place = is_near_one(w) ? largest + spare : (int64_t)i * 7919 * 8 % spare;

@@ -1,4 +1,5 @@
-/* gpu.h: what the programs of a GPU day share: models of a shape with weights from a seed, and device time. */
+/* gpu.h: what the programs of a GPU day share: models of a shape with weights from a seed, and
+ * device time. */
 #ifndef INSET_BENCH_GPU_H
 #define INSET_BENCH_GPU_H
 
@@ -6,11 +7,11 @@
 #include "bench.h"
 #include "device/cuda/cuda.h"
 
-/* A model of the shape that DIRECTORY/config.json has, without a file of weights: every weight is a piece of one list of
- * random numbers, at a place of its own, so that 8 billion of them take a second to make and nothing to carry.
- * *numbers is to be freed behind the model. */
-inset_status gpu_model(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast,
-                       void **numbers, inset_model **out);
+/* A model of the shape that DIRECTORY/config.json has, without a file of weights: every weight is a
+ * piece of one list of random numbers, at a place of its own, so that 8 billion of them take a
+ * second to make and nothing to carry. *numbers is to be freed behind the model. */
+inset_status gpu_model(inset_context *context, const char *directory, const char *device_name,
+    inset_type type, bool fast, void **numbers, inset_model **out);
 
 /* Uniform in -scale .. scale, `count` elements of a float type. */
 void gpu_random(inset_type type, void *at, int64_t count, float scale, uint64_t seed);

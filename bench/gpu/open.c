@@ -7,17 +7,23 @@
 
 static void print_choices(const cuda_device *d)
 {
-    printf("\n| in | out | type | stored | epilogue | 16-byte rows | algorithm for all heights | steady | heights with a faster one | as the kernel |\n"
+    printf("\n| in | out | type | stored | epilogue | 16-byte rows | algorithm for all heights | "
+           "steady | heights with a faster one | as the kernel |\n"
            "|---|---|---|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < d->n_choices; i++) {
         const product_choice *c = &d->choices[i];
-        printf("| %lld | %lld | %s | %s | %s | %s | %s | %s | %d | %s |\n", (long long)c->in, (long long)c->out, type_name(c->type),
-               c->in_out ? "[in, out]" : "[out, in]", c->epilogue ? "GELU" : "plain", c->aligned ? "yes" : "no",
-               c->pinned ? "yes" : "**no**", c->steady ? "yes" : "**no**", c->faster, !c->epilogue ? "-" : c->as_kernel ? "yes" : "no");
+        printf("| %lld | %lld | %s | %s | %s | %s | %s | %s | %d | %s |\n", (long long)c->in,
+            (long long)c->out, type_name(c->type), c->in_out ? "[in, out]" : "[out, in]",
+            c->epilogue ? "GELU" : "plain", c->aligned ? "yes" : "no", c->pinned ? "yes" : "**no**",
+            c->steady ? "yes" : "**no**", c->faster,
+            !c->epilogue   ? "-"
+            : c->as_kernel ? "yes"
+                           : "no");
     }
 }
 
-static void open_shape(const char *device_name, const char *shapes, const char *name, inset_type type)
+static void open_shape(
+    const char *device_name, const char *shapes, const char *name, inset_type type)
 {
     char directory[4096];
     inset_context *context;
@@ -31,9 +37,10 @@ static void open_shape(const char *device_name, const char *shapes, const char *
     size_t now = 0, total = 0;
     const cuda_device *d = (cuda_device *)model->device;
     gpu_good(d->library.cudaMemGetInfo(&now, &total), "asking for the memory");
-    printf("\n%s, %s, on %s: open in %.2f s (with making the numbers), weights %.2f GiB, taken from the card %.2f GiB\n", name,
-           type_name(type), model->device->name, passed, (double)model->weight_bytes / (1 << 30),
-           (double)(model->device->memory_free - now) / (1 << 30));
+    printf("\n%s, %s, on %s: open in %.2f s (with making the numbers), weights %.2f GiB, taken "
+           "from the card %.2f GiB\n",
+        name, type_name(type), model->device->name, passed, (double)model->weight_bytes / (1 << 30),
+        (double)(model->device->memory_free - now) / (1 << 30));
     print_choices(d);
     fflush(stdout);
     inset_context_free(context);

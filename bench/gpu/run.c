@@ -2,11 +2,13 @@
  *
  *     gpu_run DEVICE SHAPE TYPE [-f] [-n SAMPLES] CASE...      -f: as --fast
  *
- * SHAPE: a folder with a config.json; weights come from a seed. CASE: forward-T (logits of the last position), sweep-SITE-T (one pair of
- * prompts of T tokens that differ from the first on; every layer and position, of `z` every layer and head), records-T (a forward of gpt2 with
- * and without 100 sets). Lines "forward inset
- * SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as bench/run reads them; "phase" lines say what the host did meanwhile. Then a table
- * of a run whose launches are made one by one: each kernel's launches and time, between an event before it and one behind it. */
+ * SHAPE: a folder with a config.json; weights come from a seed. CASE: forward-T (logits of the last
+ * position), sweep-SITE-T (one pair of prompts of T tokens that differ from the first on; every
+ * layer and position, of `z` every layer and head), records-T (a forward of gpt2 with and without
+ * 100 sets). Lines "forward inset SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as
+ * bench/run reads them; "phase" lines say what the host did meanwhile. Then a table of a run whose
+ * launches are made one by one: each kernel's launches and time, between an event before it and one
+ * behind it. */
 #include "gpu.h"
 
 #include <math.h>
@@ -14,21 +16,33 @@
 
 enum { MOST_TOKENS = 1024, PRODUCT = KERNEL_ALL, GELU_PRODUCT, ZERO, SORTS };
 
-/* ---- device time, launch by launch --------------------------------------------------------------------------------------------- */
+/* ---- device time, launch by launch -------------------------------------- */
 
 static struct {
     const device_functions *plain;
-    cuda_event *events;              /* events 2i and 2i + 1 are before and behind work i */
-    int *sorts;                      /* of work i */
+    cuda_event *events; /* events 2i and 2i + 1 are before and behind work i */
+    int *sorts;         /* of work i */
     int n, capacity;
 } marks;
 
 static const char *const kernel_names[KERNEL_COUNT] = {
-    [KERNEL_EMBED] = "embed", [KERNEL_GATHER] = "gather", [KERNEL_LAYERNORM] = "layernorm", [KERNEL_RMSNORM] = "rmsnorm",
-    [KERNEL_ACTIVATION] = "activation", [KERNEL_GATE] = "gate", [KERNEL_ADD] = "add", [KERNEL_ADD_LAYERNORM] = "add + layernorm",
-    [KERNEL_ADD_RMSNORM] = "add + rmsnorm", [KERNEL_SCALE] = "scale", [KERNEL_ROPE] = "rope", [KERNEL_ATTENTION] = "attention",
-    [KERNEL_WHOLE_ATTENTION] = "whole attention", [KERNEL_COLUMNS] = "columns", [KERNEL_METRICS] = "metrics",
-    [KERNEL_RECORDS] = "records", [KERNEL_EXPAND] = "expand",
+    [KERNEL_EMBED] = "embed",
+    [KERNEL_GATHER] = "gather",
+    [KERNEL_LAYERNORM] = "layernorm",
+    [KERNEL_RMSNORM] = "rmsnorm",
+    [KERNEL_ACTIVATION] = "activation",
+    [KERNEL_GATE] = "gate",
+    [KERNEL_ADD] = "add",
+    [KERNEL_ADD_LAYERNORM] = "add + layernorm",
+    [KERNEL_ADD_RMSNORM] = "add + rmsnorm",
+    [KERNEL_SCALE] = "scale",
+    [KERNEL_ROPE] = "rope",
+    [KERNEL_ATTENTION] = "attention",
+    [KERNEL_WHOLE_ATTENTION] = "whole attention",
+    [KERNEL_COLUMNS] = "columns",
+    [KERNEL_METRICS] = "metrics",
+    [KERNEL_RECORDS] = "records",
+    [KERNEL_EXPAND] = "expand",
 };
 
 /* sort -1: before the work, which is then said to be of a sort behind it. */
@@ -36,11 +50,13 @@ static void mark(device *base, int sort)
 {
     cuda_device *d = (cuda_device *)base;
     if (marks.n >= marks.capacity) return;
-    gpu_good(d->library.cudaEventRecord(marks.events[2 * marks.n + (sort >= 0)], d->stream), "an event");
+    gpu_good(
+        d->library.cudaEventRecord(marks.events[2 * marks.n + (sort >= 0)], d->stream), "an event");
     if (sort >= 0) marks.sorts[marks.n++] = sort;
 }
 
-static inset_status marked_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t size, int64_t blocks, int64_t work)
+static inset_status marked_launch(device *d, kernel_id kernel, inset_type type, const void *args,
+    size_t size, int64_t blocks, int64_t work)
 {
     mark(d, -1);
     inset_status status = marks.plain->launch(d, kernel, type, args, size, blocks, work);
@@ -48,7 +64,8 @@ static inset_status marked_launch(device *d, kernel_id kernel, inset_type type, 
     return status;
 }
 
-static inset_status marked_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+static inset_status marked_matmul(device *d, const matrix *m, const void *x, int64_t x_stride,
+    void *y, int64_t y_stride, int64_t rows)
 {
     mark(d, -1);
     inset_status status = marks.plain->matmul(d, m, x, x_stride, y, y_stride, rows);
@@ -56,7 +73,8 @@ static inset_status marked_matmul(device *d, const matrix *m, const void *x, int
     return status;
 }
 
-static inset_status marked_gelu(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
+static inset_status marked_gelu(device *d, const matrix *m, const void *x, int64_t x_stride,
+    void *y, int64_t y_stride, int64_t rows)
 {
     mark(d, -1);
     inset_status status = marks.plain->matmul_gelu(d, m, x, x_stride, y, y_stride, rows);
@@ -82,13 +100,14 @@ static void marks_start(device *base)
     functions.matmul = marked_matmul;
     functions.matmul_gelu = marked_gelu;
     functions.zero = marked_zero;
-    functions.capture_begin = NULL;                      /* runs are launched one by one */
+    functions.capture_begin = NULL; /* runs are launched one by one */
     functions.replay = NULL;
     marks.capacity = 32768;
     marks.events = calloc(2 * (size_t)marks.capacity, sizeof *marks.events);
     marks.sorts = calloc((size_t)marks.capacity, sizeof *marks.sorts);
     marks.n = 0;
-    for (int i = 0; i < 2 * marks.capacity; i++) gpu_good(d->library.cudaEventCreateWithFlags(&marks.events[i], 0), "an event");
+    for (int i = 0; i < 2 * marks.capacity; i++)
+        gpu_good(d->library.cudaEventCreateWithFlags(&marks.events[i], 0), "an event");
     base->functions = &functions;
 }
 
@@ -104,17 +123,25 @@ static void marks_end(device *base, const char *what)
     gpu_need(base->context, device_synchronize(base));
     for (int i = 0; i < marks.n; i++) {
         float milliseconds = 0;
-        gpu_good(d->library.cudaEventElapsedTime(&milliseconds, marks.events[2 * i], marks.events[2 * i + 1]), "a time");
+        gpu_good(d->library.cudaEventElapsedTime(
+                     &milliseconds, marks.events[2 * i], marks.events[2 * i + 1]),
+            "a time");
         time[marks.sorts[i]] += (double)milliseconds;
         launches[marks.sorts[i]]++;
         all += (double)milliseconds;
     }
-    printf("\n%s, launch by launch: %d launches, %.3f ms\n\n| work | launches | ms | share |\n|---|---|---|---|\n", what, marks.n, all);
+    printf("\n%s, launch by launch: %d launches, %.3f ms\n\n| work | launches | ms | share "
+           "|\n|---|---|---|---|\n",
+        what, marks.n, all);
     for (int i = 0; i < SORTS; i++) {
         if (!launches[i]) continue;
-        const char *name = i == PRODUCT ? "product" : i == GELU_PRODUCT ? "product with GELU" : i == ZERO ? "zero" : kernel_names[i % KERNEL_COUNT];
-        printf("| %s%s | %d | %.3f | %.1f %% |\n", name ? name : "?", i >= KERNEL_COUNT && i < KERNEL_ALL ? " with records" : "", launches[i], time[i],
-               100 * time[i] / all);
+        const char *name = i == PRODUCT        ? "product"
+                           : i == GELU_PRODUCT ? "product with GELU"
+                           : i == ZERO         ? "zero"
+                                               : kernel_names[i % KERNEL_COUNT];
+        printf("| %s%s | %d | %.3f | %.1f %% |\n", name ? name : "?",
+            i >= KERNEL_COUNT && i < KERNEL_ALL ? " with records" : "", launches[i], time[i],
+            100 * time[i] / all);
     }
     printf("\n");
     for (int i = 0; i < 2 * marks.capacity; i++) d->library.cudaEventDestroy(marks.events[i]);
@@ -123,9 +150,14 @@ static void marks_end(device *base, const char *what)
     fflush(stdout);
 }
 
-/* ---- cases ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- cases -------------------------------------------------------------- */
 
-typedef struct subject { inset_context *context; inset_model *model; const char *name; int samples; } subject;
+typedef struct subject {
+    inset_context *context;
+    inset_model *model;
+    const char *name;
+    int samples;
+} subject;
 
 static double run_forward(subject *s, int length, inset_plan **plan)
 {
@@ -133,7 +165,8 @@ static double run_forward(subject *s, int length, inset_plan **plan)
     inset_trace *trace;
     inset_value *value;
     inset_tensor saved;
-    const char *site = strcmp(inset_model_kind(s->model), "gpt2") ? "lm_head.output[:, -1]" : "output.logits[:, -1]";
+    const char *site = strcmp(inset_model_kind(s->model), "gpt2") ? "lm_head.output[:, -1]"
+                                                                  : "output.logits[:, -1]";
     const double start = seconds();
     if (!*plan) {
         fill_prompt(tokens, length);
@@ -162,7 +195,8 @@ static void forward_case(subject *s, int length)
     marks_end(s->model->device, what);
 }
 
-/* A forward of GPT-2's shape with and without 100 sets: 64 columns at each of 10 positions of 10 layers. */
+/* A forward of GPT-2's shape with and without 100 sets: 64 columns at each of 10 positions of 10
+ * layers. */
 static void records_case(subject *s, int length)
 {
     char text[MOST_TOKENS * 8];
@@ -170,11 +204,17 @@ static void records_case(subject *s, int length)
         inset_trace *trace;
         inset_plan *plan;
         int at = snprintf(text, sizeof text, "with invoke([[");
-        for (int i = 0; i < length; i++) at += snprintf(text + at, sizeof text - (size_t)at, "%s%d", i ? ", " : "", 7919 * (i + 1) % 50257);
+        for (int i = 0; i < length; i++)
+            at += snprintf(
+                text + at, sizeof text - (size_t)at, "%s%d", i ? ", " : "", 7919 * (i + 1) % 50257);
         at += snprintf(text + at, sizeof text - (size_t)at, "]]):\n");
-        if (k) at += snprintf(text + at, sizeof text - (size_t)at, "    for layer in range(10):\n        for p in range(10):\n"
-                              "            transformer.h[layer].output[:, p, 64:128] = transformer.h[layer].output[:, p, 0:64] * 0.5\n");
-        at += snprintf(text + at, sizeof text - (size_t)at, "    logits = output.logits[:, -1].save()\n");
+        if (k)
+            at += snprintf(text + at, sizeof text - (size_t)at,
+                "    for layer in range(10):\n        for p in range(10):\n"
+                "            transformer.h[layer].output[:, p, 64:128] = "
+                "transformer.h[layer].output[:, p, 0:64] * 0.5\n");
+        at += snprintf(
+            text + at, sizeof text - (size_t)at, "    logits = output.logits[:, -1].save()\n");
         gpu_need(s->context, inset_trace_create(s->model, &trace));
         gpu_need(s->context, inset_script(trace, "records.inset", NULL, text, (size_t)at));
         gpu_need(s->context, inset_plan_create(trace, NULL, &plan));
@@ -183,12 +223,15 @@ static void records_case(subject *s, int length)
             const double start = seconds();
             gpu_need(s->context, inset_run(plan));
             gpu_need(s->context, inset_saved(plan, "logits", &saved));
-            if (i >= 0) printf("records %s %s-%d %.9f\n", k ? "100" : "none", s->name, length, seconds() - start);
+            if (i >= 0)
+                printf("records %s %s-%d %.9f\n", k ? "100" : "none", s->name, length,
+                    seconds() - start);
         }
     }
 }
 
-static double run_sweep(subject *s, const char *site, int length, double *sum, inset_sweep_progress *progress)
+static double run_sweep(
+    subject *s, const char *site, int length, double *sum, inset_sweep_progress *progress)
 {
     int64_t clean[MOST_TOKENS], corrupt[MOST_TOKENS], lengths[] = {length};
     const char *const metrics[] = {"logit_diff:11,12", NULL};
@@ -214,7 +257,8 @@ static double run_sweep(subject *s, const char *site, int length, double *sum, i
     *sum = 0;
     for (int64_t i = 0; i < r.pairs * r.points; i++) *sum += fabs(r.values[i]);
     inset_sweep_free(sweep);
-    printf("phase %s-%s-%d created %.6f stepped %.6f freed %.6f\n", s->name, site, length, created - start, stepped - created, seconds() - start - passed);
+    printf("phase %s-%s-%d created %.6f stepped %.6f freed %.6f\n", s->name, site, length,
+        created - start, stepped - created, seconds() - start - passed);
     return passed;
 }
 
@@ -226,10 +270,12 @@ static void sweep_case(subject *s, const char *site, int length)
     for (int i = -1; i < s->samples; i++) {
         const double time = run_sweep(s, site, length, &sum, &is);
         if (i < 0) continue;
-        printf("sweep inset %s-%s-%d %.9f\nplan inset %s-%s-%d %.9f\n", s->name, site, length, time, s->name, site, length, is.planning);
+        printf("sweep inset %s-%s-%d %.9f\nplan inset %s-%s-%d %.9f\n", s->name, site, length, time,
+            s->name, site, length, is.planning);
     }
-    printf("rows inset %s-%s-%d %lld\nflops inset %s-%s-%d %.0f\ncheck inset %s-%s-%d %.6f\n", s->name, site, length, (long long)is.rows, s->name,
-           site, length, is.flops, s->name, site, length, sum);
+    printf("rows inset %s-%s-%d %lld\nflops inset %s-%s-%d %.0f\ncheck inset %s-%s-%d %.6f\n",
+        s->name, site, length, (long long)is.rows, s->name, site, length, is.flops, s->name, site,
+        length, sum);
     marks_start(s->model->device);
     run_sweep(s, site, length, &sum, &is);
     snprintf(what, sizeof what, "A sweep of %s over %s, T=%d", s->name, site, length);
@@ -245,12 +291,17 @@ int main(int count, char **arguments)
     if (count < 5 || inset_context_create(NULL, &s.context)) return 2;
     const bool fast = !strcmp(arguments[at], "-f");
     at += fast;
-    if (!strcmp(arguments[at], "-n") && count > at + 2) s.samples = atoi(arguments[at + 1]), at += 2;
-    const inset_type type = !strcmp(arguments[3], "bf16") ? INSET_BF16 : !strcmp(arguments[3], "f16") ? INSET_F16 : INSET_F32;
+    if (!strcmp(arguments[at], "-n") && count > at + 2)
+        s.samples = atoi(arguments[at + 1]), at += 2;
+    const inset_type type = !strcmp(arguments[3], "bf16")  ? INSET_BF16
+                            : !strcmp(arguments[3], "f16") ? INSET_F16
+                                                           : INSET_F32;
     const char *slash = strrchr(arguments[2], '/');
-    snprintf(name, sizeof name, "%s-%s%s", slash ? slash + 1 : arguments[2], type_name(type), fast ? "-fast" : "");
+    snprintf(name, sizeof name, "%s-%s%s", slash ? slash + 1 : arguments[2], type_name(type),
+        fast ? "-fast" : "");
     s.name = name;
-    gpu_need(s.context, gpu_model(s.context, arguments[2], arguments[1], type, fast, &numbers, &s.model));
+    gpu_need(s.context,
+        gpu_model(s.context, arguments[2], arguments[1], type, fast, &numbers, &s.model));
     for (; at < count; at++) {
         char *sort = arguments[at], *site = strchr(sort, '-'), *length = strrchr(sort, '-');
         if (!site || atoi(length + 1) < 1 || atoi(length + 1) > MOST_TOKENS) return 2;

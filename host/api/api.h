@@ -1,8 +1,8 @@
 /* api.h: what stands behind the handles of inset.h.
  *
- * The API adds nothing to the layers below: it checks that handles are there and belong together, passes calls on, and sees to it
- * that everything is freed with what it was made from (base.h, `handle`). A value is an operand of the trace's with a way back to
- * the trace. */
+ * The API adds nothing to the layers below: it checks that handles are there and belong together,
+ * passes calls on, and sees to it that everything is freed with what it was made from (base.h,
+ * `handle`). A value is an operand of the trace's with a way back to the trace. */
 #ifndef INSET_API_H
 #define INSET_API_H
 
@@ -13,33 +13,35 @@
 #include "trace/trace.h"
 
 struct inset_trace {
-    handle handle;               /* owner: the model */
+    handle handle; /* owner: the model */
     inset_context *context;
     inset_model *model;
     trace *trace;
 };
 
-struct inset_value {             /* in the trace's arena */
+struct inset_value { /* in the trace's arena */
     inset_trace *trace;
     operand operand;
 };
 
 struct inset_plan {
-    handle handle;               /* owner: the trace */
+    handle handle; /* owner: the trace */
     inset_context *context;
     inset_model *model;
     plan *plan;
-    run *run;                    /* NULL until the first run, so that planning leaves the device alone */
-    bool ran;                    /* the last run succeeded: there are saved values */
+    /* NULL until the first run, so that planning leaves the device alone */
+    run *run;
+    bool ran; /* the last run succeeded: there are saved values */
 };
 
 /* Takes options over into model.c's and builder.c's common form. */
 typedef struct model_choice {
-    const char *device;          /* NULL: none */
-    inset_type type;             /* INSET_TYPE_COUNT: the file's own */
+    const char *device; /* NULL: none */
+    inset_type type;    /* INSET_TYPE_COUNT: the file's own */
     bool fast;
 } model_choice;
-inset_status api_model_choice(inset_context *context, const inset_model_options *options, model_choice *out);
+inset_status api_model_choice(
+    inset_context *context, const inset_model_options *options, model_choice *out);
 /* Enters a new model in the context's list and hands it out. */
 void api_model_register(inset_model *model);
 /* A model without a device around a program, which it takes over, also on failure. */

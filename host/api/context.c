@@ -1,4 +1,5 @@
-/* context.c: what a context says about itself and about types and tensors. (It is created and freed in base/memory.c.) */
+/* context.c: what a context says about itself and about types and tensors. (It is created and freed
+ * in base/memory.c.) */
 #include "api/api.h"
 
 #include <string.h>
@@ -38,5 +39,6 @@ int64_t inset_tensor_count(const inset_tensor *tensor)
 
 double inset_tensor_element(const inset_tensor *tensor, int64_t index)
 {
-    return element_get(tensor->type, (const char *)tensor->data + (size_t)index * type_size(tensor->type));
+    return element_get(
+        tensor->type, (const char *)tensor->data + (size_t)index * type_size(tensor->type));
 }

@@ -1,4 +1,5 @@
-/* model.c: models of the public API: opened from a directory, with or without a device, and the sites they have. */
+/* model.c: models of the public API: opened from a directory, with or without a device, and the
+ * sites they have. */
 #include "api/api.h"
 
 #include <stdio.h>
@@ -6,15 +7,21 @@
 
 static void free_object(void *object) { inset_model_free(object); }
 
-void api_model_register(inset_model *model) { handle_add(model->context, &model->handle, NULL, model, free_object); }
+void api_model_register(inset_model *model)
+{
+    handle_add(model->context, &model->handle, NULL, model, free_object);
+}
 
-inset_status api_model_choice(inset_context *context, const inset_model_options *options, model_choice *out)
+inset_status api_model_choice(
+    inset_context *context, const inset_model_options *options, model_choice *out)
 {
     inset_model_options given = INSET_MODEL_OPTIONS;
     if (options) {
         if (options->size < sizeof options->size || options->size > sizeof given)
-            return error_set(context, INSET_USAGE_ERROR, "model options of %zu bytes were given, at most %zu are known; begin with "
-                             "INSET_MODEL_OPTIONS", options->size, sizeof given);
+            return error_set(context, INSET_USAGE_ERROR,
+                "model options of %zu bytes were given, at most %zu are known; begin with "
+                "INSET_MODEL_OPTIONS",
+                options->size, sizeof given);
         memcpy(&given, options, options->size);
     }
     *out = (model_choice){given.device ? given.device : "auto", INSET_TYPE_COUNT, given.fast != 0};
@@ -23,7 +30,8 @@ inset_status api_model_choice(inset_context *context, const inset_model_options 
     for (inset_type type = INSET_F32; type <= INSET_F16; type++)
         if (!strcmp(given.dtype, type_name(type))) out->type = type;
     if (out->type == INSET_TYPE_COUNT)
-        return error_set(context, INSET_USAGE_ERROR, "\"%s\" is no dtype of a model: f32, bf16 or f16 was expected", given.dtype);
+        return error_set(context, INSET_USAGE_ERROR,
+            "\"%s\" is no dtype of a model: f32, bf16 or f16 was expected", given.dtype);
     return INSET_OK;
 }
 
@@ -34,12 +42,14 @@ inset_status api_model_without_device(program *p, inset_type type, inset_model *
         program_free(p);
         return INSET_NO_MEMORY;
     }
-    *model = (inset_model){.context = p->context, .program = p, .type = type == INSET_TYPE_COUNT ? INSET_F32 : type};
+    *model = (inset_model){
+        .context = p->context, .program = p, .type = type == INSET_TYPE_COUNT ? INSET_F32 : type};
     *out = model;
     return INSET_OK;
 }
 
-inset_status inset_model_open(inset_context *context, const char *directory, const inset_model_options *options, inset_model **out)
+inset_status inset_model_open(inset_context *context, const char *directory,
+    const inset_model_options *options, inset_model **out)
 {
     model_choice choice;
     inset_model *model = NULL;
@@ -52,7 +62,8 @@ inset_status inset_model_open(inset_context *context, const char *directory, con
         status = model_open(context, directory, choice.device, choice.type, choice.fast, &model);
     } else {
         program *p = NULL;
-        if (!(status = model_program(context, directory, &p))) status = api_model_without_device(p, choice.type, &model);
+        if (!(status = model_program(context, directory, &p)))
+            status = api_model_without_device(p, choice.type, &model);
     }
     if (status) return status;
     api_model_register(model);
@@ -68,19 +79,30 @@ void inset_model_free(inset_model *model)
     model_free(model);
 }
 
-const char *inset_model_device(const inset_model *model) { return model && model->device ? model->device->name : "none"; }
-const char *inset_model_kind(const inset_model *model) { return model ? model->program->model_type : ""; }
-inset_type inset_model_type(const inset_model *model) { return model ? model->type : INSET_TYPE_COUNT; }
+const char *inset_model_device(const inset_model *model)
+{
+    return model && model->device ? model->device->name : "none";
+}
+const char *inset_model_kind(const inset_model *model)
+{
+    return model ? model->program->model_type : "";
+}
+inset_type inset_model_type(const inset_model *model)
+{
+    return model ? model->type : INSET_TYPE_COUNT;
+}
 
-/* ---- sites: program->sites are in execution order as a program is written in it ------------------------------------------- */
+/* ---- sites: program->sites are in execution order as a program is written in it ---- */
 
 size_t inset_site_count(const inset_model *model) { return model ? model->program->n_sites : 0; }
 
-/* How many modules that have sites contain this one: not containers such as transformer.h, nor transformer, which returns no tensor. */
+/* How many modules that have sites contain this one: not containers such as transformer.h, nor
+ * transformer, which returns no tensor. */
 static int32_t depth_of(const program *p, int32_t at)
 {
     int32_t depth = 0;
-    for (at = p->modules[at].parent; at > 0; at = p->modules[at].parent) depth += p->modules[at].n_sites > 0;
+    for (at = p->modules[at].parent; at > 0; at = p->modules[at].parent)
+        depth += p->modules[at].n_sites > 0;
     return depth;
 }
 
@@ -90,7 +112,7 @@ static void describe_shape(const program *p, const slot *s, inset_site *out)
     bool one_sequence = p->values[s->value].per_position;
     int n = 0;
     if (shape->has_batch) out->shape[n++] = one_sequence ? 1 : INSET_BATCH;
-    if (shape->by_keys) {                /* [batch, head, query, key] */
+    if (shape->by_keys) { /* [batch, head, query, key] */
         out->shape[n++] = shape->extent[0];
         out->shape[n++] = INSET_POSITION;
         out->shape[n++] = INSET_POSITION;
@@ -108,11 +130,15 @@ inset_status inset_site_at(inset_model *model, size_t index, inset_site *out)
     const program *p = model->program;
     if (!out) return api_null(model->context, "a place for the site");
     if (index >= p->n_sites)
-        return error_set(model->context, INSET_INDEX_ERROR, "site %zu was asked for; the model has %zu", index, p->n_sites);
+        return error_set(model->context, INSET_INDEX_ERROR,
+            "site %zu was asked for; the model has %zu", index, p->n_sites);
     const site *at = &p->sites[index];
     const slot *s = &p->slots[at->slot];
-    *out = (inset_site){.module = p->modules[at->module].path, .name = at->name, .depth = depth_of(p, at->module),
-                        .settable = s->settable, .integer = p->values[s->value].integer};
+    *out = (inset_site){.module = p->modules[at->module].path,
+        .name = at->name,
+        .depth = depth_of(p, at->module),
+        .settable = s->settable,
+        .integer = p->values[s->value].integer};
     program_site_name(p, (int32_t)index, out->path, sizeof out->path);
     describe_shape(p, s, out);
     return INSET_OK;

@@ -1,22 +1,27 @@
-/* plan.c: plans of the public API, and running them. A plan meets the device only at its first run. */
+/* plan.c: plans of the public API, and running them. A plan meets the device only at its first
+ * run. */
 #include "api/api.h"
 
 #include <string.h>
 
 static void free_object(void *object) { inset_plan_free(object); }
 
-static inset_status read_options(inset_context *context, const inset_plan_options *options, inset_plan_options *out)
+static inset_status read_options(
+    inset_context *context, const inset_plan_options *options, inset_plan_options *out)
 {
     *out = (inset_plan_options)INSET_PLAN_OPTIONS;
     if (!options) return INSET_OK;
     if (options->size < sizeof options->size || options->size > sizeof *out)
-        return error_set(context, INSET_USAGE_ERROR, "plan options of %zu bytes were given, at most %zu are known; begin with "
-                         "INSET_PLAN_OPTIONS", options->size, sizeof *out);
+        return error_set(context, INSET_USAGE_ERROR,
+            "plan options of %zu bytes were given, at most %zu are known; begin with "
+            "INSET_PLAN_OPTIONS",
+            options->size, sizeof *out);
     memcpy(out, options, options->size);
     return INSET_OK;
 }
 
-/* Bytes that a run may take beside the weights: what was asked for, or what the device had free before they were put there. */
+/* Bytes that a run may take beside the weights: what was asked for, or what the device had free
+ * before they were put there. */
 static int64_t memory_there(const inset_model *model, size_t limit)
 {
     if (limit) return limit > INT64_MAX ? INT64_MAX : (int64_t)limit;
@@ -36,8 +41,9 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     if (!p) return INSET_NO_MEMORY;
     p->context = t->context;
     p->model = t->model;
-    plan_options wanted = {.no_share = given.no_share != 0, .memory_limit = (size_t)memory_there(t->model, given.memory_limit),
-                           .traits = model_traits(t->model)};
+    plan_options wanted = {.no_share = given.no_share != 0,
+        .memory_limit = (size_t)memory_there(t->model, given.memory_limit),
+        .traits = model_traits(t->model)};
     if ((status = plan_create(t->trace, &wanted, &p->plan))) {
         inset_plan_free(p);
         return status;
@@ -61,19 +67,35 @@ inset_status inset_plan_statistics(const inset_plan *p, inset_statistics *out)
     if (!p) return INSET_USAGE_ERROR;
     if (!out) return api_null(p->context, "a place for the statistics");
     const plan_statistics *s = plan_get_statistics(p->plan);
-    inset_statistics all = {
-        .size = out->size, .invokes = s->invokes, .sequences = s->sequences, .records = s->records,
-        .saved = (int64_t)plan_saved_count(p->plan), .rows = s->rows, .rows_unshared = s->rows_unshared, .flops = s->flops,
-        .flops_unshared = s->flops_unshared, .steps = s->steps, .launches = s->launches, .passes = s->passes,
-        .arena_bytes = s->arena_bytes, .table_bytes = s->table_bytes, .saved_bytes = s->saved_bytes,
-        .weight_bytes = p->model->weight_bytes, .copies = run_copies(p->plan),
-        .first_copies = run_first_copies(p->plan), .later_launches = run_later_launches(p->model, p->plan),
-        .fused_records = s->fused_records, .fused_launches = s->fused_launches, .alone_records = s->alone_records,
+    inset_statistics all = {.size = out->size,
+        .invokes = s->invokes,
+        .sequences = s->sequences,
+        .records = s->records,
+        .saved = (int64_t)plan_saved_count(p->plan),
+        .rows = s->rows,
+        .rows_unshared = s->rows_unshared,
+        .flops = s->flops,
+        .flops_unshared = s->flops_unshared,
+        .steps = s->steps,
+        .launches = s->launches,
+        .passes = s->passes,
+        .arena_bytes = s->arena_bytes,
+        .table_bytes = s->table_bytes,
+        .saved_bytes = s->saved_bytes,
+        .weight_bytes = p->model->weight_bytes,
+        .copies = run_copies(p->plan),
+        .first_copies = run_first_copies(p->plan),
+        .later_launches = run_later_launches(p->model, p->plan),
+        .fused_records = s->fused_records,
+        .fused_launches = s->fused_launches,
+        .alone_records = s->alone_records,
         .alone_launches = s->alone_launches,
         .whole_sequences = s->whole_sequences};
     if (out->size < sizeof out->size || out->size > sizeof all)
-        return error_set(p->context, INSET_USAGE_ERROR, "statistics of %zu bytes were asked for, at most %zu are known; begin with "
-                         "INSET_STATISTICS", out->size, sizeof all);
+        return error_set(p->context, INSET_USAGE_ERROR,
+            "statistics of %zu bytes were asked for, at most %zu are known; begin with "
+            "INSET_STATISTICS",
+            out->size, sizeof all);
     memcpy(out, &all, out->size);
     return INSET_OK;
 }
@@ -83,7 +105,8 @@ static inset_status prepare(inset_plan *p)
 {
     if (p->run) return INSET_OK;
     if (!p->model->device)
-        return error_set(p->context, INSET_USAGE_ERROR, "the model was opened without a device (\"none\"): it cannot run");
+        return error_set(p->context, INSET_USAGE_ERROR,
+            "the model was opened without a device (\"none\"): it cannot run");
     return run_create(p->model, p->plan, &p->run);
 }
 
@@ -104,41 +127,52 @@ inset_status inset_plan_tokens(inset_plan *p, int64_t invoke, int64_t count, con
     return status ? status : run_set_tokens(p->run, invoke, tokens, count);
 }
 
-inset_status inset_plan_tensor(inset_plan *p, const inset_value *external, const inset_tensor *tensor)
+inset_status inset_plan_tensor(
+    inset_plan *p, const inset_value *external, const inset_tensor *tensor)
 {
     if (!p) return INSET_USAGE_ERROR;
     int32_t storage;
     inset_type type;
     if (!external) return api_null(p->context, "a value");
-    if (external->trace != p->handle.owner) return error_set(p->context, INSET_USAGE_ERROR, "a value of another trace was given");
+    if (external->trace != p->handle.owner)
+        return error_set(p->context, INSET_USAGE_ERROR, "a value of another trace was given");
     inset_status status = api_check_tensor(p->context, tensor);
     if (status) return status;
     const view *v = &external->operand.view;
     if (!trace_is_external(external->trace->trace, &external->operand, &storage, &type))
-        return error_set(p->context, INSET_USAGE_ERROR, "the value is no tensor that inset_external took: nothing else can be other numbers at the next run");
+        return error_set(p->context, INSET_USAGE_ERROR,
+            "the value is no tensor that inset_external took: nothing else can be other numbers at "
+            "the next run");
     bool same = tensor->n_dimensions == v->n_dimensions;
-    for (int i = 0; i < v->n_dimensions && same; i++) same = tensor->shape[i] == v->dimensions[i].extent;
-    if (!same) return error_set(p->context, INSET_SHAPE_ERROR, "a tensor of the same shape as the one in its place was expected");
+    for (int i = 0; i < v->n_dimensions && same; i++)
+        same = tensor->shape[i] == v->dimensions[i].extent;
+    if (!same)
+        return error_set(p->context, INSET_SHAPE_ERROR,
+            "a tensor of the same shape as the one in its place was expected");
     if (tensor->type != type)
-        return error_set(p->context, INSET_TYPE_ERROR, "%s was expected, as the tensor in its place has, found %s", type_torch_name(type),
-                         type_torch_name(tensor->type));
+        return error_set(p->context, INSET_TYPE_ERROR,
+            "%s was expected, as the tensor in its place has, found %s", type_torch_name(type),
+            type_torch_name(tensor->type));
     if ((status = prepare(p))) return status;
     run_set_external(p->run, storage, tensor->data);
     return INSET_OK;
 }
 
-inset_status inset_plan_rows(inset_plan *p, int64_t invoke, int64_t n_rows, int64_t width, const float *rows)
+inset_status inset_plan_rows(
+    inset_plan *p, int64_t invoke, int64_t n_rows, int64_t width, const float *rows)
 {
     if (!p) return INSET_USAGE_ERROR;
     if (!rows) return api_null(p->context, "rows");
     int32_t wanted = p->model->program->input_width;
     if (wanted && width != wanted)
-        return error_set(p->context, INSET_SHAPE_ERROR, "the model takes rows of %d numbers, found %lld", (int)wanted, (long long)width);
+        return error_set(p->context, INSET_SHAPE_ERROR,
+            "the model takes rows of %d numbers, found %lld", (int)wanted, (long long)width);
     inset_status status = prepare(p);
     return status ? status : run_set_rows(p->run, invoke, rows, n_rows);
 }
 
-inset_status inset_plan_answers(inset_plan *p, int64_t invoke, int64_t metric, int64_t count, const int64_t *tokens)
+inset_status inset_plan_answers(
+    inset_plan *p, int64_t invoke, int64_t metric, int64_t count, const int64_t *tokens)
 {
     if (!p) return INSET_USAGE_ERROR;
     if (!tokens) return api_null(p->context, "tokens");

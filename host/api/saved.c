@@ -8,13 +8,15 @@ static inset_status check_place(inset_plan *p, size_t index)
 {
     size_t count = plan_saved_count(p->plan);
     if (index < count) return INSET_OK;
-    return error_set(p->context, INSET_INDEX_ERROR, "saved value %zu was asked for; there are %zu", index, count);
+    return error_set(p->context, INSET_INDEX_ERROR, "saved value %zu was asked for; there are %zu",
+        index, count);
 }
 
 static inset_status check_ran(inset_plan *p)
 {
     if (p->ran) return INSET_OK;
-    return error_set(p->context, INSET_USAGE_ERROR, "the plan has saved nothing yet: it has not run, or its last run failed");
+    return error_set(p->context, INSET_USAGE_ERROR,
+        "the plan has saved nothing yet: it has not run, or its last run failed");
 }
 
 size_t inset_saved_count(const inset_plan *p) { return p ? plan_saved_count(p->plan) : 0; }
@@ -47,9 +49,11 @@ inset_status inset_saved_at(inset_plan *p, size_t index, const char **name, inse
 static inset_status unknown_name(inset_plan *p, const char *name)
 {
     size_t count = plan_saved_count(p->plan);
-    inset_status status = error_set(p->context, INSET_NAME_ERROR, "nothing was saved under \"%s\"", name);
+    inset_status status = error_set(
+        p->context, INSET_NAME_ERROR, "nothing was saved under \"%s\"", name);
     text names = {0};
-    for (size_t i = 0; i < count; i++) text_add(p->context, &names, "%s%s", i ? ", " : "", plan_saved_name(p->plan, i));
+    for (size_t i = 0; i < count; i++)
+        text_add(p->context, &names, "%s%s", i ? ", " : "", plan_saved_name(p->plan, i));
     error_help(p->context, "Saved are: %s.", count && names.bytes ? names.bytes : "no values");
     text_free(p->context, &names);
     return status;
@@ -70,8 +74,11 @@ static inset_status to_file_tensor(inset_plan *p, size_t index, file_tensor *out
     const char *name;
     inset_status status = inset_saved_at(p, index, &name, &tensor);
     if (status) return status;
-    *out = (file_tensor){.name = name, .type = tensor.type, .n_dimensions = tensor.n_dimensions, .data = tensor.data,
-                         .bytes = (size_t)inset_tensor_count(&tensor) * type_size(tensor.type)};
+    *out = (file_tensor){.name = name,
+        .type = tensor.type,
+        .n_dimensions = tensor.n_dimensions,
+        .data = tensor.data,
+        .bytes = (size_t)inset_tensor_count(&tensor) * type_size(tensor.type)};
     memcpy(out->shape, tensor.shape, sizeof tensor.shape);
     return INSET_OK;
 }

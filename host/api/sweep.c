@@ -6,14 +6,15 @@
 #include "sweep/sweep.h"
 
 struct inset_sweep {
-    handle handle;                       /* owner: the model */
+    handle handle; /* owner: the model */
     inset_context *context;
     sweep *sweep;
 };
 
 static void free_object(void *object) { inset_sweep_free(object); }
 
-inset_status inset_sweep_create(inset_model *model, const inset_sweep_options *options, inset_sweep **out)
+inset_status inset_sweep_create(
+    inset_model *model, const inset_sweep_options *options, inset_sweep **out)
 {
     if (!model) return INSET_USAGE_ERROR;
     inset_context *context = model->context;
@@ -21,11 +22,14 @@ inset_status inset_sweep_create(inset_model *model, const inset_sweep_options *o
     if (!options) return api_null(context, "the options of a sweep");
     if (!out) return api_null(context, "a place for the sweep");
     if (options->size < sizeof options->size || options->size > sizeof given)
-        return error_set(context, INSET_USAGE_ERROR, "sweep options of %zu bytes were given, at most %zu are known; begin with INSET_SWEEP_OPTIONS",
-                         options->size, sizeof given);
+        return error_set(context, INSET_USAGE_ERROR,
+            "sweep options of %zu bytes were given, at most %zu are known; begin with "
+            "INSET_SWEEP_OPTIONS",
+            options->size, sizeof given);
     memcpy(&given, options, options->size);
     if (!model->device)
-        return error_set(context, INSET_USAGE_ERROR, "the model was opened without a device (\"none\"): it cannot run");
+        return error_set(context, INSET_USAGE_ERROR,
+            "the model was opened without a device (\"none\"): it cannot run");
     inset_sweep *s = memory_new(context, sizeof *s);
     if (!s) return INSET_NO_MEMORY;
     s->context = context;
@@ -53,18 +57,26 @@ inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress 
     if (!out) return api_null(s->context, "a place for the progress");
     inset_sweep_progress all = s->sweep->progress;
     if (out->size < sizeof out->size || out->size > sizeof all)
-        return error_set(s->context, INSET_USAGE_ERROR, "a progress of %zu bytes was asked for, at most %zu are known; begin with "
-                         "INSET_SWEEP_PROGRESS", out->size, sizeof all);
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "a progress of %zu bytes was asked for, at most %zu are known; begin with "
+            "INSET_SWEEP_PROGRESS",
+            out->size, sizeof all);
     all.size = out->size;
     memcpy(out, &all, out->size);
     return INSET_OK;
 }
 
-inset_status inset_sweep_step(inset_sweep *s) { return s ? sweep_step(s->sweep) : INSET_USAGE_ERROR; }
+inset_status inset_sweep_step(inset_sweep *s)
+{
+    return s ? sweep_step(s->sweep) : INSET_USAGE_ERROR;
+}
 
 int inset_sweep_done(const inset_sweep *s) { return !s || s->sweep->next >= s->sweep->jobs; }
 
-size_t inset_sweep_result_count(const inset_sweep *s) { return s ? s->sweep->n_sites * s->sweep->n_metrics : 0; }
+size_t inset_sweep_result_count(const inset_sweep *s)
+{
+    return s ? s->sweep->n_sites * s->sweep->n_metrics : 0;
+}
 
 inset_status inset_sweep_result_at(inset_sweep *s, size_t index, inset_sweep_result *out)
 {
@@ -78,8 +90,9 @@ inset_status inset_sweep_write(inset_sweep *s, const char *path, const char *com
     if (!s) return INSET_USAGE_ERROR;
     if (!path) return api_null(s->context, "a path");
     if (!inset_sweep_done(s))
-        return error_set(s->context, INSET_USAGE_ERROR, "the sweep is not done: %lld of %lld patches", (long long)s->sweep->progress.done,
-                         (long long)s->sweep->progress.patches);
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "the sweep is not done: %lld of %lld patches", (long long)s->sweep->progress.done,
+            (long long)s->sweep->progress.patches);
     inset_status status = results_write(s->sweep, path, command);
     if (!status) state_remove(s->sweep);
     return status;

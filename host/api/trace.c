@@ -1,4 +1,5 @@
-/* trace.c: traces of the public API. Each call does what the same line of a script would do, through the same calls of trace/trace.h. */
+/* trace.c: traces of the public API. Each call does what the same line of a script would do,
+ * through the same calls of trace/trace.h. */
 #include "api/api.h"
 #include "script/script.h"
 
@@ -34,9 +35,10 @@ void inset_trace_free(inset_trace *t)
     memory_free(t->context, t);
 }
 
-/* ---- invokes -------------------------------------------------------------------------------------------------------------- */
+/* ---- invokes ------------------------------------------------------------ */
 
-inset_status inset_invoke_tokens(inset_trace *t, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens)
+inset_status inset_invoke_tokens(
+    inset_trace *t, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens)
 {
     if (!t) return INSET_USAGE_ERROR;
     if (!lengths || !tokens) return api_null(t->context, lengths ? "token ids" : "lengths");
@@ -57,7 +59,7 @@ inset_status inset_invoke_end(inset_trace *t)
     return INSET_OK;
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------- */
 
 /* INSET_OK when the value is there and the trace's own. */
 static inset_status check_value(inset_trace *t, const inset_value *value)
@@ -68,18 +70,20 @@ static inset_status check_value(inset_trace *t, const inset_value *value)
 }
 
 /* The finished `status` of a call that made `made`: hands out a value. */
-static inset_status give(inset_trace *t, inset_status status, const operand *made, inset_value **out)
+static inset_status give(
+    inset_trace *t, inset_status status, const operand *made, inset_value **out)
 {
     if (status) return status;
     inset_value *value = arena_new(trace_arena(t->trace), sizeof *value);
     if (!value) return INSET_NO_MEMORY;
     *value = (inset_value){t, *made};
-    value->operand.copy = false;         /* a handle keeps it: what is written to it is not lost */
+    value->operand.copy = false; /* a handle keeps it: what is written to it is not lost */
     *out = value;
     return INSET_OK;
 }
 
-#define NEED_OUT(t, out) if (!(out)) return api_null((t)->context, "a place for the value")
+#define NEED_OUT(t, out) \
+    if (!(out)) return api_null((t)->context, "a place for the value")
 
 inset_status inset_invoke_value(inset_trace *t, inset_value *input)
 {
@@ -108,14 +112,18 @@ inset_status api_check_tensor(inset_context *context, const inset_tensor *tensor
 {
     if (!tensor) return api_null(context, "a tensor");
     if (tensor->type < 0 || tensor->type >= INSET_TYPE_COUNT)
-        return error_set(context, INSET_USAGE_ERROR, "a tensor of type %d was given, which is none", (int)tensor->type);
+        return error_set(context, INSET_USAGE_ERROR, "a tensor of type %d was given, which is none",
+            (int)tensor->type);
     if (tensor->n_dimensions < 0 || tensor->n_dimensions > INSET_MAX_DIMENSIONS)
-        return error_set(context, INSET_USAGE_ERROR, "a tensor of %d dimensions was given; at most %d are possible",
-                         (int)tensor->n_dimensions, (int)INSET_MAX_DIMENSIONS);
+        return error_set(context, INSET_USAGE_ERROR,
+            "a tensor of %d dimensions was given; at most %d are possible",
+            (int)tensor->n_dimensions, (int)INSET_MAX_DIMENSIONS);
     int64_t count = 1;
     for (int i = 0; i < tensor->n_dimensions; i++) {
-        if (tensor->shape[i] < 0 || __builtin_mul_overflow(count, tensor->shape[i], &count) || count > INT64_MAX / 8)
-            return error_set(context, INSET_USAGE_ERROR, "a tensor was given whose dimension %d is %lld", i, (long long)tensor->shape[i]);
+        if (tensor->shape[i] < 0 || __builtin_mul_overflow(count, tensor->shape[i], &count)
+            || count > INT64_MAX / 8)
+            return error_set(context, INSET_USAGE_ERROR,
+                "a tensor was given whose dimension %d is %lld", i, (long long)tensor->shape[i]);
     }
     return tensor->data || !count ? INSET_OK : api_null(context, "a tensor's data");
 }
@@ -127,18 +135,21 @@ inset_status inset_external(inset_trace *t, const inset_tensor *tensor, inset_va
     NEED_OUT(t, out);
     inset_status status = api_check_tensor(t->context, tensor);
     if (status) return status;
-    status = trace_external(t->trace, tensor->type, tensor->n_dimensions, tensor->shape, tensor->data, &made);
+    status = trace_external(
+        t->trace, tensor->type, tensor->n_dimensions, tensor->shape, tensor->data, &made);
     return give(t, status, &made, out);
 }
 
-inset_status inset_zeros(inset_trace *t, int32_t n_dimensions, const int64_t *shape, inset_value **out)
+inset_status inset_zeros(
+    inset_trace *t, int32_t n_dimensions, const int64_t *shape, inset_value **out)
 {
     operand made;
     if (!t) return INSET_USAGE_ERROR;
     NEED_OUT(t, out);
     if (n_dimensions < 0 || n_dimensions > INSET_MAX_DIMENSIONS)
-        return error_set(t->context, INSET_USAGE_ERROR, "%d dimensions were asked for; at most %d are possible", (int)n_dimensions,
-                         (int)INSET_MAX_DIMENSIONS);
+        return error_set(t->context, INSET_USAGE_ERROR,
+            "%d dimensions were asked for; at most %d are possible", (int)n_dimensions,
+            (int)INSET_MAX_DIMENSIONS);
     if (!shape && n_dimensions) return api_null(t->context, "a shape");
     inset_status status = trace_zeros(t->trace, n_dimensions, shape, &made);
     return give(t, status, &made, out);
@@ -197,7 +208,8 @@ static inset_status no_operation(inset_trace *t, inset_operation operation)
     return error_set(t->context, INSET_USAGE_ERROR, "%d is no operation", (int)operation);
 }
 
-inset_status inset_arithmetic(inset_value *a, inset_operation operation, inset_value *b, inset_value **out)
+inset_status inset_arithmetic(
+    inset_value *a, inset_operation operation, inset_value *b, inset_value **out)
 {
     trace_op op;
     operand made;
@@ -211,25 +223,29 @@ inset_status inset_arithmetic(inset_value *a, inset_operation operation, inset_v
 }
 
 /* False, with a message, when tokens are missing that the kind needs. */
-static bool has_tokens(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a, size_t n_b, const int64_t *b)
+static bool has_tokens(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a,
+    size_t n_b, const int64_t *b)
 {
     bool missing = (kind != INSET_KL && n_a && !a) || (kind == INSET_LOGIT_DIFF && n_b && !b);
     if (missing) api_null(row->trace->context, "tokens");
     return !missing;
 }
 
-inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a, size_t n_b, const int64_t *b,
-                          inset_value *reference, inset_value **out)
+inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, const int64_t *a,
+    size_t n_b, const int64_t *b, inset_value *reference, inset_value **out)
 {
     operand made;
     inset_status status = INSET_OK;
     if (!row) return INSET_USAGE_ERROR;
     inset_trace *t = row->trace;
     NEED_OUT(t, out);
-    if ((int)kind < 0 || kind > INSET_KL) return error_set(t->context, INSET_USAGE_ERROR, "%d is no kind of metric", (int)kind);
+    if ((int)kind < 0 || kind > INSET_KL)
+        return error_set(t->context, INSET_USAGE_ERROR, "%d is no kind of metric", (int)kind);
     if (!has_tokens(row, kind, n_a, a, n_b, b)) return INSET_USAGE_ERROR;
     if (kind == INSET_KL && (status = check_value(t, reference))) return status;
-    const metric_request m = {.kind = kind, .sets = {{n_a, a}, {n_b, b}}, .reference = reference ? &reference->operand : NULL};
+    const metric_request m = {.kind = kind,
+        .sets = {{n_a, a}, {n_b, b}},
+        .reference = reference ? &reference->operand : NULL};
     status = trace_metric(t->trace, &row->operand, &m, &made);
     return give(t, status, &made, out);
 }
@@ -243,7 +259,7 @@ inset_status inset_negate(inset_value *value, inset_value **out)
     return give(value->trace, status, &made, out);
 }
 
-/* ---- setting -------------------------------------------------------------------------------------------------------------- */
+/* ---- setting ------------------------------------------------------------ */
 
 inset_status inset_set(inset_trace *t, const char *text, inset_value *source)
 {
@@ -258,10 +274,12 @@ inset_status inset_set(inset_trace *t, const char *text, inset_value *source)
     if (status) return status;
     if (!n_items) return trace_replace(t->trace, site, &source->operand);
     status = trace_site(t->trace, site, &target);
-    return status ? status : trace_set(t->trace, &target, n_items, items, TRACE_COPY, &source->operand);
+    return status ? status
+                  : trace_set(t->trace, &target, n_items, items, TRACE_COPY, &source->operand);
 }
 
-inset_status inset_update(inset_trace *t, const char *text, inset_operation operation, inset_value *source)
+inset_status inset_update(
+    inset_trace *t, const char *text, inset_operation operation, inset_value *source)
 {
     int32_t site;
     size_t n_items;
@@ -279,7 +297,8 @@ inset_status inset_update(inset_trace *t, const char *text, inset_operation oper
 }
 
 /* target[index] op= source */
-static inset_status change_value(inset_value *target, const char *index, trace_op op, inset_value *source)
+static inset_status change_value(
+    inset_value *target, const char *index, trace_op op, inset_value *source)
 {
     size_t n_items;
     index_item *items;
@@ -287,7 +306,8 @@ static inset_status change_value(inset_value *target, const char *index, trace_o
     if (!index) return api_null(t->context, "an index");
     inset_status status = check_value(t, source);
     if (!status) status = script_parse_index(t->trace, index, &n_items, &items);
-    return status ? status : trace_set(t->trace, &target->operand, n_items, items, op, &source->operand);
+    return status ? status
+                  : trace_set(t->trace, &target->operand, n_items, items, op, &source->operand);
 }
 
 inset_status inset_set_value(inset_value *target, const char *index, inset_value *source)
@@ -295,7 +315,8 @@ inset_status inset_set_value(inset_value *target, const char *index, inset_value
     return target ? change_value(target, index, TRACE_COPY, source) : INSET_USAGE_ERROR;
 }
 
-inset_status inset_update_value(inset_value *target, const char *index, inset_operation operation, inset_value *source)
+inset_status inset_update_value(
+    inset_value *target, const char *index, inset_operation operation, inset_value *source)
 {
     trace_op op;
     if (!target) return INSET_USAGE_ERROR;
@@ -315,7 +336,7 @@ inset_status inset_skip(inset_trace *t, const char *text, inset_value *output)
 
 inset_status inset_stop(inset_trace *t) { return t ? trace_stop(t->trace) : INSET_USAGE_ERROR; }
 
-/* ---- saving and asking ---------------------------------------------------------------------------------------------------- */
+/* ---- saving and asking -------------------------------------------------- */
 
 inset_status inset_save(inset_trace *t, const char *name, inset_value *value)
 {
@@ -325,7 +346,8 @@ inset_status inset_save(inset_trace *t, const char *name, inset_value *value)
     return status ? status : trace_save(t->trace, name, &value->operand);
 }
 
-inset_status inset_save_stack(inset_trace *t, const char *name, size_t count, inset_value *const *values)
+inset_status inset_save_stack(
+    inset_trace *t, const char *name, size_t count, inset_value *const *values)
 {
     inset_status status = INSET_OK;
     if (!t) return INSET_USAGE_ERROR;
@@ -348,12 +370,15 @@ inset_status inset_value_shape(inset_value *value, char *out, size_t size, inset
     bool tensor = value->operand.kind == OPERAND_TENSOR;
     if (size && tensor) trace_shape_text(value->trace->trace, &value->operand, out, size);
     else if (size) snprintf(out, size, "()");
-    if (type) *type = tensor ? trace_operand_type(value->trace->trace, &value->operand)
-                             : value->operand.kind == OPERAND_INTEGER ? INSET_I64 : INSET_F32;
+    if (type)
+        *type = tensor ? trace_operand_type(value->trace->trace, &value->operand)
+                : value->operand.kind == OPERAND_INTEGER ? INSET_I64
+                                                         : INSET_F32;
     return INSET_OK;
 }
 
-inset_status inset_script(inset_trace *t, const char *file, const char *directory, const char *text, size_t length)
+inset_status inset_script(
+    inset_trace *t, const char *file, const char *directory, const char *text, size_t length)
 {
     if (!t) return INSET_USAGE_ERROR;
     if (!file || (!text && length)) return api_null(t->context, file ? "a script" : "a file name");

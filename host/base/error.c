@@ -126,9 +126,10 @@ const char *inset_message(inset_context *context)
     text_clear(&context->message);
     const char *sentence = bytes_of(&context->sentence);
     if (!*sentence) sentence = "out of memory on the host";
-    text_add(context, &context->message, "%s%s%s: %s", bytes_of(&context->place), bytes_of(&context->help),
-             inset_status_name(context->status), sentence);
-    return context->message.length ? context->message.bytes : "MemoryError: out of memory on the host";
+    text_add(context, &context->message, "%s%s%s: %s", bytes_of(&context->place),
+        bytes_of(&context->help), inset_status_name(context->status), sentence);
+    return context->message.length ? context->message.bytes
+                                   : "MemoryError: out of memory on the host";
 }
 
 int text_distance(const char *a, const char *b, int limit)

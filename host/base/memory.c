@@ -65,7 +65,8 @@ char *memory_text(inset_context *context, const char *bytes, size_t length)
     return copy;
 }
 
-static bool array_grow(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size, bool zeroed)
+static bool array_grow(inset_context *context, void *items, size_t *capacity, size_t need,
+    size_t item_size, bool zeroed)
 {
     if (need <= *capacity) return true;
     size_t grown = *capacity ? *capacity * 2 : 8;
@@ -89,17 +90,20 @@ static bool array_grow(inset_context *context, void *items, size_t *capacity, si
     return true;
 }
 
-bool array_reserve(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size)
+bool array_reserve(
+    inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size)
 {
     return array_grow(context, items, capacity, need, item_size, true);
 }
 
-bool array_extend(inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size)
+bool array_extend(
+    inset_context *context, void *items, size_t *capacity, size_t need, size_t item_size)
 {
     return array_grow(context, items, capacity, need, item_size, false);
 }
 
-bool array_trim(inset_context *context, void *items, size_t *capacity, size_t count, size_t item_size)
+bool array_trim(
+    inset_context *context, void *items, size_t *capacity, size_t count, size_t item_size)
 {
     void *block;
     memcpy(&block, items, sizeof block);
@@ -114,12 +118,12 @@ bool array_trim(inset_context *context, void *items, size_t *capacity, size_t co
     return true;
 }
 
-/* ---- arena ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- arena -------------------------------------------------------------- */
 
 struct arena_block {
     arena_block *next;
-    size_t size;                     /* bytes behind this header */
-    size_t pad[2];                   /* keeps what follows aligned to 16 */
+    size_t size;   /* bytes behind this header */
+    size_t pad[2]; /* keeps what follows aligned to 16 */
 };
 
 enum { ARENA_FIRST = 8 << 10, ARENA_LARGEST = 1 << 20, ARENA_SPARE_LIMIT = 4 << 20 };
@@ -130,7 +134,8 @@ void arena_start(arena *a, inset_context *context)
     a->context = context;
 }
 
-/* A spare block of at least `size` bytes, unlinked from the context's list; NULL when there is none. */
+/* A spare block of at least `size` bytes, unlinked from the context's list; NULL when there is
+ * none. */
 static arena_block *take_spare(inset_context *context, size_t size)
 {
     for (arena_block **at = &context->spare; *at; at = &(*at)->next) {
@@ -154,7 +159,8 @@ static bool arena_grow(arena *a, size_t size)
             error_no_memory(a->context);
             return false;
         }
-        block = a->context->allocator.resize(a->context->allocator.user, NULL, sizeof *block + want);
+        block = a->context->allocator.resize(
+            a->context->allocator.user, NULL, sizeof *block + want);
         if (!block) {
             error_no_memory(a->context);
             return false;
@@ -175,7 +181,8 @@ void *arena_new(arena *a, size_t size)
         error_no_memory(a->context);
         return NULL;
     }
-    size = ((size ? size : 1) + 15) & ~(size_t)15;       /* nothing has an address too: NULL means that memory is out */
+    /* nothing has an address too: NULL means that memory is out */
+    size = ((size ? size : 1) + 15) & ~(size_t)15;
     if (size > (size_t)(a->end - a->next) && !arena_grow(a, size)) return NULL;
     void *at = a->next;
     a->next += size;
@@ -220,9 +227,10 @@ void arena_free(arena *a)
     arena_start(a, a->context);
 }
 
-/* ---- handles -------------------------------------------------------------------------------------------------------------------- */
+/* ---- handles ------------------------------------------------------------ */
 
-void handle_add(inset_context *context, handle *h, void *owner, void *object, void (*free)(void *object))
+void handle_add(
+    inset_context *context, handle *h, void *owner, void *object, void (*free)(void *object))
 {
     *h = (handle){NULL, context->handles, owner, object, free};
     if (h->older) h->older->newer = h;
@@ -267,7 +275,7 @@ void inset_context_free(inset_context *context)
     context->allocator.resize(context->allocator.user, context, 0);
 }
 
-/* ---- table ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- table -------------------------------------------------------------- */
 
 uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t size)
 {
@@ -293,7 +301,7 @@ int32_t table_next(const table *t, uint64_t full_hash, size_t *cursor)
     if (!t->capacity) return -1;
     size_t mask = t->capacity - 1;
     uint32_t hash = table_hash(full_hash);
-    for (size_t at = *cursor; ; at++) {
+    for (size_t at = *cursor;; at++) {
         const table_slot *slot = &t->slots[(hash + at) & mask];
         if (!slot->index) return -1;
         if (slot->hash == hash) {

@@ -4,13 +4,23 @@
 #include <math.h>
 #include <string.h>
 
-static const struct { size_t size; const char *name, *torch; bool is_float; } types[INSET_TYPE_COUNT + 1] = {
-    [INSET_F32] = {4, "f32", "torch.float32", true},    [INSET_BF16] = {2, "bf16", "torch.bfloat16", true},
-    [INSET_F16] = {2, "f16", "torch.float16", true},    [INSET_F64] = {8, "f64", "torch.float64", true},
-    [INSET_I64] = {8, "i64", "torch.int64", false},     [INSET_I32] = {4, "i32", "torch.int32", false},
-    [INSET_I16] = {2, "i16", "torch.int16", false},     [INSET_I8] = {1, "i8", "torch.int8", false},
-    [INSET_U8] = {1, "u8", "torch.uint8", false},       [INSET_BOOL] = {1, "bool", "torch.bool", false},
-    [INSET_TYPE_COUNT] = {0, "another type", "another type", false},     /* a type of a file that inset does not have */
+static const struct {
+    size_t size;
+    const char *name, *torch;
+    bool is_float;
+} types[INSET_TYPE_COUNT + 1] = {
+    [INSET_F32] = {4, "f32", "torch.float32", true},
+    [INSET_BF16] = {2, "bf16", "torch.bfloat16", true},
+    [INSET_F16] = {2, "f16", "torch.float16", true},
+    [INSET_F64] = {8, "f64", "torch.float64", true},
+    [INSET_I64] = {8, "i64", "torch.int64", false},
+    [INSET_I32] = {4, "i32", "torch.int32", false},
+    [INSET_I16] = {2, "i16", "torch.int16", false},
+    [INSET_I8] = {1, "i8", "torch.int8", false},
+    [INSET_U8] = {1, "u8", "torch.uint8", false},
+    [INSET_BOOL] = {1, "bool", "torch.bool", false},
+    [INSET_TYPE_COUNT] = {0, "another type", "another type",
+        false}, /* a type of a file that inset does not have */
 };
 
 size_t type_size(inset_type type) { return types[type].size; }
@@ -35,7 +45,8 @@ static float float_of(uint32_t bits)
 uint16_t bf16_from_float(float x)
 {
     uint32_t bits = bits_of(x);
-    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);      /* a NaN stays one */
+    /* a NaN stays one */
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
@@ -45,8 +56,10 @@ uint16_t f16_from_float(float x)
 {
     uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
     if (rest > 0x7f800000) return (uint16_t)(sign | 0x7e00);
-    if (rest >= 0x477ff000) return (uint16_t)(sign | 0x7c00);                        /* rounds to infinity */
-    if (rest < 0x38800000) {                                                         /* subnormal: let fp32 addition round */
+    /* rounds to infinity */
+    if (rest >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
+    /* subnormal: let fp32 addition round */
+    if (rest < 0x38800000) {
         float tiny = float_of(rest) + 0.5f;
         return (uint16_t)(sign | (bits_of(tiny) - 0x3f000000));
     }
@@ -65,7 +78,16 @@ float f16_to_float(uint16_t x)
 
 double element_get(inset_type type, const void *element)
 {
-    union { float f; double d; int64_t i64; int32_t i32; int16_t i16; int8_t i8; uint8_t u8; uint16_t u16; } u;
+    union {
+        float f;
+        double d;
+        int64_t i64;
+        int32_t i32;
+        int16_t i16;
+        int8_t i8;
+        uint8_t u8;
+        uint16_t u16;
+    } u;
     memcpy(&u, element, type_size(type));
     switch (type) {
     case INSET_F32: return u.f;
@@ -81,7 +103,8 @@ double element_get(inset_type type, const void *element)
     }
 }
 
-/* A double as an integer without undefined behaviour: out of range gives the end of the range, NaN gives 0. Narrower types keep the low bits. */
+/* A double as an integer without undefined behaviour: out of range gives the end of the range, NaN
+ * gives 0. Narrower types keep the low bits. */
 static int64_t integer_of(double x)
 {
     if (isnan(x)) return 0;
@@ -92,7 +115,16 @@ static int64_t integer_of(double x)
 
 void element_put(inset_type type, void *element, double value)
 {
-    union { float f; double d; int64_t i64; int32_t i32; int16_t i16; int8_t i8; uint8_t u8; uint16_t u16; } u;
+    union {
+        float f;
+        double d;
+        int64_t i64;
+        int32_t i32;
+        int16_t i16;
+        int8_t i8;
+        uint8_t u8;
+        uint16_t u16;
+    } u;
     switch (type) {
     case INSET_F32: u.f = (float)value; break;
     case INSET_BF16: u.u16 = bf16_from_float((float)value); break;
@@ -108,7 +140,8 @@ void element_put(inset_type type, void *element, double value)
     memcpy(element, &u, type_size(type));
 }
 
-void elements_convert(inset_type type, void *to, inset_type from_type, const void *from, int64_t count)
+void elements_convert(
+    inset_type type, void *to, inset_type from_type, const void *from, int64_t count)
 {
     enum { BLOCK = 256 };
     float block[BLOCK];
@@ -119,15 +152,31 @@ void elements_convert(inset_type type, void *to, inset_type from_type, const voi
         uint16_t half;
         switch (from_type) {
         case INSET_F32: memcpy(block, source, (size_t)n * 4); break;
-        case INSET_BF16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = bf16_to_float(half); break;
-        case INSET_F16: for (int i = 0; i < n; i++) memcpy(&half, source + 2 * i, 2), block[i] = f16_to_float(half); break;
-        default: for (int i = 0; i < n; i++) block[i] = (float)element_get(from_type, source + (size_t)i * type_size(from_type));
+        case INSET_BF16:
+            for (int i = 0; i < n; i++)
+                memcpy(&half, source + 2 * i, 2), block[i] = bf16_to_float(half);
+            break;
+        case INSET_F16:
+            for (int i = 0; i < n; i++)
+                memcpy(&half, source + 2 * i, 2), block[i] = f16_to_float(half);
+            break;
+        default:
+            for (int i = 0; i < n; i++)
+                block[i] = (float)element_get(from_type, source + (size_t)i * type_size(from_type));
         }
         switch (type) {
         case INSET_F32: memcpy(target, block, (size_t)n * 4); break;
-        case INSET_BF16: for (int i = 0; i < n; i++) half = bf16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
-        case INSET_F16: for (int i = 0; i < n; i++) half = f16_from_float(block[i]), memcpy(target + 2 * i, &half, 2); break;
-        default: for (int i = 0; i < n; i++) element_put(type, target + (size_t)i * type_size(type), block[i]);
+        case INSET_BF16:
+            for (int i = 0; i < n; i++)
+                half = bf16_from_float(block[i]), memcpy(target + 2 * i, &half, 2);
+            break;
+        case INSET_F16:
+            for (int i = 0; i < n; i++)
+                half = f16_from_float(block[i]), memcpy(target + 2 * i, &half, 2);
+            break;
+        default:
+            for (int i = 0; i < n; i++)
+                element_put(type, target + (size_t)i * type_size(type), block[i]);
         }
     }
 }

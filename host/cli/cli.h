@@ -1,7 +1,8 @@
-/* cli.h: the command line, a user of inset.h like any other: nothing here includes what is inside the library.
+/* cli.h: the command line, a user of inset.h like any other: nothing here includes what is inside
+ * the library.
  *
- * One file a command (run.c: run and check, sites.c, version.c), the command's arguments in options.c, and what several commands
- * print in print.c. main.c only chooses. */
+ * One file a command (run.c: run and check, sites.c, version.c), the command's arguments in
+ * options.c, and what several commands print in print.c. main.c only chooses. */
 #ifndef INSET_CLI_H
 #define INSET_CLI_H
 
@@ -13,32 +14,35 @@
 /* What the process ends with. */
 enum {
     EXIT_OK = 0,
-    EXIT_MACHINE = 1,        /* the model's directory, the output, the device, memory */
-    EXIT_REQUEST = 2         /* bad usage, and whatever the script asks for */
+    EXIT_MACHINE = 1, /* the model's directory, the output, the device, memory */
+    EXIT_REQUEST = 2  /* bad usage, and whatever the script asks for */
 };
 
 enum { OPTIONS_MOST_WORDS = 64 };
 
 typedef struct options {
-    const char *model;       /* -m */
-    const char *output;      /* -o */
-    const char *device;      /* -d; NULL: auto */
-    const char *dtype;       /* --dtype */
-    const char *script;      /* the file, "-" for standard input, or NULL */
-    const char *text;        /* -c: the script itself, or NULL */
-    int64_t repeat;          /* --repeat */
+    const char *model;  /* -m */
+    const char *output; /* -o */
+    const char *device; /* -d; NULL: auto */
+    const char *dtype;  /* --dtype */
+    const char *script; /* the file, "-" for standard input, or NULL */
+    const char *text;   /* -c: the script itself, or NULL */
+    int64_t repeat;     /* --repeat */
     bool no_share, fast, json, verbose, help;
     /* sweep */
-    const char *clean, *corrupt, *patch, *by, *layers, *positions, *heads, *source, *direction, *plot;
-    const char *metrics[OPTIONS_MOST_WORDS + 1];     /* ends with NULL */
+    const char *clean, *corrupt, *patch, *by, *layers, *positions, *heads, *source, *direction,
+        *plot;
+    const char *metrics[OPTIONS_MOST_WORDS + 1]; /* ends with NULL */
     int64_t seed;
-    size_t memory;           /* bytes; 0: what there is */
+    size_t memory; /* bytes; 0: what there is */
     bool force, resume;
 } options;
 
-/* Reads the arguments behind the command's name. False: they make no sense, and standard error says why. */
+/* Reads the arguments behind the command's name. False: they make no sense, and standard error says
+ * why. */
 bool options_read(const char *command, int count, char **arguments, options *out);
-/* Prints what `inset help` or `inset help COMMAND` prints; command NULL: all. False when there is no such command. */
+/* Prints what `inset help` or `inset help COMMAND` prints; command NULL: all. False when there is
+ * no such command. */
 bool help_print(FILE *to, const char *command);
 /* "inset run: ..." and where to find help, on standard error; returns EXIT_REQUEST. */
 int usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -47,10 +51,13 @@ int usage_error(const char *command, const char *format, ...) __attribute__((for
 int command_run(const options *given, bool only_check);
 int command_sites(const options *given);
 int command_version(const options *given);
-int command_sweep(const options *given, int count, char **arguments);     /* arguments: as they were, for the metadata */
+/* arguments: as they were, for the metadata */
+int command_sweep(const options *given, int count, char **arguments);
 
-/* Opens the model that the options name. On failure the message is printed and *status is the exit status. */
-inset_model *open_model(inset_context *context, const options *given, const char *device, int *status);
+/* Opens the model that the options name. On failure the message is printed and *status is the exit
+ * status. */
+inset_model *open_model(
+    inset_context *context, const options *given, const char *device, int *status);
 /* Prints the context's message on standard error and returns the exit status given. */
 int report(inset_context *context, int status);
 /* EXIT_OK when all that was printed went out, else EXIT_MACHINE and a message. */

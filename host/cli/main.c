@@ -19,7 +19,8 @@ int main(int count, char **arguments)
         return EXIT_REQUEST;
     }
     const char *name = arguments[1];
-    if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h")) return help(count - 2, arguments + 2);
+    if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
+        return help(count - 2, arguments + 2);
     if (!strcmp(name, "--version")) name = "version";
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(name, names[i])) continue;

@@ -1,6 +1,7 @@
 /* options.c: arguments, and the help that names them.
  *
- * One table holds every option: its names, whether it takes a word, and the commands that know it. */
+ * One table holds every option: its names, whether it takes a word, and the commands that know
+ * it. */
 #include "cli/cli.h"
 
 #include <ctype.h>
@@ -14,48 +15,75 @@ enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8, IN_SWEEP = 16 };
 typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
 typedef struct option {
-    const char *brief, *full, *word;     /* "-m", "--model", "MODEL" */
+    const char *brief, *full, *word; /* "-m", "--model", "MODEL" */
     option_kind kind;
     unsigned commands;
-    size_t at;                           /* in struct options */
+    size_t at; /* in struct options */
     const char *help;
 } option;
 
 #define AT(field) offsetof(options, field)
 static const option known[] = {
-    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(model), "a Hugging Face directory: config.json and *.safetensors"},
-    {"-o", "--output", "FILE", WORD, IN_RUN, AT(output), "write the saved values to this safetensors file"},
-    {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP, AT(clean), "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
-    {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP, AT(corrupt), "as many, each as long as its clean prompt"},
-    {NULL, "--patch", "SITE,...", WORD, IN_SWEEP, AT(patch), "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every; in the MLP pre, up, post;\n"
-     "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, also as attn_head_out_by_pos, ..."},
-    {NULL, "--by", "AXIS,...", WORD, IN_SWEEP, AT(by), "of layer, position, head; the others are patched at all their places at once. A\n"
-     "                         pattern's position is its destination; heads of k and v are key_value_head where shared"},
-    {NULL, "--metric", "METRIC", WORDS, IN_SWEEP, AT(metrics), "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
-     "                         may be given several times. A is a token, 11+12, or a file of one a pair"},
+    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(model),
+        "a Hugging Face directory: config.json and *.safetensors"},
+    {"-o", "--output", "FILE", WORD, IN_RUN, AT(output),
+        "write the saved values to this safetensors file"},
+    {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP, AT(clean),
+        "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
+    {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP, AT(corrupt),
+        "as many, each as long as its clean prompt"},
+    {NULL, "--patch", "SITE,...", WORD, IN_SWEEP, AT(patch),
+        "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every; in the MLP pre, up, "
+        "post;\n"
+        "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, also as "
+        "attn_head_out_by_pos, ..."},
+    {NULL, "--by", "AXIS,...", WORD, IN_SWEEP, AT(by),
+        "of layer, position, head; the others are patched at all their places at once. A\n"
+        "                         pattern's position is its destination; heads of k and v are "
+        "key_value_head where shared"},
+    {NULL, "--metric", "METRIC", WORDS, IN_SWEEP, AT(metrics),
+        "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
+        "                         may be given several times. A is a token, 11+12, or a file of "
+        "one a pair"},
     {NULL, "--layers", "RANGE", WORD, IN_SWEEP, AT(layers), "4:9, -5: or 3, as Python slices"},
     {NULL, "--positions", "RANGE", WORD, IN_SWEEP, AT(positions), NULL},
     {NULL, "--heads", "RANGE", WORD, IN_SWEEP, AT(heads), NULL},
-    {NULL, "--source", "SOURCE", WORD, IN_SWEEP, AT(source), "what is put there: clean (the other run's value), zero, mean:PROMPTS, resample[:PROMPTS],\n"
-     "                         or a tensor, FILE.npy or FILE.safetensors:NAME"},
-    {NULL, "--direction", "WAY", WORD, IN_SWEEP, AT(direction), "denoise: the corrupt run is patched; noise: the clean run"},
+    {NULL, "--source", "SOURCE", WORD, IN_SWEEP, AT(source),
+        "what is put there: clean (the other run's value), zero, mean:PROMPTS, "
+        "resample[:PROMPTS],\n"
+        "                         or a tensor, FILE.npy or FILE.safetensors:NAME"},
+    {NULL, "--direction", "WAY", WORD, IN_SWEEP, AT(direction),
+        "denoise: the corrupt run is patched; noise: the clean run"},
     {NULL, "--seed", "N", COUNT, IN_SWEEP, AT(seed), "of resample"},
-    {"-o", "--output", "OUT", WORD, IN_SWEEP, AT(output), "write the results as .safetensors, .npy or .csv"},
+    {"-o", "--output", "OUT", WORD, IN_SWEEP, AT(output),
+        "write the results as .safetensors, .npy or .csv"},
     {NULL, "--plot", "FILE.svg", WORD, IN_SWEEP, AT(plot), "draw the results"},
-    {NULL, "--force", NULL, FLAG, IN_SWEEP, AT(force), "replace output that exists, start an unfinished sweep anew"},
-    {NULL, "--resume", NULL, FLAG, IN_SWEEP, AT(resume), "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
-    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP, AT(memory), "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
-    {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text), "the script itself, in place of a file"},
-    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
-    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
-    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(no_share), "compute every invoke on its own; the same numbers"},
-    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(fast), "the fastest way on a GPU, even where the last bits of a number then depend on\n"
-     "                         what is computed beside it, and with TF32 for fp32 products; on the CPU it\n"
-     "                         changes nothing"},
+    {NULL, "--force", NULL, FLAG, IN_SWEEP, AT(force),
+        "replace output that exists, start an unfinished sweep anew"},
+    {NULL, "--resume", NULL, FLAG, IN_SWEEP, AT(resume),
+        "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
+    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP, AT(memory),
+        "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
+    {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text),
+        "the script itself, in place of a file"},
+    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(device),
+        "auto (CUDA when a device answers), cpu or cuda:N"},
+    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(dtype),
+        "f32, bf16 or f16: convert the weights; else as the files have them"},
+    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(no_share),
+        "compute every invoke on its own; the same numbers"},
+    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(fast),
+        "the fastest way on a GPU, even where the last bits of a number then depend on\n"
+        "                         what is computed beside it, and with TF32 for fp32 products; on "
+        "the CPU it\n"
+        "                         changes nothing"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
-    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(json), "print an object for programs"},
-    {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose), "say which device was chosen, and the times"},
-    {"-h", "--help", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_VERSION, AT(help), "print this"},
+    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(json),
+        "print an object for programs"},
+    {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose),
+        "say which device was chosen, and the times"},
+    {"-h", "--help", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_VERSION, AT(help),
+        "print this"},
 };
 
 typedef struct command {
@@ -63,15 +91,23 @@ typedef struct command {
     unsigned bit;
 } command;
 static const command commands[] = {
-    {"run", "inset run -m MODEL [-o OUT.safetensors] [-d DEVICE] [--dtype TYPE] [--no-share] [--fast] [--repeat N] [--json] SCRIPT",
-     "check a trace script, run it, and write or print what it saves", IN_RUN},
-    {"check", "inset check -m MODEL [-d DEVICE] [--dtype TYPE] [--no-share] [--fast] [--json] SCRIPT",
-     "everything but the run: what would run, and what it would need", IN_CHECK},
-    {"sweep", "inset sweep -m MODEL --clean PROMPTS --corrupt PROMPTS --patch SITE[,SITE...] [--by AXIS[,AXIS...]] --metric METRIC\n"
-     "                   [--metric ...] [-o OUT] [--json] [--plot FILE.svg]",
-     "patch every point of a grid, one run a point, and show what that does to a metric", IN_SWEEP},
-    {"sites", "inset sites MODEL [--json]", "every site of a model in execution order, with its shape", IN_SITES},
-    {"version", "inset version", "inset's version, the devices that answer, the libraries", IN_VERSION},
+    {"run",
+        "inset run -m MODEL [-o OUT.safetensors] [-d DEVICE] [--dtype TYPE] [--no-share] [--fast] "
+        "[--repeat N] [--json] SCRIPT",
+        "check a trace script, run it, and write or print what it saves", IN_RUN},
+    {"check",
+        "inset check -m MODEL [-d DEVICE] [--dtype TYPE] [--no-share] [--fast] [--json] SCRIPT",
+        "everything but the run: what would run, and what it would need", IN_CHECK},
+    {"sweep",
+        "inset sweep -m MODEL --clean PROMPTS --corrupt PROMPTS --patch SITE[,SITE...] [--by "
+        "AXIS[,AXIS...]] --metric METRIC\n"
+        "                   [--metric ...] [-o OUT] [--json] [--plot FILE.svg]",
+        "patch every point of a grid, one run a point, and show what that does to a metric",
+        IN_SWEEP},
+    {"sites", "inset sites MODEL [--json]",
+        "every site of a model in execution order, with its shape", IN_SITES},
+    {"version", "inset version", "inset's version, the devices that answer, the libraries",
+        IN_VERSION},
 };
 enum { N_OPTIONS = sizeof known / sizeof *known, N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -93,7 +129,7 @@ int usage_error(const char *name, const char *format, ...)
     return EXIT_REQUEST;
 }
 
-/* ---- help ----------------------------------------------------------------------------------------------------------------- */
+/* ---- help --------------------------------------------------------------- */
 
 static void print_command_help(FILE *to, const command *c)
 {
@@ -104,11 +140,13 @@ static void print_command_help(FILE *to, const command *c)
         const option *o = &known[i];
         char names[64];
         if (!(o->commands & c->bit)) continue;
-        snprintf(names, sizeof names, "%s%s%s%s%s", o->brief ? o->brief : "", o->brief && o->full ? ", " : "", o->full ? o->full : "",
-                 o->word ? " " : "", o->word ? o->word : "");
+        snprintf(names, sizeof names, "%s%s%s%s%s", o->brief ? o->brief : "",
+            o->brief && o->full ? ", " : "", o->full ? o->full : "", o->word ? " " : "",
+            o->word ? o->word : "");
         fprintf(to, "  %-22s %s\n", names, o->help ? o->help : "the same");
     }
-    fprintf(to, "\nExit status: 0 on success; 2 for bad usage and for whatever the script itself asks for, a file it loads included;\n"
+    fprintf(to, "\nExit status: 0 on success; 2 for bad usage and for whatever the script itself "
+                "asks for, a file it loads included;\n"
                 "1 for the model's directory, the output, the device and memory.\n");
 }
 
@@ -121,12 +159,14 @@ bool help_print(FILE *to, const char *name)
         return true;
     }
     fprintf(to, "inset sets values inside a running transformer.\n\n");
-    for (int i = 0; i < N_COMMANDS; i++) fprintf(to, "  inset %-9s %s\n", commands[i].name, commands[i].about);
-    fprintf(to, "  inset %-9s %s\n\nMore about one of them: inset help COMMAND\n", "help", "this page");
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(to, "  inset %-9s %s\n", commands[i].name, commands[i].about);
+    fprintf(
+        to, "  inset %-9s %s\n\nMore about one of them: inset help COMMAND\n", "help", "this page");
     return true;
 }
 
-/* ---- arguments ------------------------------------------------------------------------------------------------------------ */
+/* ---- arguments ---------------------------------------------------------- */
 
 /* The option that `argument` names; *value is what follows an = in it, or NULL. */
 static const option *find_option(const char *argument, unsigned bit, const char **value)
@@ -166,7 +206,8 @@ static bool read_bytes(const char *word, size_t *out)
 }
 
 /* Stores one option; false with a message when its word is missing or none. */
-static bool store(const char *name, const option *o, const char *called, const char *word, options *out)
+static bool store(
+    const char *name, const option *o, const char *called, const char *word, options *out)
 {
     char *field = (char *)out + o->at;
     if (o->kind == FLAG) {
@@ -183,22 +224,30 @@ static bool store(const char *name, const option *o, const char *called, const c
         const char **list = (const char **)field;
         size_t n = 0;
         while (list[n]) n++;
-        if (n == OPTIONS_MOST_WORDS) return usage_error(name, "%s was given more than %d times", called, OPTIONS_MOST_WORDS), false;
+        if (n == OPTIONS_MOST_WORDS)
+            return usage_error(name, "%s was given more than %d times", called, OPTIONS_MOST_WORDS),
+                   false;
         list[n] = word;
         return true;
     }
     if (o->kind == BYTES) {
         if (read_bytes(word, (size_t *)field)) return true;
-        return usage_error(name, "%s: bytes such as 300M or 2G were expected, found '%s'", called, word), false;
+        return usage_error(
+                   name, "%s: bytes such as 300M or 2G were expected, found '%s'", called, word),
+               false;
     }
     if (read_count(word, (int64_t *)field)) return true;
-    return usage_error(name, "%s: a number from 0 to 1000000000 was expected, found '%s'", called, word), false;
+    return usage_error(
+               name, "%s: a number from 0 to 1000000000 was expected, found '%s'", called, word),
+           false;
 }
 
 /* A word that is no option: the script, or the model of `sites`. */
 static bool store_word(const char *name, unsigned bit, const char *word, options *out)
 {
-    const char **field = bit & (IN_RUN | IN_CHECK) ? &out->script : bit & IN_SITES ? &out->model : NULL;
+    const char **field = bit & (IN_RUN | IN_CHECK) ? &out->script
+                         : bit & IN_SITES          ? &out->model
+                                                   : NULL;
     if (!field) return usage_error(name, "'%s' was not expected", word), false;
     if (*field) return usage_error(name, "'%s' was not expected behind '%s'", word, *field), false;
     *field = word;
@@ -209,10 +258,14 @@ static bool sweep_complete(const char *name, const options *given)
 {
     if (!given->model) return usage_error(name, "which model? -m MODEL"), false;
     if (!given->clean) return usage_error(name, "which prompts? --clean PROMPTS"), false;
-    if (!given->patch) return usage_error(name, "which site? --patch resid_pre, for example"), false;
-    if (!given->metrics[0]) return usage_error(name, "which metric? --metric logit_diff:A,B, for example"), false;
-    if (given->output && !*given->output) return usage_error(name, "-o needs the name of a file"), false;
-    if (given->resume && !given->output) return usage_error(name, "--resume goes on with what -o OUT was to become; which?"), false;
+    if (!given->patch)
+        return usage_error(name, "which site? --patch resid_pre, for example"), false;
+    if (!given->metrics[0])
+        return usage_error(name, "which metric? --metric logit_diff:A,B, for example"), false;
+    if (given->output && !*given->output)
+        return usage_error(name, "-o needs the name of a file"), false;
+    if (given->resume && !given->output)
+        return usage_error(name, "--resume goes on with what -o OUT was to become; which?"), false;
     return true;
 }
 
@@ -220,11 +273,17 @@ static bool options_complete(const char *name, unsigned bit, const options *give
 {
     if (given->help || bit & IN_VERSION) return true;
     if (bit & IN_SWEEP) return sweep_complete(name, given);
-    if (!given->model) return usage_error(name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"), false;
+    if (!given->model)
+        return usage_error(
+                   name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"),
+               false;
     if (bit & IN_SITES) return true;
-    if (!given->script && !given->text) return usage_error(name, "which script? A file, - for standard input, or -c TEXT"), false;
-    if (given->script && given->text) return usage_error(name, "a script file and -c TEXT were both given"), false;
-    if (given->output && !*given->output) return usage_error(name, "-o needs the name of a file"), false;
+    if (!given->script && !given->text)
+        return usage_error(name, "which script? A file, - for standard input, or -c TEXT"), false;
+    if (given->script && given->text)
+        return usage_error(name, "a script file and -c TEXT were both given"), false;
+    if (given->output && !*given->output)
+        return usage_error(name, "-o needs the name of a file"), false;
     return true;
 }
 

@@ -1,4 +1,5 @@
-/* print.c: what several commands share: failures, the end of standard output, JSON strings, and opening a model. */
+/* print.c: what several commands share: failures, the end of standard output, JSON strings, and
+ * opening a model. */
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -18,7 +19,8 @@ int finish_output(void)
     return EXIT_MACHINE;
 }
 
-inset_model *open_model(inset_context *context, const options *given, const char *device, int *status)
+inset_model *open_model(
+    inset_context *context, const options *given, const char *device, int *status)
 {
     inset_model *model = NULL;
     inset_model_options wanted = INSET_MODEL_OPTIONS;
@@ -44,6 +46,7 @@ void print_json_text(FILE *to, const char *text)
 void print_shape(FILE *to, const inset_tensor *tensor)
 {
     fputc('[', to);
-    for (int i = 0; i < tensor->n_dimensions; i++) fprintf(to, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
+    for (int i = 0; i < tensor->n_dimensions; i++)
+        fprintf(to, "%s%lld", i ? ", " : "", (long long)tensor->shape[i]);
     fputc(']', to);
 }

@@ -1,23 +1,32 @@
-/* print_tensor.c: a tensor as PyTorch prints it by default (precision 4, threshold 1000, edgeitems 3, linewidth 80).
+/* print_tensor.c: a tensor as PyTorch prints it by default (precision 4, threshold 1000, edgeitems
+ * 3, linewidth 80).
  *
- * PyTorch first looks at every element that will be shown to choose one format for all of them: integers as they are; floats that
- * are all whole as "1."; else four decimals, or in scientific notation when the magnitudes are too far apart. Then it writes nested
- * brackets, wrapping the innermost dimension at the line's width. More than 1000 elements: three at each end of every dimension.
- * The rules are those of torch/_tensor_str.py; tests/test_print_tensor.c compares with what PyTorch printed. */
+ * PyTorch first looks at every element that will be shown to choose one format for all of them:
+ * integers as they are; floats that are all whole as "1."; else four decimals, or in scientific
+ * notation when the magnitudes are too far apart. Then it writes nested brackets, wrapping the
+ * innermost dimension at the line's width. More than 1000 elements: three at each end of every
+ * dimension. The rules are those of torch/_tensor_str.py; tests/test_print_tensor.c compares with
+ * what PyTorch printed. */
 #include "cli/cli.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { EDGE_ITEMS = 3, LINE_WIDTH = 80, PRECISION = 4, SUMMARY_THRESHOLD = 1000, LONGEST_NUMBER = 400 };
+enum {
+    EDGE_ITEMS = 3,
+    LINE_WIDTH = 80,
+    PRECISION = 4,
+    SUMMARY_THRESHOLD = 1000,
+    LONGEST_NUMBER = 400
+};
 
 typedef struct printer {
     FILE *to;
     const inset_tensor *tensor;
     bool floats, whole, scientific, summarise;
-    int width;                       /* of a number, at least */
-    int line;                        /* characters since the last line break */
-    double least, most;              /* magnitudes of the finite numbers that are not 0 */
+    int width;          /* of a number, at least */
+    int line;           /* characters since the last line break */
+    double least, most; /* magnitudes of the finite numbers that are not 0 */
 } printer;
 
 static void put(printer *p, const char *text)
@@ -34,8 +43,10 @@ static int format_number(const printer *p, int64_t index, char *out)
 {
     const inset_tensor *t = p->tensor;
     double x = inset_tensor_element(t, index);
-    if (t->type == INSET_I64) return snprintf(out, LONGEST_NUMBER, "%lld", (long long)((const int64_t *)t->data)[index]);
-    if (t->type == INSET_BOOL) return snprintf(out, LONGEST_NUMBER, "%s", x != 0 ? "True" : "False");
+    if (t->type == INSET_I64)
+        return snprintf(out, LONGEST_NUMBER, "%lld", (long long)((const int64_t *)t->data)[index]);
+    if (t->type == INSET_BOOL)
+        return snprintf(out, LONGEST_NUMBER, "%s", x != 0 ? "True" : "False");
     if (!p->floats) return snprintf(out, LONGEST_NUMBER, "%.0f", x);
     if (isnan(x)) return snprintf(out, LONGEST_NUMBER, "nan");
     if (isinf(x)) return snprintf(out, LONGEST_NUMBER, x < 0 ? "-inf" : "inf");
@@ -44,13 +55,14 @@ static int format_number(const printer *p, int64_t index, char *out)
     return snprintf(out, LONGEST_NUMBER, "%.*f", PRECISION, x);
 }
 
-/* ---- the elements that are shown ------------------------------------------------------------------------------------------ */
+/* ---- the elements that are shown ---------------------------------------- */
 
 /* The next index of a dimension to show after `i`: past the middle when it is left out. */
 static int64_t next_shown(const printer *p, int dimension, int64_t i)
 {
     int64_t extent = p->tensor->shape[dimension];
-    return p->summarise && extent > 2 * EDGE_ITEMS && i == EDGE_ITEMS - 1 ? extent - EDGE_ITEMS : i + 1;
+    return p->summarise && extent > 2 * EDGE_ITEMS && i == EDGE_ITEMS - 1 ? extent - EDGE_ITEMS
+                                                                          : i + 1;
 }
 
 static void each_shown(printer *p, int dimension, int64_t index, void (*visit)(printer *, int64_t))
@@ -60,7 +72,8 @@ static void each_shown(printer *p, int dimension, int64_t index, void (*visit)(p
         return;
     }
     int64_t extent = p->tensor->shape[dimension];
-    for (int64_t i = 0; i < extent; i = next_shown(p, dimension, i)) each_shown(p, dimension + 1, index * extent + i, visit);
+    for (int64_t i = 0; i < extent; i = next_shown(p, dimension, i))
+        each_shown(p, dimension + 1, index * extent + i, visit);
 }
 
 static void visit_magnitude(printer *p, int64_t index)
@@ -89,12 +102,13 @@ static void choose_format(printer *p)
     p->whole = true;
     if (p->floats) {
         each_shown(p, 0, 0, visit_magnitude);
-        p->scientific = p->most > 0 && (p->most / p->least > 1000 || p->most > 1e8 || p->least < 1e-4);
+        p->scientific = p->most > 0
+                        && (p->most / p->least > 1000 || p->most > 1e8 || p->least < 1e-4);
     }
     each_shown(p, 0, 0, visit_width);
 }
 
-/* ---- brackets ------------------------------------------------------------------------------------------------------------- */
+/* ---- brackets ----------------------------------------------------------- */
 
 static void put_number(printer *p, int64_t index)
 {
@@ -152,16 +166,17 @@ static void put_slices(printer *p, int dimension, int64_t index, int indent)
     put(p, "]");
 }
 
-/* ---- what follows the numbers --------------------------------------------------------------------------------------------- */
+/* ---- what follows the numbers ------------------------------------------- */
 
 static const char *torch_name(inset_type type)
 {
-    static const char *const names[INSET_TYPE_COUNT] = {"float32", "bfloat16", "float16", "float64", "int64", "int32", "int16", "int8",
-                                                        "uint8", "bool"};
+    static const char *const names[INSET_TYPE_COUNT] = {"float32", "bfloat16", "float16", "float64",
+        "int64", "int32", "int16", "int8", "uint8", "bool"};
     return names[type];
 }
 
-/* ", dtype=..." on the line when it fits, else below. PyTorch counts two characters more than there are. */
+/* ", dtype=..." on the line when it fits, else below. PyTorch counts two characters more than there
+ * are. */
 static void put_suffix(printer *p, const char *suffix)
 {
     char text[256];
@@ -176,7 +191,8 @@ static void put_size(printer *p)
     const inset_tensor *t = p->tensor;
     size_t n = (size_t)snprintf(text, sizeof text, "size=(");
     for (int i = 0; i < t->n_dimensions && n < sizeof text; i++)
-        n += (size_t)snprintf(text + n, sizeof text - n, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
+        n += (size_t)snprintf(
+            text + n, sizeof text - n, "%s%lld", i ? ", " : "", (long long)t->shape[i]);
     if (n < sizeof text) snprintf(text + n, sizeof text - n, ")");
     put_suffix(p, text);
 }
@@ -185,7 +201,8 @@ void print_tensor(FILE *to, const inset_tensor *tensor)
 {
     printer p = {.to = to, .tensor = tensor};
     int64_t count = inset_tensor_count(tensor);
-    bool usual = tensor->type == INSET_F32 || (count && (tensor->type == INSET_I64 || tensor->type == INSET_BOOL));
+    bool usual = tensor->type == INSET_F32
+                 || (count && (tensor->type == INSET_I64 || tensor->type == INSET_BOOL));
     p.summarise = count > SUMMARY_THRESHOLD;
     put(&p, "tensor(");
     if (count) choose_format(&p);

@@ -1,4 +1,5 @@
-/* run.c: `inset run` and `inset check`: a script from its text to saved values, or to what a run of it would take. */
+/* run.c: `inset run` and `inset check`: a script from its text to saved values, or to what a run of
+ * it would take. */
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -9,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LONGEST_SCRIPT = 1 << 28 };       /* bytes */
+enum { LONGEST_SCRIPT = 1 << 28 }; /* bytes */
 
 typedef struct session {
     const options *given;
@@ -17,9 +18,9 @@ typedef struct session {
     inset_model *model;
     inset_trace *trace;
     inset_plan *plan;
-    char *text;                          /* the script, when it was read from a file */
+    char *text; /* the script, when it was read from a file */
     size_t length;
-    double load, planning, fastest;      /* seconds */
+    double load, planning, fastest; /* seconds */
 } session;
 
 static double now(void)
@@ -29,7 +30,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- the script ----------------------------------------------------------------------------------------------------------- */
+/* ---- the script --------------------------------------------------------- */
 
 static int script_error(const session *s, const char *what)
 {
@@ -45,7 +46,9 @@ static int read_all(session *s, FILE *file)
         if (s->length + 1 >= capacity) {
             capacity = capacity ? 2 * capacity : 1 << 16;
             char *moved = capacity > LONGEST_SCRIPT ? NULL : realloc(s->text, capacity);
-            if (!moved) return script_error(s, capacity > LONGEST_SCRIPT ? "a script of more than 256 MiB" : "out of memory");
+            if (!moved)
+                return script_error(s,
+                    capacity > LONGEST_SCRIPT ? "a script of more than 256 MiB" : "out of memory");
             s->text = moved;
         }
         got = fread(s->text + s->length, 1, capacity - s->length - 1, file);
@@ -65,7 +68,8 @@ static int read_script(session *s)
     return status;
 }
 
-/* The folder of the script, where files that it loads are looked up; "" for the working directory. */
+/* The folder of the script, where files that it loads are looked up; "" for the working
+ * directory. */
 static bool script_directory(const session *s, char *out, size_t size)
 {
     const char *slash = s->given->text || !s->given->script ? NULL : strrchr(s->given->script, '/');
@@ -80,16 +84,20 @@ static int record_script(session *s)
 {
     char directory[PATH_MAX];
     const options *given = s->given;
-    if (!script_directory(s, directory, sizeof directory)) return script_error(s, "the path is too long");
-    const char *name = given->text ? "<command>" : !strcmp(given->script, "-") ? "<stdin>" : given->script;
+    if (!script_directory(s, directory, sizeof directory))
+        return script_error(s, "the path is too long");
+    const char *name = given->text                   ? "<command>"
+                       : !strcmp(given->script, "-") ? "<stdin>"
+                                                     : given->script;
     inset_status status = inset_trace_create(s->model, &s->trace);
-    if (!status) status = inset_script(s->trace, name, directory, given->text ? given->text : s->text,
-                                       given->text ? strlen(given->text) : s->length);
+    if (!status)
+        status = inset_script(s->trace, name, directory, given->text ? given->text : s->text,
+            given->text ? strlen(given->text) : s->length);
     if (!status) return EXIT_OK;
     return report(s->context, status == INSET_NO_MEMORY ? EXIT_MACHINE : EXIT_REQUEST);
 }
 
-/* ---- plan and run --------------------------------------------------------------------------------------------------------- */
+/* ---- plan and run ------------------------------------------------------- */
 
 static int make_plan(session *s)
 {
@@ -102,7 +110,8 @@ static int make_plan(session *s)
     inset_status status = inset_plan_create(s->trace, &wanted, &s->plan);
     s->planning = now() - start;
     if (!status) return EXIT_OK;
-    return report(s->context, status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
+    return report(s->context,
+        status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
 }
 
 static int run_plan(session *s)
@@ -128,14 +137,15 @@ static int check_output(const options *given)
     snprintf(folder, sizeof folder, "%.*s", (int)length, length ? given->output : "");
     if (!wrong && stat(length ? folder : ".", &found)) wrong = strerror(errno);
     else if (!wrong && !S_ISDIR(found.st_mode)) wrong = strerror(ENOTDIR);
-    else if (!wrong && stat(given->output, &found) == 0 && S_ISDIR(found.st_mode)) wrong = strerror(EISDIR);
+    else if (!wrong && stat(given->output, &found) == 0 && S_ISDIR(found.st_mode))
+        wrong = strerror(EISDIR);
     else if (!wrong && access(length ? folder : ".", W_OK)) wrong = strerror(errno);
     if (!wrong) return EXIT_OK;
     fprintf(stderr, "FileError: %s: %s\n", given->output, wrong);
     return EXIT_MACHINE;
 }
 
-/* ---- what is printed ------------------------------------------------------------------------------------------------------ */
+/* ---- what is printed ---------------------------------------------------- */
 
 static int print_saved(session *s)
 {
@@ -174,21 +184,30 @@ static void print_json(session *s, bool only_check)
     print_json_text(stdout, inset_model_kind(s->model));
     printf(",\n  \"device\": ");
     print_json_text(stdout, inset_model_device(s->model));
-    printf(",\n  \"dtype\": \"%s\",\n  \"fast\": %s,\n  \"load\": %.9f,\n  \"plan\": %.9f,\n", inset_type_name(inset_model_type(s->model)),
-           s->given->fast ? "true" : "false", s->load, s->planning);
-    if (!only_check) printf("  \"seconds\": %.9f,\n  \"runs\": %lld,\n", s->fastest, (long long)s->given->repeat + 1);
-    printf("  \"invokes\": %lld,\n  \"sequences\": %lld,\n  \"records\": %lld,\n", (long long)is.invokes, (long long)is.sequences,
-           (long long)is.records);
-    printf("  \"rows\": %lld,\n  \"rows_unshared\": %lld,\n  \"flops\": %.0f,\n  \"flops_unshared\": %.0f,\n", (long long)is.rows,
-           (long long)is.rows_unshared, is.flops, is.flops_unshared);
-    printf("  \"steps\": %lld,\n  \"launches\": %lld,\n  \"copies\": %lld,\n  \"passes\": %lld,\n", (long long)is.steps,
-           (long long)is.launches, (long long)is.copies, (long long)is.passes);
-    printf("  \"first_copies\": %lld,\n  \"later_launches\": %lld,\n", (long long)is.first_copies, (long long)is.later_launches);
-    printf("  \"fused_records\": %lld,\n  \"fused_launches\": %lld,\n  \"alone_records\": %lld,\n  \"alone_launches\": %lld,\n",
-           (long long)is.fused_records, (long long)is.fused_launches, (long long)is.alone_records, (long long)is.alone_launches);
+    printf(",\n  \"dtype\": \"%s\",\n  \"fast\": %s,\n  \"load\": %.9f,\n  \"plan\": %.9f,\n",
+        inset_type_name(inset_model_type(s->model)), s->given->fast ? "true" : "false", s->load,
+        s->planning);
+    if (!only_check)
+        printf("  \"seconds\": %.9f,\n  \"runs\": %lld,\n", s->fastest,
+            (long long)s->given->repeat + 1);
+    printf("  \"invokes\": %lld,\n  \"sequences\": %lld,\n  \"records\": %lld,\n",
+        (long long)is.invokes, (long long)is.sequences, (long long)is.records);
+    printf("  \"rows\": %lld,\n  \"rows_unshared\": %lld,\n  \"flops\": %.0f,\n  "
+           "\"flops_unshared\": %.0f,\n",
+        (long long)is.rows, (long long)is.rows_unshared, is.flops, is.flops_unshared);
+    printf("  \"steps\": %lld,\n  \"launches\": %lld,\n  \"copies\": %lld,\n  \"passes\": %lld,\n",
+        (long long)is.steps, (long long)is.launches, (long long)is.copies, (long long)is.passes);
+    printf("  \"first_copies\": %lld,\n  \"later_launches\": %lld,\n", (long long)is.first_copies,
+        (long long)is.later_launches);
+    printf("  \"fused_records\": %lld,\n  \"fused_launches\": %lld,\n  \"alone_records\": %lld,\n  "
+           "\"alone_launches\": %lld,\n",
+        (long long)is.fused_records, (long long)is.fused_launches, (long long)is.alone_records,
+        (long long)is.alone_launches);
     printf("  \"cudnn_sequences\": %lld,\n", (long long)is.whole_sequences);
-    printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  \"weight_bytes\": %lld,\n",
-           (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes, (long long)is.weight_bytes);
+    printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  "
+           "\"weight_bytes\": %lld,\n",
+        (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes,
+        (long long)is.weight_bytes);
     print_json_saved(s);
     printf("}\n");
 }
@@ -218,40 +237,51 @@ static void print_check(session *s)
     const char *name;
     char a[32], b[32];
     inset_plan_statistics(s->plan, &is);
-    printf("model      %s, %s, on %s\n", inset_model_kind(s->model), inset_type_name(inset_model_type(s->model)),
-           inset_model_device(s->model));
+    printf("model      %s, %s, on %s\n", inset_model_kind(s->model),
+        inset_type_name(inset_model_type(s->model)), inset_model_device(s->model));
     if (s->given->fast)
-        printf("fast       on: on a GPU the last bits of a number may depend on what is computed beside it%s\n",
-               inset_model_type(s->model) == INSET_F32 ? ", and factors of fp32 products are rounded to TF32's 10 bits" : "");
-    printf("trace      %lld records in %lld invokes of %lld sequences\n", (long long)is.records, (long long)is.invokes,
-           (long long)is.sequences);
-    printf("rows       %lld (%lld if every invoke ran whole and alone)\n", (long long)is.rows, (long long)is.rows_unshared);
-    printf("FLOPs      %s (%s)\n", scaled(is.flops, "", a, sizeof a), scaled(is.flops_unshared, "", b, sizeof b));
+        printf("fast       on: on a GPU the last bits of a number may depend on what is computed "
+               "beside it%s\n",
+            inset_model_type(s->model) == INSET_F32
+                ? ", and factors of fp32 products are rounded to TF32's 10 bits"
+                : "");
+    printf("trace      %lld records in %lld invokes of %lld sequences\n", (long long)is.records,
+        (long long)is.invokes, (long long)is.sequences);
+    printf("rows       %lld (%lld if every invoke ran whole and alone)\n", (long long)is.rows,
+        (long long)is.rows_unshared);
+    printf("FLOPs      %s (%s)\n", scaled(is.flops, "", a, sizeof a),
+        scaled(is.flops_unshared, "", b, sizeof b));
     printf("steps      %lld\npasses     %lld\n", (long long)is.steps, (long long)is.passes);
     print_cost("launches", is.launches, is.later_launches);
     print_cost("copies", is.first_copies, is.copies);
-    printf("applied    %lld rectangles of records inside %lld steps, %lld in %lld launches of their own\n", (long long)is.fused_records,
-           (long long)is.fused_launches, (long long)is.alone_records, (long long)is.alone_launches);
-    if (is.whole_sequences) printf("attention  cuDNN for %lld sequences, own kernel for the rest\n", (long long)is.whole_sequences);
+    printf("applied    %lld rectangles of records inside %lld steps, %lld in %lld launches of "
+           "their own\n",
+        (long long)is.fused_records, (long long)is.fused_launches, (long long)is.alone_records,
+        (long long)is.alone_launches);
+    if (is.whole_sequences)
+        printf("attention  cuDNN for %lld sequences, own kernel for the rest\n",
+            (long long)is.whole_sequences);
     else if (!strncmp(inset_model_device(s->model), "cuda", 4)) printf("attention  own kernel\n");
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
-           scaled((double)is.weight_bytes, "B", b, sizeof b));
+        scaled((double)is.weight_bytes, "B", b, sizeof b));
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));
     printf("saved      %s\n", scaled((double)is.saved_bytes, "B", a, sizeof a));
-    for (size_t i = 0; i < inset_saved_count(s->plan) && !inset_saved_describe(s->plan, i, &name, &tensor); i++) {
+    for (size_t i = 0;
+         i < inset_saved_count(s->plan) && !inset_saved_describe(s->plan, i, &name, &tensor); i++) {
         printf("  %s  %s ", name, inset_type_name(tensor.type));
         print_shape(stdout, &tensor);
         putchar('\n');
     }
 }
 
-/* ---- the commands --------------------------------------------------------------------------------------------------------- */
+/* ---- the commands ------------------------------------------------------- */
 
 /* Which device `auto` took: for people, so only on a terminal or when asked for. */
 static void say_device(const session *s)
 {
     bool automatic = !s->given->device || !strcmp(s->given->device, "auto");
-    if (s->given->verbose || (automatic && isatty(STDERR_FILENO))) fprintf(stderr, "on %s\n", inset_model_device(s->model));
+    if (s->given->verbose || (automatic && isatty(STDERR_FILENO)))
+        fprintf(stderr, "on %s\n", inset_model_device(s->model));
 }
 
 static int load(session *s)
@@ -275,7 +305,8 @@ static int run(session *s)
 {
     int status = run_plan(s);
     if (status) return status;
-    if (s->given->output && inset_saved_write(s->plan, s->given->output)) return report(s->context, EXIT_MACHINE);
+    if (s->given->output && inset_saved_write(s->plan, s->given->output))
+        return report(s->context, EXIT_MACHINE);
     if (s->given->verbose)
         fprintf(stderr, "load %.3g s, plan %.3g s, run %.3g s\n", s->load, s->planning, s->fastest);
     if (s->given->json) print_json(s, false);

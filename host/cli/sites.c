@@ -1,5 +1,5 @@
-/* sites.c: `inset sites MODEL`: the tree in execution order. A site is on one line, as a trace writes it, indented by the modules that are
- * open around it; weights are not read. */
+/* sites.c: `inset sites MODEL`: the tree in execution order. A site is on one line, as a trace
+ * writes it, indented by the modules that are open around it; weights are not read. */
 #include "cli/cli.h"
 
 #include <string.h>
@@ -53,7 +53,8 @@ static void print_json(inset_model *model)
         print_json_text(stdout, site.name);
         printf(", \"depth\": %d, \"shape\": ", (int)site.depth);
         print_site_shape(&site, "\"");
-        printf(", \"integer\": %s, \"settable\": %s}", site.integer ? "true" : "false", site.settable ? "true" : "false");
+        printf(", \"integer\": %s, \"settable\": %s}", site.integer ? "true" : "false",
+            site.settable ? "true" : "false");
     }
     printf("\n]}\n");
 }

@@ -18,10 +18,10 @@ typedef struct session {
     inset_context *context;
     inset_model *model;
     inset_sweep *sweep;
-    file_kind kind;                      /* of -o */
+    file_kind kind; /* of -o */
     char command[8192], version[32];
-    char state[PATH_MAX];                /* OUT.partial */
-    double seconds;                      /* from the loaded model to the last patch */
+    char state[PATH_MAX]; /* OUT.partial */
+    double seconds;       /* from the loaded model to the last patch */
 } session;
 
 static double now(void)
@@ -37,7 +37,7 @@ static int file_error(const char *path, const char *what)
     return EXIT_MACHINE;
 }
 
-/* ---- before any work -------------------------------------------------------------------------------------------------------------------- */
+/* ---- before any work ---------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -52,7 +52,9 @@ static int find_kind(session *s)
     if (!s->given->output) return EXIT_OK;
     for (int i = 0; i < FILE_NONE; i++)
         if (ends_with(s->given->output, ends[i])) s->kind = (file_kind)i;
-    if (s->kind == FILE_NONE) return usage_error("sweep", "-o: OUT.safetensors, OUT.npy or OUT.csv was expected, found '%s'", s->given->output);
+    if (s->kind == FILE_NONE)
+        return usage_error("sweep",
+            "-o: OUT.safetensors, OUT.npy or OUT.csv was expected, found '%s'", s->given->output);
     return EXIT_OK;
 }
 
@@ -64,7 +66,8 @@ static int check_place(const session *s, const char *path)
     if (!path) return EXIT_OK;
     const char *slash = strrchr(path, '/');
     size_t length = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
-    if (strlen(path) + sizeof ".partial" >= sizeof folder) return file_error(path, "the path is too long");
+    if (strlen(path) + sizeof ".partial" >= sizeof folder)
+        return file_error(path, "the path is too long");
     snprintf(folder, sizeof folder, "%.*s", (int)length, length ? path : "");
     if (stat(length ? folder : ".", &found)) return file_error(path, strerror(errno));
     if (!S_ISDIR(found.st_mode)) return file_error(path, strerror(ENOTDIR));
@@ -79,24 +82,30 @@ static int check_state(session *s)
     if (!s->given->output) return EXIT_OK;
     snprintf(s->state, sizeof s->state, "%s.partial", s->given->output);
     if (s->given->resume || access(s->state, F_OK)) return EXIT_OK;
-    if (!s->given->force) return file_error(s->state, "an unfinished sweep was left here: --resume goes on with it, --force starts anew");
+    if (!s->given->force)
+        return file_error(s->state,
+            "an unfinished sweep was left here: --resume goes on with it, --force starts anew");
     return remove(s->state) ? file_error(s->state, strerror(errno)) : EXIT_OK;
 }
 
-/* An argument that decides no number: where results go, and how to get there. *takes_value: the next word belongs to it. */
+/* An argument that decides no number: where results go, and how to get there. *takes_value: the
+ * next word belongs to it. */
 static bool is_left_out(const char *argument, bool *takes_value)
 {
-    static const char *const flags[] = {"--resume", "--force", "--json"}, *const words[] = {"-o", "--output", "--plot"};
+    static const char *const flags[] = {"--resume", "--force", "--json"}, *const words[] = {"-o",
+                                                                              "--output", "--plot"};
     *takes_value = false;
     for (int i = 0; i < 3; i++) {
         size_t n = strlen(words[i]);
-        if (!strcmp(argument, flags[i]) || (!strncmp(argument, words[i], n) && argument[n] == '=')) return true;
+        if (!strcmp(argument, flags[i]) || (!strncmp(argument, words[i], n) && argument[n] == '='))
+            return true;
         if (!strcmp(argument, words[i])) return *takes_value = true;
     }
     return false;
 }
 
-/* The command for the metadata, so that an interrupted and resumed sweep, or one under another name, gives the same file. */
+/* The command for the metadata, so that an interrupted and resumed sweep, or one under another
+ * name, gives the same file. */
 static void keep_command(session *s, int count, char **arguments)
 {
     bool takes_value;
@@ -106,8 +115,10 @@ static void keep_command(session *s, int count, char **arguments)
             i += takes_value;
             continue;
         }
-        bool plain = *arguments[i] && !arguments[i][strcspn(arguments[i], " \t\n'\"\\$&|;<>()[]*?#~`{}!")];
-        n += (size_t)snprintf(s->command + n, sizeof s->command - n, plain ? " %s" : " '%s'", arguments[i]);
+        bool plain = *arguments[i]
+                     && !arguments[i][strcspn(arguments[i], " \t\n'\"\\$&|;<>()[]*?#~`{}!")];
+        n += (size_t)snprintf(
+            s->command + n, sizeof s->command - n, plain ? " %s" : " '%s'", arguments[i]);
     }
 }
 
@@ -115,7 +126,8 @@ static void keep_command(session *s, int count, char **arguments)
 static void find_version(session *s)
 {
     enum { BLOCK = 1 << 16, BLOCKS = 64 };
-    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
+    static const char *const names[] = {
+        "config.json", "model.safetensors", "model.safetensors.index.json"};
     unsigned char block[BLOCK];
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -124,7 +136,8 @@ static void find_version(session *s)
         snprintf(path, sizeof path, "%s/%s", s->given->model, names[i]);
         FILE *file = fopen(path, "rb");
         if (!file) continue;
-        long long size = fstat(fileno(file), &found) ? 0 : (long long)found.st_size, step = size / BLOCKS < BLOCK ? BLOCK : size / BLOCKS;
+        long long size = fstat(fileno(file), &found) ? 0 : (long long)found.st_size,
+                  step = size / BLOCKS < BLOCK ? BLOCK : size / BLOCKS;
         for (long long at = 0; at < size && fseeko(file, (off_t)at, SEEK_SET) == 0; at += step) {
             size_t n = fread(block, 1, sizeof block, file);
             for (size_t k = 0; k < n; k++) hash = (hash ^ block[k]) * 0x100000001b3u;
@@ -157,7 +170,8 @@ static int create_sweep(session *s)
     wanted.resume = given->resume;
     inset_status status = inset_sweep_create(s->model, &wanted, &s->sweep);
     if (!status) return EXIT_OK;
-    return report(s->context, status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
+    return report(s->context,
+        status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
 }
 
 /* What the output takes must fit on its disk, and an npy file holds one array. */
@@ -171,20 +185,26 @@ static int check_size(const session *s)
     if (!s->given->output) return EXIT_OK;
     for (size_t i = 0; i < inset_sweep_result_count(s->sweep); i++) {
         if (inset_sweep_result_at(s->sweep, i, &r)) return report(s->context, EXIT_MACHINE);
-        bytes += (double)sizeof(float) * ((double)r.pairs * 4 + (double)r.points * 2 + (double)r.pairs * (double)r.points * (s->kind == FILE_CSV ? 30 : 3));
+        bytes += (double)sizeof(float)
+                 * ((double)r.pairs * 4 + (double)r.points * 2
+                     + (double)r.pairs * (double)r.points * (s->kind == FILE_CSV ? 30 : 3));
     }
     if (s->kind == FILE_NPY && inset_sweep_result_count(s->sweep) != 1)
-        return usage_error("sweep", "-o: an npy file holds one site and one metric; there are %zu: OUT.safetensors holds them all",
-                           inset_sweep_result_count(s->sweep));
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - s->given->output) + 1 : 1, slash ? s->given->output : ".");
+        return usage_error("sweep",
+            "-o: an npy file holds one site and one metric; there are %zu: OUT.safetensors holds "
+            "them all",
+            inset_sweep_result_count(s->sweep));
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - s->given->output) + 1 : 1,
+        slash ? s->given->output : ".");
     if (statvfs(folder, &disk)) return EXIT_OK;
     double available = (double)disk.f_bavail * (double)disk.f_frsize;
     if (bytes <= available) return EXIT_OK;
-    fprintf(stderr, "FileError: %s: about %.3g MB are needed, %.3g MB are free\n", s->given->output, bytes / 1e6, available / 1e6);
+    fprintf(stderr, "FileError: %s: about %.3g MB are needed, %.3g MB are free\n", s->given->output,
+        bytes / 1e6, available / 1e6);
     return EXIT_MACHINE;
 }
 
-/* ---- the run ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the run ------------------------------------------------------------ */
 
 enum { PROGRESS_BAR = 30 };
 
@@ -196,11 +216,13 @@ static void draw_progress(const session *s, double started, bool last)
         fprintf(stderr, "\r\033[K");
         return;
     }
-    double passed = now() - started, here = (double)(is.done - is.restored), rate = passed > 0 ? here / passed : 0;
+    double passed = now() - started, here = (double)(is.done - is.restored),
+           rate = passed > 0 ? here / passed : 0;
     int full = is.patches ? (int)(PROGRESS_BAR * is.done / is.patches) : 0;
-    fprintf(stderr, "\r\033[K[%.*s%*s] %" PRId64 "/%" PRId64 " patches", full, "##############################", PROGRESS_BAR - full, "", is.done,
-            is.patches);
-    if (here > 0) fprintf(stderr, "  %.3g/s  %.0f s left", rate, (double)(is.patches - is.done) / rate);
+    fprintf(stderr, "\r\033[K[%.*s%*s] %" PRId64 "/%" PRId64 " patches", full,
+        "##############################", PROGRESS_BAR - full, "", is.done, is.patches);
+    if (here > 0)
+        fprintf(stderr, "  %.3g/s  %.0f s left", rate, (double)(is.patches - is.done) / rate);
     fflush(stderr);
 }
 
@@ -218,7 +240,7 @@ static int run_chunks(session *s)
     return EXIT_OK;
 }
 
-/* ---- results ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- results ------------------------------------------------------------ */
 
 /* Writes through `write` to another name, which then takes the place of `path`. */
 static int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what)
@@ -239,8 +261,14 @@ static int write_file(const char *path, bool (*write)(const void *what, FILE *to
     return file_error(path, strerror(reason));
 }
 
-static bool write_csv(const void *what, FILE *to) { return csv_write((inset_sweep *)(uintptr_t)what, to); }
-static bool write_npy(const void *what, FILE *to) { return npy_write((inset_sweep *)(uintptr_t)what, to); }
+static bool write_csv(const void *what, FILE *to)
+{
+    return csv_write((inset_sweep *)(uintptr_t)what, to);
+}
+static bool write_npy(const void *what, FILE *to)
+{
+    return npy_write((inset_sweep *)(uintptr_t)what, to);
+}
 static bool write_svg(const void *what, FILE *to) { return svg_write(what, to); }
 
 static int write_output(session *s)
@@ -248,7 +276,8 @@ static int write_output(session *s)
     const char *path = s->given->output;
     if (!path) return EXIT_OK;
     if (s->kind == FILE_SAFETENSORS)
-        return inset_sweep_write(s->sweep, path, s->command) ? report(s->context, EXIT_MACHINE) : EXIT_OK;
+        return inset_sweep_write(s->sweep, path, s->command) ? report(s->context, EXIT_MACHINE)
+                                                             : EXIT_OK;
     int status = write_file(path, s->kind == FILE_CSV ? write_csv : write_npy, s->sweep);
     if (!status) remove(s->state);
     return status;
@@ -275,7 +304,8 @@ static int run(session *s)
     int status = EXIT_OK;
     s->model = open_model(s->context, s->given, s->given->device, &status);
     if (!s->model) return status;
-    if (isatty(STDERR_FILENO) && (!s->given->device || !strcmp(s->given->device, "auto"))) fprintf(stderr, "on %s\n", inset_model_device(s->model));
+    if (isatty(STDERR_FILENO) && (!s->given->device || !strcmp(s->given->device, "auto")))
+        fprintf(stderr, "on %s\n", inset_model_device(s->model));
     double started = now();
     status = create_sweep(s);
     if (!status) status = check_size(s);

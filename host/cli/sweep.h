@@ -1,30 +1,35 @@
-/* sweep.h: what `inset sweep` prints, draws and writes, a file each: sweep_terminal.c, sweep_svg.c, sweep_files.c. */
+/* sweep.h: what `inset sweep` prints, draws and writes, a file each: sweep_terminal.c, sweep_svg.c,
+ * sweep_files.c. */
 #ifndef INSET_CLI_SWEEP_H
 #define INSET_CLI_SWEEP_H
 
 #include "cli/cli.h"
 
-/* Results as panels of rows and columns: the last two axes, one panel for each place on the axes before them. */
+/* Results as panels of rows and columns: the last two axes, one panel for each place on the axes
+ * before them. */
 typedef struct panel {
     const inset_sweep_result *result;
-    const float *values;                 /* [rows, columns] */
+    const float *values; /* [rows, columns] */
     int64_t rows, columns;
-    const inset_sweep_axis *row_axis, *column_axis;      /* NULL: there is none, and one row or column */
-    char title[256];                     /* "resid_pre  logit_diff:11,12", and the places on the other axes */
+    /* NULL: there is none, and one row or column */
+    const inset_sweep_axis *row_axis, *column_axis;
+    /* "resid_pre  logit_diff:11,12", and the places on the other axes */
+    char title[256];
 } panel;
 
-/* The panels of all results, values normalised where there is something to normalise by and else their change from the clean run's mean; freed
- * with panels_free. NULL when memory is out. */
+/* The panels of all results, values normalised where there is something to normalise by and else
+ * their change from the clean run's mean; freed with panels_free. NULL when memory is out. */
 typedef struct panels {
     panel *at;
     size_t count;
-    float *changes;                      /* [all points]: for results without normalised values */
+    float *changes; /* [all points]: for results without normalised values */
     inset_sweep_result *results;
     size_t n_results;
 } panels;
 bool panels_make(inset_sweep *sweep, panels *out);
 void panels_free(panels *p);
-/* The largest absolute value of the panels with this panel's metric, at least a little above 0: the ends of its colour scale. */
+/* The largest absolute value of the panels with this panel's metric, at least a little above 0: the
+ * ends of its colour scale. */
 double panel_scale(const panels *p, const panel *of);
 bool panel_is_normalised(const panel *p);
 /* A value with as many decimals as its scale wants, "0.98"; no "-0.00". */
@@ -39,7 +44,8 @@ bool svg_write(const panels *p, FILE *to);
 
 /* The object of --json, on standard output. */
 void sweep_print_json(inset_sweep *sweep, double seconds, bool fast);
-/* One line a pair and point; one array, [pair, axes...]: false when something could not be written. */
+/* One line a pair and point; one array, [pair, axes...]: false when something could not be
+ * written. */
 bool csv_write(inset_sweep *sweep, FILE *to);
 bool npy_write(inset_sweep *sweep, FILE *to);
 

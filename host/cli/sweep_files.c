@@ -1,11 +1,12 @@
-/* sweep_files.c: results for programs: JSON on standard output, CSV, npy. (safetensors is the library's.) */
+/* sweep_files.c: results for programs: JSON on standard output, CSV, npy. (safetensors is the
+ * library's.) */
 #include "cli/sweep.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON --------------------------------------------------------------- */
 
 static void print_number(double x)
 {
@@ -80,16 +81,19 @@ void sweep_print_json(inset_sweep *sweep, double seconds, bool fast)
     inset_sweep_progress is = INSET_SWEEP_PROGRESS;
     inset_sweep_result r;
     inset_sweep_progress_of(sweep, &is);
-    printf("{\n  \"patches\": %" PRId64 ",\n  \"fast\": %s,\n  \"seconds\": %.6f,\n  \"rows\": %" PRId64 ",\n  \"flops\": %.0f,\n  \"plans\": %" PRId64 ",\n  \"results\": [",
-           is.patches, fast ? "true" : "false", seconds, is.rows, is.flops, is.plans);
-    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r); i++) {
+    printf("{\n  \"patches\": %" PRId64
+           ",\n  \"fast\": %s,\n  \"seconds\": %.6f,\n  \"rows\": %" PRId64
+           ",\n  \"flops\": %.0f,\n  \"plans\": %" PRId64 ",\n  \"results\": [",
+        is.patches, fast ? "true" : "false", seconds, is.rows, is.flops, is.plans);
+    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r);
+         i++) {
         printf(i ? ",\n" : "\n");
         print_result(&r);
     }
     printf("]\n}\n");
 }
 
-/* ---- CSV -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- CSV ---------------------------------------------------------------- */
 
 /* A field, quoted when it has to be. */
 static void write_field(FILE *to, const char *text)
@@ -116,15 +120,17 @@ static void write_numbers(FILE *to, const double *x, int n)
 }
 
 /* Axes as columns; those from USUAL on are there when a result has them. */
-static const struct { const char *axis, *column; } columns[] = {
-    {"site", "member"}, {"layer", "layer"}, {"position", "position"}, {"head", "head"}, {"destination", "destination"},
-    {"key_value_head", "key_value_head"}};
+static const struct {
+    const char *axis, *column;
+} columns[] = {{"site", "member"}, {"layer", "layer"}, {"position", "position"}, {"head", "head"},
+    {"destination", "destination"}, {"key_value_head", "key_value_head"}};
 enum { COLUMNS = sizeof columns / sizeof *columns, USUAL = 4 };
 
 static bool any_has_axis(inset_sweep *sweep, const char *name)
 {
     inset_sweep_result r;
-    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r); i++)
+    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r);
+         i++)
         for (int k = 0; k < r.n_axes; k++)
             if (!strcmp(r.axes[k].name, name)) return true;
     return false;
@@ -143,10 +149,12 @@ static void write_rows(FILE *to, const inset_sweep_result *r, const bool *shown)
             int64_t below = i % r->points;
             *label = 0;
             for (int k = r->n_axes - 1; k >= 0; below /= r->axes[k--].count)
-                if (!strcmp(r->axes[k].name, columns[c].axis)) axis_label(&r->axes[k], below % r->axes[k].count, label, sizeof label);
+                if (!strcmp(r->axes[k].name, columns[c].axis))
+                    axis_label(&r->axes[k], below % r->axes[k].count, label, sizeof label);
             fprintf(to, ",%s", label);
         }
-        const double numbers[] = {r->values[i], r->normalised[i], r->clean[i / r->points], r->corrupt[i / r->points]};
+        const double numbers[] = {
+            r->values[i], r->normalised[i], r->clean[i / r->points], r->corrupt[i / r->points]};
         write_numbers(to, numbers, 4);
     }
 }
@@ -161,20 +169,25 @@ bool csv_write(inset_sweep *sweep, FILE *to)
         if (shown[c]) fprintf(to, ",%s", columns[c].column);
     }
     fputs(",value,normalised,clean,corrupt\n", to);
-    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r); i++) write_rows(to, &r, shown);
+    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r);
+         i++)
+        write_rows(to, &r, shown);
     return !ferror(to);
 }
 
-/* ---- npy -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- npy ---------------------------------------------------------------- */
 
-/* Version 1: magic, length of the header, a Python dictionary padded so that the data begins at a multiple of 64. */
+/* Version 1: magic, length of the header, a Python dictionary padded so that the data begins at a
+ * multiple of 64. */
 bool npy_write(inset_sweep *sweep, FILE *to)
 {
     inset_sweep_result r;
     char header[512];
     if (inset_sweep_result_at(sweep, 0, &r)) return false;
-    int n = snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRId64 ",", r.pairs);
-    for (int i = 0; i < r.n_axes; i++) n += snprintf(header + n, sizeof header - (size_t)n, " %" PRId64 ",", r.axes[i].count);
+    int n = snprintf(header, sizeof header,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRId64 ",", r.pairs);
+    for (int i = 0; i < r.n_axes; i++)
+        n += snprintf(header + n, sizeof header - (size_t)n, " %" PRId64 ",", r.axes[i].count);
     n += snprintf(header + n, sizeof header - (size_t)n, "), }");
     while ((10 + n + 1) % 64) header[n++] = ' ';
     header[n++] = '\n';

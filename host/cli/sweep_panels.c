@@ -1,4 +1,5 @@
-/* sweep_panels.c: results of up to four axes as panels of two, for the terminal and the SVG alike. */
+/* sweep_panels.c: results of up to four axes as panels of two, for the terminal and the SVG
+ * alike. */
 #include "cli/sweep.h"
 
 #include <inttypes.h>
@@ -27,7 +28,10 @@ static bool any_number(const float *values, int64_t count)
     return false;
 }
 
-bool panel_is_normalised(const panel *p) { return any_number(p->result->normalised_mean, p->result->points); }
+bool panel_is_normalised(const panel *p)
+{
+    return any_number(p->result->normalised_mean, p->result->points);
+}
 
 /* The mean minus the clean run's mean. */
 static void fill_changes(const inset_sweep_result *r, float *out)
@@ -50,20 +54,30 @@ static void make_title(panel *p, int64_t index)
         for (int k = i + 1; k < lead; k++) stride *= r->axes[k].count;
         axis_label(&r->axes[i], below / stride, label, sizeof label);
         below %= stride;
-        if (r->axes[i].names) n += (size_t)snprintf(p->title + n, sizeof p->title - n, " · %s", label);
-        else n += (size_t)snprintf(p->title + n, sizeof p->title - n, " · %s %s", r->axes[i].name, label);
+        if (r->axes[i].names)
+            n += (size_t)snprintf(p->title + n, sizeof p->title - n, " · %s", label);
+        else
+            n += (size_t)snprintf(
+                p->title + n, sizeof p->title - n, " · %s %s", r->axes[i].name, label);
     }
 }
 
 static void make_panels(panels *p, const inset_sweep_result *r, float *changes)
 {
     const float *values = any_number(r->normalised_mean, r->points) ? r->normalised_mean : changes;
-    const inset_sweep_axis *row = r->n_axes >= 2 ? &r->axes[r->n_axes - 2] : NULL, *column = r->n_axes ? &r->axes[r->n_axes - 1] : NULL;
-    int64_t rows = row ? row->count : 1, columns = column ? column->count : 1, count = r->points / (rows * columns);
+    const inset_sweep_axis *row = r->n_axes >= 2 ? &r->axes[r->n_axes - 2] : NULL,
+                           *column = r->n_axes ? &r->axes[r->n_axes - 1] : NULL;
+    int64_t rows = row ? row->count : 1, columns = column ? column->count : 1,
+            count = r->points / (rows * columns);
     fill_changes(r, changes);
     for (int64_t i = 0; i < count; i++) {
         panel *made = &p->at[p->count++];
-        *made = (panel){.result = r, .values = values + i * rows * columns, .rows = rows, .columns = columns, .row_axis = row, .column_axis = column};
+        *made = (panel){.result = r,
+            .values = values + i * rows * columns,
+            .rows = rows,
+            .columns = columns,
+            .row_axis = row,
+            .column_axis = column};
         make_title(made, i);
     }
 }
@@ -77,9 +91,10 @@ bool panels_make(inset_sweep *sweep, panels *out)
         points += (size_t)out->results[i].points;
     }
     out->changes = calloc(points, sizeof *out->changes);
-    out->at = calloc(points, sizeof *out->at);           /* a panel has at least one point */
+    out->at = calloc(points, sizeof *out->at); /* a panel has at least one point */
     if (!out->results || !out->changes || !out->at) return false;
-    for (size_t i = 0, at = 0; i < n; at += (size_t)out->results[i++].points) make_panels(out, &out->results[i], out->changes + at);
+    for (size_t i = 0, at = 0; i < n; at += (size_t)out->results[i++].points)
+        make_panels(out, &out->results[i], out->changes + at);
     return true;
 }
 
@@ -94,7 +109,10 @@ double panel_scale(const panels *p, const panel *of)
 {
     double most = 1e-9;
     for (size_t i = 0; i < p->count; i++)
-        for (int64_t k = 0; !strcmp(p->at[i].result->metric, of->result->metric) && k < p->at[i].rows * p->at[i].columns; k++)
-            if (isfinite(p->at[i].values[k]) && fabs(p->at[i].values[k]) > most) most = fabs(p->at[i].values[k]);
+        for (int64_t k = 0; !strcmp(p->at[i].result->metric, of->result->metric)
+                            && k < p->at[i].rows * p->at[i].columns;
+             k++)
+            if (isfinite(p->at[i].values[k]) && fabs(p->at[i].values[k]) > most)
+                most = fabs(p->at[i].values[k]);
     return most;
 }

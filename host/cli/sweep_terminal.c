@@ -1,8 +1,9 @@
 /* sweep_terminal.c: heat maps made of characters.
  *
- * A cell shows its number when a row of numbers fits the terminal, else a square of colour, or without colours one character: 1 to 9 for
- * tenths of the scale above 0, a to i below. Colours run from blue over white to red and bring their own background, so that they look
- * alike on a dark and on a light terminal. */
+ * A cell shows its number when a row of numbers fits the terminal, else a square of colour, or
+ * without colours one character: 1 to 9 for tenths of the scale above 0, a to i below. Colours run
+ * from blue over white to red and bring their own background, so that they look alike on a dark and
+ * on a light terminal. */
 #include "cli/sweep.h"
 
 #include <math.h>
@@ -12,19 +13,23 @@
 #include <unistd.h>
 
 typedef enum colours { COLOURS_NONE, COLOURS_256, COLOURS_24_BIT } colours;
-enum { CELL_NUMBER = 6, CELL_SQUARE = 2, LABEL = 10 };   /* LABEL: the least width of what stands left of a panel */
+/* LABEL: the least width of what stands left of a panel */
+enum { CELL_NUMBER = 6, CELL_SQUARE = 2, LABEL = 10 };
 
 static colours find_colours(void)
 {
     const char *term = getenv("TERM"), *more = getenv("COLORTERM"), *none = getenv("NO_COLOR");
-    if (!isatty(STDOUT_FILENO) || !term || !strcmp(term, "dumb") || (none && *none)) return COLOURS_NONE;
-    return more && (!strcmp(more, "truecolor") || !strcmp(more, "24bit")) ? COLOURS_24_BIT : COLOURS_256;
+    if (!isatty(STDOUT_FILENO) || !term || !strcmp(term, "dumb") || (none && *none))
+        return COLOURS_NONE;
+    return more && (!strcmp(more, "truecolor") || !strcmp(more, "24bit")) ? COLOURS_24_BIT
+                                                                          : COLOURS_256;
 }
 
 static int64_t terminal_width(void)
 {
     struct winsize size;
-    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+    if (isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        return size.ws_col;
     return 100;
 }
 
@@ -39,7 +44,8 @@ static void colour_at(double x, int out[3])
 static int nearest_256(const int rgb[3])
 {
     int index = 16;
-    for (int i = 0, weight = 36; i < 3; i++, weight /= 6) index += weight * (rgb[i] < 48 ? 0 : rgb[i] < 115 ? 1 : (rgb[i] - 35) / 40);
+    for (int i = 0, weight = 36; i < 3; i++, weight /= 6)
+        index += weight * (rgb[i] < 48 ? 0 : rgb[i] < 115 ? 1 : (rgb[i] - 35) / 40);
     return index;
 }
 
@@ -98,15 +104,18 @@ static void draw_panel(const panel *p, double scale, colours have, int64_t colum
     int name = p->row_axis ? (int)strlen(p->row_axis->name) : 0, side = name > LABEL ? name : LABEL;
     int width = side + 1 + p->columns * CELL_NUMBER <= columns ? CELL_NUMBER : CELL_SQUARE;
     printf("\n%s\n", p->title);
-    if (p->column_axis) printf("%*s %s\n", side, p->row_axis ? p->row_axis->name : "", p->column_axis->name);
+    if (p->column_axis)
+        printf("%*s %s\n", side, p->row_axis ? p->row_axis->name : "", p->column_axis->name);
     draw_column_labels(p, width, side);
     for (int64_t i = 0; i < p->rows; i++) {
         axis_label(p->row_axis, i, label, sizeof label);
         printf("%*s ", side, label);
-        for (int64_t k = 0; k < p->columns; k++) draw_cell(have, p->values[i * p->columns + k], scale, width);
+        for (int64_t k = 0; k < p->columns; k++)
+            draw_cell(have, p->values[i * p->columns + k], scale, width);
         putchar('\n');
     }
-    if (width != CELL_NUMBER && !have) printf("%*s 1 to 9: tenths of %.3g above 0; a to i: below 0\n", LABEL, "", scale);
+    if (width != CELL_NUMBER && !have)
+        printf("%*s 1 to 9: tenths of %.3g above 0; a to i: below 0\n", LABEL, "", scale);
     if (width != CELL_NUMBER && have) {
         printf("%*s %.3g ", LABEL, "", -scale);
         for (int i = -6; i <= 6; i++) {
@@ -131,8 +140,11 @@ void terminal_draw(const panels *p)
     for (size_t i = 0; i < p->count; i++) {
         const panel *at = &p->at[i];
         draw_panel(at, panel_scale(p, at), have, columns);
-        double clean = mean_of(at->result->clean, at->result->pairs), corrupt = mean_of(at->result->corrupt, at->result->pairs);
-        if (panel_is_normalised(at)) printf("%*s 0: as the corrupt run (%.4g), 1: as the clean run (%.4g)\n", LABEL, "", corrupt, clean);
+        double clean = mean_of(at->result->clean, at->result->pairs),
+               corrupt = mean_of(at->result->corrupt, at->result->pairs);
+        if (panel_is_normalised(at))
+            printf("%*s 0: as the corrupt run (%.4g), 1: as the clean run (%.4g)\n", LABEL, "",
+                corrupt, clean);
         else printf("%*s change from the clean run (%.4g)\n", LABEL, "", clean);
     }
 }

@@ -21,14 +21,15 @@ inset_status device_open(inset_context *context, const char *name, device **out)
     *out = NULL;
     if (!name || strcmp(name, "auto") == 0) {
         inset_status status = device_open_cuda(context, 0, out);
-        if (status != INSET_DEVICE_ERROR) return status;   /* no GPU is no failure here */
+        if (status != INSET_DEVICE_ERROR) return status; /* no GPU is no failure here */
         return device_open_cpu(context, out);
     }
     if (strcmp(name, "cpu") == 0) return device_open_cpu(context, out);
     if (strcmp(name, "cuda") == 0) return device_open_cuda(context, 0, out);
     int index = strncmp(name, "cuda:", 5) == 0 ? cuda_index(name + 5) : -1;
     if (index >= 0) return device_open_cuda(context, index, out);
-    return error_set(context, INSET_USAGE_ERROR, "there is no device '%s'; devices are auto, cpu, cuda and cuda:N", name);
+    return error_set(context, INSET_USAGE_ERROR,
+        "there is no device '%s'; devices are auto, cpu, cuda and cuda:N", name);
 }
 
 void device_close(device *d)

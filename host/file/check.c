@@ -9,7 +9,8 @@ bool name_is_plain(const char *name, size_t most)
     if (!length || length > most) return false;
     for (const unsigned char *at = (const unsigned char *)name; *at; at++) {
         if (*at < 0x20 || *at == 0x7f) return false;
-        if (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0) return false;      /* U+0080 to U+009F: control characters too */
+        /* U+0080 to U+009F: control characters too */
+        if (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0) return false;
     }
     return true;
 }

@@ -1,9 +1,11 @@
-/* json.c: JSON over Jansson, seen through typed getters that make the error messages. Jansson is used because it keeps 64-bit
- * integers, refuses duplicate keys and bounds the depth; no other file includes it.
+/* json.c: JSON over Jansson, seen through typed getters that make the error messages. Jansson is
+ * used because it keeps 64-bit integers, refuses duplicate keys and bounds the depth; no other file
+ * includes it.
  *
- * Jansson's own blocks do not come from the context: its allocator is set for the whole process (json_set_alloc_funcs), which a
- * library must not do to the program it is part of. What it can allocate is bounded instead: by the size of the text, and by a
- * count of the values in it before parsing, since a value can take some 200 times its own two characters ("{}"). */
+ * Jansson's own blocks do not come from the context: its allocator is set for the whole process
+ * (json_set_alloc_funcs), which a library must not do to the program it is part of. What it can
+ * allocate is bounded instead: by the size of the text, and by a count of the values in it before
+ * parsing, since a value can take some 200 times its own two characters ("{}"). */
 #include "file/file.h"
 #include "file/map.h"
 
@@ -30,8 +32,8 @@ static void make_printable(char *text)
     }
 }
 
-/* An upper bound of the number of values: brackets and commas outside strings. Up to the first error, where parsing ends, this scan
- * and the parser agree on what is a string. */
+/* An upper bound of the number of values: brackets and commas outside strings. Up to the first
+ * error, where parsing ends, this scan and the parser agree on what is a string. */
 static size_t count_values(const char *bytes, size_t size)
 {
     size_t count = 1;
@@ -47,28 +49,33 @@ static size_t count_values(const char *bytes, size_t size)
 
 static inset_status refused(json_document *document, json_error_t *error)
 {
-    if (json_error_code(error) == json_error_out_of_memory || !*error->text) return error_no_memory(document->context);
+    if (json_error_code(error) == json_error_out_of_memory || !*error->text)
+        return error_no_memory(document->context);
     make_printable(error->text);
-    return error_set(document->context, INSET_FILE_ERROR, "%s:%d:%d: %s", document->name, error->line, error->column, error->text);
+    return error_set(document->context, INSET_FILE_ERROR, "%s:%d:%d: %s", document->name,
+        error->line, error->column, error->text);
 }
 
 static inset_status document_parse(json_document *document, const void *bytes, size_t size)
 {
     json_error_t error = {0};
     if (count_values(bytes, size) > MOST_VALUES)
-        return error_set(document->context, INSET_FILE_ERROR, "%s: has more than %d JSON values", document->name, MOST_VALUES);
+        return error_set(document->context, INSET_FILE_ERROR, "%s: has more than %d JSON values",
+            document->name, MOST_VALUES);
     document->root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
     return document->root ? INSET_OK : refused(document, &error);
 }
 
-inset_status json_parse(inset_context *context, const char *name, const void *bytes, size_t size, json_document **out)
+inset_status json_parse(
+    inset_context *context, const char *name, const void *bytes, size_t size, json_document **out)
 {
     *out = NULL;
     json_document *document = memory_new(context, sizeof *document);
     if (!document) return INSET_NO_MEMORY;
     document->context = context;
     document->name = memory_text(context, name, strlen(name));
-    inset_status status = document->name ? document_parse(document, size ? bytes : "", size) : INSET_NO_MEMORY;
+    inset_status status = document->name ? document_parse(document, size ? bytes : "", size)
+                                         : INSET_NO_MEMORY;
     if (status) {
         json_close(document);
         return status;
@@ -100,7 +107,7 @@ void json_close(json_document *document)
 const char *json_document_name(const json_document *d) { return d->name; }
 const json_node *json_root(const json_document *document) { return node_of(document->root); }
 
-/* ---- structure ---------------------------------------------------------------------------------------------------------------- */
+/* ---- structure ---------------------------------------------------------- */
 
 const json_node *json_member(const json_node *object, const char *key)
 {
@@ -114,7 +121,10 @@ size_t json_length(const json_node *node)
     return json_is_array(value) ? json_array_size(value) : json_object_size(value);
 }
 
-const json_node *json_item(const json_node *array, size_t index) { return node_of(json_array_get(value_of(array), index)); }
+const json_node *json_item(const json_node *array, size_t index)
+{
+    return node_of(json_array_get(value_of(array), index));
+}
 
 bool json_next(const json_node *object, void **cursor, const char **key, const json_node **value)
 {
@@ -127,10 +137,10 @@ bool json_next(const json_node *object, void **cursor, const char **key, const j
 }
 
 /* Jansson has macros of these names; the parentheses keep them from being expanded. */
-bool (json_is_object)(const json_node *n) { return json_is_object(value_of(n)); }
-bool (json_is_array)(const json_node *n) { return json_is_array(value_of(n)); }
-bool (json_is_string)(const json_node *n) { return json_is_string(value_of(n)); }
-bool (json_is_number)(const json_node *n) { return json_is_number(value_of(n)); }
+bool(json_is_object)(const json_node *n) { return json_is_object(value_of(n)); }
+bool(json_is_array)(const json_node *n) { return json_is_array(value_of(n)); }
+bool(json_is_string)(const json_node *n) { return json_is_string(value_of(n)); }
+bool(json_is_number)(const json_node *n) { return json_is_number(value_of(n)); }
 
 bool json_as_integer(const json_node *n, int64_t *out)
 {
@@ -160,16 +170,19 @@ bool json_as_string(const json_node *n, const char **out)
     return true;
 }
 
-/* ---- typed members -------------------------------------------------------------------------------------------------------------- */
+/* ---- typed members ------------------------------------------------------ */
 
 /* What a message says was found: the value itself when it is short, else its kind. */
 static void describe(const json_t *value, char text[SHOWN])
 {
     switch (json_typeof(value)) {
-    case JSON_OBJECT: snprintf(text, SHOWN, "an object of %zu members", json_object_size(value)); break;
+    case JSON_OBJECT:
+        snprintf(text, SHOWN, "an object of %zu members", json_object_size(value));
+        break;
     case JSON_ARRAY: snprintf(text, SHOWN, "an array of %zu items", json_array_size(value)); break;
     case JSON_STRING:
-        snprintf(text, SHOWN, "\"%.40s%s\"", json_string_value(value), json_string_length(value) > 40 ? "..." : "");
+        snprintf(text, SHOWN, "\"%.40s%s\"", json_string_value(value),
+            json_string_length(value) > 40 ? "..." : "");
         break;
     case JSON_INTEGER: snprintf(text, SHOWN, "%lld", (long long)json_integer_value(value)); break;
     case JSON_REAL: snprintf(text, SHOWN, "the number %.17g", json_real_value(value)); break;
@@ -180,27 +193,31 @@ static void describe(const json_t *value, char text[SHOWN])
     make_printable(text);
 }
 
-static inset_status wrong(const json_document *d, const char *key, const char *expected, const json_node *found)
+static inset_status wrong(
+    const json_document *d, const char *key, const char *expected, const json_node *found)
 {
     char text[SHOWN];
     describe(value_of(found), text);
-    return error_set(d->context, INSET_FILE_ERROR, "%s: '%s' must be %s, found %s", d->name, key, expected, text);
+    return error_set(d->context, INSET_FILE_ERROR, "%s: '%s' must be %s, found %s", d->name, key,
+        expected, text);
 }
 
 static inset_status absent(const json_document *d, const char *key, const char *expected)
 {
-    return error_set(d->context, INSET_FILE_ERROR, "%s: '%s' is missing, expected %s", d->name, key, expected);
+    return error_set(
+        d->context, INSET_FILE_ERROR, "%s: '%s' is missing, expected %s", d->name, key, expected);
 }
 
 static void describe_range(int64_t least, int64_t most, char text[SHOWN])
 {
     if (least == INT64_MIN && most == INT64_MAX) snprintf(text, SHOWN, "an integer");
-    else if (most == INT64_MAX) snprintf(text, SHOWN, "an integer of at least %lld", (long long)least);
+    else if (most == INT64_MAX)
+        snprintf(text, SHOWN, "an integer of at least %lld", (long long)least);
     else snprintf(text, SHOWN, "an integer from %lld to %lld", (long long)least, (long long)most);
 }
 
-inset_status json_get_integer(const json_document *d, const json_node *object, const char *key, int64_t least, int64_t most,
-                              int64_t *out)
+inset_status json_get_integer(const json_document *d, const json_node *object, const char *key,
+    int64_t least, int64_t most, int64_t *out)
 {
     const json_node *member = json_member(object, key);
     int64_t value;
@@ -214,26 +231,29 @@ inset_status json_get_integer(const json_document *d, const json_node *object, c
     return wrong(d, key, expected, member);
 }
 
-inset_status json_get_number(const json_document *d, const json_node *object, const char *key, double *out)
+inset_status json_get_number(
+    const json_document *d, const json_node *object, const char *key, double *out)
 {
     const json_node *member = json_member(object, key);
     return !member || json_as_number(member, out) ? INSET_OK : wrong(d, key, "a number", member);
 }
 
-inset_status json_get_bool(const json_document *d, const json_node *object, const char *key, bool *out)
+inset_status json_get_bool(
+    const json_document *d, const json_node *object, const char *key, bool *out)
 {
     const json_node *member = json_member(object, key);
     return !member || json_as_bool(member, out) ? INSET_OK : wrong(d, key, "true or false", member);
 }
 
-inset_status json_get_string(const json_document *d, const json_node *object, const char *key, const char **out)
+inset_status json_get_string(
+    const json_document *d, const json_node *object, const char *key, const char **out)
 {
     const json_node *member = json_member(object, key);
     return !member || json_as_string(member, out) ? INSET_OK : wrong(d, key, "a string", member);
 }
 
-inset_status json_need_integer(const json_document *d, const json_node *object, const char *key, int64_t least, int64_t most,
-                               int64_t *out)
+inset_status json_need_integer(const json_document *d, const json_node *object, const char *key,
+    int64_t least, int64_t most, int64_t *out)
 {
     char expected[SHOWN];
     if (json_member(object, key)) return json_get_integer(d, object, key, least, most, out);
@@ -241,7 +261,9 @@ inset_status json_need_integer(const json_document *d, const json_node *object, 
     return absent(d, key, expected);
 }
 
-inset_status json_need_string(const json_document *d, const json_node *object, const char *key, const char **out)
+inset_status json_need_string(
+    const json_document *d, const json_node *object, const char *key, const char **out)
 {
-    return json_member(object, key) ? json_get_string(d, object, key, out) : absent(d, key, "a string");
+    return json_member(object, key) ? json_get_string(d, object, key, out)
+                                    : absent(d, key, "a string");
 }

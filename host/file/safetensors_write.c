@@ -1,6 +1,7 @@
-/* safetensors_write.c: results as a safetensors file that is either whole or not there. The bytes go to a temporary name in the same
- * directory, reach the disk (fsync), and take the real name by rename, which the system does at once; then the directory
- * reaches the disk. Whatever fails before that, the temporary name is removed and an older file of that name is untouched. */
+/* safetensors_write.c: results as a safetensors file that is either whole or not there. The bytes
+ * go to a temporary name in the same directory, reach the disk (fsync), and take the real name by
+ * rename, which the system does at once; then the directory reaches the disk. Whatever fails before
+ * that, the temporary name is removed and an older file of that name is untouched. */
 #include "file/check.h"
 #include "file/file.h"
 
@@ -14,26 +15,34 @@
 #include <unistd.h>
 
 static const char *const stored_names[INSET_TYPE_COUNT] = {
-    [INSET_F32] = "F32", [INSET_BF16] = "BF16", [INSET_F16] = "F16", [INSET_F64] = "F64", [INSET_I64] = "I64",
-    [INSET_I32] = "I32", [INSET_I16] = "I16",   [INSET_I8] = "I8",   [INSET_U8] = "U8",   [INSET_BOOL] = "BOOL",
+    [INSET_F32] = "F32",
+    [INSET_BF16] = "BF16",
+    [INSET_F16] = "F16",
+    [INSET_F64] = "F64",
+    [INSET_I64] = "I64",
+    [INSET_I32] = "I32",
+    [INSET_I16] = "I16",
+    [INSET_I8] = "I8",
+    [INSET_U8] = "U8",
+    [INSET_BOOL] = "BOOL",
 };
 
-enum { MOST_HEADER = 100000000 };        /* the format's */
+enum { MOST_HEADER = 100000000 }; /* the format's */
 
 typedef struct writer {
     inset_context *context;
-    const char *path;                    /* as the caller gave it, for messages */
+    const char *path; /* as the caller gave it, for messages */
     const file_tensor *tensors;
     size_t count;
-    size_t *order;                       /* of the data: indices into tensors */
-    uint64_t *offsets;                   /* by tensor */
-    char *header;                        /* starts with its length, padded to a multiple of 8 */
+    size_t *order;     /* of the data: indices into tensors */
+    uint64_t *offsets; /* by tensor */
+    char *header;      /* starts with its length, padded to a multiple of 8 */
     size_t header_size, header_capacity;
     bool out_of_memory;
     char target[PATH_MAX], directory[PATH_MAX], temporary[PATH_MAX];
-    int descriptor;                      /* of the temporary file; -1 while there is none */
+    int descriptor; /* of the temporary file; -1 while there is none */
     size_t buffered;
-    char buffer[1 << 16];                /* many small tensors, few writes */
+    char buffer[1 << 16]; /* many small tensors, few writes */
 } writer;
 
 static inset_status refuse(writer *w, const char *doing)
@@ -41,11 +50,12 @@ static inset_status refuse(writer *w, const char *doing)
     return error_set(w->context, INSET_FILE_ERROR, "%s: %s: %s", w->path, doing, strerror(errno));
 }
 
-/* ---- the header -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the header --------------------------------------------------------- */
 
 static void put(writer *w, const char *bytes, size_t size)
 {
-    if (w->out_of_memory || !array_reserve(w->context, &w->header, &w->header_capacity, w->header_size + size, 1)) {
+    if (w->out_of_memory
+        || !array_reserve(w->context, &w->header, &w->header_capacity, w->header_size + size, 1)) {
         w->out_of_memory = true;
         return;
     }
@@ -80,8 +90,9 @@ static void put_tensor(writer *w, size_t index)
         snprintf(number, sizeof number, "%s%lld", i ? "," : "", (long long)tensor->shape[i]);
         put_text(w, number);
     }
-    snprintf(number, sizeof number, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)w->offsets[index],
-             (unsigned long long)(w->offsets[index] + tensor->bytes));
+    snprintf(number, sizeof number, "],\"data_offsets\":[%llu,%llu]}",
+        (unsigned long long)w->offsets[index],
+        (unsigned long long)(w->offsets[index] + tensor->bytes));
     put_text(w, number);
 }
 
@@ -113,33 +124,41 @@ static inset_status make_header(writer *w, const char *const *metadata)
     if (w->out_of_memory) return INSET_NO_MEMORY;
     length = w->header_size - 8;
     if (length > MOST_HEADER)
-        return error_set(w->context, INSET_FILE_ERROR, "%s: %zu tensors need a header of %llu bytes, the format allows %d", w->path,
-                         w->count, (unsigned long long)length, MOST_HEADER);
+        return error_set(w->context, INSET_FILE_ERROR,
+            "%s: %zu tensors need a header of %llu bytes, the format allows %d", w->path, w->count,
+            (unsigned long long)length, MOST_HEADER);
     memcpy(w->header, &length, sizeof length);
-    /* The reader's own parser refuses what must not be written: a name twice, a name not in UTF-8. */
+    /* The reader's own parser refuses what must not be written: a name twice, a name not in
+     * UTF-8. */
     inset_status status = json_parse(w->context, w->path, w->header + 8, length, &check);
     if (!status) json_close(check);
     return status;
 }
 
-/* ---- what is written where ------------------------------------------------------------------------------------------------------ */
+/* ---- what is written where ---------------------------------------------- */
 
 static inset_status check_tensor(writer *w, const file_tensor *tensor)
 {
     if (!tensor->name || !*tensor->name || !strcmp(tensor->name, "__metadata__"))
-        return error_set(w->context, INSET_FILE_ERROR, "%s: a tensor cannot have the name '%s'", w->path, tensor->name ? tensor->name : "");
-    if ((unsigned)tensor->type >= INSET_TYPE_COUNT || tensor->n_dimensions < 0 || tensor->n_dimensions > FILE_MAX_DIMENSIONS)
-        return error_set(w->context, INSET_FILE_ERROR, "%s: tensor '%s': type %d with %d dimensions cannot be written", w->path,
-                         tensor->name, (int)tensor->type, tensor->n_dimensions);
+        return error_set(w->context, INSET_FILE_ERROR, "%s: a tensor cannot have the name '%s'",
+            w->path, tensor->name ? tensor->name : "");
+    if ((unsigned)tensor->type >= INSET_TYPE_COUNT || tensor->n_dimensions < 0
+        || tensor->n_dimensions > FILE_MAX_DIMENSIONS)
+        return error_set(w->context, INSET_FILE_ERROR,
+            "%s: tensor '%s': type %d with %d dimensions cannot be written", w->path, tensor->name,
+            (int)tensor->type, tensor->n_dimensions);
     int64_t bytes;
-    if (!shape_product((int64_t)type_size(tensor->type), tensor->n_dimensions, tensor->shape, &bytes)
+    if (!shape_product(
+            (int64_t)type_size(tensor->type), tensor->n_dimensions, tensor->shape, &bytes)
         || (size_t)bytes != tensor->bytes || (bytes && !tensor->data))
-        return error_set(w->context, INSET_FILE_ERROR, "%s: tensor '%s': its shape does not go with its %zu bytes", w->path, tensor->name,
-                         tensor->bytes);
+        return error_set(w->context, INSET_FILE_ERROR,
+            "%s: tensor '%s': its shape does not go with its %zu bytes", w->path, tensor->name,
+            tensor->bytes);
     return INSET_OK;
 }
 
-/* Gives the tensors their places in the order w->order; false when one would not be aligned to its type. */
+/* Gives the tensors their places in the order w->order; false when one would not be aligned to its
+ * type. */
 static bool place(writer *w)
 {
     uint64_t end = 0;
@@ -153,7 +172,8 @@ static bool place(writer *w)
     return aligned;
 }
 
-/* Wider types first, else as given: then every tensor is aligned, since sizes are powers of two and the data begins at a multiple of 8. */
+/* Wider types first, else as given: then every tensor is aligned, since sizes are powers of two and
+ * the data begins at a multiple of 8. */
 static void order_by_width(writer *w)
 {
     size_t n = 0;
@@ -177,19 +197,20 @@ static inset_status lay_out(writer *w)
     return INSET_OK;
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the file ----------------------------------------------------------- */
 
-/* Where the path leads, through links, and the directory that is in. What is there already must be a regular file: renaming onto a device
- * such as /dev/null would replace it. */
+/* Where the path leads, through links, and the directory that is in. What is there already must be
+ * a regular file: renaming onto a device such as /dev/null would replace it. */
 static inset_status find_target(writer *w)
 {
     struct stat about;
     if (!realpath(w->path, w->target)) {
-        if (errno != ENOENT || strlen(w->path) >= sizeof w->target) return refuse(w, "cannot be written");
+        if (errno != ENOENT || strlen(w->path) >= sizeof w->target)
+            return refuse(w, "cannot be written");
         strcpy(w->target, w->path);
     } else if (!stat(w->target, &about) && !S_ISREG(about.st_mode))
-        return error_set(w->context, INSET_FILE_ERROR, "%s: is %s, expected a file or a new name", w->path,
-                         S_ISDIR(about.st_mode) ? "a directory" : "no regular file");
+        return error_set(w->context, INSET_FILE_ERROR, "%s: is %s, expected a file or a new name",
+            w->path, S_ISDIR(about.st_mode) ? "a directory" : "no regular file");
     strcpy(w->directory, w->target);
     char *slash = strrchr(w->directory, '/');
     if (!slash) strcpy(w->directory, ".");
@@ -197,19 +218,21 @@ static inset_status find_target(writer *w)
     return INSET_OK;
 }
 
-/* A name of our own in that directory. It must not exist yet (O_EXCL), so nobody else's file is touched and no link followed. */
+/* A name of our own in that directory. It must not exist yet (O_EXCL), so nobody else's file is
+ * touched and no link followed. */
 static inset_status open_temporary(writer *w)
 {
     for (int attempt = 0; attempt < 100 && w->descriptor < 0; attempt++) {
-        int length = snprintf(w->temporary, sizeof w->temporary, "%.*s/.inset-%ld-%d.tmp", (int)sizeof w->temporary - 64, w->directory,
-                              (long)getpid(), attempt);
+        int length = snprintf(w->temporary, sizeof w->temporary, "%.*s/.inset-%ld-%d.tmp",
+            (int)sizeof w->temporary - 64, w->directory, (long)getpid(), attempt);
         if (length < 0 || strlen(w->directory) > sizeof w->temporary - 64) errno = ENAMETOOLONG;
         else w->descriptor = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (w->descriptor < 0 && errno != EEXIST) break;
     }
     if (w->descriptor >= 0) return INSET_OK;
     if (errno == ENOENT)
-        return error_set(w->context, INSET_FILE_ERROR, "%s: there is no directory '%s' to write it to", w->path, w->directory);
+        return error_set(w->context, INSET_FILE_ERROR,
+            "%s: there is no directory '%s' to write it to", w->path, w->directory);
     return refuse(w, "cannot be written");
 }
 
@@ -249,13 +272,17 @@ static inset_status write_all(writer *w)
     return status;
 }
 
-/* A rename is on the disk when its directory is. Some file systems have no such call for directories and do it themselves. */
+/* A rename is on the disk when its directory is. Some file systems have no such call for
+ * directories and do it themselves. */
 static inset_status sync_directory(writer *w)
 {
     inset_status status = INSET_OK;
     int directory = open(w->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0) return errno == EACCES ? INSET_OK : refuse(w, "its directory cannot be opened");      /* writable, not readable */
-    if (fsync(directory) && errno != EINVAL && errno != ENOTSUP && errno != EROFS) status = refuse(w, "its directory cannot be brought to the disk");
+    /* writable, not readable */
+    if (directory < 0)
+        return errno == EACCES ? INSET_OK : refuse(w, "its directory cannot be opened");
+    if (fsync(directory) && errno != EINVAL && errno != ENOTSUP && errno != EROFS)
+        status = refuse(w, "its directory cannot be brought to the disk");
     close(directory);
     return status;
 }
@@ -276,8 +303,8 @@ static inset_status write_file(writer *w)
     return status;
 }
 
-inset_status safetensors_write(inset_context *context, const char *path, const file_tensor *tensors, size_t count,
-                               const char *const *metadata)
+inset_status safetensors_write(inset_context *context, const char *path, const file_tensor *tensors,
+    size_t count, const char *const *metadata)
 {
     writer *w = memory_new(context, sizeof *w);
     if (!w) return INSET_NO_MEMORY;

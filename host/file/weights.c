@@ -1,27 +1,33 @@
-/* weights.c: the weights of a Hugging Face directory as one list of tensors, whether they lie in one file or in shards with an index.
+/* weights.c: the weights of a Hugging Face directory as one list of tensors, whether they lie in
+ * one file or in shards with an index.
  *
- * The index is a JSON object whose "weight_map" gives each tensor the name of its shard. It is as hostile as any file: a shard must be a
- * plain name, so that an index cannot reach outside its directory, and what it says about a tensor must be so. */
+ * The index is a JSON object whose "weight_map" gives each tensor the name of its shard. It is as
+ * hostile as any file: a shard must be a plain name, so that an index cannot reach outside its
+ * directory, and what it says about a tensor must be so. */
 #include "file/check.h"
 #include "file/file.h"
 
 #include <string.h>
 #include <sys/stat.h>
 
-static const char single_name[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
+static const char single_name[] = "model.safetensors",
+                  index_name[] = "model.safetensors.index.json";
 enum { MOST_FILE_NAME = 255, MOST_NAME = 1024 };
 
-typedef struct shard { const char *name; safetensors *file; } shard;
+typedef struct shard {
+    const char *name;
+    safetensors *file;
+} shard;
 
 struct weight_files {
     inset_context *context;
-    arena arena;                         /* names and paths */
+    arena arena; /* names and paths */
     const char *directory;
     shard *shards;
     size_t n_shards, shard_capacity;
     table shards_by_name;
-    const file_tensor **tensors;         /* of all shards */
-    int32_t *shard_of;                   /* beside tensors */
+    const file_tensor **tensors; /* of all shards */
+    int32_t *shard_of;           /* beside tensors */
     size_t count;
     table by_name;
 };
@@ -37,13 +43,14 @@ static const char *path_in(weight_files *files, const char *name)
     return path;
 }
 
-/* ---- shards ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- shards ------------------------------------------------------------- */
 
 static const shard *find_shard(const weight_files *files, const char *name)
 {
     size_t cursor = 0;
     int32_t index;
-    while ((index = table_next(&files->shards_by_name, hash_bytes(0, name, strlen(name)), &cursor)) >= 0)
+    while ((index = table_next(&files->shards_by_name, hash_bytes(0, name, strlen(name)), &cursor))
+           >= 0)
         if (!strcmp(files->shards[index].name, name)) return &files->shards[index];
     return NULL;
 }
@@ -51,15 +58,19 @@ static const shard *find_shard(const weight_files *files, const char *name)
 static inset_status add_shard(weight_files *files, const char *name)
 {
     const char *path = path_in(files, name);
-    if (!path || !array_reserve(files->context, &files->shards, &files->shard_capacity, files->n_shards + 1, sizeof *files->shards))
+    if (!path
+        || !array_reserve(files->context, &files->shards, &files->shard_capacity,
+            files->n_shards + 1, sizeof *files->shards))
         return INSET_NO_MEMORY;
     shard *added = &files->shards[files->n_shards];
     if (!(added->name = arena_text(&files->arena, name, strlen(name)))) return INSET_NO_MEMORY;
     inset_status status = safetensors_open(files->context, path, &added->file);
     if (status) return status;
     files->n_shards++;
-    return table_add(files->context, &files->shards_by_name, hash_bytes(0, name, strlen(name)), (int32_t)files->n_shards - 1)
-               ? INSET_OK : INSET_NO_MEMORY;
+    return table_add(files->context, &files->shards_by_name, hash_bytes(0, name, strlen(name)),
+               (int32_t)files->n_shards - 1)
+               ? INSET_OK
+               : INSET_NO_MEMORY;
 }
 
 static inset_status add_tensor(weight_files *files, int32_t shard_index, const file_tensor *tensor)
@@ -69,12 +80,14 @@ static inset_status add_tensor(weight_files *files, int32_t shard_index, const f
     if (other) {
         int32_t first = 0;
         while (safetensors_find(files->shards[first].file, tensor->name) != other) first++;
-        return error_set(files->context, INSET_FILE_ERROR, "%s: tensor '%s' is in two shards, '%s' and '%s'", files->directory,
-                         tensor->name, files->shards[first].name, of->name);
+        return error_set(files->context, INSET_FILE_ERROR,
+            "%s: tensor '%s' is in two shards, '%s' and '%s'", files->directory, tensor->name,
+            files->shards[first].name, of->name);
     }
     files->tensors[files->count] = tensor;
     files->shard_of[files->count] = shard_index;
-    if (!table_add(files->context, &files->by_name, hash_bytes(0, tensor->name, strlen(tensor->name)), (int32_t)files->count))
+    if (!table_add(files->context, &files->by_name,
+            hash_bytes(0, tensor->name, strlen(tensor->name)), (int32_t)files->count))
         return INSET_NO_MEMORY;
     files->count++;
     return INSET_OK;
@@ -95,18 +108,23 @@ static inset_status collect(weight_files *files)
     return status;
 }
 
-/* ---- the index ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the index ---------------------------------------------------------- */
 
-static inset_status check_entry(weight_files *files, const char *path, const char *tensor, const json_node *node, const char **file)
+static inset_status check_entry(weight_files *files, const char *path, const char *tensor,
+    const json_node *node, const char **file)
 {
     if (!name_is_plain(tensor, MOST_NAME))
         return error_set(files->context, INSET_FILE_ERROR,
-                         "%s: a tensor's name in 'weight_map' must have 1 to %d bytes and no control characters", path, MOST_NAME);
+            "%s: a tensor's name in 'weight_map' must have 1 to %d bytes and no control characters",
+            path, MOST_NAME);
     if (!json_as_string(node, file))
-        return error_set(files->context, INSET_FILE_ERROR, "%s: 'weight_map' must give tensor '%s' the name of a file", path, tensor);
-    if (!name_is_plain(*file, MOST_FILE_NAME) || strchr(*file, '/') || !strcmp(*file, ".") || !strcmp(*file, ".."))
-        return error_set(files->context, INSET_FILE_ERROR, "%s: tensor '%s': '%.64s' is no plain name of a file in this directory", path,
-                         tensor, name_is_plain(*file, SIZE_MAX - 1) ? *file : "?");
+        return error_set(files->context, INSET_FILE_ERROR,
+            "%s: 'weight_map' must give tensor '%s' the name of a file", path, tensor);
+    if (!name_is_plain(*file, MOST_FILE_NAME) || strchr(*file, '/') || !strcmp(*file, ".")
+        || !strcmp(*file, ".."))
+        return error_set(files->context, INSET_FILE_ERROR,
+            "%s: tensor '%s': '%.64s' is no plain name of a file in this directory", path, tensor,
+            name_is_plain(*file, SIZE_MAX - 1) ? *file : "?");
     return INSET_OK;
 }
 
@@ -131,7 +149,8 @@ static inset_status check_map(weight_files *files, const char *path, const json_
     while (json_next(map, &cursor, &tensor, &node)) {
         json_as_string(node, &file);
         if (!safetensors_find(find_shard(files, file)->file, tensor))
-            return error_set(files->context, INSET_FILE_ERROR, "%s: tensor '%s' should be in '%s', which does not have it", path, tensor, file);
+            return error_set(files->context, INSET_FILE_ERROR,
+                "%s: tensor '%s' should be in '%s', which does not have it", path, tensor, file);
     }
     return INSET_OK;
 }
@@ -143,19 +162,20 @@ static inset_status read_index(weight_files *files, const char *path)
     if (status) return status;
     const json_node *map = json_member(json_root(index), "weight_map");
     if (!json_is_object(map) || !json_length(map))
-        status = error_set(files->context, INSET_FILE_ERROR, "%s: 'weight_map' must be an object that gives each tensor its file", path);
-    else if (!(status = open_shards(files, path, map)))
-        status = check_map(files, path, map);
+        status = error_set(files->context, INSET_FILE_ERROR,
+            "%s: 'weight_map' must be an object that gives each tensor its file", path);
+    else if (!(status = open_shards(files, path, map))) status = check_map(files, path, map);
     json_close(index);
     return status;
 }
 
-/* ---- open, close, look up ------------------------------------------------------------------------------------------------------- */
+/* ---- open, close, look up ----------------------------------------------- */
 
 static bool exists(weight_files *files, const char *name, const char **path)
 {
     struct stat about;
-    return (*path = path_in(files, name)) && !lstat(*path, &about);      /* a link to nowhere exists too: opening says where */
+    /* a link to nowhere exists too: opening says where */
+    return (*path = path_in(files, name)) && !lstat(*path, &about);
 }
 
 static inset_status no_weights(weight_files *files)
@@ -163,20 +183,27 @@ static inset_status no_weights(weight_files *files)
     struct stat about;
     const char *path, *directory = *files->directory ? files->directory : ".";
     if (stat(directory, &about))
-        return error_set(files->context, INSET_FILE_ERROR, "%s: there is no such directory", directory);
+        return error_set(
+            files->context, INSET_FILE_ERROR, "%s: there is no such directory", directory);
     if (!S_ISDIR(about.st_mode))
-        return error_set(files->context, INSET_FILE_ERROR, "%s: is no directory; a model is a directory with config.json and %s",
-                         directory, single_name);
-    bool pickled = exists(files, "pytorch_model.bin", &path) || exists(files, "pytorch_model.bin.index.json", &path);
-    return error_set(files->context, INSET_FILE_ERROR, "%s: has neither %s nor %s%s", directory, single_name, index_name,
-                     pickled ? "; inset does not read pytorch_model.bin, which save_pretrained(safe_serialization=True) converts" : "");
+        return error_set(files->context, INSET_FILE_ERROR,
+            "%s: is no directory; a model is a directory with config.json and %s", directory,
+            single_name);
+    bool pickled = exists(files, "pytorch_model.bin", &path)
+                   || exists(files, "pytorch_model.bin.index.json", &path);
+    return error_set(files->context, INSET_FILE_ERROR, "%s: has neither %s nor %s%s", directory,
+        single_name, index_name,
+        pickled ? "; inset does not read pytorch_model.bin, which "
+                  "save_pretrained(safe_serialization=True) converts"
+                : "");
 }
 
 static inset_status build(weight_files *files, const char *directory)
 {
     const char *path = NULL;
     inset_status status;
-    if (!(files->directory = arena_text(&files->arena, directory, strlen(directory)))) return INSET_NO_MEMORY;
+    if (!(files->directory = arena_text(&files->arena, directory, strlen(directory))))
+        return INSET_NO_MEMORY;
     if (exists(files, single_name, &path)) status = add_shard(files, single_name);
     else if (path && exists(files, index_name, &path)) status = read_index(files, path);
     else status = path ? no_weights(files) : INSET_NO_MEMORY;

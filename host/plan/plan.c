@@ -43,9 +43,13 @@ static void schedule_free(inset_context *context, schedule *s)
     table_free(context, &s->lookup);
 }
 
-/* What the steps up to one cost an invoke on its own: steps that make a row a token, steps that make one a position, FLOPs a row, and FLOPs a pair of
- * query and key. */
-typedef struct step_costs { int32_t event; int64_t rows, positions; double flops_row, flops_pair; } step_costs;
+/* What the steps up to one cost an invoke on its own: steps that make a row a token, steps that
+ * make one a position, FLOPs a row, and FLOPs a pair of query and key. */
+typedef struct step_costs {
+    int32_t event;
+    int64_t rows, positions;
+    double flops_row, flops_pair;
+} step_costs;
 
 static const step_costs *costs_of_steps(planner *p)
 {
@@ -58,16 +62,20 @@ static const step_costs *costs_of_steps(planner *p)
         step_costs *c = &costs[i + 1];
         *c = costs[i];
         c->event = s->event;
-        if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN || s->kind == STEP_NORM_SCALE) continue;
+        if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN
+            || s->kind == STEP_NORM_SCALE)
+            continue;
         if (g->values[s->value].per_position) c->positions++;
         else c->rows++;
         if (s->kind == STEP_ATTENTION) c->flops_pair += 4.0 * s->n_heads * s->head_dim;
-        if (s->kind == STEP_LINEAR) c->flops_row += 2.0 * g->weights[s->weight].rows * g->weights[s->weight].columns;
+        if (s->kind == STEP_LINEAR)
+            c->flops_row += 2.0 * g->weights[s->weight].rows * g->weights[s->weight].columns;
     }
     return costs;
 }
 
-/* What the same trace would cost with every invoke on its own and every row of every step run, up to the last event asked for. */
+/* What the same trace would cost with every invoke on its own and every row of every step run, up
+ * to the last event asked for. */
 static inset_status count_unshared(planner *p, plan_statistics *c)
 {
     const trace *t = p->trace;
@@ -75,7 +83,8 @@ static inset_status count_unshared(planner *p, plan_statistics *c)
     if (!costs) return INSET_NO_MEMORY;
     for (size_t i = 0; i < t->n_invokes; i++) {
         const invoke *v = &t->invokes[i];
-        size_t low = 0, high = p->program->n_steps;          /* the last step that ran is in low .. high */
+        /* the last step that ran is in low .. high */
+        size_t low = 0, high = p->program->n_steps;
         while (low < high) {
             size_t middle = low + (high - low + 1) / 2;
             if (costs[middle].event <= v->current_event) low = middle;
@@ -85,7 +94,8 @@ static inset_status count_unshared(planner *p, plan_statistics *c)
         for (int32_t s = 0; s < v->n_sequences; s++) {
             double rows = v->lengths[s];
             c->rows_unshared += costs[low].rows * v->lengths[s];
-            c->flops_unshared += costs[low].flops_row * rows + costs[low].flops_pair * 0.5 * rows * (rows + 1);
+            c->flops_unshared += costs[low].flops_row * rows
+                                 + costs[low].flops_pair * 0.5 * rows * (rows + 1);
         }
         c->rows_unshared += costs[low].positions * v->longest;
     }
@@ -149,7 +159,9 @@ static int64_t count_launches(const planner *p, const plan *out)
     for (size_t i = 0; i < out->n_launches; i++) {
         const launch *l = &out->launches[i];
         const weight *w = l->is_matmul ? &p->program->weights[l->weight] : NULL;
-        int64_t widest = w ? (w->rows > w->columns ? w->rows : w->columns) * (int64_t)type_size(out->model_type) : 0;
+        int64_t widest = w ? (w->rows > w->columns ? w->rows : w->columns)
+                                 * (int64_t)type_size(out->model_type)
+                           : 0;
         launches += w ? product_count_blocks(p->options.traits.row_block, l->rows, widest) : 1;
     }
     return launches;
@@ -165,12 +177,15 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
     c->passes = s->n_passes;
     c->strands = (int64_t)p->n_strands;
     c->saved_bytes = s->saved_bytes;
-    c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS] + out->area_bytes[AREA_METRICS] + out->area_bytes[AREA_IDS]
+    c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS]
+                     + out->area_bytes[AREA_METRICS] + out->area_bytes[AREA_IDS]
                      + out->area_bytes[AREA_ANSWERS];
-    c->arena_bytes = out->area_bytes[AREA_ARENA] + c->table_bytes + out->area_bytes[AREA_EXTERNAL] + out->area_bytes[AREA_INPUT];
+    c->arena_bytes = out->area_bytes[AREA_ARENA] + c->table_bytes + out->area_bytes[AREA_EXTERNAL]
+                     + out->area_bytes[AREA_INPUT];
     for (size_t i = 0; i < t->program->n_weights; i++)
         if (t->program->weights[i].same_as < 0)
-            c->weight_bytes += (int64_t)t->program->weights[i].rows * t->program->weights[i].columns * (int64_t)type_size(t->model_type);
+            c->weight_bytes += (int64_t)t->program->weights[i].rows * t->program->weights[i].columns
+                               * (int64_t)type_size(t->model_type);
     return count_unshared(p, c);
 }
 
@@ -178,22 +193,31 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
 static bool trim(plan *out)
 {
     inset_context *c = out->context;
-    return array_trim(c, &out->launches, &out->launches_capacity, out->n_launches, sizeof *out->launches)
+    return array_trim(
+               c, &out->launches, &out->launches_capacity, out->n_launches, sizeof *out->launches)
            && array_trim(c, &out->runs, &out->runs_capacity, out->n_runs, sizeof *out->runs)
-           && array_trim(c, &out->repeats, &out->repeats_capacity, out->n_repeats, sizeof *out->repeats)
-           && array_trim(c, &out->literals, &out->literals_capacity, out->n_literals, sizeof *out->literals)
-           && array_trim(c, &out->records, &out->records_capacity, out->n_records, sizeof *out->records)
-           && array_trim(c, &out->metric_rows, &out->metric_rows_capacity, out->n_metric_rows, sizeof *out->metric_rows)
-           && array_trim(c, &out->answer_source, &out->answer_source_capacity, out->n_answer_source, sizeof *out->answer_source)
-           && array_trim(c, &out->id_source, &out->ids_capacity, out->n_ids, sizeof *out->id_source);
+           && array_trim(
+               c, &out->repeats, &out->repeats_capacity, out->n_repeats, sizeof *out->repeats)
+           && array_trim(
+               c, &out->literals, &out->literals_capacity, out->n_literals, sizeof *out->literals)
+           && array_trim(
+               c, &out->records, &out->records_capacity, out->n_records, sizeof *out->records)
+           && array_trim(c, &out->metric_rows, &out->metric_rows_capacity, out->n_metric_rows,
+               sizeof *out->metric_rows)
+           && array_trim(c, &out->answer_source, &out->answer_source_capacity, out->n_answer_source,
+               sizeof *out->answer_source)
+           && array_trim(
+               c, &out->id_source, &out->ids_capacity, out->n_ids, sizeof *out->id_source);
 }
 
 static inset_status plan_build(planner *p, schedule *s, plan *out)
 {
     inset_status status;
-    if ((status = whole_begin(p)) || (status = plan_walk(p)) || (status = whole_settle(p)) || (status = plan_live(p, s)) || (status = plan_pack(p, s))
+    if ((status = whole_begin(p)) || (status = plan_walk(p)) || (status = whole_settle(p))
+        || (status = plan_live(p, s)) || (status = plan_pack(p, s))
         || (status = plan_keep_inputs(p, out)) || (status = keep_metrics(p, out))
-        || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out))) return status;
+        || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out)))
+        return status;
     return trim(out) ? finish_statistics(p, s, out) : INSET_NO_MEMORY;
 }
 
@@ -207,7 +231,11 @@ static inset_status plan_try(trace *t, const plan_options *options, int32_t chun
     out->model_type = t->model_type;
     out->traits = options->traits;
     arena_start(&out->memory, t->context);
-    planner p = {.context = t->context, .trace = t, .program = t->program, .options = *options, .chunks = chunks};
+    planner p = {.context = t->context,
+        .trace = t,
+        .program = t->program,
+        .options = *options,
+        .chunks = chunks};
     schedule s = {0};
     arena_start(&p.memory, t->context);
     arena_start(&p.scratch, t->context);
@@ -223,17 +251,25 @@ static inset_status plan_try(trace *t, const plan_options *options, int32_t chun
     return INSET_OK;
 }
 
-static int64_t bytes_needed(const plan *p) { return p->statistics.arena_bytes + p->statistics.saved_bytes; }
+static int64_t bytes_needed(const plan *p)
+{
+    return p->statistics.arena_bytes + p->statistics.saved_bytes;
+}
 
-/* A trace that takes too much memory runs in chunks of invokes, which are passes: rows that they share are computed by the first that needs
- * them and put aside. Memory does not shrink in proportion, so this tries finer chunks until one fits. */
+/* A trace that takes too much memory runs in chunks of invokes, which are passes: rows that they
+ * share are computed by the first that needs them and put aside. Memory does not shrink in
+ * proportion, so this tries finer chunks until one fits. */
 inset_status plan_create(trace *t, const plan_options *options, plan **result)
 {
     static const plan_options standard = {0};
     if (!options) options = &standard;
-    int64_t limit = options->memory_limit && options->memory_limit < INT64_MAX ? (int64_t)options->memory_limit : INT64_MAX, needed = 0;
-    int32_t chunks = options->chunks < (int32_t)t->n_invokes ? options->chunks : (int32_t)t->n_invokes;
-    for (chunks = chunks > 1 ? chunks : 1; ; ) {
+    int64_t limit = options->memory_limit && options->memory_limit < INT64_MAX
+                        ? (int64_t)options->memory_limit
+                        : INT64_MAX,
+            needed = 0;
+    int32_t chunks = options->chunks < (int32_t)t->n_invokes ? options->chunks
+                                                             : (int32_t)t->n_invokes;
+    for (chunks = chunks > 1 ? chunks : 1;;) {
         inset_status status = plan_try(t, options, chunks, result);
         if (status) return status;
         needed = bytes_needed(*result);
@@ -244,8 +280,10 @@ inset_status plan_create(trace *t, const plan_options *options, plan **result)
         int64_t finer = (int64_t)chunks * (needed / limit + 1);
         chunks = finer < (int64_t)t->n_invokes ? (int32_t)finer : (int32_t)t->n_invokes;
     }
-    return error_set(t->context, INSET_NO_MEMORY, "a run of this trace needs %lld bytes of device memory beside the weights, one invoke at a time; there are %lld",
-                     (long long)needed, (long long)limit);
+    return error_set(t->context, INSET_NO_MEMORY,
+        "a run of this trace needs %lld bytes of device memory beside the weights, one invoke at a "
+        "time; there are %lld",
+        (long long)needed, (long long)limit);
 }
 
 void plan_free(plan *p)

@@ -1,7 +1,8 @@
 /* plan.h: what a trace compiles to. The head of plan/plan.c says in which steps.
  *
- * plan_create reads a trace and produces, on the host alone and without a device: the launches in order, their tables, and the memory
- * map. Launches refer to memory by (area, offset); run/run.c binds them to a device's addresses. */
+ * plan_create reads a trace and produces, on the host alone and without a device: the launches in
+ * order, their tables, and the memory map. Launches refer to memory by (area, offset); run/run.c
+ * binds them to a device's addresses. */
 #ifndef INSET_PLAN_H
 #define INSET_PLAN_H
 
@@ -12,7 +13,7 @@
 typedef struct plan plan;
 
 inset_status plan_create(trace *t, const plan_options *options, plan **out);
-void plan_free(plan *p);                             /* takes NULL */
+void plan_free(plan *p); /* takes NULL */
 const plan_statistics *plan_get_statistics(const plan *p);
 /* Rows that the step of a value of the program computes, over all passes. */
 int64_t plan_rows(const plan *p, int32_t value);

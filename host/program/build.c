@@ -1,8 +1,9 @@
 /* build.c: the calls with which a model family, or a user's own model, writes its program.
  *
- * A family reads as the forward pass it describes; so no call here needs a check after it. The first failure is kept in
- * program->status, later calls do nothing and return -1, and program_finish reports it. What is checked here is what could
- * otherwise make a later layer read outside an array: slots that do not exist, widths that do not fit. */
+ * A family reads as the forward pass it describes; so no call here needs a check after it. The
+ * first failure is kept in program->status, later calls do nothing and return -1, and
+ * program_finish reports it. What is checked here is what could otherwise make a later layer read
+ * outside an array: slots that do not exist, widths that do not fit. */
 #include "program/program.h"
 
 #include <stdio.h>
@@ -21,7 +22,8 @@ static bool room(program *p, void *items, size_t *capacity, size_t count, size_t
 {
     if (p->status) return false;
     if (count >= MOST_EVENTS) {
-        fail(p, error_set(p->context, INSET_VALUE_ERROR, "the model has too many parts: at most %d of a kind", (int)MOST_EVENTS));
+        fail(p, error_set(p->context, INSET_VALUE_ERROR,
+                    "the model has too many parts: at most %d of a kind", (int)MOST_EVENTS));
         return false;
     }
     if (array_reserve(p->context, items, capacity, count + 1, size)) return true;
@@ -39,8 +41,9 @@ static bool slot_exists(program *p, int32_t slot, const char *what)
 {
     if (p->status) return false;
     if (slot >= 0 && (size_t)slot < p->n_slots) return true;
-    fail(p, error_set(p->context, INSET_USAGE_ERROR, "in %s: %s is no slot of this program (%d; there are %zu)", open_path(p), what,
-                      (int)slot, p->n_slots));
+    fail(p, error_set(p->context, INSET_USAGE_ERROR,
+                "in %s: %s is no slot of this program (%d; there are %zu)", open_path(p), what,
+                (int)slot, p->n_slots));
     return false;
 }
 
@@ -48,8 +51,9 @@ static bool weight_exists(program *p, int32_t weight, const char *what)
 {
     if (p->status) return false;
     if (weight >= 0 && (size_t)weight < p->n_weights) return true;
-    fail(p, error_set(p->context, INSET_USAGE_ERROR, "in %s: %s is no weight of this program (%d; there are %zu)", open_path(p), what,
-                      (int)weight, p->n_weights));
+    fail(p, error_set(p->context, INSET_USAGE_ERROR,
+                "in %s: %s is no weight of this program (%d; there are %zu)", open_path(p), what,
+                (int)weight, p->n_weights));
     return false;
 }
 
@@ -57,8 +61,9 @@ static bool width_fits(program *p, const char *what, int64_t expected, int64_t f
 {
     if (p->status) return false;
     if (expected == found) return true;
-    fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: %s is expected to be %lld wide, found %lld", open_path(p), what,
-                      (long long)expected, (long long)found));
+    fail(p, error_set(p->context, INSET_SHAPE_ERROR,
+                "in %s: %s is expected to be %lld wide, found %lld", open_path(p), what,
+                (long long)expected, (long long)found));
     return false;
 }
 
@@ -82,7 +87,9 @@ int32_t slot_column_end(const slot *s)
 {
     const slot_shape *shape = &s->shape;
     if (shape->n_columns < 2) return shape->column + (shape->n_columns ? shape->extent[0] : 1);
-    return shape->column + (shape->extent[0] - 1) * (shape->stride ? shape->stride : shape->extent[1]) + shape->extent[1];
+    return shape->column
+           + (shape->extent[0] - 1) * (shape->stride ? shape->stride : shape->extent[1])
+           + shape->extent[1];
 }
 
 static int32_t add_event(program *p, event_kind kind, int32_t index)
@@ -110,26 +117,30 @@ static int32_t add_alias(program *p, int32_t source, int32_t at_event)
     return add_slot(p, s);
 }
 
-static int32_t add_site(program *p, int32_t in_module, const char *name, int32_t at_event, int32_t at_slot)
+static int32_t add_site(
+    program *p, int32_t in_module, const char *name, int32_t at_event, int32_t at_slot)
 {
     if (!room(p, &p->sites, &p->sites_capacity, p->n_sites, sizeof *p->sites)) return -1;
     const char *copy = arena_text(&p->memory, name, strlen(name));
     if (!copy) return fail(p, INSET_NO_MEMORY);
-    p->sites[p->n_sites] = (site){.module = in_module, .name = copy, .event = at_event, .slot = at_slot};
+    p->sites[p->n_sites] = (site){
+        .module = in_module, .name = copy, .event = at_event, .slot = at_slot};
     return (int32_t)p->n_sites++;
 }
 
-/* ---- modules ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- modules ------------------------------------------------------------ */
 
 static bool name_is_fine(program *p, const char *name)
 {
     size_t length = strlen(name);
     bool fine = length > 0 && name[0] != '.' && name[length - 1] != '.' && !strstr(name, "..");
     for (const char *c = name; *c && fine; c++)
-        fine = *c == '.' || *c == '_' || (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z')
-            || (unsigned char)*c >= 0x80;
+        fine = *c == '.' || *c == '_' || (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'z')
+               || (*c >= 'A' && *c <= 'Z') || (unsigned char)*c >= 0x80;
     if (!fine)
-        fail(p, error_set(p->context, INSET_VALUE_ERROR, "\"%s\" is no name of a module: letters, digits and _, parts apart by one dot", name));
+        fail(p, error_set(p->context, INSET_VALUE_ERROR,
+                    "\"%s\" is no name of a module: letters, digits and _, parts apart by one dot",
+                    name));
     return fine;
 }
 
@@ -143,8 +154,13 @@ static int32_t add_module(program *p, int32_t parent, const char *name, size_t l
     snprintf(path, path_length + 1, "%s%s%.*s", above, *above ? "." : "", (int)length, name);
 
     int32_t index = (int32_t)p->n_modules++;
-    p->modules[index] = (module){.name = path + path_length - length, .path = path, .parent = parent, .first_child = -1,
-                                 .next_sibling = -1, .enter = -1, .leave = -1};
+    p->modules[index] = (module){.name = path + path_length - length,
+        .path = path,
+        .parent = parent,
+        .first_child = -1,
+        .next_sibling = -1,
+        .enter = -1,
+        .leave = -1};
     int32_t *link = &p->modules[parent].first_child;
     while (*link >= 0) link = &p->modules[*link].next_sibling;
     *link = index;
@@ -152,7 +168,8 @@ static int32_t add_module(program *p, int32_t parent, const char *name, size_t l
     return index;
 }
 
-/* The module for a dotted name below the open one: containers on the way are made or found, the last part must be new. */
+/* The module for a dotted name below the open one: containers on the way are made or found, the
+ * last part must be new. */
 static int32_t declare_module(program *p, const char *name)
 {
     if (p->status || !name_is_fine(p, name)) return -1;
@@ -163,7 +180,8 @@ static int32_t declare_module(program *p, const char *name)
         if (parent < 0) return -1;
     }
     if (program_child(p, parent, name, strlen(name)) >= 0)
-        return fail(p, error_set(p->context, INSET_VALUE_ERROR, "%s has two modules named \"%s\"", open_path(p), name));
+        return fail(p, error_set(p->context, INSET_VALUE_ERROR, "%s has two modules named \"%s\"",
+                           open_path(p), name));
     return add_module(p, parent, name, strlen(name));
 }
 
@@ -193,12 +211,16 @@ int32_t program_enter_flat(program *p, const char *name, int32_t input)
 int32_t program_leave(program *p, int32_t output)
 {
     if (p->status || (output >= 0 && !slot_exists(p, output, "a module's output"))) return -1;
-    if (!p->open_module) return fail(p, error_set(p->context, INSET_USAGE_ERROR, "program_leave without a module that was entered"));
+    if (!p->open_module)
+        return fail(p, error_set(p->context, INSET_USAGE_ERROR,
+                           "program_leave without a module that was entered"));
     int32_t index = p->open_module, at = add_event(p, EVENT_LEAVE, index);
     if (p->status) return -1;
     p->modules[index].leave = at;
-    for (p->open_module = p->modules[index].parent; p->open_module && p->modules[p->open_module].enter < 0;)
-        p->open_module = p->modules[p->open_module].parent;      /* containers are not called: past them */
+    for (p->open_module = p->modules[index].parent;
+         p->open_module && p->modules[p->open_module].enter < 0;)
+        /* containers are not called: past them */
+        p->open_module = p->modules[p->open_module].parent;
     if (output < 0) return -1;
     int32_t bound = add_alias(p, output, at);
     add_site(p, index, "output", at, bound);
@@ -206,13 +228,17 @@ int32_t program_leave(program *p, int32_t output)
 }
 
 /* A slot at `event` that shows columns of another. */
-static int32_t add_view(program *p, int32_t source, int32_t column, int n_columns, const int32_t *extent, int32_t at_event)
+static int32_t add_view(program *p, int32_t source, int32_t column, int n_columns,
+    const int32_t *extent, int32_t at_event)
 {
     if (!slot_exists(p, source, "a named site's source")) return -1;
     int64_t width = extent[0] * (int64_t)(n_columns == 2 ? extent[1] : 1);
-    if (n_columns < 1 || n_columns > 2 || column < 0 || width < 1 || column + width > slot_width(p, source))
-        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: a site of %lld columns from column %d does not fit in %d columns",
-                                 open_path(p), (long long)width, (int)column, (int)slot_width(p, source)));
+    if (n_columns < 1 || n_columns > 2 || column < 0 || width < 1
+        || column + width > slot_width(p, source))
+        return fail(
+            p, error_set(p->context, INSET_SHAPE_ERROR,
+                   "in %s: a site of %lld columns from column %d does not fit in %d columns",
+                   open_path(p), (long long)width, (int)column, (int)slot_width(p, source)));
     int32_t view = add_alias(p, source, at_event);
     if (view < 0) return -1;
     slot_shape *shape = &p->slots[view].shape;
@@ -221,7 +247,8 @@ static int32_t add_view(program *p, int32_t source, int32_t column, int n_column
     return view;
 }
 
-int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent)
+int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column,
+    int n_columns, const int32_t *extent)
 {
     int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites);
     int32_t view = add_view(p, source, column, n_columns, extent, at);
@@ -229,21 +256,26 @@ int32_t program_site_view(program *p, const char *name, int32_t source, int32_t 
     return p->status ? -1 : view;
 }
 
-int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t column, int32_t n_heads, int32_t head_dim, int32_t stride)
+int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t column,
+    int32_t n_heads, int32_t head_dim, int32_t stride)
 {
     const int32_t heads[2] = {n_heads, head_dim};
-    if (n_heads < 1 || head_dim < 1 || stride < head_dim || (int64_t)(n_heads - 1) * stride > WIDEST)
-        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: %d heads of %d columns, %d apart", open_path(p), (int)n_heads,
-                                 (int)head_dim, (int)stride));
+    if (n_heads < 1 || head_dim < 1 || stride < head_dim
+        || (int64_t)(n_heads - 1) * stride > WIDEST)
+        return fail(
+            p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: %d heads of %d columns, %d apart",
+                   open_path(p), (int)n_heads, (int)head_dim, (int)stride));
     int32_t bound = program_site_view(p, name, source, column, 2, heads);
     if (bound < 0) return -1;
     p->slots[bound].shape.stride = stride;
     if (slot_column_end(&p->slots[bound]) <= p->values[p->slots[bound].value].width) return bound;
-    return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: %d heads, %d columns apart, do not fit in %d columns", open_path(p),
-                             (int)n_heads, (int)stride, (int)p->values[p->slots[bound].value].width));
+    return fail(p, error_set(p->context, INSET_SHAPE_ERROR,
+                       "in %s: %d heads, %d columns apart, do not fit in %d columns", open_path(p),
+                       (int)n_heads, (int)stride, (int)p->values[p->slots[bound].value].width));
 }
 
-int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent)
+int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column,
+    int n_columns, const int32_t *extent)
 {
     int32_t at = (int32_t)p->n_events - 1;
     int32_t view = add_view(p, source, column, n_columns, extent, at);
@@ -251,47 +283,61 @@ int32_t program_site_view_last(program *p, const char *name, int32_t source, int
     return p->status ? -1 : view;
 }
 
-int32_t program_enter_site(program *p, const char *name, int32_t input, const char *site_name, int n_columns, const int32_t *extent)
+int32_t program_enter_site(program *p, const char *name, int32_t input, const char *site_name,
+    int n_columns, const int32_t *extent)
 {
     int32_t outer = p->open_module, bound = program_enter(p, name, input), view = bound;
     if (!slot_exists(p, bound, "the module's input")) return -1;
     if (n_columns == 2) {
         view = add_view(p, bound, 0, n_columns, extent, p->slots[bound].event);
-        if (view < 0 || !width_fits(p, site_name, slot_width(p, bound), slot_width(p, view))) return -1;
+        if (view < 0 || !width_fits(p, site_name, slot_width(p, bound), slot_width(p, view)))
+            return -1;
         p->slots[view].whole = true;
     }
     add_site(p, outer, site_name, p->slots[bound].event, view);
     return p->status ? -1 : bound;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- weights ------------------------------------------------------------ */
 
 static int32_t add_weight(program *p, weight w)
 {
     if (!room(p, &p->weights, &p->weights_capacity, p->n_weights, sizeof *p->weights)) return -1;
     if (w.rows < 1 || w.columns < 1 || w.rows > WIDEST || w.columns > WIDEST)
-        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "weight %s has the shape [%d, %d]", w.name, (int)w.rows, (int)w.columns));
+        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "weight %s has the shape [%d, %d]",
+                           w.name, (int)w.rows, (int)w.columns));
     w.name = arena_text(&p->memory, w.name, strlen(w.name));
     if (!w.name) return fail(p, INSET_NO_MEMORY);
     p->weights[p->n_weights] = w;
     return (int32_t)p->n_weights++;
 }
 
-int32_t program_weight(program *p, weight_role role, const char *name, int32_t rows, int32_t columns)
+int32_t program_weight(
+    program *p, weight_role role, const char *name, int32_t rows, int32_t columns)
 {
-    return add_weight(p, (weight){.name = name, .role = role, .rows = rows, .columns = columns, .same_as = -1});
+    return add_weight(
+        p, (weight){.name = name, .role = role, .rows = rows, .columns = columns, .same_as = -1});
 }
 
 int32_t program_weight_in_out(program *p, const char *name, int32_t rows, int32_t columns)
 {
-    return add_weight(p, (weight){.name = name, .role = WEIGHT_MATRIX, .rows = rows, .columns = columns, .in_out = true, .same_as = -1});
+    return add_weight(p, (weight){.name = name,
+                             .role = WEIGHT_MATRIX,
+                             .rows = rows,
+                             .columns = columns,
+                             .in_out = true,
+                             .same_as = -1});
 }
 
 int32_t program_weight_tied(program *p, const char *name, int32_t same_as)
 {
     if (!weight_exists(p, same_as, "a tied weight's other")) return -1;
     const weight *other = &p->weights[same_as];
-    return add_weight(p, (weight){.name = name, .role = WEIGHT_MATRIX, .rows = other->rows, .columns = other->columns, .same_as = same_as});
+    return add_weight(p, (weight){.name = name,
+                             .role = WEIGHT_MATRIX,
+                             .rows = other->rows,
+                             .columns = other->columns,
+                             .same_as = same_as});
 }
 
 void program_weight_also(program *p, int32_t index, const char *name)
@@ -308,40 +354,53 @@ void program_module_also(program *p, int32_t index, const char *name)
     else p->modules[index].also = name;
 }
 
-/* ---- steps -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------- */
 
 int32_t program_step(program *p, const step *like, int32_t width, int32_t a, int32_t b, int32_t c)
 {
     step s = *like;
     const int32_t operands[3] = {a, b, c};
-    bool per_position = a >= 0;                          /* a sum of something a sequence and something a position is one a sequence */
+    /* a sum of something a sequence and something a position is one a sequence */
+    bool per_position = a >= 0;
     for (s.n_operands = 0; s.n_operands < 3 && operands[s.n_operands] >= 0; s.n_operands++) {
         int32_t operand = operands[s.n_operands];
         if (!slot_exists(p, operand, "an operand")) return -1;
         const slot_shape *shape = &p->slots[operand].shape;
         if (shape->stride && shape->stride != shape->extent[1] && s.kind != STEP_ROPE)
-            return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: heads that lie apart must go through a rotary step first", open_path(p)));
+            return fail(p, error_set(p->context, INSET_SHAPE_ERROR,
+                               "in %s: heads that lie apart must go through a rotary step first",
+                               open_path(p)));
         s.operands[s.n_operands] = operand;
         per_position = per_position && p->values[p->slots[operand].value].per_position;
     }
     for (int32_t i = s.n_operands; i < 3; i++) s.operands[i] = -1;
     if (p->status) return -1;
     if (width < 1 || width > WIDEST)
-        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: a value of %d columns", open_path(p), (int)width));
+        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: a value of %d columns",
+                           open_path(p), (int)width));
     if (!room(p, &p->steps, &p->steps_capacity, p->n_steps, sizeof *p->steps)
-        || !room(p, &p->values, &p->values_capacity, p->n_values, sizeof *p->values)) return -1;
+        || !room(p, &p->values, &p->values_capacity, p->n_values, sizeof *p->values))
+        return -1;
     s.value = (int32_t)p->n_values;
     s.event = add_event(p, EVENT_STEP, (int32_t)p->n_steps);
-    slot made = {.source = -1, .value = s.value, .event = s.event, .settable = true,
-                 .shape = {.has_position = p->input_width == 0, .has_batch = true, .n_columns = 1, .extent = {width, 0}}};
+    slot made = {.source = -1,
+        .value = s.value,
+        .event = s.event,
+        .settable = true,
+        .shape = {.has_position = p->input_width == 0,
+            .has_batch = true,
+            .n_columns = 1,
+            .extent = {width, 0}}};
     int32_t bound = add_slot(p, made);
     if (p->status) return -1;
-    p->values[p->n_values++] = (value){.width = width, .step = (int32_t)p->n_steps, .per_position = per_position};
+    p->values[p->n_values++] = (value){
+        .width = width, .step = (int32_t)p->n_steps, .per_position = per_position};
     p->steps[p->n_steps++] = s;
     return bound;
 }
 
-static const step plain_step = {.weight = -1, .bias = -1, .scale = 1, .norm_groups = 1, .rope_attention_scale = 1};
+static const step plain_step = {
+    .weight = -1, .bias = -1, .scale = 1, .norm_groups = 1, .rope_attention_scale = 1};
 
 step program_like(step_kind kind)
 {
@@ -389,26 +448,33 @@ int32_t program_linear(program *p, int32_t x, int32_t matrix, int32_t bias)
     const weight *w = &p->weights[matrix];
     int32_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows;
     if (!width_fits(p, "the input of a linear step", in, slot_width(p, x))) return -1;
-    if (bias >= 0 && (!weight_exists(p, bias, "the bias") || !width_fits(p, "the bias", out, p->weights[bias].columns))) return -1;
+    if (bias >= 0
+        && (!weight_exists(p, bias, "the bias")
+            || !width_fits(p, "the bias", out, p->weights[bias].columns)))
+        return -1;
     step s = program_like(STEP_LINEAR);
     s.weight = matrix;
     s.bias = bias;
     return program_step(p, &s, out, x, -1, -1);
 }
 
-/* The named site .scale: a value of its own, which the norm behind it computes without showing it. Returns its slot. */
+/* The named site .scale: a value of its own, which the norm behind it computes without showing it.
+ * Returns its slot. */
 static int32_t add_norm_scale(program *p, const step *norm, int32_t x)
 {
     for (size_t i = 0; i < p->n_sites; i++)
-        if (p->sites[i].module == p->open_module && strcmp(p->sites[i].name, "scale") == 0) return -1;
+        if (p->sites[i].module == p->open_module && strcmp(p->sites[i].name, "scale") == 0)
+            return -1;
     step s = *norm;
     s.kind = STEP_NORM_SCALE;
     s.weight = s.bias = -1;
     int32_t made = program_step(p, &s, s.norm_groups, x, -1, -1);
     if (made < 0) return -1;
     const int32_t heads[2] = {s.norm_groups, 1};
-    const slot_shape *of = &p->slots[x].shape;                /* a norm over heads, be it one head, shows a number for each */
-    if (s.norm_groups > 1 || (of->n_columns == 2 && of->extent[0] == 1)) set_columns(&p->slots[made].shape, 2, heads);
+    /* a norm over heads, be it one head, shows a number for each */
+    const slot_shape *of = &p->slots[x].shape;
+    if (s.norm_groups > 1 || (of->n_columns == 2 && of->extent[0] == 1))
+        set_columns(&p->slots[made].shape, 2, heads);
     int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites), shown = add_alias(p, made, at);
     add_site(p, p->open_module, "scale", at, shown);
     return shown;
@@ -420,15 +486,19 @@ static int32_t add_norm(program *p, step s, int32_t x)
     if (!slot_exists(p, x, "the input")) return -1;
     int32_t width = slot_width(p, x);
     if (s.norm_groups < 1 || width % s.norm_groups)
-        return fail(p, error_set(p->context, INSET_SHAPE_ERROR, "in %s: %d columns do not make %d equal groups", open_path(p), (int)width,
-                                 (int)s.norm_groups));
+        return fail(p, error_set(p->context, INSET_SHAPE_ERROR,
+                           "in %s: %d columns do not make %d equal groups", open_path(p),
+                           (int)width, (int)s.norm_groups));
     const int32_t vectors[2] = {s.weight, s.bias};
     for (int i = 0; i < 2; i++)
-        if (vectors[i] >= 0 && (!weight_exists(p, vectors[i], "a norm's weight")
-                                || !width_fits(p, "a norm's weight", width / s.norm_groups, p->weights[vectors[i]].columns))) return -1;
+        if (vectors[i] >= 0
+            && (!weight_exists(p, vectors[i], "a norm's weight")
+                || !width_fits(
+                    p, "a norm's weight", width / s.norm_groups, p->weights[vectors[i]].columns)))
+            return -1;
     int32_t scale = add_norm_scale(p, &s, x), bound = program_step(p, &s, width, x, -1, -1);
     if (bound >= 0) p->steps[p->n_steps - 1].operands[1] = scale;
-    if (bound >= 0 && p->slots[x].shape.n_columns == 2)      /* a norm over heads gives heads */
+    if (bound >= 0 && p->slots[x].shape.n_columns == 2) /* a norm over heads gives heads */
         set_columns(&p->slots[bound].shape, 2, p->slots[x].shape.extent);
     return bound;
 }
@@ -443,7 +513,8 @@ int32_t program_layernorm(program *p, int32_t x, int32_t scale, int32_t bias, fl
     return add_norm(p, s, x);
 }
 
-int32_t program_rmsnorm(program *p, int32_t x, int32_t scale, float eps, rms_weight when, int32_t groups)
+int32_t program_rmsnorm(
+    program *p, int32_t x, int32_t scale, float eps, rms_weight when, int32_t groups)
 {
     step s = program_like(STEP_RMSNORM);
     s.weight = scale;
@@ -465,15 +536,23 @@ int32_t program_activation(program *p, int32_t x, activation kind)
 /* A step on operands of one width, elementwise. */
 static int32_t add_elementwise(program *p, step s, int32_t a, int32_t b, int32_t c)
 {
-    if (!slot_exists(p, a, "an operand") || !slot_exists(p, b, "an operand") || (c >= 0 && !slot_exists(p, c, "an operand"))) return -1;
+    if (!slot_exists(p, a, "an operand") || !slot_exists(p, b, "an operand")
+        || (c >= 0 && !slot_exists(p, c, "an operand")))
+        return -1;
     int32_t width = slot_width(p, a);
     if (!width_fits(p, "an operand", width, slot_width(p, b))) return -1;
     if (c >= 0 && !width_fits(p, "an operand", width, slot_width(p, c))) return -1;
     return program_step(p, &s, width, a, b, c);
 }
 
-int32_t program_add(program *p, int32_t a, int32_t b, int32_t c) { return add_elementwise(p, program_like(STEP_ADD), a, b, c); }
-int32_t program_gate(program *p, int32_t a, int32_t b) { return add_elementwise(p, program_like(STEP_GATE), a, b, -1); }
+int32_t program_add(program *p, int32_t a, int32_t b, int32_t c)
+{
+    return add_elementwise(p, program_like(STEP_ADD), a, b, c);
+}
+int32_t program_gate(program *p, int32_t a, int32_t b)
+{
+    return add_elementwise(p, program_like(STEP_GATE), a, b, -1);
+}
 
 int32_t program_scale(program *p, int32_t x, float scale)
 {
@@ -491,14 +570,17 @@ int32_t program_softcap(program *p, int32_t x, float cap)
     return program_step(p, &s, slot_width(p, x), x, -1, -1);
 }
 
-int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims, const float *frequencies,
-                     float attention_scale, bool round_once)
+int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims,
+    const float *frequencies, float attention_scale, bool round_once)
 {
-    if (!slot_exists(p, x, "the input") || !width_fits(p, "the input of a rotary embedding", (int64_t)n_heads * head_dim, slot_width(p, x)))
+    if (!slot_exists(p, x, "the input")
+        || !width_fits(
+            p, "the input of a rotary embedding", (int64_t)n_heads * head_dim, slot_width(p, x)))
         return -1;
     if (rotary_dims < 0 || rotary_dims % 2 || rotary_dims > head_dim)
-        return fail(p, error_set(p->context, INSET_VALUE_ERROR, "in %s: %d rotary dimensions of a head of %d: an even number is needed",
-                                 open_path(p), (int)rotary_dims, (int)head_dim));
+        return fail(p, error_set(p->context, INSET_VALUE_ERROR,
+                           "in %s: %d rotary dimensions of a head of %d: an even number is needed",
+                           open_path(p), (int)rotary_dims, (int)head_dim));
     step s = program_like(STEP_ROPE);
     s.n_heads = n_heads;
     s.head_dim = head_dim;
@@ -509,10 +591,14 @@ int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, i
     return program_step(p, &s, slot_width(p, x), x, -1, -1);
 }
 
-/* The named sites .scores and .pattern: values of their own, which the fused attention computes without showing them. */
+/* The named sites .scores and .pattern: values of their own, which the fused attention computes
+ * without showing them. */
 static void add_open_attention(program *p, int32_t q, int32_t k, const step *attention)
 {
-    static const struct { step_kind kind; const char *name; } shown[] = {{STEP_SCORES, "scores"}, {STEP_PATTERN, "pattern"}};
+    static const struct {
+        step_kind kind;
+        const char *name;
+    } shown[] = {{STEP_SCORES, "scores"}, {STEP_PATTERN, "pattern"}};
     int32_t before = -1;
     for (int i = 0; i < 2 && !p->status; i++) {
         step s = *attention;
@@ -534,35 +620,42 @@ int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const ste
     step s = *like;
     s.kind = STEP_ATTENTION;
     s.weight = s.bias = -1;
-    if (s.n_heads < 1 || s.n_kv_heads < 1 || s.head_dim < 1 || s.n_heads % s.n_kv_heads || s.head_dim > PROGRAM_MAX_HEAD_DIM)
+    if (s.n_heads < 1 || s.n_kv_heads < 1 || s.head_dim < 1 || s.n_heads % s.n_kv_heads
+        || s.head_dim > PROGRAM_MAX_HEAD_DIM)
         return fail(p, error_set(p->context, INSET_VALUE_ERROR,
-                                 "in %s: attention with %d heads, %d key-value heads, %d numbers a head; heads must divide by "
-                                 "key-value heads, and a head has at most %d numbers", open_path(p), (int)s.n_heads, (int)s.n_kv_heads,
-                                 (int)s.head_dim, (int)PROGRAM_MAX_HEAD_DIM));
+                           "in %s: attention with %d heads, %d key-value heads, %d numbers a head; "
+                           "heads must divide by "
+                           "key-value heads, and a head has at most %d numbers",
+                           open_path(p), (int)s.n_heads, (int)s.n_kv_heads, (int)s.head_dim,
+                           (int)PROGRAM_MAX_HEAD_DIM));
     if (!width_fits(p, "q", (int64_t)s.n_heads * s.head_dim, slot_width(p, q))
         || !width_fits(p, "k", (int64_t)s.n_kv_heads * s.head_dim, slot_width(p, k))
-        || !width_fits(p, "v", (int64_t)s.n_kv_heads * s.head_dim, slot_width(p, v))) return -1;
+        || !width_fits(p, "v", (int64_t)s.n_kv_heads * s.head_dim, slot_width(p, v)))
+        return -1;
     add_open_attention(p, q, k, &s);
     step pair = program_like(STEP_PAIR);
     program_step(p, &pair, slot_width(p, k) + slot_width(p, v), k, v, -1);
     return program_step(p, &s, s.n_heads * s.head_dim, q, k, v);
 }
 
-/* ---- modules of one step ------------------------------------------------------------------------------------------------------------ */
+/* ---- modules of one step ------------------------------------------------ */
 
 int32_t program_linear_module(program *p, const char *name, int32_t x, int32_t matrix, int32_t bias)
 {
     return program_leave(p, program_linear(p, program_enter(p, name, x), matrix, bias));
 }
 
-int32_t program_layernorm_module(program *p, const char *name, int32_t x, int32_t scale, int32_t bias, float eps)
+int32_t program_layernorm_module(
+    program *p, const char *name, int32_t x, int32_t scale, int32_t bias, float eps)
 {
     return program_leave(p, program_layernorm(p, program_enter(p, name, x), scale, bias, eps));
 }
 
-int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t scale, float eps, rms_weight when, int32_t groups)
+int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t scale, float eps,
+    rms_weight when, int32_t groups)
 {
-    return program_leave(p, program_rmsnorm(p, program_enter(p, name, x), scale, eps, when, groups));
+    return program_leave(
+        p, program_rmsnorm(p, program_enter(p, name, x), scale, eps, when, groups));
 }
 
 int32_t program_activation_module(program *p, const char *name, int32_t x, activation kind)
@@ -582,14 +675,17 @@ int32_t program_identity_module(program *p, const char *name, int32_t x)
 
 void program_block(program *p, int32_t slot)
 {
-    if (!slot_exists(p, slot, "a block's input") || !room(p, &p->blocks, &p->blocks_capacity, p->n_blocks, sizeof *p->blocks)) return;
+    if (!slot_exists(p, slot, "a block's input")
+        || !room(p, &p->blocks, &p->blocks_capacity, p->n_blocks, sizeof *p->blocks))
+        return;
     p->blocks[p->n_blocks++] = slot;
 }
 
 void program_logits(program *p, int32_t slot)
 {
     if (!slot_exists(p, slot, "the logits")) return;
-    int32_t output = declare_module(p, "output"), at = add_event(p, EVENT_SITE, (int32_t)p->n_sites);
+    int32_t output = declare_module(p, "output"),
+            at = add_event(p, EVENT_SITE, (int32_t)p->n_sites);
     if (p->status) return;
     add_site(p, output, "logits", at, add_alias(p, slot, at));
 }

@@ -1,7 +1,8 @@
 /* find.c: from names to modules and sites, and what to say when a name is not there.
  *
- * A user who mistypes a name gets the names that come nearest, among the children of the module the path had reached; a layer number
- * out of range gets the range. Paths are short and trees small, so a walk over siblings is all the search there is. */
+ * A user who mistypes a name gets the names that come nearest, among the children of the module the
+ * path had reached; a layer number out of range gets the range. Paths are short and trees small, so
+ * a walk over siblings is all the search there is. */
 #include "program/program.h"
 
 #include <stdio.h>
@@ -16,8 +17,11 @@ static bool same(const char *name, const char *bytes, size_t length)
 
 int32_t program_child(const program *p, int32_t parent, const char *name, size_t length)
 {
-    for (int32_t child = p->modules[parent].first_child; child >= 0; child = p->modules[child].next_sibling)
-        if (same(p->modules[child].name, name, length) || (p->modules[child].also && same(p->modules[child].also, name, length))) return child;
+    for (int32_t child = p->modules[parent].first_child; child >= 0;
+         child = p->modules[child].next_sibling)
+        if (same(p->modules[child].name, name, length)
+            || (p->modules[child].also && same(p->modules[child].also, name, length)))
+            return child;
     return -1;
 }
 
@@ -41,7 +45,8 @@ int32_t program_child_at(const program *p, int32_t parent, int64_t index)
 
 int32_t program_site(const program *p, int32_t in_module, const char *name, size_t length)
 {
-    if (length == 6 && memcmp(name, "inputs", 6) == 0) length = 5;       /* the only input there is */
+    /* the only input there is */
+    if (length == 6 && memcmp(name, "inputs", 6) == 0) length = 5;
     const module *m = &p->modules[in_module];
     for (int32_t i = 0; i < m->n_sites; i++) {
         int32_t index = p->module_sites[m->first_site + i];
@@ -50,7 +55,7 @@ int32_t program_site(const program *p, int32_t in_module, const char *name, size
     return -1;
 }
 
-/* ---- names that were not found ------------------------------------------------------------------------------------------------------ */
+/* ---- names that were not found ------------------------------------------ */
 
 static const char *path_or_model(const program *p, int32_t index)
 {
@@ -58,7 +63,8 @@ static const char *path_or_model(const program *p, int32_t index)
 }
 
 /* The i-th name below a module: its children, then its sites; NULL behind the last. */
-static const char *name_below(const program *p, int32_t index, bool with_modules, bool with_sites, int32_t i)
+static const char *name_below(
+    const program *p, int32_t index, bool with_modules, bool with_sites, int32_t i)
 {
     const module *m = &p->modules[index];
     if (with_modules)
@@ -68,8 +74,10 @@ static const char *name_below(const program *p, int32_t index, bool with_modules
     return NULL;
 }
 
-/* Help line "did you mean a or b?": the names below `index` that are nearest to `wanted`, at most three of them. */
-static void offer_nearest(const program *p, int32_t index, bool with_modules, bool with_sites, const char *wanted)
+/* Help line "did you mean a or b?": the names below `index` that are nearest to `wanted`, at most
+ * three of them. */
+static void offer_nearest(
+    const program *p, int32_t index, bool with_modules, bool with_sites, const char *wanted)
 {
     const char *best[3] = {0};
     int count = 0, limit = (int)strlen(wanted) / 3 + 1;
@@ -77,13 +85,17 @@ static void offer_nearest(const program *p, int32_t index, bool with_modules, bo
     for (int32_t i = 0; (name = name_below(p, index, with_modules, with_sites, i)); i++) {
         int distance = text_distance(wanted, name, limit);
         if (distance > limit) continue;
-        if (distance < limit) count = 0;             /* nearer than those before, which are forgotten */
+        /* nearer than those before, which are forgotten */
+        if (distance < limit) count = 0;
         limit = distance;
         if (count < 3) best[count++] = name;
     }
     const char *above = p->modules[index].path, *dot = *above ? "." : "";
-    if (count == 3) error_help(p->context, "did you mean %s%s%s, %s or %s?", above, dot, best[0], best[1], best[2]);
-    else if (count == 2) error_help(p->context, "did you mean %s%s%s or %s?", above, dot, best[0], best[1]);
+    if (count == 3)
+        error_help(
+            p->context, "did you mean %s%s%s, %s or %s?", above, dot, best[0], best[1], best[2]);
+    else if (count == 2)
+        error_help(p->context, "did you mean %s%s%s or %s?", above, dot, best[0], best[1]);
     else if (count == 1) error_help(p->context, "did you mean %s%s%s?", above, dot, best[0]);
 }
 
@@ -95,7 +107,8 @@ static void list_names(const program *p, int32_t index, bool with_modules, bool 
     int32_t i = 0;
     for (; (name = name_below(p, index, with_modules, with_sites, i)); i++)
         if (i < 2 * MOST_OFFERED) text_add(p->context, &names, "%s%s", i ? ", " : "", name);
-    if (i > 2 * MOST_OFFERED) text_add(p->context, &names, ", and %d more", (int)(i - 2 * MOST_OFFERED));
+    if (i > 2 * MOST_OFFERED)
+        text_add(p->context, &names, ", and %d more", (int)(i - 2 * MOST_OFFERED));
     if (names.length) error_help(p->context, "%s has: %s", path_or_model(p, index), names.bytes);
     text_free(p->context, &names);
 }
@@ -114,10 +127,11 @@ static inset_status no_such_number(const program *p, int32_t parent, const char 
 {
     const module *m = &p->modules[parent];
     if (is_list(p, parent))
-        return error_set(p->context, INSET_UNKNOWN_SITE, "%s[%s] does not exist: %s has %d modules, 0 to %d", m->path, wanted, m->path,
-                         (int)m->n_children, (int)m->n_children - 1);
-    inset_status status = error_set(p->context, INSET_UNKNOWN_SITE, "%s is not a list of modules: there is no [%s] of it",
-                                    path_or_model(p, parent), wanted);
+        return error_set(p->context, INSET_UNKNOWN_SITE,
+            "%s[%s] does not exist: %s has %d modules, 0 to %d", m->path, wanted, m->path,
+            (int)m->n_children, (int)m->n_children - 1);
+    inset_status status = error_set(p->context, INSET_UNKNOWN_SITE,
+        "%s is not a list of modules: there is no [%s] of it", path_or_model(p, parent), wanted);
     if (m->n_children) list_names(p, parent, true, false);
     return status;
 }
@@ -125,20 +139,24 @@ static inset_status no_such_number(const program *p, int32_t parent, const char 
 /* A copy of what the user wrote, cut where no name is that long. */
 static const char *word_of(const char *wanted, size_t length, char word[LONGEST_NAME])
 {
-    snprintf(word, LONGEST_NAME, "%.*s", (int)(length < LONGEST_NAME ? length : LONGEST_NAME - 1), wanted);
+    snprintf(word, LONGEST_NAME, "%.*s", (int)(length < LONGEST_NAME ? length : LONGEST_NAME - 1),
+        wanted);
     return word;
 }
 
-inset_status program_unknown_module(const program *p, int32_t parent, const char *wanted, size_t length)
+inset_status program_unknown_module(
+    const program *p, int32_t parent, const char *wanted, size_t length)
 {
     char buffer[LONGEST_NAME];
     const char *word = word_of(wanted, length, buffer);
     if (is_integer(word)) return no_such_number(p, parent, word);
     const char *above = p->modules[parent].path;
-    inset_status status = error_set(p->context, INSET_UNKNOWN_SITE, "%s%s%s does not exist", above, *above ? "." : "", word);
+    inset_status status = error_set(
+        p->context, INSET_UNKNOWN_SITE, "%s%s%s does not exist", above, *above ? "." : "", word);
     if (is_list(p, parent)) {
-        error_help(p->context, "%s is a list of %d modules: write %s[0] to %s[%d]", above, (int)p->modules[parent].n_children, above, above,
-                   (int)p->modules[parent].n_children - 1);
+        error_help(p->context, "%s is a list of %d modules: write %s[0] to %s[%d]", above,
+            (int)p->modules[parent].n_children, above, above,
+            (int)p->modules[parent].n_children - 1);
         return status;
     }
     offer_nearest(p, parent, true, true, word);
@@ -146,26 +164,29 @@ inset_status program_unknown_module(const program *p, int32_t parent, const char
     return status;
 }
 
-inset_status program_unknown_site(const program *p, int32_t in_module, const char *wanted, size_t length)
+inset_status program_unknown_site(
+    const program *p, int32_t in_module, const char *wanted, size_t length)
 {
     char buffer[LONGEST_NAME];
     const char *word = word_of(wanted, length, buffer);
     const module *m = &p->modules[in_module];
-    bool usual = strcmp(word, "input") == 0 || strcmp(word, "inputs") == 0 || strcmp(word, "output") == 0;
+    bool usual = strcmp(word, "input") == 0 || strcmp(word, "inputs") == 0
+                 || strcmp(word, "output") == 0;
     if (m->n_sites || !usual) return program_unknown_module(p, in_module, wanted, length);
     const char *path = path_or_model(p, in_module);
-    inset_status status = m->enter < 0
-        ? error_set(p->context, INSET_UNKNOWN_SITE, "%s has no .%s: it is %s and is never called itself", path, word,
-                    is_list(p, in_module) ? "a list of modules" : "a group of modules")
-        : error_set(p->context, INSET_UNKNOWN_SITE, "%s has no .%s: it returns no tensor", path, word);
+    inset_status status = m->enter < 0 ? error_set(p->context, INSET_UNKNOWN_SITE,
+                              "%s has no .%s: it is %s and is never called itself", path, word,
+                              is_list(p, in_module) ? "a list of modules" : "a group of modules")
+                                       : error_set(p->context, INSET_UNKNOWN_SITE,
+                                           "%s has no .%s: it returns no tensor", path, word);
     if (is_list(p, in_module))
-        error_help(p->context, "ask for one of them: %s[0].%s to %s[%d].%s", path, word, path, (int)m->n_children - 1, word);
-    else if (m->n_children)
-        list_names(p, in_module, true, false);
+        error_help(p->context, "ask for one of them: %s[0].%s to %s[%d].%s", path, word, path,
+            (int)m->n_children - 1, word);
+    else if (m->n_children) list_names(p, in_module, true, false);
     return status;
 }
 
-/* ---- paths -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- paths -------------------------------------------------------------- */
 
 /* One part of a path: a name, or a number in brackets. */
 typedef struct part {
@@ -175,7 +196,8 @@ typedef struct part {
     int64_t number;
 } part;
 
-/* Reads the part at *at and moves *at behind it and behind the dot that follows. False when there is none or it is malformed. */
+/* Reads the part at *at and moves *at behind it and behind the dot that follows. False when there
+ * is none or it is malformed. */
 static bool next_part(const char **at, const char *end, part *out)
 {
     const char *c = *at;
@@ -186,7 +208,8 @@ static bool next_part(const char **at, const char *end, part *out)
         bool negative = c < end && *c == '-';
         c += negative;
         const char *digits = c;
-        for (; c < end && *c >= '0' && *c <= '9' && c - digits < 10; c++) out->number = out->number * 10 + (*c - '0');
+        for (; c < end && *c >= '0' && *c <= '9' && c - digits < 10; c++)
+            out->number = out->number * 10 + (*c - '0');
         out->length = (size_t)(c - out->name);
         if (c == digits || c == end || *c != ']') return false;
         if (negative) out->number = -out->number;
@@ -208,17 +231,19 @@ static bool next_part(const char **at, const char *end, part *out)
 static inset_status malformed(const program *p, const char *text, size_t length)
 {
     char word[LONGEST_NAME];
-    return error_set(p->context, INSET_UNKNOWN_SITE, "\"%s\" is no path: write it like transformer.h[5].output",
-                     word_of(text, length, word));
+    return error_set(p->context, INSET_UNKNOWN_SITE,
+        "\"%s\" is no path: write it like transformer.h[5].output", word_of(text, length, word));
 }
 
 static int32_t child_of_part(const program *p, int32_t parent, const part *wanted)
 {
-    return wanted->bracket ? program_child_at(p, parent, wanted->number) : program_child(p, parent, wanted->name, wanted->length);
+    return wanted->bracket ? program_child_at(p, parent, wanted->number)
+                           : program_child(p, parent, wanted->name, wanted->length);
 }
 
 /* Follows a path; with `site` the last part is a site of what the others lead to. */
-static inset_status follow(const program *p, const char *text, size_t length, int32_t *found, int32_t *site)
+static inset_status follow(
+    const program *p, const char *text, size_t length, int32_t *found, int32_t *site)
 {
     const char *at = text, *end = text + length;
     int32_t here = 0;
@@ -226,7 +251,9 @@ static inset_status follow(const program *p, const char *text, size_t length, in
         part next;
         if (!next_part(&at, end, &next)) return malformed(p, text, length);
         bool last = at == end;
-        if (last && site && !next.bracket && (*site = program_site(p, here, next.name, next.length)) >= 0) return INSET_OK;
+        if (last && site && !next.bracket
+            && (*site = program_site(p, here, next.name, next.length)) >= 0)
+            return INSET_OK;
         int32_t child = child_of_part(p, here, &next);
         if (child < 0)
             return last && site ? program_unknown_site(p, here, next.name, next.length)
@@ -235,7 +262,8 @@ static inset_status follow(const program *p, const char *text, size_t length, in
     }
     if (site || !length) {
         if (!length) return malformed(p, text, length);
-        inset_status status = error_set(p->context, INSET_UNKNOWN_SITE, "%s is a module, not a site", p->modules[here].path);
+        inset_status status = error_set(
+            p->context, INSET_UNKNOWN_SITE, "%s is a module, not a site", p->modules[here].path);
         if (p->modules[here].n_sites) list_names(p, here, false, true);
         return status;
     }

@@ -1,4 +1,5 @@
-/* program.c: a program as an object: created, closed, freed. What fills it is in build.c, what asks it is in find.c. */
+/* program.c: a program as an object: created, closed, freed. What fills it is in build.c, what asks
+ * it is in find.c. */
 #include "program/program.h"
 
 #include <string.h>
@@ -19,7 +20,8 @@ inset_status program_create(inset_context *context, const char *model_type, prog
         return INSET_NO_MEMORY;
     }
     /* The root is entered at event 0 and left by program_finish. */
-    p->modules[0] = (module){.name = "", .path = "", .parent = -1, .first_child = -1, .next_sibling = -1, .leave = -1};
+    p->modules[0] = (module){
+        .name = "", .path = "", .parent = -1, .first_child = -1, .next_sibling = -1, .leave = -1};
     p->events[0] = (event){EVENT_ENTER, 0};
     p->n_modules = p->modules_capacity = p->n_events = p->events_capacity = 1;
     *out = p;
@@ -29,13 +31,15 @@ inset_status program_create(inset_context *context, const char *model_type, prog
 void program_free(program *p)
 {
     if (!p) return;
-    void *const arrays[] = {p->values, p->slots, p->steps, p->events, p->sites, p->modules, p->weights, p->module_sites, p->blocks};
+    void *const arrays[] = {p->values, p->slots, p->steps, p->events, p->sites, p->modules,
+        p->weights, p->module_sites, p->blocks};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory_free(p->context, arrays[i]);
     arena_free(&p->memory);
     memory_free(p->context, p);
 }
 
-/* Fills program->module_sites: the sites of each module side by side, in the order they were declared. */
+/* Fills program->module_sites: the sites of each module side by side, in the order they were
+ * declared. */
 static inset_status group_sites(program *p)
 {
     p->module_sites = memory_new(p->context, p->n_sites * sizeof *p->module_sites);
@@ -59,11 +63,13 @@ inset_status program_finish(program *p)
 {
     if (p->status) return p->status;
     if (p->open_module)
-        return p->status = error_set(p->context, INSET_USAGE_ERROR, "module %s was entered and never left",
-                                     p->modules[p->open_module].path);
+        return p->status = error_set(p->context, INSET_USAGE_ERROR,
+                   "module %s was entered and never left", p->modules[p->open_module].path);
     if (p->tokens_slot < 0)
-        return p->status = error_set(p->context, INSET_USAGE_ERROR, "a program needs an input: token ids or rows of numbers");
-    if (!array_reserve(p->context, &p->events, &p->events_capacity, p->n_events + 1, sizeof *p->events))
+        return p->status = error_set(p->context, INSET_USAGE_ERROR,
+                   "a program needs an input: token ids or rows of numbers");
+    if (!array_reserve(
+            p->context, &p->events, &p->events_capacity, p->n_events + 1, sizeof *p->events))
         return p->status = INSET_NO_MEMORY;
     p->modules[0].leave = (int32_t)p->n_events;
     p->events[p->n_events++] = (event){EVENT_LEAVE, 0};

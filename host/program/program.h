@@ -1,201 +1,264 @@
-/* program.h: a model as data: a flat list of steps with numbered values, and a module tree whose nodes are spans of that list.
+/* program.h: a model as data: a flat list of steps with numbered values, and a module tree whose
+ * nodes are spans of that list.
  *
- * A family in models/ turns a config into a program with the calls below and says nothing about devices; a user's own model is
- * built with the same calls. The pieces:
+ * A family in models/ turns a config into a program with the calls below and says nothing about
+ * devices; a user's own model is built with the same calls. The pieces:
  *
- *   value    the tensor a step produces: rows (one a token position of a sequence) of `width` elements. Values are numbered in
- *            the order they are computed. Interventions change values, so the planner knows each value in many versions.
+ *   value    the tensor a step produces: rows (one a token position of a sequence) of `width`
+ *            elements. Values are numbered in the order they are computed. Interventions change
+ *            values, so the planner knows each value in many versions.
  *   step     one operation: reads slots, makes a value.
- *   slot     a name that refers to a value (or to some columns of one): a module's input and output, a named site such as `.q`,
- *            an operand of a step. A slot is bound once in a run, at its event: to a step's value, or to whatever another slot
- *            refers to at that moment. Several slots thus refer to one value, as several Python names refer to one tensor.
- *   event    a module entered, a step run, a named site, a module left. Order in a trace is order of events: a comparison of
- *            integers.
- *   site     what users name: module + "input" | "output" | a named site; it has an event and a slot.
+ *   slot     a name that refers to a value (or to some columns of one): a module's input and
+ *            output, a named site such as `.q`, an operand of a step. A slot is bound once in a
+ *            run, at its event: to a step's value, or to whatever another slot refers to at that
+ *            moment. Several slots thus refer to one value, as several Python names refer to one
+ *            tensor.
+ *   event    a module entered, a step run, a named site, a module left. Order in a trace is order
+ *            of events: a comparison of integers.
+ *   site     what users name: module + "input" | "output" | a named site; it has an event and a
+ *            slot.
  *   module   a node of the tree, with the events between which it runs.
  *
- * Everything in a program is immutable once built and lives in its arena. Indices (int32_t) refer to its arrays; -1 is none. */
+ * Everything in a program is immutable once built and lives in its arena. Indices (int32_t) refer
+ * to its arrays; -1 is none. */
 #ifndef INSET_PROGRAM_H
 #define INSET_PROGRAM_H
 
 #include "base/base.h"
 
 typedef enum step_kind {
-    STEP_INPUT,          /* rows given from outside (sequential models): value [row, width] */
-    STEP_TOKENS,         /* the token ids themselves, int64, width 1; read-only */
-    STEP_POSITIONS,      /* 0, 1, ..., T-1, int64, width 1, one sequence as long as the longest; read-only */
-    STEP_EMBED,          /* rows of a table [n, width] chosen by the ids of operand 0 (STEP_TOKENS or STEP_POSITIONS) */
-    STEP_LINEAR,         /* x W (+ b) */
-    STEP_LAYERNORM,      /* (x - mean) / sqrt(variance + eps) * weight + bias; statistics in fp32 */
-    STEP_RMSNORM,        /* x / sqrt(mean(x^2) + eps), then * weight (see rms_weight) */
-    STEP_ACTIVATION,     /* activation(x) */
-    STEP_GATE,           /* operand 0 * operand 1, rounded once (gated MLP: act(gate) * up) */
-    STEP_ADD,            /* sum of two or three operands, each addition rounded, left to right */
-    STEP_SCALE,          /* x * scale, scale rounded to the storage type first */
-    STEP_SOFTCAP,        /* scale * tanh(x / scale) */
-    STEP_ROPE,           /* rotary embedding of every head by the row's position, half-split layout */
-    STEP_PAIR,           /* computes nothing and is never stored: joins a key row and a value row of one position into one identity */
-    STEP_ATTENTION,      /* operands q, k, v: causal softmax(q k^T * scale) v; value [row, n_heads * head_dim] */
-    STEP_SCORES,         /* q, k: attention's scores in the open; run only for invokes that touch `.scores` or `.pattern` */
-    STEP_PATTERN,        /* softmax of the scores */
-    STEP_NORM_SCALE,     /* what the norm behind it divides by, a number a group; run only for invokes that touch `.scale` */
+    STEP_INPUT,  /* rows given from outside (sequential models): value [row, width] */
+    STEP_TOKENS, /* the token ids themselves, int64, width 1; read-only */
+    /* 0, 1, ..., T-1, int64, width 1, one sequence as long as the longest; read-only */
+    STEP_POSITIONS,
+    /* rows of a table [n, width] chosen by the ids of operand 0 (STEP_TOKENS or STEP_POSITIONS) */
+    STEP_EMBED,
+    STEP_LINEAR,     /* x W (+ b) */
+    STEP_LAYERNORM,  /* (x - mean) / sqrt(variance + eps) * weight + bias; statistics in fp32 */
+    STEP_RMSNORM,    /* x / sqrt(mean(x^2) + eps), then * weight (see rms_weight) */
+    STEP_ACTIVATION, /* activation(x) */
+    STEP_GATE,       /* operand 0 * operand 1, rounded once (gated MLP: act(gate) * up) */
+    STEP_ADD,        /* sum of two or three operands, each addition rounded, left to right */
+    STEP_SCALE,      /* x * scale, scale rounded to the storage type first */
+    STEP_SOFTCAP,    /* scale * tanh(x / scale) */
+    /* rotary embedding of every head by the row's position, half-split layout */
+    STEP_ROPE,
+    /* computes nothing and is never stored: joins a key row and a value row of one position into
+     * one identity */
+    STEP_PAIR,
+    /* operands q, k, v: causal softmax(q k^T * scale) v; value [row, n_heads * head_dim] */
+    STEP_ATTENTION,
+    /* q, k: attention's scores in the open; run only for invokes that touch `.scores` or
+     * `.pattern` */
+    STEP_SCORES,
+    STEP_PATTERN, /* softmax of the scores */
+    /* what the norm behind it divides by, a number a group; run only for invokes that touch
+     * `.scale` */
+    STEP_NORM_SCALE,
 } step_kind;
 
 typedef enum activation {
-    ACTIVATION_GELU,         /* x/2 (1 + erf(x/sqrt 2)) */
-    ACTIVATION_GELU_TANH,    /* gelu_new, gelu_pytorch_tanh: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    ACTIVATION_GELU, /* x/2 (1 + erf(x/sqrt 2)) */
+    /* gelu_new, gelu_pytorch_tanh: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
     ACTIVATION_TANH,
     ACTIVATION_SIGMOID,
 } activation;
 
-/* How a slot's tensor looks to users. Rows are [sequence, position]; the columns of a row may be split in two dimensions. */
+/* How a slot's tensor looks to users. Rows are [sequence, position]; the columns of a row may be
+ * split in two dimensions. */
 typedef struct slot_shape {
-    bool has_position;       /* false for sequential models: [batch, width] */
-    bool has_batch;          /* true: a leading batch dimension (all sites; kept for clarity) */
-    int8_t n_columns;        /* dimensions of a row: 0 (token ids), 1, or 2 (head, head_dim) */
-    int32_t extent[2];       /* their extents; n_columns == 1: {width} */
-    int32_t column;          /* first column of the value that the slot shows */
-    bool by_keys;            /* `.scores`, `.pattern`: [batch, head, query, key]; a row is a query, its columns (head, key) */
-    int32_t stride;          /* n_columns == 2: columns from one index of the first dimension to the next; 0 = extent[1], side by side */
+    bool has_position; /* false for sequential models: [batch, width] */
+    bool has_batch;    /* true: a leading batch dimension (all sites; kept for clarity) */
+    int8_t n_columns;  /* dimensions of a row: 0 (token ids), 1, or 2 (head, head_dim) */
+    int32_t extent[2]; /* their extents; n_columns == 1: {width} */
+    int32_t column;    /* first column of the value that the slot shows */
+    /* `.scores`, `.pattern`: [batch, head, query, key]; a row is a query, its columns (head,
+     * key) */
+    bool by_keys;
+    /* n_columns == 2: columns from one index of the first dimension to the next; 0 = extent[1],
+     * side by side */
+    int32_t stride;
 } slot_shape;
 
 typedef struct value {
-    int32_t width;           /* elements a row */
-    int32_t step;            /* the step that makes it */
-    bool integer;            /* int64 (token ids, positions); else the model's type */
-    bool per_position;       /* one sequence as long as the longest of the invoke (wpe.output), not one a sequence */
+    int32_t width; /* elements a row */
+    int32_t step;  /* the step that makes it */
+    bool integer;  /* int64 (token ids, positions); else the model's type */
+    /* one sequence as long as the longest of the invoke (wpe.output), not one a sequence */
+    bool per_position;
 } value;
 
-enum { PROGRAM_MAX_HEAD_DIM = 256 };     /* what the attention kernels take */
+enum { PROGRAM_MAX_HEAD_DIM = 256 }; /* what the attention kernels take */
 
-/* A slot whose event is its source's event too (an MLP's `.pre` and its first linear's output) follows the source until that event
- * is over: a replacement of the source at that event is seen through it, unless the slot was replaced itself. */
+/* A slot whose event is its source's event too (an MLP's `.pre` and its first linear's output)
+ * follows the source until that event is over: a replacement of the source at that event is seen
+ * through it, unless the slot was replaced itself. */
 typedef struct slot {
-    int32_t source;          /* slot it takes its binding from, or -1: bound to `value` by its step */
-    int32_t value;           /* the value it refers to when nothing was replaced */
-    int32_t event;           /* when it is bound */
-    bool settable;           /* token ids and positions are not */
-    bool whole;              /* shows all of its source, split in heads (`.z`): a replacement of it replaces the source */
+    /* slot it takes its binding from, or -1: bound to `value` by its step */
+    int32_t source;
+    int32_t value; /* the value it refers to when nothing was replaced */
+    int32_t event; /* when it is bound */
+    bool settable; /* token ids and positions are not */
+    /* shows all of its source, split in heads (`.z`): a replacement of it replaces the source */
+    bool whole;
     slot_shape shape;
 } slot;
 
-/* When an rms norm multiplies by its weight: after the normalised row was rounded to the model's type (Llama), by 1 + weight before that
- * (Gemma), by weight before that (OLMo-2). */
+/* When an rms norm multiplies by its weight: after the normalised row was rounded to the model's
+ * type (Llama), by 1 + weight before that (Gemma), by weight before that (OLMo-2). */
 typedef enum rms_weight { RMS_WEIGHT_ROUNDED, RMS_WEIGHT_PLUS_ONE, RMS_WEIGHT_FIRST } rms_weight;
 
 typedef struct step {
     step_kind kind;
-    int32_t value;           /* what it makes */
+    int32_t value; /* what it makes */
     int32_t event;
     int32_t n_operands;
-    int32_t operands[3];     /* slots; a norm has its `.scale` as operands[1] beyond n_operands, for invokes that touch it (-1: it shows none) */
-    int32_t weight, bias;    /* indices into weights, or -1 */
+    /* slots; a norm has its `.scale` as operands[1] beyond n_operands, for invokes that touch it
+     * (-1: it shows none) */
+    int32_t operands[3];
+    int32_t weight, bias; /* indices into weights, or -1 */
     activation activation;
-    float eps;               /* norms */
-    float scale;             /* STEP_SCALE, STEP_SOFTCAP, attention's factor on q k^T */
-    float softcap;           /* attention: cap before the mask, 0 = none */
-    int32_t window;          /* attention: a query sees itself and window - 1 keys before it; 0 = all */
+    float eps;     /* norms */
+    float scale;   /* STEP_SCALE, STEP_SOFTCAP, attention's factor on q k^T */
+    float softcap; /* attention: cap before the mask, 0 = none */
+    /* attention: a query sees itself and window - 1 keys before it; 0 = all */
+    int32_t window;
     int32_t n_heads, n_kv_heads, head_dim;
-    int32_t rotary_dims;     /* rope: first dimensions of each head that turn */
-    const float *frequencies;/* rope: [rotary_dims / 2] angle per position, in the program's arena */
-    float rope_attention_scale;      /* rope: factor on cos and sin (1 unless a scaling type says otherwise) */
-    bool rope_round_once;    /* rope: all in fp32, rounded once (OLMo-2); else cos, sin and each product are rounded too */
-    bool norm_centred;       /* norms: about the mean (layer norm) */
-    rms_weight rms_weight;   /* rms norm: when the weight comes in */
-    int32_t norm_groups;     /* rms norm: normalise this many equal parts of a row on their own (per-head q/k norm); 1 = whole row */
+    int32_t rotary_dims; /* rope: first dimensions of each head that turn */
+    const float
+        *frequencies; /* rope: [rotary_dims / 2] angle per position, in the program's arena */
+    /* rope: factor on cos and sin (1 unless a scaling type says otherwise) */
+    float rope_attention_scale;
+    /* rope: all in fp32, rounded once (OLMo-2); else cos, sin and each product are rounded too */
+    bool rope_round_once;
+    bool norm_centred;     /* norms: about the mean (layer norm) */
+    rms_weight rms_weight; /* rms norm: when the weight comes in */
+    /* rms norm: normalise this many equal parts of a row on their own (per-head q/k norm); 1 =
+     * whole row */
+    int32_t norm_groups;
 } step;
 
 typedef enum event_kind { EVENT_ENTER, EVENT_STEP, EVENT_SITE, EVENT_LEAVE } event_kind;
 typedef struct event {
     event_kind kind;
-    int32_t index;           /* module (enter, leave), step, or site */
+    int32_t index; /* module (enter, leave), step, or site */
 } event;
 
 typedef struct site {
     int32_t module;
-    const char *name;        /* "input", "output", "q", ... */
+    const char *name; /* "input", "output", "q", ... */
     int32_t event, slot;
 } site;
 
 typedef struct module {
-    const char *name;        /* last part of its path: "mlp", "5" */
-    const char *path;        /* "transformer.h.5.mlp"; the root's is "" */
-    const char *also;        /* another name that finds it ("embed_out" for NeoX's lm_head), or NULL */
+    const char *name; /* last part of its path: "mlp", "5" */
+    const char *path; /* "transformer.h.5.mlp"; the root's is "" */
+    /* another name that finds it ("embed_out" for NeoX's lm_head), or NULL */
+    const char *also;
     int32_t parent, first_child, next_sibling, n_children;
-    int32_t enter, leave;    /* events; -1 for a container that is never called (transformer.h) */
-    int32_t first_site, n_sites;     /* filled by program_finish; sites of one module are consecutive in program->module_sites */
+    int32_t enter, leave; /* events; -1 for a container that is never called (transformer.h) */
+    /* filled by program_finish; sites of one module are consecutive in program->module_sites */
+    int32_t first_site, n_sites;
 } module;
 
 typedef enum weight_role { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_TABLE } weight_role;
 typedef struct weight {
-    const char *name;        /* in the file, without the optional prefix of the program */
-    const char *also;        /* another name it may have there, or NULL */
+    const char *name; /* in the file, without the optional prefix of the program */
+    const char *also; /* another name it may have there, or NULL */
     weight_role role;
-    int32_t rows, columns;   /* shape in the file; a vector has rows 1 */
-    bool in_out;             /* a matrix stored [in, out] (GPT-2's Conv1D); else [out, in] */
-    int32_t same_as;         /* a tied weight: index of the one it shares, else -1 */
-    const void *data;        /* for models built in memory: the caller's numbers, type `data_type`; NULL when they come from a file */
+    int32_t rows, columns; /* shape in the file; a vector has rows 1 */
+    bool in_out;           /* a matrix stored [in, out] (GPT-2's Conv1D); else [out, in] */
+    int32_t same_as;       /* a tied weight: index of the one it shares, else -1 */
+    /* for models built in memory: the caller's numbers, type `data_type`; NULL when they come from
+     * a file */
+    const void *data;
     inset_type data_type;
 } weight;
 
 typedef struct program {
     inset_context *context;
     arena memory;
-    const char *model_type;          /* "gpt2", "sequential" */
-    const char *optional_prefix;     /* tensor names in a file may carry it ("transformer.") or not; NULL = none */
-    const char *const *ignored;      /* NULL-terminated shell-like patterns of tensors a file may hold and nobody needs */
-    int32_t vocabulary, max_positions;       /* 0 for sequential models */
-    int32_t input_width;             /* sequential: numbers an input row has; else 0 */
-    value *values;     size_t n_values, values_capacity;
-    slot *slots;       size_t n_slots, slots_capacity;
-    step *steps;       size_t n_steps, steps_capacity;
-    event *events;     size_t n_events, events_capacity;
-    site *sites;       size_t n_sites, sites_capacity;
-    module *modules;   size_t n_modules, modules_capacity;       /* [0] is the root */
-    weight *weights;   size_t n_weights, weights_capacity;
-    int32_t *module_sites;           /* sites grouped by module: see module.first_site */
-    int32_t tokens_slot;             /* slot of the token ids (or of the input rows) */
-    int32_t *blocks; size_t n_blocks, blocks_capacity;           /* slots of the residual stream where a block begins (planner shortcuts) */
-    int32_t open_module;             /* while building */
-    inset_status status;             /* first failure while building: it sticks, so that families need no checks in between */
+    const char *model_type; /* "gpt2", "sequential" */
+    /* tensor names in a file may carry it ("transformer.") or not; NULL = none */
+    const char *optional_prefix;
+    /* NULL-terminated shell-like patterns of tensors a file may hold and nobody needs */
+    const char *const *ignored;
+    int32_t vocabulary, max_positions; /* 0 for sequential models */
+    int32_t input_width;               /* sequential: numbers an input row has; else 0 */
+    value *values;
+    size_t n_values, values_capacity;
+    slot *slots;
+    size_t n_slots, slots_capacity;
+    step *steps;
+    size_t n_steps, steps_capacity;
+    event *events;
+    size_t n_events, events_capacity;
+    site *sites;
+    size_t n_sites, sites_capacity;
+    module *modules;
+    size_t n_modules, modules_capacity; /* [0] is the root */
+    weight *weights;
+    size_t n_weights, weights_capacity;
+    int32_t *module_sites; /* sites grouped by module: see module.first_site */
+    int32_t tokens_slot;   /* slot of the token ids (or of the input rows) */
+    /* slots of the residual stream where a block begins (planner shortcuts) */
+    int32_t *blocks;
+    size_t n_blocks, blocks_capacity;
+    int32_t open_module; /* while building */
+    /* first failure while building: it sticks, so that families need no checks in between */
+    inset_status status;
 } program;
 
-/* ---- building. All of these do nothing once program->status is set; program_finish returns it. ---------------------------------- */
+/* ---- building. All of these do nothing once program->status is set; program_finish returns it.
+ * ---- */
 inset_status program_create(inset_context *context, const char *model_type, program **out);
-void program_free(program *p);                                   /* takes NULL */
+void program_free(program *p); /* takes NULL */
 
-/* Enters a module called `name` ("h.0" makes the container h and the module 0) below the open one. `input` is the slot its
- * `.input` takes its binding from, or -1 for a module that is called without a tensor. Returns the slot of its `.input`. */
+/* Enters a module called `name` ("h.0" makes the container h and the module 0) below the open one.
+ * `input` is the slot its `.input` takes its binding from, or -1 for a module that is called
+ * without a tensor. Returns the slot of its `.input`. */
 int32_t program_enter(program *p, const char *name, int32_t input);
-/* The same, and the `.input` has one dimension of columns where `input` has two (a norm over all heads at once). */
+/* The same, and the `.input` has one dimension of columns where `input` has two (a norm over all
+ * heads at once). */
 int32_t program_enter_flat(program *p, const char *name, int32_t input);
-/* Leaves the open module; its `.output` is bound from `output` (-1: the module returns no tensor). Returns the slot of `.output`. */
+/* Leaves the open module; its `.output` is bound from `output` (-1: the module returns no tensor).
+ * Returns the slot of `.output`. */
 int32_t program_leave(program *p, int32_t output);
-/* Declares a named site of the open module at this point of the order: a view of `source` that starts at `column` and has
- * rows of `n_columns` dimensions `extent`. Returns its slot. */
-int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent);
-/* The same for heads that do not lie side by side (NeoX has each head's q, k and v together): `stride` columns from one to the next. */
-int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t column, int32_t n_heads, int32_t head_dim, int32_t stride);
-/* The same without a place of its own in the order: the site is at the last event (an MLP's `.pre`, when its first linear is left),
- * so that the two may be asked for in either order. */
-int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column, int n_columns, const int32_t *extent);
-/* program_enter, and the module around the one entered gets a named site at the same event that shows its input (`.z`, `.post`).
- * With one dimension of columns the two sites are one slot. With two, the named site's slot shows the other `whole`, so that what is done
- * to either is seen through both. Returns the slot of the entered module's `.input`. */
-int32_t program_enter_site(program *p, const char *name, int32_t input, const char *site_name, int n_columns, const int32_t *extent);
+/* Declares a named site of the open module at this point of the order: a view of `source` that
+ * starts at `column` and has rows of `n_columns` dimensions `extent`. Returns its slot. */
+int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column,
+    int n_columns, const int32_t *extent);
+/* The same for heads that do not lie side by side (NeoX has each head's q, k and v together):
+ * `stride` columns from one to the next. */
+int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t column,
+    int32_t n_heads, int32_t head_dim, int32_t stride);
+/* The same without a place of its own in the order: the site is at the last event (an MLP's `.pre`,
+ * when its first linear is left), so that the two may be asked for in either order. */
+int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column,
+    int n_columns, const int32_t *extent);
+/* program_enter, and the module around the one entered gets a named site at the same event that
+ * shows its input (`.z`, `.post`). With one dimension of columns the two sites are one slot. With
+ * two, the named site's slot shows the other `whole`, so that what is done to either is seen
+ * through both. Returns the slot of the entered module's `.input`. */
+int32_t program_enter_site(program *p, const char *name, int32_t input, const char *site_name,
+    int n_columns, const int32_t *extent);
 
 /* Weights: return an index. `same_as` ties. */
-int32_t program_weight(program *p, weight_role role, const char *name, int32_t rows, int32_t columns);
+int32_t program_weight(
+    program *p, weight_role role, const char *name, int32_t rows, int32_t columns);
 int32_t program_weight_in_out(program *p, const char *name, int32_t rows, int32_t columns);
 int32_t program_weight_tied(program *p, const char *name, int32_t same_as);
 /* Second names, for what was called differently in older files. */
 void program_weight_also(program *p, int32_t weight, const char *name);
 void program_module_also(program *p, int32_t module, const char *name);
 
-/* Steps: return the slot that refers to the new value. `like` gives kind and parameters; operands are slots. */
-step program_like(step_kind kind);       /* a step of this kind with no weights and neutral parameters */
+/* Steps: return the slot that refers to the new value. `like` gives kind and parameters; operands
+ * are slots. */
+/* a step of this kind with no weights and neutral parameters */
+step program_like(step_kind kind);
 int32_t program_step(program *p, const step *like, int32_t width, int32_t a, int32_t b, int32_t c);
 int32_t program_tokens(program *p);
 int32_t program_positions(program *p);
@@ -203,52 +266,65 @@ int32_t program_input(program *p, int32_t width);
 int32_t program_embed(program *p, int32_t ids, int32_t weight);
 int32_t program_linear(program *p, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm(program *p, int32_t x, int32_t weight, int32_t bias, float eps);
-/* Both show what they divide by as the site `.scale` of the open module (the first norm of a module does): [row, groups].
- * groups, when: see step.norm_groups and rms_weight. */
-int32_t program_rmsnorm(program *p, int32_t x, int32_t weight, float eps, rms_weight when, int32_t groups);
+/* Both show what they divide by as the site `.scale` of the open module (the first norm of a module
+ * does): [row, groups]. groups, when: see step.norm_groups and rms_weight. */
+int32_t program_rmsnorm(
+    program *p, int32_t x, int32_t weight, float eps, rms_weight when, int32_t groups);
 int32_t program_activation(program *p, int32_t x, activation kind);
 int32_t program_gate(program *p, int32_t a, int32_t b);
 int32_t program_scale(program *p, int32_t x, float scale);
 int32_t program_softcap(program *p, int32_t x, float cap);
-/* frequencies: [rotary_dims / 2], in the program's arena. With rotary_dims 0 nothing turns: heads are laid side by side. round_once: see step. */
-int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims, const float *frequencies,
-                     float attention_scale, bool round_once);
-int32_t program_add(program *p, int32_t a, int32_t b, int32_t c);           /* c may be -1 */
-/* STEP_PAIR on k and v, then STEP_ATTENTION on q, k and v: the pair is always the step before its attention. `like` has n_heads,
- * n_kv_heads, head_dim, scale, softcap and window. */
+/* frequencies: [rotary_dims / 2], in the program's arena. With rotary_dims 0 nothing turns: heads
+ * are laid side by side. round_once: see step. */
+int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims,
+    const float *frequencies, float attention_scale, bool round_once);
+int32_t program_add(program *p, int32_t a, int32_t b, int32_t c); /* c may be -1 */
+/* STEP_PAIR on k and v, then STEP_ATTENTION on q, k and v: the pair is always the step before its
+ * attention. `like` has n_heads, n_kv_heads, head_dim, scale, softcap and window. */
 int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const step *like);
 
-/* A module that is one step: enter, the step on its input, leave. Return the slot of its `.output`. */
-int32_t program_linear_module(program *p, const char *name, int32_t x, int32_t weight, int32_t bias);
-int32_t program_layernorm_module(program *p, const char *name, int32_t x, int32_t weight, int32_t bias, float eps);
+/* A module that is one step: enter, the step on its input, leave. Return the slot of its
+ * `.output`. */
+int32_t program_linear_module(
+    program *p, const char *name, int32_t x, int32_t weight, int32_t bias);
+int32_t program_layernorm_module(
+    program *p, const char *name, int32_t x, int32_t weight, int32_t bias, float eps);
 int32_t program_activation_module(program *p, const char *name, int32_t x, activation kind);
-int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t weight, float eps, rms_weight when, int32_t groups);
+int32_t program_rmsnorm_module(program *p, const char *name, int32_t x, int32_t weight, float eps,
+    rms_weight when, int32_t groups);
 int32_t program_embed_module(program *p, const char *name, int32_t ids, int32_t weight);
-int32_t program_identity_module(program *p, const char *name, int32_t x);   /* dropout in inference: input and output one value */
+/* dropout in inference: input and output one value */
+int32_t program_identity_module(program *p, const char *name, int32_t x);
 
-void program_block(program *p, int32_t slot);                    /* `slot` is the residual stream where a block begins */
+/* `slot` is the residual stream where a block begins */
+void program_block(program *p, int32_t slot);
 /* The root's `output.logits`: a module "output" that users see as `output.logits`. */
 void program_logits(program *p, int32_t slot);
 
-/* Closes the root, groups the sites, checks that all is in order. After it the program is immutable. */
+/* Closes the root, groups the sites, checks that all is in order. After it the program is
+ * immutable. */
 inset_status program_finish(program *p);
 
 /* The columns of its value that a slot shows lie in column .. column_end. */
 int32_t slot_column_end(const slot *s);
 
-/* ---- asking --------------------------------------------------------------------------------------------------------------------- */
-/* The child of `module` with this name (`length` bytes) or, for a container of numbered modules, at this index (negative: from
- * the end); -1 when there is none. */
+/* ---- asking ------------------------------------------------------------- */
+/* The child of `module` with this name (`length` bytes) or, for a container of numbered modules, at
+ * this index (negative: from the end); -1 when there is none. */
 int32_t program_child(const program *p, int32_t module, const char *name, size_t length);
 int32_t program_child_at(const program *p, int32_t module, int64_t index);
 /* The site of a module by name ("inputs" is "input"); -1 when it has none. */
 int32_t program_site(const program *p, int32_t module, const char *name, size_t length);
 /* Set INSET_UNKNOWN_SITE with the nearest names; return it. `wanted` is what the user wrote. */
-inset_status program_unknown_module(const program *p, int32_t parent, const char *wanted, size_t length);
-inset_status program_unknown_site(const program *p, int32_t module, const char *wanted, size_t length);
-/* Parses "transformer.h[5].mlp.output" or "transformer.h.5.mlp.output" to a site; INSET_UNKNOWN_SITE otherwise. */
+inset_status program_unknown_module(
+    const program *p, int32_t parent, const char *wanted, size_t length);
+inset_status program_unknown_site(
+    const program *p, int32_t module, const char *wanted, size_t length);
+/* Parses "transformer.h[5].mlp.output" or "transformer.h.5.mlp.output" to a site;
+ * INSET_UNKNOWN_SITE otherwise. */
 inset_status program_find_site(const program *p, const char *text, size_t length, int32_t *site);
-inset_status program_find_module(const program *p, const char *text, size_t length, int32_t *module);
+inset_status program_find_module(
+    const program *p, const char *text, size_t length, int32_t *module);
 /* Writes "transformer.h.5.mlp.output"; `output.logits` for the root's. */
 void program_site_name(const program *p, int32_t site, char *out, size_t size);
 

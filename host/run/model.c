@@ -1,9 +1,10 @@
 /* model.c: from a directory, or from a program with numbers in memory, to weights on a device.
  *
- * The order is what makes a bad directory cheap to refuse: config and program first, then the names, shapes and types of all
- * weights (no page of them read), then the device, and only then the numbers. Each weight is packed or copied once, straight out of the mapped
- * file, and its pages are given back, so that memory peaks at the packed weights. A GPU gets each once, converted while it is written into pinned
- * memory: no other copy is made of it on the host. */
+ * The order is what makes a bad directory cheap to refuse: config and program first, then the
+ * names, shapes and types of all weights (no page of them read), then the device, and only then the
+ * numbers. Each weight is packed or copied once, straight out of the mapped file, and its pages are
+ * given back, so that memory peaks at the packed weights. A GPU gets each once, converted while it
+ * is written into pinned memory: no other copy is made of it on the host. */
 #include "run/model.h"
 
 #include <fnmatch.h>
@@ -17,19 +18,19 @@
 typedef struct source {
     const void *data;
     inset_type type;
-    const file_tensor *tensor;           /* NULL for numbers in memory */
+    const file_tensor *tensor; /* NULL for numbers in memory */
 } source;
 
 typedef struct opening {
     inset_context *context;
     const char *directory;
     json_document *config;
-    weight_files *files;                 /* NULL for a model in memory */
-    source *sources;                     /* one a weight */
+    weight_files *files; /* NULL for a model in memory */
+    source *sources;     /* one a weight */
     struct inset_model *model;
 } opening;
 
-/* ---- the config --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the config --------------------------------------------------------- */
 
 static inset_status open_config(inset_context *context, const char *directory, json_document **out)
 {
@@ -52,12 +53,15 @@ inset_status model_program(inset_context *context, const char *directory, progra
     return status;
 }
 
-/* The type a config names, under its new or its old key; INSET_TYPE_COUNT when it names none that models run in. */
+/* The type a config names, under its new or its old key; INSET_TYPE_COUNT when it names none that
+ * models run in. */
 static inset_type config_type(const json_document *config)
 {
     static const char *const keys[] = {"dtype", "torch_dtype"};
-    static const struct { const char *name; inset_type type; } known[] = {
-        {"float32", INSET_F32}, {"bfloat16", INSET_BF16}, {"float16", INSET_F16}};
+    static const struct {
+        const char *name;
+        inset_type type;
+    } known[] = {{"float32", INSET_F32}, {"bfloat16", INSET_BF16}, {"float16", INSET_F16}};
     for (size_t k = 0; k < 2; k++) {
         const char *name = "";
         if (!json_as_string(json_member(json_root(config), keys[k]), &name)) continue;
@@ -67,10 +71,12 @@ static inset_type config_type(const json_document *config)
     return INSET_TYPE_COUNT;
 }
 
-/* ---- the weights' names, shapes and types ------------------------------------------------------------------------------------------- */
+/* ---- the weights' names, shapes and types ------------------------------- */
 
-/* The tensor called `name` in the files, after the program's optional prefix if `prefixed`; NULL when there is none. */
-static inset_status find_named(const opening *o, const char *name, bool prefixed, const file_tensor **out)
+/* The tensor called `name` in the files, after the program's optional prefix if `prefixed`; NULL
+ * when there is none. */
+static inset_status find_named(
+    const opening *o, const char *name, bool prefixed, const file_tensor **out)
 {
     const char *prefix = prefixed ? o->model->program->optional_prefix : "";
     *out = NULL;
@@ -84,7 +90,8 @@ static inset_status find_named(const opening *o, const char *name, bool prefixed
     return INSET_OK;
 }
 
-/* A weight's tensor in the files, under either of its names, with or without the prefix; NULL when there is none. */
+/* A weight's tensor in the files, under either of its names, with or without the prefix; NULL when
+ * there is none. */
 static inset_status find_tensor(const opening *o, const weight *w, const file_tensor **out)
 {
     const char *const names[2] = {w->name, w->also};
@@ -94,8 +101,9 @@ static inset_status find_tensor(const opening *o, const weight *w, const file_te
         inset_status status = find_named(o, names[i / 2], i % 2, &found);
         if (status) return status;
         if (*out && found)
-            return error_set(o->context, INSET_FILE_ERROR, "%s: has both %s and %s, and they would be the same weight", o->directory,
-                             (*out)->name, found->name);
+            return error_set(o->context, INSET_FILE_ERROR,
+                "%s: has both %s and %s, and they would be the same weight", o->directory,
+                (*out)->name, found->name);
         if (found) *out = found;
     }
     return INSET_OK;
@@ -104,25 +112,30 @@ static inset_status find_tensor(const opening *o, const weight *w, const file_te
 static void add_shape(inset_context *context, text *out, const int64_t *shape, int32_t n)
 {
     text_add(context, out, "[");
-    for (int32_t i = 0; i < n; i++) text_add(context, out, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    for (int32_t i = 0; i < n; i++)
+        text_add(context, out, "%s%lld", i ? ", " : "", (long long)shape[i]);
     text_add(context, out, "]");
 }
 
 static inset_status check_tensor(const opening *o, const weight *w, const file_tensor *t)
 {
-    if (t->type != INSET_F32 && t->type != INSET_BF16 && t->type != INSET_F16 && t->type != INSET_F64)
-        return error_set(o->context, INSET_FILE_ERROR, "%s: weight %s must be F32, BF16, F16 or F64, found %s", o->directory, t->name,
-                         t->stored_type ? t->stored_type : "another type");
+    if (t->type != INSET_F32 && t->type != INSET_BF16 && t->type != INSET_F16
+        && t->type != INSET_F64)
+        return error_set(o->context, INSET_FILE_ERROR,
+            "%s: weight %s must be F32, BF16, F16 or F64, found %s", o->directory, t->name,
+            t->stored_type ? t->stored_type : "another type");
     bool vector = w->role == WEIGHT_VECTOR;
     const int64_t expected[2] = {vector ? w->columns : w->rows, w->columns};
     int32_t n = vector ? 1 : 2;
-    if (t->n_dimensions == n && memcmp(t->shape, expected, (size_t)n * sizeof *expected) == 0) return INSET_OK;
+    if (t->n_dimensions == n && memcmp(t->shape, expected, (size_t)n * sizeof *expected) == 0)
+        return INSET_OK;
     text shapes = {0};
     add_shape(o->context, &shapes, expected, n);
     text_add(o->context, &shapes, ", found ");
     add_shape(o->context, &shapes, t->shape, t->n_dimensions);
-    inset_status status = error_set(o->context, INSET_FILE_ERROR, "%s: weight %s must have the shape %s", o->directory, t->name,
-                                    shapes.bytes ? shapes.bytes : "of the config");
+    inset_status status = error_set(o->context, INSET_FILE_ERROR,
+        "%s: weight %s must have the shape %s", o->directory, t->name,
+        shapes.bytes ? shapes.bytes : "of the config");
     text_free(o->context, &shapes);
     return status;
 }
@@ -153,8 +166,9 @@ static inset_status find_sources(opening *o)
         else list_name(o->context, &missing, n_missing++, w->name);
     }
     if (!status && n_missing)
-        status = error_set(o->context, INSET_FILE_ERROR, "%s: %zu weight%s missing: %s", o->directory, n_missing,
-                           n_missing == 1 ? " is" : "s are", missing.bytes ? missing.bytes : "");
+        status = error_set(o->context, INSET_FILE_ERROR, "%s: %zu weight%s missing: %s",
+            o->directory, n_missing, n_missing == 1 ? " is" : "s are",
+            missing.bytes ? missing.bytes : "");
     text_free(o->context, &missing);
     return status;
 }
@@ -172,7 +186,9 @@ static bool is_weight(const program *p, const table *names, const char *name)
     size_t cursor = 0;
     uint64_t hash = hash_bytes(0, name, strlen(name));
     for (int32_t i; (i = table_next(names, hash, &cursor)) >= 0;)
-        if (strcmp(p->weights[i].name, name) == 0 || (p->weights[i].also && strcmp(p->weights[i].also, name) == 0)) return true;
+        if (strcmp(p->weights[i].name, name) == 0
+            || (p->weights[i].also && strcmp(p->weights[i].also, name) == 0))
+            return true;
     return false;
 }
 
@@ -184,7 +200,8 @@ static bool is_known(const program *p, const table *names, const char *name)
     return is_weight(p, names, name + prefix) || matches(p->ignored, name + prefix);
 }
 
-/* Refuses tensors that the program knows nothing of: most likely they belong to another model than the config. */
+/* Refuses tensors that the program knows nothing of: most likely they belong to another model than
+ * the config. */
 static inset_status refuse_extra(opening *o)
 {
     const program *p = o->model->program;
@@ -192,7 +209,9 @@ static inset_status refuse_extra(opening *o)
     for (size_t i = 0; i < 2 * p->n_weights; i++) {
         const weight *w = &p->weights[i / 2];
         const char *name = i % 2 ? w->also : w->name;
-        if (!name || table_add(o->context, &names, hash_bytes(0, name, strlen(name)), (int32_t)(i / 2))) continue;
+        if (!name
+            || table_add(o->context, &names, hash_bytes(0, name, strlen(name)), (int32_t)(i / 2)))
+            continue;
         table_free(o->context, &names);
         return INSET_NO_MEMORY;
     }
@@ -204,8 +223,9 @@ static inset_status refuse_extra(opening *o)
     }
     inset_status status = INSET_OK;
     if (n_extra)
-        status = error_set(o->context, INSET_FILE_ERROR, "%s: %zu tensor%s no weight of this %s model: %s", o->directory, n_extra,
-                           n_extra == 1 ? " is" : "s are", p->model_type, extra.bytes ? extra.bytes : "");
+        status = error_set(o->context, INSET_FILE_ERROR,
+            "%s: %zu tensor%s no weight of this %s model: %s", o->directory, n_extra,
+            n_extra == 1 ? " is" : "s are", p->model_type, extra.bytes ? extra.bytes : "");
     text_free(o->context, &extra);
     table_free(o->context, &names);
     return status;
@@ -218,13 +238,18 @@ static inset_status sources_in_memory(opening *o)
     for (size_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
         if (w->same_as >= 0) o->sources[i] = o->sources[w->same_as];
-        else if (w->data && type_is_float(w->data_type)) o->sources[i] = (source){w->data, w->data_type, NULL};
-        else return error_set(o->context, INSET_USAGE_ERROR, w->data ? "weight %s must be of a float type" : "weight %s has no numbers", w->name);
+        else if (w->data && type_is_float(w->data_type))
+            o->sources[i] = (source){w->data, w->data_type, NULL};
+        else
+            return error_set(o->context, INSET_USAGE_ERROR,
+                w->data ? "weight %s must be of a float type" : "weight %s has no numbers",
+                w->name);
     }
     return INSET_OK;
 }
 
-/* The type a model runs in: as asked, or the type its weights have; where they differ the config decides, then the first matrix. */
+/* The type a model runs in: as asked, or the type its weights have; where they differ the config
+ * decides, then the first matrix. */
 static inset_type choose_type(const opening *o, inset_type asked)
 {
     const program *p = o->model->program;
@@ -235,7 +260,8 @@ static inset_type choose_type(const opening *o, inset_type asked)
         inset_type type = o->sources[i].type == INSET_F64 ? INSET_F32 : o->sources[i].type;
         mixed = mixed || (all != INSET_TYPE_COUNT && type != all);
         all = type;
-        if (first_matrix == INSET_TYPE_COUNT && p->weights[i].role == WEIGHT_MATRIX) first_matrix = type;
+        if (first_matrix == INSET_TYPE_COUNT && p->weights[i].role == WEIGHT_MATRIX)
+            first_matrix = type;
     }
     inset_type said = mixed && o->config ? config_type(o->config) : INSET_TYPE_COUNT;
     if (said != INSET_TYPE_COUNT) return said;
@@ -243,11 +269,12 @@ static inset_type choose_type(const opening *o, inset_type asked)
     return all == INSET_TYPE_COUNT ? INSET_F32 : all;
 }
 
-/* ---- the weights' numbers ----------------------------------------------------------------------------------------------------------- */
+/* ---- the weights' numbers ----------------------------------------------- */
 
 static void give_back_pages(const opening *o, int32_t index)
 {
-    if (o->files && o->sources[index].tensor) weight_files_release_pages(o->files, o->sources[index].tensor);
+    if (o->files && o->sources[index].tensor)
+        weight_files_release_pages(o->files, o->sources[index].tensor);
 }
 
 /* Puts a vector or table on the device, once however many steps read it. */
@@ -256,7 +283,7 @@ static inset_status load_data(opening *o, int32_t index)
     struct inset_model *m = o->model;
     if (index < 0 || m->weights[index].data) return INSET_OK;
     const weight *w = &m->program->weights[index];
-    if (w->same_as >= 0) {               /* the partner owns it: bytes stays 0 here */
+    if (w->same_as >= 0) { /* the partner owns it: bytes stays 0 here */
         inset_status status = load_data(o, w->same_as);
         m->weights[index].data = m->weights[w->same_as].data;
         return status;
@@ -265,7 +292,8 @@ static inset_status load_data(opening *o, int32_t index)
     inset_status status = device_allocate(m->device, bytes, &m->weights[index].data);
     if (status) return status;
     m->weights[index].bytes = bytes;
-    status = device_upload_as(m->device, m->weights[index].data, m->type, o->sources[index].data, o->sources[index].type, (int64_t)count);
+    status = device_upload_as(m->device, m->weights[index].data, m->type, o->sources[index].data,
+        o->sources[index].type, (int64_t)count);
     give_back_pages(o, index);
     return status;
 }
@@ -280,17 +308,21 @@ static bool is_head(const program *p, const step *s)
 /* Whether a step is the tanh GELU of what another makes. */
 static bool is_gelu_of(const program *p, const step *s, const step *made)
 {
-    return s->kind == STEP_ACTIVATION && s->activation == ACTIVATION_GELU_TANH && p->slots[s->operands[0]].value == made->value;
+    return s->kind == STEP_ACTIVATION && s->activation == ACTIVATION_GELU_TANH
+           && p->slots[s->operands[0]].value == made->value;
 }
 
-/* Asks the device whether a product's GELU may be part of it: for the whole model, so that all layers do alike. */
+/* Asks the device whether a product's GELU may be part of it: for the whole model, so that all
+ * layers do alike. */
 static inset_status load_gelu(opening *o, const step *s)
 {
     struct inset_model *m = o->model;
     const step *end = m->program->steps + m->program->n_steps, *later = s + 1;
     bool allowed = true;
     while (later < end && !is_gelu_of(m->program, later, s)) later++;
-    inset_status status = later < end ? device_matrix_gelu(m->device, m->weights[s->weight].matrix, &allowed) : INSET_OK;
+    inset_status status = later < end ? device_matrix_gelu(
+                              m->device, m->weights[s->weight].matrix, &allowed)
+                                      : INSET_OK;
     m->gelu_in_product = m->gelu_in_product && allowed;
     return status;
 }
@@ -302,12 +334,15 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     const weight *w = &m->program->weights[s->weight];
     if (m->weights[s->weight].matrix) {
         if (biases[s->weight] == s->bias) return INSET_OK;
-        return error_set(o->context, INSET_USAGE_ERROR, "weight %s is used by two linear steps with different biases: declare it twice, "
-                         "the second tied to the first", w->name);
+        return error_set(o->context, INSET_USAGE_ERROR,
+            "weight %s is used by two linear steps with different biases: declare it twice, "
+            "the second tied to the first",
+            w->name);
     }
     const source *from = &o->sources[s->weight], *bias = s->bias >= 0 ? &o->sources[s->bias] : NULL;
     int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows;
-    /* The last product, a language model's head, is also kept as it is stored: a plan that reads a few of its columns takes dot products. */
+    /* The last product, a language model's head, is also kept as it is stored: a plan that reads a
+     * few of its columns takes dot products. */
     const bool is_table = is_head(m->program, s) && !w->in_out;
     inset_status status = is_table ? load_data(o, s->weight) : INSET_OK;
     if (is_table && !status) status = load_data(o, s->bias);
@@ -316,8 +351,11 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     const inset_type bias_type = bias ? bias->type : INSET_F32;
     matrix **result = &m->weights[s->weight].matrix;
     if (is_table)
-        status = device_matrix_over(m->device, m->type, in, out, m->weights[s->weight].data, bias_data, bias_type, result);
-    else status = device_matrix_create(m->device, m->type, in, out, from->data, from->type, w->in_out, bias_data, bias_type, result);
+        status = device_matrix_over(
+            m->device, m->type, in, out, m->weights[s->weight].data, bias_data, bias_type, result);
+    else
+        status = device_matrix_create(m->device, m->type, in, out, from->data, from->type,
+            w->in_out, bias_data, bias_type, result);
     biases[s->weight] = s->bias;
     give_back_pages(o, s->weight);
     return status;
@@ -336,24 +374,25 @@ static inset_status load_weights(opening *o)
         if (s->kind == STEP_LINEAR) {
             status = load_matrix(o, s, biases);
             if (!status) status = load_gelu(o, s);
-        }
-        else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
+        } else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
     }
     memory_free(o->context, biases);
     if (!status) status = device_synchronize(m->device);
     for (size_t i = 0; i < p->n_weights; i++)
         if (p->weights[i].same_as < 0)
-            m->weight_bytes += (int64_t)p->weights[i].rows * p->weights[i].columns * (int64_t)type_size(m->type);
+            m->weight_bytes += (int64_t)p->weights[i].rows * p->weights[i].columns
+                               * (int64_t)type_size(m->type);
     return status;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------ */
 
 static inset_status check_type(inset_context *context, inset_type type)
 {
-    if (type == INSET_F32 || type == INSET_BF16 || type == INSET_F16 || type == INSET_TYPE_COUNT) return INSET_OK;
+    if (type == INSET_F32 || type == INSET_BF16 || type == INSET_F16 || type == INSET_TYPE_COUNT)
+        return INSET_OK;
     return error_set(context, INSET_USAGE_ERROR, "a model runs in f32, bf16 or f16, not in %s",
-                     (unsigned)type < INSET_TYPE_COUNT ? type_name(type) : "an unknown type");
+        (unsigned)type < INSET_TYPE_COUNT ? type_name(type) : "an unknown type");
 }
 
 /* From a program in o->model to a model that is ready. */
@@ -371,7 +410,8 @@ static inset_status finish(opening *o, const char *device_name, inset_type type,
     return load_weights(o);
 }
 
-/* Ends an opening: the model goes out, or is freed with all it has when `status` says that something failed. */
+/* Ends an opening: the model goes out, or is freed with all it has when `status` says that
+ * something failed. */
 static inset_status conclude(opening *o, inset_status status, struct inset_model **out)
 {
     memory_free(o->context, o->sources);
@@ -389,7 +429,8 @@ static struct inset_model *new_model(inset_context *context)
     return m;
 }
 
-inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast, struct inset_model **out)
+inset_status model_open(inset_context *context, const char *directory, const char *device_name,
+    inset_type type, bool fast, struct inset_model **out)
 {
     *out = NULL;
     inset_status status = check_type(context, type);
@@ -403,7 +444,8 @@ inset_status model_open(inset_context *context, const char *directory, const cha
     return conclude(&o, status, out);
 }
 
-inset_status model_from_program(program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out)
+inset_status model_from_program(
+    program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out)
 {
     opening o = {.context = p->context, .directory = "", .model = new_model(p->context)};
     *out = NULL;
@@ -417,11 +459,15 @@ inset_status model_from_program(program *p, const char *device_name, inset_type 
     return conclude(&o, status, out);
 }
 
-static bool takes_attention(void *of, inset_type type, const whole_attention_args *shape) { return device_takes_attention(of, type, shape); }
+static bool takes_attention(void *of, inset_type type, const whole_attention_args *shape)
+{
+    return device_takes_attention(of, type, shape);
+}
 
 plan_traits model_traits(const struct inset_model *m)
 {
-    plan_traits is = {.row_block = m->device ? m->device->row_block : 1, .gelu_in_product = m->gelu_in_product};
+    plan_traits is = {
+        .row_block = m->device ? m->device->row_block : 1, .gelu_in_product = m->gelu_in_product};
     if (!m->device) return is;
     is.fast = m->device->fast;
     is.takes_attention = m->device->functions->takes_attention ? takes_attention : NULL;

@@ -8,36 +8,45 @@
 #include "program/program.h"
 
 typedef struct device_weight {
-    matrix *matrix;              /* WEIGHT_MATRIX used by a linear step (with that step's bias inside) */
-    void *data;                  /* WEIGHT_VECTOR and WEIGHT_TABLE in the model's type, on the device */
-    size_t bytes;                /* of data */
+    /* WEIGHT_MATRIX used by a linear step (with that step's bias inside) */
+    matrix *matrix;
+    /* WEIGHT_VECTOR and WEIGHT_TABLE in the model's type, on the device */
+    void *data;
+    size_t bytes; /* of data */
 } device_weight;
 
 struct inset_model {
     inset_context *context;
-    handle handle;               /* the public API's: removed by model_free's caller */
-    program *program;            /* owned */
-    device *device;              /* owned */
-    inset_type type;             /* f32, bf16 or f16 */
-    device_weight *weights;      /* one per program weight */
-    bool gelu_in_product;        /* every product with a tanh GELU behind it may be one launch with it */
-    int64_t weight_bytes;        /* of all weights in the model's type, a tied one once */
+    handle handle;          /* the public API's: removed by model_free's caller */
+    program *program;       /* owned */
+    device *device;         /* owned */
+    inset_type type;        /* f32, bf16 or f16 */
+    device_weight *weights; /* one per program weight */
+    /* every product with a tanh GELU behind it may be one launch with it */
+    bool gelu_in_product;
+    int64_t weight_bytes; /* of all weights in the model's type, a tied one once */
 };
 
-/* Opens a Hugging Face directory (config.json; model.safetensors or an index of shards): reads the config, has the family build its
- * program, checks that every weight is there with its shape and a float type and that nothing unknown is left over, and prepares the weights on the device.
+/* Opens a Hugging Face directory (config.json; model.safetensors or an index of shards): reads the
+ * config, has the family build its program, checks that every weight is there with its shape and a
+ * float type and that nothing unknown is left over, and prepares the weights on the device.
  *   device_name  as device_open takes it
  *   type         INSET_F32, INSET_BF16, INSET_F16, or INSET_TYPE_COUNT for the file's own type
- *   fast         whether the device may give up that a row's bits depend on its own numbers alone (device.h)
- * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights before the config is checked. */
+ *   fast         whether the device may give up that a row's bits depend on its own numbers alone
+ *                (device.h)
+ * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights
+ * before the config is checked. */
 struct inset_model;
-inset_status model_open(inset_context *context, const char *directory, const char *device_name, inset_type type, bool fast, struct inset_model **out);
-/* A model whose program was built in memory (weights have `data`). Takes the program over, also on failure. */
-inset_status model_from_program(program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out);
+inset_status model_open(inset_context *context, const char *directory, const char *device_name,
+    inset_type type, bool fast, struct inset_model **out);
+/* A model whose program was built in memory (weights have `data`). Takes the program over, also on
+ * failure. */
+inset_status model_from_program(
+    program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out);
 /* The program of a directory without weights or device: for `inset sites`. */
 inset_status model_program(inset_context *context, const char *directory, program **out);
 /* What plans for this model must know of its device. */
 plan_traits model_traits(const struct inset_model *model);
-void model_free(struct inset_model *model);      /* takes NULL */
+void model_free(struct inset_model *model); /* takes NULL */
 
 #endif

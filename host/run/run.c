@@ -1,11 +1,14 @@
-/* run.c: binds a plan to a device and runs it: one block of device memory, tables up once, then the launches in order.
+/* run.c: binds a plan to a device and runs it: one block of device memory, tables up once, then the
+ * launches in order.
  *
- * What may be other numbers at the next run (token ids, rows, tensors from outside) lies in areas side by side, with a copy of them on the host: the bytes
- * from the first that changed to the last go up in one copy before the launches.
+ * What may be other numbers at the next run (token ids, rows, tensors from outside) lies in areas
+ * side by side, with a copy of them on the host: the bytes from the first that changed to the last
+ * go up in one copy before the launches.
  *
- * On a GPU a launch costs the host some microseconds, more than most of them take to run. A plan that is run again is therefore captured, and
- * from then on a run is the inputs that changed, in one copy, and one replay. The first run is launched directly: most plans run once, and the
- * device makes its choices (which algorithm a product takes) while it runs. */
+ * On a GPU a launch costs the host some microseconds, more than most of them take to run. A plan
+ * that is run again is therefore captured, and from then on a run is the inputs that changed, in
+ * one copy, and one replay. The first run is launched directly: most plans run once, and the device
+ * makes its choices (which algorithm a product takes) while it runs. */
 #include "run/run.h"
 
 #include <string.h>
@@ -25,31 +28,38 @@ struct run {
     inset_context *context;
     struct inset_model *model;
     plan *plan;
-    run_room *room;                      /* whose `memory` is, or NULL */
-    int unfinished;                      /* started, not yet waited for */
-    char *memory;                        /* all areas, one after the other */
+    run_room *room; /* whose `memory` is, or NULL */
+    int unfinished; /* started, not yet waited for */
+    char *memory;   /* all areas, one after the other */
     size_t bytes;
     char *base[AREA_COUNT];
-    launch *launches;                    /* the plan's, with addresses */
-    char *inputs;                        /* the areas from AREA_FIRST_INPUT on, on the host: the device's own memory where that is the host's */
-    size_t changed, changed_end;         /* of these bytes, what the device has not got yet */
-    int64_t *tokens;                     /* what the next run takes */
+    launch *launches; /* the plan's, with addresses */
+    /* the areas from AREA_FIRST_INPUT on, on the host: the device's own memory where that is the
+     * host's */
+    char *inputs;
+    size_t changed, changed_end; /* of these bytes, what the device has not got yet */
+    int64_t *tokens;             /* what the next run takes */
     float *rows;
-    int32_t *answers;                    /* tokens of the trace's metrics, likewise */
-    bool stale_tokens, stale_rows, stale_answers;        /* they are not in `inputs` yet */
-    char *saved;                         /* on the host, when the device's memory is not the host's */
+    int32_t *answers;                             /* tokens of the trace's metrics, likewise */
+    bool stale_tokens, stale_rows, stale_answers; /* they are not in `inputs` yet */
+    /* on the host, when the device's memory is not the host's */
+    char *saved;
     bool saved_here, has_run;
-    device_graph *graph;                 /* the launches, captured at the second run, where the device captures */
-    bool launched_singly;                /* it cannot capture these */
+    /* the launches, captured at the second run, where the device captures */
+    device_graph *graph;
+    bool launched_singly; /* it cannot capture these */
 };
 
 static size_t area_place(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
-/* An area's bytes in the run's memory. The tables' short form stands in the arena before the first launch. */
+/* An area's bytes in the run's memory. The tables' short form stands in the arena before the first
+ * launch. */
 static size_t area_size(const plan *p, int a)
 {
     size_t bytes = area_place((size_t)p->area_bytes[a]);
-    size_t short_form = area_place(p->n_runs * sizeof *p->runs) + area_place(p->n_repeats * sizeof *p->repeats) + area_place(p->n_literals * sizeof *p->literals);
+    size_t short_form = area_place(p->n_runs * sizeof *p->runs)
+                        + area_place(p->n_repeats * sizeof *p->repeats)
+                        + area_place(p->n_literals * sizeof *p->literals);
     return a == AREA_ARENA && short_form > bytes ? short_form : bytes;
 }
 
@@ -75,7 +85,9 @@ static inset_status allocate_areas(run *r)
 {
     for (int a = AREA_ARENA; a < AREA_WEIGHT; a++) r->bytes += area_size(r->plan, a);
     if (!r->bytes) r->bytes = 256;
-    inset_status status = r->room ? take_room(r->room, r) : device_allocate(r->model->device, r->bytes, (void **)&r->memory);
+    inset_status status = r->room
+                              ? take_room(r->room, r)
+                              : device_allocate(r->model->device, r->bytes, (void **)&r->memory);
     if (status) return status;
     size_t at = 0;
     for (int a = AREA_ARENA; a < AREA_WEIGHT; a++) {
@@ -124,8 +136,10 @@ static inset_status bind_launches(run *r)
 static inset_status expand(run *r, const char *at, const char *literals, size_t count)
 {
     plan *p = r->plan;
-    expand_args args = {(int32_t *)r->base[AREA_TABLES], (const table_run *)at, (const int32_t *)literals, (int64_t)count};
-    return device_launch(r->model->device, KERNEL_EXPAND, INSET_F32, &args, sizeof args, (int64_t)count, p->n_tables);
+    expand_args args = {(int32_t *)r->base[AREA_TABLES], (const table_run *)at,
+        (const int32_t *)literals, (int64_t)count};
+    return device_launch(r->model->device, KERNEL_EXPAND, INSET_F32, &args, sizeof args,
+        (int64_t)count, p->n_tables);
 }
 
 /* The short form of the tables goes where values will be: the first launches write over it. */
@@ -137,7 +151,8 @@ static inset_status make_tables(run *r)
     char *literals = repeats + area_place(p->n_repeats * sizeof *p->repeats);
     inset_status status = device_upload(d, runs, p->runs, p->n_runs * sizeof *p->runs);
     if (!status) status = device_upload(d, repeats, p->repeats, p->n_repeats * sizeof *p->repeats);
-    if (!status) status = device_upload(d, literals, p->literals, p->n_literals * sizeof *p->literals);
+    if (!status)
+        status = device_upload(d, literals, p->literals, p->n_literals * sizeof *p->literals);
     if (!status) status = expand(r, runs, literals, p->n_runs);
     return status ? status : expand(r, repeats, literals, p->n_repeats);
 }
@@ -155,7 +170,8 @@ static inset_status upload_metrics(run *r)
         rows[i].other = address(r, rows[i].other);
         rows[i].tokens = address(r, rows[i].tokens);
     }
-    inset_status status = device_upload(r->model->device, r->base[AREA_METRICS], rows, p->n_metric_rows * sizeof *rows);
+    inset_status status = device_upload(
+        r->model->device, r->base[AREA_METRICS], rows, p->n_metric_rows * sizeof *rows);
     memory_free(r->context, rows);
     return status;
 }
@@ -181,7 +197,10 @@ static inset_status upload_tables(run *r)
 }
 
 /* Where an area is in `inputs`. */
-static size_t input_place(const run *r, int at) { return (size_t)(r->base[at] - r->base[AREA_FIRST_INPUT]); }
+static size_t input_place(const run *r, int at)
+{
+    return (size_t)(r->base[at] - r->base[AREA_FIRST_INPUT]);
+}
 
 static void mark_changed(run *r, size_t from, size_t bytes)
 {
@@ -206,7 +225,8 @@ static inset_status copy_inputs(run *r)
     size_t bytes = (size_t)(r->memory + r->bytes - r->base[AREA_FIRST_INPUT]);
     r->inputs = in_place ? r->base[AREA_FIRST_INPUT] : memory_new(r->context, bytes);
     if (!r->inputs) return INSET_NO_MEMORY;
-    for (size_t i = 0; i < p->n_externals; i++) put_external(r, &p->externals[i], p->externals[i].data);
+    for (size_t i = 0; i < p->n_externals; i++)
+        put_external(r, &p->externals[i], p->externals[i].data);
     if (p->rows) {
         r->rows = memory_new(r->context, n * (size_t)p->row_width * sizeof *r->rows);
         if (!r->rows) return INSET_NO_MEMORY;
@@ -215,7 +235,8 @@ static inset_status copy_inputs(run *r)
         r->tokens = memory_new(r->context, n * sizeof *r->tokens);
         if (!r->tokens) return INSET_NO_MEMORY;
         for (int64_t v = 0; v < p->n_invokes; v++)
-            memcpy(r->tokens + p->invoke_first[v], p->tokens + p->invoke_list[v], (size_t)(p->invoke_first[v + 1] - p->invoke_first[v]) * sizeof *r->tokens);
+            memcpy(r->tokens + p->invoke_first[v], p->tokens + p->invoke_list[v],
+                (size_t)(p->invoke_first[v + 1] - p->invoke_first[v]) * sizeof *r->tokens);
     }
     r->answers = memory_new(r->context, p->n_answers * sizeof *r->answers);
     if (!r->answers) return INSET_NO_MEMORY;
@@ -226,18 +247,21 @@ static inset_status copy_inputs(run *r)
     return INSET_OK;
 }
 
-/* Whether the plan left room for what this device writes behind a product's rows, and fuses nothing that it does not. */
+/* Whether the plan left room for what this device writes behind a product's rows, and fuses nothing
+ * that it does not. */
 static bool plan_fits(const struct inset_model *model, const plan *p)
 {
     const plan_traits is = model_traits(model);
-    return (is.row_block <= 1 || p->traits.row_block == is.row_block) && (is.gelu_in_product || !p->traits.gelu_in_product);
+    return (is.row_block <= 1 || p->traits.row_block == is.row_block)
+           && (is.gelu_in_product || !p->traits.gelu_in_product);
 }
 
 static inset_status make_run(struct inset_model *model, run_room *room, plan *p, run **out)
 {
     *out = NULL;
     if (!plan_fits(model, p))
-        return error_set(model->context, INSET_USAGE_ERROR, "the plan was made for a device with other traits than %s", model->device->name);
+        return error_set(model->context, INSET_USAGE_ERROR,
+            "the plan was made for a device with other traits than %s", model->device->name);
     run *r = memory_new(model->context, sizeof *r);
     if (!r) return INSET_NO_MEMORY;
     r->context = model->context;
@@ -245,7 +269,8 @@ static inset_status make_run(struct inset_model *model, run_room *room, plan *p,
     r->plan = p;
     r->room = room;
     inset_status status;
-    if ((status = allocate_areas(r)) || (status = copy_inputs(r)) || (status = bind_launches(r)) || (status = upload_tables(r))) {
+    if ((status = allocate_areas(r)) || (status = copy_inputs(r)) || (status = bind_launches(r))
+        || (status = upload_tables(r))) {
         run_free(r);
         return status;
     }
@@ -253,13 +278,20 @@ static inset_status make_run(struct inset_model *model, run_room *room, plan *p,
     return INSET_OK;
 }
 
-inset_status run_create(struct inset_model *model, plan *p, run **out) { return make_run(model, NULL, p, out); }
-inset_status run_create_in(run_room *room, plan *p, run **out) { return make_run(room->model, room, p, out); }
+inset_status run_create(struct inset_model *model, plan *p, run **out)
+{
+    return make_run(model, NULL, p, out);
+}
+inset_status run_create_in(run_room *room, plan *p, run **out)
+{
+    return make_run(room->model, room, p, out);
+}
 
 void run_free(run *r)
 {
     if (!r) return;
-    if (r->unfinished) device_synchronize(r->model->device);         /* a graph must not go while it runs; what failed there was told or is lost */
+    /* a graph must not go while it runs; what failed there was told or is lost */
+    if (r->unfinished) device_synchronize(r->model->device);
     if (r->room && r->room->owner == r) r->room->owner = NULL;
     device_graph_free(r->model->device, r->graph);
     if (r->memory && !r->room) device_release(r->model->device, r->memory, r->bytes);
@@ -272,7 +304,7 @@ void run_free(run *r)
     memory_free(r->context, r);
 }
 
-/* ---- other inputs ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- other inputs ------------------------------------------------------- */
 
 /* Rows that the plan computes once must stand for equal tokens still. */
 static inset_status check_pattern(const run *r)
@@ -284,11 +316,13 @@ static inset_status check_pattern(const run *r)
         if (word < 0) continue;
         int64_t other = p->word_source[word];
         bool same = r->tokens ? r->tokens[i] == r->tokens[other]
-                              : !memcmp(r->rows + i * p->row_width, r->rows + other * p->row_width, (size_t)p->row_width * sizeof *r->rows);
+                              : !memcmp(r->rows + i * p->row_width, r->rows + other * p->row_width,
+                                  (size_t)p->row_width * sizeof *r->rows);
         if (!same)
             return error_set(r->context, INSET_VALUE_ERROR,
-                             "the plan computes input %lld and input %lld as one, and now they differ: make a new plan for inputs with another pattern of equal tokens",
-                             (long long)other, (long long)i);
+                "the plan computes input %lld and input %lld as one, and now they differ: make a "
+                "new plan for inputs with another pattern of equal tokens",
+                (long long)other, (long long)i);
     }
     return INSET_OK;
 }
@@ -297,25 +331,30 @@ static inset_status check_invoke(const run *r, int64_t invoke_index, int64_t cou
 {
     const plan *p = r->plan;
     if (invoke_index < 0 || invoke_index >= p->n_invokes)
-        return error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes", (long long)invoke_index, (long long)p->n_invokes);
+        return error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes",
+            (long long)invoke_index, (long long)p->n_invokes);
     *first = p->invoke_first[invoke_index];
     int64_t wanted = p->invoke_first[invoke_index + 1] - *first;
     if (count != wanted)
-        return error_set(r->context, INSET_SHAPE_ERROR, "invoke %lld takes %lld %s, found %lld", (long long)invoke_index, (long long)wanted,
-                         p->rows ? "rows" : "tokens", (long long)count);
+        return error_set(r->context, INSET_SHAPE_ERROR, "invoke %lld takes %lld %s, found %lld",
+            (long long)invoke_index, (long long)wanted, p->rows ? "rows" : "tokens",
+            (long long)count);
     return INSET_OK;
 }
 
 inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens, int64_t count)
 {
     int64_t first;
-    if (!r->tokens) return error_set(r->context, INSET_TYPE_ERROR, "this model takes rows of numbers, not token ids");
+    if (!r->tokens)
+        return error_set(
+            r->context, INSET_TYPE_ERROR, "this model takes rows of numbers, not token ids");
     inset_status status = check_invoke(r, invoke_index, count, &first);
     if (status) return status;
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= r->plan->vocabulary)
-            return error_set(r->context, INSET_INDEX_ERROR, "token %lld (position %lld of the invoke) is outside the vocabulary of %d", (long long)tokens[i],
-                             (long long)i, r->plan->vocabulary);
+            return error_set(r->context, INSET_INDEX_ERROR,
+                "token %lld (position %lld of the invoke) is outside the vocabulary of %d",
+                (long long)tokens[i], (long long)i, r->plan->vocabulary);
     memcpy(r->tokens + first, tokens, (size_t)count * sizeof *tokens);
     r->stale_tokens = true;
     return INSET_OK;
@@ -324,10 +363,13 @@ inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens,
 inset_status run_set_rows(run *r, int64_t invoke_index, const float *rows, int64_t count)
 {
     int64_t first;
-    if (!r->rows) return error_set(r->context, INSET_TYPE_ERROR, "this model takes token ids, not rows of numbers");
+    if (!r->rows)
+        return error_set(
+            r->context, INSET_TYPE_ERROR, "this model takes token ids, not rows of numbers");
     inset_status status = check_invoke(r, invoke_index, count, &first);
     if (status) return status;
-    memcpy(r->rows + first * r->plan->row_width, rows, (size_t)(count * r->plan->row_width) * sizeof *rows);
+    memcpy(r->rows + first * r->plan->row_width, rows,
+        (size_t)(count * r->plan->row_width) * sizeof *rows);
     r->stale_rows = true;
     return INSET_OK;
 }
@@ -341,47 +383,59 @@ void run_set_external(run *r, int32_t storage, const void *data)
         if (p->externals[middle].storage < storage) low = middle + 1;
         else high = middle;
     }
-    if (low < p->n_externals && p->externals[low].storage == storage) put_external(r, &p->externals[low], data);
+    if (low < p->n_externals && p->externals[low].storage == storage)
+        put_external(r, &p->externals[low], data);
 }
 
 /* The metric, or an error when there is none of this number or it takes another count. */
-static inset_status check_metric(const run *r, int64_t invoke_index, int64_t metric, int64_t count, const struct asked_metric **out)
+static inset_status check_metric(const run *r, int64_t invoke_index, int64_t metric, int64_t count,
+    const struct asked_metric **out)
 {
     const plan *p = r->plan;
     if (invoke_index < 0 || invoke_index >= p->n_invokes)
-        return error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes", (long long)invoke_index, (long long)p->n_invokes);
+        return error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes",
+            (long long)invoke_index, (long long)p->n_invokes);
     int64_t first = p->invoke_metric[invoke_index], n = p->invoke_metric[invoke_index + 1] - first;
     if (metric < 0 || metric >= n)
-        return error_set(r->context, INSET_INDEX_ERROR, "metric %lld of invoke %lld, which has %lld", (long long)metric, (long long)invoke_index, (long long)n);
+        return error_set(r->context, INSET_INDEX_ERROR,
+            "metric %lld of invoke %lld, which has %lld", (long long)metric,
+            (long long)invoke_index, (long long)n);
     *out = &p->metrics[first + metric];
     if (count == (*out)->count) return INSET_OK;
-    return error_set(r->context, INSET_SHAPE_ERROR, "metric %lld of invoke %lld takes %d tokens, found %lld", (long long)metric, (long long)invoke_index,
-                     (*out)->count, (long long)count);
+    return error_set(r->context, INSET_SHAPE_ERROR,
+        "metric %lld of invoke %lld takes %d tokens, found %lld", (long long)metric,
+        (long long)invoke_index, (*out)->count, (long long)count);
 }
 
-inset_status run_set_answers(run *r, int64_t invoke_index, int64_t metric, const int64_t *tokens, int64_t count)
+inset_status run_set_answers(
+    run *r, int64_t invoke_index, int64_t metric, const int64_t *tokens, int64_t count)
 {
     const struct asked_metric *m = NULL;
     inset_status status = check_metric(r, invoke_index, metric, count, &m);
     if (status) return status;
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= m->width)
-            return error_set(r->context, INSET_INDEX_ERROR, "token %lld is outside a row of %d logits", (long long)tokens[i], m->width);
+            return error_set(r->context, INSET_INDEX_ERROR,
+                "token %lld is outside a row of %d logits", (long long)tokens[i], m->width);
     for (int64_t i = 0; i < count; i++) r->answers[m->first_answer + i] = (int32_t)tokens[i];
     r->stale_answers = r->plan->n_answer_source > 0;
     return INSET_OK;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------ */
 
-/* Tokens of metrics into `inputs`. Metrics that the plan computes once must have equal tokens still. */
+/* Tokens of metrics into `inputs`. Metrics that the plan computes once must have equal tokens
+ * still. */
 static inset_status fill_answers(run *r)
 {
     const plan *p = r->plan;
     if (!r->stale_answers) return INSET_OK;
     for (size_t i = 0; i < p->n_ties; i++)
-        if (memcmp(r->answers + p->ties[i].first, r->answers + p->ties[i].stands, (size_t)p->ties[i].count * sizeof *r->answers))
-            return error_set(r->context, INSET_VALUE_ERROR, "the plan computes two metrics as one, and now their tokens differ: make a new plan for other tokens");
+        if (memcmp(r->answers + p->ties[i].first, r->answers + p->ties[i].stands,
+                (size_t)p->ties[i].count * sizeof *r->answers))
+            return error_set(r->context, INSET_VALUE_ERROR,
+                "the plan computes two metrics as one, and now their tokens differ: make a new "
+                "plan for other tokens");
     int32_t *to = (int32_t *)(void *)(r->inputs + input_place(r, AREA_ANSWERS));
     for (size_t i = 0; i < p->n_answer_source; i++) to[i] = r->answers[p->answer_source[i]];
     mark_changed(r, input_place(r, AREA_ANSWERS), p->n_answer_source * sizeof *to);
@@ -416,7 +470,9 @@ static inset_status upload_inputs(run *r)
     inset_status status = fill_answers(r);
     if (!status) status = fill_inputs(r);
     if (status) return status;
-    if (!d->shares_host_memory) status = device_upload(d, r->base[AREA_FIRST_INPUT] + r->changed, r->inputs + r->changed, r->changed_end - r->changed);
+    if (!d->shares_host_memory)
+        status = device_upload(d, r->base[AREA_FIRST_INPUT] + r->changed, r->inputs + r->changed,
+            r->changed_end - r->changed);
     if (!status) r->changed = r->changed_end = 0;
     return status;
 }
@@ -430,12 +486,15 @@ int64_t run_copies(const plan *p)
 
 int64_t run_first_copies(const plan *p)
 {
-    return (p->n_runs > 0) + (p->n_repeats > 0) + (p->n_literals > 0) + (p->n_records > 0) + (p->n_metric_rows > 0) + run_copies(p);
+    return (p->n_runs > 0) + (p->n_repeats > 0) + (p->n_literals > 0) + (p->n_records > 0)
+           + (p->n_metric_rows > 0) + run_copies(p);
 }
 
 int64_t run_later_launches(const struct inset_model *model, const plan *p)
 {
-    return model->device && device_captures(model->device) && p->n_launches ? 1 : p->statistics.launches;
+    return model->device && device_captures(model->device) && p->n_launches
+               ? 1
+               : p->statistics.launches;
 }
 
 static inset_status launch_all(run *r)
@@ -443,21 +502,25 @@ static inset_status launch_all(run *r)
     plan *p = r->plan;
     device *d = r->model->device;
     inset_status status;
-    if (p->needs_clearing && (status = device_zero(d, r->base[AREA_SAVED], (size_t)p->area_bytes[AREA_SAVED]))) return status;
+    if (p->needs_clearing
+        && (status = device_zero(d, r->base[AREA_SAVED], (size_t)p->area_bytes[AREA_SAVED])))
+        return status;
     for (size_t i = 0; i < p->n_launches; i++) {
         const launch *l = &r->launches[i];
         const matrix *m = l->is_matmul ? r->model->weights[l->weight].matrix : NULL;
         size_t size;
         const void *arguments = launch_arguments(l, &size);
-        status = l->gelu        ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
+        status = l->gelu ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
                  : l->is_matmul ? device_matmul(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
-                                : device_launch(d, launch_kernel(l), (inset_type)l->type, arguments, size, l->blocks, l->work);
+                                : device_launch(d, launch_kernel(l), (inset_type)l->type, arguments,
+                                    size, l->blocks, l->work);
         if (status) return status;
     }
     return INSET_OK;
 }
 
-/* Where capturing fails nothing is lost but time: the launches go singly. A device that is broken says so again when they do. */
+/* Where capturing fails nothing is lost but time: the launches go singly. A device that is broken
+ * says so again when they do. */
 static void capture_launches(run *r)
 {
     device *d = r->model->device;
@@ -474,7 +537,8 @@ static inset_status enqueue(run *r)
     inset_status status = upload_inputs(r);
     if (status) return status;
     r->saved_here = false;
-    if (r->has_run && !r->graph && !r->launched_singly && r->plan->n_launches && device_captures(d)) capture_launches(r);
+    if (r->has_run && !r->graph && !r->launched_singly && r->plan->n_launches && device_captures(d))
+        capture_launches(r);
     return r->graph ? device_replay(d, r->graph) : launch_all(r);
 }
 
@@ -489,13 +553,19 @@ inset_status run_execute(run *r)
 inset_status run_saved(run *r, size_t index, inset_tensor *out)
 {
     plan *p = r->plan;
-    if (index >= p->n_saved) return error_set(r->context, INSET_INDEX_ERROR, "saved value %zu of a plan that saves %zu", index, p->n_saved);
-    if (!r->has_run) return error_set(r->context, INSET_USAGE_ERROR, "'%s' has no value yet: the plan was not run", p->saved[index].name);
+    if (index >= p->n_saved)
+        return error_set(r->context, INSET_INDEX_ERROR, "saved value %zu of a plan that saves %zu",
+            index, p->n_saved);
+    if (!r->has_run)
+        return error_set(r->context, INSET_USAGE_ERROR,
+            "'%s' has no value yet: the plan was not run", p->saved[index].name);
     const char *saved = r->base[AREA_SAVED];
     if (!r->model->device->shares_host_memory) {
         size_t bytes = (size_t)p->area_bytes[AREA_SAVED];
         if (!r->saved && !(r->saved = memory_new(r->context, bytes))) return INSET_NO_MEMORY;
-        inset_status status = r->saved_here ? INSET_OK : device_download(r->model->device, r->saved, r->base[AREA_SAVED], bytes);
+        inset_status status = r->saved_here ? INSET_OK
+                                            : device_download(r->model->device, r->saved,
+                                                r->base[AREA_SAVED], bytes);
         if (status) return status;
         r->saved_here = true;
         saved = r->saved;
@@ -505,7 +575,7 @@ inset_status run_saved(run *r, size_t index, inset_tensor *out)
     return INSET_OK;
 }
 
-/* ---- one run behind the other --------------------------------------------------------------------------------------------------------------------- */
+/* ---- one run behind the other ------------------------------------------- */
 
 inset_status run_room_create(struct inset_model *model, run_room **out)
 {
@@ -514,7 +584,8 @@ inset_status run_room_create(struct inset_model *model, run_room **out)
     run_room *room = memory_new(model->context, sizeof *room);
     if (!room) return INSET_NO_MEMORY;
     room->model = model;
-    for (int i = 0; i < RUN_SLOTS && !status && device_works_ahead(model->device); i++) status = device_landing_create(model->device, &room->landings[i]);
+    for (int i = 0; i < RUN_SLOTS && !status && device_works_ahead(model->device); i++)
+        status = device_landing_create(model->device, &room->landings[i]);
     if (status) {
         run_room_free(room);
         return status;
@@ -535,13 +606,17 @@ void run_room_free(run_room *room)
 inset_status run_start(run *r, int slot)
 {
     device *d = r->model->device;
-    if (!r->room || r->room->owner != r) return error_set(r->context, INSET_USAGE_ERROR, "the room of this run was given to another");
+    if (!r->room || r->room->owner != r)
+        return error_set(
+            r->context, INSET_USAGE_ERROR, "the room of this run was given to another");
     inset_status status = enqueue(r);
     if (status) return status;
-    if (device_works_ahead(d)) status = device_landing_start(d, r->room->landings[slot], r->base[AREA_SAVED], (size_t)r->plan->area_bytes[AREA_SAVED]);
+    if (device_works_ahead(d))
+        status = device_landing_start(d, r->room->landings[slot], r->base[AREA_SAVED],
+            (size_t)r->plan->area_bytes[AREA_SAVED]);
     else r->room->arrived[slot] = r->base[AREA_SAVED];
     if (status) {
-        device_synchronize(d);           /* nobody will wait for this run */
+        device_synchronize(d); /* nobody will wait for this run */
         return status;
     }
     r->unfinished++;
@@ -552,7 +627,9 @@ inset_status run_start(run *r, int slot)
 inset_status run_finish(run *r, int slot)
 {
     const void *at = r->room->arrived[slot];
-    inset_status status = device_works_ahead(r->model->device) ? device_landing_wait(r->model->device, r->room->landings[slot], &at) : INSET_OK;
+    inset_status status = device_works_ahead(r->model->device)
+                              ? device_landing_wait(r->model->device, r->room->landings[slot], &at)
+                              : INSET_OK;
     r->unfinished--;
     r->room->arrived[slot] = at;
     return status;

@@ -1,8 +1,9 @@
 /* error.c: where a message points.
  *
- * The place of an error is the file, line and column, the line itself without its indentation, and a caret below the column; inside loops
- * also the values of the loop names. Only here are lines and columns counted. What is echoed is made harmless: a script may hold bytes
- * that would move a terminal's cursor or turn its text around. */
+ * The place of an error is the file, line and column, the line itself without its indentation, and
+ * a caret below the column; inside loops also the values of the loop names. Only here are lines and
+ * columns counted. What is echoed is made harmless: a script may hold bytes that would move a
+ * terminal's cursor or turn its text around. */
 #include "script/reader.h"
 
 #include <inttypes.h>
@@ -11,8 +12,9 @@
 #include <string.h>
 
 enum {
-    SHOWN = 100,                 /* characters of a line that are shown, around the column when it is longer */
-    QUOTED = 60,                 /* bytes of a word that are quoted */
+    /* characters of a line that are shown, around the column when it is longer */
+    SHOWN = 100,
+    QUOTED = 60, /* bytes of a word that are quoted */
 };
 
 int32_t script_line_of(const script *s, uint32_t at)
@@ -22,7 +24,10 @@ int32_t script_line_of(const script *s, uint32_t at)
     return line;
 }
 
-int script_quote_length(uint32_t at, uint32_t end) { return (int)(end - at < QUOTED ? end - at : QUOTED); }
+int script_quote_length(uint32_t at, uint32_t end)
+{
+    return (int)(end - at < QUOTED ? end - at : QUOTED);
+}
 
 static bool is_continuation(char c) { return ((unsigned char)c & 0xc0) == 0x80; }
 
@@ -32,10 +37,14 @@ static uint32_t printable(const script *s, uint32_t at)
     const unsigned char *c = (const unsigned char *)s->text + at;
     uint32_t n = script_character(s, at);
     if (c[0] < 0x20 || c[0] == 0x7f) return 0;
-    if (n == 2 && c[0] == 0xc2 && c[1] < 0xa0) return 0;                           /* U+0080 to U+009F: control characters */
-    if (n == 3 && c[0] == 0xe2 && c[1] == 0x80 && (c[2] == 0x8e || c[2] == 0x8f || (c[2] >= 0xa8 && c[2] <= 0xae)))
-        return 0;                                                                  /* marks and overrides of direction, line separators */
-    if (n == 3 && c[0] == 0xe2 && c[1] == 0x81 && c[2] >= 0xa6 && c[2] <= 0xa9) return 0;       /* isolates of direction */
+    /* U+0080 to U+009F: control characters */
+    if (n == 2 && c[0] == 0xc2 && c[1] < 0xa0) return 0;
+    if (n == 3 && c[0] == 0xe2 && c[1] == 0x80
+        && (c[2] == 0x8e || c[2] == 0x8f || (c[2] >= 0xa8 && c[2] <= 0xae)))
+        /* marks and overrides of direction, line separators */
+        return 0;
+    /* isolates of direction */
+    if (n == 3 && c[0] == 0xe2 && c[1] == 0x81 && c[2] >= 0xa6 && c[2] <= 0xa9) return 0;
     return n;
 }
 
@@ -75,7 +84,8 @@ static void add_loops(script *s, text *out, const running_loop *loop)
     if (!loop) return;
     add_loops(s, out, loop->outer);
     text_add(s->context, out, "%s%.*s = %" PRId64, loop->outer ? ", " : "with ",
-             script_quote_length(0, (uint32_t)s->names[loop->name].length), s->names[loop->name].text, loop->value);
+        script_quote_length(0, (uint32_t)s->names[loop->name].length), s->names[loop->name].text,
+        loop->value);
 }
 
 static void place(script *s, uint32_t at)
@@ -92,15 +102,19 @@ static void place(script *s, uint32_t at)
 
     /* Of a long line, half of what is shown lies before the column. */
     bool cut = characters(s, first, end) > SHOWN && characters(s, first, at) > SHOWN / 2;
-    for (uint32_t skip = cut ? characters(s, first, at) - SHOWN / 2 : 0; skip; skip--) first = next_character(s, first, end);
+    for (uint32_t skip = cut ? characters(s, first, at) - SHOWN / 2 : 0; skip; skip--)
+        first = next_character(s, first, end);
     uint32_t shown_to = echo(s, first, end, shown);
     int caret = (int)characters(s, first, at) + (cut ? 3 : 0);
 
-    if (s->file) snprintf(location, sizeof location, ":%" PRId32 ":%" PRIu32 "\n", script_line_of(s, at), column);
+    if (s->file)
+        snprintf(
+            location, sizeof location, ":%" PRId32 ":%" PRIu32 "\n", script_line_of(s, at), column);
     text loops = {0};
     add_loops(s, &loops, s->loops);
-    error_place(s->context, "%s%s    %s%s%s\n    %*s^\n%s%s", s->file ? s->file : "", location, cut ? "..." : "", shown,
-                shown_to < end ? "..." : "", caret, "", loops.bytes ? loops.bytes : "", loops.bytes ? "\n" : "");
+    error_place(s->context, "%s%s    %s%s%s\n    %*s^\n%s%s", s->file ? s->file : "", location,
+        cut ? "..." : "", shown, shown_to < end ? "..." : "", caret, "",
+        loops.bytes ? loops.bytes : "", loops.bytes ? "\n" : "");
     text_free(s->context, &loops);
 }
 
@@ -116,7 +130,8 @@ inset_status script_refuse(script *s, uint32_t at, inset_status status, const ch
 {
     char sentence[512];
     va_list list;
-    if (s->status) return s->status;                     /* the first error is the one that is told */
+    /* the first error is the one that is told */
+    if (s->status) return s->status;
     va_start(list, format);
     vsnprintf(sentence, sizeof sentence, format, list);
     va_end(list);

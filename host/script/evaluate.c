@@ -1,7 +1,8 @@
 /* evaluate.c: expressions to operands, by the calls of trace.h.
  *
- * Numbers are Python's: integers stay integers (of 64 bits; beyond them is an error), "/" gives a float, "//" and "%" round down. Whatever
- * meets a tensor is the trace's affair. Buffers that an index needs lie in its node, so that a loop's turns allocate nothing here. */
+ * Numbers are Python's: integers stay integers (of 64 bits; beyond them is an error), "/" gives a
+ * float, "//" and "%" round down. Whatever meets a tensor is the trace's affair. Buffers that an
+ * index needs lie in its node, so that a loop's turns allocate nothing here. */
 #include "script/reader.h"
 
 #include <inttypes.h>
@@ -27,17 +28,21 @@ static operand operand_of_float(double number)
     return o;
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------ */
 
 static inset_status number(script *s, const expression *e, operand *out)
 {
-    if (e->too_large) return script_refuse(s, e->at, INSET_VALUE_ERROR, "an integer beyond 64 bits");
+    if (e->too_large)
+        return script_refuse(s, e->at, INSET_VALUE_ERROR, "an integer beyond 64 bits");
     *out = e->is_float ? operand_of_float(e->number) : operand_of_integer(e->integer);
     return INSET_OK;
 }
 
 /* Python's floor division and remainder: the remainder has the divisor's sign. */
-static int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+static int64_t floor_divide(int64_t a, int64_t b)
+{
+    return a / b - (a % b != 0 && (a < 0) != (b < 0));
+}
 
 static bool integer_op(script_op op, int64_t a, int64_t b, int64_t *out)
 {
@@ -47,7 +52,7 @@ static bool integer_op(script_op op, int64_t a, int64_t b, int64_t *out)
     case OP_MULTIPLY: return !__builtin_mul_overflow(a, b, out);
     default: break;
     }
-    if (b == -1) {                               /* the one division that may overflow */
+    if (b == -1) { /* the one division that may overflow */
         *out = 0;
         return op == OP_REMAINDER || !__builtin_sub_overflow((int64_t)0, a, out);
     }
@@ -66,12 +71,15 @@ static double float_op(script_op op, double a, double b)
     }
 }
 
-inset_status script_number_op(script *s, uint32_t at, script_op op, const operand *a, const operand *b, operand *out)
+inset_status script_number_op(
+    script *s, uint32_t at, script_op op, const operand *a, const operand *b, operand *out)
 {
     bool integers = a->kind == OPERAND_INTEGER && b->kind == OPERAND_INTEGER;
-    if (op >= OP_DIVIDE && b->number == 0) return script_refuse(s, at, INSET_VALUE_ERROR, "division by zero");
+    if (op >= OP_DIVIDE && b->number == 0)
+        return script_refuse(s, at, INSET_VALUE_ERROR, "division by zero");
     if (op >= OP_FLOOR && !integers)
-        return script_refuse(s, at, INSET_TYPE_ERROR, "'%s' is for integers", op == OP_FLOOR ? "//" : "%");
+        return script_refuse(
+            s, at, INSET_TYPE_ERROR, "'%s' is for integers", op == OP_FLOOR ? "//" : "%");
     if (!integers || op == OP_DIVIDE) {
         *out = operand_of_float(float_op(op, a->number, b->number));
         return INSET_OK;
@@ -83,14 +91,17 @@ inset_status script_number_op(script *s, uint32_t at, script_op op, const operan
     return INSET_OK;
 }
 
-/* ---- arithmetic -------------------------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic --------------------------------------------------------- */
 
-static inset_status combine(script *s, const term *t, const operand *a, const operand *b, operand *out)
+static inset_status combine(
+    script *s, const term *t, const operand *a, const operand *b, operand *out)
 {
     static const trace_op ops[] = {TRACE_ADD, TRACE_SUBTRACT, TRACE_MULTIPLY, TRACE_DIVIDE};
-    if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR) return script_number_op(s, t->at, t->op, a, b, out);
+    if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
+        return script_number_op(s, t->at, t->op, a, b, out);
     if (t->op >= OP_FLOOR)
-        return script_refuse(s, t->at, INSET_TYPE_ERROR, "'%s' is for integers, not for tensors", t->op == OP_FLOOR ? "//" : "%");
+        return script_refuse(s, t->at, INSET_TYPE_ERROR, "'%s' is for integers, not for tensors",
+            t->op == OP_FLOOR ? "//" : "%");
     return script_at(s, t->at, trace_binary(s->trace, ops[t->op], a, b, out));
 }
 
@@ -112,13 +123,14 @@ static inset_status negate(script *s, const expression *e, operand *out)
     for (int32_t i = 0; i < e->times && !status; i++) {
         operand a = *out, zero = operand_of_integer(0);
         if (a.kind == OPERAND_FLOAT) *out = operand_of_float(-a.number);
-        else if (a.kind == OPERAND_INTEGER) status = script_number_op(s, e->at, OP_SUBTRACT, &zero, &a, out);
+        else if (a.kind == OPERAND_INTEGER)
+            status = script_number_op(s, e->at, OP_SUBTRACT, &zero, &a, out);
         else status = script_at(s, e->at, trace_negate(s->trace, &a, out));
     }
     return status;
 }
 
-/* ---- integers and indices ------------------------------------------------------------------------------------------------------------ */
+/* ---- integers and indices ----------------------------------------------- */
 
 inset_status script_evaluate_integer(script *s, expression *e, int64_t *out)
 {
@@ -134,7 +146,7 @@ inset_status script_evaluate_integer(script *s, expression *e, int64_t *out)
         if (o.kind == OPERAND_TENSOR) trace_shape_text(s->trace, &o, shape, sizeof shape);
         else snprintf(shape, sizeof shape, "the number %g", o.number);
         return script_refuse(s, e->at, INSET_TYPE_ERROR, "an integer is needed here, this is %s%s",
-                             o.kind == OPERAND_TENSOR ? "a tensor of shape " : "", shape);
+            o.kind == OPERAND_TENSOR ? "a tensor of shape " : "", shape);
     }
     *out = o.integer;
     return INSET_OK;
@@ -180,18 +192,21 @@ inset_status script_evaluate_index(script *s, link *index)
     return INSET_OK;
 }
 
-/* ---- paths ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- paths -------------------------------------------------------------- */
 
-/* A path's first name that is no module: what was meant depends on whether it is a name of the script. */
+/* A path's first name that is no module: what was meant depends on whether it is a name of the
+ * script. */
 static inset_status unknown_head(script *s, const expression *path)
 {
     const name *head = &s->names[path->head];
     const link *behind = path->parts ? path->parts : path->site;
     if (!head->bound_line || !behind)
-        return script_at(s, path->at, program_unknown_module(s->program, 0, head->text, head->length));
-    return script_refuse(s, behind->at, INSET_SYNTAX_ERROR, "'%.*s' is a name of this script; its value has no .%.*s",
-                         script_quote_length(0, (uint32_t)head->length), head->text, script_quote_length(behind->at, behind->end),
-                         s->text + behind->at);
+        return script_at(
+            s, path->at, program_unknown_module(s->program, 0, head->text, head->length));
+    return script_refuse(s, behind->at, INSET_SYNTAX_ERROR,
+        "'%.*s' is a name of this script; its value has no .%.*s",
+        script_quote_length(0, (uint32_t)head->length), head->text,
+        script_quote_length(behind->at, behind->end), s->text + behind->at);
 }
 
 static inset_status child_at(script *s, const link *l, int32_t *module)
@@ -203,7 +218,8 @@ static inset_status child_at(script *s, const link *l, int32_t *module)
     int32_t child = program_child_at(s->program, *module, number);
     if (child < 0) {
         int size = snprintf(text, sizeof text, "%" PRId64, number);
-        return script_at(s, l->items->start->at, program_unknown_module(s->program, *module, text, (size_t)size));
+        return script_at(s, l->items->start->at,
+            program_unknown_module(s->program, *module, text, (size_t)size));
     }
     *module = child;
     return INSET_OK;
@@ -213,7 +229,9 @@ static inset_status child(script *s, const link *l, int32_t *module)
 {
     if (l->kind == LINK_INDEX) return child_at(s, l, module);
     int32_t found = program_child(s->program, *module, s->text + l->at, l->end - l->at);
-    if (found < 0) return script_at(s, l->at, program_unknown_module(s->program, *module, s->text + l->at, l->end - l->at));
+    if (found < 0)
+        return script_at(
+            s, l->at, program_unknown_module(s->program, *module, s->text + l->at, l->end - l->at));
     *module = found;
     return INSET_OK;
 }
@@ -245,10 +263,13 @@ static inset_status refuse_module(script *s, uint32_t at, int32_t module)
     const char *path = s->program->modules[module].path;
     script_refuse(s, at, INSET_UNKNOWN_SITE, "%s is a module, not a tensor", path);
     for (int32_t i = 0; i < s->program->modules[module].n_sites; i++) {
-        const site *known = &s->program->sites[s->program->module_sites[s->program->modules[module].first_site + i]];
+        const site *known =
+            &s->program
+                 ->sites[s->program->module_sites[s->program->modules[module].first_site + i]];
         if (!strcmp(known->name, "output")) error_help(s->context, "Ask for %s.output.", path);
     }
-    if (program_child_at(s->program, module, 0) >= 0) error_help(s->context, "Ask for a site of one of its modules, as in %s[0].output.", path);
+    if (program_child_at(s->program, module, 0) >= 0)
+        error_help(s->context, "Ask for a site of one of its modules, as in %s[0].output.", path);
     return INSET_UNKNOWN_SITE;
 }
 
@@ -275,15 +296,16 @@ inset_status script_find_site(script *s, expression *path, int32_t *found)
     return INSET_OK;
 }
 
-/* ---- expressions ------------------------------------------------------------------------------------------------------------------- */
+/* ---- expressions -------------------------------------------------------- */
 
 static inset_status length(script *s, const expression *e, operand *out)
 {
     script_value v;
     inset_status status = script_look_up(s, e->name, e->at, &v);
     if (status) return status;
-    int64_t n = v.kind == VALUE_LIST ? (int64_t)v.list->length
-              : v.kind == VALUE_LITERAL ? v.literal->literal->shape[0] : trace_operand_length(s->trace, &v.operand);
+    int64_t n = v.kind == VALUE_LIST      ? (int64_t)v.list->length
+                : v.kind == VALUE_LITERAL ? v.literal->literal->shape[0]
+                                          : trace_operand_length(s->trace, &v.operand);
     if (n < 0) return script_refuse(s, e->at, INSET_TYPE_ERROR, "this value has no length");
     *out = operand_of_integer(n);
     return INSET_OK;
@@ -322,11 +344,15 @@ inset_status script_evaluate_before(script *s, expression *e, const link *end, s
     case EXPRESSION_LOAD: status = script_load(s, e, &out->operand); break;
     case EXPRESSION_ZEROS: status = script_zeros(s, e, &out->operand); break;
     }
-    for (link *l = e->links; l && l != end && !status; l = l->next) status = script_follow(s, l, out);
+    for (link *l = e->links; l && l != end && !status; l = l->next)
+        status = script_follow(s, l, out);
     return status;
 }
 
-inset_status script_evaluate(script *s, expression *e, script_value *out) { return script_evaluate_before(s, e, NULL, out); }
+inset_status script_evaluate(script *s, expression *e, script_value *out)
+{
+    return script_evaluate_before(s, e, NULL, out);
+}
 
 inset_status script_operand(script *s, expression *e, operand *out)
 {
@@ -337,12 +363,14 @@ inset_status script_operand(script *s, expression *e, operand *out)
     return status;
 }
 
-/* ---- links ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- links -------------------------------------------------------------- */
 
 inset_status script_as_operand(script *s, uint32_t at, script_value *v)
 {
     if (v->kind == VALUE_OPERAND) return INSET_OK;
-    if (v->kind == VALUE_LIST) return script_refuse(s, at, INSET_TYPE_ERROR, "a list is no tensor; take one of its values: xs[i]");
+    if (v->kind == VALUE_LIST)
+        return script_refuse(
+            s, at, INSET_TYPE_ERROR, "a list is no tensor; take one of its values: xs[i]");
     if (!v->literal->made) {
         operand *made = arena_new(&s->memory, sizeof *made);
         if (!made) return INSET_NO_MEMORY;
@@ -365,7 +393,8 @@ static inset_status index_value(script *s, link *l, script_value *v)
     }
     inset_status status = script_as_operand(s, l->at, v);
     if (status) return status;
-    if (v->operand.kind != OPERAND_TENSOR) return script_refuse(s, l->at, INSET_TYPE_ERROR, "a number has no index");
+    if (v->operand.kind != OPERAND_TENSOR)
+        return script_refuse(s, l->at, INSET_TYPE_ERROR, "a number has no index");
     status = script_evaluate_index(s, l);
     if (status) return status;
     operand base = v->operand;
@@ -378,7 +407,8 @@ inset_status script_follow(script *s, link *l, script_value *v)
     inset_status status = script_as_operand(s, l->at, v);
     if (status) return status;
     if (l->kind == LINK_METRIC) return script_metric(s, l, &v->operand);
-    if (v->operand.kind != OPERAND_TENSOR) return script_refuse(s, l->at, INSET_TYPE_ERROR, "clone() of a number");
+    if (v->operand.kind != OPERAND_TENSOR)
+        return script_refuse(s, l->at, INSET_TYPE_ERROR, "clone() of a number");
     operand base = v->operand;
     return script_at(s, l->at, trace_clone(s->trace, &base, &v->operand));
 }

@@ -1,10 +1,12 @@
-/* expression.c: tokens to expressions. Each grammar function begins with its production; LANGUAGE.md has them all.
+/* expression.c: tokens to expressions. Each grammar function begins with its production;
+ * LANGUAGE.md has them all.
  *
- * Nesting is bounded by the scanner's bound on brackets, because everything that could grow without brackets is a loop here: a chain of
- * terms is one node with a list, so are several minus signs, and whatever follows a name by dots and brackets.
+ * Nesting is bounded by the scanner's bound on brackets, because everything that could grow without
+ * brackets is a loop here: a chain of terms is one node with a list, so are several minus signs,
+ * and whatever follows a name by dots and brackets.
  *
- * Integers (in indices, paths and ranges) are parsed as any other expression and then looked at once more, so that what is wrong with
- * "x[1.5]" can be said in a sentence. */
+ * Integers (in indices, paths and ranges) are parsed as any other expression and then looked at
+ * once more, so that what is wrong with "x[1.5]" can be said in a sentence. */
 #include "script/reader.h"
 
 #include <stdlib.h>
@@ -12,7 +14,7 @@
 
 static expression *sum(script *s);
 
-/* ---- tokens ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- tokens ------------------------------------------------------------- */
 
 void *script_new(script *s, size_t size)
 {
@@ -37,12 +39,14 @@ void script_unexpected(script *s, const char *expected)
     if (s->status) return;
     if (t.kind == TOKEN_END || t.kind == TOKEN_NEWLINE) {
         script_refuse(s, t.at, INSET_SYNTAX_ERROR, "expected %s, found the end of the %s", expected,
-                      t.kind == TOKEN_END ? "script" : "line");
+            t.kind == TOKEN_END ? "script" : "line");
     } else {
-        script_refuse(s, t.at, INSET_SYNTAX_ERROR, "expected %s, found '%.*s'", expected, script_quote_length(t.at, t.end), s->text + t.at);
+        script_refuse(s, t.at, INSET_SYNTAX_ERROR, "expected %s, found '%.*s'", expected,
+            script_quote_length(t.at, t.end), s->text + t.at);
         int32_t line = s->depth ? script_line_of(s, s->open[s->depth - 1].at) : 0;
         if (line && line != script_line_of(s, t.at))
-            error_help(s->context, "'%c' of line %d is still open here.", s->open[s->depth - 1].bracket, (int)line);
+            error_help(s->context, "'%c' of line %d is still open here.",
+                s->open[s->depth - 1].bracket, (int)line);
     }
     s->current.kind = TOKEN_END;
 }
@@ -63,7 +67,8 @@ expression *script_new_expression(script *s, expression_kind kind, uint32_t at, 
     e->end = end;
     return e;
 }
-/* ---- chains ------------------------------------------------------------------------------------------------------------------------ */
+
+/* ---- chains ------------------------------------------------------------- */
 
 /* What follows ".": a name, a number of a path, or a call. */
 static void dot_link(script *s, link *l, bool own_line)
@@ -94,10 +99,13 @@ static void dot_link(script *s, link *l, bool own_line)
         l->kind = script_is(s, t, "append") ? LINK_APPEND : LINK_SKIP;
         l->argument = l->kind == LINK_APPEND ? script_saved(s) : script_expression(s);
     } else if (script_is(s, t, "append") || script_is(s, t, "skip")) {
-        script_refuse(s, t.at, INSET_SYNTAX_ERROR, ".%.*s() stands on a line of its own", (int)(t.end - t.at), s->text + t.at);
+        script_refuse(s, t.at, INSET_SYNTAX_ERROR, ".%.*s() stands on a line of its own",
+            (int)(t.end - t.at), s->text + t.at);
     } else {
-        script_refuse(s, t.at, INSET_SYNTAX_ERROR, "there is no call .%.*s()", script_quote_length(t.at, t.end), s->text + t.at);
-        error_help(s->context, "Values have .clone() and .save(), rows of logits .logit_diff(), .logit(), .probability(), .log_probability(), .rank() and .kl(), "
+        script_refuse(s, t.at, INSET_SYNTAX_ERROR, "there is no call .%.*s()",
+            script_quote_length(t.at, t.end), s->text + t.at);
+        error_help(s->context, "Values have .clone() and .save(), rows of logits .logit_diff(), "
+                               ".logit(), .probability(), .log_probability(), .rank() and .kl(), "
                                "lists .append(), modules .skip().");
     }
     script_expect(s, ')', "')'");
@@ -142,13 +150,16 @@ static void check_path(script *s, const link *first, const link *end)
     for (const link *l = first; l != end && !s->status; l = l->next) {
         if (l->kind == LINK_NAME || l->kind == LINK_NUMBER) continue;
         if (l->kind != LINK_INDEX)
-            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "a path does not go on behind .%.*s()", (int)(l->end - l->at), s->text + l->at);
+            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "a path does not go on behind .%.*s()",
+                (int)(l->end - l->at), s->text + l->at);
         else if (l->n_items != 1 || l->items->kind != INDEX_INTEGER)
-            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "a module's number in a path is one integer");
+            script_refuse(
+                s, l->at, INSET_SYNTAX_ERROR, "a module's number in a path is one integer");
     }
 }
 
-/* site = module "." NAME;  module = NAME { "." NAME | "[" int "]" | "." INT }. The last plain name of the links is the site. */
+/* site = module "." NAME;  module = NAME { "." NAME | "[" int "]" | "." INT }. The last plain name
+ *                          of the links is the site. */
 static void make_site(script *s, expression *e, int32_t head, link *links)
 {
     link **site = NULL, **behind = &links;
@@ -197,7 +208,7 @@ expression *script_chain(script *s, token head, bool own_line)
     return e;
 }
 
-/* ---- factors ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- factors ------------------------------------------------------------ */
 
 /* "len" "(" NAME ")" */
 static expression *length(script *s, token head)
@@ -213,20 +224,25 @@ static expression *length(script *s, token head)
 
 static void refuse_call(script *s, token head)
 {
-    static const struct { const char *word, *help; } known[] = {
-        {"load", "Bind what it gives to a name first, before the invoke: NAME = load(\"file.safetensors\", \"tensor\")."},
+    static const struct {
+        const char *word, *help;
+    } known[] = {
+        {"load", "Bind what it gives to a name first, before the invoke: NAME = "
+                 "load(\"file.safetensors\", \"tensor\")."},
         {"zeros", "Bind what it gives to a name first, before the invoke: NAME = zeros(12, 3)."},
         {"range", "It stands in a `for` line: for NAME in range(12):"},
         {"invoke", "It stands in a `with` line: with invoke(NAME):"},
         {"stop", "It stands on a line of its own, inside an invoke."},
     };
-    script_refuse(s, head.at, INSET_SYNTAX_ERROR, "a call of %.*s() has no place here", script_quote_length(head.at, head.end), s->text + head.at);
+    script_refuse(s, head.at, INSET_SYNTAX_ERROR, "a call of %.*s() has no place here",
+        script_quote_length(head.at, head.end), s->text + head.at);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (script_is(s, head, known[i].word)) {
             error_help(s->context, "%s", known[i].help);
             return;
         }
-    error_help(s->context, "The calls are load, zeros, invoke, range, len, stop, and .clone(), .save(), .append(), .skip().");
+    error_help(s->context, "The calls are load, zeros, invoke, range, len, stop, and .clone(), "
+                           ".save(), .append(), .skip().");
 }
 
 /* Links behind a bracketed expression or a literal: indices, clones, metrics, a save. */
@@ -241,7 +257,8 @@ static void value_links(script *s, expression *e)
     }
     for (const link *l = more; l; l = l->next)
         if (l->kind == LINK_NAME || l->kind == LINK_NUMBER) {
-            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "a value has no .%.*s", script_quote_length(l->at, l->end), s->text + l->at);
+            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "a value has no .%.*s",
+                script_quote_length(l->at, l->end), s->text + l->at);
             return;
         }
     while (*last) last = &(*last)->next;
@@ -249,25 +266,24 @@ static void value_links(script *s, expression *e)
     take_save(e);
 }
 
-/* factor = ( NUMBER | literal | NAME | site | "len" "(" NAME ")" | "(" expr ")" ) { index | "." "clone" "(" ")" | "." metric } */
+/* factor = ( NUMBER | literal | NAME | site | "len" "(" NAME ")" | "(" expr ")" ) { index | "."
+ * "clone" "(" ")" | "." metric } */
 static expression *factor(script *s)
 {
     token t = s->current;
     expression *e;
     switch (t.kind) {
     case TOKEN_INTEGER:
-    case TOKEN_FLOAT:
-        return script_number(s);
-    case '[':
-        e = script_literal(s);
-        break;
+    case TOKEN_FLOAT: return script_number(s);
+    case '[': e = script_literal(s); break;
     case '(':
         script_advance(s);
         e = sum(s);
         script_expect(s, ')', "')'");
         break;
     case TOKEN_NAME:
-        if (script_refuse_word(s, t)) return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);
+        if (script_refuse_word(s, t))
+            return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);
         script_advance(s);
         if (s->current.kind != '(') return script_chain(s, t, false);
         if (script_is(s, t, "len")) return length(s, t);
@@ -286,7 +302,8 @@ static expression *signed_factor(script *s)
 {
     token first = s->current;
     int32_t minus = 0;
-    for (; s->current.kind == '-' || s->current.kind == '+'; script_advance(s)) minus += s->current.kind == '-';
+    for (; s->current.kind == '-' || s->current.kind == '+'; script_advance(s))
+        minus += s->current.kind == '-';
     expression *operand = factor(s);
     if (!minus) return operand;
     expression *e = script_new_expression(s, EXPRESSION_NEGATE, first.at, operand->end);
@@ -295,7 +312,7 @@ static expression *signed_factor(script *s)
     return e;
 }
 
-/* ---- arithmetic -------------------------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic --------------------------------------------------------- */
 
 static bool operator_of(int kind, bool products, script_op *op)
 {
@@ -312,7 +329,10 @@ static bool operator_of(int kind, bool products, script_op *op)
 
 static expression *chain(script *s, bool products);
 
-static expression *chain_operand(script *s, bool products) { return products ? signed_factor(s) : chain(s, true); }
+static expression *chain_operand(script *s, bool products)
+{
+    return products ? signed_factor(s) : chain(s, true);
+}
 
 /* operand { operator operand }, all operators of one priority */
 static expression *chain(script *s, bool products)
@@ -342,13 +362,16 @@ static expression *chain(script *s, bool products)
     return e;
 }
 
-/* sum = product { ( "+" | "-" ) product };  product = factor { ( "*" | "/" | "//" | "%" ) factor } */
+/* sum = product { ( "+" | "-" ) product };  product = factor { ( "*" | "/" | "//" | "%" ) factor
+ *                                           } */
 static expression *sum(script *s) { return chain(s, false); }
 
 static void refuse_save(script *s, uint32_t at)
 {
-    script_refuse(s, at, INSET_SYNTAX_ERROR, ".save() ends the right side of an assignment, or the argument of append");
-    error_help(s->context, "Bind the value to a name with .save() on a line before, and use the name here.");
+    script_refuse(s, at, INSET_SYNTAX_ERROR,
+        ".save() ends the right side of an assignment, or the argument of append");
+    error_help(s->context,
+        "Bind the value to a name with .save() on a line before, and use the name here.");
 }
 
 /* An expression, and how many ".save()" it holds. */

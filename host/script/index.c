@@ -1,7 +1,7 @@
 /* index.c: what stands in brackets: integers, slices, lists of integers. */
 #include "script/reader.h"
 
-/* ---- integers ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- integers ----------------------------------------------------------- */
 
 void script_require_integer(script *s, const expression *e, const char *where)
 {
@@ -13,27 +13,25 @@ void script_require_integer(script *s, const expression *e, const char *where)
         }
     switch (e->kind) {
     case EXPRESSION_NAME:
-    case EXPRESSION_LENGTH:
-        return;
+    case EXPRESSION_LENGTH: return;
     case EXPRESSION_NUMBER:
         if (e->is_float) break;
         return;
-    case EXPRESSION_NEGATE:
-        script_require_integer(s, e->operand, where);
-        return;
+    case EXPRESSION_NEGATE: script_require_integer(s, e->operand, where); return;
     case EXPRESSION_CHAIN:
         script_require_integer(s, e->first, where);
         for (const term *t = e->terms; t && !s->status; t = t->next) {
             script_require_integer(s, t->operand, where);
             if (t->op != OP_DIVIDE || s->status) continue;
-            script_refuse(s, t->at, INSET_SYNTAX_ERROR, "an integer is needed %s, and '/' gives none", where);
+            script_refuse(
+                s, t->at, INSET_SYNTAX_ERROR, "an integer is needed %s, and '/' gives none", where);
             error_help(s->context, "Write // for the quotient rounded down.");
         }
         return;
-    default:
-        break;
+    default: break;
     }
-    script_refuse(s, e->at, INSET_SYNTAX_ERROR, "an integer is needed %s, not %.*s", where, script_quote_length(e->at, e->end), s->text + e->at);
+    script_refuse(s, e->at, INSET_SYNTAX_ERROR, "an integer is needed %s, not %.*s", where,
+        script_quote_length(e->at, e->end), s->text + e->at);
 }
 
 /* int = integers, names of integers, len(NAME), + - * // %, parentheses */
@@ -44,7 +42,7 @@ expression *script_integer(script *s)
     return e;
 }
 
-/* ---- indices ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- indices ------------------------------------------------------------ */
 
 void script_integer_list(script *s, item *i, bool empty)
 {
@@ -54,7 +52,8 @@ void script_integer_list(script *s, item *i, bool empty)
     if (empty && script_accept(s, ']')) return;
     do {
         if (s->current.kind == '[') {
-            script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "%s holds integers only", empty ? "a set of tokens" : "a list in an index");
+            script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "%s holds integers only",
+                empty ? "a set of tokens" : "a list in an index");
             return;
         }
         expression *e = script_integer(s);
@@ -67,7 +66,10 @@ void script_integer_list(script *s, item *i, bool empty)
     i->list_values = script_new(s, i->list_length * sizeof *i->list_values);
 }
 
-static bool at_item_end(const script *s) { return s->current.kind == ',' || s->current.kind == ']'; }
+static bool at_item_end(const script *s)
+{
+    return s->current.kind == ',' || s->current.kind == ']';
+}
 
 /* item = int | [ int ] ":" [ int ] [ ":" [ int ] ] | "..." | "[" int { "," int } "]" */
 static item *index_item_of(script *s)

@@ -1,7 +1,8 @@
 /* input.c: what comes into a trace: literals, loaded files, zeros, the inputs of invokes.
  *
- * A literal is numbers until somebody needs a tensor; as an invoke's input it goes to the trace as it was written, so that its rows may
- * differ in length. Files are open only while their tensor is copied. */
+ * A literal is numbers until somebody needs a tensor; as an invoke's input it goes to the trace as
+ * it was written, so that its rows may differ in length. Files are open only while their tensor is
+ * copied. */
 #include "script/reader.h"
 
 #include <inttypes.h>
@@ -10,13 +11,15 @@
 
 #include "file/file.h"
 
-/* ---- literals ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- literals ----------------------------------------------------------- */
 
 static inset_status check_numbers(script *s, const literal *l)
 {
-    if (l->too_large) return script_refuse(s, l->too_large_at, INSET_VALUE_ERROR, "an integer beyond 64 bits");
+    if (l->too_large)
+        return script_refuse(s, l->too_large_at, INSET_VALUE_ERROR, "an integer beyond 64 bits");
     if (l->irregular)
-        return script_refuse(s, l->irregular_at, INSET_VALUE_ERROR, "the lists of a literal nest alike and have one length; this differs");
+        return script_refuse(s, l->irregular_at, INSET_VALUE_ERROR,
+            "the lists of a literal nest alike and have one length; this differs");
     return INSET_OK;
 }
 
@@ -33,8 +36,10 @@ static inset_status check_rectangle(script *s, const literal *l)
 {
     inset_status status = check_numbers(s, l);
     if (status || !l->ragged) return status;
-    return script_refuse(s, l->ragged_at, INSET_VALUE_ERROR, "the rows of a literal are of one length, unless they are token ids; "
-                         "this one is not of length %" PRId64, l->row_lengths[0]);
+    return script_refuse(s, l->ragged_at, INSET_VALUE_ERROR,
+        "the rows of a literal are of one length, unless they are token ids; "
+        "this one is not of length %" PRId64,
+        l->row_lengths[0]);
 }
 
 inset_status script_literal_operand(script *s, uint32_t at, literal *l, operand *out)
@@ -42,21 +47,24 @@ inset_status script_literal_operand(script *s, uint32_t at, literal *l, operand 
     inset_status status = check_rectangle(s, l);
     if (status) return status;
     if (l->n_dimensions > INSET_MAX_DIMENSIONS)
-        return script_refuse(s, at, INSET_VALUE_ERROR, "a literal of %d dimensions; there may be %d", l->n_dimensions, INSET_MAX_DIMENSIONS);
+        return script_refuse(s, at, INSET_VALUE_ERROR,
+            "a literal of %d dimensions; there may be %d", l->n_dimensions, INSET_MAX_DIMENSIONS);
     const double *all = numbers(s, l);
     if (!all) return INSET_NO_MEMORY;
-    return script_at(s, at, trace_literal(s->trace, l->n_dimensions, l->shape, all, !l->float_at, out));
+    return script_at(
+        s, at, trace_literal(s->trace, l->n_dimensions, l->shape, all, !l->float_at, out));
 }
 
-/* ---- inputs of invokes --------------------------------------------------------------------------------------------------------------- */
+/* ---- inputs of invokes -------------------------------------------------- */
 
 static inset_status refuse_depth(script *s, uint32_t at, const literal *l, const char *expected)
 {
     text shape = {0};
     for (int i = 0; i < l->n_dimensions && i < INSET_MAX_DIMENSIONS; i++)
         text_add(s->context, &shape, "%s%" PRId64, i ? ", " : "", l->shape[i]);
-    inset_status status = script_refuse(s, at, INSET_SHAPE_ERROR, "an invoke takes %s, found shape (%s%s)", expected,
-                                        shape.bytes ? shape.bytes : "", l->n_dimensions == 1 ? "," : "");
+    inset_status status = script_refuse(s, at, INSET_SHAPE_ERROR,
+        "an invoke takes %s, found shape (%s%s)", expected, shape.bytes ? shape.bytes : "",
+        l->n_dimensions == 1 ? "," : "");
     text_free(s->context, &shape);
     return status;
 }
@@ -67,9 +75,11 @@ static inset_status invoke_tokens(script *s, uint32_t at, const literal *l)
     inset_status status = check_numbers(s, l);
     if (status) return status;
     if (l->float_at)
-        return script_refuse(s, l->float_at, INSET_TYPE_ERROR, "a token id is an integer, this is a float");
+        return script_refuse(
+            s, l->float_at, INSET_TYPE_ERROR, "a token id is an integer, this is a float");
     if (l->n_dimensions > 2) return refuse_depth(s, at, l, "token ids [batch, position]");
-    return script_at(s, at, trace_invoke_tokens(s->trace, (int64_t)l->n_rows, l->row_lengths, l->integers));
+    return script_at(
+        s, at, trace_invoke_tokens(s->trace, (int64_t)l->n_rows, l->row_lengths, l->integers));
 }
 
 /* [batch, in] */
@@ -97,7 +107,8 @@ static inset_status invoke_nothing(script *s, uint32_t at)
 {
     int64_t none = 0;
     float no_row = 0;
-    if (s->program->input_width) return script_at(s, at, trace_invoke_rows(s->trace, 0, s->program->input_width, &no_row));
+    if (s->program->input_width)
+        return script_at(s, at, trace_invoke_rows(s->trace, 0, s->program->input_width, &no_row));
     return script_at(s, at, trace_invoke_tokens(s->trace, 0, &none, &none));
 }
 
@@ -108,15 +119,17 @@ inset_status script_invoke(script *s, expression *input)
     if (status) return status;
     if (v.kind == VALUE_LIST && !v.list->length) return invoke_nothing(s, input->at);
     if (v.kind == VALUE_LITERAL && !v.literal->made)
-        return s->program->input_width ? invoke_rows(s, input->at, v.literal->literal) : invoke_tokens(s, input->at, v.literal->literal);
+        return s->program->input_width ? invoke_rows(s, input->at, v.literal->literal)
+                                       : invoke_tokens(s, input->at, v.literal->literal);
     status = script_as_operand(s, input->at, &v);
     if (status) return status;
     if (v.operand.kind != OPERAND_TENSOR)
-        return script_refuse(s, input->at, INSET_TYPE_ERROR, "an invoke takes nested lists of numbers or a loaded tensor, not a number");
+        return script_refuse(s, input->at, INSET_TYPE_ERROR,
+            "an invoke takes nested lists of numbers or a loaded tensor, not a number");
     return script_at(s, input->at, trace_invoke_operand(s->trace, &v.operand));
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------- */
 
 /* The bytes between the quotes; a backslash stands before a quote or a backslash. */
 static char *unquoted(script *s, token t)
@@ -186,12 +199,15 @@ inset_status script_load(script *s, const expression *e, operand *out)
     char *path = file ? beside_script(s, file) : NULL;
     if (!path || (named && !name)) return INSET_NO_MEMORY;
     if (ends_in(file, ".npy") && named)
-        return script_refuse(s, e->tensor.at, INSET_FILE_ERROR, "%s: an .npy file holds one tensor, and it has no name", file);
+        return script_refuse(s, e->tensor.at, INSET_FILE_ERROR,
+            "%s: an .npy file holds one tensor, and it has no name", file);
     if (ends_in(file, ".npy")) return script_at(s, e->file.at, load_npy(s, path, out));
     if (!ends_in(file, ".safetensors"))
-        return script_refuse(s, e->file.at, INSET_FILE_ERROR, "%s: only .npy and .safetensors files can be loaded", file);
+        return script_refuse(s, e->file.at, INSET_FILE_ERROR,
+            "%s: only .npy and .safetensors files can be loaded", file);
     if (!named)
-        return script_refuse(s, e->file.at, INSET_FILE_ERROR, "%s: a tensor of a .safetensors file has a name: load(\"%s\", \"NAME\")", file, file);
+        return script_refuse(s, e->file.at, INSET_FILE_ERROR,
+            "%s: a tensor of a .safetensors file has a name: load(\"%s\", \"NAME\")", file, file);
     return script_at(s, e->file.at, load_safetensors(s, path, name, out));
 }
 
@@ -199,11 +215,14 @@ inset_status script_zeros(script *s, const expression *e, operand *out)
 {
     int64_t shape[INSET_MAX_DIMENSIONS], *at = shape;
     if (e->n_extents > INSET_MAX_DIMENSIONS)
-        return script_refuse(s, e->at, INSET_VALUE_ERROR, "zeros() of %d dimensions; there may be %d", (int)e->n_extents, INSET_MAX_DIMENSIONS);
+        return script_refuse(s, e->at, INSET_VALUE_ERROR,
+            "zeros() of %d dimensions; there may be %d", (int)e->n_extents, INSET_MAX_DIMENSIONS);
     for (expression *extent = e->extents; extent; extent = extent->next, at++) {
         inset_status status = script_evaluate_integer(s, extent, at);
         if (status) return status;
-        if (*at < 0) return script_refuse(s, extent->at, INSET_VALUE_ERROR, "zeros() of extent %" PRId64, *at);
+        if (*at < 0)
+            return script_refuse(
+                s, extent->at, INSET_VALUE_ERROR, "zeros() of extent %" PRId64, *at);
     }
     return script_at(s, e->at, trace_zeros(s->trace, (int)e->n_extents, shape, out));
 }

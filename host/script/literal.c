@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- numbers ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------ */
 
-/* The number's text without underscores, NUL-terminated; a dot becomes what this process's locale calls one, for strtod. */
+/* The number's text without underscores, NUL-terminated; a dot becomes what this process's locale
+ * calls one, for strtod. */
 static char *plain_digits(script *s, token t)
 {
     const char *point = localeconv()->decimal_point;
@@ -33,7 +34,9 @@ static bool read_integer(const script *s, token t, int64_t *out)
     *out = 0;
     for (uint32_t i = t.at; i < t.end; i++) {
         if (s->text[i] == '_') continue;
-        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, s->text[i] - '0', &value)) return false;
+        if (__builtin_mul_overflow(value, 10, &value)
+            || __builtin_add_overflow(value, s->text[i] - '0', &value))
+            return false;
     }
     *out = value;
     return true;
@@ -57,11 +60,12 @@ expression *script_number(script *s)
     return e;
 }
 
-/* ---- literals ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- literals ----------------------------------------------------------- */
 
 static bool add_number(script *s, literal *l, token t, bool negative)
 {
-    if (!array_reserve(s->context, &s->numbers, &s->numbers_capacity, l->count + 1, sizeof *s->numbers)) {
+    if (!array_reserve(
+            s->context, &s->numbers, &s->numbers_capacity, l->count + 1, sizeof *s->numbers)) {
         s->status = INSET_NO_MEMORY;
         return false;
     }
@@ -97,7 +101,8 @@ static void note_depth(literal *l, int depth, uint32_t at)
 
 static void note_row(script *s, literal *l, int64_t length)
 {
-    if (!array_reserve(s->context, &s->rows, &s->rows_capacity, l->n_rows + 1, sizeof *s->rows)) s->status = INSET_NO_MEMORY;
+    if (!array_reserve(s->context, &s->rows, &s->rows_capacity, l->n_rows + 1, sizeof *s->rows))
+        s->status = INSET_NO_MEMORY;
     else s->rows[l->n_rows++] = length;
 }
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- reading ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 int script_metric_named(const script *s, token t)
 {
@@ -21,7 +21,8 @@ static item *token_set(script *s)
     return i;
 }
 
-/* metric = "logit_diff" "(" tokens "," tokens ")" | ( "logit" | "probability" | "log_probability" | "rank" ) "(" tokens ")" | "kl" "(" expr ")" */
+/* metric = "logit_diff" "(" tokens "," tokens ")" | ( "logit" | "probability" | "log_probability" |
+ * "rank" ) "(" tokens ")" | "kl" "(" expr ")" */
 void script_metric_arguments(script *s, link *l)
 {
     if (l->metric == INSET_KL) {
@@ -34,7 +35,7 @@ void script_metric_arguments(script *s, link *l)
     if (!s->status) l->items->next = token_set(s);
 }
 
-/* ---- evaluating -------------------------------------------------------------------------------------------------------------------- */
+/* ---- evaluating --------------------------------------------------------- */
 
 /* The tokens of a written list, or room for them. */
 static inset_status written_set(script *s, item *i, token_list *out)
@@ -50,7 +51,8 @@ static inset_status written_set(script *s, item *i, token_list *out)
 
 static inset_status not_tokens(script *s, const item *i)
 {
-    return script_refuse(s, i->start->at, INSET_TYPE_ERROR, "tokens are an integer or a list of integers");
+    return script_refuse(
+        s, i->start->at, INSET_TYPE_ERROR, "tokens are an integer or a list of integers");
 }
 
 /* A list that was appended to. */
@@ -59,7 +61,8 @@ static inset_status listed_set(script *s, const item *i, const list *from, token
     int64_t *tokens = arena_new(&s->memory, from->length * sizeof *tokens);
     if (!tokens) return INSET_NO_MEMORY;
     for (size_t k = 0; k < from->length; k++) {
-        if (from->items[k].kind != VALUE_OPERAND || from->items[k].number_kind != OPERAND_INTEGER) return not_tokens(s, i);
+        if (from->items[k].kind != VALUE_OPERAND || from->items[k].number_kind != OPERAND_INTEGER)
+            return not_tokens(s, i);
         tokens[k] = from->items[k].integer;
     }
     *out = (token_list){from->length, tokens};
@@ -93,7 +96,8 @@ inset_status script_metric(script *s, link *l, operand *v)
     inset_status status = INSET_OK;
     int k = 0;
     for (item *i = l->items; i && !status; i = i->next, k++)
-        status = i->kind == INDEX_LIST ? written_set(s, i, &m.sets[k]) : evaluated_set(s, i, &ones[k], &m.sets[k]);
+        status = i->kind == INDEX_LIST ? written_set(s, i, &m.sets[k])
+                                       : evaluated_set(s, i, &ones[k], &m.sets[k]);
     if (!status && l->argument) status = script_operand(s, l->argument, &reference);
     if (status) return status;
     m.reference = l->argument ? &reference : NULL;

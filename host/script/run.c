@@ -1,15 +1,18 @@
-/* run.c: statements to records. The tree is walked once, loops are unrolled by walking their bodies again.
+/* run.c: statements to records. The tree is walked once, loops are unrolled by walking their bodies
+ * again.
  *
- * The order of a line's calls is Python's: the right side before the target, for "+=" and its like the target first. */
+ * The order of a line's calls is Python's: the right side before the target, for "+=" and its like
+ * the target first. */
 #include "script/reader.h"
 
 #include <inttypes.h>
 
 static inset_status run(script *s, const statement *first);
 
-/* ---- binding ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- binding ------------------------------------------------------------ */
 
-static inset_status save_if_asked(script *s, const expression *value, const bound_name *n, const script_value *v)
+static inset_status save_if_asked(
+    script *s, const expression *value, const bound_name *n, const script_value *v)
 {
     return value->saved ? script_save(s, n->name, value->save_at, v) : INSET_OK;
 }
@@ -30,7 +33,8 @@ static inset_status bind_several(script *s, const statement *line, size_t count)
     inset_status status = INSET_OK;
     kept_value *values = memory_new(s->context, count * sizeof *values), *at = values;
     if (!values) return INSET_NO_MEMORY;
-    for (const bound_name *n = line->names; n && !status; n = n->next) status = script_check_bindable(s, n->name, n->at);
+    for (const bound_name *n = line->names; n && !status; n = n->next)
+        status = script_check_bindable(s, n->name, n->at);
     for (expression *e = line->value; e && !status; e = e->next) {
         status = script_evaluate(s, e, &v);
         if (!status) status = script_keep(s, &v, at++);
@@ -53,7 +57,7 @@ static inset_status bind(script *s, const statement *line)
     return count == 1 ? bind_one(s, line) : bind_several(s, line, count);
 }
 
-/* ---- sets -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sets --------------------------------------------------------------- */
 
 static link *last_link(const expression *e)
 {
@@ -62,7 +66,8 @@ static link *last_link(const expression *e)
     return l;
 }
 
-/* What the last index of a target applies to: the site or the name, and all indices but the last. */
+/* What the last index of a target applies to: the site or the name, and all indices but the
+ * last. */
 static inset_status target_base(script *s, expression *target, script_value *out)
 {
     return script_evaluate_before(s, target, last_link(target), out);
@@ -70,14 +75,19 @@ static inset_status target_base(script *s, expression *target, script_value *out
 
 static script_op number_op(trace_op op)
 {
-    return op == TRACE_ADD ? OP_ADD : op == TRACE_SUBTRACT ? OP_SUBTRACT : op == TRACE_MULTIPLY ? OP_MULTIPLY : OP_DIVIDE;
+    return op == TRACE_ADD        ? OP_ADD
+           : op == TRACE_SUBTRACT ? OP_SUBTRACT
+           : op == TRACE_MULTIPLY ? OP_MULTIPLY
+                                  : OP_DIVIDE;
 }
 
 /* n += 1 on a number makes a new number. */
-static inset_status change_number(script *s, const statement *line, const operand *old, const operand *by, script_value *out)
+static inset_status change_number(
+    script *s, const statement *line, const operand *old, const operand *by, script_value *out)
 {
     if (by->kind == OPERAND_TENSOR)
-        return script_refuse(s, line->target->at, INSET_TYPE_ERROR, "a number cannot be changed in place by a tensor");
+        return script_refuse(s, line->target->at, INSET_TYPE_ERROR,
+            "a number cannot be changed in place by a tensor");
     out->kind = VALUE_OPERAND;
     return script_number_op(s, line->at, number_op(line->op), old, by, &out->operand);
 }
@@ -90,7 +100,8 @@ static inset_status set_item(script *s, const statement *line, const script_valu
     link *index = last_link(line->target);
     inset_status status = script_list_item(s, index->at, base, index, &found);
     if (!status && base->list->saved && line->op == TRACE_COPY)
-        status = script_refuse(s, line->at, INSET_NAME_ERROR, "the values of this list are saved and cannot be replaced");
+        status = script_refuse(s, line->at, INSET_NAME_ERROR,
+            "the values of this list are saved and cannot be replaced");
     if (status) return status;
     if (line->op == TRACE_COPY) {
         status = script_evaluate(s, line->value, &v);
@@ -101,13 +112,15 @@ static inset_status set_item(script *s, const statement *line, const script_valu
     if (!status) status = script_operand(s, line->value, &v.operand);
     if (status) return status;
     if (item.operand.kind == OPERAND_TENSOR)
-        return script_at(s, line->at, trace_set(s->trace, &item.operand, 0, NULL, line->op, &v.operand));
+        return script_at(
+            s, line->at, trace_set(s->trace, &item.operand, 0, NULL, line->op, &v.operand));
     operand by = v.operand;
     status = change_number(s, line, &item.operand, &by, &v);
     return status ? status : script_keep(s, &v, found);
 }
 
-static inset_status set_tensor(script *s, const statement *line, script_value *base, const operand *source)
+static inset_status set_tensor(
+    script *s, const statement *line, script_value *base, const operand *source)
 {
     link *index = last_link(line->target);
     script_value changed;
@@ -115,9 +128,11 @@ static inset_status set_tensor(script *s, const statement *line, script_value *b
     if (!status && index) status = script_evaluate_index(s, index);
     if (status) return status;
     if (base->operand.kind == OPERAND_TENSOR)
-        return script_at(s, line->at, trace_set(s->trace, &base->operand, index ? index->n_items : 0, index ? index->values : NULL,
-                                                line->op, source));
-    if (index || line->target->kind != EXPRESSION_NAME) return script_refuse(s, line->at, INSET_TYPE_ERROR, "a number has no index");
+        return script_at(s, line->at,
+            trace_set(s->trace, &base->operand, index ? index->n_items : 0,
+                index ? index->values : NULL, line->op, source));
+    if (index || line->target->kind != EXPRESSION_NAME)
+        return script_refuse(s, line->at, INSET_TYPE_ERROR, "a number has no index");
     status = change_number(s, line, &base->operand, source, &changed);
     return status ? status : script_bind(s, line->target->name, line->at, &changed);
 }
@@ -140,7 +155,7 @@ static inset_status set_to(script *s, const statement *line)
     script_value base, v;
     int32_t found;
     expression *target = line->target;
-    if (target->kind == EXPRESSION_NAME) {       /* asks for no site, and may be a list */
+    if (target->kind == EXPRESSION_NAME) { /* asks for no site, and may be a list */
         inset_status status = target_base(s, target, &base);
         if (status || base.kind == VALUE_LIST) return status ? status : set_item(s, line, &base);
         status = script_operand(s, line->value, &v.operand);
@@ -150,13 +165,14 @@ static inset_status set_to(script *s, const statement *line)
     if (status) return status;
     if (!target->links) {
         status = script_find_site(s, target, &found);
-        return status ? status : script_at(s, target->at, trace_replace(s->trace, found, &v.operand));
+        return status ? status
+                      : script_at(s, target->at, trace_replace(s->trace, found, &v.operand));
     }
     status = target_base(s, target, &base);
     return status ? status : set_tensor(s, line, &base, &v.operand);
 }
 
-/* ---- the other lines ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the other lines ---------------------------------------------------- */
 
 static inset_status unnamed_save(script *s, const statement *line)
 {
@@ -199,15 +215,19 @@ static inset_status invoke_block(script *s, const statement *line)
     return INSET_OK;
 }
 
-/* ---- loops ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- loops -------------------------------------------------------------- */
 
-typedef struct range { int64_t start, stop, step; } range;
+typedef struct range {
+    int64_t start, stop, step;
+} range;
 
-/* How many integers a range has; more than int64_t holds only where start and stop are nearly its whole width apart. */
+/* How many integers a range has; more than int64_t holds only where start and stop are nearly its
+ * whole width apart. */
 static uint64_t range_count(const range *r)
 {
     if (r->step > 0 ? r->start >= r->stop : r->start <= r->stop) return 0;
-    uint64_t width = r->step > 0 ? (uint64_t)r->stop - (uint64_t)r->start : (uint64_t)r->start - (uint64_t)r->stop;
+    uint64_t width = r->step > 0 ? (uint64_t)r->stop - (uint64_t)r->start
+                                 : (uint64_t)r->start - (uint64_t)r->stop;
     uint64_t step = r->step > 0 ? (uint64_t)r->step : 0 - (uint64_t)r->step;
     return (width - 1) / step + 1;
 }
@@ -221,7 +241,8 @@ static inset_status read_range(script *s, const statement *line, range *r)
         if (status) return status;
     }
     *r = (range){n > 1 ? given[0] : 0, n > 1 ? given[1] : given[0], n > 2 ? given[2] : 1};
-    return r->step ? INSET_OK : script_refuse(s, line->save_at, INSET_VALUE_ERROR, "range() with a step of 0");
+    return r->step ? INSET_OK
+                   : script_refuse(s, line->save_at, INSET_VALUE_ERROR, "range() with a step of 0");
 }
 
 static inset_status turn(script *s, const statement *line, running_loop *loop, int64_t value)
@@ -241,9 +262,11 @@ static inset_status loop_over_range(script *s, const statement *line, running_lo
     if (status) return status;
     uint64_t count = range_count(&r);
     if (count > (uint64_t)(SCRIPT_BODIES - s->bodies))
-        return script_refuse(s, line->save_at, INSET_VALUE_ERROR, "range(%" PRId64 ", %" PRId64 ", %" PRId64 ") has %" PRIu64
-                             " turns; the loops of a script may have %d in all%s", r.start, r.stop, r.step, count, SCRIPT_BODIES,
-                             s->bodies ? ", and others come before" : "");
+        return script_refuse(s, line->save_at, INSET_VALUE_ERROR,
+            "range(%" PRId64 ", %" PRId64 ", %" PRId64 ") has %" PRIu64
+            " turns; the loops of a script may have %d in all%s",
+            r.start, r.stop, r.step, count, SCRIPT_BODIES,
+            s->bodies ? ", and others come before" : "");
     s->loops = loop;
     for (uint64_t i = 0; i < count && !status && !s->stop_line; i++)
         status = turn(s, line, loop, (int64_t)((uint64_t)r.start + i * (uint64_t)r.step));
@@ -258,7 +281,8 @@ static inset_status loop_over_list(script *s, const statement *line, running_loo
         s->loops = loop->outer;
         status = script_evaluate_integer(s, e, &value);
         if (!status && s->bodies >= SCRIPT_BODIES)
-            status = script_refuse(s, line->save_at, INSET_VALUE_ERROR, "the loops of a script may have %d turns in all", SCRIPT_BODIES);
+            status = script_refuse(s, line->save_at, INSET_VALUE_ERROR,
+                "the loops of a script may have %d turns in all", SCRIPT_BODIES);
         s->loops = loop;
         if (!status) status = turn(s, line, loop, value);
     }
@@ -270,12 +294,14 @@ static inset_status loop(script *s, const statement *line)
 {
     running_loop running = {line->names->name, 0, s->loops};
     inset_status status = script_check_bindable(s, line->names->name, line->names->at);
-    if (!status) status = line->listed ? loop_over_list(s, line, &running) : loop_over_range(s, line, &running);
+    if (!status)
+        status = line->listed ? loop_over_list(s, line, &running)
+                              : loop_over_range(s, line, &running);
     s->loops = running.outer;
     return status;
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lines -------------------------------------------------------------- */
 
 static inset_status run_line(script *s, const statement *line)
 {
@@ -301,8 +327,9 @@ static inset_status run(script *s, const statement *first)
     inset_status status = INSET_OK;
     for (const statement *line = first; line && !status; line = line->next) {
         if (s->stop_line)
-            return script_refuse(s, line->at, INSET_MISSED_PROVIDER, "this line is never reached: stop() on line %d ended the invoke",
-                                 (int)s->stop_line);
+            return script_refuse(s, line->at, INSET_MISSED_PROVIDER,
+                "this line is never reached: stop() on line %d ended the invoke",
+                (int)s->stop_line);
         status = run_line(s, line);
     }
     return status;

@@ -1,13 +1,17 @@
 /* scan.c: bytes to tokens, one at a time.
  *
- * A token is a kind and a byte range. Two things depend on where the scanner is: inside brackets the end of a line is a space, and a dot
- * behind a name or a bracket is the dot of a path, so that h.5.output and h.0.5 are paths although 5. and .5 are numbers. */
+ * A token is a kind and a byte range. Two things depend on where the scanner is: inside brackets
+ * the end of a line is a space, and a dot behind a name or a bracket is the dot of a path, so that
+ * h.5.output and h.0.5 are paths although 5. and .5 are numbers. */
 #include "script/reader.h"
 
 #include <string.h>
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+static bool is_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
 static bool is_word(char c) { return is_letter(c) || is_digit(c); }
 
 /* The byte at `at`, NUL behind the end (the text itself holds none). */
@@ -25,17 +29,21 @@ static void set(script *s, int kind, uint32_t at, uint32_t end)
     s->next = end;
 }
 
-/* ---- bytes ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- bytes -------------------------------------------------------------- */
 
 uint32_t script_character(const script *s, uint32_t at)
 {
     const unsigned char *c = (const unsigned char *)s->text + at;
     if (c[0] < 0x80) return 1;
-    uint32_t n = c[0] >= 0xc2 && c[0] <= 0xdf ? 2 : c[0] >= 0xe0 && c[0] <= 0xef ? 3 : c[0] >= 0xf0 && c[0] <= 0xf4 ? 4 : 0;
+    uint32_t n = c[0] >= 0xc2 && c[0] <= 0xdf   ? 2
+                 : c[0] >= 0xe0 && c[0] <= 0xef ? 3
+                 : c[0] >= 0xf0 && c[0] <= 0xf4 ? 4
+                                                : 0;
     if (!n || n > s->length - at) return 0;
     for (uint32_t i = 1; i < n; i++)
         if ((c[i] & 0xc0) != 0x80) return 0;
-    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) || (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
+    if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f)
+        || (c[0] == 0xf0 && c[1] < 0x90) || (c[0] == 0xf4 && c[1] > 0x8f))
         return 0;
     return n;
 }
@@ -47,17 +55,20 @@ static bool check_bytes(script *s)
         n = script_character(s, at);
         if (n && text[at]) continue;
         if (n) script_refuse(s, at, INSET_SYNTAX_ERROR, "the script holds a NUL byte");
-        else script_refuse(s, at, INSET_SYNTAX_ERROR, "byte 0x%02x is not UTF-8 text here", text[at]);
+        else
+            script_refuse(
+                s, at, INSET_SYNTAX_ERROR, "byte 0x%02x is not UTF-8 text here", text[at]);
         return false;
     }
     return true;
 }
 
-/* ---- space ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- space -------------------------------------------------------------- */
 
 static bool at_line_end(const script *s, uint32_t at)
 {
-    return at >= s->length || s->text[at] == '\n' || (s->text[at] == '\r' && byte(s, at + 1) == '\n');
+    return at >= s->length || s->text[at] == '\n'
+           || (s->text[at] == '\r' && byte(s, at + 1) == '\n');
 }
 
 /* Behind blanks and a comment. */
@@ -71,9 +82,13 @@ static uint32_t skip_blanks(const script *s, uint32_t at)
 
 bool script_followed_by(const script *s, char c) { return byte(s, skip_blanks(s, s->next)) == c; }
 
-static uint32_t behind_line_end(const script *s, uint32_t at) { return at + (byte(s, at) == '\r') + 1; }
+static uint32_t behind_line_end(const script *s, uint32_t at)
+{
+    return at + (byte(s, at) == '\r') + 1;
+}
 
-/* From the start of a line to the first token of the next line that has one; notes its indentation. */
+/* From the start of a line to the first token of the next line that has one; notes its
+ * indentation. */
 static uint32_t skip_to_line(script *s, uint32_t at)
 {
     for (;;) {
@@ -84,7 +99,9 @@ static uint32_t skip_to_line(script *s, uint32_t at)
         }
         if (!at_line_end(s, first)) {
             const char *tab = memchr(s->text + at, '\t', first - at);
-            if (tab) script_refuse(s, (uint32_t)(tab - s->text), INSET_SYNTAX_ERROR, "indentation is made of spaces, this is a tab");
+            if (tab)
+                script_refuse(s, (uint32_t)(tab - s->text), INSET_SYNTAX_ERROR,
+                    "indentation is made of spaces, this is a tab");
             s->indent = first - at;
             return first;
         }
@@ -92,12 +109,14 @@ static uint32_t skip_to_line(script *s, uint32_t at)
     }
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- tokens ------------------------------------------------------------- */
 
 /* digits, with single underscores between them as Python has them */
 static uint32_t digits(const script *s, uint32_t at)
 {
-    while (is_digit(byte(s, at)) || (byte(s, at) == '_' && is_digit(byte(s, at + 1)) && is_digit(byte(s, at - 1)))) at++;
+    while (is_digit(byte(s, at))
+           || (byte(s, at) == '_' && is_digit(byte(s, at + 1)) && is_digit(byte(s, at - 1))))
+        at++;
     return at;
 }
 
@@ -126,8 +145,10 @@ static void number(script *s, uint32_t start, bool in_path)
     s->path_number = in_path;
     if (is_word(byte(s, at))) {
         while (is_word(byte(s, at))) at++;
-        script_refuse(s, start, INSET_SYNTAX_ERROR, "'%.*s' is not a number", script_quote_length(start, at), s->text + start);
-    } else if (kind == TOKEN_INTEGER && !in_path && byte(s, start) == '0' && !all_zeros(s, start, at)) {
+        script_refuse(s, start, INSET_SYNTAX_ERROR, "'%.*s' is not a number",
+            script_quote_length(start, at), s->text + start);
+    } else if (kind == TOKEN_INTEGER && !in_path && byte(s, start) == '0'
+               && !all_zeros(s, start, at)) {
         script_refuse(s, start, INSET_SYNTAX_ERROR, "an integer does not begin with 0");
     }
 }
@@ -149,7 +170,8 @@ static void string(script *s, uint32_t start)
         if (c != '\\') continue;
         char escaped = byte(s, ++at);
         if (escaped != '\\' && escaped != '\'' && escaped != '"') {
-            script_refuse(s, at - 1, INSET_SYNTAX_ERROR, "in a string, \\ is followed by \\, ' or \"");
+            script_refuse(
+                s, at - 1, INSET_SYNTAX_ERROR, "in a string, \\ is followed by \\, ' or \"");
             return;
         }
     }
@@ -175,7 +197,8 @@ static void close_bracket_at(script *s, char bracket, uint32_t at)
     open_bracket open = s->open[--s->depth];
     if ((open.bracket == '(') != (bracket == ')')) {
         int32_t line = script_line_of(s, open.at);
-        script_refuse(s, at, INSET_SYNTAX_ERROR, "'%c' does not close '%c' of line %d", bracket, open.bracket, (int)line);
+        script_refuse(s, at, INSET_SYNTAX_ERROR, "'%c' does not close '%c' of line %d", bracket,
+            open.bracket, (int)line);
         return;
     }
     set(s, bracket, at, at + 1);
@@ -184,15 +207,24 @@ static void close_bracket_at(script *s, char bracket, uint32_t at)
 /* Everything that begins with none of the above. */
 static void operator(script *s, uint32_t at)
 {
-    static const struct { char text[4]; int kind; } longer[] = {
-        {"...", TOKEN_ELLIPSIS}, {"//", TOKEN_FLOOR}, {"+=", TOKEN_ADD_SET}, {"-=", TOKEN_SUBTRACT_SET},
-        {"*=", TOKEN_MULTIPLY_SET}, {"/=", TOKEN_DIVIDE_SET},
+    static const struct {
+        char text[4];
+        int kind;
+    } longer[] = {
+        {"...", TOKEN_ELLIPSIS},
+        {"//", TOKEN_FLOOR},
+        {"+=", TOKEN_ADD_SET},
+        {"-=", TOKEN_SUBTRACT_SET},
+        {"*=", TOKEN_MULTIPLY_SET},
+        {"/=", TOKEN_DIVIDE_SET},
     };
-    static const char *const refused[] = {"**", "==", "!=", "<=", ">=", "->", ":=", "<", ">", "@", "{", "}", ";", "&", "|", "^", "~", "!"};
+    static const char *const refused[] = {"**", "==", "!=", "<=", ">=", "->", ":=", "<", ">", "@",
+        "{", "}", ";", "&", "|", "^", "~", "!"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         size_t n = strlen(refused[i]);
         if (n > s->length - at || memcmp(s->text + at, refused[i], n)) continue;
-        script_refuse(s, at, INSET_SYNTAX_ERROR, "'%s' is not part of the trace language", refused[i]);
+        script_refuse(
+            s, at, INSET_SYNTAX_ERROR, "'%s' is not part of the trace language", refused[i]);
         return;
     }
     for (size_t i = 0; i < sizeof longer / sizeof *longer; i++) {
@@ -207,9 +239,11 @@ static void operator(script *s, uint32_t at)
     } else if (c == '\\' && at_line_end(s, at + 1)) {
         script_refuse(s, at, INSET_SYNTAX_ERROR, "a line goes on inside brackets, not behind '\\'");
     } else if ((unsigned char)c < 0x20 || c == 0x7f) {
-        script_refuse(s, at, INSET_SYNTAX_ERROR, "a control character (0x%02x)", (unsigned)(unsigned char)c);
+        script_refuse(
+            s, at, INSET_SYNTAX_ERROR, "a control character (0x%02x)", (unsigned)(unsigned char)c);
     } else {
-        script_refuse(s, at, INSET_SYNTAX_ERROR, "'%.*s' is not part of the trace language", (int)script_character(s, at), s->text + at);
+        script_refuse(s, at, INSET_SYNTAX_ERROR, "'%.*s' is not part of the trace language",
+            (int)script_character(s, at), s->text + at);
     }
 }
 
@@ -235,9 +269,11 @@ void script_advance(script *s)
         return;
     }
     int before = s->current.kind;
-    bool behind_value = before == TOKEN_NAME || before == ']' || before == ')' || (before == TOKEN_INTEGER && s->path_number);
+    bool behind_value = before == TOKEN_NAME || before == ']' || before == ')'
+                        || (before == TOKEN_INTEGER && s->path_number);
     uint32_t at = skip_blanks(s, s->next);
-    while (s->depth && at < s->length && at_line_end(s, at)) at = skip_blanks(s, behind_line_end(s, at));
+    while (s->depth && at < s->length && at_line_end(s, at))
+        at = skip_blanks(s, behind_line_end(s, at));
     s->path_number = false;
     char c = byte(s, at);
     if (at >= s->length) {
@@ -274,7 +310,8 @@ void script_scan_start(script *s)
         s->current.kind = TOKEN_END;
         return;
     }
-    bool mark = s->length >= 3 && !memcmp(s->text, "\xef\xbb\xbf", 3);          /* a byte order mark says nothing */
+    /* a byte order mark says nothing */
+    bool mark = s->length >= 3 && !memcmp(s->text, "\xef\xbb\xbf", 3);
     s->next = skip_to_line(s, mark ? 3 : 0);
     script_advance(s);
 }

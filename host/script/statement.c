@@ -1,14 +1,14 @@
 /* statement.c: tokens to lines and blocks.
  *
- * A block is the lines of one indentation. Lines inside an invoke and lines at top level have one parser; what belongs to one of them only
- * says so. */
+ * A block is the lines of one indentation. Lines inside an invoke and lines at top level have one
+ * parser; what belongs to one of them only says so. */
 #include "script/reader.h"
 
 #include <string.h>
 
 static statement *lines(script *s, uint32_t indent);
 
-/* ---- names ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------- */
 
 int32_t script_name(script *s, token t)
 {
@@ -20,27 +20,63 @@ int32_t script_name(script *s, token t)
 
     char *copy = arena_text(&s->memory, word, size);
     int32_t index = (int32_t)s->n_names;
-    if (!copy || !array_reserve(s->context, &s->names, &s->names_capacity, s->n_names + 1, sizeof *s->names)
+    if (!copy
+        || !array_reserve(
+            s->context, &s->names, &s->names_capacity, s->n_names + 1, sizeof *s->names)
         || !table_add(s->context, &s->interned, hash, index)) {
         s->status = INSET_NO_MEMORY;
         s->current.kind = TOKEN_END;
         return 0;
     }
-    s->names[s->n_names++] = (name){.text = copy, .length = size, .module = program_child(s->program, 0, copy, size)};
+    s->names[s->n_names++] = (name){
+        .text = copy, .length = size, .module = program_child(s->program, 0, copy, size)};
     return index;
 }
 
 bool script_refuse_word(script *s, token t)
 {
     static const char *const words[] = {
-        "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del", "elif", "else", "except",
-        "finally", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal", "not", "or", "raise", "return", "try", "while", "yield",
-        "with", "for", "pass",
+        "False",
+        "None",
+        "True",
+        "and",
+        "as",
+        "assert",
+        "async",
+        "await",
+        "break",
+        "class",
+        "continue",
+        "def",
+        "del",
+        "elif",
+        "else",
+        "except",
+        "finally",
+        "from",
+        "global",
+        "if",
+        "import",
+        "in",
+        "is",
+        "lambda",
+        "nonlocal",
+        "not",
+        "or",
+        "raise",
+        "return",
+        "try",
+        "while",
+        "yield",
+        "with",
+        "for",
+        "pass",
     };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         if (!script_is(s, t, words[i])) continue;
         bool own = i >= sizeof words / sizeof *words - 3;
-        script_refuse(s, t.at, INSET_SYNTAX_ERROR, own ? "'%s' has no place here" : "'%s' is not part of the trace language", words[i]);
+        script_refuse(s, t.at, INSET_SYNTAX_ERROR,
+            own ? "'%s' has no place here" : "'%s' is not part of the trace language", words[i]);
         return true;
     }
     return false;
@@ -60,16 +96,18 @@ static void note_binding(script *s, int32_t n, int32_t line)
 
 static void only_inside(script *s, uint32_t at, const char *what)
 {
-    if (!s->in_invoke) script_refuse(s, at, INSET_SYNTAX_ERROR, "%s belongs inside an invoke", what);
+    if (!s->in_invoke)
+        script_refuse(s, at, INSET_SYNTAX_ERROR, "%s belongs inside an invoke", what);
 }
 
 static bool only_outside(script *s, uint32_t at, const char *what)
 {
-    if (s->in_invoke) script_refuse(s, at, INSET_SYNTAX_ERROR, "%s belongs outside of invokes", what);
+    if (s->in_invoke)
+        script_refuse(s, at, INSET_SYNTAX_ERROR, "%s belongs outside of invokes", what);
     return !s->in_invoke;
 }
 
-/* ---- right sides ----------------------------------------------------------------------------------------------------------------- */
+/* ---- right sides -------------------------------------------------------- */
 
 /* "load" "(" STRING [ "," STRING ] ")" */
 static expression *load(script *s, token head)
@@ -80,7 +118,8 @@ static expression *load(script *s, token head)
     only_outside(s, head.at, "load()");
     e->file = script_expect(s, TOKEN_STRING, "a file name in quotes");
     e->tensor.kind = TOKEN_END;
-    if (script_accept(s, ',')) e->tensor = script_expect(s, TOKEN_STRING, "the name of a tensor in quotes");
+    if (script_accept(s, ','))
+        e->tensor = script_expect(s, TOKEN_STRING, "the name of a tensor in quotes");
     e->end = script_expect(s, ')', "')'").end;
     return e;
 }
@@ -114,7 +153,7 @@ static expression *right_side(script *s)
     return loads ? load(s, head) : zeros(s, head);
 }
 
-/* ---- simple lines ---------------------------------------------------------------------------------------------------------------- */
+/* ---- simple lines ------------------------------------------------------- */
 
 static bound_name *new_name(script *s, const expression *e)
 {
@@ -140,7 +179,9 @@ static void bind(script *s, statement *line, const expression *first)
     uint32_t at = 0;
     line->kind = STATEMENT_BIND;
     for (const expression *e = first;;) {
-        if (!is_plain_name(e)) script_refuse(s, e->at, INSET_SYNTAX_ERROR, "only names can be bound, several at a time");
+        if (!is_plain_name(e))
+            script_refuse(
+                s, e->at, INSET_SYNTAX_ERROR, "only names can be bound, several at a time");
         if (s->status) return;
         *last_name = new_name(s, e);
         note_binding(s, (*last_name)->name, line->line);
@@ -162,16 +203,19 @@ static void bind(script *s, statement *line, const expression *first)
     } while (script_accept(s, ','));
     if (n_names != n_values)
         script_refuse(s, n_values > n_names ? at : line->at, INSET_SYNTAX_ERROR,
-                      "%d name%s and %d value%s; there must be as many of one as of the other",
-                      (int)n_names, n_names == 1 ? "" : "s", (int)n_values, n_values == 1 ? "" : "s");
+            "%d name%s and %d value%s; there must be as many of one as of the other", (int)n_names,
+            n_names == 1 ? "" : "s", (int)n_values, n_values == 1 ? "" : "s");
 }
 
 /* Only indices may stand between a target's name and its "=". */
 static void check_target(script *s, const expression *target)
 {
-    if (target->saved) script_refuse(s, target->save_at, INSET_SYNTAX_ERROR, "a target ends before .save()");
+    if (target->saved)
+        script_refuse(s, target->save_at, INSET_SYNTAX_ERROR, "a target ends before .save()");
     for (const link *l = target->links; l; l = l->next)
-        if (l->kind != LINK_INDEX) script_refuse(s, l->at, INSET_SYNTAX_ERROR, "a target is a site or a name, and indices");
+        if (l->kind != LINK_INDEX)
+            script_refuse(
+                s, l->at, INSET_SYNTAX_ERROR, "a target is a site or a name, and indices");
 }
 
 /* target ( "=" | "+=" | "-=" | "*=" | "/=" ) expr */
@@ -184,7 +228,8 @@ static void set(script *s, statement *line, expression *target, trace_op op)
     only_inside(s, line->at, "a set");
     script_advance(s);
     line->value = script_expression(s);
-    if (!s->status && s->current.kind == '=') script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "one '=' a line");
+    if (!s->status && s->current.kind == '=')
+        script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "one '=' a line");
 }
 
 static void append(script *s, statement *line, const expression *list)
@@ -209,7 +254,8 @@ static void skip(script *s, statement *line, expression *module)
     only_inside(s, line->at, ".skip()");
     while ((*at)->kind != LINK_SKIP) {
         bool good = (*at)->kind == LINK_NAME || (*at)->kind == LINK_NUMBER
-                    || ((*at)->kind == LINK_INDEX && (*at)->n_items == 1 && (*at)->items->kind == INDEX_INTEGER);
+                    || ((*at)->kind == LINK_INDEX && (*at)->n_items == 1
+                        && (*at)->items->kind == INDEX_INTEGER);
         if (!good) script_refuse(s, (*at)->at, INSET_SYNTAX_ERROR, ".skip() is for a module");
         at = &(*at)->next;
     }
@@ -234,7 +280,8 @@ static void lone_chain(script *s, statement *line, expression *e)
     } else if (last && last->kind == LINK_APPEND) {
         append(s, line, e);
     } else if (e->saved) {
-        line->kind = e->kind == EXPRESSION_NAME && !e->links ? STATEMENT_SAVE : STATEMENT_UNNAMED_SAVE;
+        line->kind = e->kind == EXPRESSION_NAME && !e->links ? STATEMENT_SAVE
+                                                             : STATEMENT_UNNAMED_SAVE;
         line->names = new_name(s, e);
         line->save_at = e->save_at;
         line->target = e;
@@ -269,8 +316,8 @@ static void simple_line(script *s, statement *line)
         return;
     }
     if (s->current.kind == '(') {
-        script_refuse(s, head.at, INSET_SYNTAX_ERROR, "a line cannot begin with a call of %.*s()", script_quote_length(head.at, head.end),
-                      s->text + head.at);
+        script_refuse(s, head.at, INSET_SYNTAX_ERROR, "a line cannot begin with a call of %.*s()",
+            script_quote_length(head.at, head.end), s->text + head.at);
         return;
     }
     expression *e = script_chain(s, head, true);
@@ -290,7 +337,7 @@ static void simple_line(script *s, statement *line)
     }
 }
 
-/* ---- blocks ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- blocks ------------------------------------------------------------- */
 
 /* ":" NEWLINE, and lines that are indented deeper than `indent` */
 static statement *block(script *s, uint32_t indent)
@@ -302,7 +349,8 @@ static statement *block(script *s, uint32_t indent)
         script_refuse(s, colon.at, INSET_SYNTAX_ERROR, "an indented block must follow");
         error_help(s->context, "Write `pass` where there is nothing to do.");
     } else if (s->blocks == SCRIPT_NESTING) {
-        script_refuse(s, colon.at, INSET_SYNTAX_ERROR, "blocks nest more than %d deep", SCRIPT_NESTING);
+        script_refuse(
+            s, colon.at, INSET_SYNTAX_ERROR, "blocks nest more than %d deep", SCRIPT_NESTING);
     }
     if (s->status) return NULL;
     s->blocks++;
@@ -320,8 +368,8 @@ static void invoke_line(script *s, statement *line, uint32_t indent)
     token word = s->current;
     script_expect(s, TOKEN_NAME, "invoke(...)");
     if (!s->status && !script_is(s, word, "invoke"))
-        script_refuse(s, word.at, INSET_SYNTAX_ERROR, "expected invoke(...), found '%.*s'", script_quote_length(word.at, word.end),
-                      s->text + word.at);
+        script_refuse(s, word.at, INSET_SYNTAX_ERROR, "expected invoke(...), found '%.*s'",
+            script_quote_length(word.at, word.end), s->text + word.at);
     script_expect(s, '(', "'('");
     line->value = script_expression(s);
     script_expect(s, ')', "')'");
@@ -335,7 +383,9 @@ static expression *integers(script *s, int most, int close, const char *what)
 {
     expression *first = NULL, **last = &first;
     do {
-        if (!most--) script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "range() takes one to three integers");
+        if (!most--)
+            script_refuse(
+                s, s->current.at, INSET_SYNTAX_ERROR, "range() takes one to three integers");
         expression *e = script_integer(s);
         if (s->status) return NULL;
         *last = e;
@@ -345,7 +395,8 @@ static expression *integers(script *s, int most, int close, const char *what)
     return first;
 }
 
-/* "for" NAME "in" ( "range" "(" int [ "," int [ "," int ] ] ")" | "[" INT { "," INT } "]" ) ":" block */
+/* "for" NAME "in" ( "range" "(" int [ "," int [ "," int ] ] ")" | "[" INT { "," INT } "]" ) ":"
+ * block */
 static void for_line(script *s, statement *line, uint32_t indent)
 {
     line->kind = STATEMENT_FOR;
@@ -361,17 +412,20 @@ static void for_line(script *s, statement *line, uint32_t indent)
     note_binding(s, n->name, line->line);
     in = s->current;
     script_expect(s, TOKEN_NAME, "'in'");
-    if (!s->status && !script_is(s, in, "in")) script_refuse(s, in.at, INSET_SYNTAX_ERROR, "expected 'in' here");
+    if (!s->status && !script_is(s, in, "in"))
+        script_refuse(s, in.at, INSET_SYNTAX_ERROR, "expected 'in' here");
     what = s->current;
     line->save_at = what.at;
     line->listed = what.kind == '[';
     if (!s->status && !line->listed && !script_is(s, what, "range")) {
-        script_refuse(s, what.at, INSET_SYNTAX_ERROR, "a loop runs over range(...) or a list of integers written here");
+        script_refuse(s, what.at, INSET_SYNTAX_ERROR,
+            "a loop runs over range(...) or a list of integers written here");
         error_help(s->context, "For the values of a list: for i in range(len(xs)): ... xs[i]");
     }
     script_advance(s);
     if (!line->listed) script_expect(s, '(', "'('");
-    line->value = line->listed ? integers(s, -1, ']', "',' or ']'") : integers(s, 3, ')', "',' or ')'");
+    line->value = line->listed ? integers(s, -1, ']', "',' or ']'")
+                               : integers(s, 3, ')', "',' or ')'");
     line->body = block(s, indent);
 }
 
@@ -398,7 +452,8 @@ static statement *lines(script *s, uint32_t indent)
     while (s->current.kind != TOKEN_END && s->indent >= indent) {
         if (s->indent > indent) {
             script_refuse(s, s->current.at, INSET_SYNTAX_ERROR, "%s",
-                          before && before->body ? "this indentation matches no block" : "unexpected indentation");
+                before && before->body ? "this indentation matches no block"
+                                       : "unexpected indentation");
             break;
         }
         statement *line = line_of(s, indent);

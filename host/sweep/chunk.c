@@ -1,7 +1,9 @@
-/* chunk.c: some jobs as one trace: for each of their pairs the clean and the corrupt run, then one invoke a job.
+/* chunk.c: some jobs as one trace: for each of their pairs the clean and the corrupt run, then one
+ * invoke a job.
  *
- * This is the naive way to write a sweep, on purpose: that runs with the same rows are one is the planner's discovery. Every invoke is
- * one prompt, so pairs may differ in length and in what metrics ask of them. Chunks with the same pattern of equal tokens have one plan. */
+ * This is the naive way to write a sweep, on purpose: that runs with the same rows are one is the
+ * planner's discovery. Every invoke is one prompt, so pairs may differ in length and in what
+ * metrics ask of them. Chunks with the same pattern of equal tokens have one plan. */
 #include "sweep/chunk.h"
 
 #include <string.h>
@@ -13,7 +15,7 @@ typedef struct recorder {
     const sweep *sweep;
     trace *trace;
     readout readout;
-    operand *taken, *external;           /* [n_taps] */
+    operand *taken, *external; /* [n_taps] */
 } recorder;
 
 static double now(void)
@@ -23,7 +25,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- jobs ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- jobs --------------------------------------------------------------- */
 
 int64_t job_positions(const sweep *s, const job *j, int64_t *first, int64_t *step)
 {
@@ -51,7 +53,7 @@ bool job_at(const sweep *s, int64_t index, job *out)
     return job_positions(s, out, &first, &step) > 0;
 }
 
-/* ---- runs ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- runs --------------------------------------------------------------- */
 
 const int64_t *run_prompt(const sweep *s, const run_of *r, int64_t *length)
 {
@@ -62,12 +64,14 @@ const int64_t *run_prompt(const sweep *s, const run_of *r, int64_t *length)
     return p->tokens + p->starts[i];
 }
 
-/* With every pair begin the runs that its jobs share: the unpatched ones, and the one that the source is. */
+/* With every pair begin the runs that its jobs share: the unpatched ones, and the one that the
+ * source is. */
 static inset_status list_runs(prepared *c)
 {
     const sweep *s = c->sweep;
     size_t pairs = (size_t)((c->first + c->count - 1) / s->points - c->first / s->points + 1);
-    if (!(c->runs = arena_new(&c->memory, ((size_t)c->count + 3 * pairs) * sizeof *c->runs))) return INSET_NO_MEMORY;
+    if (!(c->runs = arena_new(&c->memory, ((size_t)c->count + 3 * pairs) * sizeof *c->runs)))
+        return INSET_NO_MEMORY;
     for (int64_t i = c->first; i < c->first + c->count; i++) {
         job j;
         int64_t pair = i / s->points;
@@ -81,19 +85,25 @@ static inset_status list_runs(prepared *c)
     return INSET_OK;
 }
 
-/* ---- the trace ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the trace ---------------------------------------------------------- */
 
 static inset_status take_taps(recorder *r)
 {
     inset_status status = INSET_OK;
-    for (size_t i = 0; i < r->sweep->n_taps && !status; i++) status = trace_site(r->trace, r->sweep->taps[i].place, &r->taken[i]);
+    for (size_t i = 0; i < r->sweep->n_taps && !status; i++)
+        status = trace_site(r->trace, r->sweep->taps[i].place, &r->taken[i]);
     return status;
 }
 
 static index_item slice_of(int64_t first, int64_t count, int64_t step)
 {
-    return (index_item){.kind = INDEX_SLICE, .has_start = true, .start = first, .has_stop = true, .stop = first + (count - 1) * step + 1,
-                        .has_step = true, .step = step};
+    return (index_item){.kind = INDEX_SLICE,
+        .has_start = true,
+        .start = first,
+        .has_stop = true,
+        .stop = first + (count - 1) * step + 1,
+        .has_step = true,
+        .step = step};
 }
 
 static place_items items_of(const sweep *s, const job *j)
@@ -101,16 +111,20 @@ static place_items items_of(const sweep *s, const job *j)
     int64_t first, step, count = job_positions(s, j, &first, &step);
     const sweep_site *site = j->site;
     place_items where = {.n = 2, .items = {{.kind = INDEX_SLICE}}};
-    index_item position = j->at[AXIS_POSITION] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = first} : slice_of(first, count, step);
+    index_item position = j->at[AXIS_POSITION] >= 0
+                              ? (index_item){.kind = INDEX_INTEGER, .integer = first}
+                              : slice_of(first, count, step);
     where.items[1] = position;
     bool all_heads = j->at[AXIS_HEAD] < 0 && site->heads == site->n_heads;
     if (!site->per_head || (all_heads && !site->by_keys)) return where;
     int64_t head = site->head_labels[j->at[AXIS_HEAD] < 0 ? 0 : j->at[AXIS_HEAD]];
-    where.items[2] = j->at[AXIS_HEAD] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = head} : slice_of(head, site->heads, s->heads.step);
+    where.items[2] = j->at[AXIS_HEAD] >= 0 ? (index_item){.kind = INDEX_INTEGER, .integer = head}
+                                           : slice_of(head, site->heads, s->heads.step);
     where.n = 3;
     if (!site->by_keys) return where;
     where.items[1] = where.items[2];
-    where.items[2] = position;           /* a longer prompt's row is cut: it attends to nothing behind the position */
+    /* a longer prompt's row is cut: it attends to nothing behind the position */
+    where.items[2] = position;
     where.items[where.n++] = slice_of(0, s->clean.lengths[j->pair], 1);
     return where;
 }
@@ -121,8 +135,11 @@ static inset_status patch_tap(recorder *r, int32_t tap_index, const place_items 
     const sweep *s = r->sweep;
     bool from_run = s->source == SOURCE_OTHER_RUN || s->source == SOURCE_RESAMPLE;
     inset_status status = trace_site(r->trace, s->taps[tap_index].place, &target);
-    if (!status) status = source_take(s, r->trace, from_run ? r->taken : NULL, r->external, tap_index, where, &source);
-    return status ? status : trace_set(r->trace, &target, where->n, where->items, TRACE_COPY, &source);
+    if (!status)
+        status = source_take(
+            s, r->trace, from_run ? r->taken : NULL, r->external, tap_index, where, &source);
+    return status ? status
+                  : trace_set(r->trace, &target, where->n, where->items, TRACE_COPY, &source);
 }
 
 static inset_status patch(recorder *r, const job *j)
@@ -144,7 +161,10 @@ static bool is_source(const sweep *s, run_kind kind)
 }
 
 /* Is this the run that patches start from? */
-static bool is_unpatched(const sweep *s, run_kind kind) { return kind == (s->noise ? RUN_CLEAN : RUN_CORRUPT); }
+static bool is_unpatched(const sweep *s, run_kind kind)
+{
+    return kind == (s->noise ? RUN_CLEAN : RUN_CORRUPT);
+}
 
 static inset_status record_run(recorder *r, const run_of *of)
 {
@@ -155,14 +175,17 @@ static inset_status record_run(recorder *r, const run_of *of)
     if (!status && is_source(r->sweep, of->kind)) status = take_taps(r);
     if (!status && of->kind == RUN_PATCHED && job_at(r->sweep, of->job, &j)) status = patch(r, &j);
     if (status || of->kind == RUN_OTHER) return status;
-    return readout_take(r->sweep, r->trace, &r->readout, of->pair, is_unpatched(r->sweep, of->kind));
+    return readout_take(
+        r->sweep, r->trace, &r->readout, of->pair, is_unpatched(r->sweep, of->kind));
 }
 
 static inset_status record_runs(recorder *r)
 {
     const sweep *s = r->sweep;
-    inset_status status = s->source == SOURCE_TENSOR ? source_externals(s, r->trace, r->external) : INSET_OK;
-    for (size_t i = 0; i < r->chunk->n_runs && !status; i++) status = record_run(r, &r->chunk->runs[i]);
+    inset_status status = s->source == SOURCE_TENSOR ? source_externals(s, r->trace, r->external)
+                                                     : INSET_OK;
+    for (size_t i = 0; i < r->chunk->n_runs && !status; i++)
+        status = record_run(r, &r->chunk->runs[i]);
     trace_end_invoke(r->trace);
     return status ? status : readout_save(s, r->trace, &r->readout);
 }
@@ -182,7 +205,8 @@ static inset_status make_plan(prepared *c, plan **out)
     sweep *s = c->sweep;
     arena scratch;
     recorder r = {.chunk = c, .sweep = s};
-    plan_options options = {.no_share = s->no_share, .memory_limit = s->memory_limit, .traits = sweep_traits(s)};
+    plan_options options = {
+        .no_share = s->no_share, .memory_limit = s->memory_limit, .traits = sweep_traits(s)};
     arena_start(&scratch, s->context);
     inset_status status = start_recorder(&r, &scratch);
     if (!status) status = record_runs(&r);
@@ -216,7 +240,7 @@ void chunk_free(prepared *c)
     if (!c) return;
     sweep *s = c->sweep;
     if (s->prepared == c) s->prepared = NULL;
-    if (c->started) run_finish(c->run, c->slot);         /* given up: its numbers are nobody's */
+    if (c->started) run_finish(c->run, c->slot); /* given up: its numbers are nobody's */
     if (c->run != s->run) run_free(c->run);
     arena_free(&c->memory);
     memory_free(c->sweep->context, c);
@@ -224,7 +248,7 @@ void chunk_free(prepared *c)
 
 int64_t chunk_count(const prepared *c) { return c->count; }
 
-/* ---- the run --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the run ------------------------------------------------------------ */
 
 static void count_up(prepared *c)
 {
@@ -237,7 +261,8 @@ static void count_up(prepared *c)
     p->flops_unshared += is->flops_unshared;
 }
 
-/* The sweep's run becomes one of the chunk's plan, if it is not already. The one before stays while the chunk before is not finished. */
+/* The sweep's run becomes one of the chunk's plan, if it is not already. The one before stays while
+ * the chunk before is not finished. */
 static inset_status find_run(prepared *c)
 {
     sweep *s = c->sweep;

@@ -5,8 +5,10 @@ static void keep_value(prepared *c, const run_of *of, size_t metric_index, float
 {
     sweep *s = c->sweep;
     if (of->kind == RUN_PATCHED) s->values[(int64_t)metric_index * s->jobs + of->job] = value;
-    else if (c->first <= of->pair * s->points)           /* a pair's first chunk says */
-        (of->kind == RUN_CLEAN ? s->clean_values : s->corrupt_values)[(int64_t)metric_index * s->pairs + of->pair] = value;
+    else if (c->first <= of->pair * s->points) /* a pair's first chunk says */
+        (of->kind == RUN_CLEAN
+                ? s->clean_values
+                : s->corrupt_values)[(int64_t)metric_index * s->pairs + of->pair] = value;
 }
 
 void gather_values(prepared *c)

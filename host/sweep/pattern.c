@@ -1,34 +1,47 @@
-/* pattern.c: which plan fits a chunk, so that chunks alike are planned once and then only given other tokens.
+/* pattern.c: which plan fits a chunk, so that chunks alike are planned once and then only given
+ * other tokens.
  *
- * A plan knows no tokens, but which tokens of its prompts are equal at one position (these are one row), and what the trace does. So two chunks take
- * the same plan when these agree, their pattern, a list of integers:
+ * A plan knows no tokens, but which tokens of its prompts are equal at one position (these are one
+ * row), and what the trace does. So two chunks take the same plan when these agree, their pattern,
+ * a list of integers:
  *
  *     jobs, first point          what is patched, where and in which order
- *     for each pair              its length, that of the prompt resample takes, and for each metric the first one in the chunk with its kind and
- *                                tokens: such metrics of equal rows are one number
- *     for each position          its tokens in the order of the chunk's prompts, numbered by first appearance
+ *     for each pair              its length, that of the prompt resample takes, and for each metric
+ *                                the first one in the chunk with its kind and tokens: such metrics
+ *                                of equal rows are one number
+ *     for each position          its tokens in the order of the chunk's prompts, numbered by first
+ *                                appearance
  *
- * Numbers run over the whole chunk, because the planner finds equal tokens across its pairs: two pairs that happen to begin alike are another pattern
- * than two that do not. Patterns are compared whole, so that a plan made anew would have been the same plan. The plans used last are kept. */
+ * Numbers run over the whole chunk, because the planner finds equal tokens across its pairs: two
+ * pairs that happen to begin alike are another pattern than two that do not. Patterns are compared
+ * whole, so that a plan made anew would have been the same plan. The plans used last are kept. */
 #include "sweep/chunk.h"
 
 #include <string.h>
 
-#define MOST_KEPT ((size_t)512 << 20)    /* bytes of plans that are kept beside the one in use */
+#define MOST_KEPT ((size_t)512 << 20) /* bytes of plans that are kept beside the one in use */
 
-typedef struct list { int64_t *at; size_t n; } list;
+typedef struct list {
+    int64_t *at;
+    size_t n;
+} list;
 
 static void add(list *l, int64_t number) { l->at[l->n++] = number; }
 
-/* ---- the pattern ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the pattern -------------------------------------------------------- */
 
 static bool begins_pair(const run_of *r) { return r->kind == RUN_CLEAN; }
 
 /* Runs that bring a prompt of their own; patched ones repeat their pair's. */
 static bool brings_prompt(const run_of *r) { return r->kind != RUN_PATCHED; }
 
-/* The chunk's pairs, and their metrics by their tokens: metric m of pair i is number i * n_metrics + m. */
-typedef struct chunk_pairs { int64_t *at; size_t n; table metrics; } chunk_pairs;
+/* The chunk's pairs, and their metrics by their tokens: metric m of pair i is number i * n_metrics
+ * + m. */
+typedef struct chunk_pairs {
+    int64_t *at;
+    size_t n;
+    table metrics;
+} chunk_pairs;
 
 /* Numbers the last pair's metrics by the first of the chunk with the same tokens. */
 static bool add_answers(const sweep *s, chunk_pairs *pairs, list *out)
@@ -39,7 +52,9 @@ static bool add_answers(const sweep *s, chunk_pairs *pairs, list *out)
         size_t cursor = 0;
         int32_t first;
         while ((first = table_next(&pairs->metrics, hash, &cursor)) >= 0)
-            if (metrics_alike(s, (size_t)first % s->n_metrics, pairs->at[(size_t)first / s->n_metrics], m, pair)) break;
+            if (metrics_alike(s, (size_t)first % s->n_metrics,
+                    pairs->at[(size_t)first / s->n_metrics], m, pair))
+                break;
         if (first < 0) {
             first = (int32_t)((pairs->n - 1) * s->n_metrics + m);
             if (!table_add(s->context, &pairs->metrics, hash, first)) return false;
@@ -50,12 +65,17 @@ static bool add_answers(const sweep *s, chunk_pairs *pairs, list *out)
 }
 
 /* The chunk's prompts, [n], and the longest of them. */
-typedef struct chunk_prompts { const int64_t **tokens, *lengths; size_t n; int64_t longest, total; } chunk_prompts;
+typedef struct chunk_prompts {
+    const int64_t **tokens, *lengths;
+    size_t n;
+    int64_t longest, total;
+} chunk_prompts;
 
 static bool list_prompts(prepared *c, chunk_prompts *out)
 {
     int64_t *lengths = arena_new(&c->memory, c->n_runs * sizeof *lengths);
-    *out = (chunk_prompts){.tokens = arena_new(&c->memory, c->n_runs * sizeof *out->tokens), .lengths = lengths};
+    *out = (chunk_prompts){
+        .tokens = arena_new(&c->memory, c->n_runs * sizeof *out->tokens), .lengths = lengths};
     if (!out->tokens || !lengths) return false;
     for (size_t i = 0; i < c->n_runs; i++) {
         if (!brings_prompt(&c->runs[i])) continue;
@@ -70,8 +90,12 @@ static bool list_prompts(prepared *c, chunk_prompts *out)
 /* Numbers tokens by first appearance at their position. */
 static bool add_equalities(prepared *c, const chunk_prompts *p, list *out)
 {
-    typedef struct seen { int64_t position, number; } seen;              /* position + 1; 0: nowhere yet */
-    seen *last = memory_new(c->sweep->context, (size_t)c->sweep->program->vocabulary * sizeof *last);
+    /* position + 1; 0: nowhere yet */
+    typedef struct seen {
+        int64_t position, number;
+    } seen;
+    seen *last = memory_new(
+        c->sweep->context, (size_t)c->sweep->program->vocabulary * sizeof *last);
     if (!last) return false;
     for (int64_t position = 0; position < p->longest; position++) {
         int64_t numbers = 0;
@@ -110,12 +134,14 @@ static inset_status find_pattern(prepared *c, list *out)
     return fine && add_equalities(c, &p, out) ? INSET_OK : INSET_NO_MEMORY;
 }
 
-/* ---- plans that are kept ------------------------------------------------------------------------------------------------------------------ */
+/* ---- plans that are kept ------------------------------------------------ */
 
 static planned *find_plan(const sweep *s, const list *pattern, uint64_t hash)
 {
     for (planned *p = s->plans; p; p = p->older)
-        if (p->hash == hash && p->n_pattern == pattern->n && !memcmp(p->pattern, pattern->at, pattern->n * sizeof *pattern->at)) return p;
+        if (p->hash == hash && p->n_pattern == pattern->n
+            && !memcmp(p->pattern, pattern->at, pattern->n * sizeof *pattern->at))
+            return p;
     return NULL;
 }
 
@@ -135,7 +161,8 @@ void plans_free(sweep *s)
     s->plans = NULL;
 }
 
-/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT; never one that is in use. */
+/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT; never one that is
+ * in use. */
 static void make_room(sweep *s)
 {
     for (;;) {
@@ -167,8 +194,13 @@ static inset_status keep_plan(prepared *c, plan *made, const list *pattern, uint
     }
     memcpy(numbers, pattern->at, pattern->n * sizeof *numbers);
     make_room(s);
-    *p = (planned){.older = s->plans, .plan = made, .pattern = numbers, .n_pattern = pattern->n, .hash = hash,
-                   .bytes = (size_t)is->table_bytes + (size_t)is->launches * 512 + pattern->n * sizeof *numbers};
+    *p = (planned){.older = s->plans,
+        .plan = made,
+        .pattern = numbers,
+        .n_pattern = pattern->n,
+        .hash = hash,
+        .bytes = (size_t)is->table_bytes + (size_t)is->launches * 512
+                 + pattern->n * sizeof *numbers};
     s->plans = c->plan = p;
     s->progress.plans++;
     return INSET_OK;
@@ -182,13 +214,15 @@ inset_status pattern_plan(prepared *c, inset_status (*make)(prepared *c, plan **
     inset_status status = find_pattern(c, &pattern);
     if (status) return status;
     uint64_t hash = hash_bytes(1, pattern.at, pattern.n * sizeof *pattern.at);
-    if (!(c->plan = find_plan(s, &pattern, hash)) && !(status = make(c, &made))) status = keep_plan(c, made, &pattern, hash);
+    if (!(c->plan = find_plan(s, &pattern, hash)) && !(status = make(c, &made)))
+        status = keep_plan(c, made, &pattern, hash);
     if (!status) c->plan->used = ++s->uses;
     return status;
 }
 
-/* The tokens of a run's metrics, in the order in which its invoke makes them: kl has none, but is made there; the clean run's where its reference,
- * the corrupt one, comes behind it, in that one's invoke. */
+/* The tokens of a run's metrics, in the order in which its invoke makes them: kl has none, but is
+ * made there; the clean run's where its reference, the corrupt one, comes behind it, in that one's
+ * invoke. */
 static inset_status readout_set_tokens(const prepared *c, run *r, size_t index)
 {
     const sweep *s = c->sweep;

@@ -1,7 +1,7 @@
 /* prompts.c: token ids of prompts, and other tensors, from text and files.
  *
- * A text is nested lists, read as JSON, so that an error has a place. A file is closed before its tensor is used: a sweep may run for
- * hours, and its input must not change under it. */
+ * A text is nested lists, read as JSON, so that an error has a place. A file is closed before its
+ * tensor is used: a sweep may run for hours, and its input must not change under it. */
 #include "sweep/sweep.h"
 
 #include <string.h>
@@ -10,7 +10,7 @@
 
 enum { MOST_DIMENSIONS_OF_PROMPTS = 2 };
 
-/* ---- files ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------- */
 
 static bool ends_with(const char *text, size_t length, const char *end)
 {
@@ -29,7 +29,8 @@ static const char *tensor_name(const char *text, size_t length)
 
 bool is_file_name(const char *text, size_t length)
 {
-    return ends_with(text, length, ".npy") || ends_with(text, length, ".safetensors") || tensor_name(text, length);
+    return ends_with(text, length, ".npy") || ends_with(text, length, ".safetensors")
+           || tensor_name(text, length);
 }
 
 static inset_status copy_tensor(sweep *s, const file_tensor *from, inset_tensor *out)
@@ -46,7 +47,8 @@ inset_status tensor_load(sweep *s, const char *text, inset_tensor *out)
     if (!name) {
         npy *file;
         if (!ends_with(text, strlen(text), ".npy"))
-            return error_set(s->context, INSET_FILE_ERROR, "%s: FILE.npy or FILE.safetensors:NAME was expected", text);
+            return error_set(s->context, INSET_FILE_ERROR,
+                "%s: FILE.npy or FILE.safetensors:NAME was expected", text);
         inset_status status = npy_open(s->context, text, &file);
         if (status) return status;
         status = copy_tensor(s, npy_tensor(file), out);
@@ -64,13 +66,15 @@ inset_status tensor_load(sweep *s, const char *text, inset_tensor *out)
     return status;
 }
 
-inset_status integers_load(sweep *s, const char *text, int *n_dimensions, int64_t *shape, int64_t **out)
+inset_status integers_load(
+    sweep *s, const char *text, int *n_dimensions, int64_t *shape, int64_t **out)
 {
     inset_tensor tensor;
     inset_status status = tensor_load(s, text, &tensor);
     if (status) return status;
     if (type_is_float(tensor.type) || tensor.type == INSET_BOOL)
-        return error_set(s->context, INSET_TYPE_ERROR, "%s: token ids are integers, found %s", text, type_torch_name(tensor.type));
+        return error_set(s->context, INSET_TYPE_ERROR, "%s: token ids are integers, found %s", text,
+            type_torch_name(tensor.type));
     size_t count = 1;
     for (int i = 0; i < tensor.n_dimensions; i++) count *= (size_t)tensor.shape[i];
     int64_t *made = arena_new(&s->memory, (count + !count) * sizeof *made);
@@ -86,14 +90,16 @@ inset_status integers_load(sweep *s, const char *text, int *n_dimensions, int64_
     return INSET_OK;
 }
 
-/* ---- prompts --------------------------------------------------------------------------------------------------------------------- */
+/* ---- prompts ------------------------------------------------------------ */
 
-static inset_status prompts_new(sweep *s, const char *what, int64_t count, int64_t tokens, prompts *out)
+static inset_status prompts_new(
+    sweep *s, const char *what, int64_t count, int64_t tokens, prompts *out)
 {
     if (count <= 0) return error_set(s->context, INSET_VALUE_ERROR, "%s: there is no prompt", what);
-    *out = (prompts){.count = count, .lengths = arena_new(&s->memory, (size_t)count * sizeof(int64_t)),
-                     .starts = arena_new(&s->memory, (size_t)count * sizeof(int64_t)),
-                     .tokens = arena_new(&s->memory, (size_t)(tokens + !tokens) * sizeof(int64_t))};
+    *out = (prompts){.count = count,
+        .lengths = arena_new(&s->memory, (size_t)count * sizeof(int64_t)),
+        .starts = arena_new(&s->memory, (size_t)count * sizeof(int64_t)),
+        .tokens = arena_new(&s->memory, (size_t)(tokens + !tokens) * sizeof(int64_t))};
     return out->lengths && out->starts && out->tokens ? INSET_OK : INSET_NO_MEMORY;
 }
 
@@ -101,10 +107,12 @@ static inset_status from_lists(sweep *s, const char *what, const inset_prompts *
 {
     int64_t total = 0;
     if (!given->lengths || !given->tokens)
-        return error_set(s->context, INSET_USAGE_ERROR, "%s: lengths and tokens were expected, found NULL", what);
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "%s: lengths and tokens were expected, found NULL", what);
     for (int64_t i = 0; i < given->count; i++) {
         if (given->lengths[i] < 0 || given->lengths[i] > INT32_MAX)
-            return error_set(s->context, INSET_VALUE_ERROR, "%s: prompt %lld has the length %lld", what, (long long)i, (long long)given->lengths[i]);
+            return error_set(s->context, INSET_VALUE_ERROR, "%s: prompt %lld has the length %lld",
+                what, (long long)i, (long long)given->lengths[i]);
         total += given->lengths[i];
     }
     inset_status status = prompts_new(s, what, given->count, total, out);
@@ -122,22 +130,30 @@ static inset_status from_file(sweep *s, const char *what, const char *text, prom
     inset_status status = integers_load(s, text, &n_dimensions, shape, &ids);
     if (status) return status;
     if (n_dimensions < 1 || n_dimensions > MOST_DIMENSIONS_OF_PROMPTS)
-        return error_set(s->context, INSET_SHAPE_ERROR, "%s: %s: [prompt, position] was expected, found %d dimensions", what, text, n_dimensions);
+        return error_set(s->context, INSET_SHAPE_ERROR,
+            "%s: %s: [prompt, position] was expected, found %d dimensions", what, text,
+            n_dimensions);
     int64_t rows = n_dimensions == 2 ? shape[0] : 1, columns = shape[n_dimensions - 1];
     if ((status = prompts_new(s, what, rows, rows * columns, out))) return status;
     for (int64_t i = 0; i < rows; i++) {
         const int64_t *row = ids + i * columns;
-        while (out->lengths[i] < columns && row[out->lengths[i]] != -1) out->tokens[written++] = row[out->lengths[i]++];
+        while (out->lengths[i] < columns && row[out->lengths[i]] != -1)
+            out->tokens[written++] = row[out->lengths[i]++];
         for (int64_t k = out->lengths[i]; k < columns; k++)
             if (row[k] != -1)
-                return error_set(s->context, INSET_VALUE_ERROR, "%s: %s: prompt %lld goes on behind the -1 that ends it", what, text, (long long)i);
+                return error_set(s->context, INSET_VALUE_ERROR,
+                    "%s: %s: prompt %lld goes on behind the -1 that ends it", what, text,
+                    (long long)i);
     }
     return INSET_OK;
 }
 
 static inset_status refuse_text(sweep *s, const char *what)
 {
-    return error_set(s->context, INSET_TYPE_ERROR, "%s: lists of token ids were expected, [[464, 412], [733]], or FILE.npy or FILE.safetensors:NAME", what);
+    return error_set(s->context, INSET_TYPE_ERROR,
+        "%s: lists of token ids were expected, [[464, 412], [733]], or FILE.npy or "
+        "FILE.safetensors:NAME",
+        what);
 }
 
 static inset_status from_nodes(sweep *s, const char *what, const json_node *root, prompts *out)
@@ -145,7 +161,8 @@ static inset_status from_nodes(sweep *s, const char *what, const json_node *root
     bool nested = json_is_array(json_item(root, 0));
     int64_t count = nested ? (int64_t)json_length(root) : 1, total = 0, written = 0;
     if (!json_is_array(root)) return refuse_text(s, what);
-    if (!json_length(root)) return error_set(s->context, INSET_VALUE_ERROR, "%s: there is no prompt", what);
+    if (!json_length(root))
+        return error_set(s->context, INSET_VALUE_ERROR, "%s: there is no prompt", what);
     for (int64_t i = 0; i < count; i++) {
         const json_node *row = nested ? json_item(root, (size_t)i) : root;
         if (!json_is_array(row)) return refuse_text(s, what);
@@ -157,7 +174,9 @@ static inset_status from_nodes(sweep *s, const char *what, const json_node *root
         out->lengths[i] = (int64_t)json_length(row);
         for (int64_t k = 0; k < out->lengths[i]; k++)
             if (!json_as_integer(json_item(row, (size_t)k), &out->tokens[written++]))
-                return error_set(s->context, INSET_TYPE_ERROR, "%s: prompt %lld, position %lld: a token id is an integer", what, (long long)i, (long long)k);
+                return error_set(s->context, INSET_TYPE_ERROR,
+                    "%s: prompt %lld, position %lld: a token id is an integer", what, (long long)i,
+                    (long long)k);
     }
     return status;
 }
@@ -176,15 +195,19 @@ static inset_status from_text(sweep *s, const char *what, const char *text, prom
 static inset_status check_prompt(sweep *s, const char *what, const prompts *p, int64_t i)
 {
     const program *g = s->program;
-    if (p->lengths[i] == 0) return error_set(s->context, INSET_VALUE_ERROR, "%s: prompt %lld is empty", what, (long long)i);
+    if (p->lengths[i] == 0)
+        return error_set(
+            s->context, INSET_VALUE_ERROR, "%s: prompt %lld is empty", what, (long long)i);
     if (p->lengths[i] > g->max_positions)
-        return error_set(s->context, INSET_VALUE_ERROR, "%s: prompt %lld has %lld tokens; the model has %d positions", what, (long long)i,
-                         (long long)p->lengths[i], g->max_positions);
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "%s: prompt %lld has %lld tokens; the model has %d positions", what, (long long)i,
+            (long long)p->lengths[i], g->max_positions);
     for (int64_t k = 0; k < p->lengths[i]; k++) {
         int64_t token = p->tokens[p->starts[i] + k];
         if (token < 0 || token >= g->vocabulary)
-            return error_set(s->context, INSET_INDEX_ERROR, "%s: prompt %lld, position %lld: token %lld is outside the vocabulary of %d", what,
-                             (long long)i, (long long)k, (long long)token, g->vocabulary);
+            return error_set(s->context, INSET_INDEX_ERROR,
+                "%s: prompt %lld, position %lld: token %lld is outside the vocabulary of %d", what,
+                (long long)i, (long long)k, (long long)token, g->vocabulary);
     }
     return INSET_OK;
 }
@@ -192,8 +215,9 @@ static inset_status check_prompt(sweep *s, const char *what, const prompts *p, i
 inset_status prompts_read(sweep *s, const char *what, const inset_prompts *given, prompts *out)
 {
     const char *text = given->text;
-    inset_status status = !text ? from_lists(s, what, given, out)
-                          : is_file_name(text, strlen(text)) ? from_file(s, what, text, out) : from_text(s, what, text, out);
+    inset_status status = !text                              ? from_lists(s, what, given, out)
+                          : is_file_name(text, strlen(text)) ? from_file(s, what, text, out)
+                                                             : from_text(s, what, text, out);
     for (int64_t i = 0, at = 0; !status && i < out->count; at += out->lengths[i++]) {
         out->starts[i] = at;
         if (out->lengths[i] > out->longest) out->longest = out->lengths[i];

@@ -31,7 +31,8 @@ inset_status range_read(sweep *s, const char *option, const char *text, range *o
         good = read_number(&at, &has_step, &out->step);
     }
     if (good && !*at && out->step > 0) return INSET_OK;
-    return error_set(s->context, INSET_VALUE_ERROR, "%s: a range such as 4:9, -5: or 3 was expected, found '%s'", option, text);
+    return error_set(s->context, INSET_VALUE_ERROR,
+        "%s: a range such as 4:9, -5: or 3 was expected, found '%s'", option, text);
 }
 
 int64_t range_resolve(const range *r, int64_t extent, int64_t *first)

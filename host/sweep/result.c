@@ -1,4 +1,5 @@
-/* result.c: the numbers of all jobs as one array a site and metric, with means and normalised values, in memory and as a file. */
+/* result.c: the numbers of all jobs as one array a site and metric, with means and normalised
+ * values, in memory and as a file. */
 #include "sweep/sweep.h"
 
 #include <inttypes.h>
@@ -7,31 +8,43 @@
 
 #include "file/file.h"
 
-/* ---- arrays ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- arrays ------------------------------------------------------------- */
 
 static void describe_axes(const sweep *s, const sweep_site *site, inset_sweep_result *out)
 {
-    const int64_t *labels[AXIS_COUNT] = {NULL, s->layer_labels, s->position_labels, site->head_labels};
+    const int64_t *labels[AXIS_COUNT] = {
+        NULL, s->layer_labels, s->position_labels, site->head_labels};
     out->n_axes = site->n_axes;
     for (int i = 0; i < site->n_axes; i++) {
         sweep_axis axis = site->axes[i];
-        out->axes[i] = (inset_sweep_axis){.name = axis_name(site, axis), .count = site->extents[axis], .labels = labels[axis],
-                                          .names = axis == AXIS_SITE ? site->members : NULL};
+        out->axes[i] = (inset_sweep_axis){.name = axis_name(site, axis),
+            .count = site->extents[axis],
+            .labels = labels[axis],
+            .names = axis == AXIS_SITE ? site->members : NULL};
     }
 }
 
-static float *array(sweep *s, int64_t count) { return arena_new(&s->memory, (size_t)count * sizeof(float)); }
-
-static inset_status allocate_result(sweep *s, const sweep_site *site, size_t metric_index, inset_sweep_result *out)
+static float *array(sweep *s, int64_t count)
 {
-    *out = (inset_sweep_result){.site = site->name, .metric = s->metrics[metric_index].name, .pairs = s->pairs, .points = site->n_points,
-                                .clean = s->clean_values + (int64_t)metric_index * s->pairs, .corrupt = s->corrupt_values + (int64_t)metric_index * s->pairs};
+    return arena_new(&s->memory, (size_t)count * sizeof(float));
+}
+
+static inset_status allocate_result(
+    sweep *s, const sweep_site *site, size_t metric_index, inset_sweep_result *out)
+{
+    *out = (inset_sweep_result){.site = site->name,
+        .metric = s->metrics[metric_index].name,
+        .pairs = s->pairs,
+        .points = site->n_points,
+        .clean = s->clean_values + (int64_t)metric_index * s->pairs,
+        .corrupt = s->corrupt_values + (int64_t)metric_index * s->pairs};
     describe_axes(s, site, out);
     out->values = array(s, s->pairs * site->n_points);
     out->normalised = array(s, s->pairs * site->n_points);
     out->mean = array(s, site->n_points);
     out->normalised_mean = array(s, site->n_points);
-    return out->values && out->normalised && out->mean && out->normalised_mean ? INSET_OK : INSET_NO_MEMORY;
+    return out->values && out->normalised && out->mean && out->normalised_mean ? INSET_OK
+                                                                               : INSET_NO_MEMORY;
 }
 
 static inset_status allocate_results(sweep *s)
@@ -40,13 +53,17 @@ static inset_status allocate_results(sweep *s)
     inset_sweep_result *all = arena_new(&s->memory, s->n_sites * s->n_metrics * sizeof *all);
     if (!all) return INSET_NO_MEMORY;
     for (size_t i = 0; i < s->n_sites && !status; i++)
-        for (size_t m = 0; m < s->n_metrics && !status; m++) status = allocate_result(s, &s->sites[i], m, &all[i * s->n_metrics + m]);
+        for (size_t m = 0; m < s->n_metrics && !status; m++)
+            status = allocate_result(s, &s->sites[i], m, &all[i * s->n_metrics + m]);
     if (!status) s->results = all;
     s->results_of = -1;
     return status;
 }
 
-static float normal(double value, double clean, double corrupt) { return (float)((value - corrupt) / (clean - corrupt)); }
+static float normal(double value, double clean, double corrupt)
+{
+    return (float)((value - corrupt) / (clean - corrupt));
+}
 
 /* The mean over pairs of one point, and of the unpatched runs of these same pairs. */
 static void fill_mean(const inset_sweep_result *r, int64_t point)
@@ -63,15 +80,18 @@ static void fill_mean(const inset_sweep_result *r, int64_t point)
     }
     double count = n ? (double)n : (double)NAN;
     ((float *)(uintptr_t)r->mean)[point] = (float)(sum / count);
-    ((float *)(uintptr_t)r->normalised_mean)[point] = normal(sum / count, clean / count, corrupt / count);
+    ((float *)(uintptr_t)r->normalised_mean)[point] = normal(
+        sum / count, clean / count, corrupt / count);
 }
 
-static void fill_result(const sweep *s, const sweep_site *site, size_t metric_index, const inset_sweep_result *r)
+static void fill_result(
+    const sweep *s, const sweep_site *site, size_t metric_index, const inset_sweep_result *r)
 {
     float *values = (float *)(uintptr_t)r->values, *normalised = (float *)(uintptr_t)r->normalised;
     for (int64_t pair = 0; pair < r->pairs; pair++)
         for (int64_t point = 0; point < r->points; point++) {
-            float value = s->values[(int64_t)metric_index * s->jobs + pair * s->points + site->first_point + point];
+            float value = s->values[(int64_t)metric_index * s->jobs + pair * s->points
+                                    + site->first_point + point];
             values[pair * r->points + point] = value;
             normalised[pair * r->points + point] = normal(value, r->clean[pair], r->corrupt[pair]);
         }
@@ -81,22 +101,24 @@ static void fill_result(const sweep *s, const sweep_site *site, size_t metric_in
 inset_status results_get(sweep *s, size_t index, inset_sweep_result *out)
 {
     if (index >= s->n_sites * s->n_metrics)
-        return error_set(s->context, INSET_INDEX_ERROR, "result %zu was asked for; there are %zu", index, s->n_sites * s->n_metrics);
+        return error_set(s->context, INSET_INDEX_ERROR, "result %zu was asked for; there are %zu",
+            index, s->n_sites * s->n_metrics);
     inset_status status = s->results ? INSET_OK : allocate_results(s);
     if (status) return status;
     if (s->results_of != s->next)
-        for (size_t i = 0; i < s->n_sites * s->n_metrics; i++) fill_result(s, &s->sites[i / s->n_metrics], i % s->n_metrics, &s->results[i]);
+        for (size_t i = 0; i < s->n_sites * s->n_metrics; i++)
+            fill_result(s, &s->sites[i / s->n_metrics], i % s->n_metrics, &s->results[i]);
     s->results_of = s->next;
     *out = s->results[index];
     return INSET_OK;
 }
 
-/* ---- the file ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the file ----------------------------------------------------------- */
 
 enum { TENSORS_A_RESULT = 6 };
 
-static void tensor_of(inset_context *context, arena *a, const inset_sweep_result *r, const char *end, const float *data, bool by_pair, bool by_point,
-                      file_tensor *out)
+static void tensor_of(inset_context *context, arena *a, const inset_sweep_result *r,
+    const char *end, const float *data, bool by_pair, bool by_point, file_tensor *out)
 {
     text name = {0};
     text_add(context, &name, "%s.%s%s", r->site, r->metric, end);
@@ -104,7 +126,8 @@ static void tensor_of(inset_context *context, arena *a, const inset_sweep_result
     if (name.bytes) out->name = arena_text(a, name.bytes, name.length);
     text_free(context, &name);
     if (by_pair) out->shape[out->n_dimensions++] = r->pairs;
-    for (int i = 0; by_point && i < r->n_axes; i++) out->shape[out->n_dimensions++] = r->axes[i].count;
+    for (int i = 0; by_point && i < r->n_axes; i++)
+        out->shape[out->n_dimensions++] = r->axes[i].count;
     for (int i = 0; i < out->n_dimensions; i++) out->bytes *= (size_t)out->shape[i];
 }
 
@@ -134,8 +157,15 @@ static void axis_labels(sweep *s, const inset_sweep_axis *axis, text *out)
     text_add(s->context, out, "]");
 }
 
-/* Metadata: what ran, and for each site "SITE.axes", ["pair", "layer", ...], and "SITE.labels.layer", [0, 1, ...]. */
-typedef struct metadata { sweep *sweep; arena *memory; const char **at; size_t n; bool failed; } metadata;
+/* Metadata: what ran, and for each site "SITE.axes", ["pair", "layer", ...], and
+ * "SITE.labels.layer", [0, 1, ...]. */
+typedef struct metadata {
+    sweep *sweep;
+    arena *memory;
+    const char **at;
+    size_t n;
+    bool failed;
+} metadata;
 
 static void add_entry(metadata *m, const char *key, const char *value)
 {
@@ -168,7 +198,9 @@ static void add_site(metadata *m, const inset_sweep_result *r)
 
 static inset_status make_metadata(sweep *s, arena *a, const char *command, const char ***out)
 {
-    metadata m = {.sweep = s, .memory = a, .at = arena_new(a, (2 * (8 + s->n_sites * (AXIS_COUNT + 1)) + 1) * sizeof *m.at)};
+    metadata m = {.sweep = s,
+        .memory = a,
+        .at = arena_new(a, (2 * (8 + s->n_sites * (AXIS_COUNT + 1)) + 1) * sizeof *m.at)};
     inset_sweep_result r;
     if (!m.at) return INSET_NO_MEMORY;
     add_entry(&m, "inset", INSET_VERSION);
@@ -193,8 +225,10 @@ inset_status results_write(sweep *s, const char *path, const char *command)
     arena_start(&scratch, s->context);
     file_tensor *tensors = arena_new(&scratch, n * TENSORS_A_RESULT * sizeof *tensors);
     inset_status status = tensors ? make_metadata(s, &scratch, command, &entries) : INSET_NO_MEMORY;
-    for (size_t i = 0; i < n && !status; i++) status = tensors_of(s, &scratch, i, tensors + i * TENSORS_A_RESULT);
-    if (!status) status = safetensors_write(s->context, path, tensors, n * TENSORS_A_RESULT, entries);
+    for (size_t i = 0; i < n && !status; i++)
+        status = tensors_of(s, &scratch, i, tensors + i * TENSORS_A_RESULT);
+    if (!status)
+        status = safetensors_write(s->context, path, tensors, n * TENSORS_A_RESULT, entries);
     arena_free(&scratch);
     return status;
 }

@@ -1,23 +1,25 @@
 /* site.c: sites by the names that TransformerLens users know, found in any family's program.
  *
- * No table of module paths: a block is a numbered module around one attention step, and what it adds to the residual stream shows in its
- * STEP_ADDs. The stream's values:
+ * No table of module paths: a block is a numbered module around one attention step, and what it
+ * adds to the residual stream shows in its STEP_ADDs. The stream's values:
  *
  *     resid_pre      what the block is given                 its .input
- *     attn_out       what the first addition adds            the last site that shows that value before the addition
+ *     attn_out       what the first addition adds            the last site that shows that value
+ *                    before the addition
  *     resid_mid      the sum; not there when one addition adds both branches (a parallel block)
  *     mlp_out        what the second addition adds
  *     resid_post     what the block returns                  its .output
  *
- * So attn_out is behind a norm of the branch's output where the family has one (Gemma 2), as in TransformerLens. What lies inside attention and
- * MLP are the named sites of that name in the block. */
+ * So attn_out is behind a norm of the branch's output where the family has one (Gemma 2), as in
+ * TransformerLens. What lies inside attention and MLP are the named sites of that name in the
+ * block. */
 #include "sweep/sweep.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
-/* ---- blocks ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- blocks ------------------------------------------------------------- */
 
 static bool is_number(const char *name)
 {
@@ -26,7 +28,10 @@ static bool is_number(const char *name)
     return true;
 }
 
-static bool holds_event(const module *m, int32_t event) { return m->enter >= 0 && m->enter <= event && event <= m->leave; }
+static bool holds_event(const module *m, int32_t event)
+{
+    return m->enter >= 0 && m->enter <= event && event <= m->leave;
+}
 
 /* The innermost numbered module around an event, or -1. */
 static int32_t numbered_module(const program *p, int32_t event)
@@ -54,9 +59,12 @@ static int32_t find_blocks(const program *p, int32_t *out)
 
 int32_t layers_count(const program *p) { return find_blocks(p, NULL); }
 
-/* ---- the residual stream of a block -------------------------------------------------------------------------------------------------- */
+/* ---- the residual stream of a block ------------------------------------- */
 
-typedef struct stream { int32_t pre, attn_out, mid, mlp_out, post; } stream;     /* sites; -1: there is none */
+/* sites; -1: there is none */
+typedef struct stream {
+    int32_t pre, attn_out, mid, mlp_out, post;
+} stream;
 
 static int32_t site_named(const program *p, const module *block, const char *name, bool of_block)
 {
@@ -68,14 +76,18 @@ static int32_t site_named(const program *p, const module *block, const char *nam
     return -1;
 }
 
-/* A settable site of the block that shows all of `value`: the last one before `event`, or the first one after it. */
-static int32_t site_showing(const program *p, const module *block, int32_t value, int32_t event, bool after)
+/* A settable site of the block that shows all of `value`: the last one before `event`, or the first
+ * one after it. */
+static int32_t site_showing(
+    const program *p, const module *block, int32_t value, int32_t event, bool after)
 {
     int32_t found = -1;
     for (size_t i = 0; i < p->n_sites; i++) {
         const site *s = &p->sites[i];
         const slot *shown = &p->slots[s->slot];
-        if (shown->value != value || shown->shape.n_columns != 1 || shown->shape.extent[0] != p->values[value].width || !shown->settable) continue;
+        if (shown->value != value || shown->shape.n_columns != 1
+            || shown->shape.extent[0] != p->values[value].width || !shown->settable)
+            continue;
         if (!holds_event(block, s->event) || (s->event > event) != after) continue;
         if (after) return (int32_t)i;
         found = (int32_t)i;
@@ -90,7 +102,8 @@ static stream find_stream(const program *p, const module *block)
     found.pre = site_named(p, block, "input", true);
     found.post = site_named(p, block, "output", true);
     if (found.pre < 0) return found;
-    int32_t x = p->slots[p->sites[found.pre].slot].value, *branches[2] = {&found.attn_out, &found.mlp_out};
+    int32_t x = p->slots[p->sites[found.pre].slot].value,
+            *branches[2] = {&found.attn_out, &found.mlp_out};
     int n = 0, sums = 0;
     for (size_t i = 0; i < p->n_steps && n < 2; i++) {
         const step *s = &p->steps[i];
@@ -99,25 +112,31 @@ static stream find_stream(const program *p, const module *block)
         for (int k = 0; k < s->n_operands; k++) has_stream |= p->slots[s->operands[k]].value == x;
         int32_t values[2], count = 0;
         for (int k = 0; k < s->n_operands && count < 2; k++)
-            if (p->slots[s->operands[k]].value != x) values[count++] = p->slots[s->operands[k]].value;
-        if (count == 2 && values[0] > values[1]) {           /* a value's number is its place in the order: attention comes first */
+            if (p->slots[s->operands[k]].value != x)
+                values[count++] = p->slots[s->operands[k]].value;
+        /* a value's number is its place in the order: attention comes first */
+        if (count == 2 && values[0] > values[1]) {
             int32_t later = values[0];
             values[0] = values[1];
             values[1] = later;
         }
-        for (int k = 0; k < count && n < 2; k++) *branches[n++] = site_showing(p, block, values[k], s->event, false);
-        if (has_stream && count == 1 && !sums++) found.mid = site_showing(p, block, s->value, s->event, true);
+        for (int k = 0; k < count && n < 2; k++)
+            *branches[n++] = site_showing(p, block, values[k], s->event, false);
+        if (has_stream && count == 1 && !sums++)
+            found.mid = site_showing(p, block, s->value, s->event, true);
         if (has_stream) x = s->value;
     }
     return found;
 }
 
-/* ---- members ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- members ------------------------------------------------------------ */
 
-static const char *const stream_members[] = {"resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", NULL};
+static const char *const stream_members[] = {
+    "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", NULL};
 static const char *const mlp_members[] = {"pre", "up", "post", NULL};
-static const char *const head_members[] = {"z", "q", "k", "v", "rot_q", "rot_k", "pattern", "scores", NULL};
-enum { N_STREAM = 5, N_PATTERN = 6 };    /* head_members from N_PATTERN on are by keys */
+static const char *const head_members[] = {
+    "z", "q", "k", "v", "rot_q", "rot_k", "pattern", "scores", NULL};
+enum { N_STREAM = 5, N_PATTERN = 6 }; /* head_members from N_PATTERN on are by keys */
 
 static int index_of(const char *const *names, const char *name)
 {
@@ -130,7 +149,8 @@ static int32_t member_place(const program *p, const module *block, const char *n
 {
     if (index_of(stream_members, name) < 0) return site_named(p, block, name, false);
     stream found = find_stream(p, block);
-    const int32_t places[N_STREAM] = {found.pre, found.mid, found.post, found.attn_out, found.mlp_out};
+    const int32_t places[N_STREAM] = {
+        found.pre, found.mid, found.post, found.attn_out, found.mlp_out};
     for (int i = 0; i < N_STREAM; i++)
         if (!strcmp(stream_members[i], name)) return places[i];
     return -1;
@@ -144,9 +164,13 @@ static inset_status refuse_member(sweep *s, const module *block, const char *nam
     size_t n = 0;
     for (int k = 0; k < 3; k++)
         for (int i = 0; lists[k][i] && n < sizeof has; i++)
-            if (member_place(s->program, block, lists[k][i]) >= 0) n += (size_t)snprintf(has + n, sizeof has - n, "%s%s", n ? ", " : "", lists[k][i]);
-    inset_status status = error_set(s->context, INSET_UNKNOWN_SITE, "%s has no %s in layer %d%s", s->program->model_type, name, layer,
-                                    strcmp(name, "resid_mid") ? "" : ": its blocks are parallel, one addition takes attention and MLP");
+            if (member_place(s->program, block, lists[k][i]) >= 0)
+                n += (size_t)snprintf(has + n, sizeof has - n, "%s%s", n ? ", " : "", lists[k][i]);
+    inset_status status = error_set(s->context, INSET_UNKNOWN_SITE, "%s has no %s in layer %d%s",
+        s->program->model_type, name, layer,
+        strcmp(name, "resid_mid")
+            ? ""
+            : ": its blocks are parallel, one addition takes attention and MLP");
     error_help(s->context, "It has %s.", has);
     return status;
 }
@@ -155,7 +179,8 @@ static inset_status refuse_member(sweep *s, const module *block, const char *nam
 static int32_t query_heads(const program *p, const module *block)
 {
     for (size_t i = 0; i < p->n_steps; i++)
-        if (p->steps[i].kind == STEP_ATTENTION && holds_event(block, p->steps[i].event)) return p->steps[i].n_heads;
+        if (p->steps[i].kind == STEP_ATTENTION && holds_event(block, p->steps[i].event))
+            return p->steps[i].n_heads;
     return 0;
 }
 
@@ -168,11 +193,14 @@ static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *sit
         site->places[m] = places;
         for (int32_t layer = 0; layer < s->n_layers; layer++) {
             places[layer] = member_place(p, &p->modules[blocks[layer]], site->members[m]);
-            if (places[layer] < 0) return refuse_member(s, &p->modules[blocks[layer]], site->members[m], layer);
+            if (places[layer] < 0)
+                return refuse_member(s, &p->modules[blocks[layer]], site->members[m], layer);
             const slot_shape *shape = &p->slots[p->sites[places[layer]].slot].shape;
-            int32_t heads = site->per_head ? shape->extent[0] : 1, width = shape->extent[site->per_head];
+            int32_t heads = site->per_head ? shape->extent[0] : 1,
+                    width = shape->extent[site->per_head];
             if ((site->n_heads && site->n_heads != heads) || (site->width && site->width != width))
-                return error_set(s->context, INSET_SHAPE_ERROR, "%s differs in shape between layers", site->name);
+                return error_set(s->context, INSET_SHAPE_ERROR,
+                    "%s differs in shape between layers", site->name);
             site->n_heads = heads;
             site->width = width;
             site->grouped = site->per_head && heads < query_heads(p, &p->modules[blocks[layer]]);
@@ -181,7 +209,7 @@ static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *sit
     return INSET_OK;
 }
 
-/* ---- names ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------- */
 
 typedef enum spelling { SPELT_PLAIN, SPELT_BY_POSITION, SPELT_ALL_POSITIONS } spelling;
 
@@ -207,7 +235,9 @@ static const char *head_alias(const char *name, spelling *how)
 
 static inset_status unknown(sweep *s, const char *name)
 {
-    static const char *const every[] = {"block_every", NULL}, *const *const lists[] = {stream_members, mlp_members, head_members, every};
+    static const char *const every[] = {"block_every", NULL}, *const *const lists[] = {
+                                                                  stream_members, mlp_members,
+                                                                  head_members, every};
     const char *nearest = NULL;
     int best = 3;
     for (int k = 0; k < 4; k++)
@@ -217,10 +247,13 @@ static inset_status unknown(sweep *s, const char *name)
             best = distance;
             nearest = lists[k][i];
         }
-    inset_status status = error_set(s->context, INSET_UNKNOWN_SITE, "there is no site '%s' to sweep", name);
+    inset_status status = error_set(
+        s->context, INSET_UNKNOWN_SITE, "there is no site '%s' to sweep", name);
     if (nearest) error_help(s->context, "Did you mean %s?", nearest);
-    error_help(s->context, "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, pre, up and post "
-                           "in the MLP, and per head z, q, k, v, rot_q, rot_k, pattern and scores.");
+    error_help(s->context,
+        "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, pre, up "
+        "and post "
+        "in the MLP, and per head z, q, k, v, rot_q, rot_k, pattern and scores.");
     return status;
 }
 
@@ -242,7 +275,7 @@ static bool name_site(const char *name, sweep_site *out, spelling *how)
     return index_of(stream_members, name) >= 0 || index_of(mlp_members, name) >= 0;
 }
 
-/* ---- axes ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- axes --------------------------------------------------------------- */
 
 static const char *default_axes(const sweep_site *site, spelling how)
 {
@@ -259,7 +292,8 @@ const char *axis_name(const sweep_site *site, sweep_axis axis)
     return names[axis];
 }
 
-/* Layer, position and head name the axis of any site, so that several can be swept by the same axes; a name of its own only its own. */
+/* Layer, position and head name the axis of any site, so that several can be swept by the same
+ * axes; a name of its own only its own. */
 static sweep_axis find_axis(const sweep_site *site, const char *name)
 {
     static const char *const usual[AXIS_COUNT] = {NULL, "layer", "position", "head"};
@@ -272,13 +306,16 @@ static sweep_axis find_axis(const sweep_site *site, const char *name)
 static inset_status refuse_axis(sweep *s, const sweep_site *site, const char *name)
 {
     if (strcmp(name, "head") && strcmp(name, "destination") && strcmp(name, "key_value_head"))
-        return error_set(s->context, INSET_VALUE_ERROR, "there is no axis '%s': layer, position and head are axes", name);
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "there is no axis '%s': layer, position and head are axes", name);
     const char *head = site->per_head ? axis_name(site, AXIS_HEAD) : "";
-    return error_set(s->context, INSET_VALUE_ERROR, "%s has no axis %s: its axes are layer%s %s%s%s", site->name, name, *head ? "," : " and",
-                     axis_name(site, AXIS_POSITION), *head ? " and " : "", head);
+    return error_set(s->context, INSET_VALUE_ERROR,
+        "%s has no axis %s: its axes are layer%s %s%s%s", site->name, name, *head ? "," : " and",
+        axis_name(site, AXIS_POSITION), *head ? " and " : "", head);
 }
 
-/* One part of "a,b,c", trimmed of nothing; *at moves behind the comma, and is NULL after the last. */
+/* One part of "a,b,c", trimmed of nothing; *at moves behind the comma, and is NULL after the
+ * last. */
 static const char *next_part(arena *a, const char **at)
 {
     const char *comma = strchr(*at, ','), *from = *at;
@@ -290,9 +327,11 @@ static const char *next_part(arena *a, const char **at)
 static inset_status add_axis(sweep *s, sweep_site *site, const char *name)
 {
     sweep_axis axis = find_axis(site, name);
-    if (axis == AXIS_COUNT || (axis == AXIS_HEAD && !site->per_head)) return refuse_axis(s, site, name);
+    if (axis == AXIS_COUNT || (axis == AXIS_HEAD && !site->per_head))
+        return refuse_axis(s, site, name);
     for (int i = 0; i < site->n_axes; i++)
-        if (site->axes[i] == axis) return error_set(s->context, INSET_VALUE_ERROR, "the axis %s is named twice", name);
+        if (site->axes[i] == axis)
+            return error_set(s->context, INSET_VALUE_ERROR, "the axis %s is named twice", name);
     site->axes[site->n_axes++] = axis;
     return INSET_OK;
 }
@@ -303,7 +342,9 @@ static inset_status read_axes(sweep *s, const char *by, sweep_site *site)
     for (const char *at = *by ? by : NULL; at;) {
         const char *name = next_part(&s->memory, &at);
         if (!name) return INSET_NO_MEMORY;
-        inset_status status = !strcmp(name, "site") && site->n_members > 1 ? INSET_OK : add_axis(s, site, name);
+        inset_status status = !strcmp(name, "site") && site->n_members > 1
+                                  ? INSET_OK
+                                  : add_axis(s, site, name);
         if (status) return status;
     }
     return INSET_OK;
@@ -317,11 +358,16 @@ static inset_status count_points(sweep *s, sweep_site *site)
         site->first_head = 0;
     }
     if (!site->heads)
-        return error_set(s->context, INSET_VALUE_ERROR, "the range of heads chooses none of the %d %sheads of %s", site->n_heads,
-                         site->grouped ? "key-value " : "", site->name);
-    if (!(site->head_labels = arena_new(&s->memory, (size_t)site->heads * sizeof *site->head_labels))) return INSET_NO_MEMORY;
-    for (int64_t i = 0; i < site->heads; i++) site->head_labels[i] = site->first_head + i * s->heads.step;
-    const int64_t extents[AXIS_COUNT] = {site->n_members, s->chosen_layers, s->n_labels, site->heads};
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "the range of heads chooses none of the %d %sheads of %s", site->n_heads,
+            site->grouped ? "key-value " : "", site->name);
+    if (!(site->head_labels = arena_new(
+              &s->memory, (size_t)site->heads * sizeof *site->head_labels)))
+        return INSET_NO_MEMORY;
+    for (int64_t i = 0; i < site->heads; i++)
+        site->head_labels[i] = site->first_head + i * s->heads.step;
+    const int64_t extents[AXIS_COUNT] = {
+        site->n_members, s->chosen_layers, s->n_labels, site->heads};
     site->n_points = 1;
     for (int a = 0; a < AXIS_COUNT; a++) site->extents[a] = 1;
     for (int i = 0; i < site->n_axes; i++) {
@@ -333,12 +379,14 @@ static inset_status count_points(sweep *s, sweep_site *site)
     return INSET_OK;
 }
 
-static inset_status read_site(sweep *s, const int32_t *blocks, const char *name, const char *by, sweep_site *out)
+static inset_status read_site(
+    sweep *s, const int32_t *blocks, const char *name, const char *by, sweep_site *out)
 {
     spelling how = SPELT_PLAIN;
     if (!name_site(name, out, &how)) return unknown(s, name);
     for (const sweep_site *before = s->sites; before < out; before++)
-        if (!strcmp(before->name, name)) return error_set(s->context, INSET_VALUE_ERROR, "the site %s is named twice", name);
+        if (!strcmp(before->name, name))
+            return error_set(s->context, INSET_VALUE_ERROR, "the site %s is named twice", name);
     inset_status status = find_places(s, blocks, out);
     if (!status) status = read_axes(s, by ? by : default_axes(out, how), out);
     return status ? status : count_points(s, out);
@@ -347,7 +395,9 @@ static inset_status read_site(sweep *s, const int32_t *blocks, const char *name,
 inset_status sites_read(sweep *s, const char *patch, const char *by)
 {
     size_t count = 1;
-    if (!patch || !*patch) return error_set(s->context, INSET_USAGE_ERROR, "which site is to be patched? resid_pre, for example");
+    if (!patch || !*patch)
+        return error_set(
+            s->context, INSET_USAGE_ERROR, "which site is to be patched? resid_pre, for example");
     for (const char *c = patch; *c; c++) count += *c == ',';
     int32_t *blocks = arena_new(&s->memory, (size_t)s->n_layers * sizeof *blocks);
     s->sites = arena_new(&s->memory, count * sizeof *s->sites);

@@ -1,8 +1,9 @@
 /* sweep.c: a sweep from its options to its last chunk.
  *
- * Whatever can be wrong is found in sweep_create, which also plans the first chunk, so that a sweep that does not fit says so before it
- * starts. How jobs are cut into chunks depends on the options, the model, the kind of device and the memory limit alone (see chunk_size), never on time or on how
- * far an earlier process came. */
+ * Whatever can be wrong is found in sweep_create, which also plans the first chunk, so that a sweep
+ * that does not fit says so before it starts. How jobs are cut into chunks depends on the options,
+ * the model, the kind of device and the memory limit alone (see chunk_size), never on time or on
+ * how far an earlier process came. */
 #include "sweep/sweep.h"
 
 #include <string.h>
@@ -10,32 +11,40 @@
 
 #include "run/run.h"
 
-enum { LEAST_JOBS = 64 };                /* of a chunk */
+enum { LEAST_JOBS = 64 }; /* of a chunk */
 
-/* Most positions of all patched runs of a chunk, beyond which matrix products gain nothing, and most FLOPs if nothing were shared, which is what
- * is lost when a process ends: some seconds or minutes. */
-typedef struct chunk_limits { int64_t rows; double flops; } chunk_limits;
+/* Most positions of all patched runs of a chunk, beyond which matrix products gain nothing, and
+ * most FLOPs if nothing were shared, which is what is lost when a process ends: some seconds or
+ * minutes. */
+typedef struct chunk_limits {
+    int64_t rows;
+    double flops;
+} chunk_limits;
 static const chunk_limits cpu_chunks = {32768, 4e13}, gpu_chunks = {131072, 4e15};
 
-/* ---- options --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------ */
 
 static inset_status read_prompts(sweep *s, const inset_sweep_options *o)
 {
     bool has_clean = o->clean.text || o->clean.count;
     s->has_corrupt = o->corrupt.text || o->corrupt.count;
-    if (!has_clean) return error_set(s->context, INSET_USAGE_ERROR, "which prompts? The clean ones are missing");
+    if (!has_clean)
+        return error_set(
+            s->context, INSET_USAGE_ERROR, "which prompts? The clean ones are missing");
     inset_status status = prompts_read(s, "clean", &o->clean, &s->clean);
     if (status) return status;
     s->pairs = s->clean.count;
     if (!s->has_corrupt) return INSET_OK;
     if ((status = prompts_read(s, "corrupt", &o->corrupt, &s->corrupt))) return status;
     if (s->corrupt.count != s->pairs)
-        return error_set(s->context, INSET_VALUE_ERROR, "there are %lld clean prompts and %lld corrupt ones: pairs were expected",
-                         (long long)s->pairs, (long long)s->corrupt.count);
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "there are %lld clean prompts and %lld corrupt ones: pairs were expected",
+            (long long)s->pairs, (long long)s->corrupt.count);
     for (int64_t i = 0; i < s->pairs; i++)
         if (s->clean.lengths[i] != s->corrupt.lengths[i])
-            return error_set(s->context, INSET_VALUE_ERROR, "pair %lld: the clean prompt has %lld tokens, the corrupt one %lld", (long long)i,
-                             (long long)s->clean.lengths[i], (long long)s->corrupt.lengths[i]);
+            return error_set(s->context, INSET_VALUE_ERROR,
+                "pair %lld: the clean prompt has %lld tokens, the corrupt one %lld", (long long)i,
+                (long long)s->clean.lengths[i], (long long)s->corrupt.lengths[i]);
     return INSET_OK;
 }
 
@@ -44,8 +53,10 @@ static inset_status read_direction(sweep *s, const inset_sweep_options *o)
     bool other = source_is_other_run(o->source);
     s->noise = o->direction ? !strcmp(o->direction, "noise") : !other;
     if (o->direction && !s->noise && strcmp(o->direction, "denoise"))
-        return error_set(s->context, INSET_VALUE_ERROR, "'%s' is no direction: denoise (the corrupt run is patched) or noise (the clean run is)",
-                         o->direction);
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "'%s' is no direction: denoise (the corrupt run is patched) or noise (the clean run "
+            "is)",
+            o->direction);
     if (s->has_corrupt || (!other && s->noise)) return INSET_OK;
     return error_set(s->context, INSET_USAGE_ERROR, "which prompts? The corrupt ones are missing");
 }
@@ -54,18 +65,25 @@ static inset_status read_layers(sweep *s, const char *text)
 {
     s->n_layers = layers_count(s->program);
     if (!s->n_layers || !s->program->vocabulary)
-        return error_set(s->context, INSET_UNKNOWN_SITE, "%s: a sweep takes a model of tokens with numbered blocks of attention", s->program->model_type);
+        return error_set(s->context, INSET_UNKNOWN_SITE,
+            "%s: a sweep takes a model of tokens with numbered blocks of attention",
+            s->program->model_type);
     inset_status status = range_read(s, "layers", text, &s->layers);
     if (status) return status;
     s->chosen_layers = range_resolve(&s->layers, s->n_layers, &s->first_layer);
-    if (!s->chosen_layers) return error_set(s->context, INSET_VALUE_ERROR, "layers: '%s' chooses none of the %d layers", text, s->n_layers);
-    if (!(s->layer_labels = arena_new(&s->memory, (size_t)s->chosen_layers * sizeof *s->layer_labels))) return INSET_NO_MEMORY;
-    for (int64_t i = 0; i < s->chosen_layers; i++) s->layer_labels[i] = s->first_layer + i * s->layers.step;
+    if (!s->chosen_layers)
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "layers: '%s' chooses none of the %d layers", text, s->n_layers);
+    if (!(s->layer_labels = arena_new(
+              &s->memory, (size_t)s->chosen_layers * sizeof *s->layer_labels)))
+        return INSET_NO_MEMORY;
+    for (int64_t i = 0; i < s->chosen_layers; i++)
+        s->layer_labels[i] = s->first_layer + i * s->layers.step;
     return INSET_OK;
 }
 
-/* The labels of the position axis. Where prompts differ in length and the range counts from the end, so do the labels; the longest prompt
- * has them all. */
+/* The labels of the position axis. Where prompts differ in length and the range counts from the
+ * end, so do the labels; the longest prompt has them all. */
 static inset_status read_positions(sweep *s, const char *text)
 {
     inset_status status = range_read(s, "positions", text, &s->positions);
@@ -75,25 +93,36 @@ static inset_status read_positions(sweep *s, const char *text)
     int64_t first;
     for (int64_t i = 0; i < s->pairs; i++) alike = alike && s->clean.lengths[i] == s->clean.longest;
     if (!alike && from_end && !r->single && ((r->has_stop && r->stop >= 0) || r->step != 1))
-        return error_set(s->context, INSET_VALUE_ERROR, "positions: '%s' counts from the end and from the start, and the prompts differ in length", text);
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "positions: '%s' counts from the end and from the start, and the prompts differ in "
+            "length",
+            text);
     s->n_labels = range_resolve(r, s->clean.longest, &first);
     if (!s->n_labels)
-        return error_set(s->context, INSET_VALUE_ERROR, "positions: '%s' chooses none of the %lld positions", text, (long long)s->clean.longest);
-    if (!(s->position_labels = arena_new(&s->memory, (size_t)s->n_labels * sizeof *s->position_labels))) return INSET_NO_MEMORY;
-    for (int64_t i = 0; i < s->n_labels; i++) s->position_labels[i] = first + i * r->step - (!alike && from_end ? s->clean.longest : 0);
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "positions: '%s' chooses none of the %lld positions", text,
+            (long long)s->clean.longest);
+    if (!(s->position_labels = arena_new(
+              &s->memory, (size_t)s->n_labels * sizeof *s->position_labels)))
+        return INSET_NO_MEMORY;
+    for (int64_t i = 0; i < s->n_labels; i++)
+        s->position_labels[i] = first + i * r->step - (!alike && from_end ? s->clean.longest : 0);
     return INSET_OK;
 }
 
-/* ---- taps ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- taps --------------------------------------------------------------- */
 
 /* Taps in execution order: a stable sort by event. */
 static void sort_taps(sweep *s, tap *scratch, size_t n)
 {
     for (size_t width = 1; width < n; width *= 2) {
         for (size_t from = 0; from < n; from += 2 * width) {
-            size_t middle = from + width < n ? from + width : n, end = from + 2 * width < n ? from + 2 * width : n, a = from, b = middle;
+            size_t middle = from + width < n ? from + width : n,
+                   end = from + 2 * width < n ? from + 2 * width : n, a = from, b = middle;
             for (size_t i = from; i < end; i++)
-                scratch[i] = a < middle && (b >= end || s->taps[a].event <= s->taps[b].event) ? s->taps[a++] : s->taps[b++];
+                scratch[i] = a < middle && (b >= end || s->taps[a].event <= s->taps[b].event)
+                                 ? s->taps[a++]
+                                 : s->taps[b++];
         }
         memcpy(s->taps, scratch, n * sizeof *scratch);
     }
@@ -107,24 +136,32 @@ static inset_status make_taps(sweep *s)
     if (!scratch || !s->taps) return INSET_NO_MEMORY;
     for (size_t i = 0; i < s->n_sites; i++)
         for (int32_t m = 0; m < s->sites[i].n_members; m++) {
-            if (!(s->sites[i].taps[m] = arena_new(&s->memory, (size_t)s->chosen_layers * sizeof(int32_t)))) return INSET_NO_MEMORY;
+            if (!(s->sites[i].taps[m] = arena_new(
+                      &s->memory, (size_t)s->chosen_layers * sizeof(int32_t))))
+                return INSET_NO_MEMORY;
             for (int64_t layer = 0; layer < s->chosen_layers; layer++) {
                 int32_t place = s->sites[i].places[m][s->first_layer + layer * s->layers.step];
-                s->taps[n++] = (tap){.place = place, .event = s->program->sites[place].event, .site = (int32_t)i, .member = m, .layer = layer};
+                s->taps[n++] = (tap){.place = place,
+                    .event = s->program->sites[place].event,
+                    .site = (int32_t)i,
+                    .member = m,
+                    .layer = layer};
             }
         }
     s->n_taps = n;
     sort_taps(s, scratch, n);
-    for (size_t i = 0; i < n; i++) s->sites[s->taps[i].site].taps[s->taps[i].member][s->taps[i].layer] = (int32_t)i;
+    for (size_t i = 0; i < n; i++)
+        s->sites[s->taps[i].site].taps[s->taps[i].member][s->taps[i].layer] = (int32_t)i;
     return INSET_OK;
 }
 
-/* ---- chunks ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- chunks ------------------------------------------------------------- */
 
 static int64_t smaller(int64_t a, double b) { return b < (double)a ? (int64_t)b : a; }
 
-/* About what a patched run takes on the device: at every position the widest value of a block and what it is made from, or all heads' scores
- * and pattern; and whole rows of logits where a metric needs them. */
+/* About what a patched run takes on the device: at every position the widest value of a block and
+ * what it is made from, or all heads' scores and pattern; and whole rows of logits where a metric
+ * needs them. */
 static double bytes_a_job(const sweep *s)
 {
     double open = 0;
@@ -132,9 +169,11 @@ static double bytes_a_job(const sweep *s)
         if (s->sites[i].by_keys) open = (double)s->sites[i].n_heads * (double)s->clean.longest;
     int32_t widest = 1, logits = s->program->slots[s->program->sites[s->logits].slot].value;
     for (int32_t i = 0; i < logits; i++)
-        if (s->program->values[i].width > widest && s->program->values[i].width != s->program->values[logits].width)
+        if (s->program->values[i].width > widest
+            && s->program->values[i].width != s->program->values[logits].width)
             widest = s->program->values[i].width;
-    double numbers = 2.0 * (widest > open ? widest : open) * (double)s->clean.longest + (double)metrics_whole_rows(s) * s->program->vocabulary;
+    double numbers = 2.0 * (widest > open ? widest : open) * (double)s->clean.longest
+                     + (double)metrics_whole_rows(s) * s->program->vocabulary;
     return numbers * (double)type_size(s->model->type);
 }
 
@@ -146,7 +185,8 @@ static int64_t chunk_size(const sweep *s)
         const weight *w = &s->program->weights[i];
         if (w->role == WEIGHT_MATRIX) numbers += (double)w->rows * w->columns;
     }
-    const chunk_limits limits = s->model->device && s->model->device->is_cuda ? gpu_chunks : cpu_chunks;
+    const chunk_limits limits = s->model->device && s->model->device->is_cuda ? gpu_chunks
+                                                                              : cpu_chunks;
     int64_t most = smaller(s->jobs, (double)limits.rows / positions);
     most = smaller(most, limits.flops / (2 * numbers * positions + 1));
     if (most < LEAST_JOBS) most = LEAST_JOBS;
@@ -163,23 +203,28 @@ static int64_t count_from(const sweep *s, int64_t first)
         int64_t count = s->chunk / s->points * s->points - first % s->points;
         return count < s->jobs - first ? count : s->jobs - first;
     }
-    int64_t parts = (s->points + s->chunk - 1) / s->chunk, part = (s->points + parts - 1) / parts, left = s->points - first % s->points;
+    int64_t parts = (s->points + s->chunk - 1) / s->chunk, part = (s->points + parts - 1) / parts,
+            left = s->points - first % s->points;
     return part < left ? part : left;
 }
 
 /* Numbers are held for every job: a sweep that is too large for that says so. */
 static inset_status check_arrays(sweep *s)
 {
-    double needed = 3.0 * sizeof(float) * (double)s->n_metrics * (double)s->jobs, there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double needed = 3.0 * sizeof(float) * (double)s->n_metrics * (double)s->jobs,
+           there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (needed <= there) return INSET_OK;
-    return error_set(s->context, INSET_NO_MEMORY, "the results of %lld patches take %.3g GB; the machine has %.3g GB", (long long)s->jobs, needed / 1e9,
-                     there / 1e9);
+    return error_set(s->context, INSET_NO_MEMORY,
+        "the results of %lld patches take %.3g GB; the machine has %.3g GB", (long long)s->jobs,
+        needed / 1e9, there / 1e9);
 }
 
 static inset_status make_arrays(sweep *s)
 {
     if (s->points > (int64_t)1 << 40 || s->pairs > ((int64_t)1 << 40) / s->points)
-        return error_set(s->context, INSET_VALUE_ERROR, "%lld points of %lld pairs are more than a sweep takes", (long long)s->points, (long long)s->pairs);
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "%lld points of %lld pairs are more than a sweep takes", (long long)s->points,
+            (long long)s->pairs);
     s->jobs = s->pairs * s->points;
     inset_status status = check_arrays(s);
     if (status) return status;
@@ -189,22 +234,27 @@ static inset_status make_arrays(sweep *s)
     s->corrupt_values = arena_new(&s->memory, pairs * sizeof *s->corrupt_values);
     if (!s->values || !s->clean_values || !s->corrupt_values) return INSET_NO_MEMORY;
     for (size_t i = 0; i < values; i++) s->values[i] = __builtin_nanf("");
-    for (size_t i = 0; i < pairs; i++) s->clean_values[i] = s->corrupt_values[i] = __builtin_nanf("");
+    for (size_t i = 0; i < pairs; i++)
+        s->clean_values[i] = s->corrupt_values[i] = __builtin_nanf("");
     job j;
     for (int64_t i = 0; i < s->jobs; i++) s->patches += job_at(s, i, &j);
     s->progress.patches = s->patches;
     return INSET_OK;
 }
 
-/* ---- what decides the numbers ------------------------------------------------------------------------------------------------------------ */
+/* ---- what decides the numbers ------------------------------------------- */
 
-static uint64_t hash_text(uint64_t seed, const char *text) { return text ? hash_bytes(seed, text, strlen(text) + 1) : hash_bytes(seed, "?", 1); }
+static uint64_t hash_text(uint64_t seed, const char *text)
+{
+    return text ? hash_bytes(seed, text, strlen(text) + 1) : hash_bytes(seed, "?", 1);
+}
 
 static uint64_t hash_prompts(uint64_t seed, const prompts *p)
 {
     if (!p->count) return hash_bytes(seed, "?", 1);
     seed = hash_bytes(seed, p->lengths, (size_t)p->count * sizeof *p->lengths);
-    return hash_bytes(seed, p->tokens, (size_t)(p->starts[p->count - 1] + p->lengths[p->count - 1]) * sizeof *p->tokens);
+    return hash_bytes(seed, p->tokens,
+        (size_t)(p->starts[p->count - 1] + p->lengths[p->count - 1]) * sizeof *p->tokens);
 }
 
 static uint64_t hash_sets(const sweep *s, uint64_t seed)
@@ -212,7 +262,9 @@ static uint64_t hash_sets(const sweep *s, uint64_t seed)
     for (size_t i = 0; i < s->n_metrics; i++)
         for (int k = 0; k < 2; k++) {
             const token_set *set = &s->metrics[i].sets[k];
-            if (set->count) seed = hash_bytes(seed, set->tokens, (size_t)(set->count * (set->per_pair ? s->pairs : 1)) * sizeof *set->tokens);
+            if (set->count)
+                seed = hash_bytes(seed, set->tokens,
+                    (size_t)(set->count * (set->per_pair ? s->pairs : 1)) * sizeof *set->tokens);
         }
     return seed;
 }
@@ -223,25 +275,28 @@ static uint64_t hash_tensors(const sweep *s, uint64_t seed)
     for (size_t i = 0; s->tensors && !s->others.count && i < s->n_sites * MAX_MEMBERS; i++) {
         const source_tensor *t = &s->tensors[i];
         if (!t->data) continue;
-        seed = hash_bytes(seed, t->data, (size_t)(t->layers * source_numbers(t)) * type_size(t->type));
+        seed = hash_bytes(
+            seed, t->data, (size_t)(t->layers * source_numbers(t)) * type_size(t->type));
     }
     return seed;
 }
 
 static void take_fingerprint(sweep *s, const inset_sweep_options *o)
 {
-    const char *const texts[] = {INSET_VERSION, s->program->model_type, s->model->device->name, o->version, o->patch, o->by, o->layers,
-                                 o->positions, o->heads, o->source, o->direction};
+    const char *const texts[] = {INSET_VERSION, s->program->model_type, s->model->device->name,
+        o->version, o->patch, o->by, o->layers, o->positions, o->heads, o->source, o->direction};
     uint64_t h = 1;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) h = hash_text(h, texts[i]);
     for (size_t i = 0; i < s->n_metrics; i++) h = hash_text(h, s->metrics[i].name);
     h = hash_prompts(hash_prompts(hash_prompts(h, &s->clean), &s->corrupt), &s->others);
     h = hash_tensors(s, hash_sets(s, h));
-    const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type, (int64_t)o->memory_limit, s->model->device->fast};
+    const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type,
+        (int64_t)o->memory_limit, s->model->device->fast};
     s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
 }
 
-/* A sweep is as many traces as memory makes it, and what a device takes whole depends on the trace: it is left alone, so that chunks do not show. */
+/* A sweep is as many traces as memory makes it, and what a device takes whole depends on the trace:
+ * it is left alone, so that chunks do not show. */
 plan_traits sweep_traits(const sweep *s)
 {
     plan_traits traits = model_traits(s->model);
@@ -249,7 +304,7 @@ plan_traits sweep_traits(const sweep *s)
     return traits;
 }
 
-/* ---- create, step, free -------------------------------------------------------------------------------------------------------------------- */
+/* ---- create, step, free ------------------------------------------------- */
 
 /* What the device had free before the weights were put there, without them; 0: any. */
 static size_t memory_beside_weights(const struct inset_model *m)
@@ -260,8 +315,10 @@ static size_t memory_beside_weights(const struct inset_model *m)
 
 static inset_status keep_texts(sweep *s, const inset_sweep_options *o)
 {
-    if (o->version && !(s->version = arena_text(&s->memory, o->version, strlen(o->version)))) return INSET_NO_MEMORY;
-    if (o->state && !(s->state_path = arena_text(&s->memory, o->state, strlen(o->state)))) return INSET_NO_MEMORY;
+    if (o->version && !(s->version = arena_text(&s->memory, o->version, strlen(o->version))))
+        return INSET_NO_MEMORY;
+    if (o->state && !(s->state_path = arena_text(&s->memory, o->state, strlen(o->state))))
+        return INSET_NO_MEMORY;
     s->no_share = o->no_share != 0;
     s->memory_limit = o->memory_limit ? o->memory_limit : memory_beside_weights(s->model);
     return INSET_OK;
@@ -275,17 +332,24 @@ static inset_status find_logits(sweep *s)
 static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
 {
     inset_status status;
-    if ((status = keep_texts(s, o)) || (status = read_layers(s, o->layers)) || (status = find_logits(s)) || (status = read_prompts(s, o))
-        || (status = read_direction(s, o)) || (status = read_positions(s, o->positions)) || (status = range_read(s, "heads", o->heads, &s->heads))
-        || (status = sites_read(s, o->patch, o->by)) || (status = metrics_read(s, o->metrics)) || (status = make_taps(s))
-        || (status = source_read(s, o->source, o->seed)) || (status = make_arrays(s))) return status;
+    if ((status = keep_texts(s, o)) || (status = read_layers(s, o->layers))
+        || (status = find_logits(s)) || (status = read_prompts(s, o))
+        || (status = read_direction(s, o)) || (status = read_positions(s, o->positions))
+        || (status = range_read(s, "heads", o->heads, &s->heads))
+        || (status = sites_read(s, o->patch, o->by)) || (status = metrics_read(s, o->metrics))
+        || (status = make_taps(s)) || (status = source_read(s, o->source, o->seed))
+        || (status = make_arrays(s)))
+        return status;
     take_fingerprint(s, o);
     if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
-    s->chunk = chunk_size(s);            /* after the state: it brings the memory limit that its chunks were cut for */
-    return s->next < s->jobs ? chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared) : INSET_OK;
+    /* after the state: it brings the memory limit that its chunks were cut for */
+    s->chunk = chunk_size(s);
+    return s->next < s->jobs ? chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared)
+                             : INSET_OK;
 }
 
-inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options, sweep **out)
+inset_status sweep_create(
+    struct inset_model *model, const inset_sweep_options *options, sweep **out)
 {
     *out = NULL;
     sweep *s = memory_new(model->context, sizeof *s);
@@ -323,8 +387,9 @@ void sweep_free(sweep *s)
     memory_free(s->context, s);
 }
 
-/* Plans the chunk behind the one that the device is at, and has it wait there: the device goes on to it while the numbers of the first are
- * looked at. Where that fails the next step tries again and tells. */
+/* Plans the chunk behind the one that the device is at, and has it wait there: the device goes on
+ * to it while the numbers of the first are looked at. Where that fails the next step tries again
+ * and tells. */
 static void start_ahead(sweep *s)
 {
     int64_t first = s->next + chunk_count(s->prepared);
@@ -335,7 +400,8 @@ static void start_ahead(sweep *s)
     s->following = NULL;
 }
 
-/* After a failure nobody knows what is in the device's memory: the next step begins anew with what is not done. */
+/* After a failure nobody knows what is in the device's memory: the next step begins anew with what
+ * is not done. */
 static inset_status give_up(sweep *s, inset_status status)
 {
     chunk_free(s->prepared);
@@ -348,7 +414,9 @@ static inset_status give_up(sweep *s, inset_status status)
 inset_status sweep_step(sweep *s)
 {
     if (s->next >= s->jobs) return INSET_OK;
-    inset_status status = s->prepared ? INSET_OK : chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared);
+    inset_status status = s->prepared
+                              ? INSET_OK
+                              : chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared);
     if (!status && !chunk_started(s->prepared)) status = chunk_start(s->prepared);
     if (status) return give_up(s, status);
     start_ahead(s);

@@ -1,15 +1,18 @@
-/* expression.c: tensors that a trace makes itself: loaded ones, literals, indexing, arithmetic, in-place sets. PyTorch's rules for shapes
- * and types; every operation is recorded, none is computed. */
+/* expression.c: tensors that a trace makes itself: loaded ones, literals, indexing, arithmetic,
+ * in-place sets. PyTorch's rules for shapes and types; every operation is recorded, none is
+ * computed. */
 #include "trace/records.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* ---- records ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------ */
 
 static inset_status add_record(trace *t, const trace_record *r)
 {
-    if (!array_reserve(t->context, &t->records, &t->records_capacity, t->n_records + 1, sizeof *t->records)) return INSET_NO_MEMORY;
+    if (!array_reserve(
+            t->context, &t->records, &t->records_capacity, t->n_records + 1, sizeof *t->records))
+        return INSET_NO_MEMORY;
     t->records[t->n_records] = *r;
     if (t->open) {
         t->records[t->n_records].event = t->invokes[t->n_invokes - 1].current_event;
@@ -23,11 +26,16 @@ static inset_status add_record(trace *t, const trace_record *r)
 inset_status trace_need_line(trace *t, const char *what)
 {
     if (!t->open)
-        return error_set(t->context, INSET_SYNTAX_ERROR, "%s belongs inside an invoke; at top level values are only loaded, named and saved", what);
+        return error_set(t->context, INSET_SYNTAX_ERROR,
+            "%s belongs inside an invoke; at top level values are only loaded, named and saved",
+            what);
     const invoke *v = &t->invokes[t->n_invokes - 1];
     if (!v->stopped) return INSET_OK;
-    inset_status status = error_set(t->context, INSET_MISSED_PROVIDER, "%s is never reached: the invoke ends at stop()", what);
-    if (v->stop_line) error_help(t->context, "stop() (line %d) ended this invoke; put the line before it.", v->stop_line);
+    inset_status status = error_set(
+        t->context, INSET_MISSED_PROVIDER, "%s is never reached: the invoke ends at stop()", what);
+    if (v->stop_line)
+        error_help(t->context, "stop() (line %d) ended this invoke; put the line before it.",
+            v->stop_line);
     return status;
 }
 
@@ -40,18 +48,28 @@ static source source_of(trace *t, const operand *o, bool *lost)
 }
 
 /* Records `made` = a op b over all of it. */
-static inset_status record_make(trace *t, trace_op op, const view *made, const operand *a, const operand *b)
+static inset_status record_make(
+    trace *t, trace_op op, const view *made, const operand *a, const operand *b)
 {
     bool lost = false;
-    trace_record r = {.kind = TRACE_MAKE, .op = op, .event = -1, .target = view_keep(t, made), .a = source_of(t, a, &lost)};
+    trace_record r = {.kind = TRACE_MAKE,
+        .op = op,
+        .event = -1,
+        .target = view_keep(t, made),
+        .a = source_of(t, a, &lost)};
     if (b) r.b = source_of(t, b, &lost);
     return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
 }
 
-inset_status trace_record_metric(trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference)
+inset_status trace_record_metric(
+    trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference)
 {
     bool lost = false;
-    trace_record r = {.kind = TRACE_METRIC, .event = -1, .metric = metric, .target = view_keep(t, made), .a = source_of(t, rows, &lost)};
+    trace_record r = {.kind = TRACE_METRIC,
+        .event = -1,
+        .metric = metric,
+        .target = view_keep(t, made),
+        .a = source_of(t, rows, &lost)};
     if (reference) r.b = source_of(t, reference, &lost);
     return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
 }
@@ -59,37 +77,50 @@ inset_status trace_record_metric(trace *t, int32_t metric, const view *made, con
 static inset_status record_set(trace *t, const view *target, const operand *source)
 {
     bool lost = false;
-    trace_record r = {.kind = TRACE_SET, .event = -1, .target = view_keep(t, target), .a = source_of(t, source, &lost)};
+    trace_record r = {.kind = TRACE_SET,
+        .event = -1,
+        .target = view_keep(t, target),
+        .a = source_of(t, source, &lost)};
     if (lost || !r.target) return INSET_NO_MEMORY;
     t->storages[target->storage].changed = true;
     return add_record(t, &r);
 }
 
-static operand tensor_operand(const view *v) { return (operand){.kind = OPERAND_TENSOR, .view = *v}; }
+static operand tensor_operand(const view *v)
+{
+    return (operand){.kind = OPERAND_TENSOR, .view = *v};
+}
 
-/* ---- tensors from outside -------------------------------------------------------------------------------------------------------------- */
+/* ---- tensors from outside ----------------------------------------------- */
 
 static inset_status checked_shape(trace *t, int n_dimensions, const int64_t *shape, view *out)
 {
     *out = (view){.n_dimensions = n_dimensions, .position_dimension = -1};
     if (n_dimensions > INSET_MAX_DIMENSIONS)
-        return error_set(t->context, INSET_SHAPE_ERROR, "a tensor of %d dimensions is more than the %d inset knows", n_dimensions, INSET_MAX_DIMENSIONS);
+        return error_set(t->context, INSET_SHAPE_ERROR,
+            "a tensor of %d dimensions is more than the %d inset knows", n_dimensions,
+            INSET_MAX_DIMENSIONS);
     int64_t elements = 1;
     for (int i = 0; i < n_dimensions; i++) {
-        if (shape[i] < 0) return error_set(t->context, INSET_SHAPE_ERROR, "dimension %d of a tensor has extent %lld", i, (long long)shape[i]);
+        if (shape[i] < 0)
+            return error_set(t->context, INSET_SHAPE_ERROR,
+                "dimension %d of a tensor has extent %lld", i, (long long)shape[i]);
         if (shape[i] && elements > INT64_MAX / 16 / shape[i])
-            return error_set(t->context, INSET_SHAPE_ERROR, "a tensor's extents multiply to more than fits in memory");
+            return error_set(t->context, INSET_SHAPE_ERROR,
+                "a tensor's extents multiply to more than fits in memory");
         elements *= shape[i] ? shape[i] : 1;
         out->dimensions[i] = (dimension){.kind = DIMENSION_COLUMN, .extent = shape[i]};
     }
     return INSET_OK;
 }
 
-inset_status trace_external(trace *t, inset_type type, int n_dimensions, const int64_t *shape, const void *data, operand *out)
+inset_status trace_external(trace *t, inset_type type, int n_dimensions, const int64_t *shape,
+    const void *data, operand *out)
 {
     view wanted, made;
     inset_status status = checked_shape(t, n_dimensions, shape, &wanted);
-    if (status || (status = storage_for_shape(t, STORAGE_EXTERNAL, type, &wanted, &made))) return status;
+    if (status || (status = storage_for_shape(t, STORAGE_EXTERNAL, type, &wanted, &made)))
+        return status;
     int64_t elements = view_elements(&made);
     storage *s = &t->storages[made.storage];
     s->data = arena_copy(&t->memory, data, (size_t)elements * type_size(type));
@@ -107,7 +138,8 @@ bool trace_is_external(const trace *t, const operand *a, int32_t *storage_index,
     return s->kind == STORAGE_EXTERNAL && view_elements(&a->view) == s->lengths[0] * s->width;
 }
 
-inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers, bool integers, operand *out)
+inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers,
+    bool integers, operand *out)
 {
     inset_status status = trace_external(t, INSET_F64, n_dimensions, shape, numbers, out);
     if (status) return status;
@@ -125,14 +157,16 @@ inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, opera
 {
     view wanted, made;
     inset_status status = checked_shape(t, n_dimensions, shape, &wanted);
-    if (status || (status = storage_for_shape(t, STORAGE_FILLED, INSET_F32, &wanted, &made))) return status;
+    if (status || (status = storage_for_shape(t, STORAGE_FILLED, INSET_F32, &wanted, &made)))
+        return status;
     *out = tensor_operand(&made);
     return INSET_OK;
 }
 
-/* ---- indexing ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- indexing ----------------------------------------------------------- */
 
-/* The `.z` of the attention module whose output this storage is, to point at where heads are; -1 when it is none. */
+/* The `.z` of the attention module whose output this storage is, to point at where heads are; -1
+ * when it is none. */
 static int32_t heads_site(const trace *t, const view *v)
 {
     const storage *s = &t->storages[v->storage];
@@ -148,25 +182,31 @@ static int32_t heads_site(const trace *t, const view *v)
 
 typedef struct index_plan {
     bool lists;
-    int first_list_item, last_list_item;     /* the items that belong to the lists */
-    int64_t length;                          /* of the lists */
-    int place;                               /* dimension of the result where the list's dimension stands */
+    int first_list_item, last_list_item; /* the items that belong to the lists */
+    int64_t length;                      /* of the lists */
+    /* dimension of the result where the list's dimension stands */
+    int place;
 } index_plan;
 
 static inset_status too_many(trace *t, const view *base, int64_t named)
 {
-    inset_status status = error_set(t->context, INSET_INDEX_ERROR, "too many indices for tensor of dimension %d: found %lld",
-                                    base->n_dimensions, (long long)named);
+    inset_status status = error_set(t->context, INSET_INDEX_ERROR,
+        "too many indices for tensor of dimension %d: found %lld", base->n_dimensions,
+        (long long)named);
     int32_t z = heads_site(t, base);
     if (z >= 0) {
         char name[256];
         program_site_name(t->program, z, name, sizeof name);
-        error_help(t->context, "Heads are not in an attention module's output; they are in %s, shape [batch, position, head, head_dim].", name);
+        error_help(t->context,
+            "Heads are not in an attention module's output; they are in %s, shape [batch, "
+            "position, head, head_dim].",
+            name);
     }
     return status;
 }
 
-static inset_status check_items(trace *t, const view *base, size_t n_items, const index_item *items, index_plan *plan)
+static inset_status check_items(
+    trace *t, const view *base, size_t n_items, const index_item *items, index_plan *plan)
 {
     int64_t named = 0;
     int ellipses = 0, first = -1, last = -1;
@@ -174,10 +214,12 @@ static inset_status check_items(trace *t, const view *base, size_t n_items, cons
         ellipses += items[i].kind == INDEX_ELLIPSIS;
         named += items[i].kind != INDEX_ELLIPSIS;
         if (items[i].kind == INDEX_SLICE && items[i].has_step && items[i].step < 1)
-            return error_set(t->context, INSET_VALUE_ERROR, "a slice's step must be 1 or more, found %lld", (long long)items[i].step);
+            return error_set(t->context, INSET_VALUE_ERROR,
+                "a slice's step must be 1 or more, found %lld", (long long)items[i].step);
         if (items[i].kind == INDEX_LIST) plan->lists = true;
     }
-    if (ellipses > 1) return error_set(t->context, INSET_INDEX_ERROR, "an index can have only one '...'");
+    if (ellipses > 1)
+        return error_set(t->context, INSET_INDEX_ERROR, "an index can have only one '...'");
     if (named > base->n_dimensions) return too_many(t, base, named);
     if (!plan->lists) return INSET_OK;
     plan->length = 1;
@@ -185,52 +227,63 @@ static inset_status check_items(trace *t, const view *base, size_t n_items, cons
         if (items[i].kind != INDEX_LIST && items[i].kind != INDEX_INTEGER) continue;
         if (first < 0) first = (int)i;
         else if (last != (int)i - 1)
-            return error_set(t->context, INSET_INDEX_ERROR, "lists and integers of one index must stand side by side, without a slice between them");
+            return error_set(t->context, INSET_INDEX_ERROR,
+                "lists and integers of one index must stand side by side, without a slice between "
+                "them");
         last = (int)i;
         if (items[i].kind != INDEX_LIST) continue;
         int64_t n = (int64_t)items[i].list_length;
         if (n != 1 && plan->length != 1 && n != plan->length)
-            return error_set(t->context, INSET_INDEX_ERROR, "lists of one index are zipped and need one length, found %lld and %lld",
-                             (long long)plan->length, (long long)n);
+            return error_set(t->context, INSET_INDEX_ERROR,
+                "lists of one index are zipped and need one length, found %lld and %lld",
+                (long long)plan->length, (long long)n);
         if (n != 1) plan->length = n;
     }
     plan->first_list_item = first;
     plan->last_list_item = last;
     for (int i = 0; i < first; i++)
-        plan->place += items[i].kind == INDEX_ELLIPSIS ? base->n_dimensions - (int)named : items[i].kind == INDEX_SLICE;
+        plan->place += items[i].kind == INDEX_ELLIPSIS ? base->n_dimensions - (int)named
+                                                       : items[i].kind == INDEX_SLICE;
     return INSET_OK;
 }
 
 /* base[items] with element k of every list. */
-static inset_status index_element(trace *t, const view *base, size_t n_items, const index_item *items, int64_t k, view *out)
+static inset_status index_element(
+    trace *t, const view *base, size_t n_items, const index_item *items, int64_t k, view *out)
 {
     index_item one[INSET_MAX_DIMENSIONS + 1];
     for (size_t i = 0; i < n_items; i++) {
         one[i] = items[i];
         if (items[i].kind != INDEX_LIST) continue;
-        one[i] = (index_item){.kind = INDEX_INTEGER, .integer = items[i].list[items[i].list_length == 1 ? 0 : k]};
+        one[i] = (index_item){
+            .kind = INDEX_INTEGER, .integer = items[i].list[items[i].list_length == 1 ? 0 : k]};
     }
     return view_index(t, base, n_items, one, out);
 }
 
-/* The shape of base[items] with lists: element 0's shape with a dimension of the lists' length put in. */
-static inset_status list_shape(trace *t, const view *base, size_t n_items, const index_item *items, const index_plan *plan, view *shape)
+/* The shape of base[items] with lists: element 0's shape with a dimension of the lists' length put
+ * in. */
+static inset_status list_shape(trace *t, const view *base, size_t n_items, const index_item *items,
+    const index_plan *plan, view *shape)
 {
     view first;
     inset_status status = index_element(t, base, n_items, items, 0, &first);
     if (status) return status;
-    int at = 0;                              /* the dimension of base that the lists' first item indexes */
+    /* the dimension of base that the lists' first item indexes */
+    int at = 0;
     int64_t named = 0;
     for (size_t i = 0; i < n_items; i++) named += items[i].kind != INDEX_ELLIPSIS;
-    for (int i = 0; i < plan->first_list_item; i++) at += items[i].kind == INDEX_ELLIPSIS ? base->n_dimensions - (int)named : 1;
+    for (int i = 0; i < plan->first_list_item; i++)
+        at += items[i].kind == INDEX_ELLIPSIS ? base->n_dimensions - (int)named : 1;
     uint8_t kind = base->dimensions[at].kind;
     *shape = first;
     if (shape->position_dimension >= plan->place) shape->position_dimension++;
     memmove(&shape->dimensions[plan->place + 1], &shape->dimensions[plan->place],
-            (size_t)(shape->n_dimensions - plan->place) * sizeof shape->dimensions[0]);
+        (size_t)(shape->n_dimensions - plan->place) * sizeof shape->dimensions[0]);
     shape->dimensions[plan->place] = (dimension){.kind = kind, .extent = plan->length};
     shape->n_dimensions++;
-    if (kind == DIMENSION_ROW && shape->position_dimension < 0) shape->position_dimension = plan->place;
+    if (kind == DIMENSION_ROW && shape->position_dimension < 0)
+        shape->position_dimension = plan->place;
     if (kind != DIMENSION_SEQUENCE) return INSET_OK;
     span *spans = arena_new(&t->memory, (size_t)plan->length * sizeof *spans);
     if (!spans) return INSET_NO_MEMORY;
@@ -256,20 +309,24 @@ static inset_status element_of(trace *t, const view *v, int place, int64_t k, vi
     return view_index(t, v, (size_t)place + 1, items, out);
 }
 
-static inset_status gather(trace *t, const operand *base, size_t n_items, const index_item *items, const index_plan *plan, operand *out)
+static inset_status gather(trace *t, const operand *base, size_t n_items, const index_item *items,
+    const index_plan *plan, operand *out)
 {
     view shape, made;
     inset_status status = list_shape(t, &base->view, n_items, items, plan, &shape);
     if (status) return status;
-    for (int64_t k = 0; k < plan->length; k++) {         /* every index before anything is recorded */
+    /* every index before anything is recorded */
+    for (int64_t k = 0; k < plan->length; k++) {
         view element;
         if ((status = index_element(t, &base->view, n_items, items, k, &element))) return status;
     }
-    if ((status = storage_for_shape(t, STORAGE_FILLED, trace_operand_type(t, base), &shape, &made))) return status;
+    if ((status = storage_for_shape(t, STORAGE_FILLED, trace_operand_type(t, base), &shape, &made)))
+        return status;
     for (int64_t k = 0; k < plan->length; k++) {
         view from, to;
         if ((status = index_element(t, &base->view, n_items, items, k, &from))
-            || (status = element_of(t, &made, plan->place, k, &to))) return status;
+            || (status = element_of(t, &made, plan->place, k, &to)))
+            return status;
         operand element = tensor_operand(&from);
         if ((status = record_set(t, &to, &element))) return status;
     }
@@ -279,9 +336,11 @@ static inset_status gather(trace *t, const operand *base, size_t n_items, const 
     return INSET_OK;
 }
 
-inset_status trace_index(trace *t, const operand *base, size_t n_items, const index_item *items, operand *out)
+inset_status trace_index(
+    trace *t, const operand *base, size_t n_items, const index_item *items, operand *out)
 {
-    if (base->kind != OPERAND_TENSOR) return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to index");
+    if (base->kind != OPERAND_TENSOR)
+        return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to index");
     index_plan plan = {0};
     inset_status status = check_items(t, &base->view, n_items, items, &plan);
     if (status) return status;
@@ -295,10 +354,13 @@ inset_status trace_index(trace *t, const operand *base, size_t n_items, const in
     return INSET_OK;
 }
 
-/* ---- types ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- types -------------------------------------------------------------- */
 
 /* bool < integers < floats: PyTorch's categories. */
-static int category(inset_type type) { return type_is_float(type) ? 2 : type == INSET_BOOL ? 0 : 1; }
+static int category(inset_type type)
+{
+    return type_is_float(type) ? 2 : type == INSET_BOOL ? 0 : 1;
+}
 
 static inset_type promote_types(inset_type a, inset_type b)
 {
@@ -306,10 +368,10 @@ static inset_type promote_types(inset_type a, inset_type b)
     if (category(a) != category(b)) return category(a) > category(b) ? a : b;
     if (category(a) == 2) {
         if (a == INSET_F64 || b == INSET_F64) return INSET_F64;
-        return INSET_F32;                    /* f32 with a 16-bit type, or bf16 with f16 */
+        return INSET_F32; /* f32 with a 16-bit type, or bf16 with f16 */
     }
     static const inset_type wider[] = {INSET_I8, INSET_I16, INSET_I32, INSET_I64};
-    if (a == INSET_U8 || b == INSET_U8) {    /* u8 with i8 is i16, with wider ones the wider */
+    if (a == INSET_U8 || b == INSET_U8) { /* u8 with i8 is i16, with wider ones the wider */
         inset_type other = a == INSET_U8 ? b : a;
         return other == INSET_I8 ? INSET_I16 : other;
     }
@@ -318,7 +380,8 @@ static inset_type promote_types(inset_type a, inset_type b)
     return a;
 }
 
-/* PyTorch ranks tensors with dimensions over 0-d tensors over numbers; a lower rank matters only by its category. */
+/* PyTorch ranks tensors with dimensions over 0-d tensors over numbers; a lower rank matters only by
+ * its category. */
 static int rank_of(const operand *o)
 {
     if (o->kind != OPERAND_TENSOR || o->literal) return 0;
@@ -346,7 +409,8 @@ static const char *op_text(trace_op op)
     return names[op];
 }
 
-static inset_status result_type(trace *t, trace_op op, const operand *a, const operand *b, inset_type *out)
+static inset_status result_type(
+    trace *t, trace_op op, const operand *a, const operand *b, inset_type *out)
 {
     inset_type type = b ? promoted(t, a, b) : operand_type(t, a);
     if (type == INSET_BOOL && (op == TRACE_SUBTRACT || op == TRACE_NEGATE))
@@ -356,12 +420,15 @@ static inset_status result_type(trace *t, trace_op op, const operand *a, const o
     return INSET_OK;
 }
 
-/* ---- arithmetic -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic --------------------------------------------------------- */
 
-static int kind_rank(uint8_t kind) { return kind == DIMENSION_SEQUENCE ? 2 : kind == DIMENSION_ROW ? 1 : 0; }
+static int kind_rank(uint8_t kind)
+{
+    return kind == DIMENSION_SEQUENCE ? 2 : kind == DIMENSION_ROW ? 1 : 0;
+}
 
-/* Has `d` of `from` take its place as dimension i of `out`: one dimension of a result follows sequences, one positions (the ragged one if there
- * is one); what else meets there has columns. */
+/* Has `d` of `from` take its place as dimension i of `out`: one dimension of a result follows
+ * sequences, one positions (the ragged one if there is one); what else meets there has columns. */
 static void take_dimension(view *out, int i, const view *from, int d)
 {
     const dimension *pick = &from->dimensions[d];
@@ -376,32 +443,41 @@ static void take_dimension(view *out, int i, const view *from, int d)
         made->kind = DIMENSION_COLUMN;
         return;
     }
-    if (out->position_dimension >= 0) out->dimensions[out->position_dimension].kind = DIMENSION_COLUMN;
+    if (out->position_dimension >= 0)
+        out->dimensions[out->position_dimension].kind = DIMENSION_COLUMN;
     out->position_dimension = i;
     if (pick->ragged) out->spans = from->spans, out->n_spans = from->n_spans;
 }
 
-/* The shape of a op b. A dimension follows sequences or positions where either operand's does, so that rows stay rows. */
+/* The shape of a op b. A dimension follows sequences or positions where either operand's does, so
+ * that rows stay rows. */
 static bool broadcast_shape(const view *a, const view *b, view *out)
 {
     int n = a->n_dimensions > b->n_dimensions ? a->n_dimensions : b->n_dimensions;
     *out = (view){.n_dimensions = n, .position_dimension = -1};
     for (int i = 0; i < n; i++) {
         int ia = i - (n - a->n_dimensions), ib = i - (n - b->n_dimensions);
-        const dimension *da = ia >= 0 ? &a->dimensions[ia] : NULL, *db = ib >= 0 ? &b->dimensions[ib] : NULL;
+        const dimension *da = ia >= 0 ? &a->dimensions[ia] : NULL,
+                        *db = ib >= 0 ? &b->dimensions[ib] : NULL;
         const dimension *pick = !db ? da : !da ? db : NULL;
         if (!pick && db->extent == 1 && !db->ragged && da->extent != 1) pick = da;
         if (!pick && da->extent == 1 && !da->ragged && db->extent != 1) pick = db;
         if (!pick) {
             if (da->extent != db->extent) return false;
-            pick = da->ragged ? da : db->ragged ? db : kind_rank(da->kind) >= kind_rank(db->kind) ? da : db;
+            pick = da->ragged                                   ? da
+                   : db->ragged                                 ? db
+                   : kind_rank(da->kind) >= kind_rank(db->kind) ? da
+                                                                : db;
         }
         take_dimension(out, i, pick == da ? a : b, pick == da ? ia : ib);
     }
     bool ragged = out->position_dimension >= 0 && out->dimensions[out->position_dimension].ragged;
-    for (int i = 0; ragged && i < n; i++)                /* rows of a plain tensor, say zeros(4, 1, 1), beside ragged positions */
-        if (i != out->position_dimension && out->dimensions[i].kind == DIMENSION_ROW) out->dimensions[i].kind = DIMENSION_COLUMN;
-    if (ragged && view_sequence_dimension(out)) return false;        /* prompts of different lengths are a tensor's first dimension */
+    /* rows of a plain tensor, say zeros(4, 1, 1), beside ragged positions */
+    for (int i = 0; ragged && i < n; i++)
+        if (i != out->position_dimension && out->dimensions[i].kind == DIMENSION_ROW)
+            out->dimensions[i].kind = DIMENSION_COLUMN;
+    /* prompts of different lengths are a tensor's first dimension */
+    if (ragged && view_sequence_dimension(out)) return false;
     return view_broadcasts(a, out) && view_broadcasts(b, out);
 }
 
@@ -410,7 +486,8 @@ static inset_status shapes_differ(trace *t, trace_op op, const view *a, const vi
     char left[128], right[128];
     view_shape_text(a, left, sizeof left);
     view_shape_text(b, right, sizeof right);
-    return error_set(t->context, INSET_SHAPE_ERROR, "shapes %s and %s do not broadcast for '%s'", left, right, op_text(op));
+    return error_set(t->context, INSET_SHAPE_ERROR, "shapes %s and %s do not broadcast for '%s'",
+        left, right, op_text(op));
 }
 
 inset_status trace_convert(trace *t, const operand *a, inset_type type, operand *out)
@@ -434,7 +511,9 @@ inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, op
 
 inset_status trace_clone(trace *t, const operand *a, operand *out)
 {
-    if (a->kind != OPERAND_TENSOR) return error_set(t->context, INSET_TYPE_ERROR, "a number cannot be cloned; only tensors can");
+    if (a->kind != OPERAND_TENSOR)
+        return error_set(
+            t->context, INSET_TYPE_ERROR, "a number cannot be cloned; only tensors can");
     inset_status status = trace_need_line(t, "clone()");
     return status ? status : trace_convert(t, a, operand_type(t, a), out);
 }
@@ -442,15 +521,19 @@ inset_status trace_clone(trace *t, const operand *a, operand *out)
 inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand *b, operand *out)
 {
     if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
-        return error_set(t->context, INSET_TYPE_ERROR, "'%s' of two numbers needs no trace", op_text(op));
+        return error_set(
+            t->context, INSET_TYPE_ERROR, "'%s' of two numbers needs no trace", op_text(op));
     inset_type type;
     inset_status status = trace_need_line(t, "arithmetic");
     if (status || (status = result_type(t, op, a, b, &type))) return status;
     view shape, made;
     if (a->kind != OPERAND_TENSOR) shape = b->view;
     else if (b->kind != OPERAND_TENSOR) shape = a->view;
-    else if (!broadcast_shape(&a->view, &b->view, &shape)) return shapes_differ(t, op, &a->view, &b->view);
-    if ((status = storage_for_shape(t, STORAGE_FREE, type, &shape, &made)) || (status = record_make(t, op, &made, a, b))) return status;
+    else if (!broadcast_shape(&a->view, &b->view, &shape))
+        return shapes_differ(t, op, &a->view, &b->view);
+    if ((status = storage_for_shape(t, STORAGE_FREE, type, &shape, &made))
+        || (status = record_make(t, op, &made, a, b)))
+        return status;
     *out = tensor_operand(&made);
     return INSET_OK;
 }
@@ -461,22 +544,27 @@ inset_status trace_negate(trace *t, const operand *a, operand *out)
     view made;
     inset_status status = trace_need_line(t, "arithmetic");
     if (status || (status = result_type(t, TRACE_NEGATE, a, NULL, &type))) return status;
-    if ((status = storage_for_shape(t, STORAGE_FREE, type, &a->view, &made)) || (status = record_make(t, TRACE_NEGATE, &made, a, NULL)))
+    if ((status = storage_for_shape(t, STORAGE_FREE, type, &a->view, &made))
+        || (status = record_make(t, TRACE_NEGATE, &made, a, NULL)))
         return status;
     *out = tensor_operand(&made);
     return INSET_OK;
 }
 
-/* ---- in place -------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- in place ----------------------------------------------------------- */
 
 static inset_status check_target(trace *t, const operand *target)
 {
     inset_status status = trace_need_line(t, "an assignment to a tensor's elements");
     if (status) return status;
-    if (target->kind != OPERAND_TENSOR) return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to set");
-    if (target->unchangeable) return error_set(t->context, INSET_TYPE_ERROR, "token ids and positions can be read and not set");
+    if (target->kind != OPERAND_TENSOR)
+        return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to set");
+    if (target->unchangeable)
+        return error_set(
+            t->context, INSET_TYPE_ERROR, "token ids and positions can be read and not set");
     if (target->copy) {
-        status = error_set(t->context, INSET_VALUE_ERROR, "this writes to a copy: an index with a list makes one, and the result would be lost");
+        status = error_set(t->context, INSET_VALUE_ERROR,
+            "this writes to a copy: an index with a list makes one, and the result would be lost");
         error_help(t->context, "Put everything in one index, as in x[[0, 2], 1] = v.");
     }
     return status;
@@ -488,21 +576,26 @@ static inset_status check_source_shape(trace *t, const view *target, const opera
     char to[128], from[128];
     view_shape_text(target, to, sizeof to);
     view_shape_text(&source->view, from, sizeof from);
-    return error_set(t->context, INSET_SHAPE_ERROR, "a value of shape %s does not broadcast to the shape %s of what is set", from, to);
+    return error_set(t->context, INSET_SHAPE_ERROR,
+        "a value of shape %s does not broadcast to the shape %s of what is set", from, to);
 }
 
-/* target op source in the promoted type, checked to fit back into the target's: what `+=` and its like compute before they write. */
-static inset_status operate(trace *t, trace_op op, const operand *target, const operand *source, operand *out)
+/* target op source in the promoted type, checked to fit back into the target's: what `+=` and its
+ * like compute before they write. */
+static inset_status operate(
+    trace *t, trace_op op, const operand *target, const operand *source, operand *out)
 {
     inset_type type, kept = trace_operand_type(t, target);
     inset_status status = result_type(t, op, target, source, &type);
     if (status) return status;
     if (category(type) > category(kept))
-        return error_set(t->context, INSET_TYPE_ERROR, "the result is %s and cannot be written back into a tensor of %s", type_torch_name(type),
-                         type_torch_name(kept));
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "the result is %s and cannot be written back into a tensor of %s",
+            type_torch_name(type), type_torch_name(kept));
     view made;
     if ((status = storage_for_shape(t, STORAGE_FREE, type, &target->view, &made))
-        || (status = record_make(t, op, &made, target, source))) return status;
+        || (status = record_make(t, op, &made, target, source)))
+        return status;
     *out = tensor_operand(&made);
     return INSET_OK;
 }
@@ -516,9 +609,10 @@ static inset_status set_view(trace *t, const operand *target, trace_op op, const
     return record_set(t, &target->view, &result);
 }
 
-/* target[lists] op= source: gathered, computed once, and written element by element, as PyTorch does. */
-static inset_status set_lists(trace *t, const operand *target, size_t n_items, const index_item *items, const index_plan *plan, trace_op op,
-                              const operand *source)
+/* target[lists] op= source: gathered, computed once, and written element by element, as PyTorch
+ * does. */
+static inset_status set_lists(trace *t, const operand *target, size_t n_items,
+    const index_item *items, const index_plan *plan, trace_op op, const operand *source)
 {
     view shape;
     inset_status status = list_shape(t, &target->view, n_items, items, plan, &shape);
@@ -530,15 +624,20 @@ static inset_status set_lists(trace *t, const operand *target, size_t n_items, c
     operand values = *source;
     if (op != TRACE_COPY) {
         operand gathered;
-        if ((status = gather(t, target, n_items, items, plan, &gathered)) || (status = operate(t, op, &gathered, source, &values))) return status;
-    } else if (source->kind == OPERAND_TENSOR) {         /* read whole before any element is written */
-        if ((status = trace_convert(t, source, trace_operand_type(t, source), &values))) return status;
+        if ((status = gather(t, target, n_items, items, plan, &gathered))
+            || (status = operate(t, op, &gathered, source, &values)))
+            return status;
+    } else if (source->kind == OPERAND_TENSOR) { /* read whole before any element is written */
+        if ((status = trace_convert(t, source, trace_operand_type(t, source), &values)))
+            return status;
     }
     for (int64_t k = 0; k < plan->length; k++) {
         view to;
         operand element = values;
         if ((status = index_element(t, &target->view, n_items, items, k, &to))) return status;
-        int place = plan->place - (shape.n_dimensions - (values.kind == OPERAND_TENSOR ? values.view.n_dimensions : 0));
+        int place = plan->place
+                    - (shape.n_dimensions
+                        - (values.kind == OPERAND_TENSOR ? values.view.n_dimensions : 0));
         if (values.kind == OPERAND_TENSOR && place >= 0) {
             int64_t at = values.view.dimensions[place].extent == 1 ? 0 : k;
             if ((status = element_of(t, &values.view, place, at, &element.view))) return status;
@@ -548,7 +647,8 @@ static inset_status set_lists(trace *t, const operand *target, size_t n_items, c
     return INSET_OK;
 }
 
-inset_status trace_set(trace *t, const operand *target, size_t n_items, const index_item *items, trace_op op, const operand *source)
+inset_status trace_set(trace *t, const operand *target, size_t n_items, const index_item *items,
+    trace_op op, const operand *source)
 {
     inset_status status = check_target(t, target);
     if (status) return status;

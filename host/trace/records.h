@@ -1,48 +1,52 @@
-/* records.h: what a trace is once recorded: storages, invokes, records in order, saves. Written by trace/, read by plan/.
+/* records.h: what a trace is once recorded: storages, invokes, records in order, saves. Written by
+ * trace/, read by plan/.
  *
- * Aliasing is resolved while recording: a record refers to storages through views, so the planner never looks at names. What the
- * planner adds is which rows a storage holds at each moment. */
+ * Aliasing is resolved while recording: a record refers to storages through views, so the planner
+ * never looks at names. What the planner adds is which rows a storage holds at each moment. */
 #ifndef INSET_TRACE_RECORDS_H
 #define INSET_TRACE_RECORDS_H
 
 #include "trace/trace.h"
 
 typedef enum storage_kind {
-    STORAGE_VALUE,               /* what a step makes in one invoke */
-    STORAGE_FREE,                /* the result of an operation: made by one RECORD_MAKE */
-    STORAGE_FILLED,              /* starts as zeros, filled by sets (zeros(), gathers) */
-    STORAGE_EXTERNAL             /* loaded, or a literal */
+    STORAGE_VALUE,   /* what a step makes in one invoke */
+    STORAGE_FREE,    /* the result of an operation: made by one RECORD_MAKE */
+    STORAGE_FILLED,  /* starts as zeros, filled by sets (zeros(), gathers) */
+    STORAGE_EXTERNAL /* loaded, or a literal */
 } storage_kind;
 
 typedef struct storage {
     storage_kind kind;
     inset_type type;
-    int32_t invoke, value;       /* STORAGE_VALUE */
+    int32_t invoke, value; /* STORAGE_VALUE */
     int32_t n_sequences;
-    const int32_t *lengths;      /* rows of each sequence */
-    int64_t width;               /* elements a row */
-    const void *data;            /* STORAGE_EXTERNAL: rows one after the other, in the trace's arena */
-    bool changed;                /* a set wrote to it */
+    const int32_t *lengths; /* rows of each sequence */
+    int64_t width;          /* elements a row */
+    /* STORAGE_EXTERNAL: rows one after the other, in the trace's arena */
+    const void *data;
+    bool changed; /* a set wrote to it */
 } storage;
 
 /* A number or a view: what an operation reads. */
 typedef struct source {
-    const view *view;            /* NULL: the number */
+    const view *view; /* NULL: the number */
     double number;
 } source;
 
 typedef enum record_kind {
-    TRACE_MAKE,                  /* storage `made` = a op b, over the whole of it; TRACE_COPY and TRACE_NEGATE have a alone */
-    TRACE_SET,                   /* target = a, converted to its type */
-    TRACE_METRIC                 /* storage `made` = a metric of a's rows; b: kl's reference */
+    /* storage `made` = a op b, over the whole of it; TRACE_COPY and TRACE_NEGATE have a alone */
+    TRACE_MAKE,
+    TRACE_SET,   /* target = a, converted to its type */
+    TRACE_METRIC /* storage `made` = a metric of a's rows; b: kl's reference */
 } record_kind;
 
 typedef struct trace_record {
     record_kind kind;
     trace_op op;
-    int32_t event;               /* runs after this event of its invoke; -1: before the model */
-    int32_t metric;              /* TRACE_METRIC: which of the trace's */
-    const view *target;          /* what is written: the view of all of `made`, or the set's target */
+    int32_t event;  /* runs after this event of its invoke; -1: before the model */
+    int32_t metric; /* TRACE_METRIC: which of the trace's */
+    /* what is written: the view of all of `made`, or the set's target */
+    const view *target;
     source a, b;
 } trace_record;
 
@@ -52,7 +56,7 @@ typedef struct trace_metric_call {
     int32_t invoke;
     int64_t first_answer;
     int32_t n_a, n_b;
-    int32_t width;               /* logits a row */
+    int32_t width; /* logits a row */
 } trace_metric_call;
 
 /* A slot that refers to another tensor than the model would give it (replacement, skip). */
@@ -65,28 +69,34 @@ typedef struct skipped {
     int32_t module, enter, leave, line;
 } skipped;
 
-typedef struct value_storage { int32_t value, storage; } value_storage;
+typedef struct value_storage {
+    int32_t value, storage;
+} value_storage;
 
 typedef struct invoke {
     int32_t n_sequences;
-    const int32_t *lengths;      /* positions of each sequence (1 for sequential models) */
+    const int32_t *lengths; /* positions of each sequence (1 for sequential models) */
     int32_t longest;
-    const int64_t *tokens;       /* all sequences' ids one after the other, or NULL */
-    const float *rows;           /* sequential: [n_sequences, width], or NULL */
-    int64_t first_token;         /* of this invoke among all of the trace's tokens (or rows) */
+    const int64_t *tokens; /* all sequences' ids one after the other, or NULL */
+    const float *rows;     /* sequential: [n_sequences, width], or NULL */
+    int64_t first_token;   /* of this invoke among all of the trace's tokens (or rows) */
     size_t first_record, n_records;
-    int32_t current_event;       /* the latest event a line asked for; -1 before any */
-    int32_t current_site, current_line;  /* who asked */
+    int32_t current_event;              /* the latest event a line asked for; -1 before any */
+    int32_t current_site, current_line; /* who asked */
     bool stopped;
     int32_t stop_line;
-    rebinding *rebindings; size_t n_rebindings, rebindings_capacity;
-    skipped *skips;        size_t n_skips, skips_capacity;
-    value_storage *values; size_t n_values, values_capacity;   /* storages of this invoke's values that something refers to */
+    rebinding *rebindings;
+    size_t n_rebindings, rebindings_capacity;
+    skipped *skips;
+    size_t n_skips, skips_capacity;
+    /* storages of this invoke's values that something refers to */
+    value_storage *values;
+    size_t n_values, values_capacity;
 } invoke;
 
 typedef struct saved_value {
     const char *name;
-    const view *view;            /* n_views of them when stacked */
+    const view *view; /* n_views of them when stacked */
     size_t n_views;
     bool stacked;
 } saved_value;
@@ -97,74 +107,101 @@ struct trace {
     inset_type model_type;
     arena memory;
     int32_t line;
-    bool open;                   /* inside an invoke */
-    storage *storages;     size_t n_storages, storages_capacity;
-    trace_record *records; size_t n_records, records_capacity;
-    invoke *invokes;       size_t n_invokes, invokes_capacity;
-    saved_value *saves;    size_t n_saves, saves_capacity;
-    int64_t n_tokens;            /* tokens (or input rows) of all invokes */
-    trace_metric_call *metrics; size_t n_metrics, metrics_capacity;      /* in the order of their records */
-    int32_t *answers;      size_t n_answers, answers_capacity;          /* tokens that metrics are of */
+    bool open; /* inside an invoke */
+    storage *storages;
+    size_t n_storages, storages_capacity;
+    trace_record *records;
+    size_t n_records, records_capacity;
+    invoke *invokes;
+    size_t n_invokes, invokes_capacity;
+    saved_value *saves;
+    size_t n_saves, saves_capacity;
+    int64_t n_tokens; /* tokens (or input rows) of all invokes */
+    /* in the order of their records */
+    trace_metric_call *metrics;
+    size_t n_metrics, metrics_capacity;
+    /* tokens that metrics are of */
+    int32_t *answers;
+    size_t n_answers, answers_capacity;
 };
 
-/* ---- views (view.c) ------------------------------------------------------------------------------------------------------------- */
+/* ---- views (view.c) ----------------------------------------------------- */
 /* The view that shows all of a value of an invoke, as the slot's shape says. */
 inset_status view_of_value(trace *t, int32_t invoke_index, int32_t slot, view *out);
-/* What a slot of an invoke refers to, replacements followed. Creates the value's storage when there is none. */
+/* What a slot of an invoke refers to, replacements followed. Creates the value's storage when there
+ * is none. */
 inset_status view_of_slot(trace *t, int32_t invoke_index, int32_t slot, view *out);
-/* True when the slot refers, through no replacement, to the value the model makes for it; then nothing need be created. */
+/* True when the slot refers, through no replacement, to the value the model makes for it; then
+ * nothing need be created. */
 bool slot_is_plain(const trace *t, const invoke *v, int32_t slot);
-/* Cuts `v`, a padded tensor that takes the place of one of the shape `ragged`, to the lengths of its sequences: the same elements, without
- * those behind a sequence's end. False when memory is out. */
+/* Cuts `v`, a padded tensor that takes the place of one of the shape `ragged`, to the lengths of
+ * its sequences: the same elements, without those behind a sequence's end. False when memory is
+ * out. */
 bool view_cut_to(trace *t, view *v, const view *ragged);
-/* A new storage for a tensor of these dimensions (extents, kinds, ragged counts from `shape`), and the view of all of it. */
-inset_status storage_for_shape(trace *t, storage_kind kind, inset_type type, const view *shape, view *out);
-const view *view_keep(trace *t, const view *v);              /* a copy in the trace's arena; NULL when memory is out */
-/* A dense copy of `from` in a new storage whose dimensions are like `shape`'s, which has the same extents. */
+/* A new storage for a tensor of these dimensions (extents, kinds, ragged counts from `shape`), and
+ * the view of all of it. */
+inset_status storage_for_shape(
+    trace *t, storage_kind kind, inset_type type, const view *shape, view *out);
+/* a copy in the trace's arena; NULL when memory is out */
+const view *view_keep(trace *t, const view *v);
+/* A dense copy of `from` in a new storage whose dimensions are like `shape`'s, which has the same
+ * extents. */
 inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, operand *out);
 /* base[items]; no lists among them. */
-inset_status view_index(trace *t, const view *base, size_t n_items, const index_item *items, view *out);
-/* Makes the last two dimensions one, as reshape does without copying; false when they do not lie that way. */
+inset_status view_index(
+    trace *t, const view *base, size_t n_items, const index_item *items, view *out);
+/* Makes the last two dimensions one, as reshape does without copying; false when they do not lie
+ * that way. */
 bool view_flatten(view *v);
 /* Elements a view shows in sequence `s` of its spans (all dimensions but the sequence one). */
 int64_t view_elements(const view *v);
-int64_t view_extent(const view *v, int dimension, int32_t span);     /* a ragged dimension's extent for one span */
-int view_sequence_dimension(const view *v);                  /* which dimension is DIMENSION_SEQUENCE, or -1 */
+/* a ragged dimension's extent for one span */
+int64_t view_extent(const view *v, int dimension, int32_t span);
+/* which dimension is DIMENSION_SEQUENCE, or -1 */
+int view_sequence_dimension(const view *v);
 void view_shape_text(const view *v, char *out, size_t size);
 
-/* ---- strips (strip.c): walking a target and its sources together ------------------------------------------------------------------ */
+/* ---- strips (strip.c): walking a target and its sources together -------- */
 enum { STRIP_SOURCES = 2 };
 
-/* Some columns of a strip: target columns column .. column + count, from each source's columns; rows_off is added to the source's row. */
+/* Some columns of a strip: target columns column .. column + count, from each source's columns;
+ * rows_off is added to the source's row. */
 typedef struct strip_piece {
     int64_t column, count;
     int64_t source_column[STRIP_SOURCES];
-    int32_t source_step[STRIP_SOURCES];      /* columns of the source from one to the next: 0 repeats */
-    int32_t source_row[STRIP_SOURCES];       /* added to the strip's row of that source */
-    int32_t source_sequence[STRIP_SOURCES];  /* its sequence */
+    /* columns of the source from one to the next: 0 repeats */
+    int32_t source_step[STRIP_SOURCES];
+    int32_t source_row[STRIP_SOURCES];      /* added to the strip's row of that source */
+    int32_t source_sequence[STRIP_SOURCES]; /* its sequence */
 } strip_piece;
 
 /* `n` rows of one target sequence. Row i of source k is piece.source_row[k] + i * row_step[k]. */
 typedef struct strip {
     int32_t sequence, row, n;
-    int32_t row_step[STRIP_SOURCES];         /* 0 or 1 */
+    int32_t row_step[STRIP_SOURCES]; /* 0 or 1 */
     size_t n_pieces;
     const strip_piece *pieces;
 } strip;
 
 typedef inset_status strip_function(void *user, const strip *s);
-/* Calls `visit` for every strip of `target`; sources broadcast to it (they were checked when recorded). A NULL source is a number
- * and takes no part. `scratch` grows as needed and is the caller's to free. */
-typedef struct strip_scratch { strip_piece *pieces; size_t capacity; } strip_scratch;
-inset_status strips_walk(inset_context *context, strip_scratch *scratch, const view *target, const view *const sources[STRIP_SOURCES],
-                         strip_function *visit, void *user);
+/* Calls `visit` for every strip of `target`; sources broadcast to it (they were checked when
+ * recorded). A NULL source is a number and takes no part. `scratch` grows as needed and is the
+ * caller's to free. */
+typedef struct strip_scratch {
+    strip_piece *pieces;
+    size_t capacity;
+} strip_scratch;
+inset_status strips_walk(inset_context *context, strip_scratch *scratch, const view *target,
+    const view *const sources[STRIP_SOURCES], strip_function *visit, void *user);
 
-/* Can `from` be broadcast to the shape of `to`? (PyTorch's rule; leading dimensions of 1 that `to` lacks may be dropped.) */
+/* Can `from` be broadcast to the shape of `to`? (PyTorch's rule; leading dimensions of 1 that `to`
+ * lacks may be dropped.) */
 bool view_broadcasts(const view *from, const view *to);
 
 /* An error when no invoke runs or stop() has ended it; `what` needs one (expression.c). */
 inset_status trace_need_line(trace *t, const char *what);
-inset_status trace_record_metric(trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference);
+inset_status trace_record_metric(
+    trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference);
 /* A copy of a tensor in another type (expression.c). */
 inset_status trace_convert(trace *t, const operand *a, inset_type type, operand *out);
 

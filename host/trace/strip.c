@@ -1,8 +1,9 @@
 /* strip.c: walks a target and its sources together, as long runs of rows with the same columns.
  *
- * The planner thinks in rows, a record in shapes. For every row coordinate of the target (its sequence and row dimensions) this finds the
- * sources' rows, and the columns that go with each. Where positions run alike in target and sources, a whole span is one strip;
- * otherwise rows, and if need be single elements, are taken one by one. */
+ * The planner thinks in rows, a record in shapes. For every row coordinate of the target (its
+ * sequence and row dimensions) this finds the sources' rows, and the columns that go with each.
+ * Where positions run alike in target and sources, a whole span is one strip; otherwise rows, and
+ * if need be single elements, are taken one by one. */
 #include "trace/records.h"
 
 #include <string.h>
@@ -12,16 +13,19 @@ typedef struct walk {
     strip_scratch *scratch;
     const view *target;
     const view *sources[STRIP_SOURCES];
-    int shift[STRIP_SOURCES];                /* target dimension = source dimension + shift */
+    int shift[STRIP_SOURCES]; /* target dimension = source dimension + shift */
     int sequence_dimension, strip_dimension;
-    int64_t at[INSET_MAX_DIMENSIONS];        /* current coordinate in the target */
+    int64_t at[INSET_MAX_DIMENSIONS]; /* current coordinate in the target */
     strip_function *visit;
     void *user;
     size_t n_pieces;
 } walk;
 
 /* Where an element of a view lies. */
-typedef struct place { int32_t sequence, row; int64_t column; } place;
+typedef struct place {
+    int32_t sequence, row;
+    int64_t column;
+} place;
 
 static place place_in(const view *v, const int64_t *at, int shift)
 {
@@ -43,7 +47,8 @@ static const dimension *along(const walk *w, int k, int d)
 {
     const view *v = w->sources[k];
     int i = d - w->shift[k];
-    if (i < 0 || i >= v->n_dimensions || (v->dimensions[i].extent == 1 && !v->dimensions[i].ragged)) return NULL;
+    if (i < 0 || i >= v->n_dimensions || (v->dimensions[i].extent == 1 && !v->dimensions[i].ragged))
+        return NULL;
     return &v->dimensions[i];
 }
 
@@ -51,12 +56,14 @@ static bool same_course(const strip_piece *a, const strip_piece *b, const view *
 {
     for (int k = 0; k < STRIP_SOURCES; k++) {
         if (!sources[k]) continue;
-        if (a->source_sequence[k] != b->source_sequence[k] || a->source_row[k] != b->source_row[k]) return false;
+        if (a->source_sequence[k] != b->source_sequence[k] || a->source_row[k] != b->source_row[k])
+            return false;
         int64_t step = b->source_column[k] - a->source_column[k];
         if (a->count == 1) {
             if (step < 0 || step > INT32_MAX) return false;
             if (b->count > 1 && b->source_step[k] != step) return false;
-        } else if (step != a->count * a->source_step[k] || (b->count > 1 && b->source_step[k] != a->source_step[k])) {
+        } else if (step != a->count * a->source_step[k]
+                   || (b->count > 1 && b->source_step[k] != a->source_step[k])) {
             return false;
         }
     }
@@ -68,14 +75,18 @@ static bool add_piece(walk *w, const strip_piece *piece)
 {
     strip_scratch *s = w->scratch;
     strip_piece *last = w->n_pieces ? &s->pieces[w->n_pieces - 1] : NULL;
-    if (last && last->column + last->count == piece->column && same_course(last, piece, w->sources)) {
+    if (last && last->column + last->count == piece->column
+        && same_course(last, piece, w->sources)) {
         if (last->count == 1)
             for (int k = 0; k < STRIP_SOURCES; k++)
-                if (w->sources[k]) last->source_step[k] = (int32_t)(piece->source_column[k] - last->source_column[k]);
+                if (w->sources[k])
+                    last->source_step[k] = (int32_t)(piece->source_column[k]
+                                                     - last->source_column[k]);
         last->count += piece->count;
         return true;
     }
-    if (!array_reserve(w->context, &s->pieces, &s->capacity, w->n_pieces + 1, sizeof *s->pieces)) return false;
+    if (!array_reserve(w->context, &s->pieces, &s->capacity, w->n_pieces + 1, sizeof *s->pieces))
+        return false;
     s->pieces[w->n_pieces++] = *piece;
     return true;
 }
@@ -93,7 +104,8 @@ static bool collect_pieces(walk *w, int d)
         w->at[d] = 0;
         return true;
     }
-    bool inner = d < target->n_dimensions;       /* d is the innermost column dimension, if there is any */
+    /* d is the innermost column dimension, if there is any */
+    bool inner = d < target->n_dimensions;
     int64_t extent = inner ? target->dimensions[d].extent : 1;
     bool together = inner && target->dimensions[d].stride == 1;
     for (int k = 0; together && k < STRIP_SOURCES; k++) {
@@ -126,12 +138,18 @@ static inset_status emit(walk *w, int32_t n, const int32_t *row_step)
     if (!collect_pieces(w, 0)) return INSET_NO_MEMORY;
     if (!w->n_pieces || !n) return INSET_OK;
     place p = place_in(w->target, w->at, 0);
-    strip s = {.sequence = p.sequence, .row = p.row, .n = n, .n_pieces = w->n_pieces, .pieces = w->scratch->pieces};
-    for (int k = 0; k < STRIP_SOURCES; k++) s.row_step[k] = n == 1 ? 1 : row_step[k];     /* one row repeats nothing */
+    strip s = {.sequence = p.sequence,
+        .row = p.row,
+        .n = n,
+        .n_pieces = w->n_pieces,
+        .pieces = w->scratch->pieces};
+    /* one row repeats nothing */
+    for (int k = 0; k < STRIP_SOURCES; k++) s.row_step[k] = n == 1 ? 1 : row_step[k];
     return w->visit(w->user, &s);
 }
 
-/* Rows along the strip dimension of the current span: at once where every source goes along row by row or stays. */
+/* Rows along the strip dimension of the current span: at once where every source goes along row by
+ * row or stays. */
 static inset_status walk_strip(walk *w)
 {
     int d = w->strip_dimension;
@@ -160,7 +178,9 @@ static inset_status walk_strip(walk *w)
 static inset_status walk_outer(walk *w, int d)
 {
     const view *target = w->target;
-    while (d < target->n_dimensions && (target->dimensions[d].kind == DIMENSION_COLUMN || d == w->strip_dimension)) d++;
+    while (d < target->n_dimensions
+           && (target->dimensions[d].kind == DIMENSION_COLUMN || d == w->strip_dimension))
+        d++;
     if (d >= target->n_dimensions) return walk_strip(w);
     int32_t span = w->sequence_dimension < 0 ? 0 : (int32_t)w->at[w->sequence_dimension];
     int64_t extent = view_extent(target, d, span);
@@ -172,10 +192,15 @@ static inset_status walk_outer(walk *w, int d)
     return INSET_OK;
 }
 
-inset_status strips_walk(inset_context *context, strip_scratch *scratch, const view *target, const view *const sources[STRIP_SOURCES],
-                         strip_function *visit, void *user)
+inset_status strips_walk(inset_context *context, strip_scratch *scratch, const view *target,
+    const view *const sources[STRIP_SOURCES], strip_function *visit, void *user)
 {
-    walk w = {.context = context, .scratch = scratch, .target = target, .visit = visit, .user = user, .strip_dimension = -1};
+    walk w = {.context = context,
+        .scratch = scratch,
+        .target = target,
+        .visit = visit,
+        .user = user,
+        .strip_dimension = -1};
     for (int i = 0; i < target->n_dimensions; i++)
         if (target->dimensions[i].extent == 0) return INSET_OK;
     for (int k = 0; k < STRIP_SOURCES; k++) {

@@ -1,10 +1,12 @@
-/* trace.c: building a trace: invokes, sites in order, replacement, skip, stop, save. Each call checks first and records last. */
+/* trace.c: building a trace: invokes, sites in order, replacement, skip, stop, save. Each call
+ * checks first and records last. */
 #include "trace/records.h"
 
 #include <stdio.h>
 #include <string.h>
 
-inset_status trace_create(inset_context *context, const program *p, inset_type model_type, trace **out)
+inset_status trace_create(
+    inset_context *context, const program *p, inset_type model_type, trace **out)
 {
     *out = NULL;
     trace *t = memory_new(context, sizeof *t);
@@ -44,19 +46,29 @@ void trace_end_invoke(trace *t) { t->open = false; }
 
 static invoke *current(trace *t) { return &t->invokes[t->n_invokes - 1]; }
 
-/* ---- invokes ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- invokes ------------------------------------------------------------ */
 
-static inset_status begin_invoke(trace *t, int64_t n_sequences, const int64_t *lengths, invoke **out)
+static inset_status begin_invoke(
+    trace *t, int64_t n_sequences, const int64_t *lengths, invoke **out)
 {
-    if (n_sequences < 1) return error_set(t->context, INSET_VALUE_ERROR, "an invoke needs at least one sequence, found an empty batch");
+    if (n_sequences < 1)
+        return error_set(t->context, INSET_VALUE_ERROR,
+            "an invoke needs at least one sequence, found an empty batch");
     if (n_sequences > INT32_MAX / 2)
-        return error_set(t->context, INSET_VALUE_ERROR, "an invoke of %lld sequences is more than inset holds", (long long)n_sequences);
-    if (!array_reserve(t->context, &t->invokes, &t->invokes_capacity, t->n_invokes + 1, sizeof *t->invokes)) return INSET_NO_MEMORY;
+        return error_set(t->context, INSET_VALUE_ERROR,
+            "an invoke of %lld sequences is more than inset holds", (long long)n_sequences);
+    if (!array_reserve(
+            t->context, &t->invokes, &t->invokes_capacity, t->n_invokes + 1, sizeof *t->invokes))
+        return INSET_NO_MEMORY;
     int32_t *copy = arena_new(&t->memory, (size_t)n_sequences * sizeof *copy);
     if (!copy) return INSET_NO_MEMORY;
     invoke *v = &t->invokes[t->n_invokes];
-    *v = (invoke){.n_sequences = (int32_t)n_sequences, .lengths = copy, .first_token = t->n_tokens, .first_record = t->n_records,
-                  .current_event = -1, .current_site = -1};
+    *v = (invoke){.n_sequences = (int32_t)n_sequences,
+        .lengths = copy,
+        .first_token = t->n_tokens,
+        .first_record = t->n_records,
+        .current_event = -1,
+        .current_site = -1};
     for (int64_t i = 0; i < n_sequences; i++) {
         copy[i] = lengths ? (int32_t)lengths[i] : 1;
         if (copy[i] > v->longest) v->longest = copy[i];
@@ -72,26 +84,34 @@ static void commit_invoke(trace *t, int64_t n_tokens)
     t->open = true;
 }
 
-inset_status trace_invoke_tokens(trace *t, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens)
+inset_status trace_invoke_tokens(
+    trace *t, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens)
 {
     const program *p = t->program;
     if (p->input_width)
-        return error_set(t->context, INSET_TYPE_ERROR, "this model takes rows of %d numbers, not token ids", p->input_width);
-    if (n_sequences < 1) return error_set(t->context, INSET_VALUE_ERROR, "an invoke needs at least one prompt, found an empty batch");
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "this model takes rows of %d numbers, not token ids", p->input_width);
+    if (n_sequences < 1)
+        return error_set(t->context, INSET_VALUE_ERROR,
+            "an invoke needs at least one prompt, found an empty batch");
     int64_t count = 0;
     for (int64_t s = 0; s < n_sequences; s++) {
         if (lengths[s] < 1)
-            return error_set(t->context, INSET_VALUE_ERROR, "prompt %lld is empty; a prompt needs at least one token", (long long)s);
+            return error_set(t->context, INSET_VALUE_ERROR,
+                "prompt %lld is empty; a prompt needs at least one token", (long long)s);
         if (p->max_positions && lengths[s] > p->max_positions)
-            return error_set(t->context, INSET_VALUE_ERROR, "prompt %lld has %lld tokens, and the model has %d positions",
-                             (long long)s, (long long)lengths[s], p->max_positions);
+            return error_set(t->context, INSET_VALUE_ERROR,
+                "prompt %lld has %lld tokens, and the model has %d positions", (long long)s,
+                (long long)lengths[s], p->max_positions);
         for (int64_t i = 0; i < lengths[s]; i++)
             if (tokens[count + i] < 0 || tokens[count + i] >= p->vocabulary)
-                return error_set(t->context, INSET_INDEX_ERROR, "token %lld (prompt %lld, position %lld) is outside the vocabulary of %d",
-                                 (long long)tokens[count + i], (long long)s, (long long)i, p->vocabulary);
+                return error_set(t->context, INSET_INDEX_ERROR,
+                    "token %lld (prompt %lld, position %lld) is outside the vocabulary of %d",
+                    (long long)tokens[count + i], (long long)s, (long long)i, p->vocabulary);
         count += lengths[s];
         if (lengths[s] > INT32_MAX / 2 || count > INT32_MAX / 2)
-            return error_set(t->context, INSET_VALUE_ERROR, "an invoke of %lld tokens is more than inset holds", (long long)count);
+            return error_set(t->context, INSET_VALUE_ERROR,
+                "an invoke of %lld tokens is more than inset holds", (long long)count);
     }
     invoke *v;
     inset_status status = begin_invoke(t, n_sequences, lengths, &v);
@@ -106,10 +126,12 @@ inset_status trace_invoke_rows(trace *t, int64_t n_sequences, int64_t width, con
 {
     const program *p = t->program;
     if (!p->input_width)
-        return error_set(t->context, INSET_TYPE_ERROR, "this model takes token ids (integers below %d), not rows of numbers", p->vocabulary);
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "this model takes token ids (integers below %d), not rows of numbers", p->vocabulary);
     if (width != p->input_width)
-        return error_set(t->context, INSET_SHAPE_ERROR, "the model takes rows of %d numbers, found shape (%lld, %lld)", p->input_width,
-                         (long long)n_sequences, (long long)width);
+        return error_set(t->context, INSET_SHAPE_ERROR,
+            "the model takes rows of %d numbers, found shape (%lld, %lld)", p->input_width,
+            (long long)n_sequences, (long long)width);
     invoke *v;
     inset_status status = begin_invoke(t, n_sequences, NULL, &v);
     if (status) return status;
@@ -119,25 +141,33 @@ inset_status trace_invoke_rows(trace *t, int64_t n_sequences, int64_t width, con
     return INSET_OK;
 }
 
-static inset_status invoke_rows_operand(trace *t, const view *v, const storage *s, int64_t n, int64_t width)
+static inset_status invoke_rows_operand(
+    trace *t, const view *v, const storage *s, int64_t n, int64_t width)
 {
     float *rows = memory_new(t->context, (size_t)(n * width) * sizeof *rows);
     if (!rows) return INSET_NO_MEMORY;
     for (int64_t i = 0; i < n * width; i++)
-        rows[i] = (float)element_get(s->type, (const char *)s->data + (size_t)(v->spans[0].start * s->width + v->column + i) * type_size(s->type));
+        rows[i] = (float)element_get(s->type,
+            (const char *)s->data
+                + (size_t)(v->spans[0].start * s->width + v->column + i) * type_size(s->type));
     inset_status status = trace_invoke_rows(t, n, width, rows);
     memory_free(t->context, rows);
     return status;
 }
 
-static inset_status invoke_tokens_operand(trace *t, const view *v, const storage *s, int64_t n, int64_t length)
+static inset_status invoke_tokens_operand(
+    trace *t, const view *v, const storage *s, int64_t n, int64_t length)
 {
     if (type_is_float(s->type) || s->type == INSET_BOOL)
-        return error_set(t->context, INSET_TYPE_ERROR, "token ids are integers, found a tensor of %s", type_torch_name(s->type));
-    int64_t *tokens = memory_new(t->context, (size_t)(n * length + n) * sizeof *tokens), *lengths = tokens ? tokens + n * length : NULL;
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "token ids are integers, found a tensor of %s", type_torch_name(s->type));
+    int64_t *tokens = memory_new(t->context, (size_t)(n * length + n) * sizeof *tokens),
+            *lengths = tokens ? tokens + n * length : NULL;
     if (!tokens) return INSET_NO_MEMORY;
     for (int64_t i = 0; i < n * length; i++) {
-        const char *at = (const char *)s->data + (size_t)(v->spans[0].start * s->width + v->column + i) * type_size(s->type);
+        const char *at = (const char *)s->data
+                         + (size_t)(v->spans[0].start * s->width + v->column + i)
+                               * type_size(s->type);
         if (s->type == INSET_I64) memcpy(&tokens[i], at, sizeof tokens[i]);
         else tokens[i] = (int64_t)element_get(s->type, at);
     }
@@ -149,24 +179,31 @@ static inset_status invoke_tokens_operand(trace *t, const view *v, const storage
 
 inset_status trace_invoke_operand(trace *t, const operand *input)
 {
-    const char *wanted = t->program->input_width ? "numbers [batch, in]" : "token ids [batch, position]";
-    if (input->kind != OPERAND_TENSOR) return error_set(t->context, INSET_TYPE_ERROR, "an invoke takes %s, found a number", wanted);
+    const char *wanted = t->program->input_width ? "numbers [batch, in]"
+                                                 : "token ids [batch, position]";
+    if (input->kind != OPERAND_TENSOR)
+        return error_set(
+            t->context, INSET_TYPE_ERROR, "an invoke takes %s, found a number", wanted);
     const storage *s = &t->storages[input->view.storage];
     if (s->kind != STORAGE_EXTERNAL || s->changed)
-        return error_set(t->context, INSET_TYPE_ERROR, "an invoke's input is a literal or a loaded tensor that no line changes");
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "an invoke's input is a literal or a loaded tensor that no line changes");
     const view *v = &input->view;
     int64_t elements = view_elements(v);
     bool whole = elements == s->lengths[0] * s->width;
     if (v->n_dimensions < 1 || v->n_dimensions > 2 || !whole) {
         char shape[128];
         view_shape_text(v, shape, sizeof shape);
-        return error_set(t->context, INSET_SHAPE_ERROR, "an invoke takes %s, found shape %s", wanted, shape);
+        return error_set(
+            t->context, INSET_SHAPE_ERROR, "an invoke takes %s, found shape %s", wanted, shape);
     }
-    int64_t last = v->dimensions[v->n_dimensions - 1].extent, n = v->n_dimensions == 2 ? v->dimensions[0].extent : 1;
-    return t->program->input_width ? invoke_rows_operand(t, v, s, n, last) : invoke_tokens_operand(t, v, s, n, last);
+    int64_t last = v->dimensions[v->n_dimensions - 1].extent,
+            n = v->n_dimensions == 2 ? v->dimensions[0].extent : 1;
+    return t->program->input_width ? invoke_rows_operand(t, v, s, n, last)
+                                   : invoke_tokens_operand(t, v, s, n, last);
 }
 
-/* ---- order --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- order -------------------------------------------------------------- */
 
 enum { SITE_NAME = 512 };
 
@@ -176,24 +213,32 @@ static inset_status out_of_order(trace *t, const char *wanted)
     char before[SITE_NAME] = "";
     program_site_name(t->program, v->current_site, before, sizeof before);
     inset_status status = error_set(t->context, INSET_OUT_OF_ORDER,
-                                    "Value was missed for model.%s.i0. Did you call an Envoy out of order?", wanted);
+        "Value was missed for model.%s.i0. Did you call an Envoy out of order?", wanted);
     if (v->current_line)
-        error_help(t->context, "%s (line %d) comes after %s; ask for %s first.", before, v->current_line, wanted, wanted);
-    else error_help(t->context, "%s was asked for before and comes after %s; ask for %s first.", before, wanted, wanted);
+        error_help(t->context, "%s (line %d) comes after %s; ask for %s first.", before,
+            v->current_line, wanted, wanted);
+    else
+        error_help(t->context, "%s was asked for before and comes after %s; ask for %s first.",
+            before, wanted, wanted);
     return status;
 }
 
 static inset_status after_stop(trace *t, const char *what)
 {
     const invoke *v = current(t);
-    inset_status status = error_set(t->context, INSET_MISSED_PROVIDER, "%s is never reached: the invoke ends at stop()", what);
-    if (v->stop_line) error_help(t->context, "stop() (line %d) ended this invoke; put the line before it.", v->stop_line);
+    inset_status status = error_set(
+        t->context, INSET_MISSED_PROVIDER, "%s is never reached: the invoke ends at stop()", what);
+    if (v->stop_line)
+        error_help(t->context, "stop() (line %d) ended this invoke; put the line before it.",
+            v->stop_line);
     return status;
 }
 
 static inset_status need_invoke(trace *t, const char *what)
 {
-    if (!t->open) return error_set(t->context, INSET_NAME_ERROR, "%s is a place in a run; it is only there inside an invoke", what);
+    if (!t->open)
+        return error_set(t->context, INSET_NAME_ERROR,
+            "%s is a place in a run; it is only there inside an invoke", what);
     return current(t)->stopped ? after_stop(t, what) : INSET_OK;
 }
 
@@ -204,8 +249,11 @@ static inset_status check_order(trace *t, int32_t event, const char *name)
     for (size_t i = 0; i < v->n_skips; i++) {
         if (event <= v->skips[i].enter || event >= v->skips[i].leave) continue;
         const char *path = t->program->modules[v->skips[i].module].path;
-        inset_status status = error_set(t->context, INSET_MISSED_PROVIDER, "model.%s.i0 is never reached: %s is skipped", name, path);
-        if (v->skips[i].line) error_help(t->context, "%s.skip (line %d) leaves out everything inside the module.", path, v->skips[i].line);
+        inset_status status = error_set(t->context, INSET_MISSED_PROVIDER,
+            "model.%s.i0 is never reached: %s is skipped", name, path);
+        if (v->skips[i].line)
+            error_help(t->context, "%s.skip (line %d) leaves out everything inside the module.",
+                path, v->skips[i].line);
         return status;
     }
     return event < v->current_event ? out_of_order(t, name) : INSET_OK;
@@ -233,13 +281,15 @@ inset_status trace_site(trace *t, int32_t site_index, operand *out)
     return INSET_OK;
 }
 
-/* ---- replacement, skip, stop ----------------------------------------------------------------------------------------------------------- */
+/* ---- replacement, skip, stop -------------------------------------------- */
 
 static inset_status rebind(trace *t, int32_t slot, const view *v)
 {
     invoke *now = current(t);
     const view *kept = view_keep(t, v);
-    if (!kept || !array_reserve(t->context, &now->rebindings, &now->rebindings_capacity, now->n_rebindings + 1, sizeof *now->rebindings))
+    if (!kept
+        || !array_reserve(t->context, &now->rebindings, &now->rebindings_capacity,
+            now->n_rebindings + 1, sizeof *now->rebindings))
         return INSET_NO_MEMORY;
     for (size_t i = 0; i < now->n_rebindings; i++)
         if (now->rebindings[i].slot == slot) {
@@ -250,7 +300,8 @@ static inset_status rebind(trace *t, int32_t slot, const view *v)
     return INSET_OK;
 }
 
-/* Same extents, sequence by sequence; a dense tensor will do for a ragged one, whose ends it pads. */
+/* Same extents, sequence by sequence; a dense tensor will do for a ragged one, whose ends it
+ * pads. */
 static bool same_shape(const view *a, const view *b)
 {
     if (a->n_dimensions != b->n_dimensions) return false;
@@ -262,12 +313,16 @@ static bool same_shape(const view *a, const view *b)
     return true;
 }
 
-/* The view that `source` gives for a slot: shape and dtype must be the slot's; a literal takes its dtype. */
-static inset_status check_replacement(trace *t, int32_t slot, const char *name, const operand *source, view *out)
+/* The view that `source` gives for a slot: shape and dtype must be the slot's; a literal takes its
+ * dtype. */
+static inset_status check_replacement(
+    trace *t, int32_t slot, const char *name, const operand *source, view *out)
 {
     if (source->kind != OPERAND_TENSOR) {
-        inset_status status = error_set(t->context, INSET_TYPE_ERROR, "%s is a tensor and cannot become a number", name);
-        error_help(t->context, "To fill it with a number, set its elements: %s[:] = %g", name, source->number);
+        inset_status status = error_set(
+            t->context, INSET_TYPE_ERROR, "%s is a tensor and cannot become a number", name);
+        error_help(t->context, "To fill it with a number, set its elements: %s[:] = %g", name,
+            source->number);
         return status;
     }
     view expected;
@@ -277,9 +332,11 @@ static inset_status check_replacement(trace *t, int32_t slot, const char *name, 
         char found[128], wanted[128];
         view_shape_text(&source->view, found, sizeof found);
         view_shape_text(&expected, wanted, sizeof wanted);
-        return error_set(t->context, INSET_SHAPE_ERROR, "%s has shape %s, and its replacement has shape %s", name, wanted, found);
+        return error_set(t->context, INSET_SHAPE_ERROR,
+            "%s has shape %s, and its replacement has shape %s", name, wanted, found);
     }
-    inset_type type = t->program->values[t->program->slots[slot].value].integer ? INSET_I64 : t->model_type;
+    inset_type type = t->program->values[t->program->slots[slot].value].integer ? INSET_I64
+                                                                                : t->model_type;
     inset_type found = trace_operand_type(t, source);
     if (source->literal) {
         operand converted;
@@ -288,8 +345,8 @@ static inset_status check_replacement(trace *t, int32_t slot, const char *name, 
         return INSET_OK;
     }
     if (found != type)
-        return error_set(t->context, INSET_TYPE_ERROR, "%s is %s, and its replacement is %s", name, type_torch_name(type),
-                         type_torch_name(found));
+        return error_set(t->context, INSET_TYPE_ERROR, "%s is %s, and its replacement is %s", name,
+            type_torch_name(type), type_torch_name(found));
     *out = source->view;
     return view_cut_to(t, out, &expected) ? INSET_OK : INSET_NO_MEMORY;
 }
@@ -298,12 +355,15 @@ static inset_status check_replacement(trace *t, int32_t slot, const char *name, 
 static bool shown_flat(const program *p, int32_t slot)
 {
     for (size_t i = (size_t)slot + 1; i < p->n_slots; i++)
-        if (p->slots[i].source == slot && p->slots[i].shape.n_columns < p->slots[slot].shape.n_columns) return true;
+        if (p->slots[i].source == slot
+            && p->slots[i].shape.n_columns < p->slots[slot].shape.n_columns)
+            return true;
     return false;
 }
 
-/* What a replacement by `v` binds: the slot itself or, where the slot is all of another in heads, that one. Heads that have to become one
- * dimension and do not lie side by side are copied first, as PyTorch's reshape does. */
+/* What a replacement by `v` binds: the slot itself or, where the slot is all of another in heads,
+ * that one. Heads that have to become one dimension and do not lie side by side are copied first,
+ * as PyTorch's reshape does. */
 static inset_status bind_heads(trace *t, int32_t *slot, view *v)
 {
     const struct slot *s = &t->program->slots[*slot];
@@ -330,10 +390,12 @@ inset_status trace_replace(trace *t, int32_t site_index, const operand *source)
     inset_status status = need_invoke(t, name);
     if (status || (status = check_order(t, s->event, name))) return status;
     if (!t->program->slots[s->slot].settable)
-        return error_set(t->context, INSET_TYPE_ERROR, "%s holds token ids or positions, which can be read and not set", name);
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "%s holds token ids or positions, which can be read and not set", name);
     view v;
     int32_t bound = s->slot;
-    if ((status = check_replacement(t, s->slot, name, source, &v)) || (status = bind_heads(t, &bound, &v)) || (status = rebind(t, bound, &v)))
+    if ((status = check_replacement(t, s->slot, name, source, &v))
+        || (status = bind_heads(t, &bound, &v)) || (status = rebind(t, bound, &v)))
         return status;
     reached(t, s->event, site_index);
     return INSET_OK;
@@ -342,22 +404,27 @@ inset_status trace_replace(trace *t, int32_t site_index, const operand *source)
 inset_status trace_skip(trace *t, int32_t module_index, const operand *source)
 {
     const module *m = &t->program->modules[module_index];
-    int32_t input = program_site(t->program, module_index, "input", 5), output = program_site(t->program, module_index, "output", 6);
+    int32_t input = program_site(t->program, module_index, "input", 5),
+            output = program_site(t->program, module_index, "output", 6);
     inset_status status = need_invoke(t, m->path);
     if (status) return status;
     if (m->enter < 0 || output < 0)
-        return error_set(t->context, INSET_UNKNOWN_SITE, "%s returns no tensor and cannot be skipped", *m->path ? m->path : "the model");
+        return error_set(t->context, INSET_UNKNOWN_SITE,
+            "%s returns no tensor and cannot be skipped", *m->path ? m->path : "the model");
     char name[SITE_NAME];
     program_site_name(t->program, input >= 0 ? input : output, name, sizeof name);
     if ((status = check_order(t, m->enter, name))) return status;
     const site *s = &t->program->sites[output];
     if (!t->program->slots[s->slot].settable)
-        return error_set(t->context, INSET_TYPE_ERROR, "%s cannot be skipped: its output holds token ids or positions", m->path);
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "%s cannot be skipped: its output holds token ids or positions", m->path);
     program_site_name(t->program, output, name, sizeof name);
     view v;
     if ((status = check_replacement(t, s->slot, name, source, &v))) return status;
     invoke *now = current(t);
-    if (!array_reserve(t->context, &now->skips, &now->skips_capacity, now->n_skips + 1, sizeof *now->skips)) return INSET_NO_MEMORY;
+    if (!array_reserve(
+            t->context, &now->skips, &now->skips_capacity, now->n_skips + 1, sizeof *now->skips))
+        return INSET_NO_MEMORY;
     if ((status = rebind(t, s->slot, &v))) return status;
     now->skips[now->n_skips++] = (skipped){module_index, m->enter, m->leave, t->line};
     reached(t, m->enter, input >= 0 ? input : output);
@@ -366,7 +433,8 @@ inset_status trace_skip(trace *t, int32_t module_index, const operand *source)
 
 inset_status trace_stop(trace *t)
 {
-    if (!t->open) return error_set(t->context, INSET_SYNTAX_ERROR, "stop() belongs inside an invoke");
+    if (!t->open)
+        return error_set(t->context, INSET_SYNTAX_ERROR, "stop() belongs inside an invoke");
     invoke *v = current(t);
     if (v->stopped) return after_stop(t, "a second stop()");
     v->stopped = true;
@@ -374,16 +442,19 @@ inset_status trace_stop(trace *t)
     return INSET_OK;
 }
 
-/* ---- save -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- save --------------------------------------------------------------- */
 
 static inset_status check_save(trace *t, const char *name)
 {
     if (t->open && current(t)->stopped) return after_stop(t, "a save");
     if (!strcmp(name, "__metadata__"))
-        return error_set(t->context, INSET_NAME_ERROR, "'%s' is a name that safetensors files keep for themselves; save under another", name);
+        return error_set(t->context, INSET_NAME_ERROR,
+            "'%s' is a name that safetensors files keep for themselves; save under another", name);
     for (size_t i = 0; i < t->n_saves; i++)
-        if (!strcmp(t->saves[i].name, name)) return error_set(t->context, INSET_NAME_ERROR, "'%s' is saved twice", name);
-    if (!array_reserve(t->context, &t->saves, &t->saves_capacity, t->n_saves + 1, sizeof *t->saves)) return INSET_NO_MEMORY;
+        if (!strcmp(t->saves[i].name, name))
+            return error_set(t->context, INSET_NAME_ERROR, "'%s' is saved twice", name);
+    if (!array_reserve(t->context, &t->saves, &t->saves_capacity, t->n_saves + 1, sizeof *t->saves))
+        return INSET_NO_MEMORY;
     return INSET_OK;
 }
 
@@ -391,11 +462,13 @@ static inset_status check_save(trace *t, const char *name)
 static inset_status save_view(trace *t, const char *name, const operand *value, view *out)
 {
     if (value->kind != OPERAND_TENSOR)
-        return error_set(t->context, INSET_TYPE_ERROR, "'%s' is a number; only tensors are saved", name);
+        return error_set(
+            t->context, INSET_TYPE_ERROR, "'%s' is a number; only tensors are saved", name);
     *out = value->view;
     if (!value->literal) return INSET_OK;
     operand made;
-    inset_status status = trace_convert(t, value, t->storages[value->view.storage].type == INSET_I64 ? INSET_I64 : INSET_F32, &made);
+    inset_status status = trace_convert(t, value,
+        t->storages[value->view.storage].type == INSET_I64 ? INSET_I64 : INSET_F32, &made);
     if (!status) *out = made.view;
     return status;
 }
@@ -416,31 +489,41 @@ inset_status trace_save_stack(trace *t, const char *name, size_t count, const op
 {
     inset_status status = check_save(t, name);
     if (status) return status;
-    if (!count) return error_set(t->context, INSET_VALUE_ERROR, "'%s' is an empty list; there is nothing to stack", name);
+    if (!count)
+        return error_set(t->context, INSET_VALUE_ERROR,
+            "'%s' is an empty list; there is nothing to stack", name);
     view *views = arena_new(&t->memory, count * sizeof *views);
     char *kept_name = arena_text(&t->memory, name, strlen(name));
     if (!views || !kept_name) return INSET_NO_MEMORY;
     for (size_t i = 0; i < count; i++) {
         if ((status = save_view(t, name, &values[i], &views[i]))) return status;
         if (views[i].n_dimensions >= INSET_MAX_DIMENSIONS)
-            return error_set(t->context, INSET_SHAPE_ERROR, "'%s' cannot be stacked: its values have %d dimensions already", name, views[i].n_dimensions);
-        inset_type first = t->storages[views[0].storage].type, here = t->storages[views[i].storage].type;
+            return error_set(t->context, INSET_SHAPE_ERROR,
+                "'%s' cannot be stacked: its values have %d dimensions already", name,
+                views[i].n_dimensions);
+        inset_type first = t->storages[views[0].storage].type,
+                   here = t->storages[views[i].storage].type;
         if (!same_shape(&views[i], &views[0])) {
             char a[128], b[128];
             view_shape_text(&views[0], a, sizeof a);
             view_shape_text(&views[i], b, sizeof b);
-            return error_set(t->context, INSET_SHAPE_ERROR, "'%s' holds values of shapes %s and %s (element %zu); a saved list is stacked and needs one shape",
-                             name, a, b, i);
+            return error_set(t->context, INSET_SHAPE_ERROR,
+                "'%s' holds values of shapes %s and %s (element %zu); a saved list is stacked and "
+                "needs one shape",
+                name, a, b, i);
         }
         if (first != here)
-            return error_set(t->context, INSET_TYPE_ERROR, "'%s' holds values of %s and %s (element %zu); a saved list is stacked and needs one type",
-                             name, type_torch_name(first), type_torch_name(here), i);
+            return error_set(t->context, INSET_TYPE_ERROR,
+                "'%s' holds values of %s and %s (element %zu); a saved list is stacked and needs "
+                "one type",
+                name, type_torch_name(first), type_torch_name(here), i);
     }
-    t->saves[t->n_saves++] = (saved_value){.name = kept_name, .view = views, .n_views = count, .stacked = true};
+    t->saves[t->n_saves++] = (saved_value){
+        .name = kept_name, .view = views, .n_views = count, .stacked = true};
     return INSET_OK;
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- asking ------------------------------------------------------------- */
 
 void trace_shape_text(const trace *t, const operand *value, char *out, size_t size)
 {

@@ -1,15 +1,18 @@
 /* trace.h: what a user asks for: invokes, each with records in order, checked as they are made.
  *
- * A trace is built line by line, by the script reader or by the C API, through the calls below. Each call checks everything it can
- * (names, order, indices, shapes, types) and records what to do; nothing is computed. The planner then reads the recorded list.
+ * A trace is built line by line, by the script reader or by the C API, through the calls below.
+ * Each call checks everything it can (names, order, indices, shapes, types) and records what to do;
+ * nothing is computed. The planner then reads the recorded list.
  *
- * The model of a trace is PyTorch's. A *storage* is a tensor's memory: a value that a step makes in one invoke, or a free tensor (a
- * clone, the result of arithmetic, a loaded tensor). A *view* is some elements of a storage with a shape. Names and slots refer to views;
- * two of them may show one storage, and an in-place set changes the storage.
+ * The model of a trace is PyTorch's. A *storage* is a tensor's memory: a value that a step makes in
+ * one invoke, or a free tensor (a clone, the result of arithmetic, a loaded tensor). A *view* is
+ * some elements of a storage with a shape. Names and slots refer to views; two of them may show one
+ * storage, and an in-place set changes the storage.
  *
- * Every storage is rows and columns: `n_sequences` sequences of rows, each row `width` elements. A model's value has a row per
- * position; a free tensor keeps that structure where its shape has it, so that the planner can follow single rows. Else the
- * last dimension is its columns and all others its rows, in one sequence. */
+ * Every storage is rows and columns: `n_sequences` sequences of rows, each row `width` elements. A
+ * model's value has a row per position; a free tensor keeps that structure where its shape has it,
+ * so that the planner can follow single rows. Else the last dimension is its columns and all others
+ * its rows, in one sequence. */
 #ifndef INSET_TRACE_H
 #define INSET_TRACE_H
 
@@ -18,43 +21,47 @@
 
 typedef struct trace trace;
 
-/* ---- views ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- views -------------------------------------------------------------- */
 typedef enum dimension_kind { DIMENSION_SEQUENCE, DIMENSION_ROW, DIMENSION_COLUMN } dimension_kind;
 
 typedef struct dimension {
-    uint8_t kind;                /* dimension_kind */
-    bool ragged;                 /* its extent differs between sequences: see span.count; extent is then the longest */
+    uint8_t kind; /* dimension_kind */
+    /* its extent differs between sequences: see span.count; extent is then the longest */
+    bool ragged;
     int64_t extent;
-    int64_t stride;              /* rows (DIMENSION_ROW) or columns (DIMENSION_COLUMN) from one to the next */
+    /* rows (DIMENSION_ROW) or columns (DIMENSION_COLUMN) from one to the next */
+    int64_t stride;
 } dimension;
 
 /* The rows of one sequence that a view shows. */
 typedef struct span {
-    int32_t sequence;            /* of the storage */
-    int32_t start;               /* first row */
-    int32_t count;               /* extent of the view's position dimension for this sequence (1 when it has none) */
+    int32_t sequence; /* of the storage */
+    int32_t start;    /* first row */
+    /* extent of the view's position dimension for this sequence (1 when it has none) */
+    int32_t count;
 } span;
 
 typedef struct view {
     int32_t storage;
-    int32_t n_spans;             /* = extent of the DIMENSION_SEQUENCE dimension, or 1 */
-    const span *spans;           /* in the trace's arena */
-    int64_t column;              /* first column */
+    int32_t n_spans;   /* = extent of the DIMENSION_SEQUENCE dimension, or 1 */
+    const span *spans; /* in the trace's arena */
+    int64_t column;    /* first column */
     int32_t n_dimensions;
-    int32_t position_dimension;  /* which DIMENSION_ROW dimension span.count belongs to, or -1 */
+    int32_t position_dimension; /* which DIMENSION_ROW dimension span.count belongs to, or -1 */
     dimension dimensions[INSET_MAX_DIMENSIONS];
 } view;
 
-/* ---- operands: what an expression yields ------------------------------------------------------------------------------------- */
+/* ---- operands: what an expression yields -------------------------------- */
 typedef enum operand_kind { OPERAND_INTEGER, OPERAND_FLOAT, OPERAND_TENSOR } operand_kind;
 typedef struct operand {
     operand_kind kind;
-    int64_t integer;             /* OPERAND_INTEGER: a Python int */
-    double number;               /* OPERAND_INTEGER and OPERAND_FLOAT: the number */
-    view view;                   /* OPERAND_TENSOR */
-    bool literal;                /* a nested list of numbers: takes the dtype of what it meets */
-    bool copy;                   /* made by indexing with a list: writing through it would be lost */
-    bool unchangeable;           /* token ids, positions */
+    int64_t integer; /* OPERAND_INTEGER: a Python int */
+    double number;   /* OPERAND_INTEGER and OPERAND_FLOAT: the number */
+    view view;       /* OPERAND_TENSOR */
+    bool literal;    /* a nested list of numbers: takes the dtype of what it meets */
+    /* made by indexing with a list: writing through it would be lost */
+    bool copy;
+    bool unchangeable; /* token ids, positions */
 } operand;
 
 /* One item of an index. */
@@ -64,73 +71,108 @@ typedef struct index_item {
     int64_t integer;
     bool has_start, has_stop, has_step;
     int64_t start, stop, step;
-    const int64_t *list; size_t list_length;
+    const int64_t *list;
+    size_t list_length;
 } index_item;
 
-typedef enum trace_op { TRACE_COPY, TRACE_ADD, TRACE_SUBTRACT, TRACE_MULTIPLY, TRACE_DIVIDE, TRACE_NEGATE } trace_op;
+typedef enum trace_op {
+    TRACE_COPY,
+    TRACE_ADD,
+    TRACE_SUBTRACT,
+    TRACE_MULTIPLY,
+    TRACE_DIVIDE,
+    TRACE_NEGATE
+} trace_op;
 
-/* ---- building. Each returns a status; on failure nothing was recorded and the message is set (without a place). ------------ */
-inset_status trace_create(inset_context *context, const program *p, inset_type model_type, trace **out);
-void trace_free(trace *t);                                       /* takes NULL */
+/* ---- building. Each returns a status; on failure nothing was recorded and the message is set
+ * (without a place). ---- */
+inset_status trace_create(
+    inset_context *context, const program *p, inset_type model_type, trace **out);
+void trace_free(trace *t); /* takes NULL */
 
-/* The line that the next calls belong to, for messages such as "layer2.output (line 2) comes after ..."; 0 = none (C API). */
+/* The line that the next calls belong to, for messages such as "layer2.output (line 2) comes after
+ * ..."; 0 = none (C API). */
 void trace_line(trace *t, int32_t line);
 
-/* Begins an invoke (and ends the one before). Token models: `tokens` are n_sequences lists one after the other, of the given lengths;
- * checked: no empty batch or prompt (ValueError), ids inside the vocabulary (IndexError), not more positions than the model has (ValueError). */
-inset_status trace_invoke_tokens(trace *t, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens);
-/* Sequential models: rows [n_sequences, width]; width must be the model's input width (ShapeError). */
+/* Begins an invoke (and ends the one before). Token models: `tokens` are n_sequences lists one
+ * after the other, of the given lengths; checked: no empty batch or prompt (ValueError), ids inside
+ * the vocabulary (IndexError), not more positions than the model has (ValueError). */
+inset_status trace_invoke_tokens(
+    trace *t, int64_t n_sequences, const int64_t *lengths, const int64_t *tokens);
+/* Sequential models: rows [n_sequences, width]; width must be the model's input width
+ * (ShapeError). */
 inset_status trace_invoke_rows(trace *t, int64_t n_sequences, int64_t width, const float *rows);
-/* From an operand that trace_external or trace_literal made (integers [batch, position] or [position] for token models, numbers [batch, in] for
- * sequential ones). TypeError for floats as tokens or for a tensor that a line of an invoke has changed or made. */
+/* From an operand that trace_external or trace_literal made (integers [batch, position] or
+ * [position] for token models, numbers [batch, in] for sequential ones). TypeError for floats as
+ * tokens or for a tensor that a line of an invoke has changed or made. */
 inset_status trace_invoke_operand(trace *t, const operand *input);
-void trace_end_invoke(trace *t);                                 /* after it only top-level lines (save, zeros, external) may follow */
+/* after it only top-level lines (save, zeros, external) may follow */
+void trace_end_invoke(trace *t);
 bool trace_in_invoke(const trace *t);
 
-/* Asks for a site: checks the order (OutOfOrderError, MissedProviderError) and gives what it refers to. */
+/* Asks for a site: checks the order (OutOfOrderError, MissedProviderError) and gives what it refers
+ * to. */
 inset_status trace_site(trace *t, int32_t site, operand *out);
 
 /* Values. */
-inset_status trace_external(trace *t, inset_type type, int n_dimensions, const int64_t *shape, const void *data, operand *out);  /* copied; may be unaligned */
-/* Is the operand all of a tensor that trace_external took? Then *storage names it, *type is its type. */
+/* copied; may be unaligned */
+inset_status trace_external(trace *t, inset_type type, int n_dimensions, const int64_t *shape,
+    const void *data, operand *out);
+/* Is the operand all of a tensor that trace_external took? Then *storage names it, *type is its
+ * type. */
 bool trace_is_external(const trace *t, const operand *a, int32_t *storage, inset_type *type);
 /* A literal: numbers in row-major order; `integers` when all were written as integers. */
-inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers, bool integers, operand *out);
-inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, operand *out);      /* f32 */
-inset_status trace_index(trace *t, const operand *base, size_t n_items, const index_item *items, operand *out);
+inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers,
+    bool integers, operand *out);
+/* f32 */
+inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, operand *out);
+inset_status trace_index(
+    trace *t, const operand *base, size_t n_items, const index_item *items, operand *out);
 inset_status trace_clone(trace *t, const operand *a, operand *out);
-/* TRACE_ADD, SUBTRACT, MULTIPLY, DIVIDE; numbers and tensors in any combination; ShapeError with both shapes, TypeError for bool - bool. */
+/* TRACE_ADD, SUBTRACT, MULTIPLY, DIVIDE; numbers and tensors in any combination; ShapeError with
+ * both shapes, TypeError for bool - bool. */
 inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand *b, operand *out);
 inset_status trace_negate(trace *t, const operand *a, operand *out);
 
 /* Tokens of a metric: one, or a set. */
-typedef struct token_list { size_t count; const int64_t *tokens; } token_list;
+typedef struct token_list {
+    size_t count;
+    const int64_t *tokens;
+} token_list;
 typedef struct metric_request {
     inset_metric_kind kind;
-    token_list sets[2];          /* INSET_LOGIT_DIFF: both; INSET_KL: none; else the first */
-    const operand *reference;    /* INSET_KL: the rows whose distribution is p in sum p log(p / q); broadcasts to the row's shape */
+    token_list sets[2]; /* INSET_LOGIT_DIFF: both; INSET_KL: none; else the first */
+    /* INSET_KL: the rows whose distribution is p in sum p log(p / q); broadcasts to the row's
+     * shape */
+    const operand *reference;
 } metric_request;
-/* A number for every row of logits along `row`'s last dimension: an f32 tensor of the other dimensions. inset.h has what the kinds mean.
- * TypeError for numbers and integers, ShapeError for a tensor without rows or a reference of another shape, IndexError for a token
- * that the row has not got, ValueError for an empty set. */
+/* A number for every row of logits along `row`'s last dimension: an f32 tensor of the other
+ * dimensions. inset.h has what the kinds mean. TypeError for numbers and integers, ShapeError for a
+ * tensor without rows or a reference of another shape, IndexError for a token that the row has not
+ * got, ValueError for an empty set. */
 inset_status trace_metric(trace *t, const operand *row, const metric_request *m, operand *out);
-const char *trace_metric_name(inset_metric_kind kind);          /* "logit_diff" */
+const char *trace_metric_name(inset_metric_kind kind); /* "logit_diff" */
 
-/* target[items] op= source (TRACE_COPY: plain assignment). n_items 0 means the whole target in place (`x += v`). */
-inset_status trace_set(trace *t, const operand *target, size_t n_items, const index_item *items, trace_op op, const operand *source);
+/* target[items] op= source (TRACE_COPY: plain assignment). n_items 0 means the whole target in
+ * place (`x += v`). */
+inset_status trace_set(trace *t, const operand *target, size_t n_items, const index_item *items,
+    trace_op op, const operand *source);
 /* site = source */
 inset_status trace_replace(trace *t, int32_t site, const operand *source);
 inset_status trace_skip(trace *t, int32_t module, const operand *source);
 inset_status trace_stop(trace *t);
-/* Saves what `value` refers to, as it is when the trace ends. NameError for a name saved twice, TypeError for a number. */
+/* Saves what `value` refers to, as it is when the trace ends. NameError for a name saved twice,
+ * TypeError for a number. */
 inset_status trace_save(trace *t, const char *name, const operand *value);
-/* Saves values of one shape and type stacked along a new first dimension (`xs.save()` for a list). ShapeError otherwise; ValueError when empty. */
+/* Saves values of one shape and type stacked along a new first dimension (`xs.save()` for a list).
+ * ShapeError otherwise; ValueError when empty. */
 inset_status trace_save_stack(trace *t, const char *name, size_t count, const operand *values);
 
 /* Asking: the shape of an operand as users see it, "(2, 5, 48)"; ragged dimensions as "3|5". */
 void trace_shape_text(const trace *t, const operand *value, char *out, size_t size);
 inset_type trace_operand_type(const trace *t, const operand *value);
-int64_t trace_operand_length(const trace *t, const operand *value);      /* extent of the first dimension, -1 for numbers and 0-d tensors: len(x) */
+/* extent of the first dimension, -1 for numbers and 0-d tensors: len(x) */
+int64_t trace_operand_length(const trace *t, const operand *value);
 
 /* What the script reader asks. */
 arena *trace_arena(trace *t);

@@ -1,8 +1,9 @@
 /* view.c: some elements of a storage, with a shape: PyTorch's views over rows of sequences.
  *
- * A view's dimensions are of three kinds. The sequence dimension chooses spans (rows of one sequence each); row dimensions step through
- * the rows of a span; column dimensions step through the elements of a row. One row dimension may be ragged: then each span has its own
- * extent, negative positions count from its own end, and slices clip to it. */
+ * A view's dimensions are of three kinds. The sequence dimension chooses spans (rows of one
+ * sequence each); row dimensions step through the rows of a span; column dimensions step through
+ * the elements of a row. One row dimension may be ragged: then each span has its own extent,
+ * negative positions count from its own end, and slices clip to it. */
 #include "trace/records.h"
 
 #include <stdio.h>
@@ -57,7 +58,8 @@ static void settle_position(view *v)
     if (v->position_dimension < 0) return;
     dimension *d = &v->dimensions[v->position_dimension];
     d->ragged = false;
-    if (v->n_spans) d->extent = v->spans[0].count;       /* of no sequences, the extent stays what it was */
+    /* of no sequences, the extent stays what it was */
+    if (v->n_spans) d->extent = v->spans[0].count;
     for (int32_t s = 1; s < v->n_spans; s++) {
         if (v->spans[s].count != v->spans[0].count) d->ragged = true;
         if (v->spans[s].count > d->extent) d->extent = v->spans[s].count;
@@ -73,14 +75,21 @@ inset_status view_of_value(trace *t, int32_t invoke_index, int32_t slot_index, v
     for (size_t i = 0; i < v->n_values && at < 0; i++)
         if (v->values[i].value == s->value) at = v->values[i].storage;
     if (at < 0) {
-        if (!array_reserve(t->context, &t->storages, &t->storages_capacity, t->n_storages + 1, sizeof *t->storages)
-            || !array_reserve(t->context, &v->values, &v->values_capacity, v->n_values + 1, sizeof *v->values))
+        if (!array_reserve(t->context, &t->storages, &t->storages_capacity, t->n_storages + 1,
+                sizeof *t->storages)
+            || !array_reserve(
+                t->context, &v->values, &v->values_capacity, v->n_values + 1, sizeof *v->values))
             return INSET_NO_MEMORY;
         storage *fresh = &t->storages[t->n_storages];
-        *fresh = (storage){.kind = STORAGE_VALUE, .type = made->integer ? INSET_I64 : t->model_type, .invoke = invoke_index,
-                           .value = s->value, .n_sequences = made->per_position ? 1 : v->n_sequences, .width = made->width};
+        *fresh = (storage){.kind = STORAGE_VALUE,
+            .type = made->integer ? INSET_I64 : t->model_type,
+            .invoke = invoke_index,
+            .value = s->value,
+            .n_sequences = made->per_position ? 1 : v->n_sequences,
+            .width = made->width};
         fresh->lengths = made->per_position ? &v->longest : v->lengths;
-        if (made->per_position) {            /* invokes move when their array grows: the length needs a place of its own */
+        /* invokes move when their array grows: the length needs a place of its own */
+        if (made->per_position) {
             fresh->lengths = arena_copy(&t->memory, &v->longest, sizeof v->longest);
             if (!fresh->lengths) return INSET_NO_MEMORY;
         }
@@ -92,24 +101,32 @@ inset_status view_of_value(trace *t, int32_t invoke_index, int32_t slot_index, v
     span *spans = arena_new(&t->memory, (size_t)memory->n_sequences * sizeof *spans);
     if (!spans) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < memory->n_sequences; i++) spans[i] = (span){i, 0, memory->lengths[i]};
-    *out = (view){.storage = at, .n_spans = memory->n_sequences, .spans = spans, .column = s->shape.column, .position_dimension = -1};
-    out->dimensions[out->n_dimensions++] = (dimension){.kind = DIMENSION_SEQUENCE, .extent = memory->n_sequences};
+    *out = (view){.storage = at,
+        .n_spans = memory->n_sequences,
+        .spans = spans,
+        .column = s->shape.column,
+        .position_dimension = -1};
+    out->dimensions[out->n_dimensions++] = (dimension){
+        .kind = DIMENSION_SEQUENCE, .extent = memory->n_sequences};
     if (s->shape.has_position) {
         out->position_dimension = out->n_dimensions;
         out->dimensions[out->n_dimensions++] = (dimension){.kind = DIMENSION_ROW, .stride = 1};
         settle_position(out);
     }
     int64_t stride = 1;
-    if (s->shape.by_keys) {                  /* batch, head, query, key */
+    if (s->shape.by_keys) { /* batch, head, query, key */
         dimension query = out->dimensions[--out->n_dimensions];
-        out->dimensions[out->n_dimensions++] = (dimension){.kind = DIMENSION_COLUMN, .extent = s->shape.extent[0], .stride = v->longest};
+        out->dimensions[out->n_dimensions++] = (dimension){
+            .kind = DIMENSION_COLUMN, .extent = s->shape.extent[0], .stride = v->longest};
         out->position_dimension = out->n_dimensions;
         out->dimensions[out->n_dimensions++] = query;
-        out->dimensions[out->n_dimensions++] = (dimension){.kind = DIMENSION_COLUMN, .extent = v->longest, .stride = 1};
+        out->dimensions[out->n_dimensions++] = (dimension){
+            .kind = DIMENSION_COLUMN, .extent = v->longest, .stride = 1};
         return INSET_OK;
     }
     for (int i = s->shape.n_columns - 1; i >= 0; i--) {
-        out->dimensions[out->n_dimensions + i] = (dimension){.kind = DIMENSION_COLUMN, .extent = s->shape.extent[i], .stride = stride};
+        out->dimensions[out->n_dimensions + i] = (dimension){
+            .kind = DIMENSION_COLUMN, .extent = s->shape.extent[i], .stride = stride};
         stride = s->shape.stride ? s->shape.stride : stride * s->shape.extent[i];
     }
     out->n_dimensions += s->shape.n_columns;
@@ -129,7 +146,8 @@ bool view_flatten(view *v)
 {
     if (v->n_dimensions < 2) return false;
     dimension *outer = &v->dimensions[v->n_dimensions - 2], *inner = outer + 1;
-    bool dense = outer->stride == inner->stride * inner->extent || outer->extent == 1 || inner->extent == 1;
+    bool dense = outer->stride == inner->stride * inner->extent || outer->extent == 1
+                 || inner->extent == 1;
     if (outer->kind != inner->kind || !dense) return false;
     if (inner->extent == 1 && outer->extent != 1) inner->stride = outer->stride;
     inner->extent *= outer->extent;
@@ -138,19 +156,22 @@ bool view_flatten(view *v)
     return true;
 }
 
-/* Shows `v`, a tensor of the source slot's shape, as the slot `to` does: a window of the last dimension, split anew. */
+/* Shows `v`, a tensor of the source slot's shape, as the slot `to` does: a window of the last
+ * dimension, split anew. */
 static void view_through_window(const slot *from, const slot *to, view *v)
 {
     int32_t shift = to->shape.column - from->shape.column;
     bool same = !shift && to->shape.n_columns == from->shape.n_columns;
-    for (int i = 0; same && i < to->shape.n_columns; i++) same = to->shape.extent[i] == from->shape.extent[i];
+    for (int i = 0; same && i < to->shape.n_columns; i++)
+        same = to->shape.extent[i] == from->shape.extent[i];
     if (from->shape.n_columns == 2 && to->shape.n_columns == 1) view_flatten(v);
     if (same || from->shape.n_columns != 1) return;
     dimension last = v->dimensions[--v->n_dimensions];
     if (last.kind == DIMENSION_COLUMN) v->column += shift * last.stride;
     int64_t stride = last.stride;
     for (int i = to->shape.n_columns - 1; i >= 0; i--) {
-        v->dimensions[v->n_dimensions + i] = (dimension){.kind = last.kind, .extent = to->shape.extent[i], .stride = stride};
+        v->dimensions[v->n_dimensions + i] = (dimension){
+            .kind = last.kind, .extent = to->shape.extent[i], .stride = stride};
         stride *= to->shape.stride ? to->shape.stride : to->shape.extent[i];
     }
     v->n_dimensions += to->shape.n_columns;
@@ -161,11 +182,13 @@ inset_status view_of_slot(trace *t, int32_t invoke_index, int32_t slot_index, vi
     const invoke *v = &t->invokes[invoke_index];
     const slot *s = &t->program->slots[slot_index];
     if (slot_is_plain(t, v, slot_index)) return view_of_value(t, invoke_index, slot_index, out);
-    for (size_t i = v->n_rebindings; i-- > 0; )
+    for (size_t i = v->n_rebindings; i-- > 0;)
         if (v->rebindings[i].slot == slot_index) {
             const view *kept = v->rebindings[i].view;
             memset(out, 0, sizeof *out);
-            memcpy(out, kept, offsetof(view, dimensions) + (size_t)kept->n_dimensions * sizeof kept->dimensions[0]);
+            memcpy(out, kept,
+                offsetof(view, dimensions)
+                    + (size_t)kept->n_dimensions * sizeof kept->dimensions[0]);
             return INSET_OK;
         }
     inset_status status = view_of_slot(t, invoke_index, s->source, out);
@@ -174,7 +197,8 @@ inset_status view_of_slot(trace *t, int32_t invoke_index, int32_t slot_index, vi
     dimension last = out->dimensions[out->n_dimensions - 1];
     int32_t shift = s->shape.column - from->shape.column;
     view_through_window(from, s, out);
-    if (last.kind == DIMENSION_ROW && shift) {       /* the window of a tensor whose last dimension runs over rows */
+    /* the window of a tensor whose last dimension runs over rows */
+    if (last.kind == DIMENSION_ROW && shift) {
         span *spans = arena_copy(&t->memory, out->spans, (size_t)out->n_spans * sizeof *spans);
         if (!spans) return INSET_NO_MEMORY;
         for (int32_t i = 0; i < out->n_spans; i++) spans[i].start += (int32_t)(shift * last.stride);
@@ -186,9 +210,14 @@ inset_status view_of_slot(trace *t, int32_t invoke_index, int32_t slot_index, vi
 bool view_cut_to(trace *t, view *v, const view *ragged)
 {
     int position = ragged->position_dimension, sequence = view_sequence_dimension(ragged);
-    if (position < 0 || sequence < 0 || !ragged->dimensions[position].ragged || v->dimensions[position].ragged) return true;
-    if (v->dimensions[position].kind != DIMENSION_ROW || v->dimensions[sequence].kind == DIMENSION_COLUMN) return true;
-    bool by_rows = v->dimensions[sequence].kind == DIMENSION_ROW;       /* one span holds all sequences, one behind the other */
+    if (position < 0 || sequence < 0 || !ragged->dimensions[position].ragged
+        || v->dimensions[position].ragged)
+        return true;
+    if (v->dimensions[position].kind != DIMENSION_ROW
+        || v->dimensions[sequence].kind == DIMENSION_COLUMN)
+        return true;
+    /* one span holds all sequences, one behind the other */
+    bool by_rows = v->dimensions[sequence].kind == DIMENSION_ROW;
     span *spans = arena_new(&t->memory, (size_t)ragged->n_spans * sizeof *spans);
     if (!spans) return false;
     for (int32_t s = 0; s < ragged->n_spans; s++) {
@@ -204,9 +233,10 @@ bool view_cut_to(trace *t, view *v, const view *ragged)
     return true;
 }
 
-/* ---- new storages ------------------------------------------------------------------------------------------------------------------ */
+/* ---- new storages ------------------------------------------------------- */
 
-/* Sequences first if at all, at most one dimension of positions, the others columns: such a tensor keeps its rows. */
+/* Sequences first if at all, at most one dimension of positions, the others columns: such a tensor
+ * keeps its rows. */
 static bool is_structured(const view *shape, int *position)
 {
     *position = -1;
@@ -222,7 +252,8 @@ static bool is_structured(const view *shape, int *position)
     return rows;
 }
 
-static inset_status structured_storage(trace *t, const view *shape, int position, storage *s, view *out)
+static inset_status structured_storage(
+    trace *t, const view *shape, int position, storage *s, view *out)
 {
     int sequence = view_sequence_dimension(shape);
     bool rows = position >= 0;
@@ -231,8 +262,10 @@ static inset_status structured_storage(trace *t, const view *shape, int position
     span *spans = arena_new(&t->memory, (size_t)s->n_sequences * sizeof *spans);
     if (!lengths || !spans) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < s->n_sequences; i++) {
-        lengths[i] = !rows ? 1 : shape->dimensions[position].ragged ? shape->spans[i].count
-                                                                    : (int32_t)shape->dimensions[position].extent;
+        lengths[i] = !rows ? 1
+                     : shape->dimensions[position].ragged
+                         ? shape->spans[i].count
+                         : (int32_t)shape->dimensions[position].extent;
         spans[i] = (span){i, 0, lengths[i]};
     }
     s->lengths = lengths;
@@ -257,14 +290,18 @@ static inset_status plain_storage(trace *t, const view *shape, storage *s, view 
     int n = shape->n_dimensions;
     int64_t rows = 1;
     s->width = n ? shape->dimensions[n - 1].extent : 1;
-    if (n > 0) out->dimensions[n - 1] = (dimension){.kind = DIMENSION_COLUMN, .extent = s->width, .stride = 1};
+    if (n > 0)
+        out->dimensions[n - 1] = (dimension){
+            .kind = DIMENSION_COLUMN, .extent = s->width, .stride = 1};
     for (int i = n - 2; i >= 0; i--) {
-        out->dimensions[i] = (dimension){.kind = DIMENSION_ROW, .extent = shape->dimensions[i].extent, .stride = rows};
+        out->dimensions[i] = (dimension){
+            .kind = DIMENSION_ROW, .extent = shape->dimensions[i].extent, .stride = rows};
         rows *= shape->dimensions[i].extent;
     }
     if (rows > INT32_MAX || s->width > INT32_MAX)
-        return error_set(t->context, INSET_VALUE_ERROR, "a tensor of %lld rows of %lld elements is more than inset holds",
-                         (long long)rows, (long long)s->width);
+        return error_set(t->context, INSET_VALUE_ERROR,
+            "a tensor of %lld rows of %lld elements is more than inset holds", (long long)rows,
+            (long long)s->width);
     int32_t *lengths = arena_new(&t->memory, sizeof *lengths);
     span *spans = arena_new(&t->memory, sizeof *spans);
     if (!lengths || !spans) return INSET_NO_MEMORY;
@@ -278,14 +315,18 @@ static inset_status plain_storage(trace *t, const view *shape, storage *s, view 
     return INSET_OK;
 }
 
-inset_status storage_for_shape(trace *t, storage_kind kind, inset_type type, const view *shape, view *out)
+inset_status storage_for_shape(
+    trace *t, storage_kind kind, inset_type type, const view *shape, view *out)
 {
     storage s = {.kind = kind, .type = type, .invoke = -1, .value = -1};
     view made = {.n_dimensions = shape->n_dimensions};
     int position;
-    inset_status status = is_structured(shape, &position) ? structured_storage(t, shape, position, &s, &made) : plain_storage(t, shape, &s, &made);
+    inset_status status = is_structured(shape, &position)
+                              ? structured_storage(t, shape, position, &s, &made)
+                              : plain_storage(t, shape, &s, &made);
     if (status) return status;
-    if (!array_reserve(t->context, &t->storages, &t->storages_capacity, t->n_storages + 1, sizeof *t->storages))
+    if (!array_reserve(t->context, &t->storages, &t->storages_capacity, t->n_storages + 1,
+            sizeof *t->storages))
         return INSET_NO_MEMORY;
     made.storage = (int32_t)t->n_storages;
     t->storages[t->n_storages++] = s;
@@ -293,15 +334,18 @@ inset_status storage_for_shape(trace *t, storage_kind kind, inset_type type, con
     return INSET_OK;
 }
 
-/* ---- indexing ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- indexing ----------------------------------------------------------- */
 
 static inset_status out_of_range(trace *t, int64_t index, int d, int64_t extent, int32_t sequence)
 {
-    inset_status status = error_set(t->context, INSET_INDEX_ERROR, "index %lld is out of bounds for dimension %d with size %lld",
-                                    (long long)index, d, (long long)extent);
+    inset_status status = error_set(t->context, INSET_INDEX_ERROR,
+        "index %lld is out of bounds for dimension %d with size %lld", (long long)index, d,
+        (long long)extent);
     if (sequence >= 0)
-        error_help(t->context, "Sequence %d of this invoke has %lld positions; a single position must exist in every sequence.",
-                   sequence, (long long)extent);
+        error_help(t->context,
+            "Sequence %d of this invoke has %lld positions; a single position must exist in every "
+            "sequence.",
+            sequence, (long long)extent);
     return status;
 }
 
@@ -325,22 +369,27 @@ static span *own_spans(trace *t, view *v)
     return spans;
 }
 
-/* Applies an integer or a slice to dimension d of *v in place; an integer leaves the dimension with extent 1, to be dropped. */
+/* Applies an integer or a slice to dimension d of *v in place; an integer leaves the dimension with
+ * extent 1, to be dropped. */
 static inset_status narrow(trace *t, view *v, int d, int shown, const index_item *item)
 {
     dimension *dim = &v->dimensions[d];
     bool integer = item->kind == INDEX_INTEGER;
     int64_t step = item->has_step ? item->step : 1, first, count;
     if (!integer && step < 1)
-        return error_set(t->context, INSET_VALUE_ERROR, "a slice's step must be 1 or more, found %lld", (long long)step);
-    if (step > dim->extent) step = dim->extent ? dim->extent : 1;        /* one element at most, and a stride that does not overflow */
+        return error_set(t->context, INSET_VALUE_ERROR,
+            "a slice's step must be 1 or more, found %lld", (long long)step);
+    /* one element at most, and a stride that does not overflow */
+    if (step > dim->extent) step = dim->extent ? dim->extent : 1;
     if (d == v->position_dimension && v->n_spans) {
         span *spans = own_spans(t, v);
         if (!spans && v->n_spans) return INSET_NO_MEMORY;
         bool ragged = dim->ragged;
         for (int32_t s = 0; s < v->n_spans; s++) {
-            int64_t extent = spans[s].count, at = item->integer < 0 ? item->integer + extent : item->integer;
-            if (integer && (at < 0 || at >= extent)) return out_of_range(t, item->integer, shown, extent, ragged ? s : -1);
+            int64_t extent = spans[s].count,
+                    at = item->integer < 0 ? item->integer + extent : item->integer;
+            if (integer && (at < 0 || at >= extent))
+                return out_of_range(t, item->integer, shown, extent, ragged ? s : -1);
             if (integer) first = at, count = 1;
             else clip_slice(item, extent, &first, &count);
             spans[s].start += (int32_t)(first * dim->stride);
@@ -351,7 +400,8 @@ static inset_status narrow(trace *t, view *v, int d, int shown, const index_item
         return INSET_OK;
     }
     int64_t extent = dim->extent, at = item->integer < 0 ? item->integer + extent : item->integer;
-    if (integer && (at < 0 || at >= extent)) return out_of_range(t, item->integer, shown, extent, -1);
+    if (integer && (at < 0 || at >= extent))
+        return out_of_range(t, item->integer, shown, extent, -1);
     if (integer) first = at, count = 1;
     else clip_slice(item, extent, &first, &count);
     dim->extent = count;
@@ -378,14 +428,17 @@ static void drop_dimension(view *v, int d)
 {
     if (d == v->position_dimension) v->position_dimension = -1;
     else if (d < v->position_dimension) v->position_dimension--;
-    memmove(&v->dimensions[d], &v->dimensions[d + 1], (size_t)(v->n_dimensions - d - 1) * sizeof v->dimensions[0]);
+    memmove(&v->dimensions[d], &v->dimensions[d + 1],
+        (size_t)(v->n_dimensions - d - 1) * sizeof v->dimensions[0]);
     v->n_dimensions--;
 }
 
-inset_status view_index(trace *t, const view *base, size_t n_items, const index_item *items, view *out)
+inset_status view_index(
+    trace *t, const view *base, size_t n_items, const index_item *items, view *out)
 {
     view v = {.n_dimensions = 0};
-    memcpy(&v, base, offsetof(view, dimensions) + (size_t)base->n_dimensions * sizeof base->dimensions[0]);
+    memcpy(&v, base,
+        offsetof(view, dimensions) + (size_t)base->n_dimensions * sizeof base->dimensions[0]);
     size_t named = 0;
     for (size_t i = 0; i < n_items; i++) named += items[i].kind != INDEX_ELLIPSIS;
     int d = 0, shown = 0;
@@ -404,7 +457,7 @@ inset_status view_index(trace *t, const view *base, size_t n_items, const index_
     return INSET_OK;
 }
 
-/* ---- broadcasting ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- broadcasting ------------------------------------------------------- */
 
 bool view_broadcasts(const view *from, const view *to)
 {
@@ -422,7 +475,8 @@ bool view_broadcasts(const view *from, const view *to)
             if (f->extent != d->extent) return false;
             continue;
         }
-        if (!f->ragged) {                    /* padded to the longest: what lies behind a sequence's end is ignored */
+        /* padded to the longest: what lies behind a sequence's end is ignored */
+        if (!f->ragged) {
             if (f->extent != d->extent) return false;
             continue;
         }

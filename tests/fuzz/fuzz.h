@@ -1,4 +1,5 @@
-/* fuzz.h: what a fuzz target and its two drivers (driver.c, libfuzzer.c) know of each other. How to add a target stands in driver.c. */
+/* fuzz.h: what a fuzz target and its two drivers (driver.c, libfuzzer.c) know of each other. How to
+ * add a target stands in driver.c. */
 #ifndef INSET_FUZZ_H
 #define INSET_FUZZ_H
 
@@ -13,8 +14,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* What a target tells its drivers. */
 typedef struct fuzz_hints {
-    const char *const *words;                            /* pieces of the format that mutations insert; ends with NULL */
-    void (*repair)(uint8_t *data, size_t size);          /* mends lengths and checksums, so that mutations reach what is behind them; or NULL */
+    /* pieces of the format that mutations insert; ends with NULL */
+    const char *const *words;
+    /* mends lengths and checksums, so that mutations reach what is behind them; or NULL */
+    void (*repair)(uint8_t *data, size_t size);
 } fuzz_hints;
 extern const fuzz_hints fuzz_target;
 
@@ -25,13 +28,18 @@ static inline void fuzz_need(bool good, const char *what)
     abort();
 }
 
-/* A context whose blocks are fenced and counted. Between fuzz_start and fuzz_end the target frees all that it made. */
-typedef struct fuzz_run { failing_allocator memory; inset_context *context; } fuzz_run;
+/* A context whose blocks are fenced and counted. Between fuzz_start and fuzz_end the target frees
+ * all that it made. */
+typedef struct fuzz_run {
+    failing_allocator memory;
+    inset_context *context;
+} fuzz_run;
 
 static inline inset_context *fuzz_start(fuzz_run *run)
 {
     *run = (fuzz_run){0};
-    fuzz_need(!inset_context_create(failing_allocator_interface(&run->memory), &run->context), "no context");
+    fuzz_need(!inset_context_create(failing_allocator_interface(&run->memory), &run->context),
+        "no context");
     return run->context;
 }
 

@@ -1,5 +1,6 @@
-/* fuzz_script.c: any bytes as a trace script, for a small model of tokens, and, when they are short, as a site of the C API. A refusal of a
- * script says where: its message begins with the place. */
+/* fuzz_script.c: any bytes as a trace script, for a small model of tokens, and, when they are
+ * short, as a site of the C API. A refusal of a script says where: its message begins with the
+ * place. */
 #include "fuzz.h"
 #include "script/script.h"
 #include "trace/trace.h"
@@ -8,11 +9,13 @@
 
 enum { LONGEST_SITE = 200 };
 
-static const char *const words[] = {
-    "with invoke([[1, 2, 3]]):\n    ", "for i in range(3):\n        ", "for i in [0, 1]:\n    ", "transformer.h[1].output", "transformer.h.0.mlp.output",
-    "lm_head.output", "output.logits", "transformer.h[i].input", "transformer.h[0].mlp.skip(", ".clone()", ".save()", ".append(", "xs = []\n", "xs",
-    "len(xs)", "zeros(2, 3)", "load(\"x.npy\")", "stop()", "pass", "[:, -1]", "[..., 0]", "[[0, 1]]", "[::2]", "+=", "-=", "*=", "/=", "=", "//", "%", "#",
-    "\n", "\r\n", "    ", "        ", "...", "0.5", "1e9", "(", ")", "i", ".", ",", NULL};
+static const char *const words[] = {"with invoke([[1, 2, 3]]):\n    ",
+    "for i in range(3):\n        ", "for i in [0, 1]:\n    ", "transformer.h[1].output",
+    "transformer.h.0.mlp.output", "lm_head.output", "output.logits", "transformer.h[i].input",
+    "transformer.h[0].mlp.skip(", ".clone()", ".save()", ".append(", "xs = []\n", "xs", "len(xs)",
+    "zeros(2, 3)", "load(\"x.npy\")", "stop()", "pass", "[:, -1]", "[..., 0]", "[[0, 1]]", "[::2]",
+    "+=", "-=", "*=", "/=", "=", "//", "%", "#", "\n", "\r\n", "    ", "        ", "...", "0.5",
+    "1e9", "(", ")", "i", ".", ",", NULL};
 
 const fuzz_hints fuzz_target = {words, NULL};
 
@@ -20,7 +23,8 @@ static int32_t block(program *p, const char *name, int32_t x)
 {
     program_block(p, x);
     x = program_enter(p, name, x);
-    int32_t inner = program_leave(p, program_identity_module(p, "drop", program_enter(p, "mlp", x)));
+    int32_t inner = program_leave(
+        p, program_identity_module(p, "drop", program_enter(p, "mlp", x)));
     return program_leave(p, program_add(p, x, inner, -1));
 }
 
@@ -32,7 +36,8 @@ static inset_status make_model(inset_context *context, program **out)
     program *p = *out;
     p->vocabulary = 10;
     p->max_positions = 5;
-    int32_t table = program_weight(p, WEIGHT_TABLE, "wte.weight", 10, 4), head = program_weight(p, WEIGHT_MATRIX, "lm_head.weight", 10, 4);
+    int32_t table = program_weight(p, WEIGHT_TABLE, "wte.weight", 10, 4),
+            head = program_weight(p, WEIGHT_MATRIX, "lm_head.weight", 10, 4);
     int32_t tokens = program_tokens(p);
     program_enter(p, "transformer", -1);
     int32_t x = program_embed_module(p, "wte", tokens, table);
@@ -43,13 +48,15 @@ static inset_status make_model(inset_context *context, program **out)
     return program_finish(p);
 }
 
-static inset_status read_script(inset_context *context, program *p, const uint8_t *data, size_t size)
+static inset_status read_script(
+    inset_context *context, program *p, const uint8_t *data, size_t size)
 {
     trace *t;
     inset_status status = trace_create(context, p, INSET_F32, &t);
     if (status) return status;
     status = script_read(t, "x.inset", "", (const char *)data, size);
-    if (status) fuzz_need(!strncmp(inset_message(context), "x.inset:", 8), "a refusal without a place");
+    if (status)
+        fuzz_need(!strncmp(inset_message(context), "x.inset:", 8), "a refusal without a place");
     trace_free(t);
     return status;
 }

@@ -1,4 +1,5 @@
-/* libfuzzer.c: beside a target under libFuzzer: its own mutations, then the target's repair in most cases. */
+/* libfuzzer.c: beside a target under libFuzzer: its own mutations, then the target's repair in most
+ * cases. */
 #include "fuzz.h"
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);

@@ -1,4 +1,5 @@
-/* standin.c: the CUDA runtime's part of the stand-in: memory, handles, one queue of work, failures on demand. See standin.h. */
+/* standin.c: the CUDA runtime's part of the stand-in: memory, handles, one queue of work, failures
+ * on demand. See standin.h. */
 #include "standin/inside.h"
 
 #include <signal.h>
@@ -9,10 +10,23 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, ALIGNMENT = 256, CANARY = 0xc3, UNSET = 0xff, NOT_YET_COPIED = 0xa5, ERROR_UNKNOWN = 999, ERROR_ILLEGAL_ACCESS = 700,
-       ERROR_CAPTURE_UNSUPPORTED = 900, ERROR_CAPTURE_INVALIDATED = 901 };
+enum {
+    PAGE = 4096,
+    ALIGNMENT = 256,
+    CANARY = 0xc3,
+    UNSET = 0xff,
+    NOT_YET_COPIED = 0xa5,
+    ERROR_UNKNOWN = 999,
+    ERROR_ILLEGAL_ACCESS = 700,
+    ERROR_CAPTURE_UNSUPPORTED = 900,
+    ERROR_CAPTURE_INVALIDATED = 901
+};
 
-#define STANDARD {.shared_bytes = 227 << 10, .devices = 1, .major = 9, .minor = 0, .bytes = (int64_t)4 << 30, .driver = 13000}
+#define STANDARD                                                         \
+    {                                                                    \
+        .shared_bytes = 227 << 10, .devices = 1, .major = 9, .minor = 0, \
+        .bytes = (int64_t)4 << 30, .driver = 13000                       \
+    }
 
 standin_settings standin_now = STANDARD;
 standin_counts standin_count;
@@ -22,7 +36,7 @@ typedef struct allocation {
     struct allocation *next;
     char *start, *region;
     size_t bytes, region_bytes;
-    int64_t bytes_up;                    /* copied into it so far */
+    int64_t bytes_up; /* copied into it so far */
     bool live, pinned;
 } allocation;
 
@@ -31,32 +45,36 @@ typedef struct standin_graph {
     standin_handle handle;
     operation *list;
     size_t count, capacity;
-    bool invalid;                        /* something was called that may not be while a stream captures */
+    /* something was called that may not be while a stream captures */
+    bool invalid;
 } standin_graph;
 
 static struct {
-    standin_graph *capturing;            /* what the stream captures into, or NULL */
-    allocation *allocations;             /* newest first, freed ones too */
+    standin_graph *capturing; /* what the stream captures into, or NULL */
+    allocation *allocations;  /* newest first, freed ones too */
     standin_handle *handles;
-    char *reserve, *reserve_next, *reserve_end;   /* addresses of device memory; none is used twice */
+    /* addresses of device memory; none is used twice */
+    char *reserve, *reserve_next, *reserve_end;
     int64_t device_bytes;
-    operation *queue;                    /* not yet run: queue[0 .. queued) */
+    operation *queue; /* not yet run: queue[0 .. queued) */
     size_t queued, capacity;
-    uint64_t run, seen;                  /* operations run and queued since the start */
-    const char *running;                 /* its name, for the message when it touches what it may not */
+    uint64_t run, seen; /* operations run and queued since the start */
+    /* its name, for the message when it touches what it may not */
+    const char *running;
     int last_error, device;
     char problems[8192];
     size_t problem_bytes;
 } s;
 
-/* ---- problems ---------------------------------------------------------------------------------------------------------------- */
+/* ---- problems ----------------------------------------------------------- */
 
 void standin_problem(const char *format, ...)
 {
     va_list list;
     va_start(list, format);
     if (s.problem_bytes < sizeof s.problems - 1) {
-        int n = vsnprintf(s.problems + s.problem_bytes, sizeof s.problems - s.problem_bytes, format, list);
+        int n = vsnprintf(
+            s.problems + s.problem_bytes, sizeof s.problems - s.problem_bytes, format, list);
         if (n > 0) s.problem_bytes += (size_t)n;
         if (s.problem_bytes > sizeof s.problems - 2) s.problem_bytes = sizeof s.problems - 2;
         s.problems[s.problem_bytes++] = '\n';
@@ -65,13 +83,16 @@ void standin_problem(const char *format, ...)
     va_end(list);
 }
 
-/* A page that may not be touched was. Says what was going on; the default action then ends the program. */
+/* A page that may not be touched was. Says what was going on; the default action then ends the
+ * program. */
 static void on_fault(int number)
 {
-    static const char host[] = "stand-in: the host touched device memory, or memory that is not there\n";
+    static const char host[] =
+        "stand-in: the host touched device memory, or memory that is not there\n";
     static const char device[] = "stand-in: memory that is not the operation's was touched by: ";
     const char *text = s.running ? device : host, *name = s.running ? s.running : "";
-    bool written = write(2, text, strlen(text)) > 0 && write(2, name, strlen(name)) > 0 && write(2, "\n", 1) > 0;
+    bool written = write(2, text, strlen(text)) > 0 && write(2, name, strlen(name)) > 0
+                   && write(2, "\n", 1) > 0;
     (void)written;
     signal(number, SIG_DFL);
     raise(number);
@@ -80,7 +101,8 @@ static void on_fault(int number)
 static void watch_faults(void)
 {
     struct sigaction before;
-    if (sigaction(SIGSEGV, NULL, &before) == 0 && before.sa_handler == SIG_DFL) signal(SIGSEGV, on_fault);
+    if (sigaction(SIGSEGV, NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+        signal(SIGSEGV, on_fault);
 }
 
 int standin_begin(int error)
@@ -100,7 +122,7 @@ int standin_begin_products(int error)
 
 static int refuse(int error) { return s.last_error = error; }
 
-/* ---- handles ----------------------------------------------------------------------------------------------------------------- */
+/* ---- handles ------------------------------------------------------------ */
 
 void *handle_create(handle_kind kind, size_t size)
 {
@@ -116,7 +138,8 @@ bool handle_good(const void *handle, handle_kind kind, const char *call)
     for (const standin_handle *h = s.handles; h; h = h->next)
         if (h == handle) {
             if (h->live && h->kind == kind) return true;
-            standin_problem("%s: the handle %s", call, h->live ? "is of another kind" : "was freed before");
+            standin_problem(
+                "%s: the handle %s", call, h->live ? "is of another kind" : "was freed before");
             return false;
         }
     standin_problem("%s: %p is no handle", call, handle);
@@ -128,7 +151,8 @@ void handle_destroy(void *handle, handle_kind kind, const char *call)
     if (handle_good(handle, kind, call)) ((standin_handle *)handle)->live = false;
 }
 
-/* Whether a stream captures, which `call` does not allow: as on a GPU, the capture is then spoilt. */
+/* Whether a stream captures, which `call` does not allow: as on a GPU, the capture is then
+ * spoilt. */
 static bool captures(const char *call)
 {
     if (!s.capturing) return false;
@@ -137,14 +161,16 @@ static bool captures(const char *call)
     return true;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------- */
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 static allocation *find_allocation(const void *at, bool pinned)
 {
     for (allocation *a = s.allocations; a; a = a->next)
-        if (a->pinned == pinned && (const char *)at >= a->start && (const char *)at < a->start + (a->bytes ? a->bytes : 1)) return a;
+        if (a->pinned == pinned && (const char *)at >= a->start
+            && (const char *)at < a->start + (a->bytes ? a->bytes : 1))
+            return a;
     return NULL;
 }
 
@@ -155,13 +181,16 @@ static bool range_good(const void *at, size_t bytes, bool pinned, const char *wh
     if (!a) standin_problem("%s: %p is no %s memory", what, at, kind);
     else if (!a->live) standin_problem("%s: %p is %s memory that was freed", what, at, kind);
     else if (bytes > (size_t)(a->start + a->bytes - (const char *)at))
-        standin_problem("%s: %zu bytes from byte %zu of an allocation of %zu", what, bytes, (size_t)((const char *)at - a->start),
-                        a->bytes);
+        standin_problem("%s: %zu bytes from byte %zu of an allocation of %zu", what, bytes,
+            (size_t)((const char *)at - a->start), a->bytes);
     else return true;
     return false;
 }
 
-bool device_range(const void *at, size_t bytes, const char *what) { return range_good(at, bytes, false, what); }
+bool device_range(const void *at, size_t bytes, const char *what)
+{
+    return range_good(at, bytes, false, what);
+}
 
 static void protect(int protection)
 {
@@ -169,18 +198,21 @@ static void protect(int protection)
         if (a->live && !a->pinned) mprotect(a->region, a->region_bytes, protection);
 }
 
-/* Whether the bytes between an allocation and its pages' ends are as they were. The memory is open. */
+/* Whether the bytes between an allocation and its pages' ends are as they were. The memory is
+ * open. */
 static void look_beside(const allocation *a)
 {
     const char *end = a->start + a->bytes;
     for (const char *at = a->region; at < a->start; at++)
         if ((unsigned char)*at != CANARY) {
-            standin_problem("something wrote %td bytes before an allocation of %zu", a->start - at, a->bytes);
+            standin_problem(
+                "something wrote %td bytes before an allocation of %zu", a->start - at, a->bytes);
             return;
         }
     for (const char *at = end; at < a->region + a->region_bytes; at++)
         if ((unsigned char)*at != CANARY) {
-            standin_problem("something wrote %td bytes behind an allocation of %zu", at - end + 1, a->bytes);
+            standin_problem(
+                "something wrote %td bytes behind an allocation of %zu", at - end + 1, a->bytes);
             return;
         }
 }
@@ -220,16 +252,17 @@ static int standin_malloc(void **out, size_t bytes)
     if (captures("cudaMalloc")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     standin_count.allocations++;
     const size_t padded = round_up(bytes, ALIGNMENT), region = round_up(padded, PAGE);
-    if (standin_now.fail_allocation && !--standin_now.fail_allocation) return refuse(CUDA_ERROR_MEMORY);
-    if ((int64_t)bytes < 0 || (int64_t)bytes > standin_now.bytes - s.device_bytes || !reserve_addresses()
-        || region + PAGE > (size_t)(s.reserve_end - s.reserve_next))
+    if (standin_now.fail_allocation && !--standin_now.fail_allocation)
+        return refuse(CUDA_ERROR_MEMORY);
+    if ((int64_t)bytes < 0 || (int64_t)bytes > standin_now.bytes - s.device_bytes
+        || !reserve_addresses() || region + PAGE > (size_t)(s.reserve_end - s.reserve_next))
         return refuse(CUDA_ERROR_MEMORY);
     allocation *a = remember(bytes, false);
     if (!a) return refuse(CUDA_ERROR_MEMORY);
     a->region = s.reserve_next;
     a->region_bytes = region;
     a->start = a->region + region - padded;
-    s.reserve_next += region + PAGE;                     /* the page behind it stays untouchable */
+    s.reserve_next += region + PAGE; /* the page behind it stays untouchable */
     mprotect(a->region, region, PROT_READ | PROT_WRITE);
     memset(a->region, CANARY, region);
     memset(a->start, UNSET, bytes);
@@ -257,7 +290,7 @@ static int standin_malloc_host(void **out, size_t bytes)
     return 0;
 }
 
-/* ---- graphs ------------------------------------------------------------------------------------------------------------------ */
+/* ---- graphs ------------------------------------------------------------- */
 
 static operation *graph_append(standin_graph *g, const char *name, void (*run)(operation *o))
 {
@@ -279,8 +312,10 @@ static int capture_begin(cuda_stream stream, int mode)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamBeginCapture")) return refuse(CUDA_ERROR_INVALID);
-    if (mode != CUDA_CAPTURE_THREAD_LOCAL) standin_problem("cudaStreamBeginCapture: mode %d, which other threads would notice", mode);
+    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamBeginCapture"))
+        return refuse(CUDA_ERROR_INVALID);
+    if (mode != CUDA_CAPTURE_THREAD_LOCAL)
+        standin_problem("cudaStreamBeginCapture: mode %d, which other threads would notice", mode);
     if (captures("cudaStreamBeginCapture")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     s.capturing = handle_create(HANDLE_GRAPH, sizeof *s.capturing);
     return s.capturing ? 0 : refuse(CUDA_ERROR_MEMORY);
@@ -299,7 +334,8 @@ static int capture_end(cuda_stream stream, cuda_graph *out)
     int error = standin_begin(ERROR_UNKNOWN);
     standin_graph *g = s.capturing;
     *out = NULL;
-    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamEndCapture")) return refuse(CUDA_ERROR_INVALID);
+    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamEndCapture"))
+        return refuse(CUDA_ERROR_INVALID);
     if (!g) {
         standin_problem("cudaStreamEndCapture: nothing is captured");
         return refuse(CUDA_ERROR_INVALID);
@@ -320,7 +356,8 @@ static int graph_instantiate(cuda_graph_exec *out, cuda_graph graph, unsigned lo
 {
     int error = standin_begin(CUDA_ERROR_MEMORY);
     if (error) return error;
-    if (!handle_good(graph, HANDLE_GRAPH, "cudaGraphInstantiate") || flags) return refuse(CUDA_ERROR_INVALID);
+    if (!handle_good(graph, HANDLE_GRAPH, "cudaGraphInstantiate") || flags)
+        return refuse(CUDA_ERROR_INVALID);
     const standin_graph *g = (const standin_graph *)graph;
     standin_graph *made = handle_create(HANDLE_GRAPH_EXEC, sizeof *made);
     if (!made) return refuse(CUDA_ERROR_MEMORY);
@@ -334,7 +371,8 @@ static int graph_launch(cuda_graph_exec graph, cuda_stream stream)
     static const char call[] = "cudaGraphLaunch";
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    if (!handle_good(graph, HANDLE_GRAPH_EXEC, call) || captures(call)) return refuse(CUDA_ERROR_INVALID);
+    if (!handle_good(graph, HANDLE_GRAPH_EXEC, call) || captures(call))
+        return refuse(CUDA_ERROR_INVALID);
     const standin_graph *g = (const standin_graph *)graph;
     for (size_t i = 0; i < g->count; i++) {
         operation *o = standin_queue(stream, call, NULL);
@@ -355,10 +393,16 @@ static int graph_end(void *graph, handle_kind kind, const char *call)
     return error;
 }
 
-static int graph_destroy(cuda_graph graph) { return graph_end(graph, HANDLE_GRAPH, "cudaGraphDestroy"); }
-static int graph_exec_destroy(cuda_graph_exec graph) { return graph_end(graph, HANDLE_GRAPH_EXEC, "cudaGraphExecDestroy"); }
+static int graph_destroy(cuda_graph graph)
+{
+    return graph_end(graph, HANDLE_GRAPH, "cudaGraphDestroy");
+}
+static int graph_exec_destroy(cuda_graph_exec graph)
+{
+    return graph_end(graph, HANDLE_GRAPH_EXEC, "cudaGraphExecDestroy");
+}
 
-/* ---- the queue --------------------------------------------------------------------------------------------------------------- */
+/* ---- the queue ---------------------------------------------------------- */
 
 operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o))
 {
@@ -415,10 +459,11 @@ static int free_memory(void *memory, bool pinned)
     allocation *a = find_allocation(memory, pinned);
     if (!a || !a->live || a->start != memory) {
         standin_problem("%s: %p %s", pinned ? "cudaFreeHost" : "cudaFree", memory,
-                        a && !a->live ? "was freed before" : "is no such allocation");
+            a && !a->live ? "was freed before" : "is no such allocation");
         return refuse(CUDA_ERROR_INVALID);
     }
-    if (pinned) {                                        /* the host's allocator may give these addresses out again: nothing to remember */
+    /* the host's allocator may give these addresses out again: nothing to remember */
+    if (pinned) {
         free(a->start);
         forget(a);
         return error;
@@ -435,20 +480,21 @@ static int free_memory(void *memory, bool pinned)
 static int standin_free(void *memory) { return free_memory(memory, false); }
 static int standin_free_host(void *memory) { return free_memory(memory, true); }
 
-/* ---- streams and events ------------------------------------------------------------------------------------------------------ */
+/* ---- streams and events ------------------------------------------------- */
 
 typedef struct standin_event {
     standin_handle handle;
-    uint64_t after;                      /* operations that have been queued when it was recorded */
+    uint64_t after; /* operations that have been queued when it was recorded */
     bool takes_times;
-    int64_t time;                        /* standin_time when it was recorded */
+    int64_t time; /* standin_time when it was recorded */
 } standin_event;
 
 static int stream_create(cuda_stream *out, unsigned flags)
 {
     int error = standin_begin(CUDA_ERROR_MEMORY);
     if (error) return error;
-    if (flags != CUDA_STREAM_NON_BLOCKING) standin_problem("a stream that waits for the default stream");
+    if (flags != CUDA_STREAM_NON_BLOCKING)
+        standin_problem("a stream that waits for the default stream");
     *out = handle_create(HANDLE_STREAM, sizeof(standin_handle));
     return *out ? 0 : refuse(CUDA_ERROR_MEMORY);
 }
@@ -464,7 +510,8 @@ static int stream_destroy(cuda_stream stream)
 static int stream_synchronize(cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
-    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamSynchronize")) return refuse(CUDA_ERROR_INVALID);
+    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamSynchronize"))
+        return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaStreamSynchronize")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     run_until(s.seen);
     return waited(error);
@@ -491,7 +538,8 @@ static int event_record(cuda_event event, cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    if (!handle_good(event, HANDLE_EVENT, "cudaEventRecord") || !handle_good(stream, HANDLE_STREAM, "cudaEventRecord"))
+    if (!handle_good(event, HANDLE_EVENT, "cudaEventRecord")
+        || !handle_good(stream, HANDLE_STREAM, "cudaEventRecord"))
         return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaEventRecord")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     ((standin_event *)event)->after = s.seen;
@@ -502,12 +550,15 @@ static int event_record(cuda_event event, cuda_stream stream)
 /* What was queued between the two takes. */
 static int event_elapsed(float *milliseconds, cuda_event start, cuda_event end)
 {
-    if (!handle_good(start, HANDLE_EVENT, "cudaEventElapsedTime") || !handle_good(end, HANDLE_EVENT, "cudaEventElapsedTime")) return refuse(CUDA_ERROR_INVALID);
+    if (!handle_good(start, HANDLE_EVENT, "cudaEventElapsedTime")
+        || !handle_good(end, HANDLE_EVENT, "cudaEventElapsedTime"))
+        return refuse(CUDA_ERROR_INVALID);
     if (!((standin_event *)start)->takes_times || !((standin_event *)end)->takes_times) {
         standin_problem("cudaEventElapsedTime of an event that takes no times");
         return refuse(CUDA_ERROR_INVALID);
     }
-    *milliseconds = 0.5e-3f * (float)(((standin_event *)end)->time - ((standin_event *)start)->time);
+    *milliseconds = 0.5e-3f
+                    * (float)(((standin_event *)end)->time - ((standin_event *)start)->time);
     return 0;
 }
 
@@ -516,19 +567,21 @@ static int event_synchronize(cuda_event event)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    if (!handle_good(event, HANDLE_EVENT, "cudaEventSynchronize")) return refuse(CUDA_ERROR_INVALID);
+    if (!handle_good(event, HANDLE_EVENT, "cudaEventSynchronize"))
+        return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaEventSynchronize")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     run_until(((standin_event *)event)->after);
     return waited(0);
 }
 
-/* ---- copies and launches ----------------------------------------------------------------------------------------------------- */
+/* ---- copies and launches ------------------------------------------------ */
 
 static void run_copy_up(operation *o)
 {
     static const char what[] = "a copy to the device, when it ran";
     if (!device_range(o->to, o->bytes, what) || !range_good(o->from, o->bytes, true, what)) return;
-    if (hash_bytes(1, o->from, o->bytes) != o->hash) standin_problem("the host changed a buffer before its copy to the device ran");
+    if (hash_bytes(1, o->from, o->bytes) != o->hash)
+        standin_problem("the host changed a buffer before its copy to the device ran");
     memcpy(o->to, o->from, o->bytes);
 }
 
@@ -541,12 +594,15 @@ static void run_copy_down(operation *o)
 
 static void run_copy_on(operation *o)
 {
-    if (device_range(o->to, o->bytes, "a copy on the device, when it ran")) memcpy(o->to, o->from, o->bytes);
+    if (device_range(o->to, o->bytes, "a copy on the device, when it ran"))
+        memcpy(o->to, o->from, o->bytes);
 }
 
 static int copy_on(void *to, const void *from, size_t bytes, cuda_stream stream)
 {
-    if (!device_range(to, bytes, "a copy on the device") || !device_range(from, bytes, "a copy on the device")) return refuse(CUDA_ERROR_INVALID);
+    if (!device_range(to, bytes, "a copy on the device")
+        || !device_range(from, bytes, "a copy on the device"))
+        return refuse(CUDA_ERROR_INVALID);
     operation *o = standin_queue(stream, "a copy on the device", run_copy_on);
     if (!o) return refuse(CUDA_ERROR_INVALID);
     o->to = to;
@@ -567,7 +623,9 @@ static int copy(void *to, const void *from, size_t bytes, int kind, cuda_stream 
     }
     const char *name = up ? "a copy to the device" : "a copy from the device";
     if (captures(name)) return refuse(ERROR_CAPTURE_UNSUPPORTED);
-    if (!device_range(up ? to : from, bytes, name) || !range_good(up ? from : to, bytes, true, name)) return refuse(CUDA_ERROR_INVALID);
+    if (!device_range(up ? to : from, bytes, name)
+        || !range_good(up ? from : to, bytes, true, name))
+        return refuse(CUDA_ERROR_INVALID);
     operation *o = standin_queue(stream, name, up ? run_copy_up : run_copy_down);
     if (!o) return refuse(CUDA_ERROR_INVALID);
     o->to = to;
@@ -575,7 +633,7 @@ static int copy(void *to, const void *from, size_t bytes, int kind, cuda_stream 
     o->bytes = bytes;
     if (up) find_allocation(to, false)->bytes_up += (int64_t)bytes;
     if (up) o->hash = hash_bytes(1, from, bytes);
-    else memset(to, NOT_YET_COPIED, bytes);              /* who looks too early finds this */
+    else memset(to, NOT_YET_COPIED, bytes); /* who looks too early finds this */
     *(up ? &standin_count.copies_up : &standin_count.copies_down) += 1;
     *(up ? &standin_count.bytes_up : &standin_count.bytes_down) += (int64_t)bytes;
     return 0;
@@ -583,14 +641,17 @@ static int copy(void *to, const void *from, size_t bytes, int kind, cuda_stream 
 
 static void run_fill(operation *o)
 {
-    if (device_range(o->to, o->bytes, "cudaMemsetAsync, when it ran")) memset(o->to, o->value, o->bytes);
+    if (device_range(o->to, o->bytes, "cudaMemsetAsync, when it ran"))
+        memset(o->to, o->value, o->bytes);
 }
 
 static int fill(void *at, int byte, size_t bytes, cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    operation *o = device_range(at, bytes, "cudaMemsetAsync") ? standin_queue(stream, "cudaMemsetAsync", run_fill) : NULL;
+    operation *o = device_range(at, bytes, "cudaMemsetAsync")
+                       ? standin_queue(stream, "cudaMemsetAsync", run_fill)
+                       : NULL;
     if (!o) return refuse(CUDA_ERROR_INVALID);
     o->to = at;
     o->value = byte;
@@ -600,7 +661,10 @@ static int fill(void *at, int byte, size_t bytes, cuda_stream stream)
 }
 
 /* A kernel without a line here runs too; its arguments' size is then taken as it comes. */
-static const struct { const char *name; size_t args_size; } kernels[KERNEL_COUNT] = {
+static const struct {
+    const char *name;
+    size_t args_size;
+} kernels[KERNEL_COUNT] = {
     [KERNEL_EMBED] = {"the embed kernel", sizeof(embed_args)},
     [KERNEL_GATHER] = {"the gather kernel", sizeof(gather_args)},
     [KERNEL_LAYERNORM] = {"the layernorm kernel", sizeof(layernorm_args)},
@@ -663,23 +727,30 @@ static size_t shared_allowed_of(kernel_entry entry)
     kernels_baseline_fill(&table);
     for (int kernel = 0; kernel < KERNEL_ALL; kernel++)
         for (int type = 0; type < KERNEL_TYPES; type++)
-            if (table.entry[kernel][type] == entry && shared_allowed[kernel][type]) return shared_allowed[kernel][type];
+            if (table.entry[kernel][type] == entry && shared_allowed[kernel][type])
+                return shared_allowed[kernel][type];
     return PLAIN_SHARED_BYTES;
 }
 
-static int launch(kernel_entry entry, const void *args, size_t args_size, unsigned blocks, unsigned threads, size_t shared_bytes, cuda_stream stream)
+static int launch(kernel_entry entry, const void *args, size_t args_size, unsigned blocks,
+    unsigned threads, size_t shared_bytes, cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
     const int found = kernel_of(entry), kernel = found < 0 ? -1 : found % KERNEL_COUNT;
-    const size_t wanted = kernel < 0 ? 0 : kernels[kernel].args_size + (found >= KERNEL_COUNT ? sizeof(fused_records) : 0);
+    const size_t wanted = kernel < 0 ? 0
+                                     : kernels[kernel].args_size
+                                           + (found >= KERNEL_COUNT ? sizeof(fused_records) : 0);
     const char *name = kernel >= 0 && kernels[kernel].name ? kernels[kernel].name : "a kernel";
     if (kernel < 0) standin_problem("a launch of what is no kernel");
-    else if (args_size > sizeof ((operation *)0)->args || (kernels[kernel].name && args_size != wanted))
+    else if (args_size > sizeof((operation *)0)->args
+             || (kernels[kernel].name && args_size != wanted))
         standin_problem("%s: %zu bytes of arguments, not %zu", name, args_size, wanted);
     else if (blocks == 0 || blocks > 0x7fffffffu) standin_problem("%s: %u blocks", name, blocks);
-    else if (shared_bytes > shared_allowed_of(entry)) standin_problem("%s: %zu bytes of shared memory", name, shared_bytes);
-    else if (threads == 0 || threads % 32 || threads > KERNEL_THREADS) standin_problem("%s: blocks of %u threads", name, threads);
+    else if (shared_bytes > shared_allowed_of(entry))
+        standin_problem("%s: %zu bytes of shared memory", name, shared_bytes);
+    else if (threads == 0 || threads % 32 || threads > KERNEL_THREADS)
+        standin_problem("%s: blocks of %u threads", name, threads);
     else {
         operation *o = standin_queue(stream, name, run_kernel);
         if (!o) return refuse(CUDA_ERROR_INVALID);
@@ -694,7 +765,7 @@ static int launch(kernel_entry entry, const void *args, size_t args_size, unsign
     return refuse(CUDA_ERROR_INVALID);
 }
 
-/* ---- the machine ------------------------------------------------------------------------------------------------------------- */
+/* ---- the machine -------------------------------------------------------- */
 
 static int device_count(int *count)
 {
@@ -724,8 +795,10 @@ static int attribute(int *value, int which, int device)
 {
     int error = standin_begin(ERROR_UNKNOWN);
     if (error) return error;
-    *value = which == CUDA_CAPABILITY_MAJOR ? standin_now.major : which == CUDA_CAPABILITY_MINOR ? standin_now.minor
-        : which == CUDA_SHARED_BYTES ? standin_now.shared_bytes : 132;
+    *value = which == CUDA_CAPABILITY_MAJOR   ? standin_now.major
+             : which == CUDA_CAPABILITY_MINOR ? standin_now.minor
+             : which == CUDA_SHARED_BYTES     ? standin_now.shared_bytes
+                                              : 132;
     return device < standin_now.devices ? 0 : refuse(CUDA_ERROR_INVALID);
 }
 
@@ -764,7 +837,8 @@ static const char *error_string(int error)
     switch (error) {
     case CUDA_ERROR_INVALID: return "invalid argument";
     case CUDA_ERROR_MEMORY: return "out of memory";
-    case CUDA_ERROR_OLD_DRIVER: return "CUDA driver version is insufficient for CUDA runtime version";
+    case CUDA_ERROR_OLD_DRIVER:
+        return "CUDA driver version is insufficient for CUDA runtime version";
     case CUDA_ERROR_NO_DEVICE: return "no CUDA-capable device is detected";
     case ERROR_ILLEGAL_ACCESS: return "an illegal memory access was encountered";
     default: return "unknown error";
@@ -775,16 +849,38 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
 {
     (void)context;
     *library = (cuda_library){
-        .cudaGetDeviceCount = device_count, .device_name = device_name, .cudaDeviceGetAttribute = attribute, .cudaSetDevice = set_device,
-        .cudaMemGetInfo = memory_info, .cudaDriverGetVersion = driver_version, .cudaRuntimeGetVersion = runtime_version,
+        .cudaGetDeviceCount = device_count,
+        .device_name = device_name,
+        .cudaDeviceGetAttribute = attribute,
+        .cudaSetDevice = set_device,
+        .cudaMemGetInfo = memory_info,
+        .cudaDriverGetVersion = driver_version,
+        .cudaRuntimeGetVersion = runtime_version,
         .cudaMalloc = standin_malloc,
-        .cudaFree = standin_free, .cudaMallocHost = standin_malloc_host, .cudaFreeHost = standin_free_host,
-        .cudaStreamCreateWithFlags = stream_create, .cudaStreamDestroy = stream_destroy, .cudaStreamSynchronize = stream_synchronize,
-        .cudaEventCreateWithFlags = event_create, .cudaEventDestroy = event_destroy, .cudaEventRecord = event_record,
-        .cudaEventSynchronize = event_synchronize, .cudaEventElapsedTime = event_elapsed, .cudaMemcpyAsync = copy, .cudaMemsetAsync = fill, .launch = launch, .allow_shared = allow_shared,
-        .cudaStreamBeginCapture = capture_begin, .cudaStreamEndCapture = capture_end, .cudaGraphInstantiate = graph_instantiate,
-        .cudaGraphLaunch = graph_launch, .cudaGraphDestroy = graph_destroy, .cudaGraphExecDestroy = graph_exec_destroy,
-        .cudaGetLastError = last_error, .cudaGetErrorString = error_string, .fill_kernels = kernels_baseline_fill,
+        .cudaFree = standin_free,
+        .cudaMallocHost = standin_malloc_host,
+        .cudaFreeHost = standin_free_host,
+        .cudaStreamCreateWithFlags = stream_create,
+        .cudaStreamDestroy = stream_destroy,
+        .cudaStreamSynchronize = stream_synchronize,
+        .cudaEventCreateWithFlags = event_create,
+        .cudaEventDestroy = event_destroy,
+        .cudaEventRecord = event_record,
+        .cudaEventSynchronize = event_synchronize,
+        .cudaEventElapsedTime = event_elapsed,
+        .cudaMemcpyAsync = copy,
+        .cudaMemsetAsync = fill,
+        .launch = launch,
+        .allow_shared = allow_shared,
+        .cudaStreamBeginCapture = capture_begin,
+        .cudaStreamEndCapture = capture_end,
+        .cudaGraphInstantiate = graph_instantiate,
+        .cudaGraphLaunch = graph_launch,
+        .cudaGraphDestroy = graph_destroy,
+        .cudaGraphExecDestroy = graph_exec_destroy,
+        .cudaGetLastError = last_error,
+        .cudaGetErrorString = error_string,
+        .fill_kernels = kernels_baseline_fill,
     };
     return INSET_OK;
 }
@@ -792,14 +888,15 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
 inset_status cuda_library_open_products(inset_context *context, cuda_library *library)
 {
     if (standin_now.no_products)
-        return error_set(context, INSET_DEVICE_ERROR, "a CUDA device needs cuBLASLt, and the stand-in was told to have none");
+        return error_set(context, INSET_DEVICE_ERROR,
+            "a CUDA device needs cuBLASLt, and the stand-in was told to have none");
     standin_fill_products(library);
     return INSET_OK;
 }
 
 void cuda_library_close(cuda_library *library) { memset(library, 0, sizeof *library); }
 
-/* ---- what tests ask ---------------------------------------------------------------------------------------------------------- */
+/* ---- what tests ask ----------------------------------------------------- */
 
 standin_counts standin_counted(void) { return standin_count; }
 
@@ -838,7 +935,7 @@ void standin_reset(void)
         next = a->next;
         if (!a->live) forget(a);
     }
-    for (standin_handle **link = &s.handles, *h; (h = *link); ) {
+    for (standin_handle **link = &s.handles, *h; (h = *link);) {
         if (h->live) {
             link = &h->next;
         } else {
@@ -931,7 +1028,9 @@ __attribute__((destructor)) static void at_the_end(void)
     const int64_t live = standin_live();
     const char *problems = standin_problems();
     const bool good = live == 0 && !*problems;
-    if (!good) fprintf(stderr, "%sstand-in: %lld allocations and handles were never freed\n", problems, (long long)live);
+    if (!good)
+        fprintf(stderr, "%sstand-in: %lld allocations and handles were never freed\n", problems,
+            (long long)live);
     free_everything();
     if (good) return;
     fflush(NULL);

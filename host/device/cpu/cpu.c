@@ -1,8 +1,10 @@
-/* cpu.c: the CPU as a device: memory is the host's, a kernel launch is a call, spread over threads when there is enough work.
+/* cpu.c: the CPU as a device: memory is the host's, a kernel launch is a call, spread over threads
+ * when there is enough work.
  *
- * A launch of little work runs in the calling thread without waking others: a small model's whole run takes less time than
- * waking a thread. More is cut into runs of blocks that threads take as they get free, since blocks differ (attention's rows have contexts
- * of different length). Which thread does a block changes no bit of it. */
+ * A launch of little work runs in the calling thread without waking others: a small model's whole
+ * run takes less time than waking a thread. More is cut into runs of blocks that threads take as
+ * they get free, since blocks differ (attention's rows have contexts of different length). Which
+ * thread does a block changes no bit of it. */
 #include "device/cpu/cpu.h"
 
 #include <stdio.h>
@@ -15,17 +17,18 @@
 
 enum {
     ALIGNMENT = 64,
-    LARGE_BLOCK = 1 << 20,           /* from here on memory comes as pages */
-    SPREAD_WORK = 32 << 10,          /* elements from which a launch is spread over threads: some ten microseconds' work */
-    SHARES = 8                       /* runs of blocks per thread */
+    LARGE_BLOCK = 1 << 20, /* from here on memory comes as pages */
+    /* elements from which a launch is spread over threads: some ten microseconds' work */
+    SPREAD_WORK = 32 << 10,
+    SHARES = 8 /* runs of blocks per thread */
 };
 
-/* ---- memory -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------- */
 
 /* Stands before every block of device memory, in the last bytes before an aligned address. */
 typedef struct memory_header {
-    void *block;                     /* what the context's allocator gave */
-    size_t pages;                    /* bytes mapped, or 0 when the memory is in the block itself */
+    void *block;  /* what the context's allocator gave */
+    size_t pages; /* bytes mapped, or 0 when the memory is in the block itself */
 } memory_header;
 
 static size_t physical_memory(void)
@@ -48,14 +51,16 @@ static size_t available_memory(void)
 
 static inset_status memory_refused(inset_context *context, size_t bytes)
 {
-    return error_set(context, INSET_NO_MEMORY, "the CPU device cannot allocate %.1f MiB; the host has %.1f MiB available",
-                     (double)bytes / (1 << 20), (double)available_memory() / (1 << 20));
+    return error_set(context, INSET_NO_MEMORY,
+        "the CPU device cannot allocate %.1f MiB; the host has %.1f MiB available",
+        (double)bytes / (1 << 20), (double)available_memory() / (1 << 20));
 }
 
 /* The aligned address in `start` that leaves room for a header, which is filled in. */
 static void *memory_place(char *start, void *block, size_t pages)
 {
-    uintptr_t at = ((uintptr_t)start + sizeof(memory_header) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    uintptr_t at = ((uintptr_t)start + sizeof(memory_header) + ALIGNMENT - 1) / ALIGNMENT
+                   * ALIGNMENT;
     memory_header *header = (memory_header *)at - 1;
     *header = (memory_header){block, pages};
     return (void *)at;
@@ -65,20 +70,22 @@ inset_status cpu_memory_new(inset_context *context, size_t bytes, void **out)
 {
     const size_t extra = sizeof(memory_header) + ALIGNMENT;
     *out = NULL;
-    if (bytes > physical_memory() - extra) return memory_refused(context, bytes);      /* mapping would succeed, touching would not */
+    /* mapping would succeed, touching would not */
+    if (bytes > physical_memory() - extra) return memory_refused(context, bytes);
     char *block = memory_new(context, bytes < LARGE_BLOCK ? bytes + extra : 1);
     if (!block) return INSET_NO_MEMORY;
     if (bytes < LARGE_BLOCK) {
         *out = memory_place(block, block, 0);
         return INSET_OK;
     }
-    char *pages = mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *pages = mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED) {
         memory_free(context, block);
         return memory_refused(context, bytes);
     }
 #ifdef MADV_HUGEPAGE
-    madvise(pages, bytes + extra, MADV_HUGEPAGE);      /* only advice: fewer faults on first use */
+    madvise(pages, bytes + extra, MADV_HUGEPAGE); /* only advice: fewer faults on first use */
 #endif
     *out = memory_place(pages, block, bytes + extra);
     return INSET_OK;
@@ -93,8 +100,14 @@ void cpu_memory_free(inset_context *context, void *memory, size_t bytes)
     memory_free(context, header.block);
 }
 
-static inset_status cpu_allocate(device *d, size_t bytes, void **out) { return cpu_memory_new(d->context, bytes, out); }
-static void cpu_release(device *d, void *memory, size_t bytes) { cpu_memory_free(d->context, memory, bytes); }
+static inset_status cpu_allocate(device *d, size_t bytes, void **out)
+{
+    return cpu_memory_new(d->context, bytes, out);
+}
+static void cpu_release(device *d, void *memory, size_t bytes)
+{
+    cpu_memory_free(d->context, memory, bytes);
+}
 
 static inset_status cpu_copy(device *d, void *to, const void *from, size_t bytes)
 {
@@ -103,7 +116,8 @@ static inset_status cpu_copy(device *d, void *to, const void *from, size_t bytes
     return INSET_OK;
 }
 
-static inset_status cpu_upload_as(device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
+static inset_status cpu_upload_as(
+    device *d, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
 {
     (void)d;
     if (type == from_type) memcpy(to, from, (size_t)count * type_size(type));
@@ -118,7 +132,7 @@ static inset_status cpu_zero(device *d, void *at, size_t bytes)
     return INSET_OK;
 }
 
-/* ---- kernels ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- kernels ------------------------------------------------------------ */
 
 static void run_spread(kernel_blocks *run, const void *args, int64_t blocks, int threads)
 {
@@ -131,8 +145,8 @@ static void run_spread(kernel_blocks *run, const void *args, int64_t blocks, int
         run(args, blocks * share / shares, blocks * (share + 1) / shares);
 }
 
-static inset_status cpu_launch(device *d, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
-                               int64_t work)
+static inset_status cpu_launch(device *d, kernel_id kernel, inset_type type, const void *args,
+    size_t args_size, int64_t blocks, int64_t work)
 {
     cpu_device *cpu = (cpu_device *)d;
     (void)args_size;
@@ -140,8 +154,7 @@ static inset_status cpu_launch(device *d, kernel_id kernel, inset_type type, con
     kernel_blocks *run = (kernel_blocks *)entry;
     if (cpu->threads > 1 && work >= SPREAD_WORK && blocks > 1)
         run_spread(run, args, blocks, cpu->threads);
-    else
-        run(args, 0, blocks);
+    else run(args, 0, blocks);
     return INSET_OK;
 }
 
@@ -156,8 +169,8 @@ static const char *choose_kernels(kernel_table *table)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
-        && __builtin_cpu_supports("avx512dq")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
         kernels_avx512_fill(table);
         return "AVX-512";
     }
@@ -173,7 +186,7 @@ static const char *choose_kernels(kernel_table *table)
 #endif
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------ */
 
 static int count_threads(void)
 {
@@ -206,7 +219,8 @@ static void name_device(char *name, size_t size, const char *instructions, int t
 {
     char processor[64];
     read_processor_name(processor, sizeof processor);
-    snprintf(name, size, "cpu: %s, %s, %d thread%s", processor, instructions, threads, threads == 1 ? "" : "s");
+    snprintf(name, size, "cpu: %s, %s, %d thread%s", processor, instructions, threads,
+        threads == 1 ? "" : "s");
 }
 
 static void cpu_close(device *d)
@@ -217,9 +231,19 @@ static void cpu_close(device *d)
 }
 
 static const device_functions cpu_functions = {
-    .close = cpu_close, .allocate = cpu_allocate, .release = cpu_release, .upload = cpu_copy, .upload_as = cpu_upload_as, .download = cpu_copy,
-    .zero = cpu_zero, .matrix_create = cpu_matrix_create, .matrix_over = cpu_matrix_over, .matrix_free = cpu_matrix_free,
-    .matmul = cpu_matmul, .launch = cpu_launch, .synchronize = cpu_synchronize,
+    .close = cpu_close,
+    .allocate = cpu_allocate,
+    .release = cpu_release,
+    .upload = cpu_copy,
+    .upload_as = cpu_upload_as,
+    .download = cpu_copy,
+    .zero = cpu_zero,
+    .matrix_create = cpu_matrix_create,
+    .matrix_over = cpu_matrix_over,
+    .matrix_free = cpu_matrix_free,
+    .matmul = cpu_matmul,
+    .launch = cpu_launch,
+    .synchronize = cpu_synchronize,
 };
 
 inset_status device_open_cpu(inset_context *context, device **out)

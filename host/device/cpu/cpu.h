@@ -1,34 +1,42 @@
-/* cpu.h: the CPU device, shared by cpu.c (memory, kernels, threads) and cpu/matmul.c (matrix products). */
+/* cpu.h: the CPU device, shared by cpu.c (memory, kernels, threads) and cpu/matmul.c (matrix
+ * products). */
 #ifndef INSET_DEVICE_CPU_H
 #define INSET_DEVICE_CPU_H
 
 #include "device/device.h"
 #include "kernels/table.h"
 
-typedef struct cpu_products cpu_products;      /* what all matrices of a device share: oneDNN's engine and its prepared products */
+/* what all matrices of a device share: oneDNN's engine and its prepared products */
+typedef struct cpu_products cpu_products;
 
 typedef struct cpu_device {
     device base;
-    kernel_table kernels;                      /* of the widest instruction set this processor has */
-    const char *instructions;                  /* its name: "AVX-512" */
-    int threads;                               /* work is spread over; 1 in builds without OpenMP */
+    /* of the widest instruction set this processor has */
+    kernel_table kernels;
+    const char *instructions; /* its name: "AVX-512" */
+    int threads;              /* work is spread over; 1 in builds without OpenMP */
     cpu_products *products;
 } cpu_device;
 
-/* Memory aligned to 64 bytes. Large blocks are pages that cost nothing until they are touched. Each takes one block of the context's
- * allocator, so that tests can make it fail. INSET_NO_MEMORY names both figures. */
+/* Memory aligned to 64 bytes. Large blocks are pages that cost nothing until they are touched. Each
+ * takes one block of the context's allocator, so that tests can make it fail. INSET_NO_MEMORY names
+ * both figures. */
 inset_status cpu_memory_new(inset_context *context, size_t bytes, void **out);
-void cpu_memory_free(inset_context *context, void *memory, size_t bytes);       /* takes NULL; `bytes` as allocated */
+/* takes NULL; `bytes` as allocated */
+void cpu_memory_free(inset_context *context, void *memory, size_t bytes);
 
 /* Matrix products; the functions of device.h, see there. */
-inset_status cpu_products_open(inset_context *context, const kernel_table *kernels, int threads, cpu_products **out);
-void cpu_products_close(inset_context *context, cpu_products *p);               /* takes NULL */
-inset_status cpu_matrix_create(device *d, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
-                               bool in_out, const void *bias, inset_type bias_type, matrix **result);
-inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out, const void *table, const void *bias, inset_type bias_type,
-                             matrix **result);
+inset_status cpu_products_open(
+    inset_context *context, const kernel_table *kernels, int threads, cpu_products **out);
+void cpu_products_close(inset_context *context, cpu_products *p); /* takes NULL */
+inset_status cpu_matrix_create(device *d, inset_type type, int64_t in, int64_t out,
+    const void *weight, inset_type weight_type, bool in_out, const void *bias, inset_type bias_type,
+    matrix **result);
+inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out, const void *table,
+    const void *bias, inset_type bias_type, matrix **result);
 void cpu_matrix_free(device *d, matrix *m);
-inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
+inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
+    int64_t y_stride, int64_t rows);
 /* Whether a row has the same bits beside any others (device.h). */
 bool cpu_products_steady(void);
 /* One line: oneDNN's version, and which types have products of their own. */

@@ -1,11 +1,14 @@
-/* attention_graph.c: the operations of causal attention as cuDNN's engines know them, in the order in which they look for them:
+/* attention_graph.c: the operations of causal attention as cuDNN's engines know them, in the order
+ * in which they look for them:
  *
  *     scores = q k^T;  x scale;  -infinity where the key's index is larger than the query's
- *     largest, x - largest, exp, sum;  statistics = largest + log(sum);  pattern = exp / sum, in the storage type
+ *     largest, x - largest, exp, sum;  statistics = largest + log(sum);  pattern = exp / sum, in
+ *                                      the storage type
  *     out = pattern v
  *
- * What lies between the inputs and the outputs is virtual: it exists in the engine's registers only. The graph is declared to be of dynamic
- * shape, so that plans for other lengths take the kernels that the first one compiled: half a second once, then less than a millisecond. */
+ * What lies between the inputs and the outputs is virtual: it exists in the engine's registers
+ * only. The graph is declared to be of dynamic shape, so that plans for other lengths take the
+ * kernels that the first one compiled: half a second once, then less than a millisecond. */
 #include "device/cuda/attention_graph.h"
 
 #include <string.h>
@@ -15,11 +18,11 @@ typedef struct builder {
     attention_plan *out;
     cudnn_descriptor operations[16];
     int n_operations;
-    int64_t next_id;                     /* of a virtual tensor */
-    bool failed;                         /* the first failure sticks */
+    int64_t next_id; /* of a virtual tensor */
+    bool failed;     /* the first failure sticks */
 } builder;
 
-/* ---- descriptors -------------------------------------------------------------------------------------------------------------- */
+/* ---- descriptors -------------------------------------------------------- */
 
 static cudnn_descriptor begin(builder *b, int kind)
 {
@@ -29,12 +32,17 @@ static cudnn_descriptor begin(builder *b, int kind)
     return b->failed ? NULL : p->all[p->n++];
 }
 
-static void set(builder *b, cudnn_descriptor d, int name, int type, int64_t count, const void *elements)
+static void set(
+    builder *b, cudnn_descriptor d, int name, int type, int64_t count, const void *elements)
 {
-    if (!b->failed) b->failed = b->library->cudnnBackendSetAttribute(d, name, type, count, elements) != 0;
+    if (!b->failed)
+        b->failed = b->library->cudnnBackendSetAttribute(d, name, type, count, elements) != 0;
 }
 
-static void set_number(builder *b, cudnn_descriptor d, int name, int type, int number) { set(b, d, name, type, 1, &number); }
+static void set_number(builder *b, cudnn_descriptor d, int name, int type, int number)
+{
+    set(b, d, name, type, 1, &number);
+}
 
 static void set_descriptor(builder *b, cudnn_descriptor d, int name, cudnn_descriptor other)
 {
@@ -46,9 +54,11 @@ static void finish(builder *b, cudnn_descriptor d)
     if (!b->failed) b->failed = b->library->cudnnBackendFinalize(d) != 0;
 }
 
-/* ---- tensors: [sequence, head, ., .] --------------------------------------------------------------------------------------------- */
+/* ---- tensors: [sequence, head, ., .] ------------------------------------ */
 
-typedef struct extent { int64_t dimensions[4], strides[4]; } extent;
+typedef struct extent {
+    int64_t dimensions[4], strides[4];
+} extent;
 
 static cudnn_descriptor tensor(builder *b, int type, const extent *e, int64_t id, bool by_value)
 {
@@ -69,17 +79,22 @@ static cudnn_descriptor tensor(builder *b, int type, const extent *e, int64_t id
 /* Rows of a buffer: heads lie side by side in a row. */
 static extent rows_extent(const attention_shape *s, int64_t heads, int64_t stride)
 {
-    return (extent){{s->n_sequences, heads, s->length, s->head_dim}, {s->length * stride, s->head_dim, stride, 1}};
+    return (extent){{s->n_sequences, heads, s->length, s->head_dim},
+        {s->length * stride, s->head_dim, stride, 1}};
 }
 
 static extent transposed(extent e)
 {
-    return (extent){{e.dimensions[0], e.dimensions[1], e.dimensions[3], e.dimensions[2]}, {e.strides[0], e.strides[1], e.strides[3], e.strides[2]}};
+    return (extent){{e.dimensions[0], e.dimensions[1], e.dimensions[3], e.dimensions[2]},
+        {e.strides[0], e.strides[1], e.strides[3], e.strides[2]}};
 }
 
-static extent dense(int64_t a, int64_t b, int64_t c, int64_t d) { return (extent){{a, b, c, d}, {b * c * d, c * d, d, 1}}; }
+static extent dense(int64_t a, int64_t b, int64_t c, int64_t d)
+{
+    return (extent){{a, b, c, d}, {b * c * d, c * d, d, 1}};
+}
 
-/* ---- operations -------------------------------------------------------------------------------------------------------------------- */
+/* ---- operations --------------------------------------------------------- */
 
 static void add_operation(builder *b, cudnn_descriptor operation)
 {
@@ -88,8 +103,8 @@ static void add_operation(builder *b, cudnn_descriptor operation)
 }
 
 /* y = mode(x, other, chosen); axis: of CUDNN_INDEX, else -1. */
-static void pointwise(builder *b, int mode, int precision, int64_t axis, cudnn_descriptor x, cudnn_descriptor other, cudnn_descriptor chosen,
-                      cudnn_descriptor y)
+static void pointwise(builder *b, int mode, int precision, int64_t axis, cudnn_descriptor x,
+    cudnn_descriptor other, cudnn_descriptor chosen, cudnn_descriptor y)
 {
     cudnn_descriptor what = begin(b, CUDNN_POINTWISE);
     set_number(b, what, CUDNN_POINTWISE_MODE, CUDNN_IS_POINTWISE_MODE, mode);
@@ -135,18 +150,27 @@ static void add_attention(builder *b)
 {
     const attention_shape *s = &b->out->shape;
     const int type = s->type == INSET_BF16 ? CUDNN_BFLOAT16 : CUDNN_HALF;
-    const extent one = dense(1, 1, 1, 1), square = dense(s->n_sequences, s->n_heads, s->length, s->length),
-        column = dense(s->n_sequences, s->n_heads, s->length, 1), q_rows = rows_extent(s, s->n_heads, s->q_stride),
-        k_rows = transposed(rows_extent(s, s->n_kv_heads, s->k_stride)), v_rows = rows_extent(s, s->n_kv_heads, s->v_stride),
-        out_rows = rows_extent(s, s->n_heads, s->out_stride);
-    cudnn_descriptor q = tensor(b, type, &q_rows, ATTENTION_Q, false), k = tensor(b, type, &k_rows, ATTENTION_K, false),
-        v = tensor(b, type, &v_rows, ATTENTION_V, false), out = tensor(b, type, &out_rows, ATTENTION_OUT, false),
-        statistics = tensor(b, CUDNN_FLOAT, &column, ATTENTION_STATISTICS, false),
-        scale = tensor(b, CUDNN_FLOAT, &one, ATTENTION_SCALE, true), masked = tensor(b, CUDNN_FLOAT, &one, ATTENTION_MASKED, true);
+    const extent one = dense(1, 1, 1, 1),
+                 square = dense(s->n_sequences, s->n_heads, s->length, s->length),
+                 column = dense(s->n_sequences, s->n_heads, s->length, 1),
+                 q_rows = rows_extent(s, s->n_heads, s->q_stride),
+                 k_rows = transposed(rows_extent(s, s->n_kv_heads, s->k_stride)),
+                 v_rows = rows_extent(s, s->n_kv_heads, s->v_stride),
+                 out_rows = rows_extent(s, s->n_heads, s->out_stride);
+    cudnn_descriptor q = tensor(b, type, &q_rows, ATTENTION_Q, false),
+                     k = tensor(b, type, &k_rows, ATTENTION_K, false),
+                     v = tensor(b, type, &v_rows, ATTENTION_V, false),
+                     out = tensor(b, type, &out_rows, ATTENTION_OUT, false),
+                     statistics = tensor(b, CUDNN_FLOAT, &column, ATTENTION_STATISTICS, false),
+                     scale = tensor(b, CUDNN_FLOAT, &one, ATTENTION_SCALE, true),
+                     masked = tensor(b, CUDNN_FLOAT, &one, ATTENTION_MASKED, true);
 
-    cudnn_descriptor product = tensor(b, CUDNN_FLOAT, &square, 0, false), scaled = tensor(b, CUDNN_FLOAT, &square, 0, false),
-        query = tensor(b, CUDNN_INT32, &square, 0, false), key = tensor(b, CUDNN_INT32, &square, 0, false),
-        seen = tensor(b, CUDNN_BOOLEAN, &square, 0, false), scores = tensor(b, CUDNN_FLOAT, &square, 0, false);
+    cudnn_descriptor product = tensor(b, CUDNN_FLOAT, &square, 0, false),
+                     scaled = tensor(b, CUDNN_FLOAT, &square, 0, false),
+                     query = tensor(b, CUDNN_INT32, &square, 0, false),
+                     key = tensor(b, CUDNN_INT32, &square, 0, false),
+                     seen = tensor(b, CUDNN_BOOLEAN, &square, 0, false),
+                     scores = tensor(b, CUDNN_FLOAT, &square, 0, false);
     multiply(b, q, k, product);
     pointwise(b, CUDNN_MULTIPLY, CUDNN_FLOAT, -1, product, scale, NULL, scaled);
     pointwise(b, CUDNN_INDEX, CUDNN_FLOAT, 2, scaled, NULL, NULL, query);
@@ -154,9 +178,12 @@ static void add_attention(builder *b)
     pointwise(b, CUDNN_NOT_LESS, CUDNN_BOOLEAN, -1, query, key, NULL, seen);
     pointwise(b, CUDNN_SELECT, CUDNN_FLOAT, -1, scaled, masked, seen, scores);
 
-    cudnn_descriptor largest = tensor(b, CUDNN_FLOAT, &column, 0, false), shifted = tensor(b, CUDNN_FLOAT, &square, 0, false),
-        weights = tensor(b, CUDNN_FLOAT, &square, 0, false), sum = tensor(b, CUDNN_FLOAT, &column, 0, false),
-        logarithm = tensor(b, CUDNN_FLOAT, &column, 0, false), pattern = tensor(b, type, &square, 0, false);
+    cudnn_descriptor largest = tensor(b, CUDNN_FLOAT, &column, 0, false),
+                     shifted = tensor(b, CUDNN_FLOAT, &square, 0, false),
+                     weights = tensor(b, CUDNN_FLOAT, &square, 0, false),
+                     sum = tensor(b, CUDNN_FLOAT, &column, 0, false),
+                     logarithm = tensor(b, CUDNN_FLOAT, &column, 0, false),
+                     pattern = tensor(b, type, &square, 0, false);
     reduce(b, CUDNN_LARGEST, scores, largest);
     pointwise(b, CUDNN_SUBTRACT, CUDNN_FLOAT, -1, scores, largest, NULL, shifted);
     pointwise(b, CUDNN_EXP, CUDNN_FLOAT, -1, shifted, NULL, NULL, weights);
@@ -167,7 +194,7 @@ static void add_attention(builder *b)
     multiply(b, pattern, v, out);
 }
 
-/* ---- the plan ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the plan ----------------------------------------------------------- */
 
 static cudnn_descriptor make_graph(builder *b, const attention_target *target)
 {
@@ -193,7 +220,8 @@ static void make_kernel_cache(builder *b, const attention_target *target, cudnn_
 }
 
 /* How many configurations cuDNN's heuristic proposes, best first, at most `most`. */
-static int64_t propose(builder *b, const attention_target *target, cudnn_descriptor graph, cudnn_descriptor *configs, int64_t most)
+static int64_t propose(builder *b, const attention_target *target, cudnn_descriptor graph,
+    cudnn_descriptor *configs, int64_t most)
 {
     cudnn_descriptor heuristic = begin(b, CUDNN_ENGINE_HEURISTIC);
     int64_t n = 0, found = 0;
@@ -201,13 +229,20 @@ static int64_t propose(builder *b, const attention_target *target, cudnn_descrip
     set_number(b, heuristic, CUDNN_HEURISTIC_MODE, CUDNN_IS_HEURISTIC, CUDNN_HEURISTIC_A);
     set_descriptor(b, heuristic, CUDNN_HEURISTIC_DEVICE, target->device);
     finish(b, heuristic);
-    if (b->failed || b->library->cudnnBackendGetAttribute(heuristic, CUDNN_HEURISTIC_RESULTS, CUDNN_IS_DESCRIPTOR, 0, &found, NULL)) return 0;
+    if (b->failed
+        || b->library->cudnnBackendGetAttribute(
+            heuristic, CUDNN_HEURISTIC_RESULTS, CUDNN_IS_DESCRIPTOR, 0, &found, NULL))
+        return 0;
     for (; n < found && n < most; n++) configs[n] = begin(b, CUDNN_ENGINE_CONFIG);
-    if (b->failed || b->library->cudnnBackendGetAttribute(heuristic, CUDNN_HEURISTIC_RESULTS, CUDNN_IS_DESCRIPTOR, n, &found, configs)) return 0;
+    if (b->failed
+        || b->library->cudnnBackendGetAttribute(
+            heuristic, CUDNN_HEURISTIC_RESULTS, CUDNN_IS_DESCRIPTOR, n, &found, configs))
+        return 0;
     return found < n ? found : n;
 }
 
-/* The plan of one configuration; false when it cannot be had, which is no failure: the next may do. */
+/* The plan of one configuration; false when it cannot be had, which is no failure: the next may
+ * do. */
 static bool finalise(builder *b, const attention_target *target, cudnn_descriptor config)
 {
     int64_t found = 0;
@@ -217,12 +252,15 @@ static bool finalise(builder *b, const attention_target *target, cudnn_descripto
     set_descriptor(b, plan, CUDNN_PLAN_DEVICE, target->device);
     set_descriptor(b, plan, CUDNN_PLAN_KERNEL_CACHE, *target->kernels);
     if (b->failed || b->library->cudnnBackendFinalize(plan)) return false;
-    if (b->library->cudnnBackendGetAttribute(plan, CUDNN_PLAN_WORKSPACE, CUDNN_IS_INT64, 1, &found, &b->out->workspace)) return false;
+    if (b->library->cudnnBackendGetAttribute(
+            plan, CUDNN_PLAN_WORKSPACE, CUDNN_IS_INT64, 1, &found, &b->out->workspace))
+        return false;
     b->out->plan = plan;
     return true;
 }
 
-bool attention_plan_make(const cudnn_library *library, const attention_target *target, attention_plan *out)
+bool attention_plan_make(
+    const cudnn_library *library, const attention_target *target, attention_plan *out)
 {
     enum { MOST = 8 };
     builder b = {.library = library, .out = out, .next_id = ATTENTION_IDS + 1};

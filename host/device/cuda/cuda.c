@@ -1,9 +1,11 @@
-/* cuda.c: the CUDA device: memory, copies through pinned staging, and kernel launches, all of it on one stream.
+/* cuda.c: the CUDA device: memory, copies through pinned staging, and kernel launches, all of it on
+ * one stream.
  *
- * An upload returns when its bytes are in pinned memory, not when they have arrived: whoever queues a kernel after it finds them
- * there, since the stream keeps order. A download waits. Every failure is described once, with the driver's words, and taken out of
- * CUDA's sticky error, so that it does not show up again in somebody else's call. What runs while cleaning up after a
- * failure neither replaces its message nor stops halfway. */
+ * An upload returns when its bytes are in pinned memory, not when they have arrived: whoever queues
+ * a kernel after it finds them there, since the stream keeps order. A download waits. Every failure
+ * is described once, with the driver's words, and taken out of CUDA's sticky error, so that it does
+ * not show up again in somebody else's call. What runs while cleaning up after a failure neither
+ * replaces its message nor stops halfway. */
 #include "device/cuda/cuda.h"
 #include "device/cuda/attention.h"
 
@@ -16,8 +18,8 @@ static cuda_device *of(device *base) { return (cuda_device *)base; }
 inset_status cuda_failed(cuda_device *d, int error, const char *doing)
 {
     d->library.cudaGetLastError();
-    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: %s failed: %s (CUDA error %d)", d->index, doing,
-                     d->library.cudaGetErrorString(error), error);
+    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: %s failed: %s (CUDA error %d)",
+        d->index, doing, d->library.cudaGetErrorString(error), error);
 }
 
 /* While cleaning up: the message stays that of the first failure. */
@@ -32,7 +34,7 @@ inset_status cuda_enter(cuda_device *d)
     return error ? cuda_failed(d, error, "choosing the device") : INSET_OK;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------- */
 
 inset_status cuda_allocate(device *base, size_t bytes, void **out)
 {
@@ -47,8 +49,8 @@ inset_status cuda_allocate(device *base, size_t bytes, void **out)
     d->library.cudaGetLastError();
     size_t available = 0, total = 0;
     ignore(d, d->library.cudaMemGetInfo(&available, &total));
-    return error_set(base->context, INSET_NO_MEMORY, "%s: %zu bytes were asked for, %zu of %zu are free", base->name, bytes, available,
-                     total);
+    return error_set(base->context, INSET_NO_MEMORY,
+        "%s: %zu bytes were asked for, %zu of %zu are free", base->name, bytes, available, total);
 }
 
 /* cudaFree waits for the work that still uses the memory. */
@@ -61,7 +63,7 @@ void cuda_release(device *base, void *memory, size_t bytes)
     ignore(d, d->library.cudaFree(memory));
 }
 
-/* ---- copies ------------------------------------------------------------------------------------------------------------------ */
+/* ---- copies ------------------------------------------------------------- */
 
 static inset_status wait_for(cuda_device *d, staging_half *half)
 {
@@ -74,7 +76,8 @@ static inset_status wait_for(cuda_device *d, staging_half *half)
     return INSET_OK;
 }
 
-/* Marks the end of a half's copies. Where even that fails, waiting for everything keeps the half from being overwritten too early. */
+/* Marks the end of a half's copies. Where even that fails, waiting for everything keeps the half
+ * from being overwritten too early. */
 static inset_status mark(cuda_device *d, staging_half *half)
 {
     int error = d->library.cudaEventRecord(half->done, d->stream);
@@ -98,11 +101,13 @@ static inset_status turn(cuda_device *d)
     return wait_for(d, &d->halves[d->half]);
 }
 
-/* Room for up to `want` bytes of the half being filled, at least 16; *got says how many: all of them if a half holds them, so that they are one copy. */
+/* Room for up to `want` bytes of the half being filled, at least 16; *got says how many: all of
+ * them if a half holds them, so that they are one copy. */
 static inset_status stage(cuda_device *d, size_t want, char **at, size_t *got)
 {
     staging_half *half = &d->halves[d->half];
-    if (half->used == STAGING_BYTES || half->pending || (want <= STAGING_BYTES && want > STAGING_BYTES - half->used)) {
+    if (half->used == STAGING_BYTES || half->pending
+        || (want <= STAGING_BYTES && want > STAGING_BYTES - half->used)) {
         inset_status status = turn(d);
         if (status) return status;
         half = &d->halves[d->half];
@@ -128,12 +133,13 @@ inset_status cuda_upload(device *base, void *to, const void *from, size_t bytes)
     return cuda_upload_as(base, to, INSET_U8, from, INSET_U8, (int64_t)bytes);
 }
 
-inset_status cuda_upload_as(device *base, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
+inset_status cuda_upload_as(
+    device *base, void *to, inset_type type, const void *from, inset_type from_type, int64_t count)
 {
     cuda_device *d = of(base);
     const size_t size = type_size(type), from_size = type_size(from_type);
     inset_status status = cuda_enter(d);
-    for (int64_t done = 0; !status && done < count; ) {
+    for (int64_t done = 0; !status && done < count;) {
         char *at;
         size_t got;
         if ((status = stage(d, (size_t)(count - done) * size, &at, &got))) break;
@@ -148,14 +154,19 @@ inset_status cuda_upload_as(device *base, void *to, inset_type type, const void 
 }
 
 /* A piece of a download that is under way into one half. */
-typedef struct piece { char *to; size_t bytes; staging_half *half; } piece;
+typedef struct piece {
+    char *to;
+    size_t bytes;
+    staging_half *half;
+} piece;
 
 static inset_status fetch(cuda_device *d, piece *p, const void *from)
 {
     inset_status status = turn(d);
     if (status) return status;
     p->half = &d->halves[d->half];
-    int error = d->library.cudaMemcpyAsync(p->half->bytes, from, p->bytes, CUDA_DEVICE_TO_HOST, d->stream);
+    int error = d->library.cudaMemcpyAsync(
+        p->half->bytes, from, p->bytes, CUDA_DEVICE_TO_HOST, d->stream);
     if (error) return cuda_failed(d, error, "copying from the device");
     return mark(d, p->half);
 }
@@ -174,9 +185,12 @@ inset_status cuda_download(device *base, void *to, const void *from, size_t byte
     cuda_device *d = of(base);
     piece previous = {0};
     inset_status status = cuda_enter(d);
-    for (size_t done = 0; !status && done < bytes; ) {
-        piece next = {.to = (char *)to + done, .bytes = bytes - done < STAGING_BYTES ? bytes - done : STAGING_BYTES};
-        if ((status = fetch(d, &next, (const char *)from + done)) || (status = finish(d, &previous))) break;
+    for (size_t done = 0; !status && done < bytes;) {
+        piece next = {.to = (char *)to + done,
+            .bytes = bytes - done < STAGING_BYTES ? bytes - done : STAGING_BYTES};
+        if ((status = fetch(d, &next, (const char *)from + done))
+            || (status = finish(d, &previous)))
+            break;
         done += next.bytes;
         previous = next;
     }
@@ -192,16 +206,18 @@ static inset_status cuda_zero(device *base, void *at, size_t bytes)
     return error ? cuda_failed(d, error, "zeroing memory") : INSET_OK;
 }
 
-/* ---- launches ---------------------------------------------------------------------------------------------------------------- */
+/* ---- launches ----------------------------------------------------------- */
 
-/* Columns of a row of a kernel whose blocks share a row by packs of 16 bytes (kernels/packs.h); 0: another kernel. */
+/* Columns of a row of a kernel whose blocks share a row by packs of 16 bytes (kernels/packs.h); 0:
+ * another kernel. */
 static int64_t packed_columns(kernel_id kernel, const void *args)
 {
     switch (kernel) {
     case KERNEL_EMBED: return ((const embed_args *)args)->width;
     case KERNEL_GATHER: return ((const gather_args *)args)->width;
     case KERNEL_LAYERNORM: return ((const layernorm_args *)args)->width;
-    case KERNEL_RMSNORM: return ((const rmsnorm_args *)args)->width / ((const rmsnorm_args *)args)->groups;
+    case KERNEL_RMSNORM:
+        return ((const rmsnorm_args *)args)->width / ((const rmsnorm_args *)args)->groups;
     case KERNEL_ACTIVATION: return ((const activation_args *)args)->width;
     case KERNEL_GATE: return ((const gate_args *)args)->width;
     case KERNEL_ADD: return ((const add_args *)args)->width;
@@ -212,23 +228,26 @@ static int64_t packed_columns(kernel_id kernel, const void *args)
     }
 }
 
-/* Threads a block: as many as a row has packs, at least two warps. A kernel's sums depend on the number, so it depends on the kernel, the type and a row's
- * width, and never on how many rows there are: a row must come out the same whatever runs beside it. */
+/* Threads a block: as many as a row has packs, at least two warps. A kernel's sums depend on the
+ * number, so it depends on the kernel, the type and a row's width, and never on how many rows there
+ * are: a row must come out the same whatever runs beside it. */
 static unsigned threads_of(kernel_id kernel, inset_type type, const void *args)
 {
     const kernel_id plain = (kernel_id)(kernel % KERNEL_COUNT);
-    const int64_t columns = packed_columns(plain, kernel >= KERNEL_COUNT ? (const char *)args + sizeof(fused_records) : args);
+    const int64_t columns = packed_columns(
+        plain, kernel >= KERNEL_COUNT ? (const char *)args + sizeof(fused_records) : args);
     const int64_t threads = (columns * (int64_t)type_size(type) / 16 + 31) / 32 * 32;
-    if (columns) return threads < 64 ? 64 : threads > KERNEL_THREADS ? KERNEL_THREADS : (unsigned)threads;
-    switch (plain) {                                     /* with records or without */
-    case KERNEL_ATTENTION: return 64;            /* its chunk of keys, and the columns of a usual head */
+    if (columns)
+        return threads < 64 ? 64 : threads > KERNEL_THREADS ? KERNEL_THREADS : (unsigned)threads;
+    switch (plain) {                  /* with records or without */
+    case KERNEL_ATTENTION: return 64; /* its chunk of keys, and the columns of a usual head */
     case KERNEL_ROPE: return 128;
     default: return KERNEL_THREADS;
     }
 }
 
-inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
-                         int64_t work)
+inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args,
+    size_t args_size, int64_t blocks, int64_t work)
 {
     cuda_device *d = of(base);
     (void)work;
@@ -238,14 +257,17 @@ inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const 
     const int column = kernel == KERNEL_RECORDS ? 0 : (int)type;
     kernel_entry entry = column < KERNEL_TYPES ? d->kernels.entry[kernel][column] : NULL;
     if (!entry)
-        return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s", d->index, (int)kernel,
-                         type_name(type));
+        return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s",
+            d->index, (int)kernel, type_name(type));
     if (blocks > INT_MAX)
-        return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: a launch of %lld blocks; a grid has at most %d", d->index,
-                         (long long)blocks, INT_MAX);
+        return error_set(base->context, INSET_DEVICE_ERROR,
+            "cuda:%d: a launch of %lld blocks; a grid has at most %d", d->index, (long long)blocks,
+            INT_MAX);
     int error;
-    if (kernel % KERNEL_COUNT != KERNEL_ATTENTION || !cuda_tiles_launch(d, type, args, kernel >= KERNEL_COUNT, &error))
-        error = d->library.launch(entry, args, args_size, (unsigned)blocks, threads_of(kernel, type, args), 0, d->stream);
+    if (kernel % KERNEL_COUNT != KERNEL_ATTENTION
+        || !cuda_tiles_launch(d, type, args, kernel >= KERNEL_COUNT, &error))
+        error = d->library.launch(
+            entry, args, args_size, (unsigned)blocks, threads_of(kernel, type, args), 0, d->stream);
     if (!error) return INSET_OK;
     char doing[64];
     snprintf(doing, sizeof doing, "launching kernel %d", (int)kernel);
@@ -261,9 +283,11 @@ static inset_status cuda_synchronize(device *base)
     return error ? cuda_failed(d, error, "waiting for the device") : INSET_OK;
 }
 
-/* ---- graphs ------------------------------------------------------------------------------------------------------------------ */
+/* ---- graphs ------------------------------------------------------------- */
 
-struct device_graph { cuda_graph_exec nodes; };
+struct device_graph {
+    cuda_graph_exec nodes;
+};
 
 static inset_status cuda_capture_begin(device *base)
 {
@@ -323,7 +347,7 @@ static void cuda_graph_free(device *base, device_graph *g)
     memory_free(base->context, g);
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------ */
 
 static void cuda_close(device *base)
 {
@@ -347,12 +371,29 @@ static void cuda_close(device *base)
 }
 
 static const device_functions functions = {
-    .close = cuda_close, .allocate = cuda_allocate, .release = cuda_release, .upload = cuda_upload, .download = cuda_download,
-    .upload_as = cuda_upload_as, .zero = cuda_zero, .matrix_create = cuda_matrix_create, .matrix_over = cuda_matrix_over,
-    .matrix_free = cuda_matrix_free, .matrix_gelu = cuda_matrix_gelu, .matmul = cuda_matmul, .matmul_gelu = cuda_matmul_gelu,
-    .launch = cuda_launch, .synchronize = cuda_synchronize, .capture_begin = cuda_capture_begin, .capture_end = cuda_capture_end,
-    .replay = cuda_replay, .graph_free = cuda_graph_free, .landing_create = cuda_landing_create, .landing_free = cuda_landing_free,
-    .landing_start = cuda_landing_start, .landing_wait = cuda_landing_wait,
+    .close = cuda_close,
+    .allocate = cuda_allocate,
+    .release = cuda_release,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .upload_as = cuda_upload_as,
+    .zero = cuda_zero,
+    .matrix_create = cuda_matrix_create,
+    .matrix_over = cuda_matrix_over,
+    .matrix_free = cuda_matrix_free,
+    .matrix_gelu = cuda_matrix_gelu,
+    .matmul = cuda_matmul,
+    .matmul_gelu = cuda_matmul_gelu,
+    .launch = cuda_launch,
+    .synchronize = cuda_synchronize,
+    .capture_begin = cuda_capture_begin,
+    .capture_end = cuda_capture_end,
+    .replay = cuda_replay,
+    .graph_free = cuda_graph_free,
+    .landing_create = cuda_landing_create,
+    .landing_free = cuda_landing_free,
+    .landing_start = cuda_landing_start,
+    .landing_wait = cuda_landing_wait,
     .takes_attention = cuda_takes_attention,
 };
 
@@ -368,11 +409,14 @@ static inset_status no_device(cuda_device *d, int error)
     }
     l->cudaGetLastError();
     if (error == CUDA_ERROR_OLD_DRIVER && driver == 0)
-        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has no CUDA driver", d->index);
+        return error_set(d->base.context, INSET_DEVICE_ERROR,
+            "cuda:%d: this machine has no CUDA driver", d->index);
     if (error == CUDA_ERROR_OLD_DRIVER)
-        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: the driver is for CUDA %d.%d, this build of inset needs %d.%d",
-                         d->index, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
-    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: no CUDA device answers: %s", d->index, words);
+        return error_set(d->base.context, INSET_DEVICE_ERROR,
+            "cuda:%d: the driver is for CUDA %d.%d, this build of inset needs %d.%d", d->index,
+            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: no CUDA device answers: %s",
+        d->index, words);
 }
 
 /* The library's runtime answers and there is a device `index`. */
@@ -383,9 +427,12 @@ static inset_status find_device(cuda_device *d)
     int count = 0, error = d->library.cudaGetDeviceCount(&count);
     if (error) return no_device(d, error);
     if (d->index >= 0 && d->index < count) return INSET_OK;
-    if (count == 0) return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has no CUDA device", d->index);
-    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: this machine has %d CUDA device%s, numbered from 0", d->index, count,
-                     count == 1 ? "" : "s");
+    if (count == 0)
+        return error_set(d->base.context, INSET_DEVICE_ERROR,
+            "cuda:%d: this machine has no CUDA device", d->index);
+    return error_set(d->base.context, INSET_DEVICE_ERROR,
+        "cuda:%d: this machine has %d CUDA device%s, numbered from 0", d->index, count,
+        count == 1 ? "" : "s");
 }
 
 static inset_status read_facts(cuda_device *d)
@@ -404,8 +451,9 @@ static inset_status read_facts(cuda_device *d)
         return cuda_failed(d, error, "asking what the device is");
     snprintf(d->base.name, sizeof d->base.name, "cuda:%d: %s", d->index, name);
     if (major < 8)
-        return error_set(d->base.context, INSET_DEVICE_ERROR, "%s has compute capability %d.%d; inset needs 8.0 or later", d->base.name,
-                         major, minor);
+        return error_set(d->base.context, INSET_DEVICE_ERROR,
+            "%s has compute capability %d.%d; inset needs 8.0 or later", d->base.name, major,
+            minor);
     return INSET_OK;
 }
 
@@ -419,10 +467,12 @@ static inset_status make_stream(cuda_device *d)
         error = l->cudaEventCreateWithFlags(&d->halves[i].done, CUDA_EVENT_NO_TIMING);
         if (error) return cuda_failed(d, error, "creating an event");
         if ((error = l->cudaMallocHost(&bytes, STAGING_BYTES))) {
-            if (error != CUDA_ERROR_MEMORY) return cuda_failed(d, error, "allocating pinned memory");
+            if (error != CUDA_ERROR_MEMORY)
+                return cuda_failed(d, error, "allocating pinned memory");
             l->cudaGetLastError();
-            return error_set(d->base.context, INSET_NO_MEMORY, "%d bytes of pinned host memory for copies to cuda:%d cannot be had",
-                             STAGING_BYTES, d->index);
+            return error_set(d->base.context, INSET_NO_MEMORY,
+                "%d bytes of pinned host memory for copies to cuda:%d cannot be had", STAGING_BYTES,
+                d->index);
         }
         d->halves[i].bytes = bytes;
     }
@@ -436,8 +486,9 @@ static inset_status make_products(cuda_device *d)
     if (status) return status;
     int error = d->library.cublasLtCreate(&d->products);
     if (error)
-        return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: cuBLASLt does not start: %s", d->index,
-                         d->library.cublasLtGetStatusString(error));
+        return error_set(d->base.context, INSET_DEVICE_ERROR,
+            "cuda:%d: cuBLASLt does not start: %s", d->index,
+            d->library.cublasLtGetStatusString(error));
     return cuda_allocate(&d->base, WORKSPACE_BYTES, &d->workspace);
 }
 
@@ -446,11 +497,16 @@ inset_status device_open_cuda(inset_context *context, int index, device **out)
     cuda_device *d = memory_new(context, sizeof *d);
     *out = NULL;
     if (!d) return INSET_NO_MEMORY;
-    d->base = (device){.context = context, .functions = &functions, .is_cuda = true, .steady = true, .row_block = PRODUCT_TALLEST};
+    d->base = (device){.context = context,
+        .functions = &functions,
+        .is_cuda = true,
+        .steady = true,
+        .row_block = PRODUCT_TALLEST};
     d->index = index;
     snprintf(d->base.name, sizeof d->base.name, "cuda:%d", index);
     inset_status status;
-    if ((status = find_device(d)) || (status = read_facts(d)) || (status = make_stream(d)) || (status = cuda_tiles_open(d)) || (status = make_products(d))) {
+    if ((status = find_device(d)) || (status = read_facts(d)) || (status = make_stream(d))
+        || (status = cuda_tiles_open(d)) || (status = make_products(d))) {
         cuda_close(&d->base);
         return status;
     }
@@ -472,11 +528,12 @@ static void describe_opened(cuda_device *d, text *out)
     ignore(d, l->cudaRuntimeGetVersion(&runtime));
     ignore(d, l->cudaDriverGetVersion(&driver));
     size_t products = l->cublasLtGetVersion();
-    text_add(context, out, "%s, %.1f GiB, %.1f free (", d->base.name, (double)d->base.memory_total / (1 << 30),
-             (double)d->base.memory_free / (1 << 30));
+    text_add(context, out, "%s, %.1f GiB, %.1f free (", d->base.name,
+        (double)d->base.memory_total / (1 << 30), (double)d->base.memory_free / (1 << 30));
     add_version(context, out, "CUDA", runtime);
     add_version(context, out, ", driver", driver);
-    text_add(context, out, ", cuBLASLt %zu.%zu.%zu, ", products / 10000, products / 100 % 100, products % 100);
+    text_add(context, out, ", cuBLASLt %zu.%zu.%zu, ", products / 10000, products / 100 % 100,
+        products % 100);
     cuda_attention_describe(d, out);
     text_add(context, out, ")\n");
 }
@@ -501,7 +558,9 @@ void device_describe_cuda(inset_context *context, text *out)
     for (int index = 0; index < count; index++) {
         device *base = NULL;
         if (device_open_cuda(context, index, &base)) {
-            text_add(context, out, "%s\n", context->sentence.length ? context->sentence.bytes : "cuda: out of memory on the host");
+            text_add(context, out, "%s\n",
+                context->sentence.length ? context->sentence.bytes
+                                         : "cuda: out of memory on the host");
             continue;
         }
         describe_opened((cuda_device *)base, out);

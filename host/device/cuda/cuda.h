@@ -1,18 +1,20 @@
-/* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), landing.c (results that arrive later), matmul.c (matrix
- * products), choose.c (their algorithms) and tiles.c (attention by tiles). */
+/* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), landing.c
+ * (results that arrive later), matmul.c (matrix products), choose.c (their algorithms) and tiles.c
+ * (attention by tiles). */
 #ifndef INSET_CUDA_H
 #define INSET_CUDA_H
 
 #include "device/cuda/library.h"
 #include "device/device.h"
 
-/* Pinned host memory through which copies go. Uploads fill one half from the front, each piece queued as soon as it is there; when
- * the half is full, `done` is recorded behind its copies and the other half takes over, once its own copies have run. */
+/* Pinned host memory through which copies go. Uploads fill one half from the front, each piece
+ * queued as soon as it is there; when the half is full, `done` is recorded behind its copies and
+ * the other half takes over, once its own copies have run. */
 typedef struct staging_half {
     char *bytes;
     size_t used;
     cuda_event done;
-    bool pending;                    /* `done` is recorded and nobody has waited for it */
+    bool pending; /* `done` is recorded and nobody has waited for it */
 } staging_half;
 
 /* What a product does behind the sums and the bias: it is a descriptor and a choice of its own. */
@@ -24,57 +26,64 @@ typedef struct product_choice {
     inset_type type;
     epilogue epilogue;
     bool in_out, has_bias, aligned;
-    bool pinned;                     /* there is an algorithm for every height; where not, cuBLASLt chooses at each call */
-    bool steady;                     /* the probe found that a row's bits depend on that row alone */
-    bool as_kernel;                  /* EPILOGUE_GELU: it has the bits of the plain product and KERNEL_ACTIVATION behind it */
-    int faster;                      /* heights that have an algorithm of their own, faster than the tallest's and with its bits */
+    /* there is an algorithm for every height; where not, cuBLASLt chooses at each call */
+    bool pinned;
+    /* the probe found that a row's bits depend on that row alone */
+    bool steady;
+    /* EPILOGUE_GELU: it has the bits of the plain product and KERNEL_ACTIVATION behind it */
+    bool as_kernel;
+    /* heights that have an algorithm of their own, faster than the tallest's and with its bits */
+    int faster;
     cublas_algorithm algorithms[PRODUCT_HEIGHTS];
 } product_choice;
 
-typedef struct cuda_attention cuda_attention;      /* attention.c */
+typedef struct cuda_attention cuda_attention; /* attention.c */
 
 typedef struct cuda_device {
-    device base;                     /* first, so that a device * is a cuda_device * */
+    device base; /* first, so that a device * is a cuda_device * */
     cuda_library library;
     int index;
-    cuda_stream stream;              /* all work, in order */
+    cuda_stream stream; /* all work, in order */
     kernel_table kernels;
     staging_half halves[2];
-    int half;                        /* the one being filled */
+    int half; /* the one being filled */
     cublas_handle products;
-    void *workspace;                 /* of WORKSPACE_BYTES, for one product at a time */
+    void *workspace; /* of WORKSPACE_BYTES, for one product at a time */
     product_choice *choices;
     size_t n_choices, choices_capacity;
-    int multiprocessors, shared_bytes;   /* of the card; of a block at most */
-    cuda_attention *attention;       /* NULL until somebody asks for it */
-    bool attention_missing;          /* there is none */
-    bool capturing;                  /* between capture_begin and capture_end: work is written down, not run */
+    int multiprocessors, shared_bytes; /* of the card; of a block at most */
+    cuda_attention *attention;         /* NULL until somebody asks for it */
+    bool attention_missing;            /* there is none */
+    /* between capture_begin and capture_end: work is written down, not run */
+    bool capturing;
 } cuda_device;
 
 enum { STAGING_BYTES = 4 << 20, WORKSPACE_BYTES = 4 << 20 };
 
 /* Makes the device the calling thread's; every function of the device begins with it. */
 inset_status cuda_enter(cuda_device *d);
-/* INSET_DEVICE_ERROR with the driver's words; takes CUDA's sticky error back. doing: "waiting for the device". */
+/* INSET_DEVICE_ERROR with the driver's words; takes CUDA's sticky error back. doing: "waiting for
+ * the device". */
 inset_status cuda_failed(cuda_device *d, int error, const char *doing);
 
 /* The device functions that products use too. */
-inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args, size_t args_size, int64_t blocks,
-                         int64_t work);
+inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args,
+    size_t args_size, int64_t blocks, int64_t work);
 inset_status cuda_allocate(device *base, size_t bytes, void **out);
 void cuda_release(device *base, void *memory, size_t bytes);
 inset_status cuda_upload(device *base, void *to, const void *from, size_t bytes);
 inset_status cuda_download(device *base, void *to, const void *from, size_t bytes);
-inset_status cuda_upload_as(device *base, void *to, inset_type type, const void *from, inset_type from_type, int64_t count);
+inset_status cuda_upload_as(
+    device *base, void *to, inset_type type, const void *from, inset_type from_type, int64_t count);
 
-/* ---- landing.c ---------------------------------------------------------------------------------------------------------- */
+/* ---- landing.c ---------------------------------------------------------- */
 
 inset_status cuda_landing_create(device *base, device_landing **out);
 void cuda_landing_free(device *base, device_landing *l);
 inset_status cuda_landing_start(device *base, device_landing *l, const void *from, size_t bytes);
 inset_status cuda_landing_wait(device *base, device_landing *l, const void **at);
 
-/* ---- matmul.c ----------------------------------------------------------------------------------------------------------- */
+/* ---- matmul.c ----------------------------------------------------------- */
 
 /* Descriptors of x and y for rows that are so far apart (in elements), one of each a height. */
 typedef struct row_layouts {
@@ -86,47 +95,60 @@ struct matrix {
     inset_type type;
     int64_t in, out;
     bool in_out;
-    bool borrowed;                   /* the weight is somebody else's table */
+    bool borrowed; /* the weight is somebody else's table */
     void *weight, *bias;
     size_t weight_bytes, bias_bytes;
-    cublas_product products[EPILOGUES];  /* NULL: not asked for */
+    cublas_product products[EPILOGUES]; /* NULL: not asked for */
     cublas_layout weight_layout;
-    int n_heights;                   /* of product_heights, the first */
-    row_layouts *layouts; size_t n_layouts, layouts_capacity;
-    int chosen[EPILOGUES][2];        /* for rows that are not PRODUCT_WIDE and rows that are: index into the device's choices, or -1 */
+    int n_heights; /* of product_heights, the first */
+    row_layouts *layouts;
+    size_t n_layouts, layouts_capacity;
+    /* for rows that are not PRODUCT_WIDE and rows that are: index into the device's choices, or
+     * -1 */
+    int chosen[EPILOGUES][2];
 };
 
-enum { PRODUCT_WIDE = 16 };          /* bytes: rows that begin at such addresses may be read by the widest accesses */
+/* bytes: rows that begin at such addresses may be read by the widest accesses */
+enum { PRODUCT_WIDE = 16 };
 
-inset_status cuda_matrix_create(device *base, inset_type type, int64_t in, int64_t out, const void *weight, inset_type weight_type,
-                                bool in_out, const void *bias, inset_type bias_type, matrix **result);
-inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t out, const void *table, const void *bias,
-                              inset_type bias_type, matrix **result);
+inset_status cuda_matrix_create(device *base, inset_type type, int64_t in, int64_t out,
+    const void *weight, inset_type weight_type, bool in_out, const void *bias, inset_type bias_type,
+    matrix **result);
+inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t out,
+    const void *table, const void *bias, inset_type bias_type, matrix **result);
 void cuda_matrix_free(device *base, matrix *m);
 inset_status cuda_matrix_gelu(device *base, matrix *m, bool *allowed);
-inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
-inset_status cuda_matmul_gelu(device *base, const matrix *m, const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows);
-/* Makes the descriptors for such strides; cublasStatus_t. What was made is to be destroyed also after a failure. */
-int cuda_describe_rows(cuda_device *d, const matrix *m, int64_t x_stride, int64_t y_stride, row_layouts *out);
+inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x_stride, void *y,
+    int64_t y_stride, int64_t rows);
+inset_status cuda_matmul_gelu(device *base, const matrix *m, const void *x, int64_t x_stride,
+    void *y, int64_t y_stride, int64_t rows);
+/* Makes the descriptors for such strides; cublasStatus_t. What was made is to be destroyed also
+ * after a failure. */
+int cuda_describe_rows(
+    cuda_device *d, const matrix *m, int64_t x_stride, int64_t y_stride, row_layouts *out);
 void cuda_destroy_rows(cuda_device *d, row_layouts *rows);
-/* Queues one product of product_heights[height] rows; cublasStatus_t. algorithm: NULL lets cuBLASLt choose. */
-int cuda_multiply(cuda_device *d, const matrix *m, epilogue e, const cublas_algorithm *algorithm, const row_layouts *rows, int height,
-                  const void *x, void *y);
+/* Queues one product of product_heights[height] rows; cublasStatus_t. algorithm: NULL lets cuBLASLt
+ * choose. */
+int cuda_multiply(cuda_device *d, const matrix *m, epilogue e, const cublas_algorithm *algorithm,
+    const row_layouts *rows, int height, const void *x, void *y);
 /* The error of a cublasStatus_t. doing: "a matrix product". */
 inset_status cuda_product_failed(cuda_device *d, const matrix *m, int status, const char *doing);
 
-/* ---- choose.c ----------------------------------------------------------------------------------------------------------- */
+/* ---- choose.c ----------------------------------------------------------- */
 
-/* Sees that m->chosen[e][aligned] is there: the choice of another matrix of this shape, or a new one. Not while capturing. */
+/* Sees that m->chosen[e][aligned] is there: the choice of another matrix of this shape, or a new
+ * one. Not while capturing. */
 inset_status cuda_choose(cuda_device *d, matrix *m, epilogue e, bool aligned);
 
-/* ---- tiles.c ------------------------------------------------------------------------------------------------------------ */
+/* ---- tiles.c ------------------------------------------------------------ */
 
-/* Lets the kernels of attention by tiles have the shared memory that they need; those that need more than the card has are taken out of the
- * table. Which there are depends on the card alone. */
+/* Lets the kernels of attention by tiles have the shared memory that they need; those that need
+ * more than the card has are taken out of the table. Which there are depends on the card alone. */
 inset_status cuda_tiles_open(cuda_device *d);
-/* Launches attention, with records where args are those of KERNEL_COUNT + KERNEL_ATTENTION, by tiles; no more
- * blocks than KERNEL_ATTENTION would have. *error: cudaError_t of the launch. False, with nothing done, where the card has no such kernel for heads of this width. */
-bool cuda_tiles_launch(cuda_device *d, inset_type type, const void *args, bool with_records, int *error);
+/* Launches attention, with records where args are those of KERNEL_COUNT + KERNEL_ATTENTION, by
+ * tiles; no more blocks than KERNEL_ATTENTION would have. *error: cudaError_t of the launch. False,
+ * with nothing done, where the card has no such kernel for heads of this width. */
+bool cuda_tiles_launch(
+    cuda_device *d, inset_type type, const void *args, bool with_records, int *error);
 
 #endif

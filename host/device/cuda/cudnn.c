@@ -1,10 +1,12 @@
-/* cudnn.c: cuDNN as the product finds it: opened when somebody asks, and no loss but of time where it is not there. */
+/* cudnn.c: cuDNN as the product finds it: opened when somebody asks, and no loss but of time where
+ * it is not there. */
 #include "device/cuda/cudnn.h"
 
 #include <dlfcn.h>
 #include <string.h>
 
-/* Finds one function; the address goes into a function pointer through memory, which C allows and a cast does not. */
+/* Finds one function; the address goes into a function pointer through memory, which C allows and a
+ * cast does not. */
 static bool find(void *opened, const char *name, void *function)
 {
     void *address = dlsym(opened, name);
@@ -14,7 +16,10 @@ static bool find(void *opened, const char *name, void *function)
 
 static bool find_all(cudnn_library *l)
 {
-    const struct { const char *name; void *function; } wanted[] = {
+    const struct {
+        const char *name;
+        void *function;
+    } wanted[] = {
         {"cudnnGetVersion", &l->cudnnGetVersion},
         {"cudnnGetErrorString", &l->cudnnGetErrorString},
         {"cudnnCreate", &l->cudnnCreate},
@@ -34,8 +39,10 @@ static bool find_all(cudnn_library *l)
 
 bool cudnn_open(cudnn_library *library)
 {
-    *library = (cudnn_library){.opened = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)};
-    if (library->opened && find_all(library) && library->cudnnGetVersion() >= CUDNN_OLDEST) return true;
+    *library = (cudnn_library){
+        .opened = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)};
+    if (library->opened && find_all(library) && library->cudnnGetVersion() >= CUDNN_OLDEST)
+        return true;
     cudnn_close(library);
     return false;
 }

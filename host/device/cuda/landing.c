@@ -1,11 +1,12 @@
-/* landing.c: downloads that the host does not wait for: pinned memory of their own and an event behind the copy. */
+/* landing.c: downloads that the host does not wait for: pinned memory of their own and an event
+ * behind the copy. */
 #include "device/cuda/cuda.h"
 
 struct device_landing {
-    void *bytes;                         /* pinned; NULL until the first download */
+    void *bytes; /* pinned; NULL until the first download */
     size_t size;
     cuda_event arrived;
-    bool pending;                        /* `arrived` is recorded and nobody has waited for it */
+    bool pending; /* `arrived` is recorded and nobody has waited for it */
 };
 
 static cuda_device *of(device *base) { return (cuda_device *)base; }
@@ -27,7 +28,8 @@ inset_status cuda_landing_create(device *base, device_landing **out)
     return INSET_OK;
 }
 
-/* What is still under way into the memory is waited for; a failure there is not this call's to tell. */
+/* What is still under way into the memory is waited for; a failure there is not this call's to
+ * tell. */
 static void let_go(cuda_device *d, device_landing *l)
 {
     if (l->pending && d->library.cudaEventSynchronize(l->arrived)) d->library.cudaGetLastError();
@@ -58,10 +60,12 @@ static inset_status make_room(cuda_device *d, device_landing *l, size_t bytes)
     l->bytes = NULL;
     if (error != CUDA_ERROR_MEMORY) return cuda_failed(d, error, "allocating pinned memory");
     d->library.cudaGetLastError();
-    return error_set(d->base.context, INSET_NO_MEMORY, "%zu bytes of pinned host memory for results of cuda:%d cannot be had", bytes, d->index);
+    return error_set(d->base.context, INSET_NO_MEMORY,
+        "%zu bytes of pinned host memory for results of cuda:%d cannot be had", bytes, d->index);
 }
 
-/* Where the copy is queued but its end cannot be marked, waiting for everything keeps the memory from being used too early. */
+/* Where the copy is queued but its end cannot be marked, waiting for everything keeps the memory
+ * from being used too early. */
 static inset_status mark(cuda_device *d, device_landing *l)
 {
     int error = d->library.cudaEventRecord(l->arrived, d->stream);
@@ -81,7 +85,9 @@ inset_status cuda_landing_start(device *base, device_landing *l, const void *fro
     inset_status status = l->pending ? cuda_landing_wait(base, l, &earlier) : cuda_enter(d);
     if (!status) status = make_room(d, l, bytes);
     if (status) return status;
-    int error = bytes ? d->library.cudaMemcpyAsync(l->bytes, from, bytes, CUDA_DEVICE_TO_HOST, d->stream) : 0;
+    int error = bytes ? d->library.cudaMemcpyAsync(
+                    l->bytes, from, bytes, CUDA_DEVICE_TO_HOST, d->stream)
+                      : 0;
     return error ? cuda_failed(d, error, "copying from the device") : mark(d, l);
 }
 

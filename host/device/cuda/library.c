@@ -1,5 +1,6 @@
-/* library.c: NVIDIA's libraries as the product finds them. The runtime is linked in (statically: it looks for the driver only
- * when it is first called); cuBLASLt, hundreds of megabytes, is opened when a CUDA device is. */
+/* library.c: NVIDIA's libraries as the product finds them. The runtime is linked in (statically: it
+ * looks for the driver only when it is first called); cuBLASLt, hundreds of megabytes, is opened
+ * when a CUDA device is. */
 #include "device/cuda/library.h"
 
 #ifndef INSET_CUDA
@@ -7,7 +8,8 @@
 inset_status cuda_library_open(inset_context *context, cuda_library *library)
 {
     (void)library;
-    return error_set(context, INSET_DEVICE_ERROR, "this build of inset has no CUDA device (it was built without nvcc)");
+    return error_set(context, INSET_DEVICE_ERROR,
+        "this build of inset has no CUDA device (it was built without nvcc)");
 }
 
 inset_status cuda_library_open_products(inset_context *context, cuda_library *library)
@@ -29,10 +31,12 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
     return INSET_OK;
 }
 
-/* Version 13 is what CUDA 13 brings; 12 has the same calls. The last name is there where the development files are. */
+/* Version 13 is what CUDA 13 brings; 12 has the same calls. The last name is there where the
+ * development files are. */
 static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
 
-/* Finds one function; the address goes into a function pointer through memory, which C allows and a cast does not. */
+/* Finds one function; the address goes into a function pointer through memory, which C allows and a
+ * cast does not. */
 static bool find(void *products, const char *name, void *function)
 {
     void *address = dlsym(products, name);
@@ -42,7 +46,10 @@ static bool find(void *products, const char *name, void *function)
 
 static const char *find_all(cuda_library *l)
 {
-    const struct { const char *name; void *function; } wanted[] = {
+    const struct {
+        const char *name;
+        void *function;
+    } wanted[] = {
         {"cublasLtGetVersion", &l->cublasLtGetVersion},
         {"cublasLtGetStatusString", &l->cublasLtGetStatusString},
         {"cublasLtCreate", &l->cublasLtCreate},
@@ -69,11 +76,14 @@ inset_status cuda_library_open_products(inset_context *context, cuda_library *li
     for (size_t i = 0; i < sizeof names / sizeof *names && !library->products; i++)
         library->products = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!library->products)
-        return error_set(context, INSET_DEVICE_ERROR, "a CUDA device needs cuBLASLt, and %s (or .12) cannot be opened; install CUDA's "
-                         "libraries, or name their folder in LD_LIBRARY_PATH", names[0]);
+        return error_set(context, INSET_DEVICE_ERROR,
+            "a CUDA device needs cuBLASLt, and %s (or .12) cannot be opened; install CUDA's "
+            "libraries, or name their folder in LD_LIBRARY_PATH",
+            names[0]);
     const char *missing = find_all(library);
     if (!missing) return INSET_OK;
-    return error_set(context, INSET_DEVICE_ERROR, "the cuBLASLt that was found has no %s; inset needs version 12 or 13", missing);
+    return error_set(context, INSET_DEVICE_ERROR,
+        "the cuBLASLt that was found has no %s; inset needs version 12 or 13", missing);
 }
 
 void cuda_library_close(cuda_library *library)

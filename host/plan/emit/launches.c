@@ -3,43 +3,79 @@
 
 const int16_t *launch_pointers(kernel_id kernel)
 {
-#define AT(type, field) (int16_t)offsetof(type, field)
-    static const int16_t embed[] = {AT(embed_args, out), AT(embed_args, table), AT(embed_args, ids), -1};
-    static const int16_t gather[] = {AT(gather_args, out), AT(gather_args, x), AT(gather_args, x_rows), -1};
-    static const int16_t layernorm[] = {AT(layernorm_args, out), AT(layernorm_args, x), AT(layernorm_args, x_rows), AT(layernorm_args, weight),
-                                        AT(layernorm_args, bias), -1};
-    static const int16_t rmsnorm[] = {AT(rmsnorm_args, out), AT(rmsnorm_args, x), AT(rmsnorm_args, x_rows), AT(rmsnorm_args, weight), -1};
-    static const int16_t activation[] = {AT(activation_args, out), AT(activation_args, x), AT(activation_args, x_rows), AT(activation_args, bias), -1};
-    static const int16_t gate[] = {AT(gate_args, out), AT(gate_args, a), AT(gate_args, b), AT(gate_args, a_rows), AT(gate_args, b_rows), -1};
-    static const int16_t add[] = {AT(add_args, out), AT(add_args, a), AT(add_args, b), AT(add_args, c), AT(add_args, a_rows), AT(add_args, b_rows),
-                                  AT(add_args, c_rows), -1};
-    static const int16_t add_layernorm[] = {AT(add_layernorm_args, out), AT(add_layernorm_args, norm), AT(add_layernorm_args, a), AT(add_layernorm_args, b),
-        AT(add_layernorm_args, a_rows), AT(add_layernorm_args, b_rows), AT(add_layernorm_args, weight), AT(add_layernorm_args, bias), -1};
-    static const int16_t add_rmsnorm[] = {AT(add_rmsnorm_args, out), AT(add_rmsnorm_args, norm), AT(add_rmsnorm_args, a), AT(add_rmsnorm_args, b),
-        AT(add_rmsnorm_args, a_rows), AT(add_rmsnorm_args, b_rows), AT(add_rmsnorm_args, weight), -1};
-    static const int16_t scale[] = {AT(scale_args, out), AT(scale_args, x), AT(scale_args, x_rows), -1};
-    static const int16_t rope[] = {AT(rope_args, out), AT(rope_args, x), AT(rope_args, x_rows), AT(rope_args, positions), AT(rope_args, frequencies), -1};
-    static const int16_t attention[] = {AT(attention_args, out), AT(attention_args, q), AT(attention_args, k), AT(attention_args, v), AT(attention_args, q_rows),
-        AT(attention_args, key_rows), AT(attention_args, value_rows), AT(attention_args, contexts), -1};
-    static const int16_t whole_attention[] = {AT(whole_attention_args, out), AT(whole_attention_args, q), AT(whole_attention_args, k), AT(whole_attention_args, v),
+#define AT(type, field) (int16_t) offsetof(type, field)
+    static const int16_t embed[] = {
+        AT(embed_args, out), AT(embed_args, table), AT(embed_args, ids), -1};
+    static const int16_t gather[] = {
+        AT(gather_args, out), AT(gather_args, x), AT(gather_args, x_rows), -1};
+    static const int16_t layernorm[] = {AT(layernorm_args, out), AT(layernorm_args, x),
+        AT(layernorm_args, x_rows), AT(layernorm_args, weight), AT(layernorm_args, bias), -1};
+    static const int16_t rmsnorm[] = {AT(rmsnorm_args, out), AT(rmsnorm_args, x),
+        AT(rmsnorm_args, x_rows), AT(rmsnorm_args, weight), -1};
+    static const int16_t activation[] = {AT(activation_args, out), AT(activation_args, x),
+        AT(activation_args, x_rows), AT(activation_args, bias), -1};
+    static const int16_t gate[] = {AT(gate_args, out), AT(gate_args, a), AT(gate_args, b),
+        AT(gate_args, a_rows), AT(gate_args, b_rows), -1};
+    static const int16_t add[] = {AT(add_args, out), AT(add_args, a), AT(add_args, b),
+        AT(add_args, c), AT(add_args, a_rows), AT(add_args, b_rows), AT(add_args, c_rows), -1};
+    static const int16_t add_layernorm[] = {AT(add_layernorm_args, out),
+        AT(add_layernorm_args, norm), AT(add_layernorm_args, a), AT(add_layernorm_args, b),
+        AT(add_layernorm_args, a_rows), AT(add_layernorm_args, b_rows),
+        AT(add_layernorm_args, weight), AT(add_layernorm_args, bias), -1};
+    static const int16_t add_rmsnorm[] = {AT(add_rmsnorm_args, out), AT(add_rmsnorm_args, norm),
+        AT(add_rmsnorm_args, a), AT(add_rmsnorm_args, b), AT(add_rmsnorm_args, a_rows),
+        AT(add_rmsnorm_args, b_rows), AT(add_rmsnorm_args, weight), -1};
+    static const int16_t scale[] = {
+        AT(scale_args, out), AT(scale_args, x), AT(scale_args, x_rows), -1};
+    static const int16_t rope[] = {AT(rope_args, out), AT(rope_args, x), AT(rope_args, x_rows),
+        AT(rope_args, positions), AT(rope_args, frequencies), -1};
+    static const int16_t attention[] = {AT(attention_args, out), AT(attention_args, q),
+        AT(attention_args, k), AT(attention_args, v), AT(attention_args, q_rows),
+        AT(attention_args, key_rows), AT(attention_args, value_rows), AT(attention_args, contexts),
+        -1};
+    static const int16_t whole_attention[] = {AT(whole_attention_args, out),
+        AT(whole_attention_args, q), AT(whole_attention_args, k), AT(whole_attention_args, v),
         AT(whole_attention_args, statistics), -1};
-    static const int16_t columns[] = {AT(columns_args, out), AT(columns_args, x), AT(columns_args, x_rows), AT(columns_args, weight), AT(columns_args, bias),
+    static const int16_t columns[] = {AT(columns_args, out), AT(columns_args, x),
+        AT(columns_args, x_rows), AT(columns_args, weight), AT(columns_args, bias),
         AT(columns_args, columns), -1};
-    static const int16_t scores[] = {AT(scores_args, out), AT(scores_args, q), AT(scores_args, k), AT(scores_args, q_rows), AT(scores_args, key_rows), -1};
+    static const int16_t scores[] = {AT(scores_args, out), AT(scores_args, q), AT(scores_args, k),
+        AT(scores_args, q_rows), AT(scores_args, key_rows), -1};
     static const int16_t softmax[] = {AT(softmax_args, out), AT(softmax_args, x), -1};
-    static const int16_t mix[] = {AT(mix_args, out), AT(mix_args, pattern), AT(mix_args, v), AT(mix_args, value_rows), -1};
-    static const int16_t norm_scale[] = {AT(norm_scale_args, out), AT(norm_scale_args, x), AT(norm_scale_args, x_rows), -1};
-    static const int16_t norm_by_scale[] = {AT(norm_by_scale_args, out), AT(norm_by_scale_args, x), AT(norm_by_scale_args, scale), AT(norm_by_scale_args, x_rows),
-        AT(norm_by_scale_args, scale_rows), AT(norm_by_scale_args, weight), AT(norm_by_scale_args, bias), -1};
-    static const int16_t metrics[] = {AT(metrics_args, rows), AT(metrics_args, weight), AT(metrics_args, bias), -1};
+    static const int16_t mix[] = {
+        AT(mix_args, out), AT(mix_args, pattern), AT(mix_args, v), AT(mix_args, value_rows), -1};
+    static const int16_t norm_scale[] = {
+        AT(norm_scale_args, out), AT(norm_scale_args, x), AT(norm_scale_args, x_rows), -1};
+    static const int16_t norm_by_scale[] = {AT(norm_by_scale_args, out), AT(norm_by_scale_args, x),
+        AT(norm_by_scale_args, scale), AT(norm_by_scale_args, x_rows),
+        AT(norm_by_scale_args, scale_rows), AT(norm_by_scale_args, weight),
+        AT(norm_by_scale_args, bias), -1};
+    static const int16_t metrics[] = {
+        AT(metrics_args, rows), AT(metrics_args, weight), AT(metrics_args, bias), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
-        [KERNEL_EMBED] = embed, [KERNEL_GATHER] = gather, [KERNEL_LAYERNORM] = layernorm, [KERNEL_RMSNORM] = rmsnorm, [KERNEL_ACTIVATION] = activation,
-        [KERNEL_GATE] = gate, [KERNEL_ADD] = add, [KERNEL_ADD_LAYERNORM] = add_layernorm, [KERNEL_ADD_RMSNORM] = add_rmsnorm,
-        [KERNEL_SCALE] = scale, [KERNEL_ROPE] = rope, [KERNEL_ATTENTION] = attention, [KERNEL_COLUMNS] = columns, [KERNEL_SCORES] = scores, [KERNEL_SOFTMAX] = softmax, [KERNEL_MIX] = mix,
-        [KERNEL_NORM_SCALE] = norm_scale, [KERNEL_NORM_BY_SCALE] = norm_by_scale, [KERNEL_METRICS] = metrics,
-        [KERNEL_WHOLE_ATTENTION] = whole_attention, [KERNEL_RECORDS] = records,
+        [KERNEL_EMBED] = embed,
+        [KERNEL_GATHER] = gather,
+        [KERNEL_LAYERNORM] = layernorm,
+        [KERNEL_RMSNORM] = rmsnorm,
+        [KERNEL_ACTIVATION] = activation,
+        [KERNEL_GATE] = gate,
+        [KERNEL_ADD] = add,
+        [KERNEL_ADD_LAYERNORM] = add_layernorm,
+        [KERNEL_ADD_RMSNORM] = add_rmsnorm,
+        [KERNEL_SCALE] = scale,
+        [KERNEL_ROPE] = rope,
+        [KERNEL_ATTENTION] = attention,
+        [KERNEL_COLUMNS] = columns,
+        [KERNEL_SCORES] = scores,
+        [KERNEL_SOFTMAX] = softmax,
+        [KERNEL_MIX] = mix,
+        [KERNEL_NORM_SCALE] = norm_scale,
+        [KERNEL_NORM_BY_SCALE] = norm_by_scale,
+        [KERNEL_METRICS] = metrics,
+        [KERNEL_WHOLE_ATTENTION] = whole_attention,
+        [KERNEL_RECORDS] = records,
     };
     return all[kernel];
 }

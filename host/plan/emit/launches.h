@@ -1,7 +1,7 @@
 /* launches.h: the finished plan: launches in order, with their tables. Read by run/.
  *
- * Memory is named by area and offset until a run knows addresses: every pointer in launches and records holds (area << 56 | offset), 0 for
- * none, until run/run.c puts addresses in. */
+ * Memory is named by area and offset until a run knows addresses: every pointer in launches and
+ * records holds (area << 56 | offset), 0 for none, until run/run.c puts addresses in. */
 #ifndef INSET_PLAN_LAUNCHES_H
 #define INSET_PLAN_LAUNCHES_H
 
@@ -13,46 +13,71 @@ typedef struct plan plan;
 
 typedef enum area {
     AREA_NONE,
-    AREA_ARENA,                  /* intermediate values and scratch */
-    AREA_TABLES,                 /* row tables, int32; made on the device from the plan's runs */
-    AREA_RECORDS,                /* record tables, those of launches that apply records to their rows among them */
-    AREA_METRICS,                /* tables of metrics */
-    AREA_SAVED,                  /* saved values */
-    /* From here to AREA_WEIGHT is what may be other numbers at the next run: a run keeps these areas side by side, so that all of it goes up in one copy. */
-    AREA_EXTERNAL,               /* tensors from outside */
-    AREA_INPUT,                  /* sequential models: the invokes' rows, fp32 */
-    AREA_IDS,                    /* token ids of embedded rows, int32 */
-    AREA_ANSWERS,                /* tokens that metrics are of, int32 */
-    AREA_WEIGHT,                 /* offset = index of the program's weight */
+    AREA_ARENA,  /* intermediate values and scratch */
+    AREA_TABLES, /* row tables, int32; made on the device from the plan's runs */
+    /* record tables, those of launches that apply records to their rows among them */
+    AREA_RECORDS,
+    AREA_METRICS, /* tables of metrics */
+    AREA_SAVED,   /* saved values */
+    /* From here to AREA_WEIGHT is what may be other numbers at the next run: a run keeps these
+     * areas side by side, so that all of it goes up in one copy. */
+    AREA_EXTERNAL, /* tensors from outside */
+    AREA_INPUT,    /* sequential models: the invokes' rows, fp32 */
+    AREA_IDS,      /* token ids of embedded rows, int32 */
+    AREA_ANSWERS,  /* tokens that metrics are of, int32 */
+    AREA_WEIGHT,   /* offset = index of the program's weight */
     AREA_COUNT,
     AREA_FIRST_INPUT = AREA_EXTERNAL
 } area;
 
 typedef union launch_args {
-    embed_args embed; gather_args gather; layernorm_args layernorm; rmsnorm_args rmsnorm; activation_args activation; gate_args gate;
-    add_args add; add_layernorm_args add_layernorm; add_rmsnorm_args add_rmsnorm; scale_args scale; rope_args rope; columns_args columns; scores_args scores; softmax_args softmax;
-    mix_args mix; norm_scale_args norm_scale; norm_by_scale_args norm_by_scale; attention_args attention; whole_attention_args whole_attention;
-    metrics_args metrics; records_args records;
+    embed_args embed;
+    gather_args gather;
+    layernorm_args layernorm;
+    rmsnorm_args rmsnorm;
+    activation_args activation;
+    gate_args gate;
+    add_args add;
+    add_layernorm_args add_layernorm;
+    add_rmsnorm_args add_rmsnorm;
+    scale_args scale;
+    rope_args rope;
+    columns_args columns;
+    scores_args scores;
+    softmax_args softmax;
+    mix_args mix;
+    norm_scale_args norm_scale;
+    norm_by_scale_args norm_by_scale;
+    attention_args attention;
+    whole_attention_args whole_attention;
+    metrics_args metrics;
+    records_args records;
 } launch_args;
 
 typedef struct launch {
-    bool is_matmul, gelu;        /* gelu: a matmul with the tanh GELU behind it */
-    uint8_t kernel, type;        /* kernel_id, inset_type */
+    bool is_matmul, gelu; /* gelu: a matmul with the tanh GELU behind it */
+    uint8_t kernel, type; /* kernel_id, inset_type */
     int32_t args_size;
-    int32_t weight;              /* matmul: the weight's index */
-    int64_t blocks, work;        /* kernel */
-    const void *x; void *y;      /* matmul */
+    int32_t weight;       /* matmul: the weight's index */
+    int64_t blocks, work; /* kernel */
+    const void *x;
+    void *y; /* matmul */
     int64_t x_stride, y_stride, rows;
-    struct {                     /* kernel; with records (fused.lists) it takes both, as they lie here */
+    /* kernel; with records (fused.lists) it takes both, as they lie here */
+    struct {
         fused_records fused;
         launch_args args;
     };
 } launch;
 
-_Static_assert(offsetof(launch, args) == offsetof(launch, fused) + sizeof(fused_records), "a kernel with records takes its arguments behind them");
+_Static_assert(offsetof(launch, args) == offsetof(launch, fused) + sizeof(fused_records),
+    "a kernel with records takes its arguments behind them");
 
 /* The kernel that a launch runs, and its arguments. */
-static inline kernel_id launch_kernel(const launch *l) { return (kernel_id)(l->kernel + (l->fused.lists ? KERNEL_COUNT : 0)); }
+static inline kernel_id launch_kernel(const launch *l)
+{
+    return (kernel_id)(l->kernel + (l->fused.lists ? KERNEL_COUNT : 0));
+}
 static inline const void *launch_arguments(const launch *l, size_t *size)
 {
     *size = (size_t)l->args_size + (l->fused.lists ? sizeof l->fused : 0);
@@ -63,34 +88,71 @@ struct plan {
     inset_context *context;
     arena memory;
     inset_type model_type;
-    plan_traits traits;                                      /* of the device that may run it */
+    plan_traits traits; /* of the device that may run it */
     int64_t area_bytes[AREA_COUNT];
-    launch *launches; size_t n_launches, launches_capacity;
-    table_run *runs; size_t n_runs, runs_capacity;           /* the tables of AREA_TABLES, as KERNEL_EXPAND makes them */
-    table_run *repeats; size_t n_repeats, repeats_capacity;  /* parts of tables that repeat others, made after them */
-    int32_t *literals; size_t n_literals, literals_capacity; /* numbers that no run gives */
-    int32_t n_tables;                                        /* numbers of all tables */
-    record *records; size_t n_records, records_capacity;
-    metric_row *metric_rows; size_t n_metric_rows, metric_rows_capacity;
-    int32_t *answer_source; size_t n_answer_source, answer_source_capacity;      /* for every number of AREA_ANSWERS: which answer of the trace it is */
-    int32_t *answers; size_t n_answers;                      /* the trace's: tokens that metrics are of */
-    answer_tie *ties; size_t n_ties;                         /* answers that must stay equal */
-    struct asked_metric { int64_t first_answer; int32_t count, width; } *metrics;      /* of the trace, in order */
-    int64_t *invoke_metric;                                  /* first metric of each invoke; one more at the end */
-    int64_t *id_source; size_t n_ids, ids_capacity;          /* for every id of AREA_IDS: which token of the trace it is */
-    int64_t n_tokens, n_invokes;                             /* tokens (or rows) of the trace */
-    int64_t *invoke_first;                                   /* first token (or row) of each invoke; one more at the end */
-    int64_t *tokens; size_t tokens_capacity;                 /* lists of tokens, equal ones once; NULL for sequential models */
-    int32_t *token_word; size_t words_capacity;              /* which row each of them is; -1: none */
-    int64_t *invoke_list;                                    /* where the list of each invoke begins in these two */
-    int64_t *word_source;                                    /* which token of the trace stands for a row */
-    float *rows; int32_t row_width;                          /* sequential models: the trace's rows */
+    launch *launches;
+    size_t n_launches, launches_capacity;
+    /* the tables of AREA_TABLES, as KERNEL_EXPAND makes them */
+    table_run *runs;
+    size_t n_runs, runs_capacity;
+    /* parts of tables that repeat others, made after them */
+    table_run *repeats;
+    size_t n_repeats, repeats_capacity;
+    int32_t *literals;
+    size_t n_literals, literals_capacity; /* numbers that no run gives */
+    int32_t n_tables;                     /* numbers of all tables */
+    record *records;
+    size_t n_records, records_capacity;
+    metric_row *metric_rows;
+    size_t n_metric_rows, metric_rows_capacity;
+    /* for every number of AREA_ANSWERS: which answer of the trace it is */
+    int32_t *answer_source;
+    size_t n_answer_source, answer_source_capacity;
+    /* the trace's: tokens that metrics are of */
+    int32_t *answers;
+    size_t n_answers;
+    answer_tie *ties;
+    size_t n_ties; /* answers that must stay equal */
+    /* of the trace, in order */
+    struct asked_metric {
+        int64_t first_answer;
+        int32_t count, width;
+    } * metrics;
+    /* first metric of each invoke; one more at the end */
+    int64_t *invoke_metric;
+    /* for every id of AREA_IDS: which token of the trace it is */
+    int64_t *id_source;
+    size_t n_ids, ids_capacity;
+    int64_t n_tokens, n_invokes; /* tokens (or rows) of the trace */
+    /* first token (or row) of each invoke; one more at the end */
+    int64_t *invoke_first;
+    /* lists of tokens, equal ones once; NULL for sequential models */
+    int64_t *tokens;
+    size_t tokens_capacity;
+    /* which row each of them is; -1: none */
+    int32_t *token_word;
+    size_t words_capacity;
+    /* where the list of each invoke begins in these two */
+    int64_t *invoke_list;
+    /* which token of the trace stands for a row */
+    int64_t *word_source;
+    /* sequential models: the trace's rows */
+    float *rows;
+    int32_t row_width;
     int32_t vocabulary;
-    saved_tensor *saved; size_t n_saved;
-    struct external { int32_t storage; int64_t offset, bytes; void *data; } *externals; size_t n_externals;      /* by the trace's storages, rising */
-    bool needs_clearing;                                     /* the saved area has padding: zero it before a run */
+    saved_tensor *saved;
+    size_t n_saved;
+    /* by the trace's storages, rising */
+    struct external {
+        int32_t storage;
+        int64_t offset, bytes;
+        void *data;
+    } * externals;
+    size_t n_externals;
+    /* the saved area has padding: zero it before a run */
+    bool needs_clearing;
     plan_statistics statistics;
-    int64_t *rows_of_value;                                  /* computed, over all passes */
+    int64_t *rows_of_value; /* computed, over all passes */
 };
 
 inset_status plan_emit(planner *p, schedule *s, plan *out);

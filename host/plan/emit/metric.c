@@ -1,4 +1,5 @@
-/* metric.c: metrics of rows that are there at a moment: one table and one launch for all of them of a type. */
+/* metric.c: metrics of rows that are there at a moment: one table and one launch for all of them of
+ * a type. */
 #include "plan/emit/emit.h"
 
 /* Where a metric's tokens are among the answers; those of one metric lie there once. */
@@ -7,9 +8,12 @@ static bool answers_place(emitter *e, int32_t first_answer, int32_t count, int64
     plan *made = e->out;
     if (e->answer_place[first_answer] < 0) {
         size_t n = made->n_answer_source + (size_t)count;
-        if (!array_extend(e->p->context, &made->answer_source, &made->answer_source_capacity, n, sizeof *made->answer_source)) return false;
+        if (!array_extend(e->p->context, &made->answer_source, &made->answer_source_capacity, n,
+                sizeof *made->answer_source))
+            return false;
         e->answer_place[first_answer] = (int32_t)made->n_answer_source;
-        for (int32_t i = 0; i < count; i++) made->answer_source[made->n_answer_source++] = first_answer + i;
+        for (int32_t i = 0; i < count; i++)
+            made->answer_source[made->n_answer_source++] = first_answer + i;
     }
     *out = e->answer_place[first_answer];
     return true;
@@ -19,7 +23,8 @@ static bool answers_place(emitter *e, int32_t first_answer, int32_t count, int64
 static const void *rows_at(const emitter *e, const piece *from, int32_t lo, int64_t *step)
 {
     record r = {0};
-    emit_record_operand(e, from, lo, from->c0, &r.a, &r.a_constant, &r.a_row, &r.a_column, &r.a_type, INSET_F32);
+    emit_record_operand(
+        e, from, lo, from->c0, &r.a, &r.a_constant, &r.a_row, &r.a_column, &r.a_type, INSET_F32);
     *step = r.a_row * (int64_t)type_size((inset_type)r.a_type);
     return r.a;
 }
@@ -52,7 +57,9 @@ static bool add_rows(emitter *e, const need *n, metrics_args *args, int64_t *wor
         args->bias = emit_weight(product->bias);
         out->statistics.flops += 2.0 * (double)rows * one.width * (one.n_a + one.n_b);
     }
-    if (!array_extend(e->p->context, &out->metric_rows, &out->metric_rows_capacity, out->n_metric_rows + (size_t)rows, sizeof one)) return false;
+    if (!array_extend(e->p->context, &out->metric_rows, &out->metric_rows_capacity,
+            out->n_metric_rows + (size_t)rows, sizeof one))
+        return false;
     char *to = emit_row_address(e, DOMAIN_FREE, n->strand, n->lo);
     for (int64_t i = 0; i < rows; i++) {
         metric_row *line = &out->metric_rows[out->n_metric_rows++];
@@ -74,7 +81,9 @@ static inset_status emit_metrics_of(emitter *e, int32_t level, inset_type type)
     for (int32_t i = 0; i < m->n_order; i++) {
         const need *n = &e->s->needs[m->order[i]];
         const strand *t = &e->p->strands[n->strand];
-        if (n->kind != NEED_FREE || n->level != level || t->kind != STRAND_METRIC || rows_type(e, t) != type) continue;
+        if (n->kind != NEED_FREE || n->level != level || t->kind != STRAND_METRIC
+            || rows_type(e, t) != type)
+            continue;
         if (!add_rows(e, n, &args, &work)) return INSET_NO_MEMORY;
     }
     args.n_rows = (int64_t)(e->out->n_metric_rows - first);
@@ -90,6 +99,7 @@ inset_status emit_metrics(emitter *e, int32_t level)
 {
     static const inset_type types[] = {INSET_F32, INSET_BF16, INSET_F16};
     inset_status status = INSET_OK;
-    for (size_t i = 0; i < sizeof types / sizeof *types && !status; i++) status = emit_metrics_of(e, level, types[i]);
+    for (size_t i = 0; i < sizeof types / sizeof *types && !status; i++)
+        status = emit_metrics_of(e, level, types[i]);
     return status;
 }

@@ -1,13 +1,16 @@
-/* identity.c: which rows are the same row. Strands are found or made here; see planner.h for what they are.
+/* identity.c: which rows are the same row. Strands are found or made here; see planner.h for what
+ * they are.
  *
- * Nothing in this file knows a number: identities depend only on which tokens are equal and what the records say. */
+ * Nothing in this file knows a number: identities depend only on which tokens are equal and what
+ * the records say. */
 #include "plan/rows/rows.h"
 
 #include <string.h>
 
-/* ---- maps ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- maps --------------------------------------------------------------- */
 
-bool segments_add(planner *p, segment_list *list, int32_t strand_index, int32_t first, int32_t count)
+bool segments_add(
+    planner *p, segment_list *list, int32_t strand_index, int32_t first, int32_t count)
 {
     if (count <= 0) return true;
     segment *last = list->n ? &list->at[list->n - 1] : NULL;
@@ -16,12 +19,14 @@ bool segments_add(planner *p, segment_list *list, int32_t strand_index, int32_t 
         last->count += count;
         return true;
     }
-    if (!array_extend(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at)) return false;
+    if (!array_extend(p->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at))
+        return false;
     list->at[list->n++] = (segment){strand_index, first, count};
     return true;
 }
 
-/* Behind a map's segments lies the row at which each ends, so that a row is found by halving: the rows of zeros(100000, 2) are as many segments. */
+/* Behind a map's segments lies the row at which each ends, so that a row is found by halving: the
+ * rows of zeros(100000, 2) are as many segments. */
 static const int32_t *segment_ends(const map *m) { return (const int32_t *)(m->at + m->n); }
 
 const map *segments_finish(planner *p, segment_list *list)
@@ -74,41 +79,55 @@ bool segments_add_cut(planner *p, segment_list *list, const map *m, int32_t from
     return true;
 }
 
-/* ---- strands ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- strands ------------------------------------------------------------ */
 
-static uint64_t strand_hash(const planner *p, const strand *s, int32_t n_parts, size_t part_size, const void *parts, int32_t extra)
+static uint64_t strand_hash(const planner *p, const strand *s, int32_t n_parts, size_t part_size,
+    const void *parts, int32_t extra)
 {
-    int32_t head[11] = {s->kind, s->type, s->op, s->born, s->width, s->parent, s->parent_row, n_parts, extra,
-                        p->options.no_share ? p->invoke : 0, s->kind == STRAND_SOFTMAX ? s->start : 0};
+    int32_t head[11] = {s->kind, s->type, s->op, s->born, s->width, s->parent, s->parent_row,
+        n_parts, extra, p->options.no_share ? p->invoke : 0,
+        s->kind == STRAND_SOFTMAX ? s->start : 0};
     uint64_t h = hash_bytes(0x1d, head, sizeof head);
     return n_parts ? hash_bytes(h, parts, (size_t)n_parts * part_size) : h;
 }
 
-/* A fork is found by its parent and its first key-value row alone; later sequences walk its origin as far as they agree. */
-static bool strand_equals(const strand *a, const strand *b, int32_t n_parts, size_t part_size, const void *parts)
+/* A fork is found by its parent and its first key-value row alone; later sequences walk its origin
+ * as far as they agree. */
+static bool strand_equals(
+    const strand *a, const strand *b, int32_t n_parts, size_t part_size, const void *parts)
 {
-    if (a->kind != b->kind || a->type != b->type || a->op != b->op || a->born != b->born || a->width != b->width) return false;
-    if (a->parent != b->parent || a->parent_row != b->parent_row || (a->kind == STRAND_SOFTMAX && a->start != b->start)) return false;
-    if (a->kind == STRAND_FORK) return a->origin[0].strand == ((const segment *)parts)->strand && a->origin[0].first == ((const segment *)parts)->first;
+    if (a->kind != b->kind || a->type != b->type || a->op != b->op || a->born != b->born
+        || a->width != b->width)
+        return false;
+    if (a->parent != b->parent || a->parent_row != b->parent_row
+        || (a->kind == STRAND_SOFTMAX && a->start != b->start))
+        return false;
+    if (a->kind == STRAND_FORK)
+        return a->origin[0].strand == ((const segment *)parts)->strand
+               && a->origin[0].first == ((const segment *)parts)->first;
     return a->n == n_parts && !memcmp(a->pieces, parts, (size_t)n_parts * part_size);
 }
 
 static int32_t strand_add(planner *p, const strand *like)
 {
     if (p->n_strands >= INT32_MAX) return error_no_memory(p->context), -1;
-    if (!array_extend(p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands)) return -1;
+    if (!array_extend(
+            p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands))
+        return -1;
     p->strands[p->n_strands] = *like;
     return (int32_t)p->n_strands++;
 }
 
-int32_t strand_intern(planner *p, const strand *like, int32_t n_parts, size_t part_size, const void *parts, int32_t extra)
+int32_t strand_intern(planner *p, const strand *like, int32_t n_parts, size_t part_size,
+    const void *parts, int32_t extra)
 {
     bool fork = like->kind == STRAND_FORK;
     segment first = {0};
     if (fork) first = *(const segment *)parts, first.count = 0;
-    uint64_t h = strand_hash(p, like, fork ? 1 : n_parts, part_size, fork ? (const void *)&first : parts, extra);
+    uint64_t h = strand_hash(
+        p, like, fork ? 1 : n_parts, part_size, fork ? (const void *)&first : parts, extra);
     size_t cursor = 0;
-    for (int32_t at; (at = table_next(&p->interned, h, &cursor)) >= 0; )
+    for (int32_t at; (at = table_next(&p->interned, h, &cursor)) >= 0;)
         if (strand_equals(&p->strands[at], like, n_parts, part_size, parts)) return at;
     strand made = *like;
     made.n = n_parts;
@@ -151,7 +170,7 @@ int32_t strand_level(const planner *p, int32_t domain, int32_t strand_index)
     return s->level;
 }
 
-/* ---- embedding ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- embedding ---------------------------------------------------------- */
 
 static uint64_t word_hash(const planner *p, int32_t position, int64_t token)
 {
@@ -164,33 +183,51 @@ const map *identity_embed(planner *p, const invoke *v, int32_t sequence, int64_t
     const program *g = p->program;
     size_t row_bytes = (size_t)g->input_width * sizeof *v->rows;
     int32_t born = g->slots[g->tokens_slot].value, fresh = -1;
-    int32_t word_floor = (int32_t)p->n_words;        /* without sharing, only this sequence's words count */
+    /* without sharing, only this sequence's words count */
+    int32_t word_floor = (int32_t)p->n_words;
     p->sequence++;
     segments_clear(&p->segments);
     for (int32_t i = 0; i < v->lengths[sequence]; i++) {
-        const float *content = v->rows ? v->rows + (size_t)(first - v->first_token + i) * (size_t)g->input_width : NULL;
-        int64_t token = v->tokens ? v->tokens[first - v->first_token + i] : (int64_t)hash_bytes(11, content, row_bytes);
+        const float *content = v->rows ? v->rows
+                                             + (size_t)(first - v->first_token + i)
+                                                   * (size_t)g->input_width
+                                       : NULL;
+        int64_t token = v->tokens ? v->tokens[first - v->first_token + i]
+                                  : (int64_t)hash_bytes(11, content, row_bytes);
         uint64_t h = word_hash(p, i, token);
         int32_t found = -1, at;
-        for (size_t cursor = 0; (at = table_next(&p->word_table, h, &cursor)) >= 0; ) {
+        for (size_t cursor = 0; (at = table_next(&p->word_table, h, &cursor)) >= 0;) {
             bool same = p->words[at].position == i && p->words[at].token == token
                         && (!content || !memcmp(p->words[at].content, content, row_bytes));
-            if (same && (!p->options.no_share || at >= word_floor)) { found = at; break; }
+            if (same && (!p->options.no_share || at >= word_floor)) {
+                found = at;
+                break;
+            }
         }
         if (found >= 0) fresh = -1;
         else {
             if (fresh < 0) {
-                strand s = {.kind = STRAND_EMBED, .type = (uint8_t)p->trace->model_type, .born = born, .pass = p->floor, .time = born, .start = i,
-                            .parent = i ? PARENT_NONE : PARENT_ROOT, .first_word = (int32_t)p->n_words};
+                strand s = {.kind = STRAND_EMBED,
+                    .type = (uint8_t)p->trace->model_type,
+                    .born = born,
+                    .pass = p->floor,
+                    .time = born,
+                    .start = i,
+                    .parent = i ? PARENT_NONE : PARENT_ROOT,
+                    .first_word = (int32_t)p->n_words};
                 if ((fresh = strand_add(p, &s)) < 0) return NULL;
             }
-            if (!array_extend(p->context, &p->words, &p->words_capacity, p->n_words + 1, sizeof *p->words)) return NULL;
+            if (!array_extend(
+                    p->context, &p->words, &p->words_capacity, p->n_words + 1, sizeof *p->words))
+                return NULL;
             found = (int32_t)p->n_words;
-            p->words[p->n_words++] = (word){token, first + i, i, fresh, p->strands[fresh].n++, content};
+            p->words[p->n_words++] = (word){
+                token, first + i, i, fresh, p->strands[fresh].n++, content};
             if (!table_add(p->context, &p->word_table, h, found)) return NULL;
         }
         p->embed_row[first + i] = found;
-        if (!segments_add(p, &p->segments, p->words[found].strand, p->words[found].row, 1)) return NULL;
+        if (!segments_add(p, &p->segments, p->words[found].strand, p->words[found].row, 1))
+            return NULL;
     }
     return segments_finish(p, &p->segments);
 }
@@ -200,7 +237,8 @@ const map *identity_positions(planner *p, int32_t n)
     if (p->position_strand < 0) {
         strand s = {.kind = STRAND_POSITION, .type = INSET_I64, .parent = PARENT_NONE};
         for (size_t i = 0; i < p->program->n_steps; i++)
-            if (p->program->steps[i].kind == STEP_POSITIONS) s.born = s.time = p->program->steps[i].value;
+            if (p->program->steps[i].kind == STEP_POSITIONS)
+                s.born = s.time = p->program->steps[i].value;
         if ((p->position_strand = strand_add(p, &s)) < 0) return NULL;
     }
     segments_clear(&p->segments);
@@ -208,17 +246,24 @@ const map *identity_positions(planner *p, int32_t n)
     return segments_finish(p, &p->segments);
 }
 
-/* ---- steps with several operands ---------------------------------------------------------------------------------------------------------- */
+/* ---- steps with several operands ---------------------------------------- */
 
-/* A strand for rows whose operands do not belong together; its rows are counted as the first operand's. */
+/* A strand for rows whose operands do not belong together; its rows are counted as the first
+ * operand's. */
 static int32_t stepped(planner *p, const step *s, int n, const segment *rows)
 {
     operand_row operands[3];
-    strand like = {.kind = STRAND_STEP, .type = (uint8_t)p->trace->model_type, .born = s->value, .time = s->value, .pass = p->floor,
-                   .parent = PARENT_NONE, .width = p->program->values[s->value].width};
+    strand like = {.kind = STRAND_STEP,
+        .type = (uint8_t)p->trace->model_type,
+        .born = s->value,
+        .time = s->value,
+        .pass = p->floor,
+        .parent = PARENT_NONE,
+        .width = p->program->values[s->value].width};
     for (int k = 0; k < n; k++) {
         operands[k] = (operand_row){rows[k].strand, rows[k].first - rows[0].first};
-        if (p->strands[rows[k].strand].pass > like.pass) like.pass = p->strands[rows[k].strand].pass;
+        if (p->strands[rows[k].strand].pass > like.pass)
+            like.pass = p->strands[rows[k].strand].pass;
     }
     return strand_intern(p, &like, n, sizeof operands[0], operands, 0);
 }
@@ -231,13 +276,15 @@ segment strand_origin_row(const planner *p, int32_t strand_index, int32_t value,
     int32_t at = 0;
     for (int32_t i = 0; i < s->n; i++) {
         const segment *o = &s->origin[i];
-        if (row < at + o->count) return (segment){o->strand, o->first + row - at, at + o->count - row};
+        if (row < at + o->count)
+            return (segment){o->strand, o->first + row - at, at + o->count - row};
         at += o->count;
     }
     return self;
 }
 
-bool strand_origin(planner *p, int32_t strand_index, int32_t value, int32_t first, int32_t n, segment_list *list)
+bool strand_origin(
+    planner *p, int32_t strand_index, int32_t value, int32_t first, int32_t n, segment_list *list)
 {
     while (n > 0) {
         segment o = strand_origin_row(p, strand_index, value, first);
@@ -248,8 +295,10 @@ bool strand_origin(planner *p, int32_t strand_index, int32_t value, int32_t firs
     return true;
 }
 
-/* How many of `most` rows from these on have operands that belong together, all of them rows of `top` or rows it came from; 0 when none. */
-static int32_t together(const planner *p, const step *s, int n, const segment *rows, int top, int32_t *most)
+/* How many of `most` rows from these on have operands that belong together, all of them rows of
+ * `top` or rows it came from; 0 when none. */
+static int32_t together(
+    const planner *p, const step *s, int n, const segment *rows, int top, int32_t *most)
 {
     const segment *t = &rows[top];
     bool same = true;
@@ -259,21 +308,24 @@ static int32_t together(const planner *p, const step *s, int n, const segment *r
             same &= strand_position(p, t->strand, t->first) == rows[k].first;
             continue;
         }
-        segment o = strand_origin_row(p, t->strand, p->program->slots[s->operands[k]].value, t->first);
+        segment o = strand_origin_row(
+            p, t->strand, p->program->slots[s->operands[k]].value, t->first);
         if (o.count < *most) *most = o.count;
         same &= o.strand == rows[k].strand && o.first == rows[k].first;
     }
     return same ? *most : 0;
 }
 
-const map *identity_combine(planner *p, const step *s, int n, const map *const *operands, int32_t rows)
+const map *identity_combine(
+    planner *p, const step *s, int n, const map *const *operands, int32_t rows)
 {
-    bool one = true;                         /* the common case: every operand shows the same rows */
+    /* the common case: every operand shows the same rows */
+    bool one = true;
     for (int k = 1; k < n; k++) one &= operands[k] == operands[0];
     if (one) return operands[0];
     segment_list list = p->segments;
     segments_clear(&list);
-    for (int32_t at = 0; at < rows; ) {
+    for (int32_t at = 0; at < rows;) {
         segment row[3];
         int32_t m = rows - at;
         int top = 0;
@@ -282,10 +334,13 @@ const map *identity_combine(planner *p, const step *s, int n, const map *const *
             row[k] = (segment){operands[k]->at[i].strand, index, left};
             if (left < m) m = left;
             const strand *here = &p->strands[row[k].strand], *best = &p->strands[row[top].strand];
-            if (here->kind != STRAND_POSITION && (best->kind == STRAND_POSITION || here->born > best->born)) top = k;
+            if (here->kind != STRAND_POSITION
+                && (best->kind == STRAND_POSITION || here->born > best->born))
+                top = k;
         }
         bool added;
-        if (together(p, s, n, row, top, &m)) added = segments_add(p, &list, row[top].strand, row[top].first, m);
+        if (together(p, s, n, row, top, &m))
+            added = segments_add(p, &list, row[top].strand, row[top].first, m);
         else {
             int32_t made = stepped(p, s, n, row);
             added = made >= 0 && segments_add(p, &list, made, row[0].first, m);
@@ -300,7 +355,7 @@ const map *identity_combine(planner *p, const step *s, int n, const map *const *
     return segments_finish(p, &p->segments);
 }
 
-/* ---- attention: contexts are a tree whose nodes are rows of strands ------------------------------------------------------------------- */
+/* ---- attention: contexts are a tree whose nodes are rows of strands ----- */
 
 /* How many rows two lists of segments have in common from their beginnings. */
 static int32_t common_rows(const segment *a, int32_t n_a, const segment *b, int32_t n_b)
@@ -328,15 +383,25 @@ bool map_is_settled(const planner *p, const map *m)
     return true;
 }
 
-/* Makes or finds the fork that goes on from (parent, parent_row) with the key-value rows `rest`; sets how many rows of them it has. */
-static int32_t fork_for(planner *p, const step *s, int32_t parent, int32_t parent_row, int32_t start, const segment *rest, int32_t n, int32_t *rows)
+/* Makes or finds the fork that goes on from (parent, parent_row) with the key-value rows `rest`;
+ * sets how many rows of them it has. */
+static int32_t fork_for(planner *p, const step *s, int32_t parent, int32_t parent_row,
+    int32_t start, const segment *rest, int32_t n, int32_t *rows)
 {
     int32_t pass = parent >= 0 ? p->strands[parent].pass : 0, body = 0;
     if (p->strands[rest[0].strand].pass > pass) pass = p->strands[rest[0].strand].pass;
     if (p->floor > pass) pass = p->floor;
-    while (body < n && p->strands[rest[body].strand].pass <= pass) body++;      /* a strand is made in one pass: cut where a later one begins */
-    strand like = {.kind = STRAND_FORK, .type = (uint8_t)p->trace->model_type, .born = s->value, .time = s->value, .pass = pass,
-                   .parent = parent, .parent_row = parent_row, .start = start, .width = p->program->values[s->value].width};
+    /* a strand is made in one pass: cut where a later one begins */
+    while (body < n && p->strands[rest[body].strand].pass <= pass) body++;
+    strand like = {.kind = STRAND_FORK,
+        .type = (uint8_t)p->trace->model_type,
+        .born = s->value,
+        .time = s->value,
+        .pass = pass,
+        .parent = parent,
+        .parent_row = parent_row,
+        .start = start,
+        .width = p->program->values[s->value].width};
     int32_t made = strand_intern(p, &like, body, sizeof *rest, rest, 0);
     if (made >= 0) *rows = common_rows(p->strands[made].origin, p->strands[made].n, rest, n);
     return made;
@@ -353,7 +418,8 @@ static const map *contexts(planner *p, const step *s, const map *rows)
     int32_t n = rows->n, parent = PARENT_ROOT, row = 0, m = 0, made;
     while (n > 0) {
         const strand *here = &p->strands[rest->strand];
-        bool goes_on = (rest->first == 0 && here->parent == parent && here->parent_row == row) || (rest->strand == parent && rest->first == row);
+        bool goes_on = (rest->first == 0 && here->parent == parent && here->parent_row == row)
+                       || (rest->strand == parent && rest->first == row);
         if (goes_on) made = rest->strand, m = rest->count, row = rest->first + m;
         else {
             made = fork_for(p, s, parent, row, list.rows, rest, n, &m);
@@ -364,7 +430,7 @@ static const map *contexts(planner *p, const step *s, const map *rows)
             return NULL;
         }
         parent = made;
-        for (int32_t left = m; left > 0; ) {
+        for (int32_t left = m; left > 0;) {
             if (rest->count > left) {
                 rest->first += left, rest->count -= left;
                 break;
@@ -377,7 +443,8 @@ static const map *contexts(planner *p, const step *s, const map *rows)
     return segments_finish(p, &p->segments);
 }
 
-const map *identity_attention(planner *p, const step *s, const step *pair, const map *q, const map *k, const map *v)
+const map *identity_attention(
+    planner *p, const step *s, const step *pair, const map *q, const map *k, const map *v)
 {
     const map *pair_maps[2] = {k, v};
     const map *keys = identity_combine(p, pair, 2, pair_maps, k->rows);
@@ -385,15 +452,17 @@ const map *identity_attention(planner *p, const step *s, const step *pair, const
     if (!nodes || (nodes == q && keys == q)) return nodes;
     segment_list list = p->segments;
     segments_clear(&list);
-    for (int32_t at = 0; at < q->rows; ) {
+    for (int32_t at = 0; at < q->rows;) {
         int32_t query = 0, node = 0, left = 0, m = 0;
         int32_t a = map_find(q, at, &query, &m), b = map_find(nodes, at, &node, &left);
         if (left < m) m = left;
         segment row[2] = {{q->at[a].strand, query, 1}, {nodes->at[b].strand, node, 1}};
-        segment own = strand_origin_row(p, row[1].strand, pair->value, node);       /* the key-value row of the context's last node */
+        /* the key-value row of the context's last node */
+        segment own = strand_origin_row(p, row[1].strand, pair->value, node);
         if (own.count < m) m = own.count;
         bool added;
-        if (own.strand == row[0].strand && own.first == query) added = segments_add(p, &list, row[1].strand, node, m);
+        if (own.strand == row[0].strand && own.first == query)
+            added = segments_add(p, &list, row[1].strand, node, m);
         else {
             int32_t made = stepped(p, s, 2, row);
             added = made >= 0 && segments_add(p, &list, made, query, m);

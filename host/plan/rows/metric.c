@@ -1,13 +1,16 @@
-/* metric.c: metrics as rows: which numbers are the same number, and which need no row of logits at all.
+/* metric.c: metrics as rows: which numbers are the same number, and which need no row of logits at
+ * all.
  *
- * Every number is a row of a strand whose identity is the kind, the tokens and the rows it is made from, so that equal rows of equal tokens
- * share one. Tokens may be replaced when a plan runs again: a strand reads those of the first metric that made it, and the others are tied
- * to these. */
+ * Every number is a row of a strand whose identity is the kind, the tokens and the rows it is made
+ * from, so that equal rows of equal tokens share one. Tokens may be replaced when a plan runs
+ * again: a strand reads those of the first metric that made it, and the others are tied to
+ * these. */
 #include "plan/rows/rows.h"
 
 #include <string.h>
 
-/* ---- a metric's strand: numbers are its rows (kl: two pieces), how many tokens the first set has, the tokens ---------------------------------- */
+/* ---- a metric's strand: numbers are its rows (kl: two pieces), how many tokens the first set has,
+ * the tokens ---- */
 
 enum { INTS_PIECE = sizeof(piece) / sizeof(int32_t), MOST_ROWS = 2 };
 
@@ -15,7 +18,8 @@ static int rows_of_kind(int kind) { return kind == INSET_KL ? 2 : 1; }
 
 const piece *metric_rows(const strand *s, int k)
 {
-    return k < rows_of_kind(s->op) ? (const piece *)(const void *)(s->numbers + k * INTS_PIECE) : NULL;
+    return k < rows_of_kind(s->op) ? (const piece *)(const void *)(s->numbers + k * INTS_PIECE)
+                                   : NULL;
 }
 
 void metric_counts(const strand *s, int32_t *n_a, int32_t *n_b)
@@ -25,16 +29,17 @@ void metric_counts(const strand *s, int32_t *n_a, int32_t *n_b)
     *n_b = s->n - at - 1 - *n_a;
 }
 
-/* ---- logits that need not be computed ------------------------------------------------------------------------------------------------------------ */
+/* ---- logits that need not be computed ----------------------------------- */
 
 static bool shows_all(const planner *p, const slot *s)
 {
-    return !s->shape.stride && !s->shape.column && slot_column_end(s) == p->program->values[s->value].width;
+    return !s->shape.stride && !s->shape.column
+           && slot_column_end(s) == p->program->values[s->value].width;
 }
 
 const step *last_linear(const planner *p)
 {
-    for (size_t i = p->program->n_steps; i-- > 0; )
+    for (size_t i = p->program->n_steps; i-- > 0;)
         if (p->program->steps[i].kind == STEP_LINEAR) return &p->program->steps[i];
     return NULL;
 }
@@ -53,7 +58,8 @@ const step *metric_product(const planner *p, const strand *s, piece *operand, fl
     }
     if (st != last_linear(p) || g->weights[st->weight].in_out) return NULL;
     const slot *x = &g->slots[st->operands[0]];
-    if (!shows_all(p, x) || p->strands[from->strand].born > x->value) return NULL;       /* patched on the way to the logits */
+    /* patched on the way to the logits */
+    if (!shows_all(p, x) || p->strands[from->strand].born > x->value) return NULL;
     *operand = *from;
     operand->domain = x->value;
     operand->c0 = 0;
@@ -61,20 +67,25 @@ const step *metric_product(const planner *p, const strand *s, piece *operand, fl
     return st;
 }
 
-/* ---- making them ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- making them -------------------------------------------------------- */
 
 /* Rows of kl's reference, in the order of the target's. */
-typedef struct reference_rows { int32_t sequence, rows; piece from; } reference_rows;
+typedef struct reference_rows {
+    int32_t sequence, rows;
+    piece from;
+} reference_rows;
 
 typedef struct metric_maker {
     planner *p;
     const trace_metric_call *call;
     tensor *t;
-    inset_type type;                     /* of the rows of logits */
-    int32_t *numbers, n_numbers;         /* a strand's, its tokens filled in */
-    piece *parts;                        /* one a column of the result, when it has several */
-    reference_rows *references; size_t n_references, references_capacity;
-    size_t reference; int32_t reference_done;        /* of them, taken so far */
+    inset_type type;             /* of the rows of logits */
+    int32_t *numbers, n_numbers; /* a strand's, its tokens filled in */
+    piece *parts;                /* one a column of the result, when it has several */
+    reference_rows *references;
+    size_t n_references, references_capacity;
+    size_t reference;
+    int32_t reference_done; /* of them, taken so far */
     segment_list out;
     int32_t sequence;
 } metric_maker;
@@ -88,7 +99,9 @@ static bool start_numbers(metric_maker *m)
     m->parts = arena_new(&m->p->passing, (size_t)m->t->width * sizeof *m->parts);
     if (!m->numbers || !m->parts) return false;
     m->numbers[at] = c->n_a;
-    if (c->n_a + c->n_b) memcpy(m->numbers + at + 1, m->p->trace->answers + c->first_answer, (size_t)(c->n_a + c->n_b) * sizeof *m->numbers);
+    if (c->n_a + c->n_b)
+        memcpy(m->numbers + at + 1, m->p->trace->answers + c->first_answer,
+            (size_t)(c->n_a + c->n_b) * sizeof *m->numbers);
     return true;
 }
 
@@ -98,25 +111,38 @@ static bool tie_answers(planner *p, const trace_metric_call *c, int32_t stands)
     answer_tie tie = {(int32_t)c->first_answer, stands, c->n_a + c->n_b};
     if (tie.first == tie.stands || !tie.count) return true;
     if (p->n_ties && !memcmp(&p->ties[p->n_ties - 1], &tie, sizeof tie)) return true;
-    if (!array_extend(p->context, &p->ties, &p->ties_capacity, p->n_ties + 1, sizeof *p->ties)) return false;
+    if (!array_extend(p->context, &p->ties, &p->ties_capacity, p->n_ties + 1, sizeof *p->ties))
+        return false;
     p->ties[p->n_ties++] = tie;
     return true;
 }
 
-/* Rows that a kernel can read: columns side by side, in the rows' type. Constants and the like are copied first. */
+/* Rows that a kernel can read: columns side by side, in the rows' type. Constants and the like are
+ * copied first. */
 static inset_status readable_rows(metric_maker *m, piece *one)
 {
     planner *p = m->p;
-    if (one->domain != DOMAIN_CONSTANT && one->column_step == 1 && strand_type(p, one->domain, one->strand) == m->type) return INSET_OK;
+    if (one->domain != DOMAIN_CONSTANT && one->column_step == 1
+        && strand_type(p, one->domain, one->strand) == m->type)
+        return INSET_OK;
     int32_t made, row, width = one->c1;
     bool repeats;
-    inset_status status = pieces_row(p, DOMAIN_FREE, m->type, width, one, 1, 0, width, &made, &row, &repeats);
-    *one = (piece){.c0 = 0, .c1 = width, .domain = DOMAIN_FREE, .strand = made, .shift = row, .row_step = !repeats, .column_step = 1};
+    inset_status status = pieces_row(
+        p, DOMAIN_FREE, m->type, width, one, 1, 0, width, &made, &row, &repeats);
+    *one = (piece){.c0 = 0,
+        .c1 = width,
+        .domain = DOMAIN_FREE,
+        .strand = made,
+        .shift = row,
+        .row_step = !repeats,
+        .column_step = 1};
     return status;
 }
 
-/* The numbers of rows [c0 .. c1) of these pieces: row *row of a strand and those behind it, or that one row for all. */
-static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0, int32_t c1, int32_t *made, int32_t *row, bool *repeats)
+/* The numbers of rows [c0 .. c1) of these pieces: row *row of a strand and those behind it, or that
+ * one row for all. */
+static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0, int32_t c1,
+    int32_t *made, int32_t *row, bool *repeats)
 {
     planner *p = m->p;
     piece from[MOST_ROWS];
@@ -125,7 +151,8 @@ static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0
     *repeats = true;
     for (int k = n - 1; k >= 0; k--) {
         from[k] = given[k];
-        if (from[k].domain != DOMAIN_CONSTANT) from[k].column += (c0 - from[k].c0) * from[k].column_step;
+        if (from[k].domain != DOMAIN_CONSTANT)
+            from[k].column += (c0 - from[k].c0) * from[k].column_step;
         from[k].c0 = 0, from[k].c1 = c1 - c0;
         inset_status status = readable_rows(m, &from[k]);
         if (status) return status;
@@ -134,30 +161,45 @@ static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0
     for (int k = 0; k < n; k++)
         if (from[k].row_step) from[k].shift -= *row;
     memcpy(m->numbers, from, (size_t)n * sizeof *from);
-    strand like = {.kind = STRAND_METRIC, .type = INSET_F32, .op = (uint8_t)m->call->kind, .born = DOMAIN_FREE, .width = 1, .parent = PARENT_NONE,
-                   .start = (int32_t)m->call->first_answer};
+    strand like = {.kind = STRAND_METRIC,
+        .type = INSET_F32,
+        .op = (uint8_t)m->call->kind,
+        .born = DOMAIN_FREE,
+        .width = 1,
+        .parent = PARENT_NONE,
+        .start = (int32_t)m->call->first_answer};
     pieces_moment(p, &like, from, (size_t)n);
     *made = strand_intern(p, &like, m->n_numbers, sizeof *m->numbers, m->numbers, 0);
-    return *made >= 0 && tie_answers(p, m->call, p->strands[*made].start) ? INSET_OK : INSET_NO_MEMORY;
+    return *made >= 0 && tie_answers(p, m->call, p->strands[*made].start) ? INSET_OK
+                                                                          : INSET_NO_MEMORY;
 }
 
 /* A row of the result: mostly one number, else one a column. */
-static inset_status make_row(metric_maker *m, const piece *from, int32_t *made, int32_t *row, bool *repeats)
+static inset_status make_row(
+    metric_maker *m, const piece *from, int32_t *made, int32_t *row, bool *repeats)
 {
     const int32_t width = m->call->width, columns = (int32_t)m->t->width;
     if (columns == 1) return make_numbers(m, from, 0, width, made, row, repeats);
     for (int32_t c = 0; c < columns; c++) {
         inset_status status = make_numbers(m, from, c * width, (c + 1) * width, made, row, repeats);
         if (status) return status;
-        m->parts[c] = (piece){.c0 = c, .c1 = c + 1, .domain = DOMAIN_FREE, .strand = *made, .shift = *row, .row_step = !*repeats, .column_step = 1};
+        m->parts[c] = (piece){.c0 = c,
+            .c1 = c + 1,
+            .domain = DOMAIN_FREE,
+            .strand = *made,
+            .shift = *row,
+            .row_step = !*repeats,
+            .column_step = 1};
     }
-    return pieces_row(m->p, DOMAIN_FREE, INSET_F32, columns, m->parts, (size_t)columns, 0, columns, made, row, repeats);
+    return pieces_row(m->p, DOMAIN_FREE, INSET_F32, columns, m->parts, (size_t)columns, 0, columns,
+        made, row, repeats);
 }
 
 static bool turn_to(metric_maker *m, int32_t sequence)
 {
     if (m->sequence == sequence) return true;
-    if (m->sequence >= 0 && !(m->t->rows[m->sequence] = segments_finish(m->p, &m->out))) return false;
+    if (m->sequence >= 0 && !(m->t->rows[m->sequence] = segments_finish(m->p, &m->out)))
+        return false;
     segments_clear(&m->out);
     m->sequence = sequence;
     return true;
@@ -179,7 +221,7 @@ static inset_status metric_strip(void *user, int32_t sequence, int32_t rows, con
 {
     metric_maker *m = user;
     if (!turn_to(m, sequence)) return INSET_NO_MEMORY;
-    for (int32_t at = 0; at < rows; ) {
+    for (int32_t at = 0; at < rows;) {
         piece from[MOST_ROWS] = {*one};
         int32_t left = rows - at, made = 0, row = 0;
         bool repeats;
@@ -196,7 +238,9 @@ static inset_status metric_strip(void *user, int32_t sequence, int32_t rows, con
 static inset_status reference_strip(void *user, int32_t sequence, int32_t rows, const piece *one)
 {
     metric_maker *m = user;
-    if (!array_extend(m->p->context, &m->references, &m->references_capacity, m->n_references + 1, sizeof *m->references)) return INSET_NO_MEMORY;
+    if (!array_extend(m->p->context, &m->references, &m->references_capacity, m->n_references + 1,
+            sizeof *m->references))
+        return INSET_NO_MEMORY;
     m->references[m->n_references++] = (reference_rows){sequence, rows, *one};
     return INSET_OK;
 }
@@ -204,11 +248,14 @@ static inset_status reference_strip(void *user, int32_t sequence, int32_t rows, 
 /* The result with its rows' logits as a last dimension: what the rows of logits broadcast to. */
 static view rows_shape(const view *result, int32_t width)
 {
-    view shape = {0};                    /* a view that a record keeps ends behind its last dimension */
-    memcpy(&shape, result, offsetof(view, dimensions) + (size_t)result->n_dimensions * sizeof result->dimensions[0]);
+    /* a view that a record keeps ends behind its last dimension */
+    view shape = {0};
+    memcpy(&shape, result,
+        offsetof(view, dimensions) + (size_t)result->n_dimensions * sizeof result->dimensions[0]);
     for (int i = 0; i < shape.n_dimensions; i++)
         if (shape.dimensions[i].kind == DIMENSION_COLUMN) shape.dimensions[i].stride *= width;
-    shape.dimensions[shape.n_dimensions++] = (dimension){.kind = DIMENSION_COLUMN, .extent = width, .stride = 1};
+    shape.dimensions[shape.n_dimensions++] = (dimension){
+        .kind = DIMENSION_COLUMN, .extent = width, .stride = 1};
     return shape;
 }
 
@@ -218,18 +265,23 @@ static inset_status make_all(metric_maker *m, const trace_record *r)
     const view shape = rows_shape(r->target, m->call->width);
     const int32_t width = (int32_t)m->t->width * m->call->width;
     segments_clear(&m->out);
-    for (int32_t s = 0; s < m->t->n_sequences; s++)
-        if (!(m->t->rows[s] = segments_finish(p, &m->out))) return INSET_NO_MEMORY;     /* empty, until rows are made */
-    inset_status status = r->b.view ? view_pieces(p, r->b.view, &shape, width, reference_strip, m) : INSET_OK;
+    for (int32_t s = 0; s < m->t->n_sequences; s++) /* empty, until rows are made */
+        if (!(m->t->rows[s] = segments_finish(p, &m->out))) return INSET_NO_MEMORY;
+    inset_status status = r->b.view ? view_pieces(p, r->b.view, &shape, width, reference_strip, m)
+                                    : INSET_OK;
     if (!status) status = view_pieces(p, r->a.view, &shape, width, metric_strip, m);
-    if (!status && m->sequence >= 0 && !(m->t->rows[m->sequence] = segments_finish(p, &m->out))) status = INSET_NO_MEMORY;
+    if (!status && m->sequence >= 0 && !(m->t->rows[m->sequence] = segments_finish(p, &m->out)))
+        status = INSET_NO_MEMORY;
     return status;
 }
 
 inset_status metric_apply(planner *p, const trace_record *r)
 {
-    metric_maker m = {.p = p, .call = &p->trace->metrics[r->metric], .t = storage_tensor(p, r->target->storage), .sequence = -1,
-                      .type = p->trace->storages[r->a.view->storage].type};
+    metric_maker m = {.p = p,
+        .call = &p->trace->metrics[r->metric],
+        .t = storage_tensor(p, r->target->storage),
+        .sequence = -1,
+        .type = p->trace->storages[r->a.view->storage].type};
     if (!m.t || !start_numbers(&m)) return INSET_NO_MEMORY;
     inset_status status = make_all(&m, r);
     memory_free(p->context, m.references);

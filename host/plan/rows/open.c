@@ -1,19 +1,27 @@
-/* open.c: attention in the open. The fused attention never shows its scores or its pattern, so where an invoke touches `.scores` or
- * `.pattern` of a layer they become free tensors of that invoke, a row a query: scores from queries and keys, pattern by softmax, and, only
- * if either was set or replaced, the values mixed by the pattern, in the rows where that shows. A trace that only reads them leaves everybody on
- * the fused path.
+/* open.c: attention in the open. The fused attention never shows its scores or its pattern, so
+ * where an invoke touches `.scores` or `.pattern` of a layer they become free tensors of that
+ * invoke, a row a query: scores from queries and keys, pattern by softmax, and, only if either was
+ * set or replaced, the values mixed by the pattern, in the rows where that shows. A trace that only
+ * reads them leaves everybody on the fused path.
  *
  * A sequence of an open layer is a unit: its strands are interned by all of its rows. Their parts:
  *     scores    numbers: step, n queries, segments of the query rows, segments of the key rows
- *     softmax   one piece: the row of scores; parent_row is the number of heads, start that of the sequence's keys
+ *     softmax   one piece: the row of scores; parent_row is the number of heads, start that of the
+ *               sequence's keys
  *     mix       numbers: one piece (the row of the pattern), segments of the value rows */
 #include "plan/rows/rows.h"
 
 #include <string.h>
 
-enum { INTS_SEGMENT = sizeof(segment) / sizeof(int32_t), INTS_PIECE = sizeof(piece) / sizeof(int32_t) };
+enum {
+    INTS_SEGMENT = sizeof(segment) / sizeof(int32_t),
+    INTS_PIECE = sizeof(piece) / sizeof(int32_t)
+};
 
-const segment *scores_queries(const strand *s, int32_t *n) { return *n = s->numbers[1], (const segment *)(const void *)(s->numbers + 2); }
+const segment *scores_queries(const strand *s, int32_t *n)
+{
+    return *n = s->numbers[1], (const segment *)(const void *)(s->numbers + 2);
+}
 
 const segment *scores_keys(const strand *s, int32_t *n)
 {
@@ -22,7 +30,10 @@ const segment *scores_keys(const strand *s, int32_t *n)
     return (const segment *)(const void *)(s->numbers + 2) + queries;
 }
 
-const step *scores_step(const planner *p, const strand *s) { return &p->program->steps[s->numbers[0]]; }
+const step *scores_step(const planner *p, const strand *s)
+{
+    return &p->program->steps[s->numbers[0]];
+}
 const piece *mix_pattern(const strand *s) { return (const piece *)(const void *)s->numbers; }
 
 const segment *mix_values(const strand *s, int32_t *n)
@@ -52,7 +63,7 @@ static int32_t latest_pass(const planner *p, const map *m, int32_t pass)
 /* The slot of a value's named site. */
 static int32_t shown_slot(const planner *p, int32_t value_index)
 {
-    for (size_t i = p->program->n_slots; i-- > 0; )
+    for (size_t i = p->program->n_slots; i-- > 0;)
         if (p->program->slots[i].value == value_index) return (int32_t)i;
     return -1;
 }
@@ -67,21 +78,30 @@ static inset_status whole_view(planner *p, const invoke *v, int32_t n_heads, vie
         spans[i] = (span){i, 0, v->lengths[i]};
         ragged |= v->lengths[i] != v->lengths[0];
     }
-    *out = (view){.storage = -1, .n_spans = v->n_sequences, .spans = spans, .n_dimensions = 4, .position_dimension = 2};
+    *out = (view){.storage = -1,
+        .n_spans = v->n_sequences,
+        .spans = spans,
+        .n_dimensions = 4,
+        .position_dimension = 2};
     out->dimensions[0] = (dimension){.kind = DIMENSION_SEQUENCE, .extent = v->n_sequences};
-    out->dimensions[1] = (dimension){.kind = DIMENSION_COLUMN, .extent = n_heads, .stride = v->longest};
-    out->dimensions[2] = (dimension){.kind = DIMENSION_ROW, .ragged = ragged, .extent = v->longest, .stride = 1};
+    out->dimensions[1] = (dimension){
+        .kind = DIMENSION_COLUMN, .extent = n_heads, .stride = v->longest};
+    out->dimensions[2] = (dimension){
+        .kind = DIMENSION_ROW, .ragged = ragged, .extent = v->longest, .stride = 1};
     out->dimensions[3] = (dimension){.kind = DIMENSION_COLUMN, .extent = v->longest, .stride = 1};
     return INSET_OK;
 }
 
-/* All rows of an open value, in order, each as one piece: of the tensor the model made, or of what replaced it. */
-static inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index, int32_t n_heads, int32_t value_index, piece_function *visit, void *user)
+/* All rows of an open value, in order, each as one piece: of the tensor the model made, or of what
+ * replaced it. */
+static inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index, int32_t n_heads,
+    int32_t value_index, piece_function *visit, void *user)
 {
     int32_t slot_index = shown_slot(p, value_index), width = n_heads * v->longest;
     if (!slot_is_plain(p->trace, v, slot_index)) {
         view shown, shape;
-        inset_status status = view_of_slot((trace *)(uintptr_t)p->trace, invoke_index, slot_index, &shown);
+        inset_status status = view_of_slot(
+            (trace *)(uintptr_t)p->trace, invoke_index, slot_index, &shown);
         if (status || (status = whole_view(p, v, n_heads, &shape))) return status;
         return view_pieces(p, &shown, &shape, width, visit, user);
     }
@@ -91,47 +111,60 @@ static inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index,
             const segment *g = &t->rows[s]->at[i];
             piece one;
             p->new_pieces.n = 0;
-            if (!pieces_of_row(p, &p->new_pieces, DOMAIN_FREE, g->strand, g->first, 1, 0, 1, 0, width)) return INSET_NO_MEMORY;
+            if (!pieces_of_row(
+                    p, &p->new_pieces, DOMAIN_FREE, g->strand, g->first, 1, 0, 1, 0, width))
+                return INSET_NO_MEMORY;
             inset_status status = pieces_operand(p, &p->new_pieces, t->type, width, &one);
             if (status || (status = visit(user, s, g->count, &one))) return status;
         }
     return INSET_OK;
 }
 
-/* ---- scores -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- scores ------------------------------------------------------------- */
 
 static int32_t scores_strand(planner *p, const step *s, const map *q, const map *k, int32_t width)
 {
-    int32_t n = 2 + (q->n + k->n) * INTS_SEGMENT, *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);
+    int32_t n = 2 + (q->n + k->n) * INTS_SEGMENT,
+            *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);
     if (!parts) return -1;
     parts[0] = (int32_t)(s - p->program->steps);
     parts[1] = q->n;
     memcpy(parts + 2, q->at, (size_t)q->n * sizeof(segment));
     memcpy(parts + 2 + q->n * INTS_SEGMENT, k->at, (size_t)k->n * sizeof(segment));
-    strand like = {.kind = STRAND_SCORES, .type = (uint8_t)p->trace->model_type, .born = DOMAIN_FREE, .time = s->value, .level = 1, .width = width,
-                   .parent = PARENT_NONE, .pass = latest_pass(p, k, latest_pass(p, q, p->floor))};
+    strand like = {.kind = STRAND_SCORES,
+        .type = (uint8_t)p->trace->model_type,
+        .born = DOMAIN_FREE,
+        .time = s->value,
+        .level = 1,
+        .width = width,
+        .parent = PARENT_NONE,
+        .pass = latest_pass(p, k, latest_pass(p, q, p->floor))};
     return strand_intern(p, &like, n, sizeof *parts, parts, 0);
 }
 
-inset_status open_scores(planner *p, const invoke *v, const step *s, const map *const *q, const map *const *k, tensor *t)
+inset_status open_scores(
+    planner *p, const invoke *v, const step *s, const map *const *q, const map *const *k, tensor *t)
 {
     for (int32_t i = 0; i < t->n_sequences; i++) {
         int32_t made = scores_strand(p, s, q[i], k[i], (int32_t)t->width);
         segments_clear(&p->segments);
-        if (made < 0 || !segments_add(p, &p->segments, made, 0, v->lengths[i]) || !(t->rows[i] = segments_finish(p, &p->segments))) return INSET_NO_MEMORY;
+        if (made < 0 || !segments_add(p, &p->segments, made, 0, v->lengths[i])
+            || !(t->rows[i] = segments_finish(p, &p->segments)))
+            return INSET_NO_MEMORY;
     }
     return INSET_OK;
 }
 
-/* ---- pattern -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- pattern ------------------------------------------------------------ */
 
 typedef struct row_maker {
     planner *p;
     tensor *t;
     const step *step;
-    const int32_t *lengths;                  /* of the invoke's sequences */
-    const map *const *queries, *const *keys, *const *values;     /* mix: per sequence */
-    const map *fused;                        /* mix: the sequence's rows if nobody had touched them; NULL until asked for */
+    const int32_t *lengths;                                  /* of the invoke's sequences */
+    const map *const *queries, *const *keys, *const *values; /* mix: per sequence */
+    /* mix: the sequence's rows if nobody had touched them; NULL until asked for */
+    const map *fused;
     int32_t n_heads, sequence;
     segment_list out;
 } row_maker;
@@ -140,14 +173,16 @@ typedef struct row_maker {
 static bool turn_to(row_maker *m, int32_t sequence)
 {
     if (m->sequence == sequence) return true;
-    if (m->sequence >= 0 && !(m->t->rows[m->sequence] = segments_finish(m->p, &m->out))) return false;
+    if (m->sequence >= 0 && !(m->t->rows[m->sequence] = segments_finish(m->p, &m->out)))
+        return false;
     segments_clear(&m->out);
     m->sequence = sequence;
     m->fused = NULL;
     return true;
 }
 
-static inset_status make_rows(row_maker *m, const invoke *v, int32_t invoke_index, int32_t value_index, piece_function *visit)
+static inset_status make_rows(
+    row_maker *m, const invoke *v, int32_t invoke_index, int32_t value_index, piece_function *visit)
 {
     m->sequence = -1;
     inset_status status = open_rows(m->p, v, invoke_index, m->n_heads, value_index, visit, m);
@@ -156,16 +191,26 @@ static inset_status make_rows(row_maker *m, const invoke *v, int32_t invoke_inde
     return status;
 }
 
-/* A kernel reads whole rows of the model's type: constants, other types and strided columns are copied to one first. */
+/* A kernel reads whole rows of the model's type: constants, other types and strided columns are
+ * copied to one first. */
 static inset_status readable_row(planner *p, piece *one, int32_t width)
 {
     inset_type type = p->trace->model_type;
-    if (one->domain != DOMAIN_CONSTANT && one->column_step == 1 && strand_type(p, one->domain, one->strand) == type) return INSET_OK;
+    if (one->domain != DOMAIN_CONSTANT && one->column_step == 1
+        && strand_type(p, one->domain, one->strand) == type)
+        return INSET_OK;
     int32_t made, row;
     bool repeats;
     piece from = *one;
-    inset_status status = pieces_row(p, DOMAIN_FREE, type, width, &from, 1, 0, width, &made, &row, &repeats);
-    *one = (piece){.c0 = 0, .c1 = width, .domain = DOMAIN_FREE, .strand = made, .shift = row, .row_step = !repeats, .column_step = 1};
+    inset_status status = pieces_row(
+        p, DOMAIN_FREE, type, width, &from, 1, 0, width, &made, &row, &repeats);
+    *one = (piece){.c0 = 0,
+        .c1 = width,
+        .domain = DOMAIN_FREE,
+        .strand = made,
+        .shift = row,
+        .row_step = !repeats,
+        .column_step = 1};
     return status;
 }
 
@@ -178,33 +223,47 @@ static inset_status softmax_rows(void *user, int32_t sequence, int32_t rows, con
     if (status) return status;
     int32_t anchor = from.row_step ? from.shift : 0;
     from.shift -= anchor;
-    strand like = {.kind = STRAND_SOFTMAX, .type = (uint8_t)p->trace->model_type, .born = DOMAIN_FREE, .width = (int32_t)m->t->width, .parent = PARENT_NONE,
-                   .parent_row = m->n_heads, .start = m->lengths[sequence]};
+    strand like = {.kind = STRAND_SOFTMAX,
+        .type = (uint8_t)p->trace->model_type,
+        .born = DOMAIN_FREE,
+        .width = (int32_t)m->t->width,
+        .parent = PARENT_NONE,
+        .parent_row = m->n_heads,
+        .start = m->lengths[sequence]};
     pieces_moment(p, &like, &from, 1);
     int32_t made = strand_intern(p, &like, 1, sizeof from, &from, 0);
-    return made >= 0 && turn_to(m, sequence) && pieces_add_rows(p, &m->out, made, anchor, rows, !from.row_step) ? INSET_OK : INSET_NO_MEMORY;
+    return made >= 0 && turn_to(m, sequence)
+                   && pieces_add_rows(p, &m->out, made, anchor, rows, !from.row_step)
+               ? INSET_OK
+               : INSET_NO_MEMORY;
 }
 
-inset_status open_pattern(planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t)
+inset_status open_pattern(
+    planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t)
 {
     row_maker m = {.p = p, .t = t, .step = s, .lengths = v->lengths, .n_heads = s->n_heads};
     return make_rows(&m, v, invoke_index, p->program->slots[s->operands[0]].value, softmax_rows);
 }
 
-/* ---- mix -------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- mix ---------------------------------------------------------------- */
 
 bool open_changed(planner *p, const invoke *v, const step *attention)
 {
     const step *pattern = pair_step(p, attention) - 1, *scores = pattern - 1;
     if (!p->open_scores) return false;
-    if (!slot_is_plain(p->trace, v, shown_slot(p, scores->value)) || !slot_is_plain(p->trace, v, shown_slot(p, pattern->value))) return true;
+    if (!slot_is_plain(p->trace, v, shown_slot(p, scores->value))
+        || !slot_is_plain(p->trace, v, shown_slot(p, pattern->value)))
+        return true;
     for (int32_t i = 0; i < v->n_sequences; i++)
-        if (p->open_scores[i] != p->values[scores->value]->rows[i] || p->open_pattern[i] != p->values[pattern->value]->rows[i]) return true;
+        if (p->open_scores[i] != p->values[scores->value]->rows[i]
+            || p->open_pattern[i] != p->values[pattern->value]->rows[i])
+            return true;
     return false;
 }
 
 /* Is the pattern's row what the model made of its own scores, for the row it is used at? */
-static bool is_untouched(const planner *p, int32_t sequence, int32_t row, int32_t rows, const piece *one)
+static bool is_untouched(
+    const planner *p, int32_t sequence, int32_t row, int32_t rows, const piece *one)
 {
     if (one->domain != DOMAIN_FREE || one->column || (!one->row_step && rows > 1)) return false;
     const strand *softmax = &p->strands[one->strand];
@@ -212,17 +271,24 @@ static bool is_untouched(const planner *p, int32_t sequence, int32_t row, int32_
     const piece *scores = softmax->pieces;
     const map *own = p->open_scores[sequence];
     int32_t index = 0, left = 0, at = map_find(own, row, &index, &left);
-    return scores->domain == DOMAIN_FREE && scores->strand == own->at[at].strand && (scores->row_step || rows == 1) && left >= rows
+    return scores->domain == DOMAIN_FREE && scores->strand == own->at[at].strand
+           && (scores->row_step || rows == 1) && left >= rows
            && scores->shift + one->shift * scores->row_step == index && !scores->column;
 }
 
-/* Rows that nobody touched are those of the fused attention: a patch of one query leaves the others shared. */
+/* Rows that nobody touched are those of the fused attention: a patch of one query leaves the others
+ * shared. */
 static inset_status fused_rows(row_maker *m, int32_t rows)
 {
     planner *p = m->p;
     int32_t q = m->sequence;
-    if (!m->fused && !(m->fused = identity_attention(p, m->step, pair_step(p, m->step), m->queries[q], m->keys[q], m->values[q]))) return INSET_NO_MEMORY;
-    return segments_add_cut(p, &m->out, m->fused, m->out.rows, m->out.rows + rows) ? INSET_OK : INSET_NO_MEMORY;
+    if (!m->fused
+        && !(m->fused = identity_attention(
+                 p, m->step, pair_step(p, m->step), m->queries[q], m->keys[q], m->values[q])))
+        return INSET_NO_MEMORY;
+    return segments_add_cut(p, &m->out, m->fused, m->out.rows, m->out.rows + rows)
+               ? INSET_OK
+               : INSET_NO_MEMORY;
 }
 
 static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const piece *one)
@@ -232,7 +298,8 @@ static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const p
     if (!turn_to(m, sequence)) return INSET_NO_MEMORY;
     if (is_untouched(p, sequence, m->out.rows, rows, one)) return fused_rows(m, rows);
     const map *values = m->values[sequence];
-    int32_t n = INTS_PIECE + values->n * INTS_SEGMENT, *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);
+    int32_t n = INTS_PIECE + values->n * INTS_SEGMENT,
+            *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);
     if (!parts) return INSET_NO_MEMORY;
     piece from = *one;
     inset_status status = readable_row(p, &from, from.c1 - from.c0);
@@ -241,19 +308,33 @@ static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const p
     from.shift -= anchor;
     memcpy(parts, &from, sizeof from);
     memcpy(parts + INTS_PIECE, values->at, (size_t)values->n * sizeof(segment));
-    strand like = {.kind = STRAND_MIX, .type = (uint8_t)p->trace->model_type, .born = m->step->value, .width = (int32_t)m->t->width, .parent = PARENT_NONE};
-    /* The step reads the pattern: one that is there only after this value, or from later in the model, makes a pass of its own. */
+    strand like = {.kind = STRAND_MIX,
+        .type = (uint8_t)p->trace->model_type,
+        .born = m->step->value,
+        .width = (int32_t)m->t->width,
+        .parent = PARENT_NONE};
+    /* The step reads the pattern: one that is there only after this value, or from later in the
+     * model, makes a pass of its own. */
     moment made_at = strand_moment(p, from.domain, from.strand);
     like.pass = made_at.value < like.born ? made_at.pass : made_at.pass + 1;
     if (like.pass < p->floor) like.pass = p->floor;
     like.time = like.born;
     like.pass = latest_pass(p, values, like.pass);
     int32_t made = strand_intern(p, &like, n, sizeof *parts, parts, 0);
-    return made >= 0 && pieces_add_rows(p, &m->out, made, anchor, rows, !from.row_step) ? INSET_OK : INSET_NO_MEMORY;
+    return made >= 0 && pieces_add_rows(p, &m->out, made, anchor, rows, !from.row_step)
+               ? INSET_OK
+               : INSET_NO_MEMORY;
 }
 
-inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention, const map *const *const in[3], tensor *t)
+inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention,
+    const map *const *const in[3], tensor *t)
 {
-    row_maker m = {.p = p, .t = t, .step = attention, .queries = in[0], .keys = in[1], .values = in[2], .n_heads = attention->n_heads};
+    row_maker m = {.p = p,
+        .t = t,
+        .step = attention,
+        .queries = in[0],
+        .keys = in[1],
+        .values = in[2],
+        .n_heads = attention->n_heads};
     return make_rows(&m, v, invoke_index, (pair_step(p, attention) - 1)->value, mix_rows);
 }

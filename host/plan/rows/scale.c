@@ -1,7 +1,9 @@
-/* scale.c: what a norm divides by, in the open. A norm computes its scale without showing it; where an invoke touches `.scale` the scale
- * becomes a value of its own, whose rows go with the rows of the norm's input. Where they still do when the norm runs, the norm is
- * the one that everybody runs and no bit of it changes; where they do not, because the scale was set or replaced (or the input was, after the
- * scale was taken), the row is a step of two operands, and a kernel divides by what it is given. */
+/* scale.c: what a norm divides by, in the open. A norm computes its scale without showing it; where
+ * an invoke touches `.scale` the scale becomes a value of its own, whose rows go with the rows of
+ * the norm's input. Where they still do when the norm runs, the norm is the one that everybody runs
+ * and no bit of it changes; where they do not, because the scale was set or replaced (or the input
+ * was, after the scale was taken), the row is a step of two operands, and a kernel divides by what
+ * it is given. */
 #include "plan/rows/rows.h"
 
 bool scale_touched(const planner *p, const invoke *v, const step *scale)
@@ -12,7 +14,10 @@ bool scale_touched(const planner *p, const invoke *v, const step *scale)
     return false;
 }
 
-static int32_t scale_slot(const step *s) { return s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM ? s->operands[1] : -1; }
+static int32_t scale_slot(const step *s)
+{
+    return s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM ? s->operands[1] : -1;
+}
 
 int32_t scale_operands(const planner *p, const step *s)
 {

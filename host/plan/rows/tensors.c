@@ -1,15 +1,25 @@
-/* tensors.c: the tensors that records work on: made when first asked for, filled as a draft of pieces, frozen into maps. */
+/* tensors.c: the tensors that records work on: made when first asked for, filled as a draft of
+ * pieces, frozen into maps. */
 #include "plan/rows/rows.h"
 
 static const map *external_rows(planner *p, int32_t storage_index)
 {
     const storage *s = &p->trace->storages[storage_index];
-    strand like = {.kind = STRAND_EXTERNAL, .type = (uint8_t)s->type, .born = DOMAIN_FREE, .time = -1, .width = (int32_t)s->width,
-                   .parent = PARENT_NONE, .storage = storage_index};
-    if (!array_extend(p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands)) return NULL;
+    strand like = {.kind = STRAND_EXTERNAL,
+        .type = (uint8_t)s->type,
+        .born = DOMAIN_FREE,
+        .time = -1,
+        .width = (int32_t)s->width,
+        .parent = PARENT_NONE,
+        .storage = storage_index};
+    if (!array_extend(
+            p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands))
+        return NULL;
     p->strands[p->n_strands] = like;
     segments_clear(&p->segments);
-    return segments_add(p, &p->segments, (int32_t)p->n_strands++, 0, s->lengths[0]) ? segments_finish(p, &p->segments) : NULL;
+    return segments_add(p, &p->segments, (int32_t)p->n_strands++, 0, s->lengths[0])
+               ? segments_finish(p, &p->segments)
+               : NULL;
 }
 
 static bool start_draft(planner *p, tensor *t)
@@ -29,7 +39,11 @@ tensor *storage_tensor(planner *p, int32_t index)
     const storage *s = &p->trace->storages[index];
     tensor *t = arena_new(&p->scratch, sizeof *t);
     if (!t) return NULL;
-    *t = (tensor){.domain = DOMAIN_FREE, .type = s->type, .n_sequences = s->n_sequences, .width = s->width, .lengths = s->lengths};
+    *t = (tensor){.domain = DOMAIN_FREE,
+        .type = s->type,
+        .n_sequences = s->n_sequences,
+        .width = s->width,
+        .lengths = s->lengths};
     t->rows = arena_new(&p->scratch, (size_t)s->n_sequences * sizeof *t->rows);
     if (!t->rows) return NULL;
     if (s->kind == STORAGE_EXTERNAL && !(t->rows[0] = external_rows(p, index))) return NULL;
@@ -60,8 +74,13 @@ inset_status tensor_freeze(planner *p, tensor *t)
             p->row_pieces.n = 0;
             if (t->width == 0) continue;
             if (!draft_pieces(p, t, s, r, &p->row_pieces)) status = INSET_NO_MEMORY;
-            else status = pieces_row(p, DOMAIN_FREE, t->type, (int32_t)t->width, p->row_pieces.at, p->row_pieces.n, 0, (int32_t)t->width, &made, &row, &repeats);
-            if (!status && !(repeats ? pieces_add_rows(p, &list, made, row, 1, true) : segments_add(p, &list, made, row, 1))) status = INSET_NO_MEMORY;
+            else
+                status = pieces_row(p, DOMAIN_FREE, t->type, (int32_t)t->width, p->row_pieces.at,
+                    p->row_pieces.n, 0, (int32_t)t->width, &made, &row, &repeats);
+            if (!status
+                && !(repeats ? pieces_add_rows(p, &list, made, row, 1, true)
+                             : segments_add(p, &list, made, row, 1)))
+                status = INSET_NO_MEMORY;
         }
         if (!status && !(t->rows[s] = segments_finish(p, &list))) status = INSET_NO_MEMORY;
         memory_free(p->context, list.at);

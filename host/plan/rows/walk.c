@@ -1,5 +1,6 @@
-/* walk.c: goes through the invokes one after the other, from event to event, and gives every value its rows. Steps make new identities or
- * none; records change tensors at their event. The order here is the order of a user's lines, which is what makes versions right. */
+/* walk.c: goes through the invokes one after the other, from event to event, and gives every value
+ * its rows. Steps make new identities or none; records change tensors at their event. The order
+ * here is the order of a user's lines, which is what makes versions right. */
 #include "plan/rows/rows.h"
 
 #include <string.h>
@@ -11,7 +12,8 @@ const step *pair_step(const planner *p, const step *attention)
     return NULL;
 }
 
-/* An invoke's tensor of a value, with these maps; NULL: with room for them. It goes with the invoke, unless something refers to it. */
+/* An invoke's tensor of a value, with these maps; NULL: with room for them. It goes with the
+ * invoke, unless something refers to it. */
 static tensor *value_tensor(planner *p, const invoke *v, int32_t value_index, const map **rows)
 {
     const value *made = &p->program->values[value_index];
@@ -19,10 +21,15 @@ static tensor *value_tensor(planner *p, const invoke *v, int32_t value_index, co
     arena *a = stays ? &p->scratch : &p->passing;
     tensor *t = arena_new(a, sizeof *t);
     if (!t) return NULL;
-    *t = (tensor){.domain = value_index, .type = strand_type(p, value_index, -1), .width = made->width, .rows = rows,
-                  .n_sequences = made->per_position ? 1 : v->n_sequences, .lengths = made->per_position ? &v->longest : v->lengths};
+    *t = (tensor){.domain = value_index,
+        .type = strand_type(p, value_index, -1),
+        .width = made->width,
+        .rows = rows,
+        .n_sequences = made->per_position ? 1 : v->n_sequences,
+        .lengths = made->per_position ? &v->longest : v->lengths};
     size_t bytes = (size_t)t->n_sequences * sizeof *t->rows;
-    if ((!rows || stays) && !(t->rows = rows ? arena_copy(a, rows, bytes) : arena_new(a, bytes))) return NULL;
+    if ((!rows || stays) && !(t->rows = rows ? arena_copy(a, rows, bytes) : arena_new(a, bytes)))
+        return NULL;
     if (!p->values[value_index]) p->made[p->n_made++] = value_index;
     p->values[value_index] = t;
     if (stays) p->tensors[p->value_storage[value_index]] = t;
@@ -30,14 +37,16 @@ static tensor *value_tensor(planner *p, const invoke *v, int32_t value_index, co
 }
 
 /* The maps that a slot shows a step: [n_sequences]. */
-static inset_status operand_maps(planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out)
+static inset_status operand_maps(
+    planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out)
 {
     if (slot_is_plain(p->trace, v, slot_index)) {
         *out = p->values[p->program->slots[slot_index].value]->rows;
         return INSET_OK;
     }
     view shown;
-    inset_status status = view_of_slot((trace *)(uintptr_t)p->trace, invoke_index, slot_index, &shown);
+    inset_status status = view_of_slot(
+        (trace *)(uintptr_t)p->trace, invoke_index, slot_index, &shown);
     if (status) return status;
     const map **maps = arena_new(&p->passing, (size_t)v->n_sequences * sizeof *maps);
     if (!maps) return INSET_NO_MEMORY;
@@ -65,26 +74,29 @@ static const map *step_rows(planner *p, const step *s, const map *const *in, int
         const map *with_position[2] = {in[0], in[1]};
         return identity_combine(p, s, 2, with_position, rows);
     }
-    case STEP_PAIR: return in[0];            /* made where attention asks for it */
+    case STEP_PAIR: return in[0]; /* made where attention asks for it */
     case STEP_ATTENTION: return identity_attention(p, s, pair_step(p, s), in[0], in[1], in[2]);
     default: return in[0];
     }
 }
 
 /* Every sequence's rows of an operand, as the slot shows them. */
-static inset_status slot_maps(planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out)
+static inset_status slot_maps(
+    planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out)
 {
     inset_status status = operand_maps(p, v, invoke_index, slot_index, out);
     if (status) return status;
     const map **shown = arena_copy(&p->passing, *out, (size_t)v->n_sequences * sizeof **out);
     if (!shown) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < v->n_sequences; i++)
-        if (!(shown[i] = identity_slot(p, &p->program->slots[slot_index], shown[i]))) return INSET_NO_MEMORY;
+        if (!(shown[i] = identity_slot(p, &p->program->slots[slot_index], shown[i])))
+            return INSET_NO_MEMORY;
     *out = shown;
     return INSET_OK;
 }
 
-/* Scores and pattern are made only for invokes that touch them, as free tensors: a row a query, its columns (head, key). */
+/* Scores and pattern are made only for invokes that touch them, as free tensors: a row a query, its
+ * columns (head, key). */
 static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
 {
     bool scores = s->kind == STEP_SCORES;
@@ -99,7 +111,9 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
     inset_status status;
     if (scores) {
         const map **q, **k;
-        if ((status = slot_maps(p, v, invoke_index, s->operands[0], &q)) || (status = slot_maps(p, v, invoke_index, s->operands[1], &k))) return status;
+        if ((status = slot_maps(p, v, invoke_index, s->operands[0], &q))
+            || (status = slot_maps(p, v, invoke_index, s->operands[1], &k)))
+            return status;
         status = open_scores(p, v, s, q, k, t);
     } else status = open_pattern(p, v, invoke_index, s, t);
     if (status) return status;
@@ -107,26 +121,34 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
     return *before ? INSET_OK : INSET_NO_MEMORY;
 }
 
-/* A step that makes row i of row i of the one value it reads, all of it: the maps are that value's. A set replaces a tensor's maps and leaves the
- * old ones as they are, so two tensors may have them. */
+/* A step that makes row i of row i of the one value it reads, all of it: the maps are that value's.
+ * A set replaces a tensor's maps and leaves the old ones as they are, so two tensors may have
+ * them. */
 static bool keeps_rows(const planner *p, const step *s)
 {
-    if (s->kind != STEP_LINEAR && s->kind != STEP_ACTIVATION && s->kind != STEP_SCALE && s->kind != STEP_SOFTCAP
-        && ((s->kind != STEP_LAYERNORM && s->kind != STEP_RMSNORM) || scale_operands(p, s) > 1)) return false;
+    if (s->kind != STEP_LINEAR && s->kind != STEP_ACTIVATION && s->kind != STEP_SCALE
+        && s->kind != STEP_SOFTCAP
+        && ((s->kind != STEP_LAYERNORM && s->kind != STEP_RMSNORM) || scale_operands(p, s) > 1))
+        return false;
     const slot *o = &p->program->slots[s->operands[0]];
     const value *read = &p->program->values[o->value];
-    return !o->shape.column && !o->shape.stride && slot_column_end(o) == read->width && read->per_position == p->program->values[s->value].per_position;
+    return !o->shape.column && !o->shape.stride && slot_column_end(o) == read->width
+           && read->per_position == p->program->values[s->value].per_position;
 }
 
 static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
 {
-    if (s->kind == STEP_SCORES || s->kind == STEP_PATTERN) return run_open_step(p, v, invoke_index, s);
+    if (s->kind == STEP_SCORES || s->kind == STEP_PATTERN)
+        return run_open_step(p, v, invoke_index, s);
     if (s->kind == STEP_NORM_SCALE && !scale_touched(p, v, s)) {
         p->values[s->value] = NULL;
         return INSET_OK;
     }
     if (keeps_rows(p, s) && slot_is_plain(p->trace, v, s->operands[0]))
-        return value_tensor(p, v, s->value, p->values[p->program->slots[s->operands[0]].value]->rows) ? INSET_OK : INSET_NO_MEMORY;
+        return value_tensor(
+                   p, v, s->value, p->values[p->program->slots[s->operands[0]].value]->rows)
+                   ? INSET_OK
+                   : INSET_NO_MEMORY;
     tensor *t = value_tensor(p, v, s->value, NULL);
     if (!t) return INSET_NO_MEMORY;
     if (s->kind == STEP_ATTENTION && open_changed(p, v, s)) {
@@ -144,7 +166,8 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
             if (!(t->rows[i] = identity_embed(p, v, i, first))) return INSET_NO_MEMORY;
         return INSET_OK;
     }
-    if (s->kind == STEP_POSITIONS) return (t->rows[0] = identity_positions(p, v->longest)) ? INSET_OK : INSET_NO_MEMORY;
+    if (s->kind == STEP_POSITIONS)
+        return (t->rows[0] = identity_positions(p, v->longest)) ? INSET_OK : INSET_NO_MEMORY;
     const map **in[3] = {NULL, NULL, NULL};
     int n = scale_operands(p, s);
     for (int k = 0; k < n; k++) {
@@ -152,7 +175,8 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         if (status) return status;
     }
     const map *positions = NULL;
-    if (s->kind == STEP_ROPE && !(positions = identity_positions(p, v->longest))) return INSET_NO_MEMORY;
+    if (s->kind == STEP_ROPE && !(positions = identity_positions(p, v->longest)))
+        return INSET_NO_MEMORY;
     for (int32_t q = 0; q < t->n_sequences; q++) {
         const map *one[3] = {NULL, NULL, NULL};
         int32_t rows = t->lengths[q];
@@ -163,7 +187,8 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
             if (shared && !(one[k] = map_head(p, one[k], rows))) return INSET_NO_MEMORY;
             if (!(one[k] = identity_slot(p, o, one[k]))) return INSET_NO_MEMORY;
         }
-        if (s->kind == STEP_ROPE && !(one[1] = map_head(p, positions, rows))) return INSET_NO_MEMORY;
+        if (s->kind == STEP_ROPE && !(one[1] = map_head(p, positions, rows)))
+            return INSET_NO_MEMORY;
         if (!(t->rows[q] = step_rows(p, s, one, rows))) return INSET_NO_MEMORY;
     }
     return s->kind == STEP_ATTENTION ? whole_note(p, v, invoke_index, s->value, t->rows) : INSET_OK;
@@ -176,10 +201,11 @@ static bool is_skipped(const invoke *v, int32_t event)
     return false;
 }
 
-/* ---- from boundary to boundary --------------------------------------------------------------------------------------------------------------
- * Between two blocks one value is live, the residual stream. Where its maps are settled and nothing is due, the blocks on the way would leave the
- * maps as they are: the walk jumps to the last boundary before the next thing an invoke asks for, so that a patch costs work where it
- * patches and not per layer. And what a prompt's maps are behind block 0, where contexts were made, is remembered. */
+/* ---- from boundary to boundary ------------------------------------------ Between two blocks one
+ * value is live, the residual stream. Where its maps are settled and nothing is due, the blocks on
+ * the way would leave the maps as they are: the walk jumps to the last boundary before the next
+ * thing an invoke asks for, so that a patch costs work where it patches and not per layer. And what
+ * a prompt's maps are behind block 0, where contexts were made, is remembered. */
 
 /* The slot of the residual stream behind the last block; -1 when the program has none. */
 static int32_t last_boundary(const program *g)
@@ -206,13 +232,16 @@ static inset_status find_boundaries(planner *p)
         if (slot_index < 0) break;
         while (i < g->n_steps && g->steps[i].event < g->slots[slot_index].event) i++;
         p->value_event[g->slots[slot_index].value] = g->slots[slot_index].event;
-        p->boundaries[p->n_boundaries++] = (boundary){slot_index, g->slots[slot_index].value, g->slots[slot_index].event, (int32_t)i};
+        p->boundaries[p->n_boundaries++] = (boundary){
+            slot_index, g->slots[slot_index].value, g->slots[slot_index].event, (int32_t)i};
     }
     return INSET_OK;
 }
 
-/* The next event that an invoke asks for at or after `event`: a record, a value that something refers to, a replacement, a skip. */
-static int32_t next_due(const planner *p, const invoke *v, const trace_record *record, const trace_record *end, int32_t event)
+/* The next event that an invoke asks for at or after `event`: a record, a value that something
+ * refers to, a replacement, a skip. */
+static int32_t next_due(const planner *p, const invoke *v, const trace_record *record,
+    const trace_record *end, int32_t event)
 {
     int32_t due = record < end ? record->event : INT32_MAX;
     for (size_t i = 0; i < v->n_values; i++) {
@@ -253,19 +282,26 @@ static inset_status arrive(planner *p, const invoke *v, int32_t k, const map **r
     return value_tensor(p, v, p->boundaries[k].value, rows) ? INSET_OK : INSET_NO_MEMORY;
 }
 
-/* ---- prompts ---- */
+/* ---- prompts ------------------------------------------------------------ */
 
-static bool is_prompt(const prompt *known, const int64_t *tokens, int32_t n) { return known->n == n && !memcmp(known->tokens, tokens, (size_t)n * sizeof *tokens); }
+static bool is_prompt(const prompt *known, const int64_t *tokens, int32_t n)
+{
+    return known->n == n && !memcmp(known->tokens, tokens, (size_t)n * sizeof *tokens);
+}
 
-static uint64_t prompt_hash(const int64_t *tokens, int32_t n) { return hash_bytes(5, tokens, (size_t)n * sizeof *tokens); }
+static uint64_t prompt_hash(const int64_t *tokens, int32_t n)
+{
+    return hash_bytes(5, tokens, (size_t)n * sizeof *tokens);
+}
 
 /* A prompt that is remembered; mostly the one that was asked for before. */
 static const prompt *find_prompt(planner *p, const int64_t *tokens, int32_t n)
 {
     size_t cursor = 0;
-    if (p->n_prompts && is_prompt(&p->prompts[p->last_prompt], tokens, n)) return &p->prompts[p->last_prompt];
+    if (p->n_prompts && is_prompt(&p->prompts[p->last_prompt], tokens, n))
+        return &p->prompts[p->last_prompt];
     const uint64_t hash = prompt_hash(tokens, n);
-    for (int32_t at; (at = table_next(&p->prompt_table, hash, &cursor)) >= 0; ) {
+    for (int32_t at; (at = table_next(&p->prompt_table, hash, &cursor)) >= 0;) {
         if (!is_prompt(&p->prompts[at], tokens, n)) continue;
         p->last_prompt = (size_t)at;
         return &p->prompts[at];
@@ -273,8 +309,9 @@ static const prompt *find_prompt(planner *p, const int64_t *tokens, int32_t n)
     return NULL;
 }
 
-/* Remembers what an invoke's prompts are at boundary 1, when nothing was done to them on the way: what they are at boundary k, which is 1 or one that
- * the walk jumps on from, over all that changes nothing. */
+/* Remembers what an invoke's prompts are at boundary 1, when nothing was done to them on the way:
+ * what they are at boundary k, which is 1 or one that the walk jumps on from, over all that changes
+ * nothing. */
 static inset_status remember_prompts(planner *p, const invoke *v, int32_t k)
 {
     const tensor *t = p->values[p->boundaries[k].value];
@@ -282,14 +319,20 @@ static inset_status remember_prompts(planner *p, const invoke *v, int32_t k)
     for (int32_t s = 0; s < v->n_sequences; first += v->lengths[s++]) {
         const int64_t *tokens = v->tokens + first;
         if (find_prompt(p, tokens, v->lengths[s])) continue;
-        if (!array_extend(p->context, &p->prompts, &p->prompts_capacity, p->n_prompts + 1, sizeof *p->prompts)) return INSET_NO_MEMORY;
-        p->prompts[p->n_prompts] = (prompt){tokens, v->lengths[s], v->first_token + first, t->rows[s], (int32_t)(v - p->trace->invokes), v->n_sequences == 1};
-        if (!table_add(p->context, &p->prompt_table, prompt_hash(tokens, v->lengths[s]), (int32_t)p->n_prompts++)) return INSET_NO_MEMORY;
+        if (!array_extend(p->context, &p->prompts, &p->prompts_capacity, p->n_prompts + 1,
+                sizeof *p->prompts))
+            return INSET_NO_MEMORY;
+        p->prompts[p->n_prompts] = (prompt){tokens, v->lengths[s], v->first_token + first,
+            t->rows[s], (int32_t)(v - p->trace->invokes), v->n_sequences == 1};
+        if (!table_add(p->context, &p->prompt_table, prompt_hash(tokens, v->lengths[s]),
+                (int32_t)p->n_prompts++))
+            return INSET_NO_MEMORY;
     }
     return INSET_OK;
 }
 
-/* Starts an invoke at boundary 1 when all its prompts are known there and it asks for nothing before; *started says so. */
+/* Starts an invoke at boundary 1 when all its prompts are known there and it asks for nothing
+ * before; *started says so. */
 static inset_status start_late(planner *p, const invoke *v, int32_t due, bool *started)
 {
     *started = false;
@@ -303,20 +346,22 @@ static inset_status start_late(planner *p, const invoke *v, int32_t due, bool *s
         if (!known) return INSET_OK;
         rows[s] = known->rows;
         if (v->n_sequences == 1 && known->alone) p->input_of[v - p->trace->invokes] = known->invoke;
-        else memcpy(p->embed_row + v->first_token + first, p->embed_row + known->first_token, (size_t)v->lengths[s] * sizeof *p->embed_row);
+        else
+            memcpy(p->embed_row + v->first_token + first, p->embed_row + known->first_token,
+                (size_t)v->lengths[s] * sizeof *p->embed_row);
     }
     *started = true;
     return arrive(p, v, 1, rows);
 }
 
-/* ---- one invoke ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- one invoke --------------------------------------------------------- */
 
 typedef struct journey {
     const invoke *v;
     int32_t invoke_index;
     const trace_record *record, *end;
-    bool untouched;                      /* no record so far */
-    bool known;                          /* its prompts are remembered */
+    bool untouched; /* no record so far */
+    bool known;     /* its prompts are remembered */
 } journey;
 
 static inset_status apply_until(planner *p, journey *j, int32_t event)
@@ -333,11 +378,14 @@ static inset_status apply_until(planner *p, journey *j, int32_t event)
 static bool is_inside_skip(const planner *p, const invoke *v, int32_t k)
 {
     for (size_t i = 0; i < v->n_skips; i++)
-        if (p->boundaries[k].event > v->skips[i].enter && p->boundaries[k].event < v->skips[i].leave) return true;
+        if (p->boundaries[k].event > v->skips[i].enter
+            && p->boundaries[k].event < v->skips[i].leave)
+            return true;
     return false;
 }
 
-/* At boundary k: moves on to a later one if nothing is due on the way; *k becomes n_boundaries when nothing is due at all. */
+/* At boundary k: moves on to a later one if nothing is due on the way; *k becomes n_boundaries when
+ * nothing is due at all. */
 static inset_status jump(planner *p, journey *j, int32_t *k)
 {
     const boundary *here = &p->boundaries[*k];
@@ -346,8 +394,10 @@ static inset_status jump(planner *p, journey *j, int32_t *k)
     if (due == INT32_MAX) return *k = p->n_boundaries, INSET_OK;
     int32_t target = boundary_before(p, due);
     bool plain = slot_is_plain(p->trace, v, here->slot);
-    bool jumps = target > *k && plain && all_settled(p, p->values[here->value]) && !is_inside_skip(p, v, *k);
-    if ((*k == 1 || (*k == 0 && jumps)) && j->untouched && !j->known && plain && !v->n_skips && !v->n_rebindings && v->tokens && !p->options.no_share) {
+    bool jumps = target > *k && plain && all_settled(p, p->values[here->value])
+                 && !is_inside_skip(p, v, *k);
+    if ((*k == 1 || (*k == 0 && jumps)) && j->untouched && !j->known && plain && !v->n_skips
+        && !v->n_rebindings && v->tokens && !p->options.no_share) {
         inset_status status = remember_prompts(p, v, *k);
         if (status) return status;
     }
@@ -361,11 +411,13 @@ static inset_status jump(planner *p, journey *j, int32_t *k)
 static inset_status travel(planner *p, journey *j)
 {
     const program *g = p->program;
-    int32_t k = 0;                       /* the next boundary */
+    int32_t k = 0; /* the next boundary */
     size_t i = 0;
     bool late = false;
     inset_status status = INSET_OK;
-    if (p->n_boundaries > 1 && !p->options.no_share && (status = start_late(p, j->v, next_due(p, j->v, j->record, j->end, -1), &late))) return status;
+    if (p->n_boundaries > 1 && !p->options.no_share
+        && (status = start_late(p, j->v, next_due(p, j->v, j->record, j->end, -1), &late)))
+        return status;
     j->known = late;
     if (late) k = 1, i = (size_t)p->boundaries[1].first_step;
     for (; i < g->n_steps; i++) {
@@ -382,7 +434,7 @@ static inset_status travel(planner *p, journey *j)
             }
         }
         const step *s = &g->steps[i];
-        if (s->event > j->v->current_event) break;       /* nothing later was asked for */
+        if (s->event > j->v->current_event) break; /* nothing later was asked for */
         if (!is_skipped(j->v, s->event)) status = run_step(p, j->v, j->invoke_index, s);
         else if (s->kind == STEP_SCORES) p->open_scores = NULL;
         if (status) return status;
@@ -393,9 +445,13 @@ static inset_status travel(planner *p, journey *j)
 static inset_status walk_invoke(planner *p, int32_t index)
 {
     const invoke *v = &p->trace->invokes[index];
-    journey j = {.v = v, .invoke_index = index, .record = p->trace->records + v->first_record, .untouched = true};
+    journey j = {.v = v,
+        .invoke_index = index,
+        .record = p->trace->records + v->first_record,
+        .untouched = true};
     j.end = j.record + v->n_records;
-    for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = v->values[i].storage;
+    for (size_t i = 0; i < v->n_values; i++)
+        p->value_storage[v->values[i].value] = v->values[i].storage;
     inset_status status = travel(p, &j);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;
     while (p->n_made) p->values[p->made[--p->n_made]] = NULL;
@@ -413,10 +469,12 @@ inset_status plan_walk(planner *p)
     p->tensors = arena_new(&p->scratch, p->trace->storages_capacity * sizeof *p->tensors);
     p->embed_row = arena_new(&p->memory, (size_t)p->trace->n_tokens * sizeof *p->embed_row);
     p->input_of = arena_new(&p->memory, p->trace->n_invokes * sizeof *p->input_of);
-    if (!p->values || !p->value_storage || !p->tensors || !p->embed_row || !p->input_of || !p->made) return INSET_NO_MEMORY;
+    if (!p->values || !p->value_storage || !p->tensors || !p->embed_row || !p->input_of || !p->made)
+        return INSET_NO_MEMORY;
     for (size_t i = 0; i < p->trace->n_invokes; i++) p->input_of[i] = (int32_t)i;
     for (size_t i = 0; i < g->n_values; i++) p->value_storage[i] = -1;
-    for (int64_t i = 0; i < p->trace->n_tokens; i++) p->embed_row[i] = -1;       /* an invoke that nobody looks into embeds nothing */
+    /* an invoke that nobody looks into embeds nothing */
+    for (int64_t i = 0; i < p->trace->n_tokens; i++) p->embed_row[i] = -1;
     p->position_strand = -1;
     inset_status found = find_boundaries(p);
     if (found) return found;

@@ -1,26 +1,31 @@
-/* whole.c: attention of whole sequences, which some devices compute faster than row by row, with other bits. So the choice may depend on nothing
- * but the trace: not on what is shared, nor on who needs which row, nor on chunks. A sequence is taken whole behind an attention where
+/* whole.c: attention of whole sequences, which some devices compute faster than row by row, with
+ * other bits. So the choice may depend on nothing but the trace: not on what is shared, nor on who
+ * needs which row, nor on chunks. A sequence is taken whole behind an attention where
  *
- *     it is long enough for that to pay, and the device takes such an attention;
- *     no other sequence of the trace begins with its first token, nothing changed its first position before this attention, and nothing is set from
- *     or in another invoke by its invoke's values: then every row of it has a context that no other sequence can have;
- *     the pattern was not set.
+ *     it is long enough for that to pay, and the device takes such an attention; no other sequence
+ *     of the trace begins with its first token, nothing changed its first position before this
+ *     attention, and nothing is set from or in another invoke by its invoke's values: then every
+ *     row of it has a context that no other sequence can have; the pattern was not set.
  *
- * Whoever then needs some of its rows gets all of them made (live.c). Where the device is to be fast above all, it is enough that no other long
- * sequence has any of its rows in this plan.
+ * Whoever then needs some of its rows gets all of them made (live.c). Where the device is to be
+ * fast above all, it is enough that no other long sequence has any of its rows in this plan.
  *
- * A sequence's rows behind one attention are those behind the next, until something is set: they are noted where the walk passes. */
+ * A sequence's rows behind one attention are those behind the next, until something is set: they
+ * are noted where the walk passes. */
 #include "plan/rows/rows.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHORTEST = 256 };                 /* positions from which it pays */
+enum { SHORTEST = 256 }; /* positions from which it pays */
 enum { FROM_NOTHING = -1, FROM_SEVERAL = -2 };
 
-/* ---- what the trace says ---------------------------------------------------------------------------------------------------------------- */
+/* ---- what the trace says ------------------------------------------------ */
 
-static int32_t joined(int32_t a, int32_t b) { return a == FROM_NOTHING || a == b ? b : b == FROM_NOTHING ? a : FROM_SEVERAL; }
+static int32_t joined(int32_t a, int32_t b)
+{
+    return a == FROM_NOTHING || a == b ? b : b == FROM_NOTHING ? a : FROM_SEVERAL;
+}
 
 /* Values that depend on invoke `from` are put into `invoke_index`: both are entangled. */
 static void entangle(planner *p, int32_t invoke_index, int32_t from)
@@ -31,24 +36,28 @@ static void entangle(planner *p, int32_t invoke_index, int32_t from)
     else p->whole.entangled[from] = true;
 }
 
-/* Which invokes set values in each other: from[storage] is the invoke that its numbers come from. */
+/* Which invokes set values in each other: from[storage] is the invoke that its numbers come
+ * from. */
 static inset_status find_entangled(planner *p)
 {
     const trace *t = p->trace;
     int32_t *from = arena_new(&p->scratch, t->n_storages * sizeof *from);
     p->whole.entangled = arena_new(&p->scratch, t->n_invokes * sizeof *p->whole.entangled);
     if (!from || !p->whole.entangled) return INSET_NO_MEMORY;
-    for (size_t i = 0; i < t->n_storages; i++) from[i] = t->storages[i].kind == STORAGE_VALUE ? t->storages[i].invoke : FROM_NOTHING;
+    for (size_t i = 0; i < t->n_storages; i++)
+        from[i] = t->storages[i].kind == STORAGE_VALUE ? t->storages[i].invoke : FROM_NOTHING;
     for (size_t i = 0; i < t->n_records; i++) {
         const trace_record *r = &t->records[i];
         const int32_t target = r->target->storage;
         int32_t source = r->a.view ? from[r->a.view->storage] : FROM_NOTHING;
         if (r->b.view) source = joined(source, from[r->b.view->storage]);
-        if (t->storages[target].kind == STORAGE_VALUE) entangle(p, t->storages[target].invoke, source);
+        if (t->storages[target].kind == STORAGE_VALUE)
+            entangle(p, t->storages[target].invoke, source);
         from[target] = joined(from[target], source);
     }
     for (size_t i = 0; i < t->n_invokes; i++)
-        for (size_t k = 0; k < t->invokes[i].n_rebindings; k++) entangle(p, (int32_t)i, from[t->invokes[i].rebindings[k].view->storage]);
+        for (size_t k = 0; k < t->invokes[i].n_rebindings; k++)
+            entangle(p, (int32_t)i, from[t->invokes[i].rebindings[k].view->storage]);
     return INSET_OK;
 }
 
@@ -66,9 +75,12 @@ inset_status whole_begin(planner *p)
     size_t n = 0;
     for (size_t i = 0; i < t->n_invokes; i++) {
         n += (size_t)t->invokes[i].n_sequences;
-        if (t->invokes[i].tokens && t->invokes[i].longest > longest) longest = t->invokes[i].longest;
+        if (t->invokes[i].tokens && t->invokes[i].longest > longest)
+            longest = t->invokes[i].longest;
     }
-    if (!p->options.traits.takes_attention || p->trace->model_type == INSET_F32 || longest < SHORTEST) return INSET_OK;
+    if (!p->options.traits.takes_attention || p->trace->model_type == INSET_F32
+        || longest < SHORTEST)
+        return INSET_OK;
     w->first_sequence = arena_new(&p->scratch, t->n_invokes * sizeof *w->first_sequence);
     w->first_tokens = arena_new(&p->scratch, n * sizeof *w->first_tokens);
     w->last = arena_new(&p->scratch, n * sizeof *w->last);
@@ -98,9 +110,10 @@ static bool is_only_first(const planner *p, int64_t token)
     return low < n && list[low] == token && (low + 1 == n || list[low + 1] != token);
 }
 
-/* ---- what the walk passes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- what the walk passes ----------------------------------------------- */
 
-static bool can_be_whole(const planner *p, int32_t invoke_index, int64_t first_token, const map *rows)
+static bool can_be_whole(
+    const planner *p, int32_t invoke_index, int64_t first_token, const map *rows)
 {
     const bool fast = p->options.traits.fast;
     const strand *first = &p->strands[rows->at[0].strand];
@@ -109,11 +122,15 @@ static bool can_be_whole(const planner *p, int32_t invoke_index, int64_t first_t
         if (s->kind == STRAND_MIX || s->pass != first->pass) return false;
     }
     if (fast) return true;
-    if (p->whole.all_entangled || p->whole.entangled[invoke_index] || !is_only_first(p, first_token)) return false;
-    return first->kind == STRAND_EMBED && first->start == 0 && rows->at[0].first == 0 && p->words[first->first_word].token == first_token;
+    if (p->whole.all_entangled || p->whole.entangled[invoke_index]
+        || !is_only_first(p, first_token))
+        return false;
+    return first->kind == STRAND_EMBED && first->start == 0 && rows->at[0].first == 0
+           && p->words[first->first_word].token == first_token;
 }
 
-inset_status whole_note(planner *p, const invoke *v, int32_t invoke_index, int32_t value, const map *const *rows)
+inset_status whole_note(
+    planner *p, const invoke *v, int32_t invoke_index, int32_t value, const map *const *rows)
 {
     whole_sequences *w = &p->whole;
     int64_t at = 0;
@@ -123,7 +140,8 @@ inset_status whole_note(planner *p, const invoke *v, int32_t invoke_index, int32
         const map *shown = can_be_whole(p, invoke_index, v->tokens[at], rows[s]) ? rows[s] : NULL;
         const int32_t sequence = w->first_sequence[invoke_index] + s, before = w->last[sequence];
         if (before >= 0 && w->at[before].rows == shown) continue;
-        if (!array_extend(p->context, &w->at, &w->capacity, w->n + 1, sizeof *w->at)) return INSET_NO_MEMORY;
+        if (!array_extend(p->context, &w->at, &w->capacity, w->n + 1, sizeof *w->at))
+            return INSET_NO_MEMORY;
         w->last[sequence] = (int32_t)w->n;
         w->at[w->n++] = (whole){shown, sequence, value, before};
     }
@@ -148,16 +166,22 @@ static inset_status ask_device(planner *p)
         asked = w->at[i].rows->rows;
         for (const step *s = p->program->steps; s < p->program->steps + p->program->n_steps; s++) {
             whole_attention_args shape;
-            if (s->kind != STEP_ATTENTION || !whole_shape(p, s, asked, &shape) || find_answer(p, &shape)) continue;
-            if (!array_extend(p->context, &w->answers, &w->answers_capacity, w->n_answers + 1, sizeof *w->answers)) return INSET_NO_MEMORY;
-            const bool taken = p->options.traits.takes_attention(p->options.traits.device, p->trace->model_type, &shape);
+            if (s->kind != STEP_ATTENTION || !whole_shape(p, s, asked, &shape)
+                || find_answer(p, &shape))
+                continue;
+            if (!array_extend(p->context, &w->answers, &w->answers_capacity, w->n_answers + 1,
+                    sizeof *w->answers))
+                return INSET_NO_MEMORY;
+            const bool taken = p->options.traits.takes_attention(
+                p->options.traits.device, p->trace->model_type, &shape);
             w->answers[w->n_answers++] = (whole_answer){shape, taken};
         }
     }
     return INSET_OK;
 }
 
-/* Which sequence each strand belongs to. A strand of two sequences is of none, and so are both: only where fast, see above. */
+/* Which sequence each strand belongs to. A strand of two sequences is of none, and so are both:
+ * only where fast, see above. */
 inset_status whole_settle(planner *p)
 {
     enum { NONE = -1, DROPPED = -2 };
@@ -171,7 +195,8 @@ inset_status whole_settle(planner *p)
         for (size_t i = 0; i < p->n_strands; i++) w->of_strand[i] = NONE;
         for (size_t i = 0; i < w->n; i++) {
             const int32_t sequence = w->at[i].sequence;
-            for (int32_t k = 0; w->at[i].rows && w->last[sequence] != DROPPED && k < w->at[i].rows->n; k++) {
+            for (int32_t k = 0;
+                 w->at[i].rows && w->last[sequence] != DROPPED && k < w->at[i].rows->n; k++) {
                 int32_t *owner = &w->of_strand[w->at[i].rows->at[k].strand];
                 if (*owner != NONE && *owner != sequence) {
                     w->last[*owner] = w->last[sequence] = DROPPED;
@@ -184,18 +209,28 @@ inset_status whole_settle(planner *p)
     return ask_device(p);
 }
 
-/* ---- what live.c, pack.c and emit ask ------------------------------------------------------------------------------------------------------ */
+/* ---- what live.c, pack.c and emit ask ----------------------------------- */
 
 bool whole_shape(const planner *p, const step *attention, int64_t length, whole_attention_args *out)
 {
     const program *g = p->program;
     const step *pair = pair_step(p, attention);
-    const slot *q = &g->slots[attention->operands[0]], *k = &g->slots[pair->operands[0]], *v = &g->slots[pair->operands[1]];
-    *out = (whole_attention_args){.n_sequences = 1, .length = length, .q_stride = g->values[q->value].width, .k_stride = g->values[k->value].width,
-        .v_stride = g->values[v->value].width, .out_stride = g->values[attention->value].width, .n_heads = attention->n_heads,
-        .n_kv_heads = attention->n_kv_heads, .head_dim = attention->head_dim, .scale = attention->scale};
-    const int64_t all = q->shape.column | k->shape.column | v->shape.column | out->q_stride | out->k_stride | out->v_stride | out->out_stride;
-    return attention->softcap == 0 && (attention->window == 0 || attention->window >= length) && (all | attention->head_dim) % 8 == 0;
+    const slot *q = &g->slots[attention->operands[0]], *k = &g->slots[pair->operands[0]],
+               *v = &g->slots[pair->operands[1]];
+    *out = (whole_attention_args){.n_sequences = 1,
+        .length = length,
+        .q_stride = g->values[q->value].width,
+        .k_stride = g->values[k->value].width,
+        .v_stride = g->values[v->value].width,
+        .out_stride = g->values[attention->value].width,
+        .n_heads = attention->n_heads,
+        .n_kv_heads = attention->n_kv_heads,
+        .head_dim = attention->head_dim,
+        .scale = attention->scale};
+    const int64_t all = q->shape.column | k->shape.column | v->shape.column | out->q_stride
+                        | out->k_stride | out->v_stride | out->out_stride;
+    return attention->softcap == 0 && (attention->window == 0 || attention->window >= length)
+           && (all | attention->head_dim) % 8 == 0;
 }
 
 const whole *whole_of(const planner *p, const step *attention, int32_t strand_index)
@@ -205,7 +240,8 @@ const whole *whole_of(const planner *p, const step *attention, int32_t strand_in
     if (!w->of_strand || w->of_strand[strand_index] < 0) return NULL;
     int32_t at = w->last[w->of_strand[strand_index]];
     while (at >= 0 && w->at[at].value > attention->value) at = w->at[at].before;
-    if (at < 0 || !w->at[at].rows || !whole_shape(p, attention, w->at[at].rows->rows, &shape)) return NULL;
+    if (at < 0 || !w->at[at].rows || !whole_shape(p, attention, w->at[at].rows->rows, &shape))
+        return NULL;
     const whole_answer *answer = find_answer(p, &shape);
     return answer && answer->taken ? &w->at[at] : NULL;
 }
@@ -215,7 +251,8 @@ int64_t whole_place(const whole *w, int32_t strand_index, int32_t row)
     int64_t before = 0;
     for (int32_t i = 0; i < w->rows->n; before += w->rows->at[i++].count) {
         const segment *s = &w->rows->at[i];
-        if (s->strand == strand_index && row >= s->first && row < s->first + s->count) return before + row - s->first;
+        if (s->strand == strand_index && row >= s->first && row < s->first + s->count)
+            return before + row - s->first;
     }
     return before;
 }

@@ -1,10 +1,10 @@
-/* live.c: dead code goes. Backwards from what is saved, moment by moment, every row asks for the rows it is made from; what nobody asks for
- * is never run. */
+/* live.c: dead code goes. Backwards from what is saved, moment by moment, every row asks for the
+ * rows it is made from; what nobody asks for is never run. */
 #include "plan/wanted/wanted.h"
 
 #include <string.h>
 
-/* ---- rows of operands -------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows of operands --------------------------------------------------- */
 
 void slot_window(const planner *p, int32_t slot_index, int32_t *c0, int32_t *c1)
 {
@@ -21,16 +21,19 @@ static bool born_here(const planner *p, int32_t strand_index, const step *s)
 
 operand_row attention_part(const planner *p, const step *s, int32_t strand_index, int k)
 {
-    return born_here(p, strand_index, s) ? p->strands[strand_index].operands[k] : (operand_row){strand_index, 0};
+    return born_here(p, strand_index, s) ? p->strands[strand_index].operands[k]
+                                         : (operand_row){strand_index, 0};
 }
 
 operand_row pair_part(const planner *p, const step *pair, int32_t strand_index, int k)
 {
-    return born_here(p, strand_index, pair) ? p->strands[strand_index].operands[k] : (operand_row){strand_index, 0};
+    return born_here(p, strand_index, pair) ? p->strands[strand_index].operands[k]
+                                            : (operand_row){strand_index, 0};
 }
 
 /* Rows lo .. hi of a strand at a value at or before its birth. */
-static bool rows_before(const planner *p, int32_t strand_index, int32_t value, int32_t lo, int32_t hi, rows_function *visit, void *user)
+static bool rows_before(const planner *p, int32_t strand_index, int32_t value, int32_t lo,
+    int32_t hi, rows_function *visit, void *user)
 {
     while (lo < hi) {
         segment o = strand_origin_row(p, strand_index, value, lo);
@@ -41,7 +44,8 @@ static bool rows_before(const planner *p, int32_t strand_index, int32_t value, i
     return true;
 }
 
-bool operand_rows(const planner *p, const step *s, int k, int32_t strand_index, int32_t lo, int32_t hi, rows_function *visit, void *user)
+bool operand_rows(const planner *p, const step *s, int k, int32_t strand_index, int32_t lo,
+    int32_t hi, rows_function *visit, void *user)
 {
     int32_t value = p->program->slots[s->operands[k]].value;
     if (born_here(p, strand_index, s)) {
@@ -53,10 +57,12 @@ bool operand_rows(const planner *p, const step *s, int k, int32_t strand_index, 
     return rows_before(p, strand_index, value, lo, hi, visit, user);
 }
 
-bool context_rows(const planner *p, const step *attention, int32_t node, int32_t last, rows_function *visit, void *user)
+bool context_rows(const planner *p, const step *attention, int32_t node, int32_t last,
+    rows_function *visit, void *user)
 {
     const strand *s = &p->strands[node];
-    if (s->parent >= 0 && !context_rows(p, attention, s->parent, s->parent_row - 1, visit, user)) return false;
+    if (s->parent >= 0 && !context_rows(p, attention, s->parent, s->parent_row - 1, visit, user))
+        return false;
     return rows_before(p, node, pair_step(p, attention)->value, 0, last + 1, visit, user);
 }
 
@@ -91,15 +97,21 @@ static bool note_columns(planner *p, moment_plan *m, int32_t c0, int32_t c1)
         m->ranges = grown;
         m->ranges_capacity = capacity;
     }
-    memmove(&m->ranges[i + 1], &m->ranges[joined], (size_t)(m->n_ranges - joined) * sizeof *m->ranges);
+    memmove(
+        &m->ranges[i + 1], &m->ranges[joined], (size_t)(m->n_ranges - joined) * sizeof *m->ranges);
     m->n_ranges += 1 - (joined - i);
     m->ranges[i] = (column_range){c0, c1};
     return true;
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------- */
 
-typedef struct asker { planner *p; schedule *s; int32_t now; int32_t pass, value, c0, c1; } asker;
+typedef struct asker {
+    planner *p;
+    schedule *s;
+    int32_t now;
+    int32_t pass, value, c0, c1;
+} asker;
 
 static void use_buffer(buffer *b, int32_t from, int32_t to)
 {
@@ -107,82 +119,119 @@ static void use_buffer(buffer *b, int32_t from, int32_t to)
     if (to > b->last_use) b->last_use = to;
 }
 
-/* Rows lo .. hi, columns c0 .. c1 of a strand at a moment are needed by something that runs at moment `now`. */
-static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t level,
-                   int32_t now)
+/* Rows lo .. hi, columns c0 .. c1 of a strand at a moment are needed by something that runs at
+ * moment `now`. */
+static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t strand_index,
+    int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t level, int32_t now)
 {
     moment_plan *m = &s->moments[at];
     need_place where = place_of(kind);
-    use_buffer(where == PLACE_FREE ? &m->free : where == PLACE_KEPT ? &m->kept : &m->value, at, now);
+    use_buffer(where == PLACE_FREE   ? &m->free
+               : where == PLACE_KEPT ? &m->kept
+                                     : &m->value,
+        at, now);
     if (kind == NEED_COMPUTED) {
         const need *n = layout_find(s, m->base, m->n_base, strand_index, lo);
         if (n && hi <= n->hi) return true;
     }
     if (schedule_widen_need(s, at, where, strand_index, lo, hi, c0, c1)) return true;
-    return schedule_add_need(p, s, &(need){.strand = strand_index, .lo = lo, .hi = hi, .c0 = c0, .c1 = c1, .moment = at, .kind = (int8_t)kind, .level = level});
+    return schedule_add_need(p, s,
+        &(need){.strand = strand_index,
+            .lo = lo,
+            .hi = hi,
+            .c0 = c0,
+            .c1 = c1,
+            .moment = at,
+            .kind = (int8_t)kind,
+            .level = level});
 }
 
-/* Rows of an earlier pass that something at moment `now` reads: put aside when they are made, so that the rest of that pass's rows can go. */
-static bool ask_kept(planner *p, schedule *s, int32_t value, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
+/* Rows of an earlier pass that something at moment `now` reads: put aside when they are made, so
+ * that the rest of that pass's rows can go. */
+static bool ask_kept(planner *p, schedule *s, int32_t value, int32_t strand_index, int32_t lo,
+    int32_t hi, int32_t c0, int32_t c1, int32_t now)
 {
     const strand *t = &p->strands[strand_index];
     int32_t made = moment_number(p, (moment){t->pass, value});
     bool copied = t->kind == STRAND_COPY && t->born == value;
     s->moments[made].read_by_records = true;
     return ask_at(p, s, made, NEED_KEEP, strand_index, lo, hi, c0, c1, 0, now)
-           && ask_at(p, s, made, copied ? NEED_COPY : NEED_COMPUTED, strand_index, lo, hi, c0, c1, copied ? t->level : 0, made);
+           && ask_at(p, s, made, copied ? NEED_COPY : NEED_COMPUTED, strand_index, lo, hi, c0, c1,
+               copied ? t->level : 0, made);
 }
 
-/* Rows that a step of `pass` reads at a value: they must lie in that pass's buffer, so rows of an earlier pass are copied into it. */
-static bool ask_value(planner *p, schedule *s, int32_t pass, int32_t value, int32_t strand_index, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
+/* Rows that a step of `pass` reads at a value: they must lie in that pass's buffer, so rows of an
+ * earlier pass are copied into it. */
+static bool ask_value(planner *p, schedule *s, int32_t pass, int32_t value, int32_t strand_index,
+    int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
 {
     const strand *t = &p->strands[strand_index];
     int32_t at = moment_number(p, (moment){pass, value});
     bool copied = t->kind == STRAND_COPY && t->born == value;
     need_kind kind = t->pass < pass ? NEED_KEPT : copied ? NEED_COPY : NEED_COMPUTED;
-    if (!ask_at(p, s, at, kind, strand_index, lo, hi, c0, c1, kind == NEED_KEPT ? 1 : copied ? t->level : 0, now)) return false;
+    if (!ask_at(p, s, at, kind, strand_index, lo, hi, c0, c1,
+            kind == NEED_KEPT ? 1
+            : copied          ? t->level
+                              : 0,
+            now))
+        return false;
     if (kind != NEED_KEPT) return true;
     s->moments[moment_number(p, (moment){t->pass, value})].all_columns = true;
     return ask_kept(p, s, value, strand_index, lo, hi, c0, c1, at);
 }
 
 /* Rows that a record reads, wherever they are. */
-static bool ask_piece(planner *p, schedule *s, const piece *from, int32_t lo, int32_t hi, int32_t c0, int32_t c1, int32_t now)
+static bool ask_piece(planner *p, schedule *s, const piece *from, int32_t lo, int32_t hi,
+    int32_t c0, int32_t c1, int32_t now)
 {
     if (from->domain == DOMAIN_CONSTANT || lo >= hi || c0 >= c1) return true;
     const strand *t = &p->strands[from->strand];
-    int32_t first = from->row_step ? lo + from->shift : from->shift, last = from->row_step ? hi - 1 + from->shift : from->shift;
-    int32_t left = from->column + (c0 - from->c0) * from->column_step, right = from->column + (c1 - 1 - from->c0) * from->column_step;
+    int32_t first = from->row_step ? lo + from->shift : from->shift,
+            last = from->row_step ? hi - 1 + from->shift : from->shift;
+    int32_t left = from->column + (c0 - from->c0) * from->column_step,
+            right = from->column + (c1 - 1 - from->c0) * from->column_step;
     if (from->domain >= 0) {
         moment_plan *m = &s->moments[moment_number(p, (moment){t->pass, from->domain})];
         m->read_by_records = true;
-        if (!m->all_columns && by_columns(p, from->domain) && !note_columns(p, m, left, right + 1)) return false;
-        if (moment_of(p, now).pass > t->pass) return ask_kept(p, s, from->domain, from->strand, first, last + 1, left, right + 1, now);
-        return ask_value(p, s, t->pass, from->domain, from->strand, first, last + 1, left, right + 1, now);
+        if (!m->all_columns && by_columns(p, from->domain) && !note_columns(p, m, left, right + 1))
+            return false;
+        if (moment_of(p, now).pass > t->pass)
+            return ask_kept(
+                p, s, from->domain, from->strand, first, last + 1, left, right + 1, now);
+        return ask_value(
+            p, s, t->pass, from->domain, from->strand, first, last + 1, left, right + 1, now);
     }
     if (t->kind == STRAND_EXTERNAL) {
         s->external_offset[t->storage] = 0;
         return true;
     }
     int32_t at = moment_number(p, (moment){t->pass, t->time});
-    return ask_at(p, s, at, NEED_FREE, from->strand, first, last + 1, left, right + 1, t->level, now);
+    return ask_at(
+        p, s, at, NEED_FREE, from->strand, first, last + 1, left, right + 1, t->level, now);
 }
 
 static bool ask_operand(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     asker *a = user;
     a->s->moments[moment_number(a->p, (moment){a->pass, a->value})].all_columns = true;
-    return ask_value(a->p, a->s, a->pass, a->value, strand_index, first, first + count, a->c0, a->c1, a->now);
+    return ask_value(
+        a->p, a->s, a->pass, a->value, strand_index, first, first + count, a->c0, a->c1, a->now);
 }
 
 /* Keys and values of rows of a pair step. */
-typedef struct pair_asker { asker a; const step *pair; } pair_asker;
+typedef struct pair_asker {
+    asker a;
+    const step *pair;
+} pair_asker;
 
 static bool ask_pair(void *user, int32_t strand_index, int32_t first, int32_t count)
 {
     pair_asker *pa = user;
-    const slot *slots = pa->a.p->program->slots, *key = &slots[pa->pair->operands[0]], *value = &slots[pa->pair->operands[1]];
-    if (key->value == value->value && pair_part(pa->a.p, pa->pair, strand_index, 0).strand == strand_index) {        /* both are columns of one row */
+    const slot *slots = pa->a.p->program->slots, *key = &slots[pa->pair->operands[0]],
+               *value = &slots[pa->pair->operands[1]];
+    /* both are columns of one row */
+    if (key->value == value->value
+        && pair_part(pa->a.p, pa->pair, strand_index, 0).strand == strand_index) {
         int32_t c0, c1;
         slot_window(pa->a.p, pa->pair->operands[0], &pa->a.c0, &pa->a.c1);
         slot_window(pa->a.p, pa->pair->operands[1], &c0, &c1);
@@ -201,9 +250,11 @@ static bool ask_pair(void *user, int32_t strand_index, int32_t first, int32_t co
 }
 
 /* Segments of rows that a step or an open attention reads at a slot's value. */
-static bool ask_segments(planner *p, schedule *s, int32_t slot_index, const segment *at, int32_t n, int32_t pass, int32_t now)
+static bool ask_segments(planner *p, schedule *s, int32_t slot_index, const segment *at, int32_t n,
+    int32_t pass, int32_t now)
 {
-    asker a = {.p = p, .s = s, .now = now, .pass = pass, .value = p->program->slots[slot_index].value};
+    asker a = {
+        .p = p, .s = s, .now = now, .pass = pass, .value = p->program->slots[slot_index].value};
     slot_window(p, slot_index, &a.c0, &a.c1);
     for (int32_t i = 0; i < n; i++)
         if (!ask_operand(&a, at[i].strand, at[i].first, at[i].count)) return false;
@@ -221,22 +272,31 @@ static bool ask_scores(planner *p, schedule *s, const strand *t, int32_t now)
     return ask_segments(p, s, st->operands[1], keys, n, t->pass, now);
 }
 
-static bool ask_mix(planner *p, schedule *s, const step *st, const need *n, int32_t pass, int32_t now)
+static bool ask_mix(
+    planner *p, schedule *s, const step *st, const need *n, int32_t pass, int32_t now)
 {
     const strand *t = &p->strands[n->strand];
     const piece *pattern = mix_pattern(t);
     int32_t n_values;
     const segment *values = mix_values(t, &n_values);
-    return ask_piece(p, s, pattern, n->lo, n->hi, pattern->c0, pattern->c1, now) && ask_segments(p, s, st->operands[2], values, n_values, pass, now);
+    return ask_piece(p, s, pattern, n->lo, n->hi, pattern->c0, pattern->c1, now)
+           && ask_segments(p, s, st->operands[2], values, n_values, pass, now);
 }
 
-static bool ask_attention(planner *p, schedule *s, const step *st, const need *n, int32_t pass, int32_t now)
+static bool ask_attention(
+    planner *p, schedule *s, const step *st, const need *n, int32_t pass, int32_t now)
 {
-    if (p->strands[n->strand].kind == STRAND_MIX && p->strands[n->strand].born == st->value) return ask_mix(p, s, st, n, pass, now);
-    asker a = {.p = p, .s = s, .now = now, .pass = pass, .value = p->program->slots[st->operands[0]].value};
+    if (p->strands[n->strand].kind == STRAND_MIX && p->strands[n->strand].born == st->value)
+        return ask_mix(p, s, st, n, pass, now);
+    asker a = {.p = p,
+        .s = s,
+        .now = now,
+        .pass = pass,
+        .value = p->program->slots[st->operands[0]].value};
     slot_window(p, st->operands[0], &a.c0, &a.c1);
     operand_row q = attention_part(p, st, n->strand, 0), node = attention_part(p, st, n->strand, 1);
-    if (!rows_before(p, q.strand, a.value, n->lo + q.shift, n->hi + q.shift, ask_operand, &a)) return false;
+    if (!rows_before(p, q.strand, a.value, n->lo + q.shift, n->hi + q.shift, ask_operand, &a))
+        return false;
     pair_asker pa = {a, pair_step(p, st)};
     return context_rows(p, st, node.strand, n->hi - 1 + node.shift, ask_pair, &pa);
 }
@@ -247,14 +307,21 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
     moment m = moment_of(p, now);
     const step *st = &p->program->steps[p->program->values[m.value].step];
     switch (st->kind) {
-    case STEP_INPUT: case STEP_TOKENS: case STEP_POSITIONS: case STEP_EMBED: return true;     /* from tables of ids, or the caller's rows */
+    case STEP_INPUT:
+    case STEP_TOKENS:
+    case STEP_POSITIONS:
+    case STEP_EMBED: return true; /* from tables of ids, or the caller's rows */
     case STEP_ATTENTION: return ask_attention(p, s, st, n, m.pass, now);
     default: break;
     }
     bool same_columns = st->kind == STEP_SOFTCAP || st->kind == STEP_SCALE;
     int n_operands = st->kind == STEP_ROPE ? 1 : st->n_operands + scale_given(p, st, n->strand);
     for (int k = 0; k < n_operands; k++) {
-        asker a = {.p = p, .s = s, .now = now, .pass = m.pass, .value = p->program->slots[st->operands[k]].value};
+        asker a = {.p = p,
+            .s = s,
+            .now = now,
+            .pass = m.pass,
+            .value = p->program->slots[st->operands[k]].value};
         slot_window(p, st->operands[k], &a.c0, &a.c1);
         if (same_columns) a.c1 = a.c0 + n->c1, a.c0 += n->c0;
         if (!operand_rows(p, st, k, n->strand, n->lo, n->hi, ask_operand, &a)) return false;
@@ -267,7 +334,8 @@ static bool ask_metric(planner *p, schedule *s, const strand *t, const need *n, 
 {
     piece operand;
     float softcap;
-    if (metric_product(p, t, &operand, &softcap)) return ask_piece(p, s, &operand, n->lo, n->hi, 0, operand.c1, now);
+    if (metric_product(p, t, &operand, &softcap))
+        return ask_piece(p, s, &operand, n->lo, n->hi, 0, operand.c1, now);
     for (int k = 0; metric_rows(t, k); k++) {
         const piece from = *metric_rows(t, k);
         if (!ask_piece(p, s, &from, n->lo, n->hi, 0, from.c1, now)) return false;
@@ -280,7 +348,8 @@ static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
     const strand *t = &p->strands[n->strand];
     if (t->kind == STRAND_SCORES) return ask_scores(p, s, t, now);
     if (t->kind == STRAND_METRIC) return ask_metric(p, s, t, n, now);
-    if (t->kind == STRAND_SOFTMAX) return ask_piece(p, s, t->pieces, n->lo, n->hi, 0, t->width, now);
+    if (t->kind == STRAND_SOFTMAX)
+        return ask_piece(p, s, t->pieces, n->lo, n->hi, 0, t->width, now);
     for (int32_t i = 0; i < t->n; i++) {
         const piece *from = &t->pieces[i];
         int32_t c0 = from->c0 > n->c0 ? from->c0 : n->c0, c1 = from->c1 < n->c1 ? from->c1 : n->c1;
@@ -289,10 +358,11 @@ static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
     return true;
 }
 
-/* ---- rows of layouts ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows of layouts ---------------------------------------------------- */
 
 /* A value of the moment's pass needs the first n of a layout. */
-static bool attach(planner *p, schedule *s, int32_t value, int32_t layout_index, int32_t n, int32_t now)
+static bool attach(
+    planner *p, schedule *s, int32_t value, int32_t layout_index, int32_t n, int32_t now)
 {
     int32_t at = moment_number(p, (moment){moment_of(p, now).pass, value});
     if (!n) return true;
@@ -301,14 +371,18 @@ static bool attach(planner *p, schedule *s, int32_t value, int32_t layout_index,
     return layout_attach(p, s, at, layout_index, n);
 }
 
-/* Contexts that go on from rows of an earlier pass: those rows are asked for one by one; they are few. */
-static bool ask_earlier(planner *p, schedule *s, const step *st, int32_t layout_index, int32_t n, int32_t pass, int32_t now)
+/* Contexts that go on from rows of an earlier pass: those rows are asked for one by one; they are
+ * few. */
+static bool ask_earlier(planner *p, schedule *s, const step *st, int32_t layout_index, int32_t n,
+    int32_t pass, int32_t now)
 {
     pair_asker pa = {{.p = p, .s = s, .now = now, .pass = pass}, pair_step(p, st)};
     int32_t parent = -1, rows = 0;
     for (int32_t i = 0; i < n && pass > 0; i++) {
         const strand *t = &p->strands[s->needs[s->layouts[layout_index].order[i]].strand];
-        if (t->parent < 0 || p->strands[t->parent].pass >= pass || (t->parent == parent && t->parent_row <= rows)) continue;
+        if (t->parent < 0 || p->strands[t->parent].pass >= pass
+            || (t->parent == parent && t->parent_row <= rows))
+            continue;
         parent = t->parent;
         rows = t->parent_row;
         if (!context_rows(p, st, parent, rows - 1, ask_pair, &pa)) return false;
@@ -317,29 +391,36 @@ static bool ask_earlier(planner *p, schedule *s, const step *st, int32_t layout_
 }
 
 /* Queries of the first n needs of a layout, and the keys and values of their contexts. */
-static bool attach_attention(planner *p, schedule *s, const step *st, int32_t base, int32_t n, int32_t now)
+static bool attach_attention(
+    planner *p, schedule *s, const step *st, int32_t base, int32_t n, int32_t now)
 {
     int32_t count, whole = layout_closure(p, s, base, n, &count);
-    if (whole < 0 || !attach(p, s, p->program->slots[st->operands[0]].value, base, n, now)) return false;
+    if (whole < 0 || !attach(p, s, p->program->slots[st->operands[0]].value, base, n, now))
+        return false;
     const step *pair = pair_step(p, st);
     for (int k = 0; k < 2; k++)
-        if (!attach(p, s, p->program->slots[pair->operands[k]].value, whole, count, now)) return false;
+        if (!attach(p, s, p->program->slots[pair->operands[k]].value, whole, count, now))
+            return false;
     return ask_earlier(p, s, st, whole, count, moment_of(p, now).pass, now);
 }
 
-/* What the rows of a moment's layout are made of: rows of strands that are older than the operands are the operands' own; the others are asked for
- * one by one. */
+/* What the rows of a moment's layout are made of: rows of strands that are older than the operands
+ * are the operands' own; the others are asked for one by one. */
 static bool ask_layout(planner *p, schedule *s, int32_t now)
 {
     const int32_t base = s->moments[now].base, n_base = s->moments[now].n_base;
     const program *g = p->program;
-    if (base < 0) return true;               /* among them the start of a pass, which is no step's moment */
+    /* among them the start of a pass, which is no step's moment */
+    if (base < 0) return true;
     const step *st = &g->steps[g->values[moment_of(p, now).value].step];
-    if (st->kind == STEP_INPUT || st->kind == STEP_TOKENS || st->kind == STEP_POSITIONS || st->kind == STEP_EMBED) return true;
+    if (st->kind == STEP_INPUT || st->kind == STEP_TOKENS || st->kind == STEP_POSITIONS
+        || st->kind == STEP_EMBED)
+        return true;
     const bool attention = st->kind == STEP_ATTENTION;
     int32_t n = n_base;
     for (int k = 0; k < (st->kind == STEP_ROPE ? 1 : st->n_operands); k++) {
-        int32_t value = g->slots[st->operands[k]].value, older = layout_prefix(&s->layouts[base], computed_age(value));
+        int32_t value = g->slots[st->operands[k]].value,
+                older = layout_prefix(&s->layouts[base], computed_age(value));
         if (g->values[value].per_position != g->values[st->value].per_position) older = 0;
         if (older < n) n = older;
     }
@@ -369,17 +450,21 @@ static bool own_needs(planner *p, schedule *s, int32_t at)
     return true;
 }
 
-/* Attention that is taken whole is of all rows of its sequence, whoever asks for some: who needs what must not decide how a row is computed. The
- * moment then has no layout, and pack.c puts its rows in an order of their own. *found: there is a sequence that is taken whole. */
+/* Attention that is taken whole is of all rows of its sequence, whoever asks for some: who needs
+ * what must not decide how a row is computed. The moment then has no layout, and pack.c puts its
+ * rows in an order of their own. *found: there is a sequence that is taken whole. */
 static bool ask_whole(planner *p, schedule *s, int32_t now, bool *found)
 {
     const int32_t value_index = moment_of(p, now).value;
-    const step *st = value_index >= 0 ? &p->program->steps[p->program->values[value_index].step] : NULL;
+    const step *st = value_index >= 0 ? &p->program->steps[p->program->values[value_index].step]
+                                      : NULL;
     const moment_plan *m = &s->moments[now];
     *found = false;
     if (!p->whole.of_strand || !st || st->kind != STEP_ATTENTION) return true;
-    for (int32_t i = 0; i < m->n_base; i++) *found |= whole_of(p, st, s->needs[s->layouts[m->base].order[i]].strand) != NULL;
-    for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next) *found |= s->needs[i].kind == NEED_COMPUTED && whole_of(p, st, s->needs[i].strand);
+    for (int32_t i = 0; i < m->n_base; i++)
+        *found |= whole_of(p, st, s->needs[s->layouts[m->base].order[i]].strand) != NULL;
+    for (int32_t i = m->first_need; i >= 0; i = s->needs[i].next)
+        *found |= s->needs[i].kind == NEED_COMPUTED && whole_of(p, st, s->needs[i].strand);
     if (!*found) return true;
     if (!own_needs(p, s, now)) return false;
     for (int32_t i = m->first_need, next; i >= 0; i = next) {
@@ -388,18 +473,22 @@ static bool ask_whole(planner *p, schedule *s, int32_t now, bool *found)
         next = n.next;
         for (int32_t k = 0; w && k < w->rows->n; k++) {
             const segment *g = &w->rows->at[k];
-            if (!ask_at(p, s, now, NEED_COMPUTED, g->strand, g->first, g->first + g->count, 0, p->program->values[value_index].width, 0, now)) return false;
+            if (!ask_at(p, s, now, NEED_COMPUTED, g->strand, g->first, g->first + g->count, 0,
+                    p->program->values[value_index].width, 0, now))
+                return false;
         }
     }
     return true;
 }
 
-/* All needs of one moment: records from the last level down (they may need rows of the same moment), then what the step computes. */
+/* All needs of one moment: records from the last level down (they may need rows of the same
+ * moment), then what the step computes. */
 static bool ask_moment(planner *p, schedule *s, int32_t now)
 {
     for (int32_t level = s->moments[now].n_levels; level > 0; level--)
         for (int32_t i = s->moments[now].first_need; i >= 0; i = s->needs[i].next) {
-            if (s->needs[i].level != level || s->needs[i].done || s->needs[i].kind == NEED_JOINED) continue;
+            if (s->needs[i].level != level || s->needs[i].done || s->needs[i].kind == NEED_JOINED)
+                continue;
             s->needs[i].done = true;
             need n = s->needs[i];
             if (n.kind != NEED_KEPT && !ask_record(p, s, now, &n)) return false;
@@ -428,7 +517,8 @@ static bool ask_saved(planner *p, schedule *s)
 
 inset_status plan_live(planner *p, schedule *s)
 {
-    s->external_offset = arena_new(&p->memory, (p->trace->n_storages + 1) * sizeof *s->external_offset);
+    s->external_offset = arena_new(
+        &p->memory, (p->trace->n_storages + 1) * sizeof *s->external_offset);
     if (!s->external_offset) return INSET_NO_MEMORY;
     for (size_t i = 0; i < p->trace->n_storages; i++) s->external_offset[i] = -1;
     inset_status status = plan_collect_saves(p, s);
@@ -437,14 +527,18 @@ inset_status plan_live(planner *p, schedule *s)
     for (size_t i = 0; i < p->n_strands; i++)
         if (p->strands[i].pass >= s->n_passes) s->n_passes = p->strands[i].pass + 1;
     int64_t n = (int64_t)s->n_passes * ((int64_t)p->program->n_values + 1);
-    if (n > INT32_MAX / 2) return error_set(p->context, INSET_VALUE_ERROR, "the trace needs %d passes over the model, more than inset plans", s->n_passes);
+    if (n > INT32_MAX / 2)
+        return error_set(p->context, INSET_VALUE_ERROR,
+            "the trace needs %d passes over the model, more than inset plans", s->n_passes);
     s->n_moments = (int32_t)n;
     s->moments = arena_new(&p->memory, (size_t)n * sizeof *s->moments);
     if (!s->moments) return INSET_NO_MEMORY;
     for (int32_t i = 0; i < s->n_moments; i++) {
         s->moments[i].first_need = s->moments[i].base = -1;
-        s->moments[i].value.first_use = s->moments[i].free.first_use = s->moments[i].kept.first_use = INT32_MAX;
-        s->moments[i].value.last_use = s->moments[i].free.last_use = s->moments[i].kept.last_use = -1;
+        s->moments[i].value.first_use = s->moments[i].free.first_use =
+            s->moments[i].kept.first_use = INT32_MAX;
+        s->moments[i].value.last_use = s->moments[i].free.last_use = s->moments[i].kept.last_use =
+            -1;
     }
     if (!ask_saved(p, s)) return INSET_NO_MEMORY;
     for (int32_t now = s->n_moments - 1; now >= 0; now--)
