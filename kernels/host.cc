@@ -12,6 +12,7 @@
 #include "kernels/columns.cu"
 #include "kernels/scores.cu"
 #include "kernels/metrics.cu"
+#include "kernels/back.cu"
 #include "kernels/records.cu"
 #include "kernels/expand.cu"
 #include "kernels/table.cu"

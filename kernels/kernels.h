@@ -36,6 +36,10 @@ typedef enum kernel_id {
     KERNEL_NORM_SCALE,
     KERNEL_NORM_BY_SCALE,
     KERNEL_METRICS,
+    KERNEL_NORM_BACK,
+    KERNEL_ACTIVATION_BACK,
+    KERNEL_JOIN,
+    KERNEL_ATTENTION_BACK,
     KERNEL_TILE_ATTENTION_64,
     KERNEL_TILE_ATTENTION_128,
     KERNEL_TILE_ATTENTION_256, /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
@@ -150,6 +154,42 @@ typedef struct scale_args {
     float scale, softcap;
 } scale_args;
 
+/* ---- gradients (back.cu has the formulas); dy is the gradient of what the step made of x ---- */
+
+/* out = the gradient of a norm's x: of a layer norm (centred) or an rms norm in `groups` equal parts
+ * of a row. weight [width / groups] or NULL; plus_one: 1 + weight. constant_scale: what the norm
+ * divides by counts as a constant. */
+typedef struct norm_back_args {
+    void *out;
+    const void *x, *dy;
+    const int32_t *x_rows, *dy_rows;
+    const void *weight;
+    int64_t n_rows, width, out_stride, x_stride, dy_stride, groups;
+    float eps;
+    int32_t centred, plus_one, constant_scale;
+} norm_back_args;
+
+/* out = dy * slope at x: the derivative of activation_args's kind, or with secant a(x) / x~, x~ = x +
+ * 1e-6 sign(x). kind ACTIVATION_BACK_SOFTCAP: 1 - tanh(x / softcap)^2. */
+enum { ACTIVATION_BACK_SOFTCAP = 32 };
+typedef struct activation_back_args {
+    void *out;
+    const void *x, *dy;
+    const int32_t *x_rows, *dy_rows;
+    int64_t n_rows, width, out_stride, x_stride, dy_stride;
+    int32_t kind, secant;
+    float softcap;
+} activation_back_args;
+
+/* out[r, column + i * part_stride + j] = x[r, i * part + j] for i < parts, j < part; 0 elsewhere. */
+typedef struct join_args {
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
+    int64_t n_rows, width, out_stride, x_stride;
+    int32_t column, parts, part, part_stride;
+} join_args;
+
 /* Rotates the first rotary_dims of each head, half-split: with h = rotary_dims / 2, angle =
  * position * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i]
  * sin; cos and sin are rounded to T and scaled by attention_scale first, and each product is
@@ -166,6 +206,7 @@ typedef struct rope_args {
     float attention_scale;
     int32_t x_head_stride; /* columns from one head of x to the next; 0 = head_dim */
     int32_t round_once;
+    int32_t inverse; /* turns back */
 } rope_args;
 
 /* What one query row attends to: `count` entries of the key-value row tables, from `first` on, in
@@ -192,6 +233,22 @@ typedef struct attention_args {
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap;
 } attention_args;
+
+/* Attention backwards, unit by unit: unit u is rows first .. first + count of out, the first `count`
+ * positions of a sequence in order, and the tables say where their q, k, v and dz lie. A row of out
+ * is dq [n_heads * head_dim], dk and dv [n_kv_heads * head_dim] each: the gradients of the row's own
+ * query, key and value. window, scale, softcap: attention_args's. scratch: n_kv_heads * n_rows * (2
+ * head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
+typedef struct attention_back_args {
+    void *out;
+    const void *q, *k, *v, *dz;
+    const int32_t *q_rows, *key_rows, *value_rows, *dz_rows;
+    const attention_context *units;
+    float *scratch;
+    int64_t n_units, n_rows, out_stride, q_stride, k_stride, v_stride, dz_stride;
+    int32_t n_heads, n_kv_heads, head_dim, window;
+    float scale, softcap;
+} attention_back_args;
 
 /* Causal attention of n_sequences sequences of `length` positions each: rows s * length .. of q, k,
  * v and out are sequence s, position by position. statistics [n_sequences, n_heads, length]: the
@@ -300,7 +357,10 @@ typedef enum metric_kind {
     METRIC_PROBABILITY,
     METRIC_LOG_PROBABILITY,
     METRIC_RANK,
-    METRIC_KL
+    METRIC_KL,
+    /* added to a kind: not the number but what it changes by as the row's logits do, one number a
+     * logit; of kl, the row's own, not the reference's. Not of RANK */
+    METRIC_SLOPE = 64
 } metric_kind;
 
 /* One metric of one row: *out = kind(x, tokens). `tokens` are n_a of the first set, then n_b of the

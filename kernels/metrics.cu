@@ -137,10 +137,73 @@ DEVICE float metric_of(const metrics_args &a, const metric_row &m)
     }
 }
 
+/* Of mean logits: +-1 / n at the tokens. A token may stand in a set twice. */
+DEVICE void slope_of_logits(const metric_row &m)
+{
+    for (int i = threadIdx.x; i < m.width; i += blockDim.x) {
+        float slope = 0.0f;
+        for (int k = 0; k < m.n_a; k++) slope += m.tokens[k] == i ? 1.0f / (float)m.n_a : 0.0f;
+        for (int k = m.n_a; k < m.n_a + m.n_b; k++)
+            slope -= m.tokens[k] == i ? 1.0f / (float)m.n_b : 0.0f;
+        m.out[i] = slope;
+    }
+}
+
+/* Of P, the sum of some probabilities p_t: p_i (how often i is among them - P); of its logarithm,
+ * that divided by P. */
+template <typename T>
+DEVICE void slope_of_probability(const metric_row &m, bool logarithmic)
+{
+    const T *x = (const T *)m.x;
+    const softmax_of s = softmax_over(x, m.width);
+    const float best = logarithmic ? best_logit<T>(m) : 0.0f;
+    float in_set = 0.0f, relative = 0.0f; /* the set's share; the same beside its best */
+    for (int k = 0; k < m.n_a; k++) {
+        const float logit = load(x[m.tokens[k]]);
+        in_set += exponential(logit - s.largest) / s.sum;
+        relative += logarithmic ? exponential(logit - best) : 0.0f;
+    }
+    for (int i = threadIdx.x; i < m.width; i += blockDim.x) {
+        const float p = exponential(load(x[i]) - s.largest) / s.sum;
+        float often = 0.0f;
+        for (int k = 0; k < m.n_a; k++) often += m.tokens[k] == i ? 1.0f : 0.0f;
+        m.out[i] = !logarithmic   ? p * (often - in_set)
+                   : often > 0.0f ? often * exponential(load(x[i]) - best) / relative - p
+                                  : -p;
+    }
+}
+
+/* Of sum p log(p / q) by the logits of q: q - p. */
+template <typename T>
+DEVICE void slope_of_divergence(const metric_row &m)
+{
+    const T *x = (const T *)m.x, *y = (const T *)m.other;
+    const softmax_of s = softmax_over(x, m.width), r = softmax_over(y, m.width);
+    for (int i = threadIdx.x; i < m.width; i += blockDim.x)
+        m.out[i] = exponential(load(x[i]) - s.largest) / s.sum
+                   - exponential(load(y[i]) - r.largest) / r.sum;
+}
+
+template <typename T>
+DEVICE void slope_row(const metric_row &m)
+{
+    switch (m.kind - METRIC_SLOPE) {
+    case METRIC_LOGIT:
+    case METRIC_LOGIT_DIFF: slope_of_logits(m); return;
+    case METRIC_PROBABILITY: slope_of_probability<T>(m, false); return;
+    case METRIC_LOG_PROBABILITY: slope_of_probability<T>(m, true); return;
+    default: slope_of_divergence<T>(m); return;
+    }
+}
+
 template <typename T>
 KERNEL(metrics, metrics_args a)
 {
     const metric_row m = a.rows[blockIdx.x];
+    if (m.kind >= METRIC_SLOPE) {
+        slope_row<T>(m);
+        return;
+    }
     const float number = metric_of<T>(a, m);
     if (threadIdx.x == 0) *m.out = number;
 }

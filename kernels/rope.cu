@@ -74,7 +74,8 @@ DEVICE void rope_row(const rope_args &a, int64_t row)
     const float position = (float)a.positions[row];
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
         const float angle = position * a.frequencies[i];
-        const float c = cosine(angle) * a.attention_scale, s = sine(angle) * a.attention_scale;
+        const float c = cosine(angle) * a.attention_scale, turned = sine(angle) * a.attention_scale,
+                    s = a.inverse ? -turned : turned;
         cosines[i] = a.round_once ? c : load(store<T>(c));
         sines[i] = a.round_once ? s : load(store<T>(s));
     }

@@ -11,6 +11,7 @@ void tile_attention_entries(kernel_table *table);
 void columns_entries(kernel_table *table);
 void scores_entries(kernel_table *table);
 void metrics_entries(kernel_table *table);
+void back_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 void expand_entries(kernel_table *table);
 } // namespace KERNEL_NAMESPACE
@@ -35,6 +36,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     columns_entries(table);
     scores_entries(table);
     metrics_entries(table);
+    back_entries(table);
     records_entries(table);
     expand_entries(table);
 }

@@ -885,7 +885,7 @@ static void case_rope(
             }
     rope_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x),
         buffer_at(&positions, 0), buffer_at(&frequencies, 0), shape.rows, stride, x.stride, heads,
-        head_dim, rotary, attention_scale, head_stride, round_once};
+        head_dim, rotary, attention_scale, head_stride, round_once, 0};
     launch(s, KERNEL_ROPE, type, &args, sizeof args, shape.rows);
     check_rows(s, "rope", &out, shape.rows, d, stride, want, 1.1, 8 * rounding_of(type));
     operand_free(&x);

@@ -37,6 +37,7 @@ typedef struct device_functions {
         inset_type bias_type, matrix **result);
     inset_status (*matrix_over)(device *d, inset_type type, int64_t in, int64_t out,
         const void *table, const void *bias, inset_type bias_type, matrix **result);
+    inset_status (*matrix_reverse)(device *d, const matrix *of, matrix **result);
     void (*matrix_free)(device *d, matrix *m);
     inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
         int64_t y_stride, int64_t rows);
@@ -142,6 +143,12 @@ static inline inset_status device_matrix_over(device *d, inset_type type, int64_
     const void *table, const void *bias, inset_type bias_type, matrix **result)
 {
     return d->functions->matrix_over(d, type, in, out, table, bias, bias_type, result);
+}
+/* Prepares y = x W^T for a matrix W that stays the caller's and must outlive it: x [rows, out of W],
+ * y [rows, in of W], without a bias. A GPU reads W's own numbers; the CPU keeps a second copy. */
+static inline inset_status device_matrix_reverse(device *d, const matrix *of, matrix **result)
+{
+    return d->functions->matrix_reverse(d, of, result);
 }
 static inline void device_matrix_free(device *d, matrix *m)
 {

@@ -399,8 +399,13 @@ int32_t program_step(program *p, const step *like, int32_t width, int32_t a, int
     return bound;
 }
 
-static const step plain_step = {
-    .weight = -1, .bias = -1, .scale = 1, .norm_groups = 1, .rope_attention_scale = 1};
+static const step plain_step = {.weight = -1,
+    .bias = -1,
+    .scale = 1,
+    .norm_groups = 1,
+    .rope_attention_scale = 1,
+    .of = -1,
+    .through = -1};
 
 step program_like(step_kind kind)
 {

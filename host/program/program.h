@@ -55,6 +55,15 @@ typedef enum step_kind {
     /* what the norm behind it divides by, a number a group; run only for invokes that touch
      * `.scale` */
     STEP_NORM_SCALE,
+    /* Steps of a reversed program (reverse.h). Their values are gradients of a metric with respect
+     * to forward values, row by row; dy is that of what the forward step `of` made. */
+    STEP_ZERO,            /* rows of zeros: a gradient that nothing has reached yet */
+    STEP_LINEAR_BACK,     /* dy W^T of y = x W */
+    STEP_NORM_BACK,       /* x, dy: of a layer norm or an rms norm of x */
+    STEP_ACTIVATION_BACK, /* x, dy: dy activation'(x) */
+    STEP_SOFTCAP_BACK,    /* x, dy: dy (1 - tanh(x / scale)^2) */
+    STEP_JOIN, /* dy in those columns of a wider row that the slot `through` shows; others 0 */
+    STEP_ATTENTION_BACK, /* dz (and the q, k, v that `of` read): rows [dq | dk | dv] */
 } step_kind;
 
 typedef enum activation {
@@ -139,6 +148,12 @@ typedef struct step {
     /* rms norm: normalise this many equal parts of a row on their own (per-head q/k norm); 1 =
      * whole row */
     int32_t norm_groups;
+    /* of a reversed program: the forward step whose gradient it makes, and the forward slot that the
+     * gradient goes through; -1 in a forward program. See reverse.h */
+    int32_t of, through;
+    bool inverse;        /* rope: turns back */
+    bool constant_scale; /* norm: what it divides by counts as a constant (RelP's rule ln) */
+    bool secant;         /* activation: the slope is a(x) / x (RelP's rule identity) */
 } step;
 
 typedef enum event_kind { EVENT_ENTER, EVENT_STEP, EVENT_SITE, EVENT_LEAVE } event_kind;

@@ -479,6 +479,7 @@ void model_free(struct inset_model *m)
 {
     if (!m) return;
     for (size_t i = 0; m->weights && i < m->program->n_weights; i++) {
+        device_matrix_free(m->device, m->weights[i].reverse);
         device_matrix_free(m->device, m->weights[i].matrix);
         if (m->weights[i].bytes) device_release(m->device, m->weights[i].data, m->weights[i].bytes);
     }

@@ -10,6 +10,7 @@
 typedef struct device_weight {
     /* WEIGHT_MATRIX used by a linear step (with that step's bias inside) */
     matrix *matrix;
+    matrix *reverse; /* the other way round, from the first run on that goes backwards */
     /* WEIGHT_VECTOR and WEIGHT_TABLE in the model's type, on the device */
     void *data;
     size_t bytes; /* of data */

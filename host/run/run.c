@@ -107,6 +107,15 @@ static void *address(const run *r, const void *tagged)
     return r->base[at] + offset;
 }
 
+/* What goes backwards needs the matrix the other way round. */
+static inset_status reverse_matrix(run *r, const launch *l)
+{
+    device_weight *w = &r->model->weights[l->weight];
+    return !l->reverse || w->reverse
+               ? INSET_OK
+               : device_matrix_reverse(r->model->device, w->matrix, &w->reverse);
+}
+
 static inset_status bind_launches(run *r)
 {
     plan *p = r->plan;
@@ -116,6 +125,8 @@ static inset_status bind_launches(run *r)
     for (size_t i = 0; i < p->n_launches; i++) {
         launch *l = &r->launches[i];
         if (l->is_matmul) {
+            inset_status status = reverse_matrix(r, l);
+            if (status) return status;
             l->x = address(r, l->x);
             l->y = address(r, l->y);
             continue;
@@ -507,7 +518,8 @@ static inset_status launch_all(run *r)
         return status;
     for (size_t i = 0; i < p->n_launches; i++) {
         const launch *l = &r->launches[i];
-        const matrix *m = l->is_matmul ? r->model->weights[l->weight].matrix : NULL;
+        const device_weight *w = l->is_matmul ? &r->model->weights[l->weight] : NULL;
+        const matrix *m = !w ? NULL : l->reverse ? w->reverse : w->matrix;
         size_t size;
         const void *arguments = launch_arguments(l, &size);
         status = l->gelu ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)

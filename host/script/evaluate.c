@@ -407,6 +407,16 @@ inset_status script_follow(script *s, link *l, script_value *v)
     inset_status status = script_as_operand(s, l->at, v);
     if (status) return status;
     if (l->kind == LINK_METRIC) return script_metric(s, l, &v->operand);
+    if (l->kind == LINK_BACKWARD) {
+        status = script_refuse(
+            s, l->at, INSET_SYNTAX_ERROR, "backward() begins a block of gradients");
+        error_help(s->context, "Write `with METRIC.backward():` and ask for NAME.grad inside.");
+        return status;
+    }
+    if (l->kind == LINK_GRAD) {
+        operand of = v->operand;
+        return script_at(s, l->at, trace_gradient(s->trace, &of, &v->operand));
+    }
     if (v->operand.kind != OPERAND_TENSOR)
         return script_refuse(s, l->at, INSET_TYPE_ERROR, "clone() of a number");
     operand base = v->operand;

@@ -82,7 +82,7 @@ static void dot_link(script *s, link *l, bool own_line)
         return;
     }
     script_expect(s, TOKEN_NAME, "a name");
-    l->kind = LINK_NAME;
+    l->kind = script_is(s, t, "grad") ? LINK_GRAD : LINK_NAME;
     if (s->current.kind != '(') return;
     script_advance(s);
     if (script_is(s, t, "clone")) {
@@ -91,6 +91,8 @@ static void dot_link(script *s, link *l, bool own_line)
         l->kind = LINK_SAVE;
         s->n_saves++;
         s->latest_save = t.at;
+    } else if (script_is(s, t, "backward")) {
+        l->kind = LINK_BACKWARD;
     } else if (script_metric_named(s, t) >= 0) {
         l->kind = LINK_METRIC;
         l->metric = (inset_metric_kind)script_metric_named(s, t);

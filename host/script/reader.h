@@ -93,7 +93,9 @@ typedef enum link_kind {
     LINK_SAVE,
     LINK_APPEND,
     LINK_SKIP,
-    LINK_METRIC
+    LINK_METRIC,
+    LINK_GRAD,    /* ".grad" */
+    LINK_BACKWARD /* ".backward()", at the end of a `with` */
 } link_kind;
 typedef struct link {
     link_kind kind;
@@ -186,6 +188,7 @@ typedef enum statement_kind {
     STATEMENT_STOP,
     STATEMENT_PASS,
     STATEMENT_INVOKE,
+    STATEMENT_BACKWARD,
     STATEMENT_FOR
 } statement_kind;
 
@@ -321,7 +324,8 @@ typedef struct script {
     running_loop *loops; /* innermost first */
     int64_t bodies;      /* turns of loops so far */
     int32_t running_line;
-    int32_t stop_line; /* of the running invoke, 0 = none */
+    int32_t closed_line; /* where a backward() ended the running invoke, 0 = none */
+    int32_t stop_line;   /* of the running invoke, 0 = none */
     pending_save *saves, **last_save;
 } script;
 

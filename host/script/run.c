@@ -63,7 +63,7 @@ static link *last_link(const expression *e)
 {
     link *l = e->links;
     while (l && l->next) l = l->next;
-    return l;
+    return l && l->kind == LINK_GRAD ? NULL : l; /* x.grad = v is of all of it */
 }
 
 /* What the last index of a target applies to: the site or the name, and all indices but the
@@ -206,13 +206,27 @@ static inset_status stop(script *s, const statement *line)
 
 static inset_status invoke_block(script *s, const statement *line)
 {
-    s->stop_line = 0;
+    s->stop_line = s->closed_line = 0;
     inset_status status = script_invoke(s, line->value);
     if (!status) status = run(s, line->body);
     if (status) return status;
-    s->stop_line = 0;
+    s->stop_line = s->closed_line = 0;
     trace_end_invoke(s->trace);
     return INSET_OK;
+}
+
+/* The metric may stand at top level: arithmetic of it then belongs to the last invoke. */
+static inset_status backward_block(script *s, const statement *line)
+{
+    operand metric;
+    const bool inside = trace_in_invoke(s->trace) && !trace_in_backward(s->trace);
+    trace_reopen(s->trace);
+    inset_status status = script_operand(s, line->value, &metric);
+    if (!status) status = script_at(s, line->at, trace_backward(s->trace, &metric));
+    if (!status) status = run(s, line->body);
+    trace_end_backward(s->trace);
+    if (inside) s->closed_line = line->line;
+    return status;
 }
 
 /* ---- loops -------------------------------------------------------------- */
@@ -316,6 +330,7 @@ static inset_status run_line(script *s, const statement *line)
     case STATEMENT_SKIP: return skip(s, line);
     case STATEMENT_STOP: return stop(s, line);
     case STATEMENT_INVOKE: return invoke_block(s, line);
+    case STATEMENT_BACKWARD: return backward_block(s, line);
     case STATEMENT_FOR: return loop(s, line);
     case STATEMENT_PASS: break;
     }
@@ -330,6 +345,9 @@ static inset_status run(script *s, const statement *first)
             return script_refuse(s, line->at, INSET_MISSED_PROVIDER,
                 "this line is never reached: stop() on line %d ended the invoke",
                 (int)s->stop_line);
+        if (s->closed_line)
+            return script_refuse(s, line->at, INSET_SYNTAX_ERROR,
+                "backward() on line %d is the last thing of its invoke", (int)s->closed_line);
         status = run_line(s, line);
     }
     return status;

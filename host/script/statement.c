@@ -213,7 +213,7 @@ static void check_target(script *s, const expression *target)
     if (target->saved)
         script_refuse(s, target->save_at, INSET_SYNTAX_ERROR, "a target ends before .save()");
     for (const link *l = target->links; l; l = l->next)
-        if (l->kind != LINK_INDEX)
+        if (l->kind != LINK_INDEX && l->kind != LINK_GRAD)
             script_refuse(
                 s, l->at, INSET_SYNTAX_ERROR, "a target is a site or a name, and indices");
 }
@@ -359,17 +359,38 @@ static statement *block(script *s, uint32_t indent)
     return body;
 }
 
+/* "with" expr "." "backward" "(" ")" ":" block */
+static void backward_line(script *s, statement *line, uint32_t indent)
+{
+    const bool inside = s->in_invoke;
+    line->kind = STATEMENT_BACKWARD;
+    line->value = script_expression(s);
+    if (s->status) return;
+    link **last = &line->value->links;
+    while (*last && (*last)->next) last = &(*last)->next;
+    if (!*last || (*last)->kind != LINK_BACKWARD) {
+        script_refuse(s, line->value->at, INSET_SYNTAX_ERROR,
+            "expected invoke(...) or METRIC.backward(), found '%.*s'",
+            script_quote_length(line->value->at, line->value->end), s->text + line->value->at);
+        return;
+    }
+    *last = NULL;
+    s->in_invoke = true;
+    line->body = block(s, indent);
+    s->in_invoke = inside;
+}
+
 /* "with" "invoke" "(" expr ")" ":" block */
 static void invoke_line(script *s, statement *line, uint32_t indent)
 {
+    script_advance(s);
+    if (!script_is(s, s->current, "invoke")) {
+        backward_line(s, line, indent);
+        return;
+    }
     line->kind = STATEMENT_INVOKE;
     if (!only_outside(s, line->at, "an invoke")) return;
     script_advance(s);
-    token word = s->current;
-    script_expect(s, TOKEN_NAME, "invoke(...)");
-    if (!s->status && !script_is(s, word, "invoke"))
-        script_refuse(s, word.at, INSET_SYNTAX_ERROR, "expected invoke(...), found '%.*s'",
-            script_quote_length(word.at, word.end), s->text + word.at);
     script_expect(s, '(', "'('");
     line->value = script_expression(s);
     script_expect(s, ')', "')'");

@@ -74,6 +74,19 @@ inset_status trace_record_metric(
     return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
 }
 
+inset_status trace_record_slope(
+    trace *t, int32_t metric, const view *made, const view *rows, const view *reference)
+{
+    trace_record r = {.kind = TRACE_METRIC,
+        .event = -1,
+        .metric = metric,
+        .slope = true,
+        .target = view_keep(t, made),
+        .a = {rows, 0},
+        .b = {reference, 0}};
+    return r.target ? add_record(t, &r) : INSET_NO_MEMORY;
+}
+
 static inset_status record_set(trace *t, const view *target, const operand *source)
 {
     bool lost = false;

@@ -45,6 +45,7 @@ typedef struct trace_record {
     trace_op op;
     int32_t event;  /* runs after this event of its invoke; -1: before the model */
     int32_t metric; /* TRACE_METRIC: which of the trace's */
+    bool slope;     /* ... what it changes by as each logit of its rows does, not the metric */
     /* what is written: the view of all of `made`, or the set's target */
     const view *target;
     source a, b;
@@ -83,6 +84,8 @@ typedef struct invoke {
     size_t first_record, n_records;
     int32_t current_event;              /* the latest event a line asked for; -1 before any */
     int32_t current_site, current_line; /* who asked */
+    int32_t shadow_of;                  /* of which invoke it is the shadow, where `reversed` */
+    bool reversed; /* goes on into the gradients; no line of the user's made it (backward.c) */
     bool stopped;
     int32_t stop_line;
     rebinding *rebindings;
@@ -100,6 +103,8 @@ typedef struct saved_value {
     size_t n_views;
     bool stacked;
 } saved_value;
+
+typedef struct backward backward;
 
 struct trace {
     inset_context *context;
@@ -121,6 +126,9 @@ struct trace {
     trace_metric_call *metrics;
     size_t n_metrics, metrics_capacity;
     /* tokens that metrics are of */
+    int rules;                 /* of reverse_rule, for gradients */
+    struct backward *backward; /* inside `with METRIC.backward():` */
+    reversal *reversal; /* once a line asked for a gradient: `program` is then the reversed one */
     int32_t *answers;
     size_t n_answers, answers_capacity;
 };
@@ -202,6 +210,8 @@ bool view_broadcasts(const view *from, const view *to);
 inset_status trace_need_line(trace *t, const char *what);
 inset_status trace_record_metric(
     trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference);
+inset_status trace_record_slope(
+    trace *t, int32_t metric, const view *made, const view *rows, const view *reference);
 /* A copy of a tensor in another type (expression.c). */
 inset_status trace_convert(trace *t, const operand *a, inset_type type, operand *out);
 

@@ -33,6 +33,8 @@ void trace_free(trace *t)
     memory_free(t->context, t->saves);
     memory_free(t->context, t->metrics);
     memory_free(t->context, t->answers);
+    trace_end_backward(t);
+    reversal_free(t->context, t->reversal);
     arena_free(&t->memory);
     memory_free(t->context, t);
 }
@@ -236,6 +238,11 @@ static inset_status after_stop(trace *t, const char *what)
 
 static inset_status need_invoke(trace *t, const char *what)
 {
+    if (t->backward)
+        return error_set(t->context, INSET_SYNTAX_ERROR,
+            "inside backward() there are only gradients: bind %s to a name before, and ask for "
+            "NAME.grad",
+            what);
     if (!t->open)
         return error_set(t->context, INSET_NAME_ERROR,
             "%s is a place in a run; it is only there inside an invoke", what);

@@ -240,6 +240,7 @@ static const device_functions cpu_functions = {
     .zero = cpu_zero,
     .matrix_create = cpu_matrix_create,
     .matrix_over = cpu_matrix_over,
+    .matrix_reverse = cpu_matrix_reverse,
     .matrix_free = cpu_matrix_free,
     .matmul = cpu_matmul,
     .launch = cpu_launch,

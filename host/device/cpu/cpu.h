@@ -32,6 +32,7 @@ void cpu_products_close(inset_context *context, cpu_products *p); /* takes NULL 
 inset_status cpu_matrix_create(device *d, inset_type type, int64_t in, int64_t out,
     const void *weight, inset_type weight_type, bool in_out, const void *bias, inset_type bias_type,
     matrix **result);
+inset_status cpu_matrix_reverse(device *d, const matrix *of, matrix **result);
 inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out, const void *table,
     const void *bias, inset_type bias_type, matrix **result);
 void cpu_matrix_free(device *d, matrix *m);

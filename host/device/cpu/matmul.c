@@ -574,6 +574,56 @@ inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out
     return matrix_end(d, m, make_in_place(d->context, products_of(d), m), result);
 }
 
+/* The weights as fp32 or bf16 numbers [in, out], in memory of their own. */
+static inset_status unpack(
+    inset_context *context, cpu_products *p, const matrix *m, void **out, size_t *bytes)
+{
+    description plain;
+    dnnl_primitive_desc_t described = NULL;
+    dnnl_primitive_t primitive = NULL;
+    dnnl_memory_t to = NULL;
+    *bytes = (size_t)m->in * (size_t)m->out * (m->shape->type == dnnl_bf16 ? 2 : 4);
+    inset_status status = cpu_memory_new(context, *bytes, out);
+    if (status) return status;
+    memset(&plain, 0, sizeof plain);
+    dnnl_status_t result = describe(&plain, m->shape->type, m->in, m->out, m->out, 1);
+    if (!result) result = dnnl_memory_create(&to, description_of(&plain), p->engine, *out);
+    if (!result)
+        result = dnnl_reorder_primitive_desc_create(&described, description_of(&m->shape->packed),
+            p->engine, description_of(&plain), p->engine, NULL);
+    if (!result) result = dnnl_primitive_create(&primitive, described);
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, m->weight_memory}, {DNNL_ARG_TO, to}};
+    if (!result) result = dnnl_primitive_execute(primitive, p->stream, 2, args);
+    if (!result) result = dnnl_stream_wait(p->stream);
+    if (primitive) dnnl_primitive_destroy(primitive);
+    if (described) dnnl_primitive_desc_destroy(described);
+    if (to) dnnl_memory_destroy(to);
+    description_free(&plain);
+    if (!result) return INSET_OK;
+    cpu_memory_free(context, *out, *bytes);
+    return refused(context, "unpack a weight matrix", result);
+}
+
+/* oneDNN's layout of a matrix serves one direction, so the other has numbers of its own. */
+inset_status cpu_matrix_reverse(device *d, const matrix *of, matrix **result)
+{
+    const inset_type type = of->type;
+    if (is_tiny(of->in, of->out))
+        return cpu_matrix_create(
+            d, type, of->out, of->in, of->weight, INSET_F32, false, NULL, INSET_F32, result);
+    if (of->table)
+        return cpu_matrix_create(
+            d, type, of->out, of->in, of->table, type, true, NULL, INSET_F32, result);
+    void *plain;
+    size_t bytes;
+    inset_status status = unpack(d->context, products_of(d), of, &plain, &bytes);
+    if (status) return status;
+    status = cpu_matrix_create(d, type, of->out, of->in, plain,
+        of->shape->type == dnnl_bf16 ? INSET_BF16 : INSET_F32, false, NULL, INSET_F32, result);
+    cpu_memory_free(d->context, plain, bytes);
+    return status;
+}
+
 void cpu_matrix_free(device *d, matrix *m)
 {
     if (!m) return;

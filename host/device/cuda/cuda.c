@@ -380,6 +380,7 @@ static const device_functions functions = {
     .zero = cuda_zero,
     .matrix_create = cuda_matrix_create,
     .matrix_over = cuda_matrix_over,
+    .matrix_reverse = cuda_matrix_reverse,
     .matrix_free = cuda_matrix_free,
     .matrix_gelu = cuda_matrix_gelu,
     .matmul = cuda_matmul,

@@ -116,6 +116,7 @@ inset_status cuda_matrix_create(device *base, inset_type type, int64_t in, int64
     matrix **result);
 inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t out,
     const void *table, const void *bias, inset_type bias_type, matrix **result);
+inset_status cuda_matrix_reverse(device *base, const matrix *of, matrix **result);
 void cuda_matrix_free(device *base, matrix *m);
 inset_status cuda_matrix_gelu(device *base, matrix *m, bool *allowed);
 inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x_stride, void *y,

@@ -198,6 +198,18 @@ inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t
     return matrix_end(d, INSET_OK, bias, bias_type, result);
 }
 
+/* The same weight, transposed the other way. */
+inset_status cuda_matrix_reverse(device *base, const matrix *of, matrix **result)
+{
+    cuda_device *d = (cuda_device *)base;
+    inset_status status = matrix_begin(d, of->type, of->out, of->in, result);
+    if (status) return status;
+    (*result)->borrowed = true;
+    (*result)->in_out = !of->in_out;
+    (*result)->weight = of->weight;
+    return matrix_end(d, INSET_OK, NULL, INSET_F32, result);
+}
+
 void cuda_matrix_free(device *base, matrix *m)
 {
     cuda_device *d = (cuda_device *)base;

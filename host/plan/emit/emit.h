@@ -4,6 +4,7 @@
  *     table.c      tables of row numbers, in short form
  *     step.c       the launch of a step
  *     attention.c  attention, fused or in the open
+ *     back.c       launches of gradients
  *     whole.c      attention of sequences that the device takes whole
  *     record.c     records, saved values, rows put aside
  *     fused.c      those of them that the step's own launch applies
@@ -173,6 +174,7 @@ bool emit_gather_queries(emitter *e, const step *st, int32_t strand_index, int32
  * `rows` rows. *apart: the other list may be another. */
 bool emit_gather_context(
     emitter *e, const step *st, int k, int32_t leaf, int32_t rows, run_list *list, bool *apart);
+inset_status emit_back(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_whole(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 
 /* ---- records (record.c) */

@@ -52,6 +52,19 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(norm_by_scale_args, bias), -1};
     static const int16_t metrics[] = {
         AT(metrics_args, rows), AT(metrics_args, weight), AT(metrics_args, bias), -1};
+    static const int16_t norm_back[] = {AT(norm_back_args, out), AT(norm_back_args, x),
+        AT(norm_back_args, dy), AT(norm_back_args, x_rows), AT(norm_back_args, dy_rows),
+        AT(norm_back_args, weight), -1};
+    static const int16_t activation_back[] = {AT(activation_back_args, out),
+        AT(activation_back_args, x), AT(activation_back_args, dy), AT(activation_back_args, x_rows),
+        AT(activation_back_args, dy_rows), -1};
+    static const int16_t join[] = {AT(join_args, out), AT(join_args, x), AT(join_args, x_rows), -1};
+    static const int16_t attention_back[] = {AT(attention_back_args, out),
+        AT(attention_back_args, q), AT(attention_back_args, k), AT(attention_back_args, v),
+        AT(attention_back_args, dz), AT(attention_back_args, q_rows),
+        AT(attention_back_args, key_rows), AT(attention_back_args, value_rows),
+        AT(attention_back_args, dz_rows), AT(attention_back_args, units),
+        AT(attention_back_args, scratch), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
@@ -74,6 +87,10 @@ const int16_t *launch_pointers(kernel_id kernel)
         [KERNEL_NORM_SCALE] = norm_scale,
         [KERNEL_NORM_BY_SCALE] = norm_by_scale,
         [KERNEL_METRICS] = metrics,
+        [KERNEL_NORM_BACK] = norm_back,
+        [KERNEL_ACTIVATION_BACK] = activation_back,
+        [KERNEL_JOIN] = join,
+        [KERNEL_ATTENTION_BACK] = attention_back,
         [KERNEL_WHOLE_ATTENTION] = whole_attention,
         [KERNEL_RECORDS] = records,
     };

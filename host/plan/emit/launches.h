@@ -51,11 +51,16 @@ typedef union launch_args {
     attention_args attention;
     whole_attention_args whole_attention;
     metrics_args metrics;
+    norm_back_args norm_back;
+    activation_back_args activation_back;
+    join_args join;
+    attention_back_args attention_back;
     records_args records;
 } launch_args;
 
 typedef struct launch {
-    bool is_matmul, gelu; /* gelu: a matmul with the tanh GELU behind it */
+    /* gelu: a matmul with the tanh GELU behind it; reverse: by the weight's transpose, no bias */
+    bool is_matmul, gelu, reverse;
     uint8_t kernel, type; /* kernel_id, inset_type */
     int32_t args_size;
     int32_t weight;       /* matmul: the weight's index */

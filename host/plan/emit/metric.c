@@ -48,8 +48,9 @@ static bool add_rows(emitter *e, const need *n, metrics_args *args, int64_t *wor
     metric_counts(t, &one.n_a, &one.n_b);
     one.width = operand.c1 - operand.c0;
     one.product = product != NULL;
-    one.x = rows_at(e, &operand, n->lo, &x_step);
-    if (reference) one.other = rows_at(e, reference, n->lo, &other_step);
+    const bool reads = metric_reads_rows(t);
+    if (reads) one.x = rows_at(e, &operand, n->lo, &x_step);
+    if (reads && reference) one.other = rows_at(e, reference, n->lo, &other_step);
     if (one.n_a && !answers_place(e, t->start, one.n_a + one.n_b, &place)) return false;
     if (one.n_a) one.tokens = tagged(AREA_ANSWERS, place * (int64_t)sizeof(int32_t));
     if (product) {
@@ -64,8 +65,8 @@ static bool add_rows(emitter *e, const need *n, metrics_args *args, int64_t *wor
     for (int64_t i = 0; i < rows; i++) {
         metric_row *line = &out->metric_rows[out->n_metric_rows++];
         *line = one;
-        line->out = (float *)(void *)(to + i * (int64_t)sizeof(float));
-        line->x = (const char *)one.x + i * x_step;
+        line->out = (float *)(void *)(to + i * t->width * (int64_t)sizeof(float));
+        if (reads) line->x = (const char *)one.x + i * x_step;
         if (one.other) line->other = (const char *)one.other + i * other_step;
     }
     *work += rows * one.width * (product ? one.n_a + one.n_b : 8);

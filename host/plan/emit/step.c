@@ -58,7 +58,8 @@ static inset_status emit_linear(
     inset_status status = emit_operand(e, st, 0, &x);
     if (status) return status;
     const weight *w = &p->program->weights[st->weight];
-    int64_t in = w->in_out ? w->rows : w->columns;
+    const bool back = st->kind == STEP_LINEAR_BACK;
+    int64_t in = (w->in_out != 0) != back ? w->rows : w->columns;
     if (m->columns) {
         const int32_t *columns = emit_literal_table(e, m->columns, (size_t)m->n_columns);
         launch *l = columns ? emit_kernel(e, KERNEL_COLUMNS, sizeof(columns_args), m->n_computed,
@@ -90,6 +91,7 @@ static inset_status emit_linear(
     launch *l = emit_launch(e);
     if (!l) return INSET_NO_MEMORY;
     l->is_matmul = true;
+    l->reverse = back;
     l->gelu = m->activation != 0;
     l->weight = st->weight;
     l->x = x.at, l->x_stride = x.stride;
@@ -179,7 +181,8 @@ static inset_status emit_rope(
         .rotary_dims = st->rotary_dims,
         .attention_scale = st->rope_attention_scale,
         .x_head_stride = e->p->program->slots[st->operands[0]].shape.stride,
-        .round_once = st->rope_round_once};
+        .round_once = st->rope_round_once,
+        .inverse = st->inverse};
     return INSET_OK;
 }
 
@@ -410,7 +413,14 @@ inset_status emit_step(emitter *e, const step *st)
     case STEP_TOKENS:
     case STEP_POSITIONS: return emit_source(e, st, m);
     case STEP_EMBED: return emit_embed(e, st, m, out, width);
-    case STEP_LINEAR: return emit_linear(e, st, m, out, width);
+    case STEP_LINEAR:
+    case STEP_LINEAR_BACK: return emit_linear(e, st, m, out, width);
+    case STEP_NORM_BACK:
+    case STEP_ACTIVATION_BACK:
+    case STEP_SOFTCAP_BACK:
+    case STEP_JOIN:
+    case STEP_ATTENTION_BACK: return emit_back(e, st, m, out, width);
+    case STEP_ZERO: return INSET_OK; /* its rows are constants, which records make */
     case STEP_ATTENTION: return emit_attention(e, st, m, out, width);
     case STEP_ROPE: return emit_rope(e, st, m, out, width);
     case STEP_PAIR:

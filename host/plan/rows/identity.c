@@ -143,7 +143,8 @@ int32_t strand_position(const planner *p, int32_t strand_index, int32_t row)
     switch (s->kind) {
     case STRAND_EMBED:
     case STRAND_FORK: return s->start + row;
-    case STRAND_POSITION: return row;
+    case STRAND_POSITION:
+    case STRAND_BACK: return row;
     case STRAND_STEP: return strand_position(p, s->operands[0].strand, row + s->operands[0].shift);
     default: return -1;
     }
@@ -248,9 +249,7 @@ const map *identity_positions(planner *p, int32_t n)
 
 /* ---- steps with several operands ---------------------------------------- */
 
-/* A strand for rows whose operands do not belong together; its rows are counted as the first
- * operand's. */
-static int32_t stepped(planner *p, const step *s, int n, const segment *rows)
+int32_t identity_stepped(planner *p, const step *s, int n, const segment *rows)
 {
     operand_row operands[3];
     strand like = {.kind = STRAND_STEP,
@@ -342,7 +341,7 @@ const map *identity_combine(
         if (together(p, s, n, row, top, &m))
             added = segments_add(p, &list, row[top].strand, row[top].first, m);
         else {
-            int32_t made = stepped(p, s, n, row);
+            int32_t made = identity_stepped(p, s, n, row);
             added = made >= 0 && segments_add(p, &list, made, row[0].first, m);
         }
         if (!added) {
@@ -464,7 +463,7 @@ const map *identity_attention(
         if (own.strand == row[0].strand && own.first == query)
             added = segments_add(p, &list, row[1].strand, node, m);
         else {
-            int32_t made = stepped(p, s, 2, row);
+            int32_t made = identity_stepped(p, s, 2, row);
             added = made >= 0 && segments_add(p, &list, made, query, m);
         }
         if (!added) {

@@ -14,7 +14,12 @@
 
 enum { INTS_PIECE = sizeof(piece) / sizeof(int32_t), MOST_ROWS = 2 };
 
-static int rows_of_kind(int kind) { return kind == INSET_KL ? 2 : 1; }
+static int rows_of_kind(int kind) { return (kind & ~METRIC_SLOPE) == INSET_KL ? 2 : 1; }
+
+bool metric_reads_rows(const strand *s)
+{
+    return s->op != METRIC_SLOPE + METRIC_LOGIT && s->op != METRIC_SLOPE + METRIC_LOGIT_DIFF;
+}
 
 const piece *metric_rows(const strand *s, int k)
 {
@@ -78,6 +83,7 @@ typedef struct reference_rows {
 typedef struct metric_maker {
     planner *p;
     const trace_metric_call *call;
+    bool slope; /* what the metric changes by, in place of its number */
     tensor *t;
     inset_type type;             /* of the rows of logits */
     int32_t *numbers, n_numbers; /* a strand's, its tokens filled in */
@@ -163,9 +169,9 @@ static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0
     memcpy(m->numbers, from, (size_t)n * sizeof *from);
     strand like = {.kind = STRAND_METRIC,
         .type = INSET_F32,
-        .op = (uint8_t)m->call->kind,
+        .op = (uint8_t)(m->call->kind + (m->slope ? METRIC_SLOPE : 0)),
         .born = DOMAIN_FREE,
-        .width = 1,
+        .width = m->slope ? c1 - c0 : 1,
         .parent = PARENT_NONE,
         .start = (int32_t)m->call->first_answer};
     pieces_moment(p, &like, from, (size_t)n);
@@ -178,21 +184,22 @@ static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0
 static inset_status make_row(
     metric_maker *m, const piece *from, int32_t *made, int32_t *row, bool *repeats)
 {
-    const int32_t width = m->call->width, columns = (int32_t)m->t->width;
+    const int32_t width = m->call->width, size = m->slope ? width : 1,
+                  columns = (int32_t)m->t->width / size;
     if (columns == 1) return make_numbers(m, from, 0, width, made, row, repeats);
     for (int32_t c = 0; c < columns; c++) {
         inset_status status = make_numbers(m, from, c * width, (c + 1) * width, made, row, repeats);
         if (status) return status;
-        m->parts[c] = (piece){.c0 = c,
-            .c1 = c + 1,
+        m->parts[c] = (piece){.c0 = c * size,
+            .c1 = (c + 1) * size,
             .domain = DOMAIN_FREE,
             .strand = *made,
             .shift = *row,
             .row_step = !*repeats,
             .column_step = 1};
     }
-    return pieces_row(m->p, DOMAIN_FREE, INSET_F32, columns, m->parts, (size_t)columns, 0, columns,
-        made, row, repeats);
+    return pieces_row(m->p, DOMAIN_FREE, INSET_F32, columns * size, m->parts, (size_t)columns, 0,
+        columns * size, made, row, repeats);
 }
 
 static bool turn_to(metric_maker *m, int32_t sequence)
@@ -245,13 +252,14 @@ static inset_status reference_strip(void *user, int32_t sequence, int32_t rows, 
     return INSET_OK;
 }
 
-/* The result with its rows' logits as a last dimension: what the rows of logits broadcast to. */
+/* The result with its rows' logits as a last dimension (width 0: it has it already): what the rows of logits broadcast to. */
 static view rows_shape(const view *result, int32_t width)
 {
     /* a view that a record keeps ends behind its last dimension */
     view shape = {0};
     memcpy(&shape, result,
         offsetof(view, dimensions) + (size_t)result->n_dimensions * sizeof result->dimensions[0]);
+    if (!width) return shape;
     for (int i = 0; i < shape.n_dimensions; i++)
         if (shape.dimensions[i].kind == DIMENSION_COLUMN) shape.dimensions[i].stride *= width;
     shape.dimensions[shape.n_dimensions++] = (dimension){
@@ -262,8 +270,8 @@ static view rows_shape(const view *result, int32_t width)
 static inset_status make_all(metric_maker *m, const trace_record *r)
 {
     planner *p = m->p;
-    const view shape = rows_shape(r->target, m->call->width);
-    const int32_t width = (int32_t)m->t->width * m->call->width;
+    const view shape = rows_shape(r->target, m->slope ? 0 : m->call->width);
+    const int32_t width = (int32_t)m->t->width * (m->slope ? 1 : m->call->width);
     segments_clear(&m->out);
     for (int32_t s = 0; s < m->t->n_sequences; s++) /* empty, until rows are made */
         if (!(m->t->rows[s] = segments_finish(p, &m->out))) return INSET_NO_MEMORY;
@@ -279,6 +287,7 @@ inset_status metric_apply(planner *p, const trace_record *r)
 {
     metric_maker m = {.p = p,
         .call = &p->trace->metrics[r->metric],
+        .slope = r->slope,
         .t = storage_tensor(p, r->target->storage),
         .sequence = -1,
         .type = p->trace->storages[r->a.view->storage].type};

@@ -65,7 +65,9 @@ typedef enum strand_kind {
     STRAND_SCORES,
     STRAND_SOFTMAX,
     STRAND_MIX,
-    STRAND_METRIC
+    STRAND_METRIC,
+    STRAND_SLOPE, /* of a metric: what it changes by as its logits do */
+    STRAND_BACK   /* attention backwards: see reverse.c */
 } strand_kind;
 
 typedef struct operand_row {
@@ -229,6 +231,8 @@ typedef struct planner {
     int32_t *value_storage; /* [n_values] storage or -1 */
     /* of the attention being walked: the rows before records; NULL when it is not open */
     const map **open_scores, **open_pattern;
+    /* of an invoke with gradients: [3 * steps] the maps that each step saw, per sequence */
+    const map ***seen;
     strip_scratch strips;
     segment_list segments; /* scratch for building maps */
     piece_list old_pieces, new_pieces, row_pieces;
@@ -271,6 +275,9 @@ static inline moment moment_later(moment a, moment b)
 /* A sequence's tokens (or input rows); `first` is where they begin among all of the trace's. */
 const map *identity_embed(planner *p, const invoke *v, int32_t sequence, int64_t first);
 const map *identity_positions(planner *p, int32_t n);
+/* A strand for rows whose operands do not belong together; its rows are counted as the first
+ * operand's. -1: memory is out. */
+int32_t identity_stepped(planner *p, const step *s, int n, const segment *rows);
 /* Rows of a step with several row operands. */
 const map *identity_combine(
     planner *p, const step *s, int n, const map *const *operands, int32_t rows);
@@ -348,6 +355,15 @@ const step *scores_step(const planner *p, const strand *s);
 const piece *mix_pattern(const strand *s);
 const segment *mix_values(const strand *s, int32_t *n);
 
+/* ---- reverse.c: rows of gradients ---- */
+/* Rows of a step of the reversed program, into t->rows. */
+inset_status reverse_rows(
+    planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t);
+/* Parts of a STRAND_BACK: rows of q, k, v (k = 0, 1, 2) and of what comes back (3); its forward
+ * step. */
+const segment *back_rows(const strand *s, int k, int32_t *n);
+const step *back_step(const planner *p, const strand *s);
+
 /* ---- scale.c: what a norm divides by ------------------------------------ */
 /* Does this invoke touch the scale that STEP_NORM_SCALE makes? */
 bool scale_touched(const planner *p, const invoke *v, const step *scale);
@@ -371,6 +387,8 @@ const step *last_linear(const planner *p);
 /* Parts of a metric's strand: its rows (k = 0) and kl's reference (k = 1; NULL for others), and how
  * many tokens its sets have. */
 const piece *metric_rows(const strand *s, int k);
+/* Whether it depends on the numbers of its rows. */
+bool metric_reads_rows(const strand *s);
 void metric_counts(const strand *s, int32_t *n_a, int32_t *n_b);
 /* The product of which a metric wants so few columns that dot products with them will do, and the
  * rows it multiplies; *softcap: what caps it, or 0. NULL: the metric reads its rows themselves. */
@@ -395,6 +413,9 @@ int64_t whole_place(const whole *w, int32_t strand_index, int32_t row);
 
 /* ---- walk.c: one invoke after the other --------------------------------- */
 inset_status plan_walk(planner *p);
+/* Every sequence's rows of an operand, as the slot shows them. */
+inset_status slot_maps(
+    planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out);
 /* The step that joins an attention step's keys and values. */
 const step *pair_step(const planner *p, const step *attention);
 

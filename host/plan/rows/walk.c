@@ -80,8 +80,7 @@ static const map *step_rows(planner *p, const step *s, const map *const *in, int
     }
 }
 
-/* Every sequence's rows of an operand, as the slot shows them. */
-static inset_status slot_maps(
+inset_status slot_maps(
     planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out)
 {
     inset_status status = operand_maps(p, v, invoke_index, slot_index, out);
@@ -144,13 +143,14 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         p->values[s->value] = NULL;
         return INSET_OK;
     }
-    if (keeps_rows(p, s) && slot_is_plain(p->trace, v, s->operands[0]))
+    if (!v->reversed && keeps_rows(p, s) && slot_is_plain(p->trace, v, s->operands[0]))
         return value_tensor(
                    p, v, s->value, p->values[p->program->slots[s->operands[0]].value]->rows)
                    ? INSET_OK
                    : INSET_NO_MEMORY;
     tensor *t = value_tensor(p, v, s->value, NULL);
     if (!t) return INSET_NO_MEMORY;
+    if (s->of >= 0 || s->kind == STEP_ZERO) return reverse_rows(p, v, invoke_index, s, t);
     if (s->kind == STEP_ATTENTION && open_changed(p, v, s)) {
         const map **in[3];
         for (int k = 0; k < 3; k++) {
@@ -174,6 +174,11 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         inset_status status = operand_maps(p, v, invoke_index, s->operands[k], &in[k]);
         if (status) return status;
     }
+    const map **saw[3] = {NULL, NULL, NULL};
+    for (int k = 0; v->reversed && k < s->n_operands; k++) {
+        saw[k] = arena_new(&p->passing, (size_t)t->n_sequences * sizeof **saw);
+        if (!(p->seen[(s - p->program->steps) * 3 + k] = saw[k])) return INSET_NO_MEMORY;
+    }
     const map *positions = NULL;
     if (s->kind == STEP_ROPE && !(positions = identity_positions(p, v->longest)))
         return INSET_NO_MEMORY;
@@ -186,6 +191,7 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
             one[k] = in[k][shared ? 0 : q];
             if (shared && !(one[k] = map_head(p, one[k], rows))) return INSET_NO_MEMORY;
             if (!(one[k] = identity_slot(p, o, one[k]))) return INSET_NO_MEMORY;
+            if (saw[k]) saw[k][q] = one[k];
         }
         if (s->kind == STEP_ROPE && !(one[1] = map_head(p, positions, rows)))
             return INSET_NO_MEMORY;
@@ -415,7 +421,7 @@ static inset_status travel(planner *p, journey *j)
     size_t i = 0;
     bool late = false;
     inset_status status = INSET_OK;
-    if (p->n_boundaries > 1 && !p->options.no_share
+    if (p->n_boundaries > 1 && !p->options.no_share && !j->v->reversed
         && (status = start_late(p, j->v, next_due(p, j->v, j->record, j->end, -1), &late)))
         return status;
     j->known = late;
@@ -423,7 +429,7 @@ static inset_status travel(planner *p, journey *j)
     for (; i < g->n_steps; i++) {
         if ((status = apply_until(p, j, g->steps[i].event))) return status;
         while (k < p->n_boundaries && p->boundaries[k].first_step < (int32_t)i) k++;
-        if (k < p->n_boundaries && p->boundaries[k].first_step == (int32_t)i) {
+        if (k < p->n_boundaries && p->boundaries[k].first_step == (int32_t)i && !j->v->reversed) {
             int32_t from = k;
             if ((status = jump(p, j, &k))) return status;
             if (k == p->n_boundaries) break;
@@ -452,6 +458,9 @@ static inset_status walk_invoke(planner *p, int32_t index)
     j.end = j.record + v->n_records;
     for (size_t i = 0; i < v->n_values; i++)
         p->value_storage[v->values[i].value] = v->values[i].storage;
+    if (v->reversed
+        && !(p->seen = arena_new(&p->passing, 3 * p->program->n_steps * sizeof *p->seen)))
+        return INSET_NO_MEMORY;
     inset_status status = travel(p, &j);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;
     while (p->n_made) p->values[p->made[--p->n_made]] = NULL;

@@ -119,6 +119,21 @@ static void use_buffer(buffer *b, int32_t from, int32_t to)
     if (to > b->last_use) b->last_use = to;
 }
 
+/* Attention backwards makes all rows of a unit or none. */
+static bool is_unit(const planner *p, int32_t strand_index, int32_t value)
+{
+    const strand *t = &p->strands[strand_index];
+    return t->kind == STRAND_BACK && t->born == value;
+}
+
+static int32_t unit_length(const planner *p, int32_t strand_index)
+{
+    int32_t n, rows = 0;
+    const segment *at = back_rows(&p->strands[strand_index], 3, &n);
+    for (int32_t i = 0; i < n; i++) rows += at[i].count;
+    return rows;
+}
+
 /* Rows lo .. hi, columns c0 .. c1 of a strand at a moment are needed by something that runs at
  * moment `now`. */
 static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t strand_index,
@@ -130,6 +145,8 @@ static bool ask_at(planner *p, schedule *s, int32_t at, need_kind kind, int32_t 
                : where == PLACE_KEPT ? &m->kept
                                      : &m->value,
         at, now);
+    if (kind == NEED_COMPUTED && is_unit(p, strand_index, moment_of(p, at).value))
+        lo = 0, hi = unit_length(p, strand_index);
     if (kind == NEED_COMPUTED) {
         const need *n = layout_find(s, m->base, m->n_base, strand_index, lo);
         if (n && hi <= n->hi) return true;
@@ -301,6 +318,20 @@ static bool ask_attention(
     return context_rows(p, st, node.strand, n->hi - 1 + node.shift, ask_pair, &pa);
 }
 
+/* Attention backwards asks for all that a unit reads. */
+static bool ask_back(
+    planner *p, schedule *s, const step *st, const strand *t, int32_t pass, int32_t now)
+{
+    const step *of = back_step(p, t);
+    for (int k = 0; k < 4; k++) {
+        int32_t n;
+        const segment *rows = back_rows(t, k, &n);
+        if (!ask_segments(p, s, k < 3 ? of->operands[k] : st->operands[0], rows, n, pass, now))
+            return false;
+    }
+    return true;
+}
+
 /* Asks for the operands of rows that a step computes. */
 static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
 {
@@ -312,6 +343,7 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
     case STEP_POSITIONS:
     case STEP_EMBED: return true; /* from tables of ids, or the caller's rows */
     case STEP_ATTENTION: return ask_attention(p, s, st, n, m.pass, now);
+    case STEP_ATTENTION_BACK: return ask_back(p, s, st, &p->strands[n->strand], m.pass, now);
     default: break;
     }
     bool same_columns = st->kind == STEP_SOFTCAP || st->kind == STEP_SCALE;
@@ -336,7 +368,7 @@ static bool ask_metric(planner *p, schedule *s, const strand *t, const need *n, 
     float softcap;
     if (metric_product(p, t, &operand, &softcap))
         return ask_piece(p, s, &operand, n->lo, n->hi, 0, operand.c1, now);
-    for (int k = 0; metric_rows(t, k); k++) {
+    for (int k = 0; metric_reads_rows(t) && metric_rows(t, k); k++) {
         const piece from = *metric_rows(t, k);
         if (!ask_piece(p, s, &from, n->lo, n->hi, 0, from.c1, now)) return false;
     }
@@ -421,6 +453,8 @@ static bool ask_layout(planner *p, schedule *s, int32_t now)
     for (int k = 0; k < (st->kind == STEP_ROPE ? 1 : st->n_operands); k++) {
         int32_t value = g->slots[st->operands[k]].value,
                 older = layout_prefix(&s->layouts[base], computed_age(value));
+        if (g->steps[g->values[value].step].kind == STEP_ATTENTION_BACK) /* units, see ask_at */
+            older = layout_prefix(&s->layouts[base], computed_age(value - 1));
         if (g->values[value].per_position != g->values[st->value].per_position) older = 0;
         if (older < n) n = older;
     }

@@ -1,0 +1,207 @@
+/* reverse.c: rows of gradients. Where nothing has reached a row of a gradient it is zero, and a row
+ * of zeros goes backwards as a row of zeros: no step is run for it. So what the
+ * metric does not depend on costs nothing, row by row, as what nobody asks for costs nothing.
+ *
+ *     metric at the last position of a prompt of 3: gradients of the logits are rows 0 0 g; so they
+ *     are down to the last attention, which sends something back to all three.
+ *
+ * Steps read of the forward what its own steps read: `seen` has the maps from then, since a record
+ * may have changed the tensor after.
+ *
+ * Attention goes back as a unit: a strand is all rows of a sequence up to the last that is not zero.
+ * Its numbers: the forward step, how many segments of q, k, v and dz, and these. */
+#include "plan/rows/rows.h"
+
+#include <string.h>
+
+enum { INTS_SEGMENT = sizeof(segment) / sizeof(int32_t), UNIT_HEAD = 5 };
+
+/* ---- zeros -------------------------------------------------------------- */
+
+static bool is_zero(const planner *p, int32_t value_index, int32_t strand_index)
+{
+    const strand *s = &p->strands[strand_index];
+    if (s->kind != STRAND_COPY || s->born != value_index || s->n != 1) return false;
+    return s->pieces[0].domain == DOMAIN_CONSTANT && piece_number(&s->pieces[0]) == 0;
+}
+
+/* The row of zeros of a value. */
+static inset_status zero_row(planner *p, int32_t value_index, int32_t *strand_index, int32_t *row)
+{
+    const int32_t width = p->program->values[value_index].width;
+    const inset_type type = strand_type(p, value_index, -1);
+    piece zero = piece_constant(type, 0, 0, width);
+    bool repeats;
+    return pieces_row(p, value_index, type, width, &zero, 1, 0, width, strand_index, row, &repeats);
+}
+
+/* Rows of zeros for the positions from the list's end on: row i of the strand stands for position i
+ * of every sequence, so that rows that go with them run side by side. */
+static inset_status add_zeros(planner *p, segment_list *list, int32_t value_index, int32_t count)
+{
+    int32_t strand_index, row;
+    inset_status status = zero_row(p, value_index, &strand_index, &row);
+    if (status) return status;
+    return segments_add(p, list, strand_index, list->rows, count) ? INSET_OK : INSET_NO_MEMORY;
+}
+
+/* ---- rows of a step ----------------------------------------------------- */
+
+typedef struct reading {
+    const map *rows[3];
+    int32_t value[3]; /* whose rows they are */
+    int n, dy;        /* which of them comes back */
+} reading;
+
+static segment row_of(const map *m, int32_t at)
+{
+    int32_t index = 0, left = 0, i = map_find(m, at, &index, &left);
+    return (segment){m->at[i].strand, index, left};
+}
+
+/* Rows that go on as they are, as zeros, or as rows of a new strand of several operands. */
+static inset_status rows_of_step(
+    planner *p, const step *s, const reading *in, int32_t rows, segment_list *list)
+{
+    for (int32_t at = 0; at < rows;) {
+        segment row[3];
+        int32_t n = rows - at;
+        for (int k = 0; k < in->n; k++) {
+            row[k] = row_of(in->rows[k], at);
+            if (row[k].count < n) n = row[k].count;
+        }
+        const bool zero = is_zero(p, in->value[in->dy], row[in->dy].strand)
+                          && (s->kind != STEP_ADD || is_zero(p, in->value[0], row[0].strand));
+        inset_status status = INSET_OK;
+        if (zero) {
+            status = add_zeros(p, list, s->value, n);
+        } else {
+            int32_t made = in->n == 1 ? row[0].strand : identity_stepped(p, s, in->n, row);
+            if (made < 0 || !segments_add(p, list, made, row[0].first, n)) status = INSET_NO_MEMORY;
+        }
+        if (status) return status;
+        at += n;
+    }
+    return INSET_OK;
+}
+
+/* ---- attention ---------------------------------------------------------- */
+
+const segment *back_rows(const strand *s, int k, int32_t *n)
+{
+    const segment *at = (const segment *)(const void *)(s->numbers + UNIT_HEAD);
+    for (int i = 0; i < k; i++) at += s->numbers[1 + i];
+    *n = s->numbers[1 + k];
+    return at;
+}
+
+const step *back_step(const planner *p, const strand *s)
+{
+    return &p->program->steps[s->numbers[0]];
+}
+
+static int32_t unit_strand(planner *p, const step *s, const map *const cut[4], int32_t pass)
+{
+    int32_t n = UNIT_HEAD;
+    for (int k = 0; k < 4; k++) n += cut[k]->n * INTS_SEGMENT;
+    int32_t *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts), *to = parts + UNIT_HEAD;
+    if (!parts) return -1;
+    parts[0] = s->of;
+    for (int k = 0; k < 4; k++) {
+        parts[1 + k] = cut[k]->n;
+        memcpy(to, cut[k]->at, (size_t)cut[k]->n * sizeof(segment));
+        to += cut[k]->n * INTS_SEGMENT;
+    }
+    strand like = {.kind = STRAND_BACK,
+        .type = (uint8_t)p->trace->model_type,
+        .born = s->value,
+        .time = s->value,
+        .width = p->program->values[s->value].width,
+        .parent = PARENT_NONE,
+        .pass = pass};
+    return strand_intern(p, &like, n, sizeof *parts, parts, 0);
+}
+
+static inset_status rows_of_attention(planner *p, const step *s, const map *const forward[3],
+    const map *dz, int32_t dz_value, int32_t rows, segment_list *list)
+{
+    int32_t end = 0;
+    for (int32_t i = 0, at = 0; i < dz->n; at += dz->at[i++].count)
+        if (!is_zero(p, dz_value, dz->at[i].strand)) end = at + dz->at[i].count;
+    if (end) {
+        const map *all[4] = {forward[0], forward[1], forward[2], dz}, *cut[4];
+        int32_t pass = p->floor;
+        for (int k = 0; k < 4; k++) {
+            segments_clear(&p->segments);
+            if (!segments_add_cut(p, &p->segments, all[k], 0, end)
+                || !(cut[k] = segments_finish(p, &p->segments)))
+                return INSET_NO_MEMORY;
+            for (int32_t i = 0; i < cut[k]->n; i++)
+                if (p->strands[cut[k]->at[i].strand].pass > pass)
+                    pass = p->strands[cut[k]->at[i].strand].pass;
+        }
+        const int32_t made = unit_strand(p, s, cut, pass);
+        if (made < 0 || !segments_add(p, list, made, 0, end)) return INSET_NO_MEMORY;
+    }
+    return add_zeros(p, list, s->value, rows - end);
+}
+
+/* ---- a step ------------------------------------------------------------- */
+
+/* The maps of what a step reads: of the forward, those that the forward step saw. NULL: it was
+ * skipped. */
+static inset_status reading_of(
+    planner *p, const invoke *v, int32_t invoke_index, const step *s, int k, const map ***out)
+{
+    const int32_t slot_index = s->operands[k];
+    if (slot_index >= p->trace->reversal->n_slots)
+        return slot_maps(p, v, invoke_index, slot_index, out);
+    const step *of = &p->program->steps[s->of];
+    for (int j = 0; j < of->n_operands; j++)
+        if (of->operands[j] == slot_index) *out = p->seen[s->of * 3 + j];
+    return INSET_OK;
+}
+
+inset_status reverse_rows(
+    planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t)
+{
+    const map **in[3] = {NULL, NULL, NULL}, **const *seen = s->of < 0 ? NULL : &p->seen[s->of * 3];
+    const bool skipped = seen && !seen[0];
+    int n = s->n_operands;
+    for (int k = 0; k < n; k++) {
+        inset_status status = skipped && s->operands[k] < p->trace->reversal->n_slots
+                                  ? INSET_OK
+                                  : reading_of(p, v, invoke_index, s, k, &in[k]);
+        if (status) return status;
+    }
+    const map *positions = s->kind == STEP_ROPE ? identity_positions(p, v->longest) : NULL;
+    if (s->kind == STEP_ROPE && !positions) return INSET_NO_MEMORY;
+    const bool elsewhere = s->kind == STEP_ADD && !slot_is_plain(p->trace, v, s->through);
+    for (int32_t q = 0; q < t->n_sequences; q++) {
+        const int32_t rows = t->lengths[q];
+        segment_list list = {0};
+        inset_status status;
+        if (elsewhere || (skipped && s->kind == STEP_ADD)) { /* what is sent goes elsewhere */
+            t->rows[q] = in[0][q];
+            continue;
+        }
+        if (s->kind == STEP_ZERO || skipped) status = add_zeros(p, &list, s->value, rows);
+        else if (s->kind == STEP_ATTENTION_BACK) {
+            const map *forward[3] = {seen[0][q], seen[1][q], seen[2][q]};
+            status = rows_of_attention(
+                p, s, forward, in[0][q], p->program->slots[s->operands[0]].value, rows, &list);
+        } else {
+            reading r = {.n = n, .dy = n - 1};
+            for (int k = 0; k < n; k++) {
+                r.rows[k] = in[k][q];
+                r.value[k] = p->program->slots[s->operands[k]].value;
+            }
+            if (s->kind == STEP_ROPE) r.rows[r.n++] = positions;
+            status = rows_of_step(p, s, &r, rows, &list);
+        }
+        if (!status && !(t->rows[q] = segments_finish(p, &list))) status = INSET_NO_MEMORY;
+        memory_free(p->context, list.at);
+        if (status) return status;
+    }
+    return INSET_OK;
+}

@@ -1,0 +1,344 @@
+/* reverse.c: writes the chain rule behind a program. Each function below is the gradient of one kind
+ * of step; the formulas are at the kernels (kernels/back.cu). */
+#include "program/reverse.h"
+
+#include <string.h>
+
+typedef struct reverser {
+    const program *forward;
+    program *to;
+    reversal *r;
+    int rules;
+    int32_t *latest; /* [n_values] slot of the latest version of each value's gradient; -1: none */
+    gradient_version *chain;
+    int32_t *chain_value; /* which value's each is */
+    size_t n_chain, chain_capacity, chain_value_capacity;
+    int32_t event; /* the forward event that is being reversed */
+    inset_status status;
+} reverser;
+
+static bool room(reverser *v, void *items, size_t *capacity, size_t count, size_t size)
+{
+    if (v->status) return false;
+    if (array_extend(v->to->context, items, capacity, count, size)) return true;
+    v->status = INSET_NO_MEMORY;
+    return false;
+}
+
+/* ---- the copy of the forward program ------------------------------------ */
+
+static bool copy_array(
+    reverser *v, void *to, size_t *capacity, const void *from, size_t n, size_t size)
+{
+    void **items = to;
+    if (!room(v, items, capacity, n + 1, size)) return false;
+    if (n) memcpy(*items, from, n * size);
+    return true;
+}
+
+static bool copy_forward(reverser *v)
+{
+    const program *f = v->forward;
+    program *t = v->to;
+    inset_context *context = f->context;
+    *t = *f;
+    t->context = context;
+    t->values = NULL, t->slots = NULL, t->steps = NULL, t->events = NULL, t->sites = NULL;
+    t->modules = NULL, t->weights = NULL, t->module_sites = NULL, t->blocks = NULL;
+    t->values_capacity = t->slots_capacity = t->steps_capacity = t->events_capacity = 0;
+    t->sites_capacity = t->modules_capacity = t->weights_capacity = t->blocks_capacity = 0;
+    arena_start(&t->memory, context);
+    size_t grouped = 0;
+    return copy_array(v, &t->values, &t->values_capacity, f->values, f->n_values, sizeof *f->values)
+           && copy_array(v, &t->slots, &t->slots_capacity, f->slots, f->n_slots, sizeof *f->slots)
+           && copy_array(v, &t->steps, &t->steps_capacity, f->steps, f->n_steps, sizeof *f->steps)
+           && copy_array(
+               v, &t->events, &t->events_capacity, f->events, f->n_events, sizeof *f->events)
+           && copy_array(v, &t->sites, &t->sites_capacity, f->sites, f->n_sites, sizeof *f->sites)
+           && copy_array(
+               v, &t->modules, &t->modules_capacity, f->modules, f->n_modules, sizeof *f->modules)
+           && copy_array(
+               v, &t->weights, &t->weights_capacity, f->weights, f->n_weights, sizeof *f->weights)
+           && copy_array(
+               v, &t->blocks, &t->blocks_capacity, f->blocks, f->n_blocks, sizeof *f->blocks)
+           && copy_array(
+               v, &t->module_sites, &grouped, f->module_sites, f->n_sites, sizeof *f->module_sites);
+}
+
+/* ---- adding steps ------------------------------------------------------- */
+
+static int32_t add_mark(reverser *v)
+{
+    program *t = v->to;
+    if (!room(v, &t->events, &t->events_capacity, t->n_events + 1, sizeof *t->events)) return -1;
+    t->events[t->n_events] = (event){EVENT_SITE, 0};
+    return (int32_t)t->n_events++;
+}
+
+/* A step with the value it makes; its slot shows all of it. */
+static int32_t add_step(reverser *v, step s, int32_t width, int32_t a, int32_t b)
+{
+    program *t = v->to;
+    if (v->status || !room(v, &t->steps, &t->steps_capacity, t->n_steps + 1, sizeof *t->steps)
+        || !room(v, &t->values, &t->values_capacity, t->n_values + 1, sizeof *t->values)
+        || !room(v, &t->slots, &t->slots_capacity, t->n_slots + 1, sizeof *t->slots)
+        || !room(v, &t->events, &t->events_capacity, t->n_events + 1, sizeof *t->events))
+        return -1;
+    s.operands[0] = a, s.operands[1] = b, s.operands[2] = -1;
+    s.n_operands = (a >= 0) + (b >= 0);
+    s.value = (int32_t)t->n_values;
+    s.event = (int32_t)t->n_events;
+    s.bias = -1;
+    t->events[t->n_events++] = (event){EVENT_STEP, (int32_t)t->n_steps};
+    t->values[t->n_values] = (value){.width = width, .step = (int32_t)t->n_steps};
+    t->slots[t->n_slots] = (slot){.source = -1,
+        .value = s.value,
+        .event = s.event,
+        .settable = true,
+        .shape = {.has_position = t->input_width == 0,
+            .has_batch = true,
+            .n_columns = 1,
+            .extent = {width, 0}}};
+    t->steps[t->n_steps++] = s;
+    t->n_values++;
+    return (int32_t)t->n_slots++;
+}
+
+/* A slot that shows columns of another's value. */
+static int32_t add_window(reverser *v, int32_t of, int32_t column, int32_t width)
+{
+    program *t = v->to;
+    if (v->status || !room(v, &t->slots, &t->slots_capacity, t->n_slots + 1, sizeof *t->slots))
+        return -1;
+    slot s = t->slots[of];
+    s.shape.column = column;
+    s.shape.extent[0] = width;
+    t->slots[t->n_slots] = s;
+    return (int32_t)t->n_slots++;
+}
+
+static step backward(const reverser *v, step_kind kind, const step *of)
+{
+    step s = *of;
+    s.kind = kind;
+    s.of = (int32_t)(of - v->forward->steps);
+    s.through = -1;
+    return s;
+}
+
+/* ---- versions ----------------------------------------------------------- */
+
+static bool add_version(reverser *v, int32_t value_index, int32_t slot_index)
+{
+    if (slot_index < 0 || !room(v, &v->chain, &v->chain_capacity, v->n_chain + 1, sizeof *v->chain)
+        || !room(
+            v, &v->chain_value, &v->chain_value_capacity, v->n_chain + 1, sizeof *v->chain_value))
+        return false;
+    v->chain[v->n_chain] = (gradient_version){v->event, v->to->slots[slot_index].value};
+    v->chain_value[v->n_chain++] = value_index;
+    v->latest[value_index] = slot_index;
+    return true;
+}
+
+static int32_t shown_width(const slot *s)
+{
+    const slot_shape *shape = &s->shape;
+    return shape->n_columns == 0   ? 1
+           : shape->n_columns == 1 ? shape->extent[0]
+                                   : shape->extent[0] * shape->extent[1];
+}
+
+/* What a reader sends back through a forward slot: noted, and added to the gradient of the value
+ * behind it. */
+static void contribute(reverser *v, const step *of, int32_t through, int32_t sent)
+{
+    if (sent < 0 || v->status) return;
+    const slot *s = &v->forward->slots[through];
+    reversal *r = v->r;
+    if (v->latest[s->value] < 0) return;
+    if (!room(v, &r->contributions, &r->contributions_capacity, r->n_contributions + 1,
+            sizeof *r->contributions))
+        return;
+    r->contributions[r->n_contributions++] = (contribution){
+        through, v->to->slots[sent].value, -1, v->to->slots[sent].shape.column};
+    const int32_t width = v->forward->values[s->value].width;
+    int32_t whole = sent;
+    if (shown_width(s) != width) {
+        step join = backward(v, STEP_JOIN, of);
+        join.through = through;
+        whole = add_step(v, join, width, sent, -1);
+        if (whole < 0) return;
+    }
+    step add = backward(v, STEP_ADD, of);
+    add.through = through;
+    add_version(v, s->value, add_step(v, add, width, v->latest[s->value], whole));
+}
+
+/* ---- the chain rule, step by step --------------------------------------- */
+
+static void reverse_gate(reverser *v, const step *s, int32_t dy)
+{
+    const int32_t width = v->forward->values[s->value].width;
+    for (int k = 0; k < 2; k++) {
+        int32_t sent = add_step(v, backward(v, STEP_GATE, s), width, s->operands[1 - k], dy);
+        if (v->rules & RULE_HALF) {
+            step half = backward(v, STEP_SCALE, s);
+            half.scale = 0.5f;
+            sent = add_step(v, half, width, sent, -1);
+        }
+        contribute(v, s, s->operands[k], sent);
+    }
+}
+
+static void reverse_attention(reverser *v, const step *s, int32_t dz)
+{
+    const int32_t q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
+    const int32_t back = add_step(v, backward(v, STEP_ATTENTION_BACK, s), q + 2 * kv, dz, -1);
+    if (back < 0) return;
+    if (!(v->rules & RULE_PATTERN)) {
+        contribute(v, s, s->operands[0], add_window(v, back, 0, q));
+        contribute(v, s, s->operands[1], add_window(v, back, q, kv));
+    }
+    contribute(v, s, s->operands[2], add_window(v, back, q + kv, kv));
+}
+
+/* Of one operand, through a step that reads it (where the formula wants it) and dy. */
+static void reverse_plain(reverser *v, const step *s, step back, bool reads, int32_t dy)
+{
+    const int32_t width = shown_width(&v->forward->slots[s->operands[0]]);
+    contribute(v, s, s->operands[0],
+        reads ? add_step(v, back, width, s->operands[0], dy) : add_step(v, back, width, dy, -1));
+}
+
+static void reverse_step(reverser *v, const step *s)
+{
+    const int32_t dy = v->latest[s->value];
+    if (dy < 0) return;
+    step back;
+    switch (s->kind) {
+    case STEP_LINEAR: reverse_plain(v, s, backward(v, STEP_LINEAR_BACK, s), false, dy); return;
+    case STEP_LAYERNORM:
+    case STEP_RMSNORM:
+        back = backward(v, STEP_NORM_BACK, s);
+        back.norm_centred = s->kind == STEP_LAYERNORM;
+        back.constant_scale = (v->rules & RULE_LN) != 0;
+        reverse_plain(v, s, back, true, dy);
+        return;
+    case STEP_ACTIVATION:
+        back = backward(v, STEP_ACTIVATION_BACK, s);
+        back.secant = (v->rules & RULE_IDENTITY) && s->activation != ACTIVATION_RELU;
+        reverse_plain(v, s, back, true, dy);
+        return;
+    case STEP_SOFTCAP: reverse_plain(v, s, backward(v, STEP_SOFTCAP_BACK, s), true, dy); return;
+    case STEP_SCALE: reverse_plain(v, s, backward(v, STEP_SCALE, s), false, dy); return;
+    case STEP_ROPE:
+        back = backward(v, STEP_ROPE, s);
+        back.inverse = true;
+        reverse_plain(v, s, back, false, dy);
+        return;
+    case STEP_GATE: reverse_gate(v, s, dy); return;
+    case STEP_ADD:
+        for (int k = 0; k < s->n_operands; k++) contribute(v, s, s->operands[k], dy);
+        return;
+    case STEP_ATTENTION: reverse_attention(v, s, dy); return;
+    default: return;
+    }
+}
+
+/* Gradients are of rows of numbers, one a position of a sequence. */
+static bool has_gradient(const program *f, int32_t value_index)
+{
+    const value *made = &f->values[value_index];
+    const step_kind kind = f->steps[made->step].kind;
+    return !made->integer && !made->per_position && kind != STEP_PAIR && kind != STEP_SCORES
+           && kind != STEP_PATTERN && kind != STEP_NORM_SCALE;
+}
+
+static void reverse_all(reverser *v)
+{
+    const program *f = v->forward;
+    v->event = (int32_t)f->n_events - 1;
+    for (size_t i = 0; i < f->n_values && !v->status; i++) {
+        v->latest[i] = -1;
+        if (!has_gradient(f, (int32_t)i)) continue;
+        add_version(
+            v, (int32_t)i, add_step(v, program_like(STEP_ZERO), f->values[i].width, -1, -1));
+    }
+    size_t sent = 0;
+    for (int32_t e = (int32_t)f->n_events - 1; e >= 0 && !v->status; e--) {
+        v->event = e - 1;
+        v->r->mark[e] = add_mark(v);
+        for (; sent < v->r->n_contributions; sent++) v->r->contributions[sent].mark = v->r->mark[e];
+        if (f->events[e].kind == EVENT_STEP) reverse_step(v, &f->steps[f->events[e].index]);
+    }
+    v->r->mark[-1] = add_mark(v);
+    for (; sent < v->r->n_contributions; sent++) v->r->contributions[sent].mark = v->r->mark[-1];
+}
+
+/* The versions by value, in the order in which they are made. */
+static void sort_versions(reverser *v)
+{
+    reversal *r = v->r;
+    for (size_t i = 0; i < v->n_chain; i++) r->first_version[v->chain_value[i] + 1]++;
+    for (int32_t i = 0; i < r->n_values; i++) r->first_version[i + 1] += r->first_version[i];
+    int32_t *next = v->latest;
+    memcpy(next, r->first_version, (size_t)r->n_values * sizeof *next);
+    for (size_t i = 0; i < v->n_chain; i++) r->versions[next[v->chain_value[i]]++] = v->chain[i];
+}
+
+inset_status reversal_create(const program *forward, int rules, reversal **out)
+{
+    inset_context *context = forward->context;
+    *out = NULL;
+    reversal *r = memory_new(context, sizeof *r);
+    program *to = r ? memory_new(context, sizeof *to) : NULL;
+    if (!to) {
+        memory_free(context, r);
+        return INSET_NO_MEMORY;
+    }
+    to->context = context;
+    r->program = to;
+    reverser v = {.forward = forward, .to = to, .r = r, .rules = rules};
+    r->n_values = (int32_t)forward->n_values, r->n_steps = (int32_t)forward->n_steps;
+    r->n_events = (int32_t)forward->n_events, r->n_slots = (int32_t)forward->n_slots;
+    bool fine = copy_forward(&v);
+    r->mark = fine ? arena_new(&to->memory, (forward->n_events + 1) * sizeof *r->mark) : NULL;
+    r->first_version = fine ? arena_new(
+                           &to->memory, (forward->n_values + 1) * sizeof *r->first_version)
+                            : NULL;
+    v.latest = memory_new(context, (forward->n_values + 1) * sizeof *v.latest);
+    if (!r->mark || !r->first_version || !v.latest) v.status = INSET_NO_MEMORY;
+    else r->mark++, reverse_all(&v);
+    if (!v.status) {
+        r->versions = arena_new(&to->memory, v.n_chain * sizeof *r->versions);
+        if (!r->versions) v.status = INSET_NO_MEMORY;
+        else sort_versions(&v);
+    }
+    memory_free(context, v.latest);
+    memory_free(context, v.chain);
+    memory_free(context, v.chain_value);
+    if (v.status) {
+        reversal_free(context, r);
+        return v.status;
+    }
+    *out = r;
+    return INSET_OK;
+}
+
+void reversal_free(inset_context *context, reversal *r)
+{
+    if (!r) return;
+    memory_free(context, r->contributions);
+    program_free(r->program);
+    memory_free(context, r);
+}
+
+int32_t reversal_mark(const reversal *r, int32_t event) { return r->mark[event < 0 ? -1 : event]; }
+
+int32_t reversal_gradient(const reversal *r, int32_t value_index, int32_t event)
+{
+    int32_t found = -1;
+    for (int32_t i = r->first_version[value_index]; i < r->first_version[value_index + 1]; i++)
+        if (r->versions[i].event >= event) found = r->versions[i].value;
+    return found;
+}
