@@ -140,8 +140,8 @@ KERNEL(join, join_args a)
 
 enum { MAX_BACK_HEAD = 256 };
 
-/* Where a block keeps row j of its unit: dk, dv and, of the query at hand, the score, its weight and
- * what comes back to it. */
+/* Where a block keeps row j of its unit: dk, dv and, of the query at hand, the score, its weight
+ * and what comes back to it. */
 struct back_scratch {
     float *at;
     int d;

@@ -156,9 +156,9 @@ typedef struct scale_args {
 
 /* ---- gradients (back.cu has the formulas); dy is the gradient of what the step made of x ---- */
 
-/* out = the gradient of a norm's x: of a layer norm (centred) or an rms norm in `groups` equal parts
- * of a row. weight [width / groups] or NULL; plus_one: 1 + weight. constant_scale: what the norm
- * divides by counts as a constant. */
+/* out = the gradient of a norm's x: of a layer norm (centred) or an rms norm in `groups` equal
+ * parts of a row. weight [width / groups] or NULL; plus_one: 1 + weight. constant_scale: what the
+ * norm divides by counts as a constant. */
 typedef struct norm_back_args {
     void *out;
     const void *x, *dy;
@@ -169,8 +169,8 @@ typedef struct norm_back_args {
     int32_t centred, plus_one, constant_scale;
 } norm_back_args;
 
-/* out = dy * slope at x: the derivative of activation_args's kind, or with secant a(x) / x~, x~ = x +
- * 1e-6 sign(x). kind ACTIVATION_BACK_SOFTCAP: 1 - tanh(x / softcap)^2. */
+/* out = dy * slope at x: the derivative of activation_args's kind, or with secant a(x) / x~, x~ = x
+ * + 1e-6 sign(x). kind ACTIVATION_BACK_SOFTCAP: 1 - tanh(x / softcap)^2. */
 enum { ACTIVATION_BACK_SOFTCAP = 32 };
 typedef struct activation_back_args {
     void *out;
@@ -181,7 +181,8 @@ typedef struct activation_back_args {
     float softcap;
 } activation_back_args;
 
-/* out[r, column + i * part_stride + j] = x[r, i * part + j] for i < parts, j < part; 0 elsewhere. */
+/* out[r, column + i * part_stride + j] = x[r, i * part + j] for i < parts, j < part; 0
+ * elsewhere. */
 typedef struct join_args {
     void *out;
     const void *x;
@@ -234,11 +235,11 @@ typedef struct attention_args {
     float scale, softcap;
 } attention_args;
 
-/* Attention backwards, unit by unit: unit u is rows first .. first + count of out, the first `count`
- * positions of a sequence in order, and the tables say where their q, k, v and dz lie. A row of out
- * is dq [n_heads * head_dim], dk and dv [n_kv_heads * head_dim] each: the gradients of the row's own
- * query, key and value. window, scale, softcap: attention_args's. scratch: n_kv_heads * n_rows * (2
- * head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
+/* Attention backwards, unit by unit: unit u is rows first .. first + count of out, the first
+ * `count` positions of a sequence in order, and the tables say where their q, k, v and dz lie. A
+ * row of out is dq [n_heads * head_dim], dk and dv [n_kv_heads * head_dim] each: the gradients of
+ * the row's own query, key and value. window, scale, softcap: attention_args's. scratch: n_kv_heads
+ * * n_rows * (2 head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
 typedef struct attention_back_args {
     void *out;
     const void *q, *k, *v, *dz;

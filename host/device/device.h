@@ -144,8 +144,9 @@ static inline inset_status device_matrix_over(device *d, inset_type type, int64_
 {
     return d->functions->matrix_over(d, type, in, out, table, bias, bias_type, result);
 }
-/* Prepares y = x W^T for a matrix W that stays the caller's and must outlive it: x [rows, out of W],
- * y [rows, in of W], without a bias. A GPU reads W's own numbers; the CPU keeps a second copy. */
+/* Prepares y = x W^T for a matrix W that stays the caller's and must outlive it: x [rows, out of
+ * W], y [rows, in of W], without a bias. A GPU reads W's own numbers; the CPU keeps a second
+ * copy. */
 static inline inset_status device_matrix_reverse(device *d, const matrix *of, matrix **result)
 {
     return d->functions->matrix_reverse(d, of, result);

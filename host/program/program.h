@@ -148,8 +148,8 @@ typedef struct step {
     /* rms norm: normalise this many equal parts of a row on their own (per-head q/k norm); 1 =
      * whole row */
     int32_t norm_groups;
-    /* of a reversed program: the forward step whose gradient it makes, and the forward slot that the
-     * gradient goes through; -1 in a forward program. See reverse.h */
+    /* of a reversed program: the forward step whose gradient it makes, and the forward slot that
+     * the gradient goes through; -1 in a forward program. See reverse.h */
     int32_t of, through;
     bool inverse;        /* rope: turns back */
     bool constant_scale; /* norm: what it divides by counts as a constant (RelP's rule ln) */

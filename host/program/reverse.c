@@ -1,5 +1,5 @@
-/* reverse.c: writes the chain rule behind a program. Each function below is the gradient of one kind
- * of step; the formulas are at the kernels (kernels/back.cu). */
+/* reverse.c: writes the chain rule behind a program. Each function below is the gradient of one
+ * kind of step; the formulas are at the kernels (kernels/back.cu). */
 #include "program/reverse.h"
 
 #include <string.h>

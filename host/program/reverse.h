@@ -6,7 +6,8 @@
  * record may change them on their way.
  *
  *     forward      ... event e: step s makes y of x ...
- *     reversed     ... mark of e; dx = step s backwards of (x, dy); gradient of x += dx; mark of e - 1 ...
+ *     reversed     ... mark of e; dx = step s backwards of (x, dy); gradient of x += dx; mark of e
+ *                  - 1 ...
  *
  * Every forward value has a chain of *versions* of its gradient: zeros, then the sum with what its
  * last reader sends back, then with that of the one before, and so on. At the mark of e the version

@@ -384,8 +384,12 @@ static void backward_line(script *s, statement *line, uint32_t indent)
 static void invoke_line(script *s, statement *line, uint32_t indent)
 {
     script_advance(s);
-    if (!script_is(s, s->current, "invoke")) {
-        backward_line(s, line, indent);
+    token word = s->current;
+    if (!script_is(s, word, "invoke")) {
+        if (word.kind == TOKEN_NAME && script_followed_by(s, '('))
+            script_refuse(s, word.at, INSET_SYNTAX_ERROR, "expected invoke(...), found '%.*s'",
+                script_quote_length(word.at, word.end), s->text + word.at);
+        else backward_line(s, line, indent);
         return;
     }
     line->kind = STATEMENT_INVOKE;

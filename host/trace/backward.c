@@ -1,7 +1,7 @@
-/* backward.c: gradients in a trace. `with m.backward():` needs the forward once more, from the end to
- * the beginning, so every invoke that the metric depends on gets a second one, its *shadow*, which
- * does the same and goes on into the reversed program. The rows of the two are the same rows, so the
- * shadow's forward costs nothing.
+/* backward.c: gradients in a trace. `with m.backward():` needs the forward once more, from the end
+ * to the beginning, so every invoke that the metric depends on gets a second one, its *shadow*,
+ * which does the same and goes on into the reversed program. The rows of the two are the same rows,
+ * so the shadow's forward costs nothing.
  *
  * What the lines of an invoke did is undone in the shadow, from the last to the first, each at the
  * mark of its event (program/reverse.h):
@@ -12,8 +12,8 @@
  *
  * These are records like any other. A gradient of a model's value is a value of the reversed
  * program; that of a tensor that lines made is a tensor of zeros to which its readers add. What is
- * sent to another invoke waits until that invoke's shadow begins: shadows run from the last invoke to
- * the first.
+ * sent to another invoke waits until that invoke's shadow begins: shadows run from the last invoke
+ * to the first.
  *
  * A user's lines stand between: `x.grad` is the gradient of x as it was when the forward ended, so
  * everything that comes later in the forward is undone first. */

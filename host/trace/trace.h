@@ -176,17 +176,17 @@ inset_type trace_operand_type(const trace *t, const operand *value);
 int64_t trace_operand_length(const trace *t, const operand *value);
 
 /* ---- gradients (backward.c) ---- */
-/* Begins `with METRIC.backward():`, which ends the invoke. metric: one float that a run computes; it
- * may be of several invokes. Until trace_end_backward only trace_gradient and the calls that work on
- * values may follow. SHAPE, TYPE, VALUE errors; USAGE: what gradients do not go through. */
+/* Begins `with METRIC.backward():`, which ends the invoke. metric: one float that a run computes;
+ * it may be of several invokes. Until trace_end_backward only trace_gradient and the calls that
+ * work on values may follow. SHAPE, TYPE, VALUE errors; USAGE: what gradients do not go through. */
 inset_status trace_backward(trace *t, const operand *metric);
 void trace_end_backward(trace *t);
 /* Opens the last invoke once more, for arithmetic of its metrics; nothing where it is a shadow. */
 void trace_reopen(trace *t);
 bool trace_in_backward(const trace *t);
-/* `of`.grad: the gradient of the metric with respect to what `of` holds when the forward ends, of its
- * shape. What is done to it goes on backwards. In reverse order of execution (OUT_OF_ORDER); VALUE:
- * it does not reach the metric; TYPE: integers, tensors from outside. */
+/* `of`.grad: the gradient of the metric with respect to what `of` holds when the forward ends, of
+ * its shape. What is done to it goes on backwards. In reverse order of execution (OUT_OF_ORDER);
+ * VALUE: it does not reach the metric; TYPE: integers, tensors from outside. */
 inset_status trace_gradient(trace *t, const operand *of, operand *out);
 
 /* What the script reader asks. */

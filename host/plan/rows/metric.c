@@ -252,7 +252,8 @@ static inset_status reference_strip(void *user, int32_t sequence, int32_t rows, 
     return INSET_OK;
 }
 
-/* The result with its rows' logits as a last dimension (width 0: it has it already): what the rows of logits broadcast to. */
+/* The result with its rows' logits as a last dimension (width 0: it has it already): what the rows
+ * of logits broadcast to. */
 static view rows_shape(const view *result, int32_t width)
 {
     /* a view that a record keeps ends behind its last dimension */

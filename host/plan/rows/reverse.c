@@ -8,8 +8,8 @@
  * Steps read of the forward what its own steps read: `seen` has the maps from then, since a record
  * may have changed the tensor after.
  *
- * Attention goes back as a unit: a strand is all rows of a sequence up to the last that is not zero.
- * Its numbers: the forward step, how many segments of q, k, v and dz, and these. */
+ * Attention goes back as a unit: a strand is all rows of a sequence up to the last that is not
+ * zero. Its numbers: the forward step, how many segments of q, k, v and dz, and these. */
 #include "plan/rows/rows.h"
 
 #include <string.h>
