@@ -366,6 +366,16 @@ INSET_API inset_status inset_arithmetic(
     inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
 INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 
+/* Gradients. inset_backward ends the invoke and begins `with metric.backward():`, until the next
+ * invoke begins: metric is one float that a run computes, INSET_SHAPE_ERROR otherwise. Then
+ * inset_gradient gives the gradient of the metric with respect to what `value` holds when the
+ * forward ends, of value's shape: it may be read, saved, and changed (inset_set_value and its
+ * like), which goes on further back. Values of the model come in reverse order of execution
+ * (INSET_OUT_OF_ORDER). INSET_TYPE_ERROR for integers and tensors from outside, INSET_VALUE_ERROR
+ * for a value that does not reach the metric. */
+INSET_API inset_status inset_backward(inset_trace *trace, inset_value *metric);
+INSET_API inset_status inset_gradient(inset_trace *trace, inset_value *value, inset_value **out);
+
 /* A number for every row of logits along the last dimension of `row`, an f32 tensor of its other
  * dimensions: what the script's row.logit_diff(a, b), row.logit(a), ..., row.kl(reference) give.
  * Computed on the device, from a few dot products where only a few logits are wanted. a and b are
@@ -615,6 +625,40 @@ typedef struct inset_sweep_options {
 INSET_API inset_status inset_sweep_create(
     inset_model *model, const inset_sweep_options *options, inset_sweep **out);
 INSET_API void inset_sweep_free(inset_sweep *sweep); /* takes NULL */
+
+/* Attribution: what each patch of a sweep would do, estimated from gradients, two forwards and one
+ * backward for a pair in place of a run for a point. Everything that a sweep has means the same,
+ * and the calls below that take an inset_sweep take the estimate too: a result's values are scores,
+ *
+ *     score = sum over what is no axis of (source - u) * g,
+ *
+ * u what stands there in the run that is patched, g the gradient of the metric with respect to it.
+ * normalised is what the metric would then be, on the sweep's scale. Without steps, ends, qk,
+ * graddrop and rules: attribution patching (AtP), g of the patched run. */
+typedef struct inset_attribution_options {
+    size_t size; /* sizeof(inset_attribution_options); set by INSET_ATTRIBUTION_OPTIONS */
+    inset_sweep_options sweep;
+    /* integrated gradients: g is the mean of the gradients of `steps` runs whose token embeddings
+     * go from the corrupt prompt's to the clean one's; 0: none */
+    int steps;
+    int ends; /* 1: g is the mean of the gradients of the clean and the corrupt run */
+    /* 1: the two parts of AtP*: the softmax exact for q and k; the mean size of scores with each
+     * layer's outputs dropped in turn */
+    int qk, graddrop;
+    /* relevance patching (RelP): "ln", "identity", "half", "pattern", several with commas between;
+     * "relp": the first three. NULL: true slopes */
+    const char *rules;
+} inset_attribution_options;
+#define INSET_ATTRIBUTION_OPTIONS                                               \
+    {                                                                           \
+        .size = sizeof(inset_attribution_options), .sweep = INSET_SWEEP_OPTIONS \
+    }
+
+/* As inset_sweep_create; INSET_VALUE_ERROR also for metrics without a gradient (rank, kl from the
+ * unpatched run), steps below 0 and unknown rules, INSET_USAGE_ERROR for methods that do not go
+ * together and sites that gradients do not reach. */
+INSET_API inset_status inset_attribution_create(
+    inset_model *model, const inset_attribution_options *options, inset_sweep **out);
 
 typedef struct inset_sweep_progress {
     /* sizeof(inset_sweep_progress), set by the caller with INSET_SWEEP_PROGRESS */

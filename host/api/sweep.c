@@ -13,13 +13,11 @@ struct inset_sweep {
 
 static void free_object(void *object) { inset_sweep_free(object); }
 
-inset_status inset_sweep_create(
-    inset_model *model, const inset_sweep_options *options, inset_sweep **out)
+static inset_status create(inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, inset_sweep **out)
 {
-    if (!model) return INSET_USAGE_ERROR;
     inset_context *context = model->context;
     inset_sweep_options given = INSET_SWEEP_OPTIONS;
-    if (!options) return api_null(context, "the options of a sweep");
     if (!out) return api_null(context, "a place for the sweep");
     if (options->size < sizeof options->size || options->size > sizeof given)
         return error_set(context, INSET_USAGE_ERROR,
@@ -33,7 +31,7 @@ inset_status inset_sweep_create(
     inset_sweep *s = memory_new(context, sizeof *s);
     if (!s) return INSET_NO_MEMORY;
     s->context = context;
-    inset_status status = sweep_create(model, &given, &s->sweep);
+    inset_status status = sweep_create(model, &given, method, &s->sweep);
     if (status) {
         memory_free(context, s);
         return status;
@@ -41,6 +39,65 @@ inset_status inset_sweep_create(
     handle_add(context, &s->handle, model, s, free_object);
     *out = s;
     return INSET_OK;
+}
+
+inset_status inset_sweep_create(
+    inset_model *model, const inset_sweep_options *options, inset_sweep **out)
+{
+    if (!model) return INSET_USAGE_ERROR;
+    if (!options) return api_null(model->context, "the options of a sweep");
+    return create(model, options, NULL, out);
+}
+
+/* "ln,half" as bits of reverse_rule; false, and a message, for a name that is none. */
+static bool read_rules(inset_context *context, const char *text, int *out)
+{
+    static const struct {
+        const char *name;
+        int rules;
+    } known[] = {{"ln", RULE_LN}, {"identity", RULE_IDENTITY}, {"half", RULE_HALF},
+        {"pattern", RULE_PATTERN}, {"relp", RULE_LN | RULE_IDENTITY | RULE_HALF}};
+    for (*out = 0; text && *text;) {
+        const size_t n = strcspn(text, ",");
+        int found = 0;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            if (strlen(known[i].name) == n && !strncmp(known[i].name, text, n))
+                found = known[i].rules;
+        if (!found) {
+            error_set(context, INSET_VALUE_ERROR,
+                "'%.*s' is no rule: ln, identity, half, pattern, or relp for the first three",
+                (int)(n < 64 ? n : 64), text);
+            return false;
+        }
+        *out |= found;
+        text += n + (text[n] == ',');
+    }
+    return true;
+}
+
+inset_status inset_attribution_create(
+    inset_model *model, const inset_attribution_options *options, inset_sweep **out)
+{
+    if (!model) return INSET_USAGE_ERROR;
+    inset_context *context = model->context;
+    inset_attribution_options given = INSET_ATTRIBUTION_OPTIONS;
+    if (!options) return api_null(context, "the options of an attribution");
+    if (options->size < sizeof options->size || options->size > sizeof given)
+        return error_set(context, INSET_USAGE_ERROR,
+            "attribution options of %zu bytes were given, at most %zu are known; begin with "
+            "INSET_ATTRIBUTION_OPTIONS",
+            options->size, sizeof given);
+    memcpy(&given, options, options->size);
+    if (given.steps < 0 || given.steps > 10000)
+        return error_set(context, INSET_VALUE_ERROR,
+            "%d steps of integrated gradients; 1 to 10000 were expected", given.steps);
+    attribution_method method = {.estimates = true,
+        .steps = given.steps,
+        .ends = given.ends != 0,
+        .qk = given.qk != 0,
+        .graddrop = given.graddrop != 0};
+    if (!read_rules(context, given.rules, &method.rules)) return INSET_VALUE_ERROR;
+    return create(model, &given.sweep, &method, out);
 }
 
 void inset_sweep_free(inset_sweep *s)

@@ -92,6 +92,25 @@ inset_status inset_invoke_value(inset_trace *t, inset_value *input)
     return status ? status : trace_invoke_operand(t->trace, &input->operand);
 }
 
+inset_status inset_backward(inset_trace *t, inset_value *metric)
+{
+    if (!t) return INSET_USAGE_ERROR;
+    inset_status status = check_value(t, metric);
+    if (status) return status;
+    trace_end_backward(t->trace);
+    return trace_backward(t->trace, &metric->operand);
+}
+
+inset_status inset_gradient(inset_trace *t, inset_value *value, inset_value **out)
+{
+    operand made;
+    if (!t) return INSET_USAGE_ERROR;
+    NEED_OUT(t, out);
+    inset_status status = check_value(t, value);
+    if (!status) status = trace_gradient(t->trace, &value->operand, &made);
+    return give(t, status, &made, out);
+}
+
 inset_status inset_get(inset_trace *t, const char *text, inset_value **out)
 {
     int32_t site;

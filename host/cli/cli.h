@@ -36,6 +36,10 @@ typedef struct options {
     int64_t seed;
     size_t memory; /* bytes; 0: what there is */
     bool force, resume;
+    /* attribute */
+    const char *rules;
+    int64_t steps, verify;
+    bool has_steps, ends, star, qk, graddrop, relp;
 } options;
 
 /* Reads the arguments behind the command's name. False: they make no sense, and standard error says

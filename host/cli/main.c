@@ -12,7 +12,7 @@ static int help(int count, char **arguments)
 
 int main(int count, char **arguments)
 {
-    static const char *const names[] = {"run", "check", "sites", "version", "sweep"};
+    static const char *const names[] = {"run", "check", "sites", "version", "sweep", "attribute"};
     options given;
     if (count < 2) {
         help_print(stderr, NULL);
@@ -27,7 +27,7 @@ int main(int count, char **arguments)
         if (!options_read(name, count - 2, arguments + 2, &given)) return EXIT_REQUEST;
         if (given.help) return help(1, (char **)&name);
         if (i == 2) return command_sites(&given);
-        if (i == 4) return command_sweep(&given, count - 1, arguments + 1);
+        if (i >= 4) return command_sweep(&given, count - 1, arguments + 1);
         return i == 3 ? command_version(&given) : command_run(&given, i == 1);
     }
     return usage_error(NULL, "there is no command '%s'", name);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8, IN_SWEEP = 16 };
+enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8, IN_SWEEP = 16, IN_ATTRIBUTE = 32 };
 typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
 typedef struct option {
@@ -24,65 +24,82 @@ typedef struct option {
 
 #define AT(field) offsetof(options, field)
 static const option known[] = {
-    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(model),
-        "a Hugging Face directory: config.json and *.safetensors"},
+    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE,
+        AT(model), "a Hugging Face directory: config.json and *.safetensors"},
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output),
         "write the saved values to this safetensors file"},
-    {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP, AT(clean),
+    {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(clean),
         "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
-    {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP, AT(corrupt),
+    {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(corrupt),
         "as many, each as long as its clean prompt"},
-    {NULL, "--patch", "SITE,...", WORD, IN_SWEEP, AT(patch),
+    {NULL, "--patch", "SITE,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(patch),
         "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every; in the MLP pre, up, "
         "post;\n"
         "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, also as "
         "attn_head_out_by_pos, ..."},
-    {NULL, "--by", "AXIS,...", WORD, IN_SWEEP, AT(by),
+    {NULL, "--by", "AXIS,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(by),
         "of layer, position, head; the others are patched at all their places at once. A\n"
         "                         pattern's position is its destination; heads of k and v are "
         "key_value_head where shared"},
-    {NULL, "--metric", "METRIC", WORDS, IN_SWEEP, AT(metrics),
+    {NULL, "--metric", "METRIC", WORDS, IN_SWEEP | IN_ATTRIBUTE, AT(metrics),
         "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
         "                         may be given several times. A is a token, 11+12, or a file of "
         "one a pair"},
-    {NULL, "--layers", "RANGE", WORD, IN_SWEEP, AT(layers), "4:9, -5: or 3, as Python slices"},
-    {NULL, "--positions", "RANGE", WORD, IN_SWEEP, AT(positions), NULL},
-    {NULL, "--heads", "RANGE", WORD, IN_SWEEP, AT(heads), NULL},
-    {NULL, "--source", "SOURCE", WORD, IN_SWEEP, AT(source),
+    {NULL, "--layers", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(layers),
+        "4:9, -5: or 3, as Python slices"},
+    {NULL, "--positions", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(positions), NULL},
+    {NULL, "--heads", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(heads), NULL},
+    {NULL, "--source", "SOURCE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(source),
         "what is put there: clean (the other run's value), zero, mean:PROMPTS, "
         "resample[:PROMPTS],\n"
         "                         or a tensor, FILE.npy or FILE.safetensors:NAME"},
-    {NULL, "--direction", "WAY", WORD, IN_SWEEP, AT(direction),
+    {NULL, "--direction", "WAY", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(direction),
         "denoise: the corrupt run is patched; noise: the clean run"},
-    {NULL, "--seed", "N", COUNT, IN_SWEEP, AT(seed), "of resample"},
-    {"-o", "--output", "OUT", WORD, IN_SWEEP, AT(output),
+    {NULL, "--seed", "N", COUNT, IN_SWEEP | IN_ATTRIBUTE, AT(seed), "of resample"},
+    {NULL, "--steps", "N", COUNT, IN_ATTRIBUTE, AT(steps),
+        "integrated gradients: the mean over N runs with embeddings between corrupt and clean"},
+    {NULL, "--ends", NULL, FLAG, IN_ATTRIBUTE, AT(ends),
+        "the mean of the clean and the corrupt run's gradients"},
+    {NULL, "--relp", NULL, FLAG, IN_ATTRIBUTE, AT(relp),
+        "relevance patching: --rules ln,identity,half"},
+    {NULL, "--rules", "RULE,...", WORD, IN_ATTRIBUTE, AT(rules),
+        "local slopes: ln (a norm's scale is constant), identity (an activation's is a(x)/x), "
+        "half\n"
+        "                         (each factor of a gate gets half), pattern (attention is "
+        "constant)"},
+    {NULL, "--star", NULL, FLAG, IN_ATTRIBUTE, AT(star), "AtP*: --qk and --graddrop"},
+    {NULL, "--qk", NULL, FLAG, IN_ATTRIBUTE, AT(qk), "the softmax exact, for q and k"},
+    {NULL, "--graddrop", NULL, FLAG, IN_ATTRIBUTE, AT(graddrop),
+        "the mean size of scores with each layer's outputs dropped in turn"},
+    {"-o", "--output", "OUT", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(output),
         "write the results as .safetensors, .npy or .csv"},
-    {NULL, "--plot", "FILE.svg", WORD, IN_SWEEP, AT(plot), "draw the results"},
-    {NULL, "--force", NULL, FLAG, IN_SWEEP, AT(force),
+    {NULL, "--plot", "FILE.svg", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(plot), "draw the results"},
+    {NULL, "--force", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE, AT(force),
         "replace output that exists, start an unfinished sweep anew"},
-    {NULL, "--resume", NULL, FLAG, IN_SWEEP, AT(resume),
+    {NULL, "--resume", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE, AT(resume),
         "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
-    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP, AT(memory),
+    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(memory),
         "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text),
         "the script itself, in place of a file"},
-    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(device),
+    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(device),
         "auto (CUDA when a device answers), cpu or cuda:N"},
-    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP, AT(dtype),
+    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(dtype),
         "f32, bf16 or f16: convert the weights; else as the files have them"},
-    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(no_share),
+    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(no_share),
         "compute every invoke on its own; the same numbers"},
-    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP, AT(fast),
+    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(fast),
         "the fastest way on a GPU, even where the last bits of a number then depend on\n"
         "                         what is computed beside it, and with TF32 for fp32 products; on "
         "the CPU it\n"
         "                         changes nothing"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
-    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP, AT(json),
+    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE, AT(json),
         "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose),
         "say which device was chosen, and the times"},
-    {"-h", "--help", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_VERSION, AT(help),
+    {"-h", "--help", NULL, FLAG,
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_VERSION, AT(help),
         "print this"},
 };
 
@@ -104,6 +121,12 @@ static const command commands[] = {
         "                   [--metric ...] [-o OUT] [--json] [--plot FILE.svg]",
         "patch every point of a grid, one run a point, and show what that does to a metric",
         IN_SWEEP},
+    {"attribute",
+        "inset attribute -m MODEL --clean PROMPTS --corrupt PROMPTS --patch SITE[,SITE...] [--by "
+        "AXIS[,AXIS...]] --metric METRIC\n"
+        "                   [--steps N | --ends | --relp | --star] [-o OUT] [--json] [--plot "
+        "FILE.svg]",
+        "estimate from gradients what every patch of a sweep would do", IN_ATTRIBUTE},
     {"sites", "inset sites MODEL [--json]",
         "every site of a model in execution order, with its shape", IN_SITES},
     {"version", "inset version", "inset's version, the devices that answer, the libraries",
@@ -272,7 +295,7 @@ static bool sweep_complete(const char *name, const options *given)
 static bool options_complete(const char *name, unsigned bit, const options *given)
 {
     if (given->help || bit & IN_VERSION) return true;
-    if (bit & IN_SWEEP) return sweep_complete(name, given);
+    if (bit & (IN_SWEEP | IN_ATTRIBUTE)) return sweep_complete(name, given);
     if (!given->model)
         return usage_error(
                    name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"),

@@ -18,6 +18,7 @@ typedef struct session {
     inset_context *context;
     inset_model *model;
     inset_sweep *sweep;
+    bool estimates; /* inset attribute */
     file_kind kind; /* of -o */
     char command[8192], version[32];
     char state[PATH_MAX]; /* OUT.partial */
@@ -148,6 +149,23 @@ static void find_version(session *s)
     snprintf(s->version, sizeof s->version, "%016" PRIx64, hash);
 }
 
+/* The same with gradients in place of patches. */
+static inset_status create_attribution(session *s, const inset_sweep_options *wanted)
+{
+    const options *given = s->given;
+    inset_attribution_options all = INSET_ATTRIBUTION_OPTIONS;
+    char rules[256];
+    all.sweep = *wanted;
+    all.steps = (int)given->steps;
+    all.ends = given->ends;
+    all.qk = given->qk || given->star;
+    all.graddrop = given->graddrop || given->star;
+    snprintf(rules, sizeof rules, "%s%s%s", given->relp ? "relp" : "",
+        given->relp && given->rules ? "," : "", given->rules ? given->rules : "");
+    all.rules = rules;
+    return inset_attribution_create(s->model, &all, &s->sweep);
+}
+
 static int create_sweep(session *s)
 {
     const options *given = s->given;
@@ -168,7 +186,8 @@ static int create_sweep(session *s)
     wanted.version = s->version;
     wanted.state = given->output ? s->state : NULL;
     wanted.resume = given->resume;
-    inset_status status = inset_sweep_create(s->model, &wanted, &s->sweep);
+    inset_status status = s->estimates ? create_attribution(s, &wanted)
+                                       : inset_sweep_create(s->model, &wanted, &s->sweep);
     if (!status) return EXIT_OK;
     return report(s->context,
         status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
@@ -317,7 +336,7 @@ static int run(session *s)
 
 int command_sweep(const options *given, int count, char **arguments)
 {
-    session s = {.given = given};
+    session s = {.given = given, .estimates = count > 0 && !strcmp(arguments[0], "attribute")};
     int status = find_kind(&s);
     if (!status) status = check_place(&s, given->output);
     if (!status) status = check_place(&s, given->plot);

@@ -50,6 +50,7 @@ bool job_at(const sweep *s, int64_t index, job *out)
         out->at[site->axes[i]] = point % site->extents[site->axes[i]];
         point /= site->extents[site->axes[i]];
     }
+    if (s->chosen && !s->chosen[index % s->points]) return false;
     return job_positions(s, out, &first, &step) > 0;
 }
 
@@ -106,7 +107,7 @@ static index_item slice_of(int64_t first, int64_t count, int64_t step)
         .step = step};
 }
 
-static place_items items_of(const sweep *s, const job *j)
+place_items job_items(const sweep *s, const job *j)
 {
     int64_t first, step, count = job_positions(s, j, &first, &step);
     const sweep_site *site = j->site;
@@ -145,7 +146,7 @@ static inset_status patch_tap(recorder *r, int32_t tap_index, const place_items 
 static inset_status patch(recorder *r, const job *j)
 {
     const sweep *s = r->sweep;
-    place_items where = items_of(s, j);
+    place_items where = job_items(s, j);
     int64_t member = j->at[AXIS_SITE] < 0 ? 0 : j->at[AXIS_SITE], layer = j->at[AXIS_LAYER];
     int64_t from = layer < 0 ? 0 : layer, to = layer < 0 ? s->chosen_layers : layer + 1;
     inset_status status = INSET_OK;

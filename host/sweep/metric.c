@@ -287,6 +287,20 @@ inset_status readout_take(const sweep *s, trace *t, readout *r, int64_t pair, bo
     return status;
 }
 
+inset_status metrics_take(const sweep *s, trace *t, int64_t pair, operand *out)
+{
+    operand logits, row;
+    inset_status status = trace_site(t, s->logits, &logits);
+    for (size_t i = 0; i < s->n_metrics && !status; i++) {
+        const metric *m = &s->metrics[i];
+        const index_item items[2] = {
+            {.kind = INDEX_INTEGER}, {.kind = INDEX_INTEGER, .integer = m->position}};
+        status = trace_index(t, &logits, 2, items, &row);
+        if (!status) status = take_tokens(m, t, &row, pair, &out[i]);
+    }
+    return status;
+}
+
 inset_status readout_save(const sweep *s, trace *t, const readout *r)
 {
     char name[32];

@@ -60,13 +60,19 @@ static inset_status allocate_results(sweep *s)
     return status;
 }
 
+/* What the metric is where `value` was measured; an estimate says by how much it would change. */
+static double metric_at(const sweep *s, double value, double clean, double corrupt)
+{
+    return !s->method.estimates ? value : value + (s->noise ? clean : corrupt);
+}
+
 static float normal(double value, double clean, double corrupt)
 {
     return (float)((value - corrupt) / (clean - corrupt));
 }
 
 /* The mean over pairs of one point, and of the unpatched runs of these same pairs. */
-static void fill_mean(const inset_sweep_result *r, int64_t point)
+static void fill_mean(const sweep *s, const inset_sweep_result *r, int64_t point)
 {
     double sum = 0, clean = 0, corrupt = 0;
     int64_t n = 0;
@@ -81,7 +87,7 @@ static void fill_mean(const inset_sweep_result *r, int64_t point)
     double count = n ? (double)n : (double)NAN;
     ((float *)(uintptr_t)r->mean)[point] = (float)(sum / count);
     ((float *)(uintptr_t)r->normalised_mean)[point] = normal(
-        sum / count, clean / count, corrupt / count);
+        metric_at(s, sum / count, clean / count, corrupt / count), clean / count, corrupt / count);
 }
 
 static void fill_result(
@@ -93,9 +99,11 @@ static void fill_result(
             float value = s->values[(int64_t)metric_index * s->jobs + pair * s->points
                                     + site->first_point + point];
             values[pair * r->points + point] = value;
-            normalised[pair * r->points + point] = normal(value, r->clean[pair], r->corrupt[pair]);
+            normalised[pair * r->points + point] = normal(
+                metric_at(s, value, r->clean[pair], r->corrupt[pair]), r->clean[pair],
+                r->corrupt[pair]);
         }
-    for (int64_t point = 0; point < r->points; point++) fill_mean(r, point);
+    for (int64_t point = 0; point < r->points; point++) fill_mean(s, r, point);
 }
 
 inset_status results_get(sweep *s, size_t index, inset_sweep_result *out)

@@ -156,6 +156,36 @@ static int32_t member_place(const program *p, const module *block, const char *n
     return -1;
 }
 
+static int32_t block_of(const sweep *s, int32_t layer)
+{
+    const program *p = s->program;
+    int32_t n = 0, last = -1;
+    for (size_t i = 0; i < p->n_steps; i++) {
+        if (p->steps[i].kind != STEP_ATTENTION) continue;
+        int32_t block = numbered_module(p, p->steps[i].event);
+        if (block < 0 || block == last) continue;
+        if (n++ == layer) return block;
+        last = block;
+    }
+    return -1;
+}
+
+int32_t layer_place(const sweep *s, int32_t layer, const char *member)
+{
+    const int32_t block = block_of(s, layer);
+    return block < 0 ? -1 : member_place(s->program, &s->program->modules[block], member);
+}
+
+int32_t layer_attention(const sweep *s, int32_t layer)
+{
+    const int32_t block = block_of(s, layer);
+    for (size_t i = 0; block >= 0 && i < s->program->n_steps; i++)
+        if (s->program->steps[i].kind == STEP_ATTENTION
+            && holds_event(&s->program->modules[block], s->program->steps[i].event))
+            return (int32_t)i;
+    return -1;
+}
+
 /* Says what the family has instead. */
 static inset_status refuse_member(sweep *s, const module *block, const char *name, int32_t layer)
 {

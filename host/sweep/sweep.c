@@ -4,7 +4,7 @@
  * that does not fit says so before it starts. How jobs are cut into chunks depends on the options,
  * the model, the kind of device and the memory limit alone (see chunk_size), never on time or on
  * how far an earlier process came. */
-#include "sweep/sweep.h"
+#include "sweep/attribute.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -291,7 +291,8 @@ static void take_fingerprint(sweep *s, const inset_sweep_options *o)
     h = hash_prompts(hash_prompts(hash_prompts(h, &s->clean), &s->corrupt), &s->others);
     h = hash_tensors(s, hash_sets(s, h));
     const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type,
-        (int64_t)o->memory_limit, s->model->device->fast};
+        (int64_t)o->memory_limit, s->model->device->fast, s->method.estimates, s->method.steps,
+        s->method.ends, s->method.qk, s->method.graddrop, s->method.rules};
     s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
 }
 
@@ -344,12 +345,13 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
     if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
     /* after the state: it brings the memory limit that its chunks were cut for */
     s->chunk = chunk_size(s);
+    if (s->method.estimates) return attribute_begin(s);
     return s->next < s->jobs ? chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared)
                              : INSET_OK;
 }
 
-inset_status sweep_create(
-    struct inset_model *model, const inset_sweep_options *options, sweep **out)
+inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, sweep **out)
 {
     *out = NULL;
     sweep *s = memory_new(model->context, sizeof *s);
@@ -357,6 +359,7 @@ inset_status sweep_create(
     s->context = model->context;
     s->model = model;
     s->program = model->program;
+    if (method) s->method = *method;
     arena_start(&s->memory, s->context);
     inset_status status = sweep_build(s, options);
     if (status) {
@@ -379,6 +382,7 @@ static void leave_device(sweep *s)
 void sweep_free(sweep *s)
 {
     if (!s) return;
+    attribute_free(s);
     chunk_free(s->prepared);
     chunk_free(s->following);
     leave_device(s);
@@ -414,6 +418,7 @@ static inset_status give_up(sweep *s, inset_status status)
 inset_status sweep_step(sweep *s)
 {
     if (s->next >= s->jobs) return INSET_OK;
+    if (s->method.estimates) return attribute_step(s);
     inset_status status = s->prepared
                               ? INSET_OK
                               : chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared);

@@ -80,6 +80,10 @@ const char *axis_name(const sweep_site *site, sweep_axis axis);
  * before. */
 inset_status sites_read(sweep *s, const char *patch, const char *by);
 int32_t layers_count(const program *p); /* blocks with attention */
+/* The program's site of a member ("attn_out", "rot_q") in a layer; -1: it has none. And its
+ * attention step. */
+int32_t layer_place(const sweep *s, int32_t layer, const char *member);
+int32_t layer_attention(const sweep *s, int32_t layer);
 
 /* ---- ranges (range.c) --------------------------------------------------- */
 typedef struct range {
@@ -123,6 +127,8 @@ inset_status readout_start(sweep *s, arena *a, readout *r, size_t runs);
 /* Takes the metrics of the open invoke, which is a run of `pair`, perhaps the one that its patches
  * start from. */
 inset_status readout_take(const sweep *s, trace *t, readout *r, int64_t pair, bool unpatched);
+/* The metrics of the open invoke, [n_metrics], without a place among the runs. Not kl. */
+inset_status metrics_take(const sweep *s, trace *t, int64_t pair, operand *out);
 inset_status readout_save(const sweep *s, trace *t, const readout *r);
 /* The tokens of a metric for a pair, its first set's and then its second's, in the sweep's scratch
  * until the next call; *count 0: none. */
@@ -178,8 +184,20 @@ typedef struct tap {
     int64_t layer;        /* of those chosen */
 } tap;
 
+/* How a point's effect is estimated; all 0: it is not, but patched (a sweep). See attribute.h. */
+typedef struct attribution_method {
+    bool estimates;    /* in place of patches */
+    int32_t steps;     /* integrated gradients: points on the way; 0: none */
+    bool ends;         /* the mean of the clean and the corrupt run's gradients */
+    bool qk, graddrop; /* AtP*'s two parts */
+    int rules;         /* of reverse_rule: relevance patching */
+} attribution_method;
+
 struct sweep {
     inset_context *context;
+    attribution_method method;
+    struct attribution *attribution; /* while it estimates */
+    const bool *chosen;              /* [points] which are patched; NULL: all */
     struct inset_model *model;
     const program *program;
     arena memory;
@@ -229,9 +247,9 @@ struct sweep {
     uint64_t fingerprint; /* of all that decides the numbers */
 };
 
-inset_status sweep_create(
-    struct inset_model *model, const inset_sweep_options *options, sweep **out);
-void sweep_free(sweep *s); /* takes NULL */
+inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, sweep **out); /* method: NULL for a sweep */
+void sweep_free(sweep *s);                          /* takes NULL */
 inset_status sweep_step(sweep *s);
 plan_traits sweep_traits(const sweep *s); /* for its plans */
 
@@ -256,6 +274,8 @@ typedef struct job {
     int64_t at[AXIS_COUNT]; /* index on each axis; -1: not an axis of the site */
 } job;
 bool job_at(const sweep *s, int64_t index, job *out);
+/* Where a job's sets are: items of its site's index. */
+place_items job_items(const sweep *s, const job *j);
 /* The positions that a pair's job patches: first, count. */
 int64_t job_positions(const sweep *s, const job *j, int64_t *first, int64_t *step);
 

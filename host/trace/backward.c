@@ -725,6 +725,8 @@ void trace_end_backward(trace *t)
     t->open = false;
 }
 
+void trace_rules(trace *t, int rules) { t->rules = rules; }
+
 void trace_reopen(trace *t)
 {
     if (!t->backward && t->n_invokes && !shadow_of(t)->reversed) t->open = true;

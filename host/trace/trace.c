@@ -53,6 +53,7 @@ static invoke *current(trace *t) { return &t->invokes[t->n_invokes - 1]; }
 static inset_status begin_invoke(
     trace *t, int64_t n_sequences, const int64_t *lengths, invoke **out)
 {
+    trace_end_backward(t);
     if (n_sequences < 1)
         return error_set(t->context, INSET_VALUE_ERROR,
             "an invoke needs at least one sequence, found an empty batch");

@@ -176,6 +176,8 @@ inset_type trace_operand_type(const trace *t, const operand *value);
 int64_t trace_operand_length(const trace *t, const operand *value);
 
 /* ---- gradients (backward.c) ---- */
+/* Local slopes of gradients, bits of reverse_rule; before the first backward. */
+void trace_rules(trace *t, int rules);
 /* Begins `with METRIC.backward():`, which ends the invoke. metric: one float that a run computes;
  * it may be of several invokes. Until trace_end_backward only trace_gradient and the calls that
  * work on values may follow. SHAPE, TYPE, VALUE errors; USAGE: what gradients do not go through. */

@@ -1,0 +1,695 @@
+/* attribute.c: attribution of a sweep's points. For each pair the clean and the corrupt run, the runs
+ * whose gradients are taken, and a backward() for each; then sums of products on the host.
+ *
+ * Which runs the gradients are of: that which is patched; with `ends` both; with `steps` m, runs whose
+ * token embeddings go from the corrupt to the clean in m steps, the clean not among them. They go
+ * through the model side by side, and share the rows before the first token that differs. With
+ * `graddrop` there is a backward() for each layer, in which nothing flows through what its attention
+ * and its MLP add to the stream; what lies above that layer is the same in all of them, and made
+ * once. */
+#include "sweep/attribute.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/plan.h"
+#include "run/run.h"
+#include "trace/records.h"
+
+/* What one saved tensor is. */
+typedef enum product_kind {
+    PRODUCT_SCORES,  /* (source - u) * g, element by element */
+    PRODUCT_QUERIES, /* then the six of an attention: q, k, v, other, back */
+    PRODUCT_KEYS
+} product_kind;
+typedef struct product {
+    product_kind kind;
+    int64_t pair;
+    size_t metric, tap, saved; /* saved: the first of its tensors */
+} product;
+
+struct attribution {
+    bool *wanted;    /* [program sites] taken in every run */
+    int32_t *places; /* those, in execution order */
+    size_t n_places;
+    int32_t embedding;   /* the site of the token embeddings */
+    int32_t *stream;     /* [2 * layers] sites of attn_out and mlp_out, where graddrop */
+    int32_t *order;      /* [n_taps] taps from the last to the first, as gradients come */
+    int32_t *attention;  /* [chosen layers] attention steps */
+    int32_t (*heads)[4]; /* [chosen layers] sites of q, k, v as attention reads them, and z */
+    int64_t pairs;       /* a chunk's, at most */
+    /* of the chunk that is planned */
+    int64_t first, count;
+    plan *plan;
+    product *products;
+    size_t n_products, capacity, n_saved;
+};
+
+/* ---- what is needed of every run ---------------------------------------- */
+
+static void want(struct attribution *a, int32_t place) { a->wanted[place] = true; }
+
+static int compare_places(const void *x, const void *y)
+{
+    return (*(const int32_t *)x > *(const int32_t *)y)
+           - (*(const int32_t *)x < *(const int32_t *)y);
+}
+
+static int32_t made_at(const sweep *s, int32_t place)
+{
+    const program *g = s->program;
+    return g->steps[g->values[g->slots[g->sites[place].slot].value].step].event;
+}
+
+/* Taps by the event at which their value is made, the last first: gradients come in that order. */
+static void order_taps(const sweep *s, struct attribution *a)
+{
+    for (size_t i = 0; i < s->n_taps; i++) {
+        size_t k = i;
+        const int32_t event = made_at(s, s->taps[i].place);
+        for (; k > 0 && made_at(s, s->taps[a->order[k - 1]].place) < event; k--)
+            a->order[k] = a->order[k - 1];
+        a->order[k] = (int32_t)i;
+    }
+}
+
+static inset_status find_embedding(sweep *s, struct attribution *a)
+{
+    const program *g = s->program;
+    a->embedding = -1;
+    for (size_t i = 0; i < g->n_sites && a->embedding < 0; i++) {
+        const slot *shown = &g->slots[g->sites[i].slot];
+        const step *made = &g->steps[g->values[shown->value].step];
+        if (made->kind == STEP_EMBED && shown->settable && !g->values[shown->value].per_position)
+            a->embedding = (int32_t)i;
+    }
+    if (a->embedding >= 0) return INSET_OK;
+    return error_set(s->context, INSET_UNKNOWN_SITE,
+        "%s has no token embeddings to integrate along", g->model_type);
+}
+
+/* The attention of the layer that a tap lies in, and the places of what it reads. */
+static inset_status find_attention(sweep *s, struct attribution *a, int64_t layer)
+{
+    static const char *const names[4][2] = {{"rot_q", "q"}, {"rot_k", "k"}, {"v", "v"}, {"z", "z"}};
+    const int32_t of_model = (int32_t)(s->first_layer + layer * s->layers.step);
+    a->attention[layer] = layer_attention(s, of_model);
+    for (int k = 0; k < 4; k++) {
+        int32_t place = layer_place(s, of_model, names[k][0]);
+        if (place < 0) place = layer_place(s, of_model, names[k][1]);
+        if (place < 0 || a->attention[layer] < 0)
+            return error_set(s->context, INSET_UNKNOWN_SITE, "layer %d has no site %s",
+                (int)of_model, names[k][1]);
+        a->heads[layer][k] = place;
+        want(a, place);
+    }
+    return INSET_OK;
+}
+
+static bool is_query(const sweep *s, const tap *t)
+{
+    return !strcmp(s->sites[t->site].members[t->member], "q");
+}
+static bool is_key(const sweep *s, const tap *t)
+{
+    return !strcmp(s->sites[t->site].members[t->member], "k");
+}
+static bool by_softmax(const sweep *s, const tap *t)
+{
+    return s->method.qk && (is_query(s, t) || is_key(s, t));
+}
+
+static inset_status find_places(sweep *s, struct attribution *a)
+{
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < s->n_taps && !status; i++) {
+        want(a, s->taps[i].place);
+        if (by_softmax(s, &s->taps[i])) status = find_attention(s, a, s->taps[i].layer);
+    }
+    if (!status && s->method.steps) status = find_embedding(s, a);
+    if (!status && s->method.steps) want(a, a->embedding);
+    for (int32_t l = 0; s->method.graddrop && l < s->n_layers; l++)
+        for (int k = 0; k < 2; k++) {
+            a->stream[2 * l + k] = layer_place(s, l, k ? "mlp_out" : "attn_out");
+            if (a->stream[2 * l + k] >= 0) want(a, a->stream[2 * l + k]);
+        }
+    for (size_t i = 0; i < s->program->n_sites; i++)
+        if (a->wanted[i]) a->places[a->n_places++] = (int32_t)i;
+    /* sites lie in execution order, or nearly: gradients and reads want exactly that */
+    for (size_t i = 1; i < a->n_places; i++)
+        for (size_t k = i;
+             k > 0
+             && s->program->sites[a->places[k]].event < s->program->sites[a->places[k - 1]].event;
+             k--) {
+            int32_t place = a->places[k];
+            a->places[k] = a->places[k - 1], a->places[k - 1] = place;
+        }
+    (void)compare_places;
+    return status;
+}
+
+/* ---- refusals ----------------------------------------------------------- */
+
+static inset_status check_method(sweep *s)
+{
+    const attribution_method *m = &s->method;
+    inset_context *c = s->context;
+    if (m->steps && m->ends)
+        return error_set(c, INSET_USAGE_ERROR, "--steps and --ends are two methods: take one");
+    if ((m->steps || m->ends) && (m->qk || m->graddrop))
+        return error_set(c, INSET_USAGE_ERROR,
+            "AtP* (--star, --qk, --graddrop) takes the gradients of the run that is patched: leave "
+            "out %s",
+            m->steps ? "--steps" : "--ends");
+    if (m->rules && (m->qk || m->graddrop))
+        return error_set(c, INSET_USAGE_ERROR,
+            "--relp and AtP* (--star, --qk, --graddrop) are two methods: take one");
+    if ((m->steps || m->ends) && !s->has_corrupt)
+        return error_set(c, INSET_USAGE_ERROR, "which prompts? The corrupt ones are missing");
+    if (m->graddrop && s->n_layers < 2)
+        return error_set(c, INSET_VALUE_ERROR, "--graddrop needs a model of two layers or more");
+    if (m->qk && s->source != SOURCE_OTHER_RUN && s->source != SOURCE_RESAMPLE)
+        return error_set(c, INSET_USAGE_ERROR, "--qk and --star take another run as source");
+    bool any = false;
+    for (size_t i = 0; i < s->n_taps; i++) any |= by_softmax(s, &s->taps[i]);
+    if (m->qk && !any && !m->graddrop)
+        return error_set(c, INSET_USAGE_ERROR, "--qk is for the sites q and k, and %s is neither",
+            s->sites[0].name);
+    for (size_t i = 0; i < s->n_metrics; i++)
+        if (s->metrics[i].kind == INSET_RANK || s->metrics[i].kind == INSET_KL) {
+            inset_status status = error_set(c, INSET_VALUE_ERROR, "%s: %s", s->metrics[i].name,
+                s->metrics[i].kind == INSET_RANK
+                    ? "a rank counts and has no gradient"
+                    : "from the unpatched run it is 0 there, and so is its gradient");
+            error_help(c, "Take logit_diff, logit, probability or log_probability.");
+            return status;
+        }
+    return INSET_OK;
+}
+
+/* ---- the trace of some pairs -------------------------------------------- */
+
+typedef struct writer {
+    sweep *s;
+    struct attribution *a;
+    trace *t;
+    arena memory;
+    readout readout;
+    operand *external;               /* [n_taps] */
+    operand *clean, *corrupt, *from; /* [program sites] of the runs of a pair; from: the source */
+    operand **points;                /* [steps] */
+    operand *sums;                   /* [n_taps] gradients so far */
+    operand *metrics;                /* [points][n_metrics] */
+    size_t n_metrics_of;
+    int64_t pair;
+} writer;
+
+static inset_status take_places(writer *w, operand *out)
+{
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < w->a->n_places && !status; i++)
+        status = trace_site(w->t, w->a->places[i], &out[w->a->places[i]]);
+    return status;
+}
+
+static inset_status begin(writer *w, const prompts *p, int64_t index)
+{
+    return trace_invoke_tokens(w->t, 1, &p->lengths[index], p->tokens + p->starts[index]);
+}
+
+/* A run as it is, with its metrics. */
+static inset_status plain_run(writer *w, bool clean, operand *out)
+{
+    const sweep *s = w->s;
+    inset_status status = begin(w, clean ? &s->clean : &s->corrupt, w->pair);
+    if (!status) status = take_places(w, out);
+    return status ? status : readout_take(s, w->t, &w->readout, w->pair, clean == s->noise);
+}
+
+static int64_t first_difference(const sweep *s, int64_t pair)
+{
+    const int64_t *a = s->clean.tokens + s->clean.starts[pair],
+                  *b = s->corrupt.tokens + s->corrupt.starts[pair];
+    int64_t i = 0;
+    while (i < s->clean.lengths[pair] && a[i] == b[i]) i++;
+    return i;
+}
+
+/* The corrupt run with its embeddings k / m of the way to the clean ones. */
+static inset_status point_run(writer *w, int32_t k)
+{
+    const sweep *s = w->s;
+    const int32_t place = w->a->embedding;
+    const int64_t first = first_difference(s, w->pair);
+    const index_item items[2] = {
+        {.kind = INDEX_SLICE}, {.kind = INDEX_SLICE, .has_start = true, .start = first}};
+    operand target, clean, corrupt, part, way, sum;
+    const operand share = {.kind = OPERAND_FLOAT, .number = (double)k / s->method.steps};
+    trace *t = w->t;
+    inset_status status = begin(w, &s->corrupt, w->pair);
+    if (status || (status = trace_site(t, place, &target))) return status;
+    if (first < s->clean.lengths[w->pair]
+        && ((status = trace_index(t, &w->clean[place], 2, items, &clean))
+            || (status = trace_index(t, &w->corrupt[place], 2, items, &corrupt))
+            || (status = trace_binary(t, TRACE_SUBTRACT, &clean, &corrupt, &way))
+            || (status = trace_binary(t, TRACE_MULTIPLY, &way, &share, &part))
+            || (status = trace_binary(t, TRACE_ADD, &corrupt, &part, &sum))
+            || (status = trace_set(t, &target, 2, items, TRACE_COPY, &sum))))
+        return status;
+    if ((status = take_places(w, w->points[k]))) return status;
+    return metrics_take(s, t, w->pair, &w->metrics[(size_t)k * s->n_metrics]);
+}
+
+static inset_status float_of(writer *w, operand *x)
+{
+    const inset_type type = trace_operand_type(w->t, x);
+    const operand from = *x;
+    if (x->kind != OPERAND_TENSOR || type == INSET_F32) return INSET_OK;
+    return trace_convert(w->t, &from, INSET_F32, x);
+}
+
+static inset_status save(writer *w, const operand *value)
+{
+    char name[32];
+    snprintf(name, sizeof name, "a%zu", w->a->n_saved++);
+    return trace_save(w->t, name, value);
+}
+
+static bool add_product(writer *w, product_kind kind, size_t metric, size_t tap_index)
+{
+    struct attribution *a = w->a;
+    if (!array_extend(
+            w->s->context, &a->products, &a->capacity, a->n_products + 1, sizeof *a->products))
+        return false;
+    a->products[a->n_products++] = (product){kind, w->pair, metric, tap_index, a->n_saved};
+    return true;
+}
+
+/* The chosen positions and heads of a tap's site. */
+static place_items all_places(const sweep *s, const tap *t, int64_t pair)
+{
+    const job whole = {.pair = pair, .site = &s->sites[t->site], .at = {-1, -1, -1, -1}};
+    return job_items(s, &whole);
+}
+
+/* (source - u) * g, saved. */
+static inset_status save_scores(
+    writer *w, size_t metric, int32_t tap_index, const operand *base, const operand *gradient)
+{
+    const sweep *s = w->s;
+    const tap *at = &s->taps[tap_index];
+    const place_items where = all_places(s, at, w->pair);
+    operand u, g, source, delta, scores;
+    trace *t = w->t;
+    const bool from_run = s->source == SOURCE_OTHER_RUN || s->source == SOURCE_RESAMPLE;
+    inset_status status = trace_index(t, &base[at->place], where.n, where.items, &u);
+    if (!status) status = trace_index(t, gradient, where.n, where.items, &g);
+    if (!status && from_run)
+        status = trace_index(t, &w->from[at->place], where.n, where.items, &source);
+    else if (!status) status = source_take(s, t, NULL, w->external, tap_index, &where, &source);
+    if (status || (status = float_of(w, &u)) || (status = float_of(w, &g))
+        || (status = float_of(w, &source))
+        || (status = trace_binary(t, TRACE_SUBTRACT, &source, &u, &delta))
+        || (status = trace_binary(t, TRACE_MULTIPLY, &delta, &g, &scores)))
+        return status;
+    if (!add_product(w, PRODUCT_SCORES, metric, (size_t)tap_index)) return INSET_NO_MEMORY;
+    return save(w, &scores);
+}
+
+/* What softmax.c wants of a layer: its gradient of z is at hand. */
+static inset_status save_attention(
+    writer *w, size_t metric, int32_t tap_index, const operand *base, const operand *back)
+{
+    const sweep *s = w->s;
+    const tap *at = &s->taps[tap_index];
+    const int32_t *heads = w->a->heads[at->layer];
+    const bool key = is_key(s, at);
+    const operand values[5] = {
+        base[heads[0]], base[heads[1]], base[heads[2]], w->from[heads[key]], *back};
+    if (!add_product(w, key ? PRODUCT_KEYS : PRODUCT_QUERIES, metric, (size_t)tap_index))
+        return INSET_NO_MEMORY;
+    inset_status status = INSET_OK;
+    for (int k = 0; k < 5 && !status; k++) {
+        operand kept = values[k];
+        status = float_of(w, &kept);
+        if (!status && k < 4 && trace_operand_type(w->t, &values[k]) == INSET_F32)
+            status = trace_clone(w->t, &values[k], &kept);
+        if (!status) status = save(w, &kept);
+    }
+    return status;
+}
+
+/* One backward: the gradients of all taps, from the last to the first. base: the run that is
+ * patched; of: the run whose gradients are taken. last: the products are made now. drop: the layer
+ * through whose branches nothing flows; -1. */
+static inset_status take_gradients(writer *w, size_t metric, const operand *number,
+    const operand *of, const operand *base, bool first, bool last, int32_t drop)
+{
+    const sweep *s = w->s;
+    struct attribution *a = w->a;
+    trace *t = w->t;
+    const operand none = {.kind = OPERAND_INTEGER};
+    operand *back = arena_new(&w->memory, (size_t)(s->chosen_layers + 1) * sizeof *back);
+    bool *has_back = arena_new(&w->memory, (size_t)(s->chosen_layers + 1) * sizeof *has_back);
+    if (!back || !has_back) return INSET_NO_MEMORY;
+    inset_status status = trace_backward(t, number);
+    int dropped = 1; /* mlp_out comes first */
+    for (size_t i = 0; i < s->n_taps && !status; i++) {
+        const int32_t index = a->order[i];
+        const tap *at = &s->taps[index];
+        for (; drop >= 0 && dropped >= 0; dropped--) {
+            const int32_t place = a->stream[2 * drop + dropped];
+            if (place < 0 || made_at(s, place) < made_at(s, at->place)) break;
+            operand g;
+            if ((status = trace_gradient(t, &of[place], &g))
+                || (status = trace_set(t, &g, 0, NULL, TRACE_COPY, &none)))
+                break;
+        }
+        if (status) break;
+        operand g;
+        if (by_softmax(s, at)) {
+            const int32_t z = a->heads[at->layer][3];
+            if (!has_back[at->layer]) {
+                if ((status = trace_gradient(t, &of[z], &g))
+                    || (status = trace_clone(t, &g, &back[at->layer])))
+                    break;
+                has_back[at->layer] = true;
+            }
+            status = save_attention(w, metric, index, base, &back[at->layer]);
+            continue;
+        }
+        if ((status = trace_gradient(t, &of[at->place], &g))) break;
+        if (first) status = trace_clone(t, &g, &w->sums[index]);
+        else {
+            const operand sum = w->sums[index];
+            status = trace_binary(t, TRACE_ADD, &sum, &g, &w->sums[index]);
+        }
+        if (!status && last) status = save_scores(w, metric, index, base, &w->sums[index]);
+    }
+    trace_end_backward(t);
+    return status;
+}
+
+static inset_status backwards(writer *w)
+{
+    const sweep *s = w->s;
+    const attribution_method *m = &s->method;
+    const operand *base = s->noise ? w->clean : w->corrupt;
+    const size_t runs = w->readout.runs;
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < s->n_metrics && !status; i++) {
+        const operand *clean = &w->readout.values[i][runs - 1 - s->has_corrupt],
+                      *corrupt = &w->readout.values[i][runs - 1];
+        const operand *own = s->noise ? clean : corrupt;
+        if (m->steps) {
+            status = take_gradients(w, i, corrupt, w->corrupt, base, true, m->steps == 1, -1);
+            for (int32_t k = 1; k < m->steps && !status; k++)
+                status = take_gradients(w, i, &w->metrics[(size_t)k * s->n_metrics + i],
+                    w->points[k], base, false, k == m->steps - 1, -1);
+        } else if (m->ends) {
+            status = take_gradients(w, i, clean, w->clean, base, true, false, -1);
+            if (!status) status = take_gradients(w, i, corrupt, w->corrupt, base, false, true, -1);
+        } else if (m->graddrop) {
+            for (int32_t l = 0; l < s->n_layers && !status; l++)
+                status = take_gradients(w, i, own, base, base, true, true, l);
+        } else status = take_gradients(w, i, own, base, base, true, true, -1);
+    }
+    return status;
+}
+
+static inset_status write_pair(writer *w)
+{
+    const sweep *s = w->s;
+    inset_status status = plain_run(w, true, w->clean);
+    if (!status && s->has_corrupt) status = plain_run(w, false, w->corrupt);
+    w->from = s->noise ? w->corrupt : w->clean;
+    if (!status && s->source == SOURCE_RESAMPLE) {
+        w->from = w->points[0];
+        status = begin(w, &s->others, s->partners[w->pair]);
+        if (!status) status = take_places(w, w->from);
+    }
+    for (int32_t k = 1; k < s->method.steps && !status; k++) status = point_run(w, k);
+    trace_end_invoke(w->t);
+    return status ? status : backwards(w);
+}
+
+static inset_status start_writer(writer *w)
+{
+    sweep *s = w->s;
+    const size_t sites = s->program->n_sites, points = (size_t)s->method.steps + 1;
+    arena *m = &w->memory;
+    w->external = arena_new(m, s->n_taps * sizeof *w->external);
+    w->clean = arena_new(m, sites * sizeof *w->clean);
+    w->corrupt = arena_new(m, sites * sizeof *w->corrupt);
+    w->points = arena_new(m, points * sizeof *w->points);
+    w->sums = arena_new(m, s->n_taps * sizeof *w->sums);
+    w->metrics = arena_new(m, points * s->n_metrics * sizeof *w->metrics);
+    if (!w->external || !w->clean || !w->corrupt || !w->points || !w->sums || !w->metrics)
+        return INSET_NO_MEMORY;
+    for (size_t k = 0; k < points; k++)
+        if (!(w->points[k] = arena_new(m, sites * sizeof **w->points))) return INSET_NO_MEMORY;
+    inset_status status = readout_start(
+        s, m, &w->readout, (size_t)w->a->count * (1 + (size_t)s->has_corrupt));
+    if (!status) status = trace_create(s->context, s->program, s->model->type, &w->t);
+    if (!status) trace_rules(w->t, s->method.rules);
+    if (!status && s->source == SOURCE_TENSOR) status = source_externals(s, w->t, w->external);
+    return status;
+}
+
+/* Plans the pairs first .. first + count. */
+static inset_status prepare(sweep *s, int64_t first, int64_t count)
+{
+    struct attribution *a = s->attribution;
+    writer w = {.s = s, .a = a};
+    const plan_options options = {
+        .no_share = s->no_share, .memory_limit = s->memory_limit, .traits = sweep_traits(s)};
+    a->first = first;
+    a->count = count;
+    a->n_products = 0;
+    a->n_saved = 0;
+    arena_start(&w.memory, s->context);
+    inset_status status = start_writer(&w);
+    for (w.pair = first; w.pair < first + count && !status; w.pair++) status = write_pair(&w);
+    if (!status) status = readout_save(s, w.t, &w.readout);
+    if (!status) status = plan_create(w.t, &options, &a->plan);
+    trace_free(w.t);
+    arena_free(&w.memory);
+    return status;
+}
+
+/* ---- numbers ------------------------------------------------------------ */
+
+/* Adds to the value of the point of a site; absolute: its size. */
+static void add_point(sweep *s, const product *p, const tap *t, int64_t position, int64_t head,
+    double score, double *points)
+{
+    const sweep_site *site = &s->sites[t->site];
+    const int64_t at[AXIS_COUNT] = {t->member, t->layer, position, head};
+    int64_t point = 0;
+    (void)p;
+    for (int i = 0; i < site->n_axes; i++)
+        point = point * site->extents[site->axes[i]] + at[site->axes[i]];
+    points[site->first_point + point] += score;
+}
+
+/* The label of the pair's i-th chosen position. */
+static int64_t label_of(const sweep *s, int64_t pair, int64_t i)
+{
+    int64_t first, length = s->clean.lengths[pair];
+    range_resolve(&s->positions, length, &first);
+    const int64_t position = first + i * s->positions.step;
+    for (int64_t k = 0; k < s->n_labels; k++) {
+        const int64_t label = s->position_labels[k];
+        if ((label < 0 ? label + length : label) == position) return k;
+    }
+    return 0;
+}
+
+static void add_scores(sweep *s, const product *p, const inset_tensor *x, double *points)
+{
+    const tap *t = &s->taps[p->tap];
+    const sweep_site *site = &s->sites[t->site];
+    const int64_t heads = site->per_head ? site->heads : 1, width = x->shape[x->n_dimensions - 1],
+                  n = x->shape[1];
+    const float *at = x->data;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h = 0; h < heads; h++, at += width) {
+            double sum = 0;
+            for (int64_t c = 0; c < width; c++) sum += at[c];
+            add_point(s, p, t, label_of(s, p->pair, i), h, sum, points);
+        }
+}
+
+static void add_softmax(sweep *s, const product *p, const inset_tensor *x, double *points)
+{
+    const tap *t = &s->taps[p->tap];
+    const sweep_site *site = &s->sites[t->site];
+    const attention_rows a = {.attention = &s->program->steps[s->attribution->attention[t->layer]],
+        .n = s->clean.lengths[p->pair],
+        .q = x[0].data,
+        .k = x[1].data,
+        .v = x[2].data,
+        .patched = x[3].data,
+        .back = x[4].data};
+    int64_t first, n = range_resolve(&s->positions, a.n, &first);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t h = 0; h < site->heads; h++) {
+            const int64_t position = first + i * s->positions.step, head = site->head_labels[h];
+            add_point(s, p, t, label_of(s, p->pair, i), h,
+                p->kind == PRODUCT_KEYS ? key_score(&a, position, head)
+                                        : query_score(&a, position, head),
+                points);
+        }
+}
+
+/* The products of one pair, metric and backward; they lie side by side. */
+static size_t same_backward(const struct attribution *a, size_t from, size_t n_taps)
+{
+    const size_t end = from + n_taps;
+    return end < a->n_products ? end : a->n_products;
+}
+
+static void keep_metrics(sweep *s, run *r)
+{
+    struct attribution *a = s->attribution;
+    for (size_t m = 0; m < s->n_metrics; m++) {
+        inset_tensor x;
+        if (run_saved(r, a->n_saved + m, &x)) return;
+        const float *value = x.data;
+        for (int64_t pair = a->first; pair < a->first + a->count; pair++) {
+            s->clean_values[(int64_t)m * s->pairs + pair] = *value++;
+            if (s->has_corrupt) s->corrupt_values[(int64_t)m * s->pairs + pair] = *value++;
+        }
+    }
+}
+
+static inset_status keep_values(sweep *s, run *r)
+{
+    struct attribution *a = s->attribution;
+    double *points = memory_new(s->context, (size_t)s->points * sizeof *points);
+    if (!points) return INSET_NO_MEMORY;
+    const double share = s->method.steps      ? s->method.steps
+                         : s->method.ends     ? 2
+                         : s->method.graddrop ? s->n_layers - 1
+                                              : 1;
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < a->n_products && !status;) {
+        const product *of = &a->products[i];
+        float *values = s->values + (int64_t)of->metric * s->jobs + of->pair * s->points;
+        const size_t end = same_backward(a, i, s->n_taps);
+        memset(points, 0, (size_t)s->points * sizeof *points);
+        for (; i < end && !status; i++) {
+            const product *p = &a->products[i];
+            inset_tensor x[5];
+            const int n = p->kind == PRODUCT_SCORES ? 1 : 5;
+            for (int k = 0; k < n && !status; k++)
+                status = run_saved(r, p->saved + (size_t)k, &x[k]);
+            if (status) break;
+            if (n == 1) add_scores(s, p, x, points);
+            else add_softmax(s, p, x, points);
+        }
+        for (int64_t k = 0; k < s->points && !status; k++) {
+            const double score = (s->method.graddrop ? fabs(points[k]) : points[k]) / share;
+            job j;
+            if (!job_at(s, of->pair * s->points + k, &j)) continue;
+            values[k] = isnan(values[k]) ? (float)score : values[k] + (float)score;
+        }
+    }
+    memory_free(s->context, points);
+    keep_metrics(s, r);
+    return status;
+}
+
+/* ---- begin, step, free -------------------------------------------------- */
+
+/* Pairs that go through together: as many as rows are worth having, and fit. */
+static int64_t pairs_at_once(const sweep *s)
+{
+    const double runs = 2.0 + (s->method.steps > 1 ? s->method.steps - 1 : 0),
+                 backward = s->method.steps      ? s->method.steps
+                            : s->method.ends     ? 2
+                            : s->method.graddrop ? s->n_layers
+                                                 : 1;
+    const double rows = (runs + backward) * (double)s->clean.longest;
+    double saved = 0;
+    for (size_t i = 0; i < s->n_taps; i++) {
+        const sweep_site *site = &s->sites[s->taps[i].site];
+        saved += 4.0 * site->width * site->n_heads * (double)s->clean.longest
+                 * (by_softmax(s, &s->taps[i]) ? 5 : 1);
+    }
+    saved *= (double)s->n_metrics * (s->method.graddrop ? s->n_layers : 1);
+    double pairs = 8192 / rows, fit = 268435456.0 / (saved + 1);
+    if (fit < pairs) pairs = fit;
+    return pairs < 1 ? 1 : pairs > (double)s->pairs ? s->pairs : (int64_t)pairs;
+}
+
+static int64_t pairs_from(const sweep *s, int64_t first)
+{
+    const int64_t left = s->pairs - first;
+    return s->attribution->pairs < left ? s->attribution->pairs : left;
+}
+
+inset_status attribute_begin(sweep *s)
+{
+    inset_status status = check_method(s);
+    if (status) return status;
+    struct attribution *a = memory_new(s->context, sizeof *a);
+    if (!(s->attribution = a)) return INSET_NO_MEMORY;
+    arena *m = &s->memory;
+    const size_t layers = (size_t)s->chosen_layers;
+    a->wanted = arena_new(m, s->program->n_sites * sizeof *a->wanted);
+    a->places = arena_new(m, s->program->n_sites * sizeof *a->places);
+    a->stream = arena_new(m, 2 * (size_t)s->n_layers * sizeof *a->stream);
+    a->order = arena_new(m, s->n_taps * sizeof *a->order);
+    a->attention = arena_new(m, layers * sizeof *a->attention);
+    a->heads = arena_new(m, layers * sizeof *a->heads);
+    if (!a->wanted || !a->places || !a->stream || !a->order || !a->attention || !a->heads)
+        return INSET_NO_MEMORY;
+    if ((status = find_places(s, a))) return status;
+    order_taps(s, a);
+    a->pairs = pairs_at_once(s);
+    const int64_t first = s->next / s->points;
+    return first < s->pairs ? prepare(s, first, pairs_from(s, first)) : INSET_OK;
+}
+
+inset_status attribute_step(sweep *s)
+{
+    struct attribution *a = s->attribution;
+    const int64_t first = s->next / s->points;
+    run *r = NULL;
+    inset_status status = a->plan ? INSET_OK : prepare(s, first, pairs_from(s, first));
+    if (!status) status = run_create(s->model, a->plan, &r);
+    if (!status) status = run_execute(r);
+    if (!status) status = keep_values(s, r);
+    run_free(r);
+    if (!status) {
+        const plan_statistics *is = plan_get_statistics(a->plan);
+        job j;
+        for (int64_t i = s->next; i < s->next + a->count * s->points; i++)
+            s->progress.done += job_at(s, i, &j);
+        s->progress.rows += is->rows;
+        s->progress.rows_unshared += is->rows_unshared;
+        s->progress.flops += is->flops;
+        s->progress.flops_unshared += is->flops_unshared;
+        s->progress.plans++;
+    }
+    plan_free(a->plan);
+    a->plan = NULL;
+    if (status) return status;
+    const int64_t count = a->count * s->points;
+    if (s->state_path && (status = state_append(s, s->next, count))) return status;
+    s->next += count;
+    return INSET_OK;
+}
+
+void attribute_free(sweep *s)
+{
+    struct attribution *a = s->attribution;
+    if (!a) return;
+    plan_free(a->plan);
+    memory_free(s->context, a->products);
+    memory_free(s->context, a);
+    s->attribution = NULL;
+}

@@ -1,0 +1,34 @@
+/* attribute.h: attribution: what a patch would do, estimated from gradients (Nanda 2023, attribution
+ * patching; EAP-IG, arXiv 2403.17806; AtP*, arXiv 2403.00745; RelP, arXiv 2508.21258). It takes the
+ * prompts, sites, axes, metrics and sources of a sweep and gives a number for each of its points:
+ *
+ *     score = sum over what is no axis of (source - u) * g
+ *
+ * u is what stands at the place in the run that is patched, g the gradient of the metric with
+ * respect to it there. */
+#ifndef INSET_ATTRIBUTE_H
+#define INSET_ATTRIBUTE_H
+
+#include "sweep/sweep.h"
+
+/* Checks the method against what the sweep is of, and plans its first pairs. */
+inset_status attribute_begin(sweep *s);
+/* Runs the next pairs; their scores become the sweep's values. */
+inset_status attribute_step(sweep *s);
+void attribute_free(sweep *s);
+
+/* ---- softmax.c: queries and keys without a linear softmax ---- */
+/* What attention of one sequence in one layer read, and what comes back to its z; rows of heads
+ * [n_positions, heads, head_dim]. */
+typedef struct attention_rows {
+    const step *attention;
+    int64_t n;
+    const float *q, *k, *v, *back; /* back: gradient of z */
+    const float *patched;          /* the other q, or the other k */
+} attention_rows;
+/* What patching the query of (position, head) does, its softmax exact: sum_j (p'_j - p_j) dM/dp_j. */
+double query_score(const attention_rows *a, int64_t position, int64_t head);
+/* The same for a key: over all rows that attend to it, and heads that share it. */
+double key_score(const attention_rows *a, int64_t position, int64_t head);
+
+#endif
