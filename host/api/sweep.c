@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "sweep/sweep.h"
+#include "sweep/attribute.h"
 
 struct inset_sweep {
     handle handle; /* owner: the model */
@@ -106,6 +106,20 @@ void inset_sweep_free(inset_sweep *s)
     handle_remove(s->context, &s->handle);
     sweep_free(s->sweep);
     memory_free(s->context, s);
+}
+
+inset_status inset_attribution_verify(
+    inset_sweep *s, size_t count, const inset_verified **found, size_t *n, double *rank)
+{
+    inset_verified *made = NULL;
+    if (!s) return INSET_USAGE_ERROR;
+    if (!found || !n || !rank) return api_null(s->context, "a place for what is found");
+    if (!s->sweep->method.estimates || !inset_sweep_done(s))
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "verify takes an attribution that is done: step it to its end first");
+    inset_status status = attribute_verify(s->sweep, count, &made, n, rank);
+    if (!status) *found = made;
+    return status;
 }
 
 inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress *out)

@@ -67,6 +67,8 @@ static const option known[] = {
         "half\n"
         "                         (each factor of a gate gets half), pattern (attention is "
         "constant)"},
+    {NULL, "--verify", "N", COUNT, IN_ATTRIBUTE, AT(verify),
+        "patch the N points with the largest scores, and show both numbers"},
     {NULL, "--star", NULL, FLAG, IN_ATTRIBUTE, AT(star), "AtP*: --qk and --graddrop"},
     {NULL, "--qk", NULL, FLAG, IN_ATTRIBUTE, AT(qk), "the softmax exact, for q and k"},
     {NULL, "--graddrop", NULL, FLAG, IN_ATTRIBUTE, AT(graddrop),
@@ -314,7 +316,7 @@ bool options_read(const char *name, int count, char **arguments, options *out)
 {
     unsigned bit = find_command(name)->bit;
     bool only_words = false;
-    *out = (options){0};
+    *out = (options){.steps = -1};
     for (int i = 0; i < count; i++) {
         const char *argument = arguments[i], *word;
         if (only_words || argument[0] != '-' || !argument[1]) {

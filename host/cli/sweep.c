@@ -22,6 +22,9 @@ typedef struct session {
     file_kind kind; /* of -o */
     char command[8192], version[32];
     char state[PATH_MAX]; /* OUT.partial */
+    const inset_verified *verified;
+    size_t n_verified;
+    double rank;
     double seconds;       /* from the loaded model to the last patch */
 } session;
 
@@ -156,7 +159,7 @@ static inset_status create_attribution(session *s, const inset_sweep_options *wa
     inset_attribution_options all = INSET_ATTRIBUTION_OPTIONS;
     char rules[256];
     all.sweep = *wanted;
-    all.steps = (int)given->steps;
+    all.steps = given->steps < 0 ? 0 : (int)given->steps;
     all.ends = given->ends;
     all.qk = given->qk || given->star;
     all.graddrop = given->graddrop || given->star;
@@ -302,6 +305,31 @@ static int write_output(session *s)
     return status;
 }
 
+/* Both numbers of what was verified, as a table. */
+static void show_verified(const session *s)
+{
+    printf("\n%-44s %12s %12s\n", "verified", "estimate", "exact");
+    for (size_t i = 0; i < s->n_verified; i++) {
+        const inset_verified *v = &s->verified[i];
+        char where[128];
+        size_t n = (size_t)snprintf(where, sizeof where, "%s", v->site);
+        for (int k = 0; k < v->n_axes && n < sizeof where; k++)
+            n += (size_t)snprintf(
+                where + n, sizeof where - n, "  %s %" PRId64, v->axes[k], v->at[k]);
+        printf("%-44s %12.5g %12.5g\n", where, v->score, v->exact);
+    }
+    printf("rank correlation %.3f\n", s->rank);
+}
+
+static int verify(session *s)
+{
+    if (!s->given->verify) return EXIT_OK;
+    return inset_attribution_verify(
+               s->sweep, (size_t)s->given->verify, &s->verified, &s->n_verified, &s->rank)
+               ? report(s->context, EXIT_MACHINE)
+               : EXIT_OK;
+}
+
 static int show(session *s)
 {
     panels p;
@@ -312,8 +340,11 @@ static int show(session *s)
         return EXIT_MACHINE;
     }
     if (s->given->plot) status = write_file(s->given->plot, write_svg, &p);
-    if (s->given->json) sweep_print_json(s->sweep, s->seconds, s->given->fast);
+    if (s->given->json)
+        sweep_print_json(
+            s->sweep, s->seconds, s->given->fast, s->verified, s->n_verified, s->rank);
     else terminal_draw(&p);
+    if (!s->given->json && s->n_verified) show_verified(s);
     panels_free(&p);
     return status;
 }
@@ -330,6 +361,7 @@ static int run(session *s)
     if (!status) status = check_size(s);
     if (!status) status = run_chunks(s);
     s->seconds = now() - started;
+    if (!status) status = verify(s);
     if (!status) status = write_output(s);
     return status ? status : show(s);
 }
@@ -338,6 +370,9 @@ int command_sweep(const options *given, int count, char **arguments)
 {
     session s = {.given = given, .estimates = count > 0 && !strcmp(arguments[0], "attribute")};
     int status = find_kind(&s);
+    if (!status && s.estimates && given->steps == 0)
+        status = usage_error(
+            "attribute", "--steps: one or more were expected, found 0; leave it out for AtP");
     if (!status) status = check_place(&s, given->output);
     if (!status) status = check_place(&s, given->plot);
     if (!status) status = check_state(&s);

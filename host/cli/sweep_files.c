@@ -76,7 +76,22 @@ static void print_result(const inset_sweep_result *r)
     putchar('}');
 }
 
-void sweep_print_json(inset_sweep *sweep, double seconds, bool fast)
+static void print_verified(const inset_verified *v, size_t n, double rank)
+{
+    printf("],\n  \"rank_correlation\": ");
+    if (isfinite(rank)) printf("%.9g", rank);
+    else printf("null");
+    printf(",\n  \"verified\": [");
+    for (size_t i = 0; i < n; i++) {
+        printf("%s\n    {\"site\": \"%s\"", i ? "," : "", v[i].site);
+        for (int k = 0; k < v[i].n_axes; k++)
+            printf(", \"%s\": %" PRId64, v[i].axes[k], v[i].at[k]);
+        printf(", \"score\": %.9g, \"exact\": %.9g}", v[i].score, v[i].exact);
+    }
+}
+
+void sweep_print_json(inset_sweep *sweep, double seconds, bool fast,
+    const inset_verified *verified, size_t n_verified, double rank)
 {
     inset_sweep_progress is = INSET_SWEEP_PROGRESS;
     inset_sweep_result r;
@@ -90,6 +105,7 @@ void sweep_print_json(inset_sweep *sweep, double seconds, bool fast)
         printf(i ? ",\n" : "\n");
         print_result(&r);
     }
+    if (n_verified) print_verified(verified, n_verified, rank);
     printf("]\n}\n");
 }
 

@@ -171,7 +171,7 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
 {
     plan_statistics *c = &out->statistics;
     const trace *t = p->trace;
-    c->invokes = (int64_t)t->n_invokes;
+    c->invokes = out->n_users;
     c->records = (int64_t)t->n_records;
     c->launches = count_launches(p, out);
     c->passes = s->n_passes;

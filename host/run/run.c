@@ -338,17 +338,26 @@ static inset_status check_pattern(const run *r)
     return INSET_OK;
 }
 
+/* Which of all invokes a user's is; -1 and an error when there is none. */
+static int64_t find_invoke(const run *r, int64_t index)
+{
+    const plan *p = r->plan;
+    if (index >= 0 && index < p->n_users) return p->user[index];
+    error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes",
+        (long long)index, (long long)p->n_users);
+    return -1;
+}
+
 static inset_status check_invoke(const run *r, int64_t invoke_index, int64_t count, int64_t *first)
 {
     const plan *p = r->plan;
-    if (invoke_index < 0 || invoke_index >= p->n_invokes)
-        return error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes",
-            (long long)invoke_index, (long long)p->n_invokes);
+    const int64_t user = invoke_index;
+    if ((invoke_index = find_invoke(r, user)) < 0) return INSET_INDEX_ERROR;
     *first = p->invoke_first[invoke_index];
     int64_t wanted = p->invoke_first[invoke_index + 1] - *first;
     if (count != wanted)
         return error_set(r->context, INSET_SHAPE_ERROR, "invoke %lld takes %lld %s, found %lld",
-            (long long)invoke_index, (long long)wanted, p->rows ? "rows" : "tokens",
+            (long long)user, (long long)wanted, p->rows ? "rows" : "tokens",
             (long long)count);
     return INSET_OK;
 }
@@ -366,7 +375,11 @@ inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens,
             return error_set(r->context, INSET_INDEX_ERROR,
                 "token %lld (position %lld of the invoke) is outside the vocabulary of %d",
                 (long long)tokens[i], (long long)i, r->plan->vocabulary);
-    memcpy(r->tokens + first, tokens, (size_t)count * sizeof *tokens);
+    const plan *p = r->plan;
+    for (int64_t i = p->user[invoke_index]; i < p->n_invokes; i++)
+        if (i == p->user[invoke_index] || p->shadows[i] == p->user[invoke_index])
+            memcpy(
+                r->tokens + p->invoke_first[i], tokens, (size_t)count * sizeof *tokens);
     r->stale_tokens = true;
     return INSET_OK;
 }
@@ -379,8 +392,11 @@ inset_status run_set_rows(run *r, int64_t invoke_index, const float *rows, int64
             r->context, INSET_TYPE_ERROR, "this model takes token ids, not rows of numbers");
     inset_status status = check_invoke(r, invoke_index, count, &first);
     if (status) return status;
-    memcpy(r->rows + first * r->plan->row_width, rows,
-        (size_t)(count * r->plan->row_width) * sizeof *rows);
+    const plan *p = r->plan;
+    for (int64_t i = p->user[invoke_index]; i < p->n_invokes; i++)
+        if (i == p->user[invoke_index] || p->shadows[i] == p->user[invoke_index])
+            memcpy(r->rows + p->invoke_first[i] * p->row_width, rows,
+                (size_t)(count * p->row_width) * sizeof *rows);
     r->stale_rows = true;
     return INSET_OK;
 }
@@ -403,19 +419,18 @@ static inset_status check_metric(const run *r, int64_t invoke_index, int64_t met
     const struct asked_metric **out)
 {
     const plan *p = r->plan;
-    if (invoke_index < 0 || invoke_index >= p->n_invokes)
-        return error_set(r->context, INSET_INDEX_ERROR, "invoke %lld of a plan with %lld invokes",
-            (long long)invoke_index, (long long)p->n_invokes);
+    const int64_t user = invoke_index;
+    if ((invoke_index = find_invoke(r, user)) < 0) return INSET_INDEX_ERROR;
     int64_t first = p->invoke_metric[invoke_index], n = p->invoke_metric[invoke_index + 1] - first;
     if (metric < 0 || metric >= n)
         return error_set(r->context, INSET_INDEX_ERROR,
             "metric %lld of invoke %lld, which has %lld", (long long)metric,
-            (long long)invoke_index, (long long)n);
+            (long long)user, (long long)n);
     *out = &p->metrics[first + metric];
     if (count == (*out)->count) return INSET_OK;
     return error_set(r->context, INSET_SHAPE_ERROR,
         "metric %lld of invoke %lld takes %d tokens, found %lld", (long long)metric,
-        (long long)invoke_index, (*out)->count, (long long)count);
+        (long long)user, (*out)->count, (long long)count);
 }
 
 inset_status run_set_answers(

@@ -17,6 +17,11 @@ inset_status attribute_begin(sweep *s);
 inset_status attribute_step(sweep *s);
 void attribute_free(sweep *s);
 
+/* verify.c: patches the `count` points with the largest mean scores (of the first metric); found lies
+ * in the sweep's memory. rank: Spearman's correlation of scores and effects. */
+inset_status attribute_verify(
+    sweep *s, size_t count, inset_verified **found, size_t *n, double *rank);
+
 /* ---- softmax.c: queries and keys without a linear softmax ---- */
 /* What attention of one sequence in one layer read, and what comes back to its z; rows of heads
  * [n_positions, heads, head_dim]. */

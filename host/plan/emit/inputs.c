@@ -92,7 +92,16 @@ inset_status plan_keep_inputs(planner *p, plan *out)
     out->invoke_first = arena_new(&out->memory, (t->n_invokes + 1) * sizeof *out->invoke_first);
     out->invoke_list = arena_new(&out->memory, t->n_invokes * sizeof *out->invoke_list);
     out->word_source = arena_new(&out->memory, p->n_words * sizeof *out->word_source);
-    if (!out->invoke_first || !out->invoke_list || !out->word_source) return INSET_NO_MEMORY;
+    out->user = arena_new(&out->memory, t->n_invokes * sizeof *out->user);
+    out->shadows = arena_new(&out->memory, t->n_invokes * sizeof *out->shadows);
+    if (!out->invoke_first || !out->invoke_list || !out->word_source || !out->user
+        || !out->shadows)
+        return INSET_NO_MEMORY;
+    for (size_t i = 0; i < t->n_invokes; i++) {
+        const invoke *v = &t->invokes[i];
+        out->shadows[i] = v->reversed ? v->shadow_of : -1;
+        if (!v->reversed) out->user[out->n_users++] = (int64_t)i;
+    }
     for (size_t i = 0; i < p->n_words; i++) out->word_source[i] = p->words[i].source;
     for (size_t i = 0; i < t->n_invokes; i++) out->invoke_first[i] = t->invokes[i].first_token;
     out->invoke_first[t->n_invokes] = t->n_tokens;
