@@ -660,9 +660,9 @@ typedef struct inset_attribution_options {
 INSET_API inset_status inset_attribution_create(
     inset_model *model, const inset_attribution_options *options, inset_sweep **out);
 
-/* A point whose estimate was held against its patch. at: labels, as inset_sweep_axis has them (of the
- * axis "site", which member). score and exact: what the patch changes the first metric by, estimated
- * and run, mean over the pairs. */
+/* A point whose estimate was held against its patch. at: labels, as inset_sweep_axis has them (of
+ * the axis "site", which member). score and exact: what the patch changes the first metric by,
+ * estimated and run, mean over the pairs. */
 typedef struct inset_verified {
     const char *site;
     int n_axes;
@@ -670,9 +670,10 @@ typedef struct inset_verified {
     int64_t at[4];
     double score, exact;
 } inset_verified;
-/* Patches the `count` points (or as many as there are) with the largest absolute scores of a finished
- * attribution. *found [*n], by size, holds until the attribution is freed; *rank is Spearman's rank
- * correlation of scores and exact effects. INSET_USAGE_ERROR: a sweep, or one that is not done. */
+/* Patches the `count` points (or as many as there are) with the largest absolute scores of a
+ * finished attribution. *found [*n], by size, holds until the attribution is freed; *rank is
+ * Spearman's rank correlation of scores and exact effects. INSET_USAGE_ERROR: a sweep, or one that
+ * is not done. */
 INSET_API inset_status inset_attribution_verify(
     inset_sweep *attribution, size_t count, const inset_verified **found, size_t *n, double *rank);
 

@@ -1,12 +1,12 @@
-/* attribute.c: attribution of a sweep's points. For each pair the clean and the corrupt run, the runs
- * whose gradients are taken, and a backward() for each; then sums of products on the host.
+/* attribute.c: attribution of a sweep's points. For each pair the clean and the corrupt run, the
+ * runs whose gradients are taken, and a backward() for each; then sums of products on the host.
  *
- * Which runs the gradients are of: that which is patched; with `ends` both; with `steps` m, runs whose
- * token embeddings go from the corrupt to the clean in m steps, the clean not among them. They go
- * through the model side by side, and share the rows before the first token that differs. With
- * `graddrop` there is a backward() for each layer, in which nothing flows through what its attention
- * and its MLP add to the stream; what lies above that layer is the same in all of them, and made
- * once. */
+ * Which runs the gradients are of: that which is patched; with `ends` both; with `steps` m, runs
+ * whose token embeddings go from the corrupt to the clean in m steps, the clean not among them.
+ * They go through the model side by side, and share the rows before the first token that differs.
+ * With `graddrop` there is a backward() for each layer, in which nothing flows through what its
+ * attention and its MLP add to the stream; what lies above that layer is the same in all of them,
+ * and made once. */
 #include "sweep/attribute.h"
 
 #include <math.h>

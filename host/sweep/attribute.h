@@ -1,6 +1,7 @@
-/* attribute.h: attribution: what a patch would do, estimated from gradients (Nanda 2023, attribution
- * patching; EAP-IG, arXiv 2403.17806; AtP*, arXiv 2403.00745; RelP, arXiv 2508.21258). It takes the
- * prompts, sites, axes, metrics and sources of a sweep and gives a number for each of its points:
+/* attribute.h: attribution: what a patch would do, estimated from gradients (Nanda 2023,
+ * attribution patching; EAP-IG, arXiv 2403.17806; AtP*, arXiv 2403.00745; RelP, arXiv 2508.21258).
+ * It takes the prompts, sites, axes, metrics and sources of a sweep and gives a number for each of
+ * its points:
  *
  *     score = sum over what is no axis of (source - u) * g
  *
@@ -17,8 +18,8 @@ inset_status attribute_begin(sweep *s);
 inset_status attribute_step(sweep *s);
 void attribute_free(sweep *s);
 
-/* verify.c: patches the `count` points with the largest mean scores (of the first metric); found lies
- * in the sweep's memory. rank: Spearman's correlation of scores and effects. */
+/* verify.c: patches the `count` points with the largest mean scores (of the first metric); found
+ * lies in the sweep's memory. rank: Spearman's correlation of scores and effects. */
 inset_status attribute_verify(
     sweep *s, size_t count, inset_verified **found, size_t *n, double *rank);
 
@@ -31,7 +32,8 @@ typedef struct attention_rows {
     const float *q, *k, *v, *back; /* back: gradient of z */
     const float *patched;          /* the other q, or the other k */
 } attention_rows;
-/* What patching the query of (position, head) does, its softmax exact: sum_j (p'_j - p_j) dM/dp_j. */
+/* What patching the query of (position, head) does, its softmax exact: sum_j (p'_j - p_j)
+ * dM/dp_j. */
 double query_score(const attention_rows *a, int64_t position, int64_t head);
 /* The same for a key: over all rows that attend to it, and heads that share it. */
 double key_score(const attention_rows *a, int64_t position, int64_t head);

@@ -1,5 +1,5 @@
-/* verify.c: the points that an attribution ranks first, patched: what their estimates are worth. The
- * same chunks and plans as a sweep's, of the chosen points alone. */
+/* verify.c: the points that an attribution ranks first, patched: what their estimates are worth.
+ * The same chunks and plans as a sweep's, of the chosen points alone. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +25,7 @@ static void ranks_of(const double *x, size_t n, ranked *scratch, double *out)
     qsort(scratch, n, sizeof *scratch, compare_ranked);
     for (size_t i = 0, end; i < n; i = end) {
         for (end = i + 1; end < n && scratch[end].key == scratch[i].key;) end++;
-        for (size_t k = i; k < end; k++)
-            out[scratch[k].index] = 0.5 * (double)(i + end - 1);
+        for (size_t k = i; k < end; k++) out[scratch[k].index] = 0.5 * (double)(i + end - 1);
     }
 }
 

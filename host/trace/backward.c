@@ -57,8 +57,12 @@ struct backward {
     int32_t *settled;  /* [n_storages] the event after which nothing changes it */
     bool *needed;      /* [n_storages] */
     int32_t *gradient; /* [n_storages] storage of the gradient of a free tensor, or -1 */
-    bool *is_one;      /* [n_storages] that gradient is the seed */
-    bool *reached;     /* [values] something came back to it */
+    /* what lines were given in place of gradients that sets will still be undone in: copies, whose
+     * changes go back before anything else happens */
+    view *given, *given_for;
+    size_t n_given, given_capacity, given_for_capacity;
+    bool *is_one;  /* [n_storages] that gradient is the seed */
+    bool *reached; /* [values] something came back to it */
     factor *factors;
     size_t n_factors, factors_capacity;
     action *actions;
@@ -361,7 +365,7 @@ static inset_status open_shadow(trace *t, int32_t original)
 {
     backward *b = t->backward;
     b->original = original;
-    b->n_factors = b->n_actions = b->done = 0;
+    b->n_factors = b->n_actions = b->done = b->n_given = 0;
     b->asked = -1;
     for (size_t i = 0; i < b->n_storages; i++) b->map[i] = b->gradient[i] = b->settled[i] = -1;
     memset(b->is_one, 0, b->n_storages * sizeof *b->is_one);
@@ -607,9 +611,85 @@ static inset_status receive(trace *t, int32_t index)
     return status;
 }
 
+/* Lines may have changed what they were given. */
+static inset_status take_back(trace *t)
+{
+    backward *b = t->backward;
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < b->n_given && !status; i++) {
+        const operand to = tensor(&b->given_for[i]), from = tensor(&b->given[i]);
+        status = trace_set(t, &to, 0, NULL, TRACE_COPY, &from);
+    }
+    b->n_given = 0;
+    return status;
+}
+
+/* All of a storage. */
+static inset_status whole_view(trace *t, int32_t index, view *out)
+{
+    const storage *s = &t->storages[index];
+    span *spans = arena_new(&t->memory, (size_t)s->n_sequences * sizeof *spans);
+    if (!spans) return INSET_NO_MEMORY;
+    *out = (view){.storage = index,
+        .n_spans = s->n_sequences,
+        .spans = spans,
+        .n_dimensions = 3,
+        .position_dimension = 1};
+    int32_t longest = 0;
+    bool ragged = false;
+    for (int32_t i = 0; i < s->n_sequences; i++) {
+        spans[i] = (span){i, 0, s->lengths[i]};
+        ragged |= s->lengths[i] != s->lengths[0];
+        if (s->lengths[i] > longest) longest = s->lengths[i];
+    }
+    out->dimensions[0] = (dimension){.kind = DIMENSION_SEQUENCE, .extent = s->n_sequences};
+    out->dimensions[1] = (dimension){
+        .kind = DIMENSION_ROW, .ragged = ragged, .extent = longest, .stride = 1};
+    out->dimensions[2] = (dimension){.kind = DIMENSION_COLUMN, .extent = s->width, .stride = 1};
+    return INSET_OK;
+}
+
+/* A set of the forward that is still to be undone in a storage's gradient. */
+static bool will_change(const trace *t, int32_t at)
+{
+    const backward *b = t->backward;
+    for (size_t i = b->done; i < b->n_actions; i++)
+        if (b->actions[i].kind == ACTION_RECORD && t->records[b->actions[i].index].kind == TRACE_SET
+            && t->records[b->actions[i].index].target->storage == at)
+            return true;
+    return false;
+}
+
+/* Puts a copy in the place of a gradient that will still be worked on. */
+static inset_status give_copy(trace *t, operand *gradient)
+{
+    backward *b = t->backward;
+    const int32_t of = gradient->view.storage;
+    for (size_t i = 0; i < b->n_given; i++)
+        if (b->given_for[i].storage == of)
+            return gradient->view.storage = b->given[i].storage, INSET_OK;
+    view all;
+    operand copy;
+    if (!array_extend(t->context, &b->given, &b->given_capacity, b->n_given + 1, sizeof all)
+        || !array_extend(
+            t->context, &b->given_for, &b->given_for_capacity, b->n_given + 1, sizeof all))
+        return INSET_NO_MEMORY;
+    inset_status status = whole_view(t, of, &all);
+    const operand from = tensor(&all);
+    if (status || (status = trace_clone(t, &from, &copy))) return status;
+    b->given_for[b->n_given] = all;
+    b->given[b->n_given++] = copy.view;
+    gradient->view.storage = copy.view.storage;
+    return INSET_OK;
+}
+
 static inset_status act(trace *t, const action *a)
 {
     backward *b = t->backward;
+    if (b->n_given) {
+        inset_status status = take_back(t);
+        if (status) return status;
+    }
     b->event = a->event;
     shadow_of(t)->current_event = a->mark;
     switch (a->kind) {
@@ -719,6 +799,8 @@ void trace_end_backward(trace *t)
     backward *b = t->backward;
     if (!b) return;
     memory_free(t->context, b->parcels);
+    memory_free(t->context, b->given);
+    memory_free(t->context, b->given_for);
     memory_free(t->context, b->factors);
     memory_free(t->context, b->actions);
     t->backward = NULL;
@@ -820,7 +902,9 @@ inset_status trace_gradient(trace *t, const operand *of, operand *out)
     operand result;
     if (found && (status = gradient_view(t, &of->view, false, &result, &found))) return status;
     if (!found) return does_not_reach(t, &of->view);
+    if (mark > b->asked && b->n_given && (status = take_back(t))) return status;
     shadow_of(t)->current_event = mark;
+    if (will_change(t, at) && (status = give_copy(t, &result))) return status;
     b->asked = mark;
     memcpy(b->last, name, sizeof b->last);
     b->is_one[at] = false;

@@ -45,6 +45,13 @@ static inset_status add_zeros(planner *p, segment_list *list, int32_t value_inde
     return segments_add(p, list, strand_index, list->rows, count) ? INSET_OK : INSET_NO_MEMORY;
 }
 
+/* A map of them; NULL: memory is out. */
+static const map *zeros_of(planner *p, int32_t value_index, int32_t count)
+{
+    segments_clear(&p->segments);
+    return add_zeros(p, &p->segments, value_index, count) ? NULL : segments_finish(p, &p->segments);
+}
+
 /* ---- rows of a step ----------------------------------------------------- */
 
 typedef struct reading {
@@ -181,11 +188,12 @@ inset_status reverse_rows(
         const int32_t rows = t->lengths[q];
         segment_list list = {0};
         inset_status status;
-        if (elsewhere || (skipped && s->kind == STEP_ADD)) { /* what is sent goes elsewhere */
-            t->rows[q] = in[0][q];
-            continue;
-        }
-        if (s->kind == STEP_ZERO || skipped) status = add_zeros(p, &list, s->value, rows);
+        const map *nothing = NULL; /* what is sent goes elsewhere, or nobody sent it */
+        if (s->kind == STEP_ADD && (elsewhere || skipped)
+            && !(nothing = zeros_of(p, p->program->slots[s->operands[1]].value, rows)))
+            return INSET_NO_MEMORY;
+        if (s->kind == STEP_ZERO || (skipped && !nothing))
+            status = add_zeros(p, &list, s->value, rows);
         else if (s->kind == STEP_ATTENTION_BACK) {
             const map *forward[3] = {seen[0][q], seen[1][q], seen[2][q]};
             status = rows_of_attention(
@@ -196,6 +204,7 @@ inset_status reverse_rows(
                 r.rows[k] = in[k][q];
                 r.value[k] = p->program->slots[s->operands[k]].value;
             }
+            if (nothing) r.rows[1] = nothing;
             if (s->kind == STEP_ROPE) r.rows[r.n++] = positions;
             status = rows_of_step(p, s, &r, rows, &list);
         }
