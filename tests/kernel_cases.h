@@ -1639,6 +1639,8 @@ static void run_attention_cases(subject *s, int type)
         case_strands(s, type, &strands[i]);
 }
 
+#include "back_cases.h"
+
 static void run_kernel_cases(subject *s)
 {
     const int n_records = s->brief ? 30 : 200;
@@ -1648,6 +1650,7 @@ static void run_kernel_cases(subject *s)
         run_attention_cases(s, type);
         run_open_cases(s, type);
         run_metric_cases(s, type);
+        run_back_cases(s, type);
         case_rope(s, type, 3, 10, 6, 0, 0);
         case_rope(s, type, 3, 10, 10, 31, 0);
         case_rope(s, type, 2, 64, 64, 0, 0);
