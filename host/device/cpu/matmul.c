@@ -121,13 +121,17 @@ typedef struct product {
     dnnl_memory_t x, y;
 } product;
 
+/* How weights lie: as oneDNN wants them, or where somebody else has them, [out, in] or [in, out]. */
+typedef enum layout { PACKED, OUT_IN, IN_OUT } layout;
+
 /* What all matrices of one shape share. */
 typedef struct shape {
     struct shape *next;
     int64_t in, out;
-    dnnl_data_type_t type;   /* of weights and activations, in oneDNN */
-    bool has_bias, in_place; /* in_place: weights stay [out, in] */
-    description packed;      /* the layout of the weights */
+    dnnl_data_type_t type; /* of weights and activations, in oneDNN */
+    bool has_bias;
+    layout layout;
+    description packed; /* the layout of the weights */
     size_t packed_bytes;
     uint64_t clock;
     int n_products;
@@ -303,7 +307,8 @@ static void shape_free(inset_context *context, shape *s)
 /* Asks oneDNN which layout it wants the weights in, unless they stay as they are. */
 static dnnl_status_t shape_choose_layout(dnnl_engine_t engine, shape *s)
 {
-    if (s->in_place) return describe(&s->packed, s->type, s->in, s->out, 1, s->in);
+    if (s->layout == OUT_IN) return describe(&s->packed, s->type, s->in, s->out, 1, s->in);
+    if (s->layout == IN_OUT) return describe(&s->packed, s->type, s->in, s->out, s->out, 1);
     dnnl_primitive_desc_t described = NULL;
     description x, y;
     memset(&x, 0, sizeof x);
@@ -323,11 +328,11 @@ static dnnl_status_t shape_choose_layout(dnnl_engine_t engine, shape *s)
 
 /* The shape, found or made. */
 static inset_status find_shape(inset_context *context, cpu_products *p, int64_t in, int64_t out,
-    dnnl_data_type_t type, bool has_bias, bool in_place, shape **result)
+    dnnl_data_type_t type, bool has_bias, layout lies, shape **result)
 {
     for (shape *s = p->shapes; s; s = s->next)
         if (s->in == in && s->out == out && s->type == type && s->has_bias == has_bias
-            && s->in_place == in_place) {
+            && s->layout == lies) {
             *result = s;
             return INSET_OK;
         }
@@ -337,7 +342,7 @@ static inset_status find_shape(inset_context *context, cpu_products *p, int64_t 
     s->out = out;
     s->type = type;
     s->has_bias = has_bias;
-    s->in_place = in_place;
+    s->layout = lies;
     dnnl_status_t status = shape_choose_layout(p->engine, s);
     if (status) {
         shape_free(context, s);
@@ -463,7 +468,7 @@ static inset_status make_packed(inset_context *context, cpu_products *p, matrix 
     const void *weight, inset_type weight_type, bool in_out)
 {
     inset_status status = find_shape(
-        context, p, m->in, m->out, product_type(m), m->bias != NULL, false, &m->shape);
+        context, p, m->in, m->out, product_type(m), m->bias != NULL, PACKED, &m->shape);
     if (status) return status;
     m->weight_bytes = m->shape->packed_bytes;
     if ((status = cpu_memory_new(context, m->weight_bytes, &m->weight))) return status;
@@ -471,10 +476,10 @@ static inset_status make_packed(inset_context *context, cpu_products *p, matrix 
     return status ? status : pack_weight(context, p, m, weight, weight_type, in_out);
 }
 
-static inset_status make_in_place(inset_context *context, cpu_products *p, matrix *m)
+static inset_status make_in_place(inset_context *context, cpu_products *p, matrix *m, layout lies)
 {
     inset_status status = find_shape(
-        context, p, m->in, m->out, product_type(m), m->bias != NULL, true, &m->shape);
+        context, p, m->in, m->out, product_type(m), m->bias != NULL, lies, &m->shape);
     return status ? status : hold_weights(context, p, m, m->table);
 }
 
@@ -571,7 +576,7 @@ inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out
                           d, type, in, out, table, type, false, bias, bias_type, result);
     }
     m->table = table;
-    return matrix_end(d, m, make_in_place(d->context, products_of(d), m), result);
+    return matrix_end(d, m, make_in_place(d->context, products_of(d), m, OUT_IN), result);
 }
 
 /* The weights as fp32 or bf16 numbers [in, out], in memory of their own. */
@@ -611,9 +616,13 @@ inset_status cpu_matrix_reverse(device *d, const matrix *of, matrix **result)
     if (is_tiny(of->in, of->out))
         return cpu_matrix_create(
             d, type, of->out, of->in, of->weight, INSET_F32, false, NULL, INSET_F32, result);
-    if (of->table)
-        return cpu_matrix_create(
-            d, type, of->out, of->in, of->table, type, true, NULL, INSET_F32, result);
+    if (of->table) { /* as it lies: a gradient of logits is a row or two */
+        matrix *m;
+        inset_status status = matrix_begin(d, type, of->out, of->in, NULL, INSET_F32, &m);
+        if (!status) m->table = of->table;
+        if (!status) status = make_in_place(d->context, products_of(d), m, IN_OUT);
+        return matrix_end(d, m, status, result);
+    }
     void *plain;
     size_t bytes;
     inset_status status = unpack(d->context, products_of(d), of, &plain, &bytes);
@@ -730,7 +739,7 @@ inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_str
         multiply_tiny(m, x, x_stride, y, y_stride, rows);
         return INSET_OK;
     }
-    if (m->table && !m->bias && rows == 1) {
+    if (m->table && m->shape->layout == OUT_IN && !m->bias && rows == 1) {
         multiply_one(products_of(d), m, x, y);
         return INSET_OK;
     }
