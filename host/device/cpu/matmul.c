@@ -609,20 +609,56 @@ static inset_status unpack(
     return refused(context, "unpack a weight matrix", result);
 }
 
-/* oneDNN's layout of a matrix serves one direction, so the other has numbers of its own. */
+#if DNNL_VERSION_MAJOR >= 3
+static bool same_description(const description *a, const description *b)
+{
+    return dnnl_memory_desc_equal(*a, *b) != 0;
+}
+#else
+static bool same_description(const description *a, const description *b)
+{
+    return dnnl_memory_desc_equal(a, b) != 0;
+}
+#endif
+
+/* Whether weights lie row by row, [in, out] or [out, in] (as a processor without AVX-512 wants them):
+ * then the reverse is the same numbers, looked at the other way. */
+static bool lies_plain(const matrix *m, layout *reversed)
+{
+    static const layout other[2] = {OUT_IN, IN_OUT};
+    bool found = false;
+    for (int k = 0; k < 2 && !found; k++) {
+        description plain;
+        memset(&plain, 0, sizeof plain);
+        found = !describe(&plain, m->shape->type, m->in, m->out, k ? 1 : m->out, k ? m->in : 1)
+                && same_description(&plain, &m->shape->packed);
+        description_free(&plain);
+        *reversed = other[k];
+    }
+    return found;
+}
+
+static inset_status reverse_in_place(
+    device *d, const matrix *of, const void *at, layout lies, matrix **result)
+{
+    matrix *m;
+    inset_status status = matrix_begin(d, of->type, of->out, of->in, NULL, INSET_F32, &m);
+    if (!status) m->table = at;
+    if (!status) status = make_in_place(d->context, products_of(d), m, lies);
+    if (!status && m->widened) status = reserve_scratch(d->context, products_of(d), m);
+    return matrix_end(d, m, status, result);
+}
+
+/* oneDNN's layout of a matrix mostly serves one direction, and the other has numbers of its own. */
 inset_status cpu_matrix_reverse(device *d, const matrix *of, matrix **result)
 {
     const inset_type type = of->type;
     if (is_tiny(of->in, of->out))
         return cpu_matrix_create(
             d, type, of->out, of->in, of->weight, INSET_F32, false, NULL, INSET_F32, result);
-    if (of->table) { /* as it lies: a gradient of logits is a row or two */
-        matrix *m;
-        inset_status status = matrix_begin(d, type, of->out, of->in, NULL, INSET_F32, &m);
-        if (!status) m->table = of->table;
-        if (!status) status = make_in_place(d->context, products_of(d), m, IN_OUT);
-        return matrix_end(d, m, status, result);
-    }
+    layout lies;
+    if (of->table) return reverse_in_place(d, of, of->table, IN_OUT, result);
+    if (lies_plain(of, &lies)) return reverse_in_place(d, of, of->weight, lies, result);
     void *plain;
     size_t bytes;
     inset_status status = unpack(d->context, products_of(d), of, &plain, &bytes);
