@@ -290,7 +290,9 @@ INSET_API inset_slot inset_builder_view(inset_builder *builder, const char *name
 INSET_API inset_status inset_builder_finish(
     inset_builder *builder, inset_slot x, const inset_model_options *options, inset_model **out);
 
-/* ---- trace -------------------------------------------------------------- A list of invokes, each
+/* ---- trace --------------------------------------------------------------- */
+
+/* A list of invokes, each
  * an input with its own records. Every call is checked at once: names, order, indices, shapes and
  * types; a call that fails records nothing (but a site that it reached counts as asked for, as in
  * Python). Nothing is computed before inset_run. What calls mean is what the same lines of a trace
@@ -541,7 +543,9 @@ INSET_API inset_status inset_saved_describe(
  * then takes the place of `path` at once. INSET_FILE_ERROR, and nothing is left behind. */
 INSET_API inset_status inset_saved_write(inset_plan *plan, const char *path);
 
-/* ---- sweep -------------------------------------------------------------- Activation patching
+/* ---- sweep --------------------------------------------------------------- */
+
+/* Activation patching
  * over a grid: for every pair of prompts, every site and every point of the axes, one run in which
  * the values at that point come from somewhere else, read out by metrics. All of it is one trace
  * (or a few, one a chunk), so that what the runs have in common is computed once.

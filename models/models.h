@@ -19,7 +19,9 @@
  * there are. Reads no weights. */
 inset_status models_build(inset_context *context, const json_document *document, program **out);
 
-/* ---- reading a config --------------------------------------------------- As with program.h's
+/* ---- reading a config ---------------------------------------------------- */
+
+/* As with program.h's
  * calls the first failure sticks, so that a family reads all its keys and checks once. */
 typedef struct config {
     inset_context *context;

@@ -857,7 +857,9 @@ static inset_status whole_path(failing_allocator *memory, inset_context **contex
     static const char text[] = "with invoke([[1, 2, 3, 4, 5]]):\n    x = layer1.output.save()\n    "
                                "layer1.output[:, [0, 2]] = x[:, 1:3] * 2\n"
                                "    some = [0, 1]\n    m = layer2.output.logit_diff(some, "
-                               "[1]).save()\n    k = layer2.output.kl(layer2.output * 2).save()\n";
+                               "[1]).save()\n    k = layer2.output.kl(layer2.output * 2).save()\n"
+                               "    with m.backward():\n        x.grad[:, 1] = 2\n        g = "
+                               "x.grad.save()\n";
     options.device = "cpu";
     fill_two_layers(&m);
     inset_status status = inset_context_create(failing_allocator_interface(memory), context);

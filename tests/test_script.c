@@ -531,6 +531,14 @@ static const char everything[] =
     "    transformer.h[1].attn.skip(transformer.h.1.attn.input)\n"
     "    score[1, len(xs) - 2] += lm_head.output[0, -1, 3]\n"
     "    stop()\n"
+    "with invoke([1, 2]):\n"
+    "    y = transformer.h[0].output\n"
+    "    y[:, 1] = y[:, 1] * 2 + b[0, 1, :28]\n"
+    "    transformer.h[2].mlp.output = y * 1\n"
+    "    m = lm_head.output[0, -1].logit_diff(3, 4)\n"
+    "with (m * 0.5).backward():\n"
+    "    y.grad[:, 0] = 0\n"
+    "    g = y.grad.save()\n"
     "score.save()\n";
 
 /* Fails the first allocation, the second, and so on, until the script is read. */

@@ -41,7 +41,9 @@ struct inset_context {
     handle *handles; /* newest first; see handle_add */
 };
 
-/* ---- memory ------------------------------------------------------------- All return NULL when
+/* ---- memory -------------------------------------------------------------- */
+
+/* All return NULL when
  * memory is out and have then set INSET_NO_MEMORY in the context (so `return INSET_NO_MEMORY` is
  * enough). */
 /* zeroed; size 0 gives a block too */

@@ -59,7 +59,9 @@ const file_tensor *weight_files_at(const weight_files *files, size_t index);
 const file_tensor *weight_files_find(const weight_files *files, const char *name);
 void weight_files_release_pages(const weight_files *files, const file_tensor *tensor);
 
-/* ---- npy in (version 1 to 3, C order, little-endian) -------------------- Floats of 2, 4 and 8
+/* ---- npy in (version 1 to 3, C order, little-endian) --------------------- */
+
+/* Floats of 2, 4 and 8
  * bytes, signed integers, unsigned bytes and booleans; others are refused by name (Fortran order,
  * Python objects, other byte order, unsigned, complex, text). Bytes behind the data are refused.
  * npy_parse: as safetensors_parse. */

@@ -46,7 +46,9 @@ inset_status run_set_answers(
  * of its type. Nothing happens where the plan reads none of it. */
 void run_set_external(run *r, int32_t storage, const void *data);
 
-/* ---- one run behind the other ------------------------------------------- Runs of several plans,
+/* ---- one run behind the other -------------------------------------------- */
+
+/* Runs of several plans,
  * or many of one, that keep the device busy: the next is started before the numbers of the last are
  * looked at. They share one room, device memory as large as the largest of them needs; the order of
  * the device's work keeps them apart. */

@@ -207,7 +207,9 @@ static bool is_skipped(const invoke *v, int32_t event)
     return false;
 }
 
-/* ---- from boundary to boundary ------------------------------------------ Between two blocks one
+/* ---- from boundary to boundary ------------------------------------------- */
+
+/* Between two blocks one
  * value is live, the residual stream. Where its maps are settled and nothing is due, the blocks on
  * the way would leave the maps as they are: the walk jumps to the last boundary before the next
  * thing an invoke asks for, so that a patch costs work where it patches and not per layer. And what
