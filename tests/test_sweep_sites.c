@@ -143,8 +143,8 @@ static void file_names_axes(inset_context *context, inset_model *model)
     static const char *const says[] = {
         "\"k.axes\":\"[\\\"pair\\\", \\\"layer\\\", \\\"key_value_head\\\"]\"",
         "\"k.labels.key_value_head\":\"[0, 1]\"",
-        "\"attn_head_pattern_by_pos.axes\":\"[\\\"pair\\\", \\\"layer\\\", \\\"head\\\", "
-        "\\\"destination\\\"]\"",
+        ("\"attn_head_pattern_by_pos.axes\":\"[\\\"pair\\\", \\\"layer\\\", \\\"head\\\", "
+         "\\\"destination\\\"]\""),
         "\"attn_head_pattern_by_pos.labels.destination\":\"[0, 1, 2, 3, 4, 5]\""};
     char path[] = "/tmp/inset-sites-XXXXXX";
     int made = mkstemp(path);
