@@ -1,5 +1,5 @@
-/* back_cases.h: the kernels of gradients. What is expected is the difference quotient of the forward
- * loops in double precision, so that no formula of the kernels is written twice. Part of
+/* back_cases.h: the kernels of gradients. What is expected is the difference quotient of the
+ * forward loops in double precision, so that no formula of the kernels is written twice. Part of
  * kernel_cases.h. */
 #ifndef INSET_BACK_CASES_H
 #define INSET_BACK_CASES_H

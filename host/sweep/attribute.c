@@ -51,12 +51,6 @@ struct attribution {
 
 static void want(struct attribution *a, int32_t place) { a->wanted[place] = true; }
 
-static int compare_places(const void *x, const void *y)
-{
-    return (*(const int32_t *)x > *(const int32_t *)y)
-           - (*(const int32_t *)x < *(const int32_t *)y);
-}
-
 static int32_t made_at(const sweep *s, int32_t place)
 {
     const program *g = s->program;
@@ -146,7 +140,6 @@ static inset_status find_places(sweep *s, struct attribution *a)
             int32_t place = a->places[k];
             a->places[k] = a->places[k - 1], a->places[k - 1] = place;
         }
-    (void)compare_places;
     return status;
 }
 
@@ -479,6 +472,19 @@ static inset_status prepare(sweep *s, int64_t first, int64_t count)
     return status;
 }
 
+/* Plans as many of the next pairs as there is memory for. */
+static inset_status prepare_next(sweep *s)
+{
+    struct attribution *a = s->attribution;
+    const int64_t first = s->next / s->points;
+    for (;;) {
+        const int64_t left = s->pairs - first, count = a->pairs < left ? a->pairs : left;
+        inset_status status = prepare(s, first, count);
+        if (status != INSET_NO_MEMORY || count == 1) return status;
+        a->pairs = count / 2;
+    }
+}
+
 /* ---- numbers ------------------------------------------------------------ */
 
 /* Adds to the value of the point of a site; absolute: its size. */
@@ -625,12 +631,6 @@ static int64_t pairs_at_once(const sweep *s)
     return pairs < 1 ? 1 : pairs > (double)s->pairs ? s->pairs : (int64_t)pairs;
 }
 
-static int64_t pairs_from(const sweep *s, int64_t first)
-{
-    const int64_t left = s->pairs - first;
-    return s->attribution->pairs < left ? s->attribution->pairs : left;
-}
-
 inset_status attribute_begin(sweep *s)
 {
     inset_status status = check_method(s);
@@ -651,15 +651,14 @@ inset_status attribute_begin(sweep *s)
     order_taps(s, a);
     a->pairs = pairs_at_once(s);
     const int64_t first = s->next / s->points;
-    return first < s->pairs ? prepare(s, first, pairs_from(s, first)) : INSET_OK;
+    return first < s->pairs ? prepare_next(s) : INSET_OK;
 }
 
 inset_status attribute_step(sweep *s)
 {
     struct attribution *a = s->attribution;
-    const int64_t first = s->next / s->points;
     run *r = NULL;
-    inset_status status = a->plan ? INSET_OK : prepare(s, first, pairs_from(s, first));
+    inset_status status = a->plan ? INSET_OK : prepare_next(s);
     if (!status) status = run_create(s->model, a->plan, &r);
     if (!status) status = run_execute(r);
     if (!status) status = keep_values(s, r);

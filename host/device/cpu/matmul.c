@@ -121,7 +121,8 @@ typedef struct product {
     dnnl_memory_t x, y;
 } product;
 
-/* How weights lie: as oneDNN wants them, or where somebody else has them, [out, in] or [in, out]. */
+/* How weights lie: as oneDNN wants them, or where somebody else has them, [out, in] or [in,
+ * out]. */
 typedef enum layout { PACKED, OUT_IN, IN_OUT } layout;
 
 /* What all matrices of one shape share. */
@@ -621,8 +622,8 @@ static bool same_description(const description *a, const description *b)
 }
 #endif
 
-/* Whether weights lie row by row, [in, out] or [out, in] (as a processor without AVX-512 wants them):
- * then the reverse is the same numbers, looked at the other way. */
+/* Whether weights lie row by row, [in, out] or [out, in] (as a processor without AVX-512 wants
+ * them): then the reverse is the same numbers, looked at the other way. */
 static bool lies_plain(const matrix *m, layout *reversed)
 {
     static const layout other[2] = {OUT_IN, IN_OUT};

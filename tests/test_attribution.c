@@ -1,0 +1,185 @@
+/* test_attribution.c: what must hold of attributions whatever their numbers are: integrated gradients
+ * add up to what the metric changes by, sharing and memory limits change nothing, verifying gives the
+ * sweep's numbers, and what cannot be estimated is refused. Numbers beside autograd's are in
+ * fixtures/MODEL/cases/gradients_*. */
+#include "test.h"
+
+#include <inset.h>
+#include <stdlib.h>
+
+static const char clean[] = "[[11, 3, 42, 7, 55, 20, 33, 9, 3], [5, 8, 21, 30, 2, 17, 40, 6, 8]]",
+                  corrupt[] =
+                      "[[11, 50, 42, 7, 55, 20, 33, 9, 3], [5, 31, 21, 30, 2, 17, 40, 6, 8]]";
+
+static inset_attribution_options options_of(const char *patch)
+{
+    static const char *const metrics[] = {"logit_diff:42,55", NULL};
+    inset_attribution_options o = INSET_ATTRIBUTION_OPTIONS;
+    o.sweep.clean.text = clean;
+    o.sweep.corrupt.text = corrupt;
+    o.sweep.patch = patch;
+    o.sweep.metrics = metrics;
+    return o;
+}
+
+/* All scores of the first result, [pairs * points], to be freed; NULL and a failed check. */
+static float *scores_of(
+    inset_model *model, inset_context *context, const inset_attribution_options *o, int64_t *n)
+{
+    inset_sweep *made = NULL;
+    inset_sweep_result r;
+    inset_status status = inset_attribution_create(model, o, &made);
+    while (!status && !inset_sweep_done(made)) status = inset_sweep_step(made);
+    if (!status) status = inset_sweep_result_at(made, 0, &r);
+    if (!CHECK(!status, "%s: %s", o->sweep.patch, inset_message(context))) return NULL;
+    *n = r.pairs * r.points;
+    float *copy = malloc((size_t)*n * sizeof *copy);
+    if (!copy) abort();
+    memcpy(copy, r.values, (size_t)*n * sizeof *copy);
+    inset_sweep_free(made);
+    return copy;
+}
+
+static double distance(const float *a, const float *b, int64_t n)
+{
+    double apart = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        apart += (a[i] - b[i]) * (a[i] - b[i]);
+        size += b[i] * b[i];
+    }
+    return sqrt(apart / size);
+}
+
+/* Sharing, and a memory limit that cuts the pairs into chunks, give the same numbers. */
+static void the_same_numbers(inset_context *context, inset_model *model)
+{
+    static const char *const patches[] = {"resid_pre", "z", "k", "mlp_out"};
+    for (size_t i = 0; i < sizeof patches / sizeof *patches; i++)
+        for (int method = 0; method < 4; method++) {
+            int64_t n, m;
+            inset_attribution_options o = options_of(patches[i]);
+            o.sweep.by = i % 2 ? NULL : "layer,position";
+            o.steps = method == 1 ? 3 : 0;
+            o.ends = method == 2;
+            o.graddrop = method == 3;
+            float *plain = scores_of(model, context, &o, &n);
+            o.sweep.no_share = 1;
+            float *apart = scores_of(model, context, &o, &m);
+            o.sweep.no_share = 0;
+            o.sweep.memory_limit = 400000;
+            float *limited = scores_of(model, context, &o, &m);
+            if (plain && apart && limited) {
+                CHECK(distance(apart, plain, n) < 1e-5, "%s, method %d: %g apart without sharing",
+                    patches[i], method, distance(apart, plain, n));
+                CHECK(distance(limited, plain, n) < 1e-5, "%s, method %d: %g apart in chunks",
+                    patches[i], method, distance(limited, plain, n));
+            }
+            free(plain);
+            free(apart);
+            free(limited);
+        }
+}
+
+/* Integrated gradients of the stream before the first layer add up to the difference of the metric
+ * between the two runs (Sundararajan et al. 2017, completeness). */
+static void completeness(inset_context *context, inset_model *model)
+{
+    inset_attribution_options o = options_of("resid_pre");
+    inset_sweep *made = NULL;
+    inset_sweep_result r;
+    o.sweep.layers = "0";
+    o.steps = 300;
+    inset_status status = inset_attribution_create(model, &o, &made);
+    while (!status && !inset_sweep_done(made)) status = inset_sweep_step(made);
+    if (!status) status = inset_sweep_result_at(made, 0, &r);
+    if (!CHECK(!status, "%s", inset_message(context))) return;
+    for (int64_t pair = 0; pair < r.pairs; pair++) {
+        double sum = 0, change = r.clean[pair] - r.corrupt[pair];
+        for (int64_t i = 0; i < r.points; i++) sum += r.values[pair * r.points + i];
+        CHECK(fabs(sum - change) < 0.02 * fabs(change) + 0.02,
+            "pair %d: scores add up to %g, not %g", (int)pair, sum, change);
+    }
+    inset_sweep_free(made);
+}
+
+/* Exact effects of the points with the largest scores are the sweep's. */
+static void verified(inset_context *context, inset_model *model)
+{
+    inset_attribution_options o = options_of("z");
+    inset_sweep *made = NULL, *sweep = NULL;
+    inset_sweep_result exact;
+    const inset_verified *found;
+    size_t n = 0;
+    double rank = 0;
+    inset_status status = inset_attribution_create(model, &o, &made);
+    while (!status && !inset_sweep_done(made)) status = inset_sweep_step(made);
+    if (!status) status = inset_attribution_verify(made, 5, &found, &n, &rank);
+    if (!status) status = inset_sweep_create(model, &o.sweep, &sweep);
+    while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
+    if (!status) status = inset_sweep_result_at(sweep, 0, &exact);
+    if (!CHECK(!status, "%s", inset_message(context))) return;
+    CHECK(n == 5 && rank >= -1 && rank <= 1, "%d points, rank %g", (int)n, rank);
+    const int64_t heads = exact.axes[1].count;
+    double base = 0;
+    for (int64_t pair = 0; pair < exact.pairs; pair++)
+        base += exact.corrupt[pair] / (double)exact.pairs;
+    for (size_t i = 0; i < n; i++) {
+        const double want = exact.mean[found[i].at[0] * heads + found[i].at[1]] - base;
+        CHECK(fabs(found[i].exact - want) < 1e-4 * (1 + fabs(want)),
+            "layer %d head %d: %g, the sweep says %g", (int)found[i].at[0], (int)found[i].at[1],
+            found[i].exact, want);
+    }
+    CHECK(inset_attribution_verify(sweep, 5, &found, &n, &rank) == INSET_USAGE_ERROR,
+        "a sweep was verified");
+    inset_sweep_free(made);
+    inset_sweep_free(sweep);
+}
+
+static void refused(inset_context *context, inset_model *model, inset_attribution_options o,
+    inset_status want, const char *part)
+{
+    inset_sweep *made = NULL;
+    const inset_status status = inset_attribution_create(model, &o, &made);
+    CHECK(status == want && strstr(inset_message(context), part), "expected %s with '%s', found %s",
+        inset_status_name(want), part, status ? inset_message(context) : "an attribution");
+    inset_sweep_free(made);
+}
+
+static void refusals(inset_context *context, inset_model *model)
+{
+    static const char *const ranks[] = {"rank:3", NULL}, *const kls[] = {"kl", NULL};
+    inset_attribution_options o = options_of("z");
+    o.steps = -1;
+    refused(context, model, o, INSET_VALUE_ERROR, "-1 steps");
+    o.steps = 3, o.ends = 1;
+    refused(context, model, o, INSET_USAGE_ERROR, "two methods");
+    o = options_of("z"), o.rules = "ln,hlf";
+    refused(context, model, o, INSET_VALUE_ERROR, "'hlf' is no rule");
+    o = options_of("z"), o.qk = 1;
+    refused(context, model, o, INSET_USAGE_ERROR, "q and k");
+    o = options_of("z"), o.sweep.metrics = ranks;
+    refused(context, model, o, INSET_VALUE_ERROR, "no gradient");
+    o = options_of("z"), o.sweep.metrics = kls;
+    refused(context, model, o, INSET_VALUE_ERROR, "unpatched run");
+    o = options_of("pattern");
+    refused(context, model, o, INSET_USAGE_ERROR, "patterns yet");
+    o = options_of("z"), o.rules = "relp", o.graddrop = 1;
+    refused(context, model, o, INSET_USAGE_ERROR, "two methods");
+}
+
+int main(void)
+{
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_model_options cpu = INSET_MODEL_OPTIONS;
+    cpu.device = getenv("INSET_TEST_DEVICE") ? getenv("INSET_TEST_DEVICE") : "cpu";
+    inset_status status = inset_context_create(NULL, &context);
+    if (!status) status = inset_model_open(context, "fixtures/induction", &cpu, &model);
+    if (!CHECK(!status, "%s", inset_message(context))) return test_result();
+    the_same_numbers(context, model);
+    completeness(context, model);
+    verified(context, model);
+    refusals(context, model);
+    inset_context_free(context);
+    return test_result();
+}
