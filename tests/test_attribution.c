@@ -1,7 +1,7 @@
-/* test_attribution.c: what must hold of attributions whatever their numbers are: integrated gradients
- * add up to what the metric changes by, sharing and memory limits change nothing, verifying gives the
- * sweep's numbers, and what cannot be estimated is refused. Numbers beside autograd's are in
- * fixtures/MODEL/cases/gradients_*. */
+/* test_attribution.c: what must hold of attributions whatever their numbers are: integrated
+ * gradients add up to what the metric changes by, sharing and memory limits change nothing,
+ * verifying gives the sweep's numbers, and what cannot be estimated is refused. Numbers beside
+ * autograd's are in fixtures/MODEL/cases/gradients_*. */
 #include "test.h"
 
 #include <inset.h>

@@ -25,7 +25,7 @@ typedef struct session {
     const inset_verified *verified;
     size_t n_verified;
     double rank;
-    double seconds;       /* from the loaded model to the last patch */
+    double seconds; /* from the loaded model to the last patch */
 } session;
 
 static double now(void)
@@ -341,8 +341,7 @@ static int show(session *s)
     }
     if (s->given->plot) status = write_file(s->given->plot, write_svg, &p);
     if (s->given->json)
-        sweep_print_json(
-            s->sweep, s->seconds, s->given->fast, s->verified, s->n_verified, s->rank);
+        sweep_print_json(s->sweep, s->seconds, s->given->fast, s->verified, s->n_verified, s->rank);
     else terminal_draw(&p);
     if (!s->given->json && s->n_verified) show_verified(s);
     panels_free(&p);

@@ -43,8 +43,8 @@ void terminal_draw(const panels *p);
 bool svg_write(const panels *p, FILE *to);
 
 /* The object of --json, on standard output. */
-void sweep_print_json(inset_sweep *sweep, double seconds, bool fast,
-    const inset_verified *verified, size_t n_verified, double rank);
+void sweep_print_json(inset_sweep *sweep, double seconds, bool fast, const inset_verified *verified,
+    size_t n_verified, double rank);
 /* One line a pair and point; one array, [pair, axes...]: false when something could not be
  * written. */
 bool csv_write(inset_sweep *sweep, FILE *to);

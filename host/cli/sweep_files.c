@@ -90,8 +90,8 @@ static void print_verified(const inset_verified *v, size_t n, double rank)
     }
 }
 
-void sweep_print_json(inset_sweep *sweep, double seconds, bool fast,
-    const inset_verified *verified, size_t n_verified, double rank)
+void sweep_print_json(inset_sweep *sweep, double seconds, bool fast, const inset_verified *verified,
+    size_t n_verified, double rank)
 {
     inset_sweep_progress is = INSET_SWEEP_PROGRESS;
     inset_sweep_result r;

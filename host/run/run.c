@@ -357,8 +357,7 @@ static inset_status check_invoke(const run *r, int64_t invoke_index, int64_t cou
     int64_t wanted = p->invoke_first[invoke_index + 1] - *first;
     if (count != wanted)
         return error_set(r->context, INSET_SHAPE_ERROR, "invoke %lld takes %lld %s, found %lld",
-            (long long)user, (long long)wanted, p->rows ? "rows" : "tokens",
-            (long long)count);
+            (long long)user, (long long)wanted, p->rows ? "rows" : "tokens", (long long)count);
     return INSET_OK;
 }
 
@@ -378,8 +377,7 @@ inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens,
     const plan *p = r->plan;
     for (int64_t i = p->user[invoke_index]; i < p->n_invokes; i++)
         if (i == p->user[invoke_index] || p->shadows[i] == p->user[invoke_index])
-            memcpy(
-                r->tokens + p->invoke_first[i], tokens, (size_t)count * sizeof *tokens);
+            memcpy(r->tokens + p->invoke_first[i], tokens, (size_t)count * sizeof *tokens);
     r->stale_tokens = true;
     return INSET_OK;
 }
@@ -424,8 +422,8 @@ static inset_status check_metric(const run *r, int64_t invoke_index, int64_t met
     int64_t first = p->invoke_metric[invoke_index], n = p->invoke_metric[invoke_index + 1] - first;
     if (metric < 0 || metric >= n)
         return error_set(r->context, INSET_INDEX_ERROR,
-            "metric %lld of invoke %lld, which has %lld", (long long)metric,
-            (long long)user, (long long)n);
+            "metric %lld of invoke %lld, which has %lld", (long long)metric, (long long)user,
+            (long long)n);
     *out = &p->metrics[first + metric];
     if (count == (*out)->count) return INSET_OK;
     return error_set(r->context, INSET_SHAPE_ERROR,

@@ -94,8 +94,7 @@ inset_status plan_keep_inputs(planner *p, plan *out)
     out->word_source = arena_new(&out->memory, p->n_words * sizeof *out->word_source);
     out->user = arena_new(&out->memory, t->n_invokes * sizeof *out->user);
     out->shadows = arena_new(&out->memory, t->n_invokes * sizeof *out->shadows);
-    if (!out->invoke_first || !out->invoke_list || !out->word_source || !out->user
-        || !out->shadows)
+    if (!out->invoke_first || !out->invoke_list || !out->word_source || !out->user || !out->shadows)
         return INSET_NO_MEMORY;
     for (size_t i = 0; i < t->n_invokes; i++) {
         const invoke *v = &t->invokes[i];
