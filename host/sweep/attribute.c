@@ -21,7 +21,7 @@
 /* What one saved tensor is. */
 typedef enum product_kind {
     PRODUCT_SCORES,  /* (source - u) * g, element by element */
-    PRODUCT_QUERIES, /* then the six of an attention: q, k, v, other, back */
+    PRODUCT_QUERIES, /* then the five of an attention: q, k, v, other, back */
     PRODUCT_KEYS
 } product_kind;
 typedef struct product {
@@ -55,18 +55,6 @@ static int32_t made_at(const sweep *s, int32_t place)
 {
     const program *g = s->program;
     return g->steps[g->values[g->slots[g->sites[place].slot].value].step].event;
-}
-
-/* Taps by the event at which their value is made, the last first: gradients come in that order. */
-static void order_taps(const sweep *s, struct attribution *a)
-{
-    for (size_t i = 0; i < s->n_taps; i++) {
-        size_t k = i;
-        const int32_t event = made_at(s, s->taps[i].place);
-        for (; k > 0 && made_at(s, s->taps[a->order[k - 1]].place) < event; k--)
-            a->order[k] = a->order[k - 1];
-        a->order[k] = (int32_t)i;
-    }
 }
 
 static inset_status find_embedding(sweep *s, struct attribution *a)
@@ -113,6 +101,24 @@ static bool is_key(const sweep *s, const tap *t)
 static bool by_softmax(const sweep *s, const tap *t)
 {
     return s->method.qk && (is_query(s, t) || is_key(s, t));
+}
+
+/* When a tap's gradient is asked for: where its value is made; where the softmax is exact, z's. */
+static int32_t asked_at(const sweep *s, const struct attribution *a, int32_t index)
+{
+    const tap *t = &s->taps[index];
+    return made_at(s, by_softmax(s, t) ? a->heads[t->layer][3] : t->place);
+}
+
+/* Taps in the order in which gradients come: the last first. */
+static void order_taps(const sweep *s, struct attribution *a)
+{
+    for (size_t i = 0; i < s->n_taps; i++) {
+        size_t k = i;
+        const int32_t event = asked_at(s, a, (int32_t)i);
+        for (; k > 0 && asked_at(s, a, a->order[k - 1]) < event; k--) a->order[k] = a->order[k - 1];
+        a->order[k] = (int32_t)i;
+    }
 }
 
 static inset_status find_places(sweep *s, struct attribution *a)
@@ -195,7 +201,6 @@ typedef struct writer {
     operand **points;                /* [steps] */
     operand *sums;                   /* [n_taps] gradients so far */
     operand *metrics;                /* [points][n_metrics] */
-    size_t n_metrics_of;
     int64_t pair;
 } writer;
 
@@ -354,7 +359,8 @@ static inset_status take_gradients(writer *w, size_t metric, const operand *numb
         const tap *at = &s->taps[index];
         for (; drop >= 0 && dropped >= 0; dropped--) {
             const int32_t place = a->stream[2 * drop + dropped];
-            if (place < 0 || made_at(s, place) < made_at(s, at->place)) break;
+            if (place < 0) continue;
+            if (made_at(s, place) < asked_at(s, a, index)) break;
             operand g;
             if ((status = trace_gradient(t, &of[place], &g))
                 || (status = trace_set(t, &g, 0, NULL, TRACE_COPY, &none)))
@@ -487,14 +493,13 @@ static inset_status prepare_next(sweep *s)
 
 /* ---- numbers ------------------------------------------------------------ */
 
-/* Adds to the value of the point of a site; absolute: its size. */
-static void add_point(sweep *s, const product *p, const tap *t, int64_t position, int64_t head,
-    double score, double *points)
+/* Adds to the score of a point. */
+static void add_point(
+    sweep *s, const tap *t, int64_t position, int64_t head, double score, double *points)
 {
     const sweep_site *site = &s->sites[t->site];
     const int64_t at[AXIS_COUNT] = {t->member, t->layer, position, head};
     int64_t point = 0;
-    (void)p;
     for (int i = 0; i < site->n_axes; i++)
         point = point * site->extents[site->axes[i]] + at[site->axes[i]];
     points[site->first_point + point] += score;
@@ -524,7 +529,7 @@ static void add_scores(sweep *s, const product *p, const inset_tensor *x, double
         for (int64_t h = 0; h < heads; h++, at += width) {
             double sum = 0;
             for (int64_t c = 0; c < width; c++) sum += at[c];
-            add_point(s, p, t, label_of(s, p->pair, i), h, sum, points);
+            add_point(s, t, label_of(s, p->pair, i), h, sum, points);
         }
 }
 
@@ -543,7 +548,7 @@ static void add_softmax(sweep *s, const product *p, const inset_tensor *x, doubl
     for (int64_t i = 0; i < n; i++)
         for (int64_t h = 0; h < site->heads; h++) {
             const int64_t position = first + i * s->positions.step, head = site->head_labels[h];
-            add_point(s, p, t, label_of(s, p->pair, i), h,
+            add_point(s, t, label_of(s, p->pair, i), h,
                 p->kind == PRODUCT_KEYS ? key_score(&a, position, head)
                                         : query_score(&a, position, head),
                 points);

@@ -98,6 +98,7 @@ static inset_status patch_chosen(sweep *s, const bool *chosen, float *values)
     s->next = 0;
     inset_status status = INSET_OK;
     while (s->next < s->jobs && !status) status = sweep_step(s);
+    plans_free(s); /* they are of the chosen points alone, which no pattern says */
     s->method = kept.method;
     s->attribution = kept.attribution;
     s->chosen = NULL;

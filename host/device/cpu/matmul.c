@@ -161,8 +161,9 @@ struct matrix {
     /* packed; for a tiny one fp32 [in, out]; NULL when the product reads `table` */
     void *weight;
     size_t weight_bytes;
-    const void *table; /* [out, in] in the matrix's type, somebody else's; or NULL */
-    float *bias;       /* fp32 [out], or NULL */
+    /* somebody else's, as shape->layout says, in the matrix's type or widened; or NULL */
+    const void *table;
+    float *bias; /* fp32 [out], or NULL */
     dnnl_memory_t weight_memory, bias_memory;
 };
 
@@ -776,7 +777,7 @@ inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_str
         multiply_tiny(m, x, x_stride, y, y_stride, rows);
         return INSET_OK;
     }
-    if (m->table && m->shape->layout == OUT_IN && !m->bias && rows == 1) {
+    if (m->table && !m->widened && m->shape->layout == OUT_IN && !m->bias && rows == 1) {
         multiply_one(products_of(d), m, x, y);
         return INSET_OK;
     }
