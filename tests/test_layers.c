@@ -81,6 +81,9 @@ int main(void)
     CHECK(!allowed("base", "file/file.h"), "an include up the layers was allowed");
     CHECK(!allowed("cli", "base/base.h"), "an include past inset.h was allowed");
     CHECK(!allowed("models", "trace/trace.h"), "a model that knows traces was allowed");
+    CHECK(!allowed("plan/rows", "plan/emit/emit.h"), "rows that know launches were allowed");
+    CHECK(!allowed("plan/wanted", "plan/plan.h"), "an include of the folder around was allowed");
+    CHECK(!allowed("trace", "script/script.h"), "a trace that knows its reader was allowed");
     CHECK(allowed("run", "models/models.h"), "an include down the layers was refused");
     return test_result();
 }

@@ -63,12 +63,13 @@ static const step_costs *costs_of_steps(planner *p)
         *c = costs[i];
         c->event = s->event;
         if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN
-            || s->kind == STEP_NORM_SCALE)
+            || s->kind == STEP_NORM_SCALE || s->kind == STEP_ZERO)
             continue;
         if (g->values[s->value].per_position) c->positions++;
         else c->rows++;
         if (s->kind == STEP_ATTENTION) c->flops_pair += 4.0 * s->n_heads * s->head_dim;
-        if (s->kind == STEP_LINEAR)
+        if (s->kind == STEP_ATTENTION_BACK) c->flops_pair += 10.0 * s->n_heads * s->head_dim;
+        if (s->kind == STEP_LINEAR || s->kind == STEP_LINEAR_BACK)
             c->flops_row += 2.0 * g->weights[s->weight].rows * g->weights[s->weight].columns;
     }
     return costs;
@@ -90,14 +91,16 @@ static inset_status count_unshared(planner *p, plan_statistics *c)
             if (costs[middle].event <= v->current_event) low = middle;
             else high = middle - 1;
         }
-        c->sequences += v->n_sequences;
+        /* a shadow's forward is its invoke's, counted there */
+        const step_costs *from = &costs[v->reversed ? t->reversal->n_steps : 0], *to = &costs[low];
+        if (!v->reversed) c->sequences += v->n_sequences;
         for (int32_t s = 0; s < v->n_sequences; s++) {
             double rows = v->lengths[s];
-            c->rows_unshared += costs[low].rows * v->lengths[s];
-            c->flops_unshared += costs[low].flops_row * rows
-                                 + costs[low].flops_pair * 0.5 * rows * (rows + 1);
+            c->rows_unshared += (to->rows - from->rows) * v->lengths[s];
+            c->flops_unshared += (to->flops_row - from->flops_row) * rows
+                                 + (to->flops_pair - from->flops_pair) * 0.5 * rows * (rows + 1);
         }
-        c->rows_unshared += costs[low].positions * v->longest;
+        c->rows_unshared += (to->positions - from->positions) * v->longest;
     }
     return INSET_OK;
 }

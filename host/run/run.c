@@ -348,26 +348,33 @@ static int64_t find_invoke(const run *r, int64_t index)
     return -1;
 }
 
-static inset_status check_invoke(const run *r, int64_t invoke_index, int64_t count, int64_t *first)
+/* *at: which of all invokes it is. */
+static inset_status check_invoke(const run *r, int64_t invoke_index, int64_t count, int64_t *at)
 {
     const plan *p = r->plan;
     const int64_t user = invoke_index;
     if ((invoke_index = find_invoke(r, user)) < 0) return INSET_INDEX_ERROR;
-    *first = p->invoke_first[invoke_index];
-    int64_t wanted = p->invoke_first[invoke_index + 1] - *first;
+    *at = invoke_index;
+    int64_t wanted = p->invoke_first[invoke_index + 1] - p->invoke_first[invoke_index];
     if (count != wanted)
         return error_set(r->context, INSET_SHAPE_ERROR, "invoke %lld takes %lld %s, found %lld",
             (long long)user, (long long)wanted, p->rows ? "rows" : "tokens", (long long)count);
     return INSET_OK;
 }
 
+/* Does an invoke take the input of the one at `at`: itself, or its shadow? */
+static bool takes_input(const plan *p, int64_t i, int64_t at)
+{
+    return i == at || p->shadows[i] == at;
+}
+
 inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens, int64_t count)
 {
-    int64_t first;
+    int64_t at;
     if (!r->tokens)
         return error_set(
             r->context, INSET_TYPE_ERROR, "this model takes rows of numbers, not token ids");
-    inset_status status = check_invoke(r, invoke_index, count, &first);
+    inset_status status = check_invoke(r, invoke_index, count, &at);
     if (status) return status;
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= r->plan->vocabulary)
@@ -375,8 +382,8 @@ inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens,
                 "token %lld (position %lld of the invoke) is outside the vocabulary of %d",
                 (long long)tokens[i], (long long)i, r->plan->vocabulary);
     const plan *p = r->plan;
-    for (int64_t i = p->user[invoke_index]; i < p->n_invokes; i++)
-        if (i == p->user[invoke_index] || p->shadows[i] == p->user[invoke_index])
+    for (int64_t i = at; i < p->n_invokes; i++)
+        if (takes_input(p, i, at))
             memcpy(r->tokens + p->invoke_first[i], tokens, (size_t)count * sizeof *tokens);
     r->stale_tokens = true;
     return INSET_OK;
@@ -384,15 +391,15 @@ inset_status run_set_tokens(run *r, int64_t invoke_index, const int64_t *tokens,
 
 inset_status run_set_rows(run *r, int64_t invoke_index, const float *rows, int64_t count)
 {
-    int64_t first;
+    int64_t at;
     if (!r->rows)
         return error_set(
             r->context, INSET_TYPE_ERROR, "this model takes token ids, not rows of numbers");
-    inset_status status = check_invoke(r, invoke_index, count, &first);
+    inset_status status = check_invoke(r, invoke_index, count, &at);
     if (status) return status;
     const plan *p = r->plan;
-    for (int64_t i = p->user[invoke_index]; i < p->n_invokes; i++)
-        if (i == p->user[invoke_index] || p->shadows[i] == p->user[invoke_index])
+    for (int64_t i = at; i < p->n_invokes; i++)
+        if (takes_input(p, i, at))
             memcpy(r->rows + p->invoke_first[i] * p->row_width, rows,
                 (size_t)(count * p->row_width) * sizeof *rows);
     r->stale_rows = true;

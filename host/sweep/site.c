@@ -156,34 +156,23 @@ static int32_t member_place(const program *p, const module *block, const char *n
     return -1;
 }
 
-static int32_t block_of(const sweep *s, int32_t layer)
+/* The attention step of a block, or -1. */
+static int32_t attention_of(const program *p, const module *block)
 {
-    const program *p = s->program;
-    int32_t n = 0, last = -1;
-    for (size_t i = 0; i < p->n_steps; i++) {
-        if (p->steps[i].kind != STEP_ATTENTION) continue;
-        int32_t block = numbered_module(p, p->steps[i].event);
-        if (block < 0 || block == last) continue;
-        if (n++ == layer) return block;
-        last = block;
-    }
+    for (size_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].kind == STEP_ATTENTION && holds_event(block, p->steps[i].event))
+            return (int32_t)i;
     return -1;
 }
 
 int32_t layer_place(const sweep *s, int32_t layer, const char *member)
 {
-    const int32_t block = block_of(s, layer);
-    return block < 0 ? -1 : member_place(s->program, &s->program->modules[block], member);
+    return member_place(s->program, &s->program->modules[s->blocks[layer]], member);
 }
 
 int32_t layer_attention(const sweep *s, int32_t layer)
 {
-    const int32_t block = block_of(s, layer);
-    for (size_t i = 0; block >= 0 && i < s->program->n_steps; i++)
-        if (s->program->steps[i].kind == STEP_ATTENTION
-            && holds_event(&s->program->modules[block], s->program->steps[i].event))
-            return (int32_t)i;
-    return -1;
+    return attention_of(s->program, &s->program->modules[s->blocks[layer]]);
 }
 
 /* Says what the family has instead. */
@@ -205,16 +194,7 @@ static inset_status refuse_member(sweep *s, const module *block, const char *nam
     return status;
 }
 
-/* Heads of the queries of attention in a block. */
-static int32_t query_heads(const program *p, const module *block)
-{
-    for (size_t i = 0; i < p->n_steps; i++)
-        if (p->steps[i].kind == STEP_ATTENTION && holds_event(block, p->steps[i].event))
-            return p->steps[i].n_heads;
-    return 0;
-}
-
-static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *site)
+static inset_status find_places(sweep *s, sweep_site *site)
 {
     const program *p = s->program;
     for (int32_t m = 0; m < site->n_members; m++) {
@@ -222,9 +202,9 @@ static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *sit
         if (!places) return INSET_NO_MEMORY;
         site->places[m] = places;
         for (int32_t layer = 0; layer < s->n_layers; layer++) {
-            places[layer] = member_place(p, &p->modules[blocks[layer]], site->members[m]);
+            places[layer] = layer_place(s, layer, site->members[m]);
             if (places[layer] < 0)
-                return refuse_member(s, &p->modules[blocks[layer]], site->members[m], layer);
+                return refuse_member(s, &p->modules[s->blocks[layer]], site->members[m], layer);
             const slot_shape *shape = &p->slots[p->sites[places[layer]].slot].shape;
             int32_t heads = site->per_head ? shape->extent[0] : 1,
                     width = shape->extent[site->per_head];
@@ -233,7 +213,7 @@ static inset_status find_places(sweep *s, const int32_t *blocks, sweep_site *sit
                     "%s differs in shape between layers", site->name);
             site->n_heads = heads;
             site->width = width;
-            site->grouped = site->per_head && heads < query_heads(p, &p->modules[blocks[layer]]);
+            site->grouped = site->per_head && heads < p->steps[layer_attention(s, layer)].n_heads;
         }
     }
     return INSET_OK;
@@ -409,15 +389,14 @@ static inset_status count_points(sweep *s, sweep_site *site)
     return INSET_OK;
 }
 
-static inset_status read_site(
-    sweep *s, const int32_t *blocks, const char *name, const char *by, sweep_site *out)
+static inset_status read_site(sweep *s, const char *name, const char *by, sweep_site *out)
 {
     spelling how = SPELT_PLAIN;
     if (!name_site(name, out, &how)) return unknown(s, name);
     for (const sweep_site *before = s->sites; before < out; before++)
         if (!strcmp(before->name, name))
             return error_set(s->context, INSET_VALUE_ERROR, "the site %s is named twice", name);
-    inset_status status = find_places(s, blocks, out);
+    inset_status status = find_places(s, out);
     if (!status) status = read_axes(s, by ? by : default_axes(out, how), out);
     return status ? status : count_points(s, out);
 }
@@ -429,14 +408,14 @@ inset_status sites_read(sweep *s, const char *patch, const char *by)
         return error_set(
             s->context, INSET_USAGE_ERROR, "which site is to be patched? resid_pre, for example");
     for (const char *c = patch; *c; c++) count += *c == ',';
-    int32_t *blocks = arena_new(&s->memory, (size_t)s->n_layers * sizeof *blocks);
+    s->blocks = arena_new(&s->memory, (size_t)s->n_layers * sizeof *s->blocks);
     s->sites = arena_new(&s->memory, count * sizeof *s->sites);
-    if (!blocks || !s->sites) return INSET_NO_MEMORY;
-    find_blocks(s->program, blocks);
+    if (!s->blocks || !s->sites) return INSET_NO_MEMORY;
+    find_blocks(s->program, s->blocks);
     for (const char *at = patch; at;) {
         const char *name = next_part(&s->memory, &at);
         if (!name) return INSET_NO_MEMORY;
-        inset_status status = read_site(s, blocks, name, by, &s->sites[s->n_sites]);
+        inset_status status = read_site(s, name, by, &s->sites[s->n_sites]);
         if (status) return status;
         s->n_sites++;
     }

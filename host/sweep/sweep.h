@@ -205,6 +205,7 @@ struct sweep {
     bool has_corrupt, noise;        /* noise: the clean run is patched */
     int64_t pairs;
     int32_t n_layers; /* of the model */
+    int32_t *blocks;  /* [n_layers] the module of each */
     range layers, positions, heads;
     int64_t first_layer, chosen_layers; /* chosen: first + i * step */
     int64_t n_labels;                   /* of the position axis */

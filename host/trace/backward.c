@@ -34,8 +34,7 @@ typedef struct action {
 typedef struct parcel {
     int32_t invoke;
     const view *of;
-    bool is_number;
-    operand gradient;
+    operand gradient; /* the number 1 for the metric itself */
 } parcel;
 
 /* What a factor or divisor was when it was read. */
@@ -472,7 +471,7 @@ static inset_status send(trace *t, const view *to, const operand *gradient)
         if (!array_extend(t->context, &b->parcels, &b->parcels_capacity, b->n_parcels + 1,
                 sizeof *b->parcels))
             return INSET_NO_MEMORY;
-        b->parcels[b->n_parcels++] = (parcel){b->owner[at], to, false, *gradient};
+        b->parcels[b->n_parcels++] = (parcel){b->owner[at], to, *gradient};
         b->involved[b->owner[at]] = true;
         return INSET_OK;
     }
@@ -536,8 +535,7 @@ static inset_status undo_arithmetic(
 }
 
 /* The gradient of rows of logits: what the metric changes by, times the metric's own. */
-static inset_status undo_metric(
-    trace *t, const trace_record *r, int32_t index, const operand *gradient)
+static inset_status undo_metric(trace *t, const trace_record *r, const operand *gradient)
 {
     backward *b = t->backward;
     if (t->metrics[r->metric].kind == INSET_RANK)
@@ -551,7 +549,6 @@ static inset_status undo_metric(
         || (status = trace_record_slope(t, r->metric, &made, rows, reference)))
         return status;
     operand slope = tensor(&made), factor = *gradient, sent = slope;
-    (void)index;
     if (!b->is_one[r->target->storage]) {
         dimension *last = &factor.view.dimensions[factor.view.n_dimensions++];
         *last = (dimension){.kind = DIMENSION_COLUMN, .extent = 1, .stride = 1};
@@ -568,7 +565,7 @@ static inset_status undo_record(trace *t, int32_t index)
     bool found;
     inset_status status = gradient_view(t, r.target, false, &gradient, &found);
     if (status || !found) return status;
-    if (r.kind == TRACE_METRIC) return undo_metric(t, &r, index, &gradient);
+    if (r.kind == TRACE_METRIC) return undo_metric(t, &r, &gradient);
     if (r.kind == TRACE_MAKE) return undo_arithmetic(t, &r, index, &gradient);
     if (is_view(&r.a) && (status = trace_clone(t, &gradient, &kept))) return status;
     if ((status = trace_set(t, &gradient, 0, NULL, TRACE_COPY, &none))) return status;
@@ -605,9 +602,8 @@ static inset_status receive(trace *t, int32_t index)
 {
     backward *b = t->backward;
     const parcel p = b->parcels[index];
-    const operand seed = number(1);
-    inset_status status = send(t, p.of, p.is_number ? &seed : &p.gradient);
-    if (!status && p.is_number) b->is_one[p.of->storage] = true;
+    inset_status status = send(t, p.of, &p.gradient);
+    if (!status && p.gradient.kind != OPERAND_TENSOR) b->is_one[p.of->storage] = true;
     return status;
 }
 
@@ -714,7 +710,7 @@ static inset_status undo_until(trace *t, int32_t mark)
 
 /* ---- a line's calls ----------------------------------------------------- */
 
-static inset_status find_owners(trace *t)
+static void find_owners(trace *t)
 {
     backward *b = t->backward;
     for (size_t i = 0; i < b->n_storages; i++)
@@ -726,7 +722,6 @@ static inset_status find_owners(trace *t)
             if (r->kind != TRACE_SET) b->owner[r->target->storage] = i;
         }
     }
-    return INSET_OK;
 }
 
 static inset_status check_metric(trace *t, const operand *metric)
@@ -756,54 +751,78 @@ static inset_status reverse_program(trace *t)
     return status;
 }
 
+static void free_backward(trace *t)
+{
+    backward *b = t->backward;
+    void *const arrays[] = {b->involved, b->owner, b->map, b->settled, b->gradient, b->needed,
+        b->is_one, b->reached, b->parcels, b->given, b->given_for, b->factors, b->actions};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory_free(t->context, arrays[i]);
+    memory_free(t->context, b);
+    t->backward = NULL;
+}
+
+static inset_status start(trace *t, const view *of)
+{
+    inset_context *c = t->context;
+    const size_t n = t->n_storages;
+    backward *b = t->backward = memory_new(c, sizeof *b);
+    if (!b) return INSET_NO_MEMORY;
+    *b = (backward){.n_originals = (int32_t)t->n_invokes, .n_storages = n};
+    b->involved = memory_new(c, t->n_invokes * sizeof *b->involved);
+    b->owner = memory_new(c, n * sizeof *b->owner);
+    b->map = memory_new(c, n * sizeof *b->map);
+    b->settled = memory_new(c, n * sizeof *b->settled);
+    b->gradient = memory_new(c, n * sizeof *b->gradient);
+    b->needed = memory_new(c, n * sizeof *b->needed);
+    b->is_one = memory_new(c, n * sizeof *b->is_one);
+    b->reached = memory_new(c, t->program->n_values * sizeof *b->reached);
+    if (!b->involved || !b->owner || !b->map || !b->settled || !b->gradient || !b->needed
+        || !b->is_one || !b->reached
+        || !array_extend(c, &b->parcels, &b->parcels_capacity, 1, sizeof *b->parcels))
+        return INSET_NO_MEMORY;
+    find_owners(t);
+    const int32_t owner = b->owner[of->storage];
+    if (owner < 0)
+        return error_set(c, INSET_VALUE_ERROR,
+            "backward() starts at a number that a run computes, found one from outside");
+    b->involved[owner] = true;
+    b->parcels[b->n_parcels++] = (parcel){owner, of, number(1)};
+    return open_shadow(t, owner); /* now, so that its refusals come with this line */
+}
+
+/* Takes back what a call made that failed: the shadow and what belongs to it. */
+static void forget(trace *t, size_t n_invokes, size_t n_records, size_t n_storages, int64_t tokens)
+{
+    for (; t->n_invokes > n_invokes; t->n_invokes--) {
+        memory_free(t->context, shadow_of(t)->rebindings);
+        memory_free(t->context, shadow_of(t)->skips);
+        memory_free(t->context, shadow_of(t)->values);
+    }
+    t->n_records = n_records;
+    t->n_storages = n_storages;
+    t->n_tokens = tokens;
+}
+
 inset_status trace_backward(trace *t, const operand *metric)
 {
     inset_status status = check_metric(t, metric);
+    const view *of = NULL;
     if (status || (status = reverse_program(t))) return status;
-    backward *b = arena_new(&t->memory, sizeof *b);
-    if (!b) return INSET_NO_MEMORY;
-    const size_t n = t->n_storages, storages = n * sizeof(int32_t);
-    *b = (backward){.n_originals = (int32_t)t->n_invokes, .n_storages = n};
-    b->involved = arena_new(&t->memory, t->n_invokes * sizeof *b->involved);
-    b->owner = arena_new(&t->memory, storages);
-    b->map = arena_new(&t->memory, storages);
-    b->settled = arena_new(&t->memory, storages);
-    b->gradient = arena_new(&t->memory, storages);
-    b->needed = arena_new(&t->memory, n * sizeof *b->needed);
-    b->is_one = arena_new(&t->memory, n * sizeof *b->is_one);
-    b->reached = arena_new(&t->memory, t->program->n_values * sizeof *b->reached);
-    const view *of = view_keep(t, &metric->view);
-    if (!b->involved || !b->owner || !b->map || !b->settled || !b->gradient || !b->needed
-        || !b->is_one || !b->reached || !of)
-        return INSET_NO_MEMORY;
-    t->backward = b;
-    find_owners(t);
-    b->original = b->n_originals;
-    if (b->owner[of->storage] < 0) {
-        t->backward = NULL;
-        return error_set(t->context, INSET_VALUE_ERROR,
-            "backward() starts at a number that a run computes, found one from outside");
-    }
-    b->involved[b->owner[of->storage]] = true;
-    if (!array_extend(t->context, &b->parcels, &b->parcels_capacity, 1, sizeof *b->parcels))
-        return t->backward = NULL, INSET_NO_MEMORY;
-    b->parcels[b->n_parcels++] = (parcel){b->owner[of->storage], of, true, number(1)};
-    t->open = false;
-    /* so that the first refusals come with this line */
-    int32_t first = b->owner[of->storage];
-    return open_shadow(t, first);
+    if (!(of = view_keep(t, &metric->view))) return INSET_NO_MEMORY;
+    const size_t invokes = t->n_invokes, records = t->n_records, storages = t->n_storages;
+    const int64_t tokens = t->n_tokens;
+    const bool open = t->open;
+    if (!(status = start(t, of))) return INSET_OK;
+    if (t->backward) free_backward(t);
+    forget(t, invokes, records, storages, tokens);
+    t->open = open;
+    return status;
 }
 
 void trace_end_backward(trace *t)
 {
-    backward *b = t->backward;
-    if (!b) return;
-    memory_free(t->context, b->parcels);
-    memory_free(t->context, b->given);
-    memory_free(t->context, b->given_for);
-    memory_free(t->context, b->factors);
-    memory_free(t->context, b->actions);
-    t->backward = NULL;
+    if (!t->backward) return;
+    free_backward(t);
     t->open = false;
 }
 
