@@ -6,6 +6,7 @@
 
 #include <inset.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char clean[] = "[[11, 3, 42, 7, 55, 20, 33, 9, 3], [5, 8, 21, 30, 2, 17, 40, 6, 8]]",
                   corrupt[] =
@@ -118,6 +119,10 @@ static void verified(inset_context *context, inset_model *model)
     while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
     if (!status) status = inset_sweep_result_at(sweep, 0, &exact);
     if (!CHECK(!status, "%s", inset_message(context))) return;
+    /* other points than before: no plan of theirs may be taken again */
+    status = inset_attribution_verify(made, 3, &found, &n, &rank);
+    CHECK(!status && n == 3, "verified again: %d points, %s", (int)n, inset_message(context));
+    if (!status) status = inset_attribution_verify(made, 5, &found, &n, &rank);
     CHECK(n == 5 && rank >= -1 && rank <= 1, "%d points, rank %g", (int)n, rank);
     const int64_t heads = exact.axes[1].count;
     double base = 0;
@@ -133,6 +138,86 @@ static void verified(inset_context *context, inset_model *model)
         "a sweep was verified");
     inset_sweep_free(made);
     inset_sweep_free(sweep);
+}
+
+/* Interrupted after its first pairs, an attribution goes on from its state to the same numbers. */
+static void resumed(inset_context *context, inset_model *model)
+{
+    char state[] = "/tmp/inset-attribution-XXXXXX";
+    const int made = mkstemp(state);
+    inset_attribution_options o = options_of("z");
+    inset_sweep *begun = NULL;
+    int64_t n, m;
+    if (!CHECK(made >= 0, "no file for the state")) return;
+    close(made);
+    unlink(state);
+    enum { PAIRS = 40, LENGTH = 9 };
+    int64_t lengths[PAIRS], tokens[2][PAIRS * LENGTH];
+    for (int i = 0; i < PAIRS * LENGTH; i++) {
+        lengths[i / LENGTH] = LENGTH;
+        tokens[0][i] = tokens[1][i] = (i * 37 + i / LENGTH * 11) % 60;
+        if (i % LENGTH == 1) tokens[1][i] = (tokens[0][i] + 7) % 60;
+    }
+    o.sweep.clean = (inset_prompts){.count = PAIRS, .lengths = lengths, .tokens = tokens[0]};
+    o.sweep.corrupt = (inset_prompts){.count = PAIRS, .lengths = lengths, .tokens = tokens[1]};
+    o.sweep.memory_limit = 500000; /* the scores of all do not fit at once */
+    float *whole = scores_of(model, context, &o, &n);
+    o.sweep.state = state;
+    inset_status status = inset_attribution_create(model, &o, &begun);
+    if (!status) status = inset_sweep_step(begun);
+    CHECK(!status && !inset_sweep_done(begun), "not interrupted: %s", inset_message(context));
+    inset_sweep_free(begun);
+    o.sweep.resume = 1;
+    float *rest = scores_of(model, context, &o, &m);
+    if (whole && rest)
+        CHECK(n == m && !memcmp(whole, rest, (size_t)n * sizeof *whole), "resumed: other numbers");
+    o.steps = 2; /* another method's state is refused */
+    begun = NULL;
+    status = inset_attribution_create(model, &o, &begun);
+    CHECK(status, "the state of AtP was taken for integrated gradients");
+    inset_sweep_free(begun);
+    unlink(state);
+    free(whole);
+    free(rest);
+}
+
+/* A plan with gradients that is given other tokens and answers is the plan of those. */
+static void other_inputs(inset_context *context, inset_model *model)
+{
+    static const char text[] =
+        "with invoke([[%d, 3, 42, 7]]):\n    x = transformer.h[0].output\n    m = "
+        "output.logits[0, -1].logit_diff(%d, 55)\n    with m.backward():\n        g = "
+        "x.grad.save()\n";
+    const int64_t tokens[] = {5, 3, 42, 7}, answers[] = {9, 55};
+    float *numbers[2] = {NULL, NULL};
+    int64_t n = 0;
+    for (int k = 0; k < 2; k++) { /* told later, told at once */
+        char script[512];
+        inset_trace *trace = NULL;
+        inset_plan *plan = NULL;
+        inset_tensor g;
+        snprintf(script, sizeof script, text, k ? 5 : 11, k ? 9 : 42);
+        inset_status status = inset_trace_create(model, &trace);
+        if (!status) status = inset_script(trace, "x", "", script, strlen(script));
+        if (!status) status = inset_plan_create(trace, NULL, &plan);
+        if (!status) status = inset_run(plan);
+        if (!status && !k) status = inset_plan_tokens(plan, 0, 4, tokens);
+        if (!status && !k) status = inset_plan_answers(plan, 0, 0, 2, answers);
+        if (!status && !k) status = inset_run(plan);
+        if (!status) status = inset_saved(plan, "g", &g);
+        if (!CHECK(!status, "%s", inset_message(context))) return;
+        n = g.shape[1] * g.shape[2];
+        numbers[k] = malloc((size_t)n * sizeof(float));
+        if (!numbers[k]) abort();
+        memcpy(numbers[k], g.data, (size_t)n * sizeof(float));
+        CHECK(inset_plan_tokens(plan, 1, 4, tokens) == INSET_INDEX_ERROR,
+            "a shadow was taken for an invoke");
+        inset_trace_free(trace);
+    }
+    CHECK(distance(numbers[0], numbers[1], n) < 1e-6, "other tokens: gradients %g apart",
+        distance(numbers[0], numbers[1], n));
+    free(numbers[0]);
+    free(numbers[1]);
 }
 
 static void refused(inset_context *context, inset_model *model, inset_attribution_options o,
@@ -179,6 +264,8 @@ int main(void)
     the_same_numbers(context, model);
     completeness(context, model);
     verified(context, model);
+    resumed(context, model);
+    other_inputs(context, model);
     refusals(context, model);
     inset_context_free(context);
     return test_result();

@@ -478,17 +478,30 @@ static inset_status prepare(sweep *s, int64_t first, int64_t count)
     return status;
 }
 
-/* Plans as many of the next pairs as there is memory for. */
-static inset_status prepare_next(sweep *s)
+/* Plans the pairs from `first` on, at most a->pairs of them and as many as there is memory for. */
+static inset_status prepare_from(sweep *s, int64_t first)
 {
     struct attribution *a = s->attribution;
-    const int64_t first = s->next / s->points;
-    for (;;) {
-        const int64_t left = s->pairs - first, count = a->pairs < left ? a->pairs : left;
+    int64_t count = a->pairs < s->pairs - first ? a->pairs : s->pairs - first;
+    for (;; count /= 2) {
         inset_status status = prepare(s, first, count);
         if (status != INSET_NO_MEMORY || count == 1) return status;
-        a->pairs = count / 2;
     }
+}
+
+/* How pairs are cut must not depend on how far an earlier process came (the last bits of a sum may
+ * depend on it): the first pairs say how many go together, also where they are done already. */
+static inset_status prepare_first(sweep *s)
+{
+    struct attribution *a = s->attribution;
+    const int64_t next = s->next / s->points;
+    if (next >= s->pairs) return INSET_OK;
+    inset_status status = prepare_from(s, 0);
+    a->pairs = a->count;
+    if (status || !next) return status;
+    plan_free(a->plan);
+    a->plan = NULL;
+    return prepare_from(s, next);
 }
 
 /* ---- numbers ------------------------------------------------------------ */
@@ -655,15 +668,14 @@ inset_status attribute_begin(sweep *s)
     if ((status = find_places(s, a))) return status;
     order_taps(s, a);
     a->pairs = pairs_at_once(s);
-    const int64_t first = s->next / s->points;
-    return first < s->pairs ? prepare_next(s) : INSET_OK;
+    return prepare_first(s);
 }
 
 inset_status attribute_step(sweep *s)
 {
     struct attribution *a = s->attribution;
     run *r = NULL;
-    inset_status status = a->plan ? INSET_OK : prepare_next(s);
+    inset_status status = a->plan ? INSET_OK : prepare_from(s, s->next / s->points);
     if (!status) status = run_create(s->model, a->plan, &r);
     if (!status) status = run_execute(r);
     if (!status) status = keep_values(s, r);
