@@ -21,11 +21,17 @@ FAMILIES = {
 CLEAN, CORRUPT = [3, 7, 11, 2, 5, 9], [3, 7, 20, 2, 8, 9]
 
 
+# 16-bit models whose gradients are made in double precision from the same weights
+SIXTEEN = {"gpt2_bf16": "gpt2", "gpt2_f16": "gpt2", "llama_bf16": "llama"}
+FAMILIES.update({name: FAMILIES[like] for name, like in SIXTEEN.items()})
+
+
 class Family:
     """One model, with hooks that change or note what its modules give."""
 
     def __init__(self, name):
         self.name = name
+        self.dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(name.rsplit("_", 1)[-1], torch.float32)
         self.blocks, self.attention, self.last = FAMILIES[name]
         self.model = AutoModelForCausalLM.from_pretrained(FIXTURES / name, attn_implementation="eager",
                                                           dtype=torch.float32).double().eval()
@@ -73,7 +79,7 @@ def write(family, name, script, values):
     folder = FIXTURES / family.name / "cases"
     (folder / f"gradients_{name}.inset").write_text(script)
     write_tensors(folder / f"gradients_{name}.safetensors",
-                  {key: value.detach().to(torch.float32).contiguous() for key, value in values.items()})
+                  {key: value.detach().to(family.dtype).contiguous() for key, value in values.items()})
 
 
 def diff(row, a, b):
@@ -230,6 +236,6 @@ with other.backward():
 if __name__ == "__main__":
     for name in FAMILIES:
         family = Family(name)
-        for make in (sites, metrics, sets, across, several):
+        for make in (sites,) if name in SIXTEEN else (sites, metrics, sets, across, several):
             make(family)
         print(name)

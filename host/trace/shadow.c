@@ -1,0 +1,308 @@
+/* shadow.c: the shadow of an invoke (see backward.c): the same input, the same replacements, and those
+ * of its records on which the metric depends, on storages of its own. */
+#include "trace/backward.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- names -------------------------------------------------------------- */
+
+void gradient_name(const trace *t, const view *v, char *out, size_t size)
+{
+    const storage *s = &t->storages[v->storage];
+    const program *g = t->program;
+    snprintf(out, size, "a value");
+    for (size_t i = 0; s->kind == STORAGE_VALUE && i < g->n_sites; i++) {
+        const slot *shown = &g->slots[g->sites[i].slot];
+        if (shown->value != s->value || v->column < shown->shape.column
+            || v->column >= slot_column_end(shown))
+            continue;
+        program_site_name(g, (int32_t)i, out, size);
+        if (v->column == shown->shape.column) return;
+    }
+}
+
+inset_status gradient_not_yet(trace *t, const char *what)
+{
+    inset_status status = error_set(
+        t->context, INSET_USAGE_ERROR, "gradients do not go through %s yet", what);
+    error_help(t->context, "Leave the lines that touch it out of this invoke.");
+    return status;
+}
+
+inset_status gradient_unreached(trace *t, const view *v)
+{
+    char name[256];
+    gradient_name(t, v, name, sizeof name);
+    return error_set(t->context, INSET_VALUE_ERROR, "%s does not reach the metric", name);
+}
+
+/* ---- storages of the shadow --------------------------------------------- */
+
+bool shadow_add_storage(trace *t, const storage *like, int32_t *index)
+{
+    if (!array_reserve(t->context, &t->storages, &t->storages_capacity, t->n_storages + 1,
+            sizeof *t->storages))
+        return false;
+    *index = (int32_t)t->n_storages;
+    t->storages[t->n_storages++] = *like;
+    return true;
+}
+
+/* The storage of a value of the open shadow. */
+inset_status shadow_value(trace *t, int32_t value_index, int32_t *index)
+{
+    invoke *v = shadow_of(t);
+    for (size_t i = 0; i < v->n_values; i++)
+        if (v->values[i].value == value_index) return *index = v->values[i].storage, INSET_OK;
+    const value *made = &t->program->values[value_index];
+    const storage fresh = {.kind = STORAGE_VALUE,
+        .type = made->integer ? INSET_I64 : t->model_type,
+        .invoke = (int32_t)t->n_invokes - 1,
+        .value = value_index,
+        .n_sequences = v->n_sequences,
+        .lengths = v->lengths,
+        .width = made->width};
+    if (!array_reserve(
+            t->context, &v->values, &v->values_capacity, v->n_values + 1, sizeof *v->values)
+        || !shadow_add_storage(t, &fresh, index))
+        return INSET_NO_MEMORY;
+    v->values[v->n_values++] = (value_storage){value_index, *index};
+    return INSET_OK;
+}
+
+/* Values that have no row a position, or are made only where they are touched. */
+inset_status gradient_check_value(trace *t, int32_t value_index)
+{
+    const value *made = &t->program->values[value_index];
+    switch (t->program->steps[made->step].kind) {
+    case STEP_SCORES:
+    case STEP_PATTERN: return gradient_not_yet(t, "attention scores and patterns");
+    case STEP_NORM_SCALE: return gradient_not_yet(t, "what a norm divides by (.scale)");
+    default: return made->per_position ? gradient_not_yet(t, "the position embedding") : INSET_OK;
+    }
+}
+
+/* The shadow's storage of one of the original's; what is not the invoke's own stays itself. */
+inset_status shadow_storage(trace *t, int32_t from, int32_t *to)
+{
+    backward *b = t->backward;
+    *to = from;
+    if (from >= (int32_t)b->n_storages || b->owner[from] != b->original) return INSET_OK;
+    if (b->map[from] >= 0) return *to = b->map[from], INSET_OK;
+    storage like = t->storages[from];
+    inset_status status;
+    if (like.kind == STORAGE_VALUE) {
+        if ((status = gradient_check_value(t, like.value))
+            || (status = shadow_value(t, like.value, to)))
+            return status;
+        t->storages[*to].changed = like.changed;
+        b->settled[from] = t->program->steps[t->program->values[like.value].step].event;
+    } else if (!shadow_add_storage(t, &like, to)) return INSET_NO_MEMORY;
+    b->map[from] = *to;
+    return INSET_OK;
+}
+
+inset_status shadow_view(trace *t, const view *from, const view **out)
+{
+    *out = NULL;
+    if (!from) return INSET_OK;
+    view *kept = (view *)(uintptr_t)view_keep(t, from);
+    if (!kept) return INSET_NO_MEMORY;
+    *out = kept;
+    return shadow_storage(t, from->storage, &kept->storage);
+}
+
+/* ---- what to repeat ----------------------------------------------------- */
+
+static void need(backward *b, const view *v)
+{
+    if (v && v->storage < (int32_t)b->n_storages) b->needed[v->storage] = true;
+}
+
+/* Marks the records' storages on which the metric, or what the model reads, depends. */
+static void mark_needed(trace *t, const invoke *v)
+{
+    backward *b = t->backward;
+    memset(b->needed, 0, b->n_storages * sizeof *b->needed);
+    for (size_t i = 0; i < b->n_parcels; i++)
+        if (b->parcels[i].invoke == b->original) need(b, b->parcels[i].of);
+    for (size_t i = 0; i < v->n_rebindings; i++) need(b, v->rebindings[i].view);
+    for (size_t i = v->n_records; i-- > 0;) {
+        const trace_record *r = &t->records[v->first_record + i];
+        const int32_t target = r->target->storage;
+        const bool of_model = t->storages[target].kind == STORAGE_VALUE;
+        if (r->kind == TRACE_SET && of_model && b->owner[target] == b->original)
+            b->needed[target] = true;
+        if (!b->needed[target]) continue;
+        need(b, r->a.view);
+        need(b, r->b.view);
+    }
+}
+
+/* ---- the shadow --------------------------------------------------------- */
+
+static inset_status begin_shadow(trace *t, int32_t original)
+{
+    if (!array_reserve(
+            t->context, &t->invokes, &t->invokes_capacity, t->n_invokes + 1, sizeof *t->invokes))
+        return INSET_NO_MEMORY;
+    const invoke *from = &t->invokes[original];
+    invoke *v = &t->invokes[t->n_invokes];
+    int64_t tokens = 0;
+    for (int32_t i = 0; i < from->n_sequences; i++) tokens += from->lengths[i];
+    *v = (invoke){.n_sequences = from->n_sequences,
+        .lengths = from->lengths,
+        .longest = from->longest,
+        .tokens = from->tokens,
+        .rows = from->rows,
+        .first_token = t->n_tokens,
+        .first_record = t->n_records,
+        .current_event = -1,
+        .current_site = -1,
+        .reversed = true,
+        .shadow_of = original};
+    t->n_tokens += tokens;
+    t->n_invokes++;
+    t->open = true;
+    return INSET_OK;
+}
+
+/* The factors of a product or quotient, as they are when it reads them. */
+static inset_status keep_factors(trace *t, int32_t index, const trace_record *r)
+{
+    backward *b = t->backward;
+    if (r->kind != TRACE_MAKE || (r->op != TRACE_MULTIPLY && r->op != TRACE_DIVIDE))
+        return INSET_OK;
+    for (int k = 0; k < 2; k++) {
+        const source *s = k ? &r->b : &r->a;
+        if (!array_extend(t->context, &b->factors, &b->factors_capacity, b->n_factors + 1,
+                sizeof *b->factors))
+            return INSET_NO_MEMORY;
+        factor *f = &b->factors[b->n_factors++];
+        *f = (factor){index, k, number(s->number)};
+        if (!s->view) continue;
+        const operand read = tensor(s->view);
+        operand kept;
+        inset_status status = trace_clone(t, &read, &kept);
+        if (status) return status;
+        b->factors[b->n_factors - 1].value = kept;
+    }
+    return INSET_OK;
+}
+
+static bool add_action(trace *t, int32_t event, action_kind kind, int32_t index)
+{
+    backward *b = t->backward;
+    if (!array_extend(
+            t->context, &b->actions, &b->actions_capacity, b->n_actions + 1, sizeof *b->actions))
+        return false;
+    b->actions[b->n_actions++] = (action){reversal_mark(t->reversal, event), event, kind, index};
+    return true;
+}
+
+static inset_status repeat_record(trace *t, const trace_record *from)
+{
+    backward *b = t->backward;
+    trace_record r = *from;
+    invoke *v = shadow_of(t);
+    inset_status status;
+    v->current_event = from->event;
+    if ((status = shadow_view(t, from->target, &r.target))
+        || (status = shadow_view(t, from->a.view, &r.a.view))
+        || (status = shadow_view(t, from->b.view, &r.b.view)))
+        return status;
+    const int32_t index = (int32_t)(from - t->records);
+    if ((status = keep_factors(t, index, &r))) return status;
+    if (!array_reserve(
+            t->context, &t->records, &t->records_capacity, t->n_records + 1, sizeof *t->records))
+        return INSET_NO_MEMORY;
+    t->records[t->n_records++] = r;
+    shadow_of(t)->n_records++;
+    const int32_t target = t->records[index].target->storage;
+    if (b->settled[target] < r.event) b->settled[target] = r.event;
+    return add_action(t, r.event, ACTION_RECORD, index) ? INSET_OK : INSET_NO_MEMORY;
+}
+
+static inset_status repeat_bindings(trace *t, int32_t original)
+{
+    const size_t n = t->invokes[original].n_rebindings, skips = t->invokes[original].n_skips;
+    invoke *v = shadow_of(t);
+    if (!array_reserve(
+            t->context, &v->rebindings, &v->rebindings_capacity, n + 1, sizeof *v->rebindings)
+        || !array_reserve(t->context, &v->skips, &v->skips_capacity, skips + 1, sizeof *v->skips))
+        return INSET_NO_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        const rebinding *from = &t->invokes[original].rebindings[i];
+        const view *kept;
+        inset_status status = shadow_view(t, from->view, &kept);
+        if (status) return status;
+        shadow_of(t)->rebindings[i] = (rebinding){from->slot, kept};
+    }
+    v = shadow_of(t);
+    v->n_rebindings = n;
+    v->n_skips = skips;
+    if (skips) memcpy(v->skips, t->invokes[original].skips, skips * sizeof *v->skips);
+    return INSET_OK;
+}
+
+static int compare_actions(const void *a, const void *b)
+{
+    const action *x = a, *y = b;
+    if (x->mark != y->mark) return x->mark < y->mark ? -1 : 1;
+    if (x->kind != y->kind) return x->kind < y->kind ? -1 : 1;
+    return (x->index < y->index) - (x->index > y->index); /* the last record first */
+}
+
+/* Readers of replaced slots: what they send back goes where the replacement came from. */
+static bool add_readers(trace *t)
+{
+    backward *b = t->backward;
+    const reversal *r = t->reversal;
+    const invoke *v = shadow_of(t);
+    for (size_t i = 0; v->n_rebindings && i < r->n_contributions; i++) {
+        if (slot_is_plain(t, v, r->contributions[i].slot)) continue;
+        if (!array_extend(t->context, &b->actions, &b->actions_capacity, b->n_actions + 1,
+                sizeof *b->actions))
+            return false;
+        int32_t event = -1; /* the forward event of that mark */
+        for (int32_t e = r->n_events - 1; e >= -1; e--)
+            if (r->mark[e] == r->contributions[i].mark) event = e;
+        b->actions[b->n_actions++] = (action){
+            r->contributions[i].mark, event, ACTION_READER, (int32_t)i};
+    }
+    return true;
+}
+
+inset_status shadow_open(trace *t, int32_t original)
+{
+    backward *b = t->backward;
+    b->original = original;
+    b->n_factors = b->n_actions = b->done = b->n_given = 0;
+    b->asked = -1;
+    for (size_t i = 0; i < b->n_storages; i++) b->map[i] = b->gradient[i] = b->settled[i] = -1;
+    memset(b->is_one, 0, b->n_storages * sizeof *b->is_one);
+    memset(b->reached, 0, t->program->n_values * sizeof *b->reached);
+    mark_needed(t, &t->invokes[original]);
+    inset_status status = begin_shadow(t, original);
+    if (status) return status;
+    for (size_t i = 0; i < t->invokes[original].n_records && !status; i++) {
+        const size_t at = t->invokes[original].first_record + i;
+        const int32_t target = t->records[at].target->storage;
+        if (b->owner[target] == original && b->needed[target])
+            status = repeat_record(t, &t->records[at]);
+    }
+    if (!status) status = repeat_bindings(t, original);
+    for (size_t i = 0; i < b->n_parcels && !status; i++) {
+        if (b->parcels[i].invoke != original) continue;
+        int32_t mapped;
+        const int32_t of = b->parcels[i].of->storage;
+        if (!(status = shadow_storage(t, of, &mapped))
+            && !add_action(t, b->settled[of], ACTION_RECEIVE, (int32_t)i))
+            status = INSET_NO_MEMORY;
+    }
+    if (!status && !add_readers(t)) status = INSET_NO_MEMORY;
+    if (b->n_actions) qsort(b->actions, b->n_actions, sizeof *b->actions, compare_actions);
+    return status;
+}
