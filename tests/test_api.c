@@ -504,6 +504,51 @@ static void check_metric(inset_plan *plan, const char *name, double want, const 
         when, inset_tensor_element(&got, 0), want);
 }
 
+/* y = x W2^T + b2 for x of layer1: the gradient of y[0] - 2 y[1] is a row of W2 less two of the
+ * other. Two refusals before it leave the trace as it was. */
+static void gradients(void)
+{
+    two_layers m;
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *t = NULL;
+    inset_plan *plan = NULL;
+    inset_value *x = NULL, *row = NULL, *y[2] = {NULL}, *two = NULL, *metric = NULL, *g = NULL,
+                *outside = NULL;
+    inset_tensor out;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    fill_two_layers(&m);
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status s = build_two_layers(context, &m, &options, &model);
+    if (!s) s = inset_trace_create(model, &t);
+    if (!s) s = inset_external(t, INSET_TENSOR(m.b1, INSET_F32, 1), &outside);
+    if (!s) s = inset_invoke_rows(t, 1, 5, first_input);
+    if (!s) s = inset_get(t, "layer1.output", &x);
+    CHECK(inset_gradient(t, x, &g) == INSET_SYNTAX_ERROR, "a gradient of nothing");
+    CHECK(inset_backward(t, x) == INSET_SHAPE_ERROR, "backward from a row");
+    CHECK(inset_backward(t, outside) == INSET_VALUE_ERROR, "backward from a tensor from outside");
+    if (!s) s = inset_get(t, "layer2.output", &row); /* the invoke is open still */
+    if (!s) s = inset_index(row, "[0, 0]", &y[0]);
+    if (!s) s = inset_index(row, "[0, 1]", &y[1]);
+    if (!s) s = inset_number(t, 2, &two);
+    if (!s) s = inset_arithmetic(y[1], INSET_MULTIPLY, two, &two);
+    if (!s) s = inset_arithmetic(y[0], INSET_SUBTRACT, two, &metric);
+    if (!s) s = inset_backward(t, metric);
+    CHECK(inset_get(t, "layer1.output", &row) == INSET_SYNTAX_ERROR, "a place inside backward");
+    if (!s) s = inset_gradient(t, x, &g);
+    if (!s) s = inset_save(t, "g", g);
+    if (!s) s = inset_plan_create(t, NULL, &plan);
+    if (!s) s = inset_run(plan);
+    if (!s) s = inset_saved(plan, "g", &out);
+    if (CHECK(!s, "%s", inset_message(context)))
+        for (int i = 0; i < 10; i++)
+            CHECK(inset_tensor_element(&out, i) == m.w2[i] - 2 * m.w2[10 + i],
+                "gradient %d is %g, should be %g", i, inset_tensor_element(&out, i),
+                m.w2[i] - 2 * m.w2[10 + i]);
+    inset_context_free(context);
+}
+
 static void other_answers(void)
 {
     enum { VOCABULARY = 61 };
@@ -902,6 +947,7 @@ int main(void)
     older_and_fast_options();
     own_transformer();
     calls_and_script();
+    gradients();
     other_answers();
     without_device();
     sites();

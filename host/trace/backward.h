@@ -90,7 +90,8 @@ inset_status gradient_check_value(trace *t, int32_t value_index);
 bool shadow_add_storage(trace *t, const storage *like, int32_t *index);
 /* The storage of a value of the open shadow. */
 inset_status shadow_value(trace *t, int32_t value_index, int32_t *index);
-/* The shadow's storage, or view, of one of the original's; what is not the invoke's own stays itself. */
+/* The shadow's storage, or view, of one of the original's; what is not the invoke's own stays
+ * itself. */
 inset_status shadow_storage(trace *t, int32_t from, int32_t *to);
 inset_status shadow_view(trace *t, const view *from, const view **out);
 /* Begins the shadow of an invoke: its forward, and the list of what is to be undone. */
@@ -98,13 +99,13 @@ inset_status shadow_open(trace *t, int32_t original);
 
 /* ---- undo.c: what the forward's lines did, backwards ---- */
 /* The view of a storage's gradient that goes with a view of the storage (one of the original's
- * numbers), at the event at hand. make: a tensor that lines made gets one; *found false: nothing has
- * come back to it. */
+ * numbers), at the event at hand. make: a tensor that lines made gets one; *found false: nothing
+ * has come back to it. */
 inset_status gradient_view(trace *t, const view *of, bool make, operand *out, bool *found);
 /* Undoes all that comes before a mark, and receives what is sent there. */
 inset_status undo_until(trace *t, int32_t mark);
-/* A set of the forward is still to be undone in the gradient of storage `at`: a line then gets a copy,
- * whose changes are taken back before anything else happens. */
+/* A set of the forward is still to be undone in the gradient of storage `at`: a line then gets a
+ * copy, whose changes are taken back before anything else happens. */
 bool undo_will_change(const trace *t, int32_t at);
 inset_status undo_give_copy(trace *t, operand *gradient);
 inset_status undo_take_back(trace *t);

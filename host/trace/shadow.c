@@ -1,5 +1,5 @@
-/* shadow.c: the shadow of an invoke (see backward.c): the same input, the same replacements, and those
- * of its records on which the metric depends, on storages of its own. */
+/* shadow.c: the shadow of an invoke (see backward.c): the same input, the same replacements, and
+ * those of its records on which the metric depends, on storages of its own. */
 #include "trace/backward.h"
 
 #include <stdio.h>
