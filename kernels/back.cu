@@ -16,21 +16,21 @@ namespace KERNEL_NAMESPACE {
 
 /* One group of one row. */
 template <typename T>
-DEVICE void norm_back_group(
-    const norm_back_args &a, T *out, const T *x, const T *dy, const T *weight, int d)
+DEVICE void norm_back_group(const norm_back_args &a, T *out, const T *x, const T *dy,
+    const T *weight, const T *scale, int d)
 {
     const float one = a.plus_one ? 1.0f : 0.0f;
     const float mean = a.centred ? block_sum_of(d, [=](int i) { return load(x[i]); }) / (float)d
                                  : 0.0f;
-    const float square = block_sum_of(d, [=](int i) {
+    const float square = scale ? 0.0f : block_sum_of(d, [=](int i) {
         const float c = load(x[i]) - mean;
         return c * c;
     }) / (float)d;
-    const float inverse = 1.0f / square_root(square + a.eps);
+    const float inverse = 1.0f / (scale ? load(*scale) : square_root(square + a.eps));
     const float mean_h = !a.centred ? 0.0f : block_sum_of(d, [=](int i) {
         return load(dy[i]) * (weight ? one + load(weight[i]) : 1.0f);
     }) / (float)d;
-    const float along = a.constant_scale ? 0.0f : block_sum_of(d, [=](int i) {
+    const float along = a.constant_scale || scale ? 0.0f : block_sum_of(d, [=](int i) {
         return load(dy[i]) * (weight ? one + load(weight[i]) : 1.0f)
                * ((load(x[i]) - mean) * inverse);
     }) / (float)d;
@@ -47,9 +47,12 @@ KERNEL(norm_back, norm_back_args a)
     const T *x = (const T *)a.x + (a.x_rows ? a.x_rows[row] : row) * a.x_stride;
     const T *dy = (const T *)a.dy + (a.dy_rows ? a.dy_rows[row] : row) * a.dy_stride;
     T *out = (T *)a.out + row * a.out_stride;
+    const T *scale = (const T *)a.scale;
+    if (scale) scale += (a.scale_rows ? a.scale_rows[row] : row) * a.scale_stride;
     const int d = (int)(a.width / a.groups);
     for (int64_t g = 0; g < a.groups; g++)
-        norm_back_group(a, out + g * d, x + g * d, dy + g * d, (const T *)a.weight, d);
+        norm_back_group(a, out + g * d, x + g * d, dy + g * d, (const T *)a.weight,
+            scale ? scale + g : scale, d);
 }
 
 /* ---- activations -------------------------------------------------------- */

@@ -40,6 +40,10 @@ typedef enum kernel_id {
     KERNEL_ACTIVATION_BACK,
     KERNEL_JOIN,
     KERNEL_ATTENTION_BACK,
+    KERNEL_SOFTMAX_BACK,
+    KERNEL_MIX_BACK,
+    KERNEL_DIVISOR_BACK,
+    KERNEL_NORM_SCALE_BACK, /* norm_back_args; dy [rows, groups] is the gradient of the scale */
     KERNEL_TILE_ATTENTION_64,
     KERNEL_TILE_ATTENTION_128,
     KERNEL_TILE_ATTENTION_256, /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
@@ -158,13 +162,13 @@ typedef struct scale_args {
 
 /* out = the gradient of a norm's x: of a layer norm (centred) or an rms norm in `groups` equal
  * parts of a row. weight [width / groups] or NULL; plus_one: 1 + weight. constant_scale: what the
- * norm divides by counts as a constant. */
+ * norm divides by counts as a constant; so it does where it is given, scale [rows, groups]. */
 typedef struct norm_back_args {
     void *out;
-    const void *x, *dy;
-    const int32_t *x_rows, *dy_rows;
+    const void *x, *dy, *scale;
+    const int32_t *x_rows, *dy_rows, *scale_rows;
     const void *weight;
-    int64_t n_rows, width, out_stride, x_stride, dy_stride, groups;
+    int64_t n_rows, width, out_stride, x_stride, dy_stride, scale_stride, groups;
     float eps;
     int32_t centred, plus_one, constant_scale;
 } norm_back_args;
@@ -265,15 +269,15 @@ typedef struct whole_attention_args {
 } whole_attention_args;
 
 /* out[r, h, j] for queries at positions first_position + r and the keys of one sequence, j <
- * n_columns (>= n_keys): T(T(q_h . k_g) * scale), softcapped, -inf where j is later than the query,
- * outside its window or no key of this sequence. Blocks: n_rows * n_heads. */
+ * n_columns (>= n_keys): T(T(q_h . k_g) * scale), softcapped, `masked` (-inf) where j is later than
+ * the query, outside its window or no key of this sequence. Blocks: n_rows * n_heads. */
 typedef struct scores_args {
     void *out;
     const void *q, *k;
     const int32_t *q_rows, *key_rows;
     int64_t n_rows, n_keys, n_columns, first_position, out_stride, q_stride, k_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
-    float scale, softcap;
+    float scale, softcap, masked;
 } scores_args;
 
 /* Softmax over the first n_keys of n_columns of each of `groups` parts of a row; the columns behind
@@ -294,6 +298,38 @@ typedef struct mix_args {
     int64_t n_rows, n_keys, n_columns, out_stride, pattern_stride, v_stride;
     int32_t n_heads, n_kv_heads, head_dim;
 } mix_args;
+
+/* Softmax backwards in each of `groups` parts of n_columns of a row, x being what it made; scaled:
+ * through the scale and the cap of scores x instead (open_back.cu). A stride of 0 repeats a row. */
+typedef struct softmax_back_args {
+    void *out;
+    const void *x, *dy;
+    int64_t n_rows, groups, n_columns, out_stride, x_stride, dy_stride;
+    float scale, softcap;
+    int32_t scaled;
+} softmax_back_args;
+
+/* KERNEL_MIX transposed: out[j, g, :] = sum over rows r and the heads h of group g of pattern[r, h,
+ * j] * x[x_rows[r], h, :], for j < n_keys. Sums go on in scratch [n_keys, n_kv_heads * head_dim]
+ * from the launch that is `first` to the one that is `last`. Blocks: n_keys. */
+typedef struct mix_back_args {
+    void *out;
+    const void *pattern, *x;
+    const int32_t *x_rows;
+    float *scratch;
+    int64_t n_rows, n_keys, n_columns, out_stride, pattern_stride, x_stride;
+    int32_t n_heads, n_kv_heads, head_dim, first, last;
+} mix_back_args;
+
+/* out [rows, groups]: the gradient of the scale [rows, groups] that a norm divided by. */
+typedef struct divisor_back_args {
+    void *out;
+    const void *x, *scale, *dy;
+    const int32_t *x_rows, *scale_rows, *dy_rows;
+    const void *weight;
+    int64_t n_rows, width, out_stride, x_stride, scale_stride, dy_stride, groups;
+    int32_t centred, plus_one;
+} divisor_back_args;
 
 /* What a norm divides by: out[r, g] = sqrt(mean(y^2) + eps) over part g of row r, `groups` equal
  * parts; y is x less the part's mean where `centred` (a layer norm), else x (rms). */

@@ -19,7 +19,7 @@ KERNEL(scores, scores_args a)
     T *out = (T *)a.out + row * a.out_stride + (int64_t)head * a.n_columns;
     for (int64_t j = 0; j < a.n_columns; j++) {
         if (j > position || j >= a.n_keys || j < oldest) {
-            if (threadIdx.x == 0) out[j] = store<T>(-INFINITE);
+            if (threadIdx.x == 0) out[j] = store<T>(a.masked);
             continue;
         }
         const T *k = (const T *)a.k + (int64_t)a.key_rows[j] * a.k_stride

@@ -12,6 +12,7 @@ void columns_entries(kernel_table *table);
 void scores_entries(kernel_table *table);
 void metrics_entries(kernel_table *table);
 void back_entries(kernel_table *table);
+void open_back_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 void expand_entries(kernel_table *table);
 } // namespace KERNEL_NAMESPACE
@@ -37,6 +38,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     scores_entries(table);
     metrics_entries(table);
     back_entries(table);
+    open_back_entries(table);
     records_entries(table);
     expand_entries(table);
 }

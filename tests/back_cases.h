@@ -28,6 +28,95 @@ static double norm_through(const double *x, const double *dy, const double *weig
     return total;
 }
 
+/* A norm that divides by a scale in the open, which is another than its own: by x, by the scale; and
+ * of that scale by x. scratch: as many numbers as a row has. */
+static void case_norm_given(subject *s, int type, operand *x, operand *dy,
+    const norm_back_args *like, const buffer *weight, double *scratch, double *want)
+{
+    const int64_t rows = like->n_rows, d = like->width, groups = like->groups, part = d / groups;
+    const row_shape shape = {rows, groups, 2, 1, true};
+    operand scale = operand_new(s, type, &shape, 1), ds = operand_new(s, type, &shape, 2);
+    buffer out = buffer_result(s, type, rows * d, 1),
+           divisors = buffer_result(s, type, rows * groups, 0),
+           through = buffer_result(s, type, rows * d, 0);
+    double *divisor = malloc((size_t)(rows * groups) * sizeof *divisor),
+           *own = malloc((size_t)(rows * d) * sizeof *own);
+    for (int64_t i = 0; i < (rows + 2) * scale.stride; i++) { /* not near 0 */
+        double *one = &scale.x.values[i];
+        *one = as_type(type, *one + (*one < 0 ? -1 : 1));
+    }
+    buffer_send(&scale.x);
+    for (int64_t r = 0; r < rows; r++) {
+        double *at = malloc((size_t)d * sizeof *at);
+        for (int64_t g = 0; g < groups; g++) scratch[g] = operand_row(&scale, r)[g];
+        memcpy(at, operand_row(x, r), (size_t)d * sizeof *at);
+        for (int64_t i = 0; i < d; i++) {
+            double value[2], scales[2];
+            for (int k = 0; k < 2; k++) {
+                at[i] = operand_row(x, r)[i] + (k ? NUDGE : -NUDGE);
+                value[k] = norm_through(at, operand_row(dy, r), weight->values, d, groups, 0,
+                    like->centred, like->plus_one, scratch);
+                double mean = 0, square = 0;
+                const double *from = at + i / part * part;
+                for (int64_t j = 0; j < part && like->centred; j++) mean += from[j] / (double)part;
+                for (int64_t j = 0; j < part; j++) square += pow(from[j] - mean, 2) / (double)part;
+                scales[k] = sqrt(square + like->eps);
+            }
+            at[i] = operand_row(x, r)[i];
+            want[r * d + i] = (value[1] - value[0]) / (2 * NUDGE);
+            own[r * d + i] = operand_row(&ds, r)[i / part] * (scales[1] - scales[0]) / (2 * NUDGE);
+        }
+        for (int64_t g = 0; g < groups; g++) {
+            double value[2];
+            for (int k = 0; k < 2; k++) {
+                scratch[g] = operand_row(&scale, r)[g] + (k ? NUDGE : -NUDGE);
+                value[k] = norm_through(at, operand_row(dy, r), weight->values, d, groups, 0,
+                    like->centred, like->plus_one, scratch);
+            }
+            scratch[g] = operand_row(&scale, r)[g];
+            divisor[r * groups + g] = (value[1] - value[0]) / (2 * NUDGE);
+        }
+        free(at);
+    }
+    norm_back_args args = *like;
+    args.out = buffer_at(&out, 0), args.out_stride = d, args.constant_scale = 0;
+    args.scale = buffer_at(&scale.x, 0), args.scale_rows = operand_rows(&scale);
+    args.scale_stride = scale.stride;
+    launch(s, KERNEL_NORM_BACK, type, &args, sizeof args, rows);
+    check_rows(s, "norm back by a scale", &out, rows, d, d, want, 1.5, d == 1 ? 1e-3 : 2e-5);
+    divisor_back_args by = {.out = buffer_at(&divisors, 0),
+        .x = like->x,
+        .scale = args.scale,
+        .dy = like->dy,
+        .x_rows = like->x_rows,
+        .scale_rows = args.scale_rows,
+        .dy_rows = like->dy_rows,
+        .weight = like->weight,
+        .n_rows = rows,
+        .width = d,
+        .out_stride = groups,
+        .x_stride = like->x_stride,
+        .scale_stride = scale.stride,
+        .dy_stride = like->dy_stride,
+        .groups = groups,
+        .centred = like->centred,
+        .plus_one = like->plus_one};
+    launch(s, KERNEL_DIVISOR_BACK, type, &by, sizeof by, rows);
+    check_rows(s, "divisor back", &divisors, rows, groups, groups, divisor, 1.5, 1e-4);
+    norm_back_args of = *like;
+    of.out = buffer_at(&through, 0), of.out_stride = d;
+    of.dy = buffer_at(&ds.x, 0), of.dy_rows = operand_rows(&ds), of.dy_stride = ds.stride;
+    launch(s, KERNEL_NORM_SCALE_BACK, type, &of, sizeof of, rows);
+    check_rows(s, "norm scale back", &through, rows, d, d, own, 1.5, d == 1 ? 1e-3 : 2e-5);
+    operand_free(&scale);
+    operand_free(&ds);
+    buffer_free(&out);
+    buffer_free(&divisors);
+    buffer_free(&through);
+    free(divisor);
+    free(own);
+}
+
 static void case_norm_back(
     subject *s, int type, const row_shape *shape, int64_t groups, bool centred, bool constant)
 {
@@ -77,6 +166,7 @@ static void case_norm_back(
         .constant_scale = constant};
     launch(s, KERNEL_NORM_BACK, type, &args, sizeof args, rows);
     check_rows(s, "norm back", &out, rows, d, stride, want, 1.5, d == 1 ? 1e-3 : 2e-5);
+    if (constant) case_norm_given(s, type, &x, &dy, &args, &weight, scales, want);
     operand_free(&x);
     operand_free(&dy);
     buffer_free(&weight);
@@ -253,6 +343,103 @@ static void case_attention_back(subject *s, int type, const back_case *c)
     buffer_free(&out);
 }
 
+/* ---- attention in the open ---------------------------------------------- */
+
+/* Rows of `groups` parts of n columns: a softmax whose weights are given, and scores. */
+static void case_softmax_back(subject *s, int type, int scaled, double softcap)
+{
+    enum { ROWS = 3, GROUPS = 2, N = 37, WIDTH = GROUPS * N };
+    const row_shape shape = {ROWS, WIDTH, 5, 1, false};
+    operand x = operand_new(s, type, &shape, 2), dy = operand_new(s, type, &shape, 3);
+    buffer out = buffer_result(s, type, ROWS * WIDTH, 1);
+    double want[ROWS * WIDTH];
+    if (scaled)
+        for (int r = 0; r < ROWS; r++) x.x.values[r * x.stride + N - 1] = -INFINITY;
+    buffer_send(&x.x);
+    for (int r = 0; r < ROWS; r++)
+        for (int g = 0; g < GROUPS; g++) {
+            const double *p = operand_row(&x, r) + g * N, *d = operand_row(&dy, r) + g * N;
+            double sum = 0;
+            for (int i = 0; i < N; i++) sum += p[i] * d[i];
+            for (int i = 0; i < N; i++) {
+                /* the cap made x of c atanh(x / c) */
+                const double raw = softcap > 0 ? softcap * atanh(p[i] / softcap) : 0,
+                             slope = softcap > 0 ? softcap
+                                                       * (tanh((raw + NUDGE) / softcap)
+                                                           - tanh((raw - NUDGE) / softcap))
+                                                       / (2 * NUDGE)
+                                                 : 1;
+                want[r * WIDTH + g * N + i] = !scaled             ? p[i] * (d[i] - sum)
+                                              : p[i] == -INFINITY ? 0
+                                                                  : d[i] * 0.25 * slope;
+            }
+        }
+    softmax_back_args args = {.out = buffer_at(&out, 0),
+        .x = buffer_at(&x.x, 0),
+        .dy = buffer_at(&dy.x, 0),
+        .n_rows = ROWS,
+        .groups = GROUPS,
+        .n_columns = N,
+        .out_stride = WIDTH,
+        .x_stride = x.stride,
+        .dy_stride = dy.stride,
+        .scale = 0.25f,
+        .softcap = (float)softcap,
+        .scaled = scaled};
+    launch(s, KERNEL_SOFTMAX_BACK, type, &args, sizeof args, ROWS);
+    check_rows(s, "softmax back", &out, ROWS, WIDTH, WIDTH, want, 3, 2e-5);
+    operand_free(&x);
+    operand_free(&dy);
+    buffer_free(&out);
+}
+
+/* In two launches, the second of which goes on from the first. */
+static void case_mix_back(subject *s, int type, int heads, int kv, int d)
+{
+    enum { ROWS = 5, FIRST = 2, KEYS = 6, COLUMNS = 7 };
+    const row_shape weights = {ROWS, (int64_t)heads * COLUMNS, 3, 1, false},
+                    rows = {ROWS, (int64_t)heads * d, 2, 0, true};
+    operand pattern = operand_new(s, type, &weights, 1), x = operand_new(s, type, &rows, 2);
+    const int64_t width = (int64_t)kv * d, stride = width + 3;
+    buffer out = buffer_result(s, type, KEYS * stride, 1),
+           scratch = buffer_result(s, INSET_F32, KEYS * width, 0);
+    double *want = calloc((size_t)(KEYS * width), sizeof *want);
+    for (int j = 0; j < KEYS; j++)
+        for (int r = 0; r < ROWS; r++)
+            for (int h = 0; h < heads; h++)
+                for (int c = 0; c < d; c++)
+                    want[j * width + h / (heads / kv) * d + c] += operand_row(
+                                                                      &pattern, r)[h * COLUMNS + j]
+                                                                  * operand_row(&x, r)[h * d + c];
+    for (int k = 0; k < 2; k++) {
+        const int64_t at = k ? FIRST : 0, size = type == INSET_F32 ? 4 : 2;
+        mix_back_args args = {.out = buffer_at(&out, 0),
+            .pattern = (char *)buffer_at(&pattern.x, 0) + at * pattern.stride * size,
+            .x = buffer_at(&x.x, 0),
+            .x_rows = operand_rows(&x) + at,
+            .scratch = buffer_at(&scratch, 0),
+            .n_rows = k ? ROWS - FIRST : FIRST,
+            .n_keys = KEYS,
+            .n_columns = COLUMNS,
+            .out_stride = stride,
+            .pattern_stride = pattern.stride,
+            .x_stride = x.stride,
+            .n_heads = heads,
+            .n_kv_heads = kv,
+            .head_dim = d,
+            .first = !k,
+            .last = k};
+        launch(s, KERNEL_MIX_BACK, type, &args, sizeof args, KEYS);
+    }
+    check_rows(s, "mix back", &out, KEYS, width, stride, want, 2, 1e-5);
+    CHECK(buffer_fetch(&scratch), "%s: mix back: written outside its scratch", s->name);
+    operand_free(&pattern);
+    operand_free(&x);
+    buffer_free(&out);
+    buffer_free(&scratch);
+    free(want);
+}
+
 /* ---- metrics ------------------------------------------------------------ */
 
 static double softmax_at(const double *x, int64_t n, int64_t i)
@@ -340,6 +527,11 @@ static void run_back_cases(subject *s, int type)
     case_join(s, type, 5, 3, 6, 18);
     for (size_t i = 0; i < sizeof attentions / sizeof *attentions; i++)
         case_attention_back(s, type, &attentions[i]);
+    case_softmax_back(s, type, 0, 0);
+    case_softmax_back(s, type, 1, 0);
+    case_softmax_back(s, type, 1, 3);
+    case_mix_back(s, type, 4, 2, 5);
+    case_mix_back(s, type, 2, 2, 16);
     static const int kinds[] = {
         METRIC_LOGIT, METRIC_LOGIT_DIFF, METRIC_PROBABILITY, METRIC_LOG_PROBABILITY, METRIC_KL};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) case_slopes(s, type, kinds[i]);

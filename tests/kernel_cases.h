@@ -1151,7 +1151,7 @@ static void case_scores(subject *s, int type, const open_case *c)
             }
     scores_args args = {buffer_at(&out, 0), buffer_at(&q.x, 0), buffer_at(&k, 0), operand_rows(&q),
         buffer_at(&keys, 0), OPEN_ROWS, c->keys, c->columns, c->first, stride, q.stride, k_stride,
-        c->heads, c->kv_heads, c->head_dim, c->window, scale, (float)c->softcap};
+        c->heads, c->kv_heads, c->head_dim, c->window, scale, (float)c->softcap, -INFINITY};
     launch(s, KERNEL_SCORES, type, &args, sizeof args, (int64_t)OPEN_ROWS * c->heads);
     check_rows(s, "scores", &out, OPEN_ROWS, width, stride, want, c->softcap > 0 ? 5.5 : 2.5, 2e-6);
     operand_free(&q);

@@ -4,6 +4,8 @@
 Needs what make_fixtures.py needs. The models are those that make_fixtures.py made.
 """
 import pathlib
+import re
+import sys
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -39,6 +41,42 @@ class Family:
             p.requires_grad_(False)
         self.model.get_input_embeddings().weight.requires_grad_(True)
 
+    def in_the_open(self, shown):
+        """Attention and norms that show what no module gives: shown(name of the module, site, tensor) gives what takes its place."""
+        names = {module: name for name, module in self.model.named_modules()}
+        source = sys.modules[type(self.model.get_submodule(self.block(0, self.attention))).__module__]
+        kept_forward = source.eager_attention_forward
+
+        def attend(module, query, key, value, mask, scaling=None, softcap=None, **kwargs):
+            copies = query.shape[1] // key.shape[1]
+            scores = query @ key.repeat_interleave(copies, 1).transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
+            if softcap:
+                scores = torch.tanh(scores / softcap) * softcap
+            if mask is not None:
+                scores = scores.masked_fill(mask[..., :key.shape[2]] < -1, -float("inf"))
+            scores = shown(names[module], "scores", scores)
+            pattern = shown(names[module], "pattern", scores.softmax(-1))
+            return (pattern @ value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern
+
+        def norm(module, x):
+            centred = isinstance(module, torch.nn.LayerNorm)
+            y = x - x.mean(-1, keepdim=True) if centred else x
+            eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+            y = y / shown(names[module], "scale", (y.pow(2).mean(-1, keepdim=True) + eps).sqrt())
+            weight = 1 + module.weight if type(module).__name__.startswith("Gemma") else module.weight
+            return y * weight + module.bias if centred else y * weight
+
+        source.eager_attention_forward = attend
+        norms = [m for m in names if re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__)]
+        for module in norms:
+            module.forward = norm.__get__(module)
+
+        def close():
+            source.eager_attention_forward = kept_forward
+            for module in norms:
+                del module.forward
+        return close
+
     def run(self, tokens, outputs=None, inputs=None):
         """Logits; outputs and inputs: {module path below a block: function of the tensor, which may give another}."""
         handles = []
@@ -59,6 +97,15 @@ class Family:
         for handle in handles:
             handle.remove()
         return logits
+
+    def norm(self, i):
+        """The first norm of block i, or the one before the logits."""
+        norms = [name for name, module in self.model.named_modules()
+                 if re.search(r"(LayerNorm|RMSNorm)$", type(module).__name__)]
+        return norms[-1] if i < 0 else next(name for name in norms if name.startswith(self.block(i) + "."))
+
+    def path(self, name):
+        return re.sub(r"\.(\d+)\.", r"[\1].", name)
 
     def block(self, i, path=""):
         return f"{self.blocks}.{i}" + (f".{path}" if path else "")
@@ -233,9 +280,126 @@ with other.backward():
     write(f, "several", script, values)
 
 
+def in_the_open(f):
+    """Scores, patterns and scales of norms: gradients of them, and through what is set in them."""
+    x, last = {}, f.norm(-1)
+
+    def shown(name, site, t):
+        where = {f.block(0, f.attention): 0, f.block(1, f.attention): 1, f.norm(1): "norm", last: "last"}.get(name)
+        if (where, site) == (0, "pattern"):
+            t = t.clone()
+            t[:, 1, 3] = t[:, 0, 3] * 0.5
+        if (where, site) == (1, "scores"):
+            t = t.clone()
+            t[:, :, -1, 2] = t[:, :, -1, 2] * 2
+        if (where, site) == ("norm", "scale"):
+            t = t.clone()
+            t[:, 2:4] = t[:, 2:4] * 1.5
+        if where is not None:
+            t.retain_grad()
+            x[where, site] = t
+        return t
+
+    close = f.in_the_open(shown)
+    logits = f.run([CLEAN], {f.block(0): kept(x, "block")})
+    diff(logits[0, -1], [3, 4], [7]).backward()
+    close()
+    script = f"""with invoke({[CLEAN]}):
+    early = {f.site(0, f.attention + '.pattern')}
+    early[:, 1, 3] = early[:, 0, 3] * 0.5
+    block = {f.site(0, 'output')}
+    scale = {f.path(f.norm(1))}.scale
+    scale[:, 2:4] *= 1.5
+    scores = {f.site(1, f.attention + '.scores')}
+    scores[:, :, -1, 2] *= 2
+    pattern = {f.site(1, f.attention + '.pattern')}
+    last = {f.path(last)}.scale
+    m = output.logits[0, -1].logit_diff([3, 4], 7)
+    with m.backward():
+        last_grad = last.grad.save()
+        pattern_grad = pattern.grad.save()
+        scores_grad = scores.grad.save()
+        scale_grad = scale.grad.save()
+        block_grad = block.grad.save()
+        early_grad = early.grad.save()
+"""
+    write(f, "open", script, {"last_grad": x["last", "scale"].grad, "pattern_grad": x[1, "pattern"].grad,
+                              "scores_grad": x[1, "scores"].grad, "scale_grad": x["norm", "scale"].grad,
+                              "block_grad": x["block"].grad, "early_grad": x[0, "pattern"].grad})
+
+
+def open_across(f):
+    """A pattern from another invoke, and a metric that is a score itself."""
+    x, long = {}, CLEAN
+
+    def first(name, site, t):
+        if name == f.block(1, f.attention) and site == "pattern":
+            t.retain_grad()
+            x["clean"] = t
+        return t
+
+    def second(name, site, t):
+        if name == f.block(1, f.attention) and site == "pattern":
+            return x["clean"] * 0.5 + t * 0.5
+        if name == f.block(0, f.attention) and site == "scores":
+            t.retain_grad()
+            x["scores"] = t
+        return t
+
+    close = f.in_the_open(first)
+    f.run([long])
+    close()
+    close = f.in_the_open(second)
+    logits = f.run([CORRUPT], {f.block(0): kept(x, "block")})
+    close()
+    (diff(logits[0, -1], [3], [7]) + x["scores"][0, 1, -1, 2]).backward()
+    values = {"block_grad": x["block"].grad, "scores_grad": x["scores"].grad, "clean_grad": x["clean"].grad}
+    script = f"""with invoke({[long]}):
+    clean = {f.site(1, f.attention + '.pattern')}
+with invoke({[CORRUPT]}):
+    scores = {f.site(0, f.attention + '.scores')}
+    one = scores[0, 1, -1, 2]
+    block = {f.site(0, 'output')}
+    {f.site(1, f.attention + '.pattern')} = clean * 0.5 + {f.site(1, f.attention + '.pattern')} * 0.5
+    m = output.logits[0, -1].logit_diff(3, 7)
+    with (m + one).backward():
+        block_grad = block.grad.save()
+        scores_grad = scores.grad.save()
+        clean_grad = clean.grad.save()
+"""
+    write(f, "open_across", script, values)
+
+
+def positions(f):
+    """A position embedding, which all sequences of an invoke share."""
+    x = {}
+
+    def kept_position(t):
+        t = t.clone()
+        t[:, 2] = t[:, 2] * 2
+        x["wpe"] = t.requires_grad_()
+        return t
+
+    logits = f.run([CLEAN, CORRUPT], {"transformer.wpe": kept_position})
+    (diff(logits[0, -1], [3], [7]) + logits[1, 3, 5]).backward()
+    script = f"""with invoke({[CLEAN, CORRUPT]}):
+    wpe = transformer.wpe.output
+    wpe[:, 2] *= 2
+    m = output.logits[0, -1].logit_diff(3, 7) + output.logits[1, 3, 5]
+    with m.backward():
+        wpe_grad = wpe.grad.save()
+"""
+    write(f, "positions", script, {"wpe_grad": x["wpe"].grad})
+
+
 if __name__ == "__main__":
     for name in FAMILIES:
         family = Family(name)
         for make in (sites,) if name in SIXTEEN else (sites, metrics, sets, across, several):
             make(family)
+        if name not in SIXTEEN:
+            in_the_open(family)
+            open_across(family)
+        if name == "gpt2":
+            positions(family)
         print(name)

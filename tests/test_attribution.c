@@ -103,6 +103,26 @@ static void completeness(inset_context *context, inset_model *model)
     inset_sweep_free(made);
 }
 
+/* z is linear in the pattern, and in the values: zeroing a row of the pattern changes to first order
+ * what zeroing that z changes. */
+static void patterns(inset_context *context, inset_model *model)
+{
+    static const char *const patches[2] = {"z", "pattern"};
+    float *scores[2];
+    int64_t n[2] = {0};
+    for (int k = 0; k < 2; k++) {
+        inset_attribution_options o = options_of(patches[k]);
+        o.sweep.source = "zero";
+        o.sweep.by = k ? "layer,head,destination" : "layer,head,position";
+        scores[k] = scores_of(model, context, &o, &n[k]);
+    }
+    if (scores[0] && scores[1])
+        CHECK(n[0] == n[1] && distance(scores[1], scores[0], n[0]) < 1e-5,
+            "pattern and z, zeroed, are %g apart", distance(scores[1], scores[0], n[0]));
+    free(scores[0]);
+    free(scores[1]);
+}
+
 /* Exact effects of the points with the largest scores are the sweep's. */
 static void verified(inset_context *context, inset_model *model)
 {
@@ -246,8 +266,6 @@ static void refusals(inset_context *context, inset_model *model)
     refused(context, model, o, INSET_VALUE_ERROR, "no gradient");
     o = options_of("z"), o.sweep.metrics = kls;
     refused(context, model, o, INSET_VALUE_ERROR, "unpatched run");
-    o = options_of("pattern");
-    refused(context, model, o, INSET_USAGE_ERROR, "patterns yet");
     o = options_of("z"), o.rules = "relp", o.graddrop = 1;
     refused(context, model, o, INSET_USAGE_ERROR, "two methods");
 }
@@ -264,6 +282,7 @@ int main(void)
     the_same_numbers(context, model);
     completeness(context, model);
     verified(context, model);
+    patterns(context, model);
     resumed(context, model);
     other_inputs(context, model);
     refusals(context, model);

@@ -63,7 +63,7 @@ static const step_costs *costs_of_steps(planner *p)
         *c = costs[i];
         c->event = s->event;
         if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN
-            || s->kind == STEP_NORM_SCALE || s->kind == STEP_ZERO)
+            || s->kind == STEP_NORM_SCALE || s->kind == STEP_ZERO || g->values[s->value].by_keys)
             continue;
         if (g->values[s->value].per_position) c->positions++;
         else c->rows++;
@@ -92,7 +92,7 @@ static inset_status count_unshared(planner *p, plan_statistics *c)
             else high = middle - 1;
         }
         /* a shadow's forward is its invoke's, counted there */
-        const step_costs *from = &costs[v->reversed ? t->reversal->n_steps : 0], *to = &costs[low];
+        const step_costs *from = &costs[v->reversed ? v->first_step : 0], *to = &costs[low];
         if (!v->reversed) c->sequences += v->n_sequences;
         for (int32_t s = 0; s < v->n_sequences; s++) {
             double rows = v->lengths[s];

@@ -613,6 +613,7 @@ static void add_open_attention(program *p, int32_t q, int32_t k, const step *att
         p->slots[made].shape.n_columns = 2;
         p->slots[made].shape.extent[1] = 0;
         p->slots[made].shape.by_keys = true;
+        p->values[p->slots[made].value].by_keys = true;
         int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites);
         before = add_alias(p, made, at);
         add_site(p, p->open_module, shown[i].name, at, before);

@@ -64,6 +64,15 @@ typedef enum step_kind {
     STEP_SOFTCAP_BACK,    /* x, dy: dy (1 - tanh(x / scale)^2) */
     STEP_JOIN, /* dy in those columns of a wider row that the slot `through` shows; others 0 */
     STEP_ATTENTION_BACK, /* dz (and the q, k, v that `of` read): rows [dq | dk | dv] */
+    /* What comes back through attention in the open and a norm's scale: only in programs reversed
+     * for invokes that touch them, and run for those only. */
+    STEP_VALUES_BACK,     /* dz, through the pattern that mixed the values: dv */
+    STEP_PATTERN_BACK,    /* dz, v: the gradient of the pattern, made as scores are */
+    STEP_SCORES_BACK,     /* the pattern's gradient: that of the scores, through the softmax */
+    STEP_QUERIES_BACK,    /* the scores' gradient: rows [dq | dk] */
+    STEP_NORM_GIVEN_BACK, /* x, scale, dy: of a norm that divides by a scale in the open */
+    STEP_DIVISOR_BACK,    /* x, scale, dy: the gradient of that scale */
+    STEP_NORM_SCALE_BACK, /* x and the gradient of its norm's scale */
 } step_kind;
 
 typedef enum activation {
@@ -98,6 +107,9 @@ typedef struct value {
     bool integer;  /* int64 (token ids, positions); else the model's type */
     /* one sequence as long as the longest of the invoke (wpe.output), not one a sequence */
     bool per_position;
+    /* scores and pattern: `width` times the longest sequence's keys a row, of which an invoke that
+     * touches them makes free tensors */
+    bool by_keys;
 } value;
 
 enum { PROGRAM_MAX_HEAD_DIM = 256 }; /* what the attention kernels take */

@@ -36,9 +36,9 @@ static bool copy_array(
     return true;
 }
 
-static bool copy_forward(reverser *v)
+/* The forward program, or one that has a reversal behind it already. */
+static bool copy_program(reverser *v, const program *f)
 {
-    const program *f = v->forward;
     program *t = v->to;
     inset_context *context = f->context;
     *t = *f;
@@ -75,8 +75,8 @@ static int32_t add_mark(reverser *v)
     return (int32_t)t->n_events++;
 }
 
-/* A step with the value it makes; its slot shows all of it. */
-static int32_t add_step(reverser *v, step s, int32_t width, int32_t a, int32_t b)
+/* A step with the value it makes, which looks like `like`; its slot shows all of it. */
+static int32_t add_step_like(reverser *v, step s, value like, int32_t a, int32_t b, int32_t c)
 {
     program *t = v->to;
     if (v->status || !room(v, &t->steps, &t->steps_capacity, t->n_steps + 1, sizeof *t->steps)
@@ -84,24 +84,34 @@ static int32_t add_step(reverser *v, step s, int32_t width, int32_t a, int32_t b
         || !room(v, &t->slots, &t->slots_capacity, t->n_slots + 1, sizeof *t->slots)
         || !room(v, &t->events, &t->events_capacity, t->n_events + 1, sizeof *t->events))
         return -1;
-    s.operands[0] = a, s.operands[1] = b, s.operands[2] = -1;
-    s.n_operands = (a >= 0) + (b >= 0);
+    s.operands[0] = a, s.operands[1] = b, s.operands[2] = c;
+    s.n_operands = (a >= 0) + (b >= 0) + (c >= 0);
     s.value = (int32_t)t->n_values;
     s.event = (int32_t)t->n_events;
     s.bias = -1;
     t->events[t->n_events++] = (event){EVENT_STEP, (int32_t)t->n_steps};
-    t->values[t->n_values] = (value){.width = width, .step = (int32_t)t->n_steps};
+    like.step = (int32_t)t->n_steps;
+    t->values[t->n_values] = like;
     t->slots[t->n_slots] = (slot){.source = -1,
         .value = s.value,
         .event = s.event,
         .settable = true,
         .shape = {.has_position = t->input_width == 0,
             .has_batch = true,
-            .n_columns = 1,
-            .extent = {width, 0}}};
+            .n_columns = like.by_keys ? 2 : 1,
+            .extent = {like.width, 0},
+            .by_keys = like.by_keys}};
     t->steps[t->n_steps++] = s;
     t->n_values++;
     return (int32_t)t->n_slots++;
+}
+
+static int32_t add_step(reverser *v, step s, int32_t width, int32_t a, int32_t b)
+{
+    const program *f = v->forward;
+    const bool per_position = s.of >= 0 && s.kind != STEP_JOIN
+                              && f->values[f->steps[s.of].value].per_position;
+    return add_step_like(v, s, (value){.width = width, .per_position = per_position}, a, b, -1);
 }
 
 /* A slot that shows columns of another's value. */
@@ -161,9 +171,10 @@ static void contribute(reverser *v, const step *of, int32_t through, int32_t sen
         return;
     r->contributions[r->n_contributions++] = (contribution){
         through, v->to->slots[sent].value, -1, v->to->slots[sent].shape.column};
-    const int32_t width = v->forward->values[s->value].width;
+    const value *like = &v->forward->values[s->value];
+    const int32_t width = like->width;
     int32_t whole = sent;
-    if (shown_width(s) != width) {
+    if (!like->by_keys && shown_width(s) != width) {
         step join = backward(v, STEP_JOIN, of);
         join.through = through;
         whole = add_step(v, join, width, sent, -1);
@@ -171,7 +182,7 @@ static void contribute(reverser *v, const step *of, int32_t through, int32_t sen
     }
     step add = backward(v, STEP_ADD, of);
     add.through = through;
-    add_version(v, s->value, add_step(v, add, width, v->latest[s->value], whole));
+    add_version(v, s->value, add_step_like(v, add, *like, v->latest[s->value], whole, -1));
 }
 
 /* ---- the chain rule, step by step --------------------------------------- */
@@ -202,6 +213,55 @@ static void reverse_attention(reverser *v, const step *s, int32_t dz)
     contribute(v, s, s->operands[2], add_window(v, back, q + kv, kv));
 }
 
+/* The slot of a value's named site. */
+static int32_t shown_slot(const program *f, int32_t value_index)
+{
+    for (size_t i = f->n_slots; i-- > 0;)
+        if (f->slots[i].value == value_index) return (int32_t)i;
+    return -1;
+}
+
+/* Of attention in the open: values and pattern each get what comes back through the mix. */
+static void reverse_mix(reverser *v, const step *s, int32_t dz)
+{
+    const program *f = v->forward;
+    const step *pattern = s - 2; /* scores, pattern, pair, attention */
+    if (s - f->steps < 3 || pattern->kind != STEP_PATTERN || !v->r->open[pattern->value]) return;
+    contribute(v, s, s->operands[2],
+        add_step(v, backward(v, STEP_VALUES_BACK, s), s->n_kv_heads * s->head_dim, dz, -1));
+    step back = backward(v, STEP_PATTERN_BACK, s);
+    back.scale = 1, back.softcap = 0, back.window = 0;
+    contribute(v, s, shown_slot(f, pattern->value),
+        add_step_like(v, back, f->values[pattern->value], dz, s->operands[2], -1));
+}
+
+static void reverse_scores(reverser *v, const step *s, int32_t dy)
+{
+    const int32_t q = s->n_heads * s->head_dim, kv = s->n_kv_heads * s->head_dim;
+    const int32_t back = add_step(v, backward(v, STEP_QUERIES_BACK, s), q + kv, dy, -1);
+    if (back < 0 || (v->rules & RULE_PATTERN)) return;
+    contribute(v, s, s->operands[0], add_window(v, back, 0, q));
+    contribute(v, s, s->operands[1], add_window(v, back, q, kv));
+}
+
+/* Of a norm, and of the scale that it divides by where that is in the open. */
+static void reverse_norm(reverser *v, const step *s, int32_t dy)
+{
+    const program *f = v->forward;
+    const int32_t x = s->operands[0], scale = s->operands[1], width = f->values[s->value].width;
+    step back = backward(v, STEP_NORM_BACK, s);
+    back.norm_centred = s->kind == STEP_LAYERNORM;
+    back.constant_scale = (v->rules & RULE_LN) != 0;
+    contribute(v, s, x, add_step(v, back, width, x, dy));
+    if (scale < 0 || !v->r->open[f->slots[scale].value]) return;
+    const value *divisor = &f->values[f->slots[scale].value];
+    back.kind = STEP_NORM_GIVEN_BACK;
+    contribute(v, s, x, add_step_like(v, back, (value){.width = width}, x, scale, dy));
+    back.kind = STEP_DIVISOR_BACK;
+    if (!(v->rules & RULE_LN))
+        contribute(v, s, scale, add_step_like(v, back, *divisor, x, scale, dy));
+}
+
 /* Of one operand, through a step that reads it (where the formula wants it) and dy. */
 static void reverse_plain(reverser *v, const step *s, step back, bool reads, int32_t dy)
 {
@@ -218,11 +278,9 @@ static void reverse_step(reverser *v, const step *s)
     switch (s->kind) {
     case STEP_LINEAR: reverse_plain(v, s, backward(v, STEP_LINEAR_BACK, s), false, dy); return;
     case STEP_LAYERNORM:
-    case STEP_RMSNORM:
-        back = backward(v, STEP_NORM_BACK, s);
-        back.norm_centred = s->kind == STEP_LAYERNORM;
-        back.constant_scale = (v->rules & RULE_LN) != 0;
-        reverse_plain(v, s, back, true, dy);
+    case STEP_RMSNORM: reverse_norm(v, s, dy); return;
+    case STEP_NORM_SCALE:
+        reverse_plain(v, s, backward(v, STEP_NORM_SCALE_BACK, s), true, dy);
         return;
     case STEP_ACTIVATION:
         back = backward(v, STEP_ACTIVATION_BACK, s);
@@ -240,18 +298,27 @@ static void reverse_step(reverser *v, const step *s)
     case STEP_ADD:
         for (int k = 0; k < s->n_operands; k++) contribute(v, s, s->operands[k], dy);
         return;
-    case STEP_ATTENTION: reverse_attention(v, s, dy); return;
+    case STEP_ATTENTION:
+        reverse_attention(v, s, dy);
+        reverse_mix(v, s, dy);
+        return;
+    case STEP_PATTERN:
+        contribute(v, s, s->operands[0],
+            add_step_like(
+                v, backward(v, STEP_SCORES_BACK, s), v->forward->values[s->value], dy, -1, -1));
+        return;
+    case STEP_SCORES: reverse_scores(v, s, dy); return;
     default: return;
     }
 }
 
-/* Gradients are of rows of numbers, one a position of a sequence. */
-static bool has_gradient(const program *f, int32_t value_index)
+static bool has_gradient(const reverser *v, int32_t value_index)
 {
-    const value *made = &f->values[value_index];
-    const step_kind kind = f->steps[made->step].kind;
-    return !made->integer && !made->per_position && kind != STEP_PAIR && kind != STEP_SCORES
-           && kind != STEP_PATTERN && kind != STEP_NORM_SCALE;
+    const value *made = &v->forward->values[value_index];
+    const step_kind kind = v->forward->steps[made->step].kind;
+    if (kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE)
+        return v->r->open[value_index];
+    return !made->integer && kind != STEP_PAIR;
 }
 
 static void reverse_all(reverser *v)
@@ -260,9 +327,10 @@ static void reverse_all(reverser *v)
     v->event = (int32_t)f->n_events - 1;
     for (size_t i = 0; i < f->n_values && !v->status; i++) {
         v->latest[i] = -1;
-        if (!has_gradient(f, (int32_t)i)) continue;
-        add_version(
-            v, (int32_t)i, add_step(v, program_like(STEP_ZERO), f->values[i].width, -1, -1));
+        if (!has_gradient(v, (int32_t)i)) continue;
+        step zero = program_like(STEP_ZERO);
+        if (f->values[i].by_keys) zero.of = f->values[i].step;
+        add_version(v, (int32_t)i, add_step_like(v, zero, f->values[i], -1, -1, -1));
     }
     size_t sent = 0;
     for (int32_t e = (int32_t)f->n_events - 1; e >= 0 && !v->status; e--) {
@@ -286,7 +354,8 @@ static void sort_versions(reverser *v)
     for (size_t i = 0; i < v->n_chain; i++) r->versions[next[v->chain_value[i]]++] = v->chain[i];
 }
 
-inset_status reversal_create(const program *forward, int rules, reversal **out)
+inset_status reversal_create(
+    const program *forward, int rules, const bool *open, const reversal *before, reversal **out)
 {
     inset_context *context = forward->context;
     *out = NULL;
@@ -297,23 +366,28 @@ inset_status reversal_create(const program *forward, int rules, reversal **out)
         return INSET_NO_MEMORY;
     }
     to->context = context;
+    r->forward = forward;
     r->program = to;
     reverser v = {.forward = forward, .to = to, .r = r, .rules = rules};
     r->n_values = (int32_t)forward->n_values, r->n_steps = (int32_t)forward->n_steps;
     r->n_events = (int32_t)forward->n_events, r->n_slots = (int32_t)forward->n_slots;
-    bool fine = copy_forward(&v);
+    const program *base = before ? before->program : forward;
+    bool fine = copy_program(&v, base);
+    r->first_step = (int32_t)base->n_steps;
+    r->open = fine ? arena_copy(&to->memory, open, forward->n_values * sizeof *open) : NULL;
     r->mark = fine ? arena_new(&to->memory, (forward->n_events + 1) * sizeof *r->mark) : NULL;
     r->first_version = fine ? arena_new(
                            &to->memory, (forward->n_values + 1) * sizeof *r->first_version)
                             : NULL;
     v.latest = memory_new(context, (forward->n_values + 1) * sizeof *v.latest);
-    if (!r->mark || !r->first_version || !v.latest) v.status = INSET_NO_MEMORY;
+    if (!r->mark || !r->first_version || !v.latest || !r->open) v.status = INSET_NO_MEMORY;
     else r->mark++, reverse_all(&v);
     if (!v.status) {
         r->versions = arena_new(&to->memory, v.n_chain * sizeof *r->versions);
         if (!r->versions) v.status = INSET_NO_MEMORY;
         else sort_versions(&v);
     }
+    r->end_step = (int32_t)to->n_steps;
     memory_free(context, v.latest);
     memory_free(context, v.chain);
     memory_free(context, v.chain_value);

@@ -41,8 +41,15 @@ typedef struct contribution {
     int32_t column;
 } contribution;
 
+/* What gradients go through in the open, a bit for each forward value, is what decides which steps
+ * a reversal has: most traces touch no scores and no norm's scale, and pay nothing for them. A later
+ * backward() that needs more gets a further reversal behind the first: its program begins with all
+ * of the other's. */
 typedef struct reversal {
+    const program *forward;
     program *program;                             /* the reversed one */
+    int32_t first_step, end_step;                 /* of the steps of this reversal */
+    bool *open;                                   /* [n_values] */
     int32_t n_values, n_steps, n_events, n_slots; /* of the forward program */
     int32_t *mark;          /* [n_events] event of the mark of a forward event */
     int32_t *first_version; /* [n_values + 1] */
@@ -51,9 +58,11 @@ typedef struct reversal {
     size_t n_contributions, contributions_capacity;
 } reversal;
 
-/* Reverses a finished program; rules are bits of reverse_rule. What it refers to stays `forward`'s,
- * which must outlive it. INSET_NO_MEMORY. */
-inset_status reversal_create(const program *forward, int rules, reversal **out);
+/* Reverses a finished program; rules are bits of reverse_rule; open [n_values]: the scores, patterns
+ * and scales of norms that somebody touches. before: a reversal of the same program whose steps come
+ * first, or NULL. What it refers to stays `forward`'s, which must outlive it. INSET_NO_MEMORY. */
+inset_status reversal_create(
+    const program *forward, int rules, const bool *open, const reversal *before, reversal **out);
 void reversal_free(inset_context *context, reversal *r); /* takes NULL */
 /* The value that is the gradient of a forward value at the mark of a forward event (-1: before all
  * of them); -1 for a value without a gradient. */

@@ -531,10 +531,32 @@ static int64_t label_of(const sweep *s, int64_t pair, int64_t i)
     return 0;
 }
 
+/* Scores and patterns: [1, heads, queries, keys], of which the keys are no axis. What a query does
+ * not see is -inf in both runs' scores, and has no difference. */
+static void add_rows_of_keys(sweep *s, const product *p, const inset_tensor *x, double *points)
+{
+    const tap *t = &s->taps[p->tap];
+    const step *attention = &s->program->steps[layer_attention(
+        s, (int32_t)(s->first_layer + t->layer * s->layers.step))];
+    const int64_t heads = x->shape[1], n = x->shape[2], keys = x->shape[3];
+    int64_t first;
+    range_resolve(&s->positions, s->clean.lengths[p->pair], &first);
+    const float *at = x->data;
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t i = 0; i < n; i++, at += keys) {
+            const int64_t query = first + i * s->positions.step;
+            const int64_t from = attention->window > 0 ? query + 1 - attention->window : 0;
+            double sum = 0;
+            for (int64_t c = from > 0 ? from : 0; c <= query && c < keys; c++) sum += at[c];
+            add_point(s, t, label_of(s, p->pair, i), h, sum, points);
+        }
+}
+
 static void add_scores(sweep *s, const product *p, const inset_tensor *x, double *points)
 {
     const tap *t = &s->taps[p->tap];
     const sweep_site *site = &s->sites[t->site];
+    if (site->by_keys) return add_rows_of_keys(s, p, x, points);
     const int64_t heads = site->per_head ? site->heads : 1, width = x->shape[x->n_dimensions - 1],
                   n = x->shape[1];
     const float *at = x->data;

@@ -54,12 +54,41 @@ static inset_status check_metric(trace *t, const operand *metric)
     return status;
 }
 
+/* What the invokes so far touch in the open: scores, patterns, scales of norms. */
+static void find_open(const trace *t, const program *forward, bool *open)
+{
+    for (size_t i = 0; i < t->n_invokes; i++) {
+        const invoke *v = &t->invokes[i];
+        for (size_t k = 0; k < v->n_values; k++)
+            if (v->values[k].value < (int32_t)forward->n_values) open[v->values[k].value] = true;
+        for (size_t k = 0; k < v->n_rebindings; k++)
+            open[forward->slots[v->rebindings[k].slot].value] = true;
+    }
+    for (size_t i = 0; i < forward->n_steps; i++) {
+        const step *s = &forward->steps[i];
+        if (s->kind == STEP_PATTERN) /* both or none: scores are the step before */
+            open[s->value] = open[s[-1].value] = open[s->value] || open[s[-1].value];
+        else if (s->kind != STEP_SCORES && s->kind != STEP_NORM_SCALE) open[s->value] = false;
+    }
+}
+
+/* The reversal that all invokes so far can have: the one that is there, or a further one. */
 static inset_status reverse_program(trace *t)
 {
-    if (t->reversal) return INSET_OK;
-    inset_status status = reversal_create(t->program, t->rules, &t->reversal);
-    if (!status) t->program = t->reversal->program;
-    return status;
+    const program *forward = t->reversal ? t->reversal->forward : t->program;
+    bool *open = memory_new(t->context, forward->n_values * sizeof *open), more = !t->reversal;
+    if (!open) return INSET_NO_MEMORY;
+    find_open(t, forward, open);
+    for (size_t i = 0; i < forward->n_values && !more; i++) more = open[i] && !t->reversal->open[i];
+    reversal *made = NULL;
+    inset_status status = more ? reversal_create(forward, t->rules, open, t->reversal, &made)
+                               : INSET_OK;
+    memory_free(t->context, open);
+    if (!made) return status;
+    reversal_free(t->context, t->reversal);
+    t->reversal = made;
+    t->program = made->program;
+    return INSET_OK;
 }
 
 static void free_backward(trace *t)
@@ -161,6 +190,14 @@ static inset_status turn_to(trace *t, int32_t original, const view *of)
     return INSET_OK;
 }
 
+/* What mixes the values is the pattern that the model made. */
+static bool open_is_plain(const trace *t, const invoke *v, int32_t value_index)
+{
+    for (size_t i = 0; i < v->n_rebindings; i++)
+        if (t->program->slots[v->rebindings[i].slot].value == value_index) return false;
+    return true;
+}
+
 /* Which of the forward's values something comes back to, down to the event at hand. */
 static bool is_reached(trace *t, int32_t value_index, int32_t event)
 {
@@ -174,6 +211,11 @@ static bool is_reached(trace *t, int32_t value_index, int32_t event)
         for (size_t k = 0; k < v->n_skips; k++)
             skipped |= s->event > v->skips[k].enter && s->event < v->skips[k].leave;
         if (!b->reached[s->value] || skipped) continue;
+        if (s->kind == STEP_ATTENTION && i >= 3 && s[-2].kind == STEP_PATTERN)
+            b->reached[s[-2].value] |= open_is_plain(t, v, s[-2].value);
+        if ((s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM) && s->operands[1] >= 0
+            && slot_is_plain(t, v, s->operands[1]))
+            b->reached[g->slots[s->operands[1]].value] = true;
         for (int k = 0; k < s->n_operands; k++)
             if (slot_is_plain(t, v, s->operands[k]))
                 b->reached[g->slots[s->operands[k]].value] = true;
@@ -217,7 +259,6 @@ inset_status trace_gradient(trace *t, const operand *of, operand *out)
     inset_status status = turn_to(t, b->owner[at], &of->view);
     if (status) return status;
     const bool of_model = t->storages[at].kind == STORAGE_VALUE;
-    if (of_model && (status = gradient_check_value(t, t->storages[at].value))) return status;
     int32_t event = b->settled[at];
     if (b->map[at] < 0) {
         if (!of_model) return gradient_unreached(t, &of->view);

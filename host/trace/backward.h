@@ -84,8 +84,6 @@ static inline bool is_view(const source *s) { return s->view != NULL; }
 void gradient_name(const trace *t, const view *v, char *out, size_t size);
 inset_status gradient_not_yet(trace *t, const char *what);
 inset_status gradient_unreached(trace *t, const view *v);
-/* Refuses values that have no row a position, or are made only where they are touched. */
-inset_status gradient_check_value(trace *t, int32_t value_index);
 /* A new storage like another; false: memory is out. */
 bool shadow_add_storage(trace *t, const storage *like, int32_t *index);
 /* The storage of a value of the open shadow. */

@@ -86,6 +86,7 @@ typedef struct invoke {
     int32_t current_site, current_line; /* who asked */
     int32_t shadow_of;                  /* of which invoke it is the shadow, where `reversed` */
     bool reversed; /* goes on into the gradients; no line of the user's made it (backward.c) */
+    int32_t first_step, end_step; /* of its gradients */
     bool stopped;
     int32_t stop_line;
     rebinding *rebindings;
@@ -128,7 +129,8 @@ struct trace {
     /* tokens that metrics are of */
     int rules;                 /* of reverse_rule, for gradients */
     struct backward *backward; /* inside `with METRIC.backward():` */
-    reversal *reversal; /* once a line asked for a gradient: `program` is then the reversed one */
+    /* Once a line asked for a gradient: `program` is then that of the last reversal. */
+    reversal *reversal;
     int32_t *answers;
     size_t n_answers, answers_capacity;
 };

@@ -57,31 +57,23 @@ inset_status shadow_value(trace *t, int32_t value_index, int32_t *index)
     for (size_t i = 0; i < v->n_values; i++)
         if (v->values[i].value == value_index) return *index = v->values[i].storage, INSET_OK;
     const value *made = &t->program->values[value_index];
-    const storage fresh = {.kind = STORAGE_VALUE,
+    storage fresh = {.kind = STORAGE_VALUE,
         .type = made->integer ? INSET_I64 : t->model_type,
         .invoke = (int32_t)t->n_invokes - 1,
         .value = value_index,
-        .n_sequences = v->n_sequences,
+        .n_sequences = made->per_position ? 1 : v->n_sequences,
         .lengths = v->lengths,
-        .width = made->width};
+        .width = made->by_keys ? (int64_t)made->width * v->longest : made->width};
+    /* invokes move when their array grows: the length needs a place of its own */
+    if (made->per_position
+        && !(fresh.lengths = arena_copy(&t->memory, &v->longest, sizeof v->longest)))
+        return INSET_NO_MEMORY;
     if (!array_reserve(
             t->context, &v->values, &v->values_capacity, v->n_values + 1, sizeof *v->values)
         || !shadow_add_storage(t, &fresh, index))
         return INSET_NO_MEMORY;
     v->values[v->n_values++] = (value_storage){value_index, *index};
     return INSET_OK;
-}
-
-/* Values that have no row a position, or are made only where they are touched. */
-inset_status gradient_check_value(trace *t, int32_t value_index)
-{
-    const value *made = &t->program->values[value_index];
-    switch (t->program->steps[made->step].kind) {
-    case STEP_SCORES:
-    case STEP_PATTERN: return gradient_not_yet(t, "attention scores and patterns");
-    case STEP_NORM_SCALE: return gradient_not_yet(t, "what a norm divides by (.scale)");
-    default: return made->per_position ? gradient_not_yet(t, "the position embedding") : INSET_OK;
-    }
 }
 
 /* The shadow's storage of one of the original's; what is not the invoke's own stays itself. */
@@ -94,9 +86,7 @@ inset_status shadow_storage(trace *t, int32_t from, int32_t *to)
     storage like = t->storages[from];
     inset_status status;
     if (like.kind == STORAGE_VALUE) {
-        if ((status = gradient_check_value(t, like.value))
-            || (status = shadow_value(t, like.value, to)))
-            return status;
+        if ((status = shadow_value(t, like.value, to))) return status;
         t->storages[*to].changed = like.changed;
         b->settled[from] = t->program->steps[t->program->values[like.value].step].event;
     } else if (!shadow_add_storage(t, &like, to)) return INSET_NO_MEMORY;
@@ -162,6 +152,8 @@ static inset_status begin_shadow(trace *t, int32_t original)
         .current_event = -1,
         .current_site = -1,
         .reversed = true,
+        .first_step = t->reversal->first_step,
+        .end_step = t->reversal->end_step,
         .shadow_of = original};
     t->n_tokens += tokens;
     t->n_invokes++;

@@ -14,9 +14,14 @@ inset_status gradient_view(trace *t, const view *of, bool make, operand *out, bo
     *found = true;
     if (s.kind == STORAGE_VALUE) {
         int32_t made, value_index = reversal_gradient(t->reversal, s.value, b->event);
-        inset_status status = gradient_check_value(t, s.value);
-        if (!status && value_index < 0) return *found = false, INSET_OK;
-        if (status || (status = shadow_value(t, value_index, &made))) return status;
+        if (value_index < 0) return *found = false, INSET_OK;
+        /* what is made only where somebody touches it, must be there for its gradient */
+        const value *of_model = &t->program->values[s.value];
+        const bool in_open = of_model->by_keys
+                             || t->program->steps[of_model->step].kind == STEP_NORM_SCALE;
+        inset_status status = in_open ? shadow_value(t, s.value, &made) : INSET_OK;
+        if (!status) status = shadow_value(t, value_index, &made);
+        if (status) return status;
         *out = tensor_on(of, made);
         return INSET_OK;
     }

@@ -2,6 +2,8 @@
  * scores or pattern somebody touches. */
 #include "plan/emit/emit.h"
 
+#include <math.h>
+
 /* ---- attention ---------------------------------------------------------- */
 
 /* A row that the fused attention computes, not one that is mixed by a pattern in the open. */
@@ -11,8 +13,7 @@ static bool is_fused(const emitter *e, const step *st, const need *n)
     return !(t->kind == STRAND_MIX && t->born == st->value);
 }
 
-/* The row numbers of segments at a slot's value, as a table. */
-static const int32_t *segment_table(emitter *e, int32_t pass, int32_t slot_index, const segment *at,
+const int32_t *emit_segment_table(emitter *e, int32_t pass, int32_t slot_index, const segment *at,
     int32_t n, operand_ref *buffer, int64_t *rows)
 {
     const slot *s = &e->p->program->slots[slot_index];
@@ -49,7 +50,7 @@ static inset_status emit_mixes(
         int64_t keys, size = (int64_t)type_size(e->out->model_type);
         const segment *values = mix_values(t, &n_values);
         operand_ref v;
-        const int32_t *value_rows = segment_table(
+        const int32_t *value_rows = emit_segment_table(
             e, e->when.pass, st->operands[2], values, n_values, &v, &keys);
         int64_t rows = n->hi - n->lo;
         /* where it lies is a record's affair: constants and conversions were copied to a row
@@ -418,6 +419,7 @@ inset_status emit_open(emitter *e, const need *n)
     const strand *t = &p->strands[n->strand];
     void *out = emit_row_address(e, DOMAIN_FREE, n->strand, n->lo);
     int64_t rows = n->hi - n->lo;
+    if (t->kind == STRAND_SOFTMAX_BACK) return emit_softmax_back(e, n, out);
     if (t->kind == STRAND_SOFTMAX) {
         record from = {0};
         emit_record_operand(e, t->pieces, n->lo, 0, &from.a, &from.a_constant, &from.a_row,
@@ -435,13 +437,14 @@ inset_status emit_open(emitter *e, const need *n)
         return INSET_OK;
     }
     const step *st = scores_step(p, t);
+    const bool back = st->kind == STEP_PATTERN_BACK; /* without a mask */
     operand_ref q, k;
     int32_t n_queries, n_keys;
     int64_t all, keys;
     const segment *queries = scores_queries(t, &n_queries), *key_segments = scores_keys(t, &n_keys);
-    const int32_t *q_rows = segment_table(
+    const int32_t *q_rows = emit_segment_table(
         e, t->pass, st->operands[0], queries, n_queries, &q, &all);
-    const int32_t *key_rows = q_rows ? segment_table(
+    const int32_t *key_rows = q_rows ? emit_segment_table(
                                   e, t->pass, st->operands[1], key_segments, n_keys, &k, &keys)
                                      : NULL;
     launch *l = key_rows ? emit_kernel(e, KERNEL_SCORES, sizeof(scores_args), rows * st->n_heads,
@@ -456,7 +459,8 @@ inset_status emit_open(emitter *e, const need *n)
         .n_rows = rows,
         .n_keys = keys,
         .n_columns = t->width / st->n_heads,
-        .first_position = n->lo,
+        .first_position = back ? keys : n->lo,
+        .masked = back ? 0 : -INFINITY,
         .out_stride = t->width,
         .q_stride = q.stride,
         .k_stride = k.stride,

@@ -109,15 +109,55 @@ static inset_status emit_join(
     return INSET_OK;
 }
 
+static inset_status emit_divisor_back(
+    emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
+{
+    const int64_t x_width = e->p->program->values[e->p->program->steps[st->of].value].width;
+    operand_ref in[3];
+    for (int k = 0; k < 3; k++) {
+        inset_status status = emit_operand(e, st, k, &in[k]);
+        if (status) return status;
+    }
+    launch *l = emit_kernel(
+        e, KERNEL_DIVISOR_BACK, sizeof(divisor_back_args), m->n_computed, m->n_computed * x_width);
+    if (!l) return INSET_NO_MEMORY;
+    l->args.divisor_back = (divisor_back_args){.out = out,
+        .x = in[0].at,
+        .scale = in[1].at,
+        .dy = in[2].at,
+        .x_rows = in[0].rows,
+        .scale_rows = in[1].rows,
+        .dy_rows = in[2].rows,
+        .weight = emit_weight(st->weight),
+        .n_rows = m->n_computed,
+        .width = x_width,
+        .out_stride = width,
+        .x_stride = in[0].stride,
+        .scale_stride = in[1].stride,
+        .dy_stride = in[2].stride,
+        .groups = width,
+        .centred = st->norm_centred,
+        .plus_one = st->rms_weight == RMS_WEIGHT_PLUS_ONE};
+    return INSET_OK;
+}
+
 inset_status emit_back(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
 {
     if (st->kind == STEP_ATTENTION_BACK) return emit_attention_back(e, st, m, out, width);
     if (st->kind == STEP_JOIN) return emit_join(e, st, m, out, width);
-    const bool norm = st->kind == STEP_NORM_BACK;
-    operand_ref x, dy;
+    if (st->kind == STEP_DIVISOR_BACK) return emit_divisor_back(e, st, m, out, width);
+    const bool of_scale = st->kind == STEP_NORM_SCALE_BACK,
+               given = st->kind == STEP_NORM_GIVEN_BACK,
+               norm = of_scale || given || st->kind == STEP_NORM_BACK;
+    operand_ref x, dy, scale = {0};
     inset_status status = emit_operand(e, st, 0, &x);
-    if (status || (status = emit_operand(e, st, 1, &dy))) return status;
-    launch *l = emit_kernel(e, norm ? KERNEL_NORM_BACK : KERNEL_ACTIVATION_BACK,
+    if (status || (status = emit_operand(e, st, given ? 2 : 1, &dy))
+        || (given && (status = emit_operand(e, st, 1, &scale))))
+        return status;
+    launch *l = emit_kernel(e,
+        of_scale ? KERNEL_NORM_SCALE_BACK
+        : norm   ? KERNEL_NORM_BACK
+                 : KERNEL_ACTIVATION_BACK,
         norm ? sizeof(norm_back_args) : sizeof(activation_back_args), m->n_computed,
         m->n_computed * width * (norm ? 3 : 6));
     if (!l) return INSET_NO_MEMORY;
@@ -125,14 +165,17 @@ inset_status emit_back(emitter *e, const step *st, const moment_plan *m, void *o
         l->args.norm_back = (norm_back_args){.out = out,
             .x = x.at,
             .dy = dy.at,
+            .scale = scale.at,
             .x_rows = x.rows,
             .dy_rows = dy.rows,
+            .scale_rows = scale.rows,
             .weight = emit_weight(st->weight),
             .n_rows = m->n_computed,
             .width = width,
             .out_stride = width,
             .x_stride = x.stride,
             .dy_stride = dy.stride,
+            .scale_stride = scale.stride,
             .groups = st->norm_groups > 1 ? st->norm_groups : 1,
             .eps = st->eps,
             .centred = st->norm_centred,

@@ -167,6 +167,10 @@ inset_status emit_step(emitter *e, const step *st);
 inset_status emit_attention(
     emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_open(emitter *e, const need *n);
+/* The row numbers of segments at a slot's value, as a table; *rows: how many. NULL: memory is
+ * out. */
+const int32_t *emit_segment_table(emitter *e, int32_t pass, int32_t slot_index, const segment *at,
+    int32_t n, operand_ref *buffer, int64_t *rows);
 /* Adds the buffer rows of an attention's queries, for rows lo .. hi of a strand of its value, to
  * those being gathered. */
 bool emit_gather_queries(emitter *e, const step *st, int32_t strand_index, int32_t lo, int32_t hi);
@@ -174,6 +178,11 @@ bool emit_gather_queries(emitter *e, const step *st, int32_t strand_index, int32
  * `rows` rows. *apart: the other list may be another. */
 bool emit_gather_context(
     emitter *e, const step *st, int k, int32_t leaf, int32_t rows, run_list *list, bool *apart);
+/* What is in the open, backwards (open_back.c): a row of the softmax or the scores; rows of dv, or of
+ * [dq | dk]. */
+inset_status emit_softmax_back(emitter *e, const need *n, void *out);
+inset_status emit_open_back(
+    emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_back(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_whole(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 

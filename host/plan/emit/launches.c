@@ -42,6 +42,14 @@ const int16_t *launch_pointers(kernel_id kernel)
     static const int16_t scores[] = {AT(scores_args, out), AT(scores_args, q), AT(scores_args, k),
         AT(scores_args, q_rows), AT(scores_args, key_rows), -1};
     static const int16_t softmax[] = {AT(softmax_args, out), AT(softmax_args, x), -1};
+    static const int16_t softmax_back[] = {
+        AT(softmax_back_args, out), AT(softmax_back_args, x), AT(softmax_back_args, dy), -1};
+    static const int16_t mix_back[] = {AT(mix_back_args, out), AT(mix_back_args, pattern),
+        AT(mix_back_args, x), AT(mix_back_args, x_rows), AT(mix_back_args, scratch), -1};
+    static const int16_t divisor_back[] = {AT(divisor_back_args, out), AT(divisor_back_args, x),
+        AT(divisor_back_args, scale), AT(divisor_back_args, dy), AT(divisor_back_args, x_rows),
+        AT(divisor_back_args, scale_rows), AT(divisor_back_args, dy_rows),
+        AT(divisor_back_args, weight), -1};
     static const int16_t mix[] = {
         AT(mix_args, out), AT(mix_args, pattern), AT(mix_args, v), AT(mix_args, value_rows), -1};
     static const int16_t norm_scale[] = {
@@ -54,7 +62,7 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(metrics_args, rows), AT(metrics_args, weight), AT(metrics_args, bias), -1};
     static const int16_t norm_back[] = {AT(norm_back_args, out), AT(norm_back_args, x),
         AT(norm_back_args, dy), AT(norm_back_args, x_rows), AT(norm_back_args, dy_rows),
-        AT(norm_back_args, weight), -1};
+        AT(norm_back_args, weight), AT(norm_back_args, scale), AT(norm_back_args, scale_rows), -1};
     static const int16_t activation_back[] = {AT(activation_back_args, out),
         AT(activation_back_args, x), AT(activation_back_args, dy), AT(activation_back_args, x_rows),
         AT(activation_back_args, dy_rows), -1};
@@ -91,6 +99,10 @@ const int16_t *launch_pointers(kernel_id kernel)
         [KERNEL_ACTIVATION_BACK] = activation_back,
         [KERNEL_JOIN] = join,
         [KERNEL_ATTENTION_BACK] = attention_back,
+        [KERNEL_SOFTMAX_BACK] = softmax_back,
+        [KERNEL_MIX_BACK] = mix_back,
+        [KERNEL_DIVISOR_BACK] = divisor_back,
+        [KERNEL_NORM_SCALE_BACK] = norm_back,
         [KERNEL_WHOLE_ATTENTION] = whole_attention,
         [KERNEL_RECORDS] = records,
     };

@@ -55,6 +55,9 @@ typedef union launch_args {
     activation_back_args activation_back;
     join_args join;
     attention_back_args attention_back;
+    softmax_back_args softmax_back;
+    mix_back_args mix_back;
+    divisor_back_args divisor_back;
     records_args records;
 } launch_args;
 

@@ -228,8 +228,10 @@ inset_status emit_records(emitter *e)
             if (n->kind == NEED_KEPT || n->kind == NEED_KEEP) fine = emit_kept(e, n);
             else if (kind == STRAND_METRIC) metrics = true;
             else
-                fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX ? !emit_open(e, n)
-                                                                       : emit_rows_of(e, n);
+                fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX
+                               || kind == STRAND_SOFTMAX_BACK
+                           ? !emit_open(e, n)
+                           : emit_rows_of(e, n);
         }
         for (size_t i = e->saved_next; i < saved_end && fine; i++) {
             const saved_rows *g = &s->rows[e->saved_order[i]];

@@ -419,10 +419,17 @@ inset_status emit_step(emitter *e, const step *st)
     case STEP_ACTIVATION_BACK:
     case STEP_SOFTCAP_BACK:
     case STEP_JOIN:
+    case STEP_NORM_GIVEN_BACK:
+    case STEP_DIVISOR_BACK:
+    case STEP_NORM_SCALE_BACK:
     case STEP_ATTENTION_BACK: return emit_back(e, st, m, out, width);
     case STEP_ZERO: return INSET_OK; /* its rows are constants, which records make */
     case STEP_ATTENTION: return emit_attention(e, st, m, out, width);
     case STEP_ROPE: return emit_rope(e, st, m, out, width);
+    case STEP_VALUES_BACK:
+    case STEP_QUERIES_BACK: return emit_open_back(e, st, m, out, width);
+    case STEP_PATTERN_BACK:
+    case STEP_SCORES_BACK:
     case STEP_PAIR:
     case STEP_SCORES:
     case STEP_PATTERN: return INSET_OK;

@@ -144,6 +144,7 @@ int32_t strand_position(const planner *p, int32_t strand_index, int32_t row)
     case STRAND_EMBED:
     case STRAND_FORK: return s->start + row;
     case STRAND_POSITION:
+    case STRAND_OPEN_BACK:
     case STRAND_BACK: return row;
     case STRAND_STEP: return strand_position(p, s->operands[0].strand, row + s->operands[0].shift);
     default: return -1;

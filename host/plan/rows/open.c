@@ -53,7 +53,7 @@ bool open_touched(const planner *p, const invoke *v, const step *scores)
     return false;
 }
 
-static int32_t latest_pass(const planner *p, const map *m, int32_t pass)
+int32_t latest_pass(const planner *p, const map *m, int32_t pass)
 {
     for (int32_t i = 0; i < m->n; i++)
         if (p->strands[m->at[i].strand].pass > pass) pass = p->strands[m->at[i].strand].pass;
@@ -92,9 +92,7 @@ static inset_status whole_view(planner *p, const invoke *v, int32_t n_heads, vie
     return INSET_OK;
 }
 
-/* All rows of an open value, in order, each as one piece: of the tensor the model made, or of what
- * replaced it. */
-static inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index, int32_t n_heads,
+inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index, int32_t n_heads,
     int32_t value_index, piece_function *visit, void *user)
 {
     int32_t slot_index = shown_slot(p, value_index), width = n_heads * v->longest;
@@ -193,7 +191,7 @@ static inset_status make_rows(
 
 /* A kernel reads whole rows of the model's type: constants, other types and strided columns are
  * copied to one first. */
-static inset_status readable_row(planner *p, piece *one, int32_t width)
+inset_status open_readable(planner *p, piece *one, int32_t width)
 {
     inset_type type = p->trace->model_type;
     if (one->domain != DOMAIN_CONSTANT && one->column_step == 1
@@ -219,7 +217,7 @@ static inset_status softmax_rows(void *user, int32_t sequence, int32_t rows, con
     row_maker *m = user;
     planner *p = m->p;
     piece from = *one;
-    inset_status status = readable_row(p, &from, (int32_t)m->t->width);
+    inset_status status = open_readable(p, &from, (int32_t)m->t->width);
     if (status) return status;
     int32_t anchor = from.row_step ? from.shift : 0;
     from.shift -= anchor;
@@ -302,7 +300,7 @@ static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const p
             *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);
     if (!parts) return INSET_NO_MEMORY;
     piece from = *one;
-    inset_status status = readable_row(p, &from, from.c1 - from.c0);
+    inset_status status = open_readable(p, &from, from.c1 - from.c0);
     if (status) return status;
     int32_t anchor = from.row_step ? from.shift : 0;
     from.shift -= anchor;

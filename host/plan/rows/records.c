@@ -152,9 +152,8 @@ inset_status pieces_operand(
     return status;
 }
 
-/* A row of an expression; rows are counted as those of its first operand that runs along. */
-static inset_status expression_row(planner *p, const trace_record *r, inset_type type,
-    int32_t width, piece *operands, int n, int32_t *strand_index, int32_t *row, bool *repeats)
+inset_status pieces_combine(planner *p, strand like, piece *operands, int n, int32_t *strand_index,
+    int32_t *row, bool *repeats)
 {
     int32_t anchor = 0;
     *repeats = true;
@@ -162,16 +161,20 @@ static inset_status expression_row(planner *p, const trace_record *r, inset_type
         if (operands[k].row_step) anchor = operands[k].shift, *repeats = false;
     for (int k = 0; k < n; k++)
         if (operands[k].row_step) operands[k].shift -= anchor;
-    strand like = {.kind = STRAND_EXPR,
+    pieces_moment(p, &like, operands, (size_t)n);
+    *strand_index = strand_intern(p, &like, n, sizeof *operands, operands, 0);
+    *row = anchor;
+    return *strand_index < 0 ? INSET_NO_MEMORY : INSET_OK;
+}
+
+static strand expression_like(const trace_record *r, inset_type type, int32_t width)
+{
+    return (strand){.kind = STRAND_EXPR,
         .type = (uint8_t)type,
         .op = (uint8_t)r->op,
         .born = DOMAIN_FREE,
         .width = width,
         .parent = PARENT_NONE};
-    pieces_moment(p, &like, operands, (size_t)n);
-    *strand_index = strand_intern(p, &like, n, sizeof *operands, operands, 0);
-    *row = anchor;
-    return *strand_index < 0 ? INSET_NO_MEMORY : INSET_OK;
 }
 
 static inset_status make_strip(void *user, const strip *s)
@@ -207,7 +210,9 @@ static inset_status make_strip(void *user, const strip *s)
         if (record->op == TRACE_COPY)
             status = pieces_row(p, t->domain, t->type, width, p->new_pieces.at, p->new_pieces.n, 0,
                 width, &made, &row, &repeats);
-        else status = expression_row(p, record, t->type, width, operands, n, &made, &row, &repeats);
+        else
+            status = pieces_combine(
+                p, expression_like(record, t->type, width), operands, n, &made, &row, &repeats);
         if (status) return status;
         if (!pieces_add_rows(p, &r->out, made, row, left, repeats)) return INSET_NO_MEMORY;
         at += left;

@@ -18,31 +18,31 @@ enum { INTS_SEGMENT = sizeof(segment) / sizeof(int32_t), UNIT_HEAD = 5 };
 
 /* ---- zeros -------------------------------------------------------------- */
 
-static bool is_zero(const planner *p, int32_t value_index, int32_t strand_index)
+bool reverse_is_zero(const planner *p, int32_t domain, int32_t strand_index)
 {
     const strand *s = &p->strands[strand_index];
-    if (s->kind != STRAND_COPY || s->born != value_index || s->n != 1) return false;
+    if (s->kind != STRAND_COPY || s->born != domain || s->n != 1) return false;
     return s->pieces[0].domain == DOMAIN_CONSTANT && piece_number(&s->pieces[0]) == 0;
 }
 
-/* The row of zeros of a value. */
-static inset_status zero_row(planner *p, int32_t value_index, int32_t *strand_index, int32_t *row)
+/* Row i of the strand stands for position i of every sequence, so that rows that go with them run
+ * side by side. */
+inset_status reverse_add_zeros(
+    planner *p, segment_list *list, int32_t domain, int32_t width, int32_t count)
 {
-    const int32_t width = p->program->values[value_index].width;
-    const inset_type type = strand_type(p, value_index, -1);
+    const inset_type type = p->trace->model_type;
     piece zero = piece_constant(type, 0, 0, width);
+    int32_t made, row;
     bool repeats;
-    return pieces_row(p, value_index, type, width, &zero, 1, 0, width, strand_index, row, &repeats);
+    inset_status status = pieces_row(
+        p, domain, type, width, &zero, 1, 0, width, &made, &row, &repeats);
+    if (status) return status;
+    return segments_add(p, list, made, list->rows, count) ? INSET_OK : INSET_NO_MEMORY;
 }
 
-/* Rows of zeros for the positions from the list's end on: row i of the strand stands for position i
- * of every sequence, so that rows that go with them run side by side. */
 static inset_status add_zeros(planner *p, segment_list *list, int32_t value_index, int32_t count)
 {
-    int32_t strand_index, row;
-    inset_status status = zero_row(p, value_index, &strand_index, &row);
-    if (status) return status;
-    return segments_add(p, list, strand_index, list->rows, count) ? INSET_OK : INSET_NO_MEMORY;
+    return reverse_add_zeros(p, list, value_index, p->program->values[value_index].width, count);
 }
 
 /* A map of them; NULL: memory is out. */
@@ -77,8 +77,9 @@ static inset_status rows_of_step(
             row[k] = row_of(in->rows[k], at);
             if (row[k].count < n) n = row[k].count;
         }
-        const bool zero = is_zero(p, in->value[in->dy], row[in->dy].strand)
-                          && (s->kind != STEP_ADD || is_zero(p, in->value[0], row[0].strand));
+        const bool zero = reverse_is_zero(p, in->value[in->dy], row[in->dy].strand)
+                          && (s->kind != STEP_ADD
+                              || reverse_is_zero(p, in->value[0], row[0].strand));
         inset_status status = INSET_OK;
         if (zero) {
             status = add_zeros(p, list, s->value, n);
@@ -134,7 +135,7 @@ static inset_status rows_of_attention(planner *p, const step *s, const map *cons
 {
     int32_t end = 0;
     for (int32_t i = 0, at = 0; i < dz->n; at += dz->at[i++].count)
-        if (!is_zero(p, dz_value, dz->at[i].strand)) end = at + dz->at[i].count;
+        if (!reverse_is_zero(p, dz_value, dz->at[i].strand)) end = at + dz->at[i].count;
     if (end) {
         const map *all[4] = {forward[0], forward[1], forward[2], dz}, *cut[4];
         int32_t pass = p->floor;
@@ -164,8 +165,75 @@ static inset_status reading_of(
     if (slot_index >= p->trace->reversal->n_slots)
         return slot_maps(p, v, invoke_index, slot_index, out);
     const step *of = &p->program->steps[s->of];
-    for (int j = 0; j < of->n_operands; j++)
-        if (of->operands[j] == slot_index) *out = p->seen[s->of * 3 + j];
+    for (int j = 0; j < 3; j++)
+        if (of->operands[j] == slot_index && p->seen[s->of * 3 + j]) *out = p->seen[s->of * 3 + j];
+    return INSET_OK;
+}
+
+/* A norm's scale and attention go back either fused or in the open, as they ran. */
+static bool runs_here(const planner *p, const step *s)
+{
+    const step *of = &p->program->steps[s->of];
+    switch (s->kind) {
+    case STEP_NORM_BACK: return !p->seen[s->of * 3 + 1];
+    case STEP_NORM_GIVEN_BACK:
+    case STEP_DIVISOR_BACK: return p->seen[s->of * 3 + 1] != NULL;
+    case STEP_ATTENTION_BACK: return !open_was(p, of);
+    case STEP_VALUES_BACK:
+    case STEP_QUERIES_BACK: return false; /* else open_back.c makes them */
+    default: return true;
+    }
+}
+
+/* The gradient of a row that all sequences share (of a position embedding): the sum over them.
+ * sent: NULL when it goes elsewhere. */
+static inset_status sum_of_sequences(planner *p, const step *s, const map *before,
+    const map *const *sent, int32_t n_sequences, segment_list *list)
+{
+    const int32_t width = p->program->values[s->value].width;
+    const strand sum = {.kind = STRAND_EXPR,
+        .type = (uint8_t)p->trace->model_type,
+        .op = TRACE_ADD,
+        .born = DOMAIN_FREE,
+        .width = width,
+        .parent = PARENT_NONE};
+    for (int32_t at = 0; at < before->rows; at++) {
+        piece parts[2];
+        int n = 0;
+        inset_status status = INSET_OK;
+        for (int32_t q = -1; q < (sent ? n_sequences : 0) && !status; q++) {
+            const map *m = q < 0 ? before : sent[q];
+            if (at >= m->rows) continue;
+            const segment row = row_of(m, at);
+            const int32_t value_index = p->program->slots[s->operands[q >= 0]].value;
+            if (reverse_is_zero(p, value_index, row.strand)) continue;
+            parts[n++] = (piece){.c1 = width,
+                .domain = value_index,
+                .strand = row.strand,
+                .shift = row.first,
+                .row_step = 1,
+                .column_step = 1};
+            if (n < 2) continue;
+            bool repeats;
+            int32_t made, index;
+            status = pieces_combine(p, sum, parts, 2, &made, &index, &repeats);
+            parts[0] = (piece){.c1 = width,
+                .domain = DOMAIN_FREE,
+                .strand = made,
+                .shift = index,
+                .row_step = 1,
+                .column_step = 1};
+            n = 1;
+        }
+        int32_t made = 0, index = 0;
+        bool repeats;
+        if (!status && n)
+            status = pieces_row(
+                p, s->value, sum.type, width, parts, 1, 0, width, &made, &index, &repeats);
+        if (!status && !n) status = add_zeros(p, list, s->value, 1);
+        else if (!status && !segments_add(p, list, made, index, 1)) status = INSET_NO_MEMORY;
+        if (status) return status;
+    }
     return INSET_OK;
 }
 
@@ -173,7 +241,7 @@ inset_status reverse_rows(
     planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t)
 {
     const map **in[3] = {NULL, NULL, NULL}, **const *seen = s->of < 0 ? NULL : &p->seen[s->of * 3];
-    const bool skipped = seen && !seen[0];
+    const bool skipped = seen && (!seen[0] || !runs_here(p, s));
     int n = s->n_operands;
     for (int k = 0; k < n; k++) {
         inset_status status = skipped && s->operands[k] < p->trace->reversal->n_slots
@@ -184,6 +252,8 @@ inset_status reverse_rows(
     const map *positions = s->kind == STEP_ROPE ? identity_positions(p, v->longest) : NULL;
     if (s->kind == STEP_ROPE && !positions) return INSET_NO_MEMORY;
     const bool elsewhere = s->kind == STEP_ADD && !slot_is_plain(p->trace, v, s->through);
+    const bool sums = s->kind == STEP_ADD && p->program->values[s->value].per_position
+                      && !p->program->values[p->program->slots[s->operands[1]].value].per_position;
     for (int32_t q = 0; q < t->n_sequences; q++) {
         const int32_t rows = t->lengths[q];
         segment_list list = {0};
@@ -194,6 +264,9 @@ inset_status reverse_rows(
             return INSET_NO_MEMORY;
         if (s->kind == STEP_ZERO || (skipped && !nothing))
             status = add_zeros(p, &list, s->value, rows);
+        else if (sums)
+            status = sum_of_sequences(
+                p, s, in[0][q], nothing ? NULL : in[1], v->n_sequences, &list);
         else if (s->kind == STEP_ATTENTION_BACK) {
             const map *forward[3] = {seen[0][q], seen[1][q], seen[2][q]};
             status = rows_of_attention(

@@ -16,7 +16,7 @@
  *   metric    (kind, tokens, rows of logits): numbers made from rows; see metric.c
  *   external  rows of a tensor from outside; position: the rows of the position ids
  *   scores, softmax, mix   attention in the open, for sequences whose scores or pattern somebody
- *                          touches (open.c)
+ *                          touches (open.c, open_back.c)
  *
  * A *map* says which rows a sequence has at one value: segments of strands. Maps are immutable and
  * shared; a set gives a tensor new maps, and whoever took the old ones (a step that ran, a clone)
@@ -67,7 +67,10 @@ typedef enum strand_kind {
     STRAND_MIX,
     STRAND_METRIC,
     STRAND_SLOPE, /* of a metric: what it changes by as its logits do */
-    STRAND_BACK   /* attention backwards: see reverse.c */
+    STRAND_BACK,  /* attention backwards: see reverse.c */
+    /* in the open: see open_back.c */
+    STRAND_SOFTMAX_BACK,
+    STRAND_OPEN_BACK
 } strand_kind;
 
 typedef struct operand_row {
@@ -95,7 +98,8 @@ typedef struct strand {
     union {
         const segment *origin;       /* fork: its key-value rows */
         const operand_row *operands; /* step */
-        /* copy; expr: its one or two operands, columns 0 .. width; softmax: its operand */
+        /* copy; expr: its one or two operands, columns 0 .. width; softmax: its operand; softmax
+         * back: the softmax and its gradient, or (op 1) the scores and theirs */
         const piece *pieces;
         const int32_t *numbers; /* scores, mix: see open.c; metric: see metric.c */
         int32_t first_word;     /* embed: row i is word first_word + i */
@@ -159,6 +163,23 @@ typedef struct piece_list {
     piece *at;
     size_t n, capacity;
 } piece_list;
+
+/* Rows of weights in the open, each run one piece. */
+typedef struct weight_run {
+    int32_t rows;
+    piece from;
+} weight_run;
+typedef struct weight_list {
+    weight_run *at;
+    size_t n, capacity;
+} weight_list;
+
+/* What an attention in the open had in the forward, per sequence: rows of the scores and the
+ * pattern as the model made them (NULL: not in the open), and the pattern that mixed the values. */
+typedef struct open_seen {
+    const map **scores, **pattern;
+    weight_list *mixed;
+} open_seen;
 
 /* A sequence's rows behind attentions from the one that makes `value` on, until its next entry;
  * rows NULL: it is not taken whole there. */
@@ -233,6 +254,7 @@ typedef struct planner {
     const map **open_scores, **open_pattern;
     /* of an invoke with gradients: [3 * steps] the maps that each step saw, per sequence */
     const map ***seen;
+    open_seen *open_seen; /* [steps], at the scores' step */
     strip_scratch strips;
     segment_list segments; /* scratch for building maps */
     piece_list old_pieces, new_pieces, row_pieces;
@@ -327,6 +349,10 @@ inset_status pieces_operand(
 /* When rows made of these pieces are there (pass, time), and after how many rounds of records of
  * that moment (level). */
 void pieces_moment(const planner *p, strand *s, const piece *pieces, size_t n);
+/* A row of a strand like `like` that is made of rows of n operands, counted as those of the first
+ * that runs along. */
+inset_status pieces_combine(planner *p, strand like, piece *operands, int n, int32_t *strand_index,
+    int32_t *row, bool *repeats);
 bool pieces_add_rows(
     planner *p, segment_list *list, int32_t strand_index, int32_t row, int32_t n, bool repeats);
 /* Every row of a view of `width` columns a row, as one piece: calls visit(user, sequence, rows,
@@ -348,6 +374,12 @@ inset_status open_pattern(
 bool open_changed(planner *p, const invoke *v, const step *attention);
 inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const step *attention,
     const map *const *const in[3], tensor *t);
+/* All rows of an open value, in order, each as one piece: of the tensor the model made, or of what
+ * replaced it. */
+inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index, int32_t n_heads,
+    int32_t value_index, piece_function *visit, void *user);
+/* A piece that a kernel can read as rows of the model's type. */
+inset_status open_readable(planner *p, piece *one, int32_t width);
 /* Parts of a scores or mix strand. */
 const segment *scores_queries(const strand *s, int32_t *n);
 const segment *scores_keys(const strand *s, int32_t *n);
@@ -355,7 +387,28 @@ const step *scores_step(const planner *p, const strand *s);
 const piece *mix_pattern(const strand *s);
 const segment *mix_values(const strand *s, int32_t *n);
 
+/* ---- open_back.c: attention in the open, backwards ---- */
+/* Was the attention that a forward step belongs to in the open, in the invoke being walked? */
+bool open_was(const planner *p, const step *of);
+/* Notes what STEP_SCORES or STEP_PATTERN made, and what mixed the values. */
+void open_note_made(planner *p, const step *s, const map **rows);
+inset_status open_note_mixed(
+    planner *p, const invoke *v, int32_t invoke_index, const step *attention);
+/* Rows of a step of an open attention backwards, into t->rows. */
+inset_status open_back_rows(
+    planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t);
+/* Parts of a STRAND_OPEN_BACK: rows of what is weighted (k = 0) and of keys (1); the weights. */
+const segment *open_unit_rows(const strand *s, int k, int32_t *n);
+const weight_run *open_unit_weights(const strand *s, int32_t *n);
+
 /* ---- reverse.c: rows of gradients ---- */
+/* Are the rows of this strand at a value, or of a free tensor, zeros that nobody computed? */
+bool reverse_is_zero(const planner *p, int32_t domain, int32_t strand_index);
+/* Rows of zeros for the positions from the list's end on. */
+inset_status reverse_add_zeros(
+    planner *p, segment_list *list, int32_t domain, int32_t width, int32_t count);
+/* The latest pass of a map's strands, or `pass`. */
+int32_t latest_pass(const planner *p, const map *m, int32_t pass);
 /* Rows of a step of the reversed program, into t->rows. */
 inset_status reverse_rows(
     planner *p, const invoke *v, int32_t invoke_index, const step *s, tensor *t);

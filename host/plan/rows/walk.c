@@ -85,13 +85,25 @@ inset_status slot_maps(
 {
     inset_status status = operand_maps(p, v, invoke_index, slot_index, out);
     if (status) return status;
-    const map **shown = arena_copy(&p->passing, *out, (size_t)v->n_sequences * sizeof **out);
+    const bool one = p->program->values[p->program->slots[slot_index].value].per_position;
+    const int32_t n = one ? 1 : v->n_sequences;
+    const map **shown = arena_copy(&p->passing, *out, (size_t)n * sizeof **out);
     if (!shown) return INSET_NO_MEMORY;
-    for (int32_t i = 0; i < v->n_sequences; i++)
+    for (int32_t i = 0; i < n; i++)
         if (!(shown[i] = identity_slot(p, &p->program->slots[slot_index], shown[i])))
             return INSET_NO_MEMORY;
     *out = shown;
     return INSET_OK;
+}
+
+/* A free tensor of an invoke: a row a query, its columns (head, key). */
+static tensor *open_tensor(planner *p, const invoke *v, int32_t value_index)
+{
+    tensor *t = value_tensor(p, v, value_index, NULL);
+    if (!t) return NULL;
+    t->domain = DOMAIN_FREE;
+    t->width = (int64_t)p->program->values[value_index].width * v->longest;
+    return t;
 }
 
 /* Scores and pattern are made only for invokes that touch them, as free tensors: a row a query, its
@@ -103,10 +115,8 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
     *before = NULL;
     p->values[s->value] = NULL;
     if (scores ? !open_touched(p, v, s) : !p->open_scores) return INSET_OK;
-    tensor *t = value_tensor(p, v, s->value, NULL);
+    tensor *t = open_tensor(p, v, s->value);
     if (!t) return INSET_NO_MEMORY;
-    t->domain = DOMAIN_FREE;
-    t->width = (int64_t)s->n_heads * v->longest;
     inset_status status;
     if (scores) {
         const map **q, **k;
@@ -114,10 +124,32 @@ static inset_status run_open_step(planner *p, const invoke *v, int32_t invoke_in
             || (status = slot_maps(p, v, invoke_index, s->operands[1], &k)))
             return status;
         status = open_scores(p, v, s, q, k, t);
+        if (v->reversed) {
+            p->seen[(s - p->program->steps) * 3] = q;
+            p->seen[(s - p->program->steps) * 3 + 1] = k;
+        }
     } else status = open_pattern(p, v, invoke_index, s, t);
     if (status) return status;
     *before = arena_copy(&p->passing, t->rows, (size_t)t->n_sequences * sizeof *t->rows);
-    return *before ? INSET_OK : INSET_NO_MEMORY;
+    if (!*before) return INSET_NO_MEMORY;
+    if (v->reversed) open_note_made(p, s, *before);
+    return INSET_OK;
+}
+
+/* A step of the gradients; in the open only where the forward was. */
+static inset_status run_back_step(planner *p, const invoke *v, int32_t invoke_index, const step *s)
+{
+    const bool free = p->program->values[s->value].by_keys;
+    const bool in_open = free || s->kind == STEP_VALUES_BACK || s->kind == STEP_QUERIES_BACK;
+    if (in_open && free && !open_was(p, &p->program->steps[s->of])) {
+        p->values[s->value] = NULL;
+        return INSET_OK;
+    }
+    tensor *t = free ? open_tensor(p, v, s->value) : value_tensor(p, v, s->value, NULL);
+    if (!t) return INSET_NO_MEMORY;
+    if (in_open && open_was(p, &p->program->steps[s->of]))
+        return open_back_rows(p, v, invoke_index, s, t);
+    return reverse_rows(p, v, invoke_index, s, t);
 }
 
 /* A step that makes row i of row i of the one value it reads, all of it: the maps are that value's.
@@ -143,6 +175,7 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         p->values[s->value] = NULL;
         return INSET_OK;
     }
+    if (s->of >= 0 || s->kind == STEP_ZERO) return run_back_step(p, v, invoke_index, s);
     if (!v->reversed && keeps_rows(p, s) && slot_is_plain(p->trace, v, s->operands[0]))
         return value_tensor(
                    p, v, s->value, p->values[p->program->slots[s->operands[0]].value]->rows)
@@ -150,7 +183,6 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
                    : INSET_NO_MEMORY;
     tensor *t = value_tensor(p, v, s->value, NULL);
     if (!t) return INSET_NO_MEMORY;
-    if (s->of >= 0 || s->kind == STEP_ZERO) return reverse_rows(p, v, invoke_index, s, t);
     if (s->kind == STEP_ATTENTION && open_changed(p, v, s)) {
         const map **in[3];
         for (int k = 0; k < 3; k++) {
@@ -158,6 +190,8 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
             if (status) return status;
         }
         inset_status status = open_mix(p, v, invoke_index, s, (const map *const *const *)in, t);
+        for (int k = 0; k < 3 && v->reversed; k++) p->seen[(s - p->program->steps) * 3 + k] = in[k];
+        if (!status && v->reversed) status = open_note_mixed(p, v, invoke_index, s);
         return status ? status : whole_note(p, v, invoke_index, s->value, t->rows);
     }
     if (s->kind == STEP_TOKENS || s->kind == STEP_INPUT) {
@@ -175,7 +209,7 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
         if (status) return status;
     }
     const map **saw[3] = {NULL, NULL, NULL};
-    for (int k = 0; v->reversed && k < s->n_operands; k++) {
+    for (int k = 0; v->reversed && k < n; k++) {
         saw[k] = arena_new(&p->passing, (size_t)t->n_sequences * sizeof **saw);
         if (!(p->seen[(s - p->program->steps) * 3 + k] = saw[k])) return INSET_NO_MEMORY;
     }
@@ -197,7 +231,10 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
             return INSET_NO_MEMORY;
         if (!(t->rows[q] = step_rows(p, s, one, rows))) return INSET_NO_MEMORY;
     }
-    return s->kind == STEP_ATTENTION ? whole_note(p, v, invoke_index, s->value, t->rows) : INSET_OK;
+    if (s->kind != STEP_ATTENTION) return INSET_OK;
+    inset_status status = v->reversed && open_was(p, s) ? open_note_mixed(p, v, invoke_index, s)
+                                                        : INSET_OK;
+    return status ? status : whole_note(p, v, invoke_index, s->value, t->rows);
 }
 
 static bool is_skipped(const invoke *v, int32_t event)
@@ -416,6 +453,13 @@ static inset_status jump(planner *p, journey *j, int32_t *k)
     return status ? status : arrive(p, v, target, rows);
 }
 
+/* A step of gradients that are another invoke's. */
+static bool is_of_another(const planner *p, const invoke *v, int32_t i)
+{
+    return v->reversed && i >= p->trace->reversal->n_steps
+           && (i < v->first_step || i >= v->end_step);
+}
+
 static inset_status travel(planner *p, journey *j)
 {
     const program *g = p->program;
@@ -443,6 +487,7 @@ static inset_status travel(planner *p, journey *j)
         }
         const step *s = &g->steps[i];
         if (s->event > j->v->current_event) break; /* nothing later was asked for */
+        if (is_of_another(p, j->v, (int32_t)i)) continue;
         if (!is_skipped(j->v, s->event)) status = run_step(p, j->v, j->invoke_index, s);
         else if (s->kind == STEP_SCORES) p->open_scores = NULL;
         if (status) return status;
@@ -461,7 +506,9 @@ static inset_status walk_invoke(planner *p, int32_t index)
     for (size_t i = 0; i < v->n_values; i++)
         p->value_storage[v->values[i].value] = v->values[i].storage;
     if (v->reversed
-        && !(p->seen = arena_new(&p->passing, 3 * p->program->n_steps * sizeof *p->seen)))
+        && (!(p->seen = arena_new(&p->passing, 3 * p->program->n_steps * sizeof *p->seen))
+            || !(
+                p->open_seen = arena_new(&p->passing, p->program->n_steps * sizeof *p->open_seen))))
         return INSET_NO_MEMORY;
     inset_status status = travel(p, &j);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;

@@ -123,13 +123,20 @@ static void use_buffer(buffer *b, int32_t from, int32_t to)
 static bool is_unit(const planner *p, int32_t strand_index, int32_t value)
 {
     const strand *t = &p->strands[strand_index];
-    return t->kind == STRAND_BACK && t->born == value;
+    return (t->kind == STRAND_BACK || t->kind == STRAND_OPEN_BACK) && t->born == value;
+}
+
+static bool makes_units(const step *s)
+{
+    return s->kind == STEP_ATTENTION_BACK || s->kind == STEP_VALUES_BACK
+           || s->kind == STEP_QUERIES_BACK;
 }
 
 static int32_t unit_length(const planner *p, int32_t strand_index)
 {
     int32_t n, rows = 0;
-    const segment *at = back_rows(&p->strands[strand_index], 3, &n);
+    const strand *t = &p->strands[strand_index];
+    const segment *at = t->kind == STRAND_BACK ? back_rows(t, 3, &n) : open_unit_rows(t, 0, &n);
     for (int32_t i = 0; i < n; i++) rows += at[i].count;
     return rows;
 }
@@ -332,6 +339,25 @@ static bool ask_back(
     return true;
 }
 
+/* So do values and queries of an attention in the open. */
+static bool ask_open_back(
+    planner *p, schedule *s, const step *st, const strand *t, int32_t pass, int32_t now)
+{
+    const step *of = &p->program->steps[st->of];
+    const bool values = st->kind == STEP_VALUES_BACK;
+    int32_t n, n_keys;
+    const segment *x = open_unit_rows(t, 0, &n), *keys = open_unit_rows(t, 1, &n_keys);
+    if (!ask_segments(p, s, values ? st->operands[0] : of->operands[0], x, n, pass, now)
+        || (!values && !ask_segments(p, s, of->operands[1], keys, n_keys, pass, now)))
+        return false;
+    const weight_run *w = open_unit_weights(t, &n);
+    for (int32_t i = 0; i < n; i++) {
+        const piece *from = &w[i].from;
+        if (!ask_piece(p, s, from, 0, w[i].rows, from->c0, from->c1, now)) return false;
+    }
+    return true;
+}
+
 /* Asks for the operands of rows that a step computes. */
 static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
 {
@@ -344,6 +370,8 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
     case STEP_EMBED: return true; /* from tables of ids, or the caller's rows */
     case STEP_ATTENTION: return ask_attention(p, s, st, n, m.pass, now);
     case STEP_ATTENTION_BACK: return ask_back(p, s, st, &p->strands[n->strand], m.pass, now);
+    case STEP_VALUES_BACK:
+    case STEP_QUERIES_BACK: return ask_open_back(p, s, st, &p->strands[n->strand], m.pass, now);
     default: break;
     }
     bool same_columns = st->kind == STEP_SOFTCAP || st->kind == STEP_SCALE;
@@ -380,8 +408,10 @@ static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
     const strand *t = &p->strands[n->strand];
     if (t->kind == STRAND_SCORES) return ask_scores(p, s, t, now);
     if (t->kind == STRAND_METRIC) return ask_metric(p, s, t, n, now);
-    if (t->kind == STRAND_SOFTMAX)
-        return ask_piece(p, s, t->pieces, n->lo, n->hi, 0, t->width, now);
+    for (int32_t i = 0; i < t->n && (t->kind == STRAND_SOFTMAX || t->kind == STRAND_SOFTMAX_BACK);
+         i++)
+        if (!ask_piece(p, s, &t->pieces[i], n->lo, n->hi, 0, t->width, now)) return false;
+    if (t->kind == STRAND_SOFTMAX || t->kind == STRAND_SOFTMAX_BACK) return true;
     for (int32_t i = 0; i < t->n; i++) {
         const piece *from = &t->pieces[i];
         int32_t c0 = from->c0 > n->c0 ? from->c0 : n->c0, c1 = from->c1 < n->c1 ? from->c1 : n->c1;
@@ -453,7 +483,7 @@ static bool ask_layout(planner *p, schedule *s, int32_t now)
     for (int k = 0; k < (st->kind == STEP_ROPE ? 1 : st->n_operands); k++) {
         int32_t value = g->slots[st->operands[k]].value,
                 older = layout_prefix(&s->layouts[base], computed_age(value));
-        if (g->steps[g->values[value].step].kind == STEP_ATTENTION_BACK) /* units, see ask_at */
+        if (makes_units(&g->steps[g->values[value].step])) /* see ask_at */
             older = layout_prefix(&s->layouts[base], computed_age(value - 1));
         if (g->values[value].per_position != g->values[st->value].per_position) older = 0;
         if (older < n) n = older;
