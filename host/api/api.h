@@ -10,6 +10,7 @@
 #include "plan/plan.h"
 #include "run/model.h"
 #include "run/run.h"
+#include "sweep/sweep.h"
 #include "trace/trace.h"
 
 struct inset_trace {
@@ -46,6 +47,10 @@ inset_status api_model_choice(
 void api_model_register(inset_model *model);
 /* A model without a device around a program, which it takes over, also on failure. */
 inset_status api_model_without_device(program *p, inset_type type, inset_model **out);
+
+/* What the options of an attribution ask for, checked as far as they alone say. */
+inset_status api_attribution(inset_context *context, const inset_attribution_options *options,
+    inset_sweep_options *runs, attribution_method *method);
 
 /* "a NULL trace was given": for the calls that have a context to say it in. */
 inset_status api_null(inset_context *context, const char *what);

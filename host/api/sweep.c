@@ -75,11 +75,9 @@ static bool read_rules(inset_context *context, const char *text, int *out)
     return true;
 }
 
-inset_status inset_attribution_create(
-    inset_model *model, const inset_attribution_options *options, inset_sweep **out)
+inset_status api_attribution(inset_context *context, const inset_attribution_options *options,
+    inset_sweep_options *runs, attribution_method *method)
 {
-    if (!model) return INSET_USAGE_ERROR;
-    inset_context *context = model->context;
     inset_attribution_options given = INSET_ATTRIBUTION_OPTIONS;
     if (!options) return api_null(context, "the options of an attribution");
     if (options->size < sizeof options->size || options->size > sizeof given)
@@ -91,13 +89,23 @@ inset_status inset_attribution_create(
     if (given.steps < 0 || given.steps > 10000)
         return error_set(context, INSET_VALUE_ERROR,
             "%d steps of integrated gradients; 1 to 10000 were expected", given.steps);
-    attribution_method method = {.estimates = true,
+    *method = (attribution_method){.estimates = true,
         .steps = given.steps,
         .ends = given.ends != 0,
         .qk = given.qk != 0,
         .graddrop = given.graddrop != 0};
-    if (!read_rules(context, given.rules, &method.rules)) return INSET_VALUE_ERROR;
-    return create(model, &given.sweep, &method, out);
+    *runs = given.sweep;
+    return read_rules(context, given.rules, &method->rules) ? INSET_OK : INSET_VALUE_ERROR;
+}
+
+inset_status inset_attribution_create(
+    inset_model *model, const inset_attribution_options *options, inset_sweep **out)
+{
+    if (!model) return INSET_USAGE_ERROR;
+    inset_sweep_options runs;
+    attribution_method method;
+    inset_status status = api_attribution(model->context, options, &runs, &method);
+    return status ? status : create(model, &runs, &method, out);
 }
 
 void inset_sweep_free(inset_sweep *s)

@@ -40,6 +40,10 @@ typedef struct options {
     const char *rules;
     int64_t steps, verify;
     bool has_steps, ends, star, qk, graddrop, relp;
+    /* attribute --edges, circuit */
+    bool edges, per_pair;
+    int64_t top;
+    const char *edges_from, *sizes;
 } options;
 
 /* Reads the arguments behind the command's name. False: they make no sense, and standard error says
@@ -57,6 +61,8 @@ int command_sites(const options *given);
 int command_version(const options *given);
 /* arguments: as they were, for the metadata */
 int command_sweep(const options *given, int count, char **arguments);
+int command_edges(const options *given, int count, char **arguments);
+int command_circuit(const options *given);
 
 /* Opens the model that the options name. On failure the message is printed and *status is the exit
  * status. */

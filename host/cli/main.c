@@ -12,7 +12,8 @@ static int help(int count, char **arguments)
 
 int main(int count, char **arguments)
 {
-    static const char *const names[] = {"run", "check", "sites", "version", "sweep", "attribute"};
+    static const char *const names[] = {"run", "check", "sites", "version", "sweep", "attribute",
+        "circuit"};
     options given;
     if (count < 2) {
         help_print(stderr, NULL);
@@ -27,6 +28,8 @@ int main(int count, char **arguments)
         if (!options_read(name, count - 2, arguments + 2, &given)) return EXIT_REQUEST;
         if (given.help) return help(1, (char **)&name);
         if (i == 2) return command_sites(&given);
+        if (i == 6) return command_circuit(&given);
+        if (given.edges) return command_edges(&given, count - 1, arguments + 1);
         if (i >= 4) return command_sweep(&given, count - 1, arguments + 1);
         return i == 3 ? command_version(&given) : command_run(&given, i == 1);
     }

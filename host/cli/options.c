@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8, IN_SWEEP = 16, IN_ATTRIBUTE = 32 };
+enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8, IN_SWEEP = 16, IN_ATTRIBUTE = 32,
+    IN_CIRCUIT = 64 };
 typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
 typedef struct option {
@@ -24,13 +25,13 @@ typedef struct option {
 
 #define AT(field) offsetof(options, field)
 static const option known[] = {
-    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE,
+    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
         AT(model), "a Hugging Face directory: config.json and *.safetensors"},
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output),
         "write the saved values to this safetensors file"},
-    {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(clean),
+    {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(clean),
         "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
-    {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(corrupt),
+    {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(corrupt),
         "as many, each as long as its clean prompt"},
     {NULL, "--patch", "SITE,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(patch),
         "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every; in the MLP pre, up, "
@@ -41,7 +42,7 @@ static const option known[] = {
         "of layer, position, head; the others are patched at all their places at once. A\n"
         "                         pattern's position is its destination; heads of k and v are "
         "key_value_head where shared"},
-    {NULL, "--metric", "METRIC", WORDS, IN_SWEEP | IN_ATTRIBUTE, AT(metrics),
+    {NULL, "--metric", "METRIC", WORDS, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(metrics),
         "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
         "                         may be given several times. A is a token, 11+12, or a file of "
         "one a pair"},
@@ -53,7 +54,7 @@ static const option known[] = {
         "what is put there: clean (the other run's value), zero, mean:PROMPTS, "
         "resample[:PROMPTS],\n"
         "                         or a tensor, FILE.npy or FILE.safetensors:NAME"},
-    {NULL, "--direction", "WAY", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(direction),
+    {NULL, "--direction", "WAY", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(direction),
         "denoise: the corrupt run is patched; noise: the clean run"},
     {NULL, "--seed", "N", COUNT, IN_SWEEP | IN_ATTRIBUTE, AT(seed), "of resample"},
     {NULL, "--steps", "N", COUNT, IN_ATTRIBUTE, AT(steps),
@@ -69,6 +70,20 @@ static const option known[] = {
         "constant)"},
     {NULL, "--verify", "N", COUNT, IN_ATTRIBUTE, AT(verify),
         "patch the N points with the largest scores, and show both numbers"},
+    {NULL, "--edges", NULL, FLAG, IN_ATTRIBUTE, AT(edges),
+        "scores of all edges from a writer of the stream to a later reader, in place of --patch"},
+    {NULL, "--top", "N", COUNT, IN_ATTRIBUTE, AT(top),
+        "with --edges: how many of the strongest are shown and drawn (20)"},
+    {NULL, "--per-pair", NULL, FLAG, IN_ATTRIBUTE, AT(per_pair),
+        "with --edges: keep each pair's scores in OUT.safetensors"},
+    {NULL, "--edges-from", "FILE", WORD, IN_CIRCUIT, AT(edges_from),
+        "scores that attribute --edges -o FILE wrote"},
+    {NULL, "--sizes", "N,...", WORD, IN_CIRCUIT, AT(sizes),
+        "how many of the strongest edges are kept: 50,100 or 0.1%,1%; by default\n"
+        "                         0.1,0.2,0.5,1,2,5,10,20,50,100 %"},
+    {NULL, "--by", "WAY", WORD, IN_CIRCUIT, AT(by),
+        "score: the largest; abs: the largest in size; greedy: one by one, those whose reader\n"
+        "                         leads to the logits already"},
     {NULL, "--star", NULL, FLAG, IN_ATTRIBUTE, AT(star), "AtP*: --qk and --graddrop"},
     {NULL, "--qk", NULL, FLAG, IN_ATTRIBUTE, AT(qk), "the softmax exact, for q and k"},
     {NULL, "--graddrop", NULL, FLAG, IN_ATTRIBUTE, AT(graddrop),
@@ -80,28 +95,28 @@ static const option known[] = {
         "replace output that exists, start an unfinished sweep anew"},
     {NULL, "--resume", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE, AT(resume),
         "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
-    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(memory),
+    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(memory),
         "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text),
         "the script itself, in place of a file"},
-    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(device),
+    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(device),
         "auto (CUDA when a device answers), cpu or cuda:N"},
-    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(dtype),
+    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(dtype),
         "f32, bf16 or f16: convert the weights; else as the files have them"},
-    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(no_share),
+    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(no_share),
         "compute every invoke on its own; the same numbers"},
-    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE, AT(fast),
+    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(fast),
         "the fastest way on a GPU, even where the last bits of a number then depend on\n"
         "                         what is computed beside it, and with TF32 for fp32 products; on "
         "the CPU it\n"
         "                         changes nothing"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
-    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE, AT(json),
+    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(json),
         "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose),
         "say which device was chosen, and the times"},
     {"-h", "--help", NULL, FLAG,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_VERSION, AT(help),
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_VERSION, AT(help),
         "print this"},
 };
 
@@ -129,6 +144,10 @@ static const command commands[] = {
         "                   [--steps N | --ends | --relp | --star] [-o OUT] [--json] [--plot "
         "FILE.svg]",
         "estimate from gradients what every patch of a sweep would do", IN_ATTRIBUTE},
+    {"circuit",
+        "inset circuit -m MODEL --clean PROMPTS --corrupt PROMPTS --metric METRIC --edges-from FILE\n"
+        "                   [--sizes N,...] [--by abs|score|greedy] [--json]",
+        "run with all edges but the strongest carrying the other run's value", IN_CIRCUIT},
     {"sites", "inset sites MODEL [--json]",
         "every site of a model in execution order, with its shape", IN_SITES},
     {"version", "inset version", "inset's version, the devices that answer, the libraries",
@@ -283,7 +302,9 @@ static bool sweep_complete(const char *name, const options *given)
 {
     if (!given->model) return usage_error(name, "which model? -m MODEL"), false;
     if (!given->clean) return usage_error(name, "which prompts? --clean PROMPTS"), false;
-    if (!given->patch)
+    if (!strcmp(name, "circuit") && !given->edges_from)
+        return usage_error(name, "which edges? --edges-from FILE, which attribute --edges -o FILE wrote"), false;
+    if (!given->patch && !given->edges && strcmp(name, "circuit"))
         return usage_error(name, "which site? --patch resid_pre, for example"), false;
     if (!given->metrics[0])
         return usage_error(name, "which metric? --metric logit_diff:A,B, for example"), false;
@@ -297,7 +318,7 @@ static bool sweep_complete(const char *name, const options *given)
 static bool options_complete(const char *name, unsigned bit, const options *given)
 {
     if (given->help || bit & IN_VERSION) return true;
-    if (bit & (IN_SWEEP | IN_ATTRIBUTE)) return sweep_complete(name, given);
+    if (bit & (IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT)) return sweep_complete(name, given);
     if (!given->model)
         return usage_error(
                    name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"),
@@ -316,7 +337,7 @@ bool options_read(const char *name, int count, char **arguments, options *out)
 {
     unsigned bit = find_command(name)->bit;
     bool only_words = false;
-    *out = (options){.steps = -1};
+    *out = (options){.steps = -1, .top = 20};
     for (int i = 0; i < count; i++) {
         const char *argument = arguments[i], *word;
         if (only_words || argument[0] != '-' || !argument[1]) {

@@ -28,26 +28,14 @@ typedef struct session {
     double seconds; /* from the loaded model to the last patch */
 } session;
 
-static double now(void)
+double now_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int file_error(const char *path, const char *what)
-{
-    fprintf(stderr, "FileError: %s: %s\n", path, what);
-    return EXIT_MACHINE;
-}
-
 /* ---- before any work ---------------------------------------------------- */
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n > m && !strcmp(text + n - m, end);
-}
 
 static int find_kind(session *s)
 {
@@ -62,25 +50,6 @@ static int find_kind(session *s)
     return EXIT_OK;
 }
 
-/* Whether a file can be made at `path`, and none is there that must not be replaced. */
-static int check_place(const session *s, const char *path)
-{
-    struct stat found;
-    char folder[PATH_MAX];
-    if (!path) return EXIT_OK;
-    const char *slash = strrchr(path, '/');
-    size_t length = !slash ? 0 : slash == path ? 1 : (size_t)(slash - path);
-    if (strlen(path) + sizeof ".partial" >= sizeof folder)
-        return file_error(path, "the path is too long");
-    snprintf(folder, sizeof folder, "%.*s", (int)length, length ? path : "");
-    if (stat(length ? folder : ".", &found)) return file_error(path, strerror(errno));
-    if (!S_ISDIR(found.st_mode)) return file_error(path, strerror(ENOTDIR));
-    if (access(length ? folder : ".", W_OK)) return file_error(path, strerror(errno));
-    if (stat(path, &found)) return EXIT_OK;
-    if (S_ISDIR(found.st_mode)) return file_error(path, strerror(EISDIR));
-    return s->given->force ? EXIT_OK : file_error(path, "it exists; --force replaces it");
-}
-
 static int check_state(session *s)
 {
     if (!s->given->output) return EXIT_OK;
@@ -92,86 +61,8 @@ static int check_state(session *s)
     return remove(s->state) ? file_error(s->state, strerror(errno)) : EXIT_OK;
 }
 
-/* An argument that decides no number: where results go, and how to get there. *takes_value: the
- * next word belongs to it. */
-static bool is_left_out(const char *argument, bool *takes_value)
+inset_sweep_options sweep_options(const options *given, const char *version)
 {
-    static const char *const flags[] = {"--resume", "--force", "--json"}, *const words[] = {"-o",
-                                                                              "--output", "--plot"};
-    *takes_value = false;
-    for (int i = 0; i < 3; i++) {
-        size_t n = strlen(words[i]);
-        if (!strcmp(argument, flags[i]) || (!strncmp(argument, words[i], n) && argument[n] == '='))
-            return true;
-        if (!strcmp(argument, words[i])) return *takes_value = true;
-    }
-    return false;
-}
-
-/* The command for the metadata, so that an interrupted and resumed sweep, or one under another
- * name, gives the same file. */
-static void keep_command(session *s, int count, char **arguments)
-{
-    bool takes_value;
-    size_t n = (size_t)snprintf(s->command, sizeof s->command, "inset");
-    for (int i = 0; i < count && n < sizeof s->command; i++) {
-        if (is_left_out(arguments[i], &takes_value)) {
-            i += takes_value;
-            continue;
-        }
-        bool plain = *arguments[i]
-                     && !arguments[i][strcspn(arguments[i], " \t\n'\"\\$&|;<>()[]*?#~`{}!")];
-        n += (size_t)snprintf(
-            s->command + n, sizeof s->command - n, plain ? " %s" : " '%s'", arguments[i]);
-    }
-}
-
-/* A hash of config.json and of the weights' files: their sizes, and blocks from all over them. */
-static void find_version(session *s)
-{
-    enum { BLOCK = 1 << 16, BLOCKS = 64 };
-    static const char *const names[] = {
-        "config.json", "model.safetensors", "model.safetensors.index.json"};
-    unsigned char block[BLOCK];
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[PATH_MAX];
-        struct stat found;
-        snprintf(path, sizeof path, "%s/%s", s->given->model, names[i]);
-        FILE *file = fopen(path, "rb");
-        if (!file) continue;
-        long long size = fstat(fileno(file), &found) ? 0 : (long long)found.st_size,
-                  step = size / BLOCKS < BLOCK ? BLOCK : size / BLOCKS;
-        for (long long at = 0; at < size && fseeko(file, (off_t)at, SEEK_SET) == 0; at += step) {
-            size_t n = fread(block, 1, sizeof block, file);
-            for (size_t k = 0; k < n; k++) hash = (hash ^ block[k]) * 0x100000001b3u;
-        }
-        hash = (hash ^ (uint64_t)size) * 0x100000001b3u;
-        fclose(file);
-    }
-    snprintf(s->version, sizeof s->version, "%016" PRIx64, hash);
-}
-
-/* The same with gradients in place of patches. */
-static inset_status create_attribution(session *s, const inset_sweep_options *wanted)
-{
-    const options *given = s->given;
-    inset_attribution_options all = INSET_ATTRIBUTION_OPTIONS;
-    char rules[256];
-    all.sweep = *wanted;
-    all.steps = given->steps < 0 ? 0 : (int)given->steps;
-    all.ends = given->ends;
-    all.qk = given->qk || given->star;
-    all.graddrop = given->graddrop || given->star;
-    snprintf(rules, sizeof rules, "%s%s%s", given->relp ? "relp" : "",
-        given->relp && given->rules ? "," : "", given->rules ? given->rules : "");
-    all.rules = rules;
-    return inset_attribution_create(s->model, &all, &s->sweep);
-}
-
-static int create_sweep(session *s)
-{
-    const options *given = s->given;
     inset_sweep_options wanted = INSET_SWEEP_OPTIONS;
     wanted.clean.text = given->clean;
     wanted.corrupt.text = given->corrupt;
@@ -186,9 +77,40 @@ static int create_sweep(session *s)
     wanted.seed = (uint64_t)given->seed;
     wanted.no_share = given->no_share;
     wanted.memory_limit = given->memory;
-    wanted.version = s->version;
-    wanted.state = given->output ? s->state : NULL;
+    wanted.version = version;
     wanted.resume = given->resume;
+    return wanted;
+}
+
+inset_attribution_options attribution_options(
+    const options *given, const inset_sweep_options *runs, char *rules, size_t size)
+{
+    inset_attribution_options all = INSET_ATTRIBUTION_OPTIONS;
+    all.sweep = *runs;
+    all.steps = given->steps < 0 ? 0 : (int)given->steps;
+    all.ends = given->ends;
+    all.qk = given->qk || given->star;
+    all.graddrop = given->graddrop || given->star;
+    snprintf(rules, size, "%s%s%s", given->relp ? "relp" : "",
+        given->relp && given->rules ? "," : "", given->rules ? given->rules : "");
+    all.rules = rules;
+    return all;
+}
+
+/* The same with gradients in place of patches. */
+static inset_status create_attribution(session *s, const inset_sweep_options *wanted)
+{
+    char rules[256];
+    const inset_attribution_options all = attribution_options(
+        s->given, wanted, rules, sizeof rules);
+    return inset_attribution_create(s->model, &all, &s->sweep);
+}
+
+static int create_sweep(session *s)
+{
+    const options *given = s->given;
+    inset_sweep_options wanted = sweep_options(given, s->version);
+    wanted.state = given->output ? s->state : NULL;
     inset_status status = s->estimates ? create_attribution(s, &wanted)
                                        : inset_sweep_create(s->model, &wanted, &s->sweep);
     if (!status) return EXIT_OK;
@@ -238,7 +160,7 @@ static void draw_progress(const session *s, double started, bool last)
         fprintf(stderr, "\r\033[K");
         return;
     }
-    double passed = now() - started, here = (double)(is.done - is.restored),
+    double passed = now_seconds() - started, here = (double)(is.done - is.restored),
            rate = passed > 0 ? here / passed : 0;
     int full = is.patches ? (int)(PROGRESS_BAR * is.done / is.patches) : 0;
     fprintf(stderr, "\r\033[K[%.*s%*s] %" PRId64 "/%" PRId64 " patches", full,
@@ -250,7 +172,7 @@ static void draw_progress(const session *s, double started, bool last)
 
 static int run_chunks(session *s)
 {
-    double started = now();
+    double started = now_seconds();
     while (!inset_sweep_done(s->sweep)) {
         draw_progress(s, started, false);
         inset_status status = inset_sweep_step(s->sweep);
@@ -263,25 +185,6 @@ static int run_chunks(session *s)
 }
 
 /* ---- results ------------------------------------------------------------ */
-
-/* Writes through `write` to another name, which then takes the place of `path`. */
-static int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what)
-{
-    char temporary[PATH_MAX + 16];
-    snprintf(temporary, sizeof temporary, "%s.%ld", path, (long)getpid());
-    FILE *file = fopen(temporary, "wb");
-    if (!file) return file_error(path, strerror(errno));
-    bool good = write(what, file) && fflush(file) == 0 && fsync(fileno(file)) == 0;
-    int reason = errno;
-    if (fclose(file) && good) {
-        good = false;
-        reason = errno;
-    }
-    if (good && rename(temporary, path) == 0) return EXIT_OK;
-    if (good) reason = errno;
-    remove(temporary);
-    return file_error(path, strerror(reason));
-}
 
 static bool write_csv(const void *what, FILE *to)
 {
@@ -355,11 +258,11 @@ static int run(session *s)
     if (!s->model) return status;
     if (isatty(STDERR_FILENO) && (!s->given->device || !strcmp(s->given->device, "auto")))
         fprintf(stderr, "on %s\n", inset_model_device(s->model));
-    double started = now();
+    double started = now_seconds();
     status = create_sweep(s);
     if (!status) status = check_size(s);
     if (!status) status = run_chunks(s);
-    s->seconds = now() - started;
+    s->seconds = now_seconds() - started;
     if (!status) status = verify(s);
     if (!status) status = write_output(s);
     return status ? status : show(s);
@@ -372,12 +275,12 @@ int command_sweep(const options *given, int count, char **arguments)
     if (!status && s.estimates && given->steps == 0)
         status = usage_error(
             "attribute", "--steps: one or more were expected, found 0; leave it out for AtP");
-    if (!status) status = check_place(&s, given->output);
-    if (!status) status = check_place(&s, given->plot);
+    if (!status) status = check_place(given, given->output);
+    if (!status) status = check_place(given, given->plot);
     if (!status) status = check_state(&s);
     if (status) return status;
-    keep_command(&s, count, arguments);
-    find_version(&s);
+    command_text(count, arguments, s.command, sizeof s.command);
+    model_version(given->model, s.version, sizeof s.version);
     if (inset_context_create(NULL, &s.context)) {
         fprintf(stderr, "MemoryError: out of memory on the host\n");
         return EXIT_MACHINE;

@@ -5,6 +5,26 @@
 
 #include "cli/cli.h"
 
+/* ---- files.c ---- */
+int file_error(const char *path, const char *what); /* "FileError: ...", EXIT_MACHINE */
+bool ends_with(const char *text, const char *end);
+/* Whether a file can be made at `path` (NULL: none is wanted), and none is there that must not be
+ * replaced. */
+int check_place(const options *given, const char *path);
+/* The command for the metadata, so that an interrupted and resumed one, or one under another name,
+ * gives the same file. */
+void command_text(int count, char **arguments, char *out, size_t size);
+/* A hash of a model directory's config and of blocks of its weights. */
+void model_version(const char *directory, char *out, size_t size);
+/* Writes through `write` to another name, which then takes the place of `path`. */
+int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what);
+
+double now_seconds(void);
+/* ---- sweep.c: options as the library has them; rules: a place for their text ---- */
+inset_sweep_options sweep_options(const options *given, const char *version);
+inset_attribution_options attribution_options(
+    const options *given, const inset_sweep_options *runs, char *rules, size_t size);
+
 /* Results as panels of rows and columns: the last two axes, one panel for each place on the axes
  * before them. */
 typedef struct panel {

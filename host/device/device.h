@@ -262,4 +262,15 @@ static inline inset_status device_landing_wait(device *d, device_landing *l, con
     return d->functions->landing_wait(d, l, at);
 }
 
+/* out [rows, columns] = a b (+ out), fp32 in host memory; a is [rows, inner], or [inner, rows] where
+ * it lies `across`, b is [inner, columns] or [columns, inner]. Strides are from row to row. The sums
+ * are in an order that depends on the shape alone. INSET_NO_MEMORY, INSET_DEVICE_ERROR. */
+typedef struct host_operands {
+    float *out;
+    const float *a, *b;
+    int64_t rows, columns, inner, out_stride, a_stride, b_stride;
+    bool a_across, b_across, add;
+} host_operands;
+inset_status host_product(inset_context *context, const host_operands *x);
+
 #endif

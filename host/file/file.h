@@ -35,6 +35,8 @@ size_t safetensors_count(const safetensors *file);
 /* in the header's order */
 const file_tensor *safetensors_at(const safetensors *file, size_t index);
 /* NULL when there is none */
+/* what the metadata says under a key; NULL: nothing */
+const char *safetensors_metadata(const safetensors *file, const char *key);
 const file_tensor *safetensors_find(const safetensors *file, const char *name);
 /* The tensor `name`, of a type inset has; INSET_FILE_ERROR says which are there, or which type it
  * has. */

@@ -31,6 +31,8 @@ struct safetensors {
     file_tensor *tensors;
     size_t count, capacity;
     table by_name;
+    const char **metadata; /* key, value, key, value, ... */
+    size_t n_metadata, metadata_capacity;
 };
 
 /* The format's types and their bits; some share bytes between elements. */
@@ -169,7 +171,7 @@ static inset_status read_tensor(safetensors *file, const char *name, const json_
 
 /* ---- the whole header --------------------------------------------------- */
 
-static inset_status check_metadata(safetensors *file, const json_node *metadata)
+static inset_status read_metadata(safetensors *file, const json_node *metadata)
 {
     void *cursor = NULL;
     const char *key, *text;
@@ -177,11 +179,19 @@ static inset_status check_metadata(safetensors *file, const json_node *metadata)
     if (!json_is_object(metadata))
         return error_set(file->context, INSET_FILE_ERROR,
             "%s: '__metadata__' must be an object of strings", file->name);
-    while (json_next(metadata, &cursor, &key, &value))
+    while (json_next(metadata, &cursor, &key, &value)) {
         if (!json_as_string(value, &text))
             return error_set(file->context, INSET_FILE_ERROR,
                 "%s: '__metadata__' must hold strings only, its member '%.64s' is none", file->name,
                 name_is_plain(key, SIZE_MAX - 1) ? key : "?");
+        const size_t n = file->n_metadata;
+        if (!array_reserve(file->context, &file->metadata, &file->metadata_capacity, n + 2,
+                sizeof *file->metadata)
+            || !(file->metadata[n] = arena_text(&file->arena, key, strlen(key)))
+            || !(file->metadata[n + 1] = arena_text(&file->arena, text, strlen(text))))
+            return INSET_NO_MEMORY;
+        file->n_metadata += 2;
+    }
     return INSET_OK;
 }
 
@@ -193,7 +203,7 @@ static inset_status read_entries(safetensors *file, const json_node *header)
     inset_status status = INSET_OK;
     while (!status && json_next(header, &cursor, &name, &info))
         status = strcmp(name, "__metadata__") ? read_tensor(file, name, info)
-                                              : check_metadata(file, info);
+                                              : read_metadata(file, info);
     return status;
 }
 
@@ -346,6 +356,7 @@ void safetensors_close(safetensors *file)
     map_close(&file->map);
     table_free(file->context, &file->by_name);
     memory_free(file->context, file->tensors);
+    memory_free(file->context, file->metadata);
     arena_free(&file->arena);
     memory_free(file->context, file);
 }
@@ -355,6 +366,13 @@ size_t safetensors_count(const safetensors *file) { return file->count; }
 const file_tensor *safetensors_at(const safetensors *file, size_t index)
 {
     return index < file->count ? &file->tensors[index] : NULL;
+}
+
+const char *safetensors_metadata(const safetensors *file, const char *key)
+{
+    for (size_t i = 0; i < file->n_metadata; i += 2)
+        if (!strcmp(file->metadata[i], key)) return file->metadata[i + 1];
+    return NULL;
 }
 
 const file_tensor *safetensors_find(const safetensors *file, const char *name)

@@ -441,7 +441,70 @@ inset_status model_open(inset_context *context, const char *directory, const cha
     if (!status) status = models_build(context, o.config, &o.model->program);
     if (!status) status = weight_files_open(context, directory, &o.files);
     if (!status) status = finish(&o, device_name, type, fast);
+    if (!status && !(o.model->directory = memory_new(context, strlen(directory) + 1)))
+        status = INSET_NO_MEMORY;
+    if (!status) memcpy(o.model->directory, directory, strlen(directory));
     return conclude(&o, status, out);
+}
+
+/* ---- the weights once more ---------------------------------------------- */
+
+enum { PLACES = 4 };
+struct model_weights {
+    opening opening;
+    float *at[PLACES];
+    int32_t which[PLACES];
+};
+
+inset_status model_weights_open(struct inset_model *model, model_weights **out)
+{
+    inset_context *c = model->context;
+    *out = NULL;
+    if (!model->directory)
+        return error_set(c, INSET_USAGE_ERROR,
+            "edges need the weights once more, and this model's were given in memory: open a "
+            "directory");
+    model_weights *w = memory_new(c, sizeof *w);
+    if (!w) return INSET_NO_MEMORY;
+    w->opening = (opening){.context = c, .directory = model->directory, .model = model};
+    for (int i = 0; i < PLACES; i++) w->which[i] = -1;
+    inset_status status = weight_files_open(c, model->directory, &w->opening.files);
+    w->opening.sources = memory_new(c, model->program->n_weights * sizeof *w->opening.sources);
+    if (!status && !w->opening.sources) status = INSET_NO_MEMORY;
+    if (!status) status = find_sources(&w->opening);
+    if (status) {
+        model_weights_close(w);
+        return status;
+    }
+    *out = w;
+    return INSET_OK;
+}
+
+void model_weights_close(model_weights *w)
+{
+    if (!w) return;
+    inset_context *c = w->opening.context;
+    for (int i = 0; i < PLACES; i++) memory_free(c, w->at[i]);
+    memory_free(c, w->opening.sources);
+    weight_files_close(w->opening.files);
+    memory_free(c, w);
+}
+
+inset_status model_weights_get(model_weights *w, int32_t index, int place, const float **out)
+{
+    const weight *is = &w->opening.model->program->weights[index];
+    const source *from = &w->opening.sources[index];
+    const size_t count = (size_t)is->rows * (size_t)is->columns;
+    if (from->type == INSET_F32 && (uintptr_t)from->data % sizeof(float) == 0)
+        return *out = from->data, INSET_OK;
+    if (w->which[place] != index || !w->at[place]) {
+        memory_free(w->opening.context, w->at[place]);
+        w->which[place] = index;
+        if (!(w->at[place] = memory_new(w->opening.context, count * sizeof(float))))
+            return INSET_NO_MEMORY;
+        elements_convert(INSET_F32, w->at[place], from->type, from->data, (int64_t)count);
+    }
+    return *out = w->at[place], INSET_OK;
 }
 
 inset_status model_from_program(
@@ -484,6 +547,7 @@ void model_free(struct inset_model *m)
         if (m->weights[i].bytes) device_release(m->device, m->weights[i].data, m->weights[i].bytes);
     }
     memory_free(m->context, m->weights);
+    memory_free(m->context, m->directory);
     device_close(m->device);
     program_free(m->program);
     memory_free(m->context, m);

@@ -26,6 +26,7 @@ struct inset_model {
     /* every product with a tanh GELU behind it may be one launch with it */
     bool gelu_in_product;
     int64_t weight_bytes; /* of all weights in the model's type, a tied one once */
+    char *directory;      /* where the weights are; NULL: they were in memory */
 };
 
 /* Opens a Hugging Face directory (config.json; model.safetensors or an index of shards): reads the
@@ -49,5 +50,14 @@ inset_status model_program(inset_context *context, const char *directory, progra
 /* What plans for this model must know of its device. */
 plan_traits model_traits(const struct inset_model *model);
 void model_free(struct inset_model *model); /* takes NULL */
+
+/* The weights once more, as numbers on the host: for what is computed beside runs. USAGE_ERROR for a
+ * model whose weights were given in memory. */
+typedef struct model_weights model_weights;
+inset_status model_weights_open(struct inset_model *model, model_weights **out);
+void model_weights_close(model_weights *w); /* takes NULL */
+/* A weight as fp32, [rows, columns] as the file has it; it holds until the next call with the same
+ * `place`, 0 to 3, or the end. */
+inset_status model_weights_get(model_weights *w, int32_t weight, int place, const float **out);
 
 #endif

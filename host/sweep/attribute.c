@@ -57,17 +57,17 @@ static int32_t made_at(const sweep *s, int32_t place)
     return g->steps[g->values[g->slots[g->sites[place].slot].value].step].event;
 }
 
-static inset_status find_embedding(sweep *s, struct attribution *a)
+inset_status attribute_embedding(sweep *s, int32_t *site)
 {
     const program *g = s->program;
-    a->embedding = -1;
-    for (size_t i = 0; i < g->n_sites && a->embedding < 0; i++) {
+    *site = -1;
+    for (size_t i = 0; i < g->n_sites && *site < 0; i++) {
         const slot *shown = &g->slots[g->sites[i].slot];
         const step *made = &g->steps[g->values[shown->value].step];
         if (made->kind == STEP_EMBED && shown->settable && !g->values[shown->value].per_position)
-            a->embedding = (int32_t)i;
+            *site = (int32_t)i;
     }
-    if (a->embedding >= 0) return INSET_OK;
+    if (*site >= 0) return INSET_OK;
     return error_set(s->context, INSET_UNKNOWN_SITE,
         "%s has no token embeddings to integrate along", g->model_type);
 }
@@ -128,7 +128,7 @@ static inset_status find_places(sweep *s, struct attribution *a)
         want(a, s->taps[i].place);
         if (by_softmax(s, &s->taps[i])) status = find_attention(s, a, s->taps[i].layer);
     }
-    if (!status && s->method.steps) status = find_embedding(s, a);
+    if (!status && s->method.steps) status = attribute_embedding(s, &a->embedding);
     if (!status && s->method.steps) want(a, a->embedding);
     for (int32_t l = 0; s->method.graddrop && l < s->n_layers; l++)
         for (int k = 0; k < 2; k++) {
@@ -151,31 +151,14 @@ static inset_status find_places(sweep *s, struct attribution *a)
 
 /* ---- refusals ----------------------------------------------------------- */
 
-static inset_status check_method(sweep *s)
+inset_status attribute_check_method(sweep *s)
 {
     const attribution_method *m = &s->method;
     inset_context *c = s->context;
     if (m->steps && m->ends)
         return error_set(c, INSET_USAGE_ERROR, "--steps and --ends are two methods: take one");
-    if ((m->steps || m->ends) && (m->qk || m->graddrop))
-        return error_set(c, INSET_USAGE_ERROR,
-            "AtP* (--star, --qk, --graddrop) takes the gradients of the run that is patched: leave "
-            "out %s",
-            m->steps ? "--steps" : "--ends");
-    if (m->rules && (m->qk || m->graddrop))
-        return error_set(c, INSET_USAGE_ERROR,
-            "--relp and AtP* (--star, --qk, --graddrop) are two methods: take one");
     if ((m->steps || m->ends) && !s->has_corrupt)
         return error_set(c, INSET_USAGE_ERROR, "which prompts? The corrupt ones are missing");
-    if (m->graddrop && s->n_layers < 2)
-        return error_set(c, INSET_VALUE_ERROR, "--graddrop needs a model of two layers or more");
-    if (m->qk && s->source != SOURCE_OTHER_RUN && s->source != SOURCE_RESAMPLE)
-        return error_set(c, INSET_USAGE_ERROR, "--qk and --star take another run as source");
-    bool any = false;
-    for (size_t i = 0; i < s->n_taps; i++) any |= by_softmax(s, &s->taps[i]);
-    if (m->qk && !any && !m->graddrop)
-        return error_set(c, INSET_USAGE_ERROR, "--qk is for the sites q and k, and %s is neither",
-            s->sites[0].name);
     for (size_t i = 0; i < s->n_metrics; i++)
         if (s->metrics[i].kind == INSET_RANK || s->metrics[i].kind == INSET_KL) {
             inset_status status = error_set(c, INSET_VALUE_ERROR, "%s: %s", s->metrics[i].name,
@@ -186,6 +169,30 @@ static inset_status check_method(sweep *s)
             return status;
         }
     return INSET_OK;
+}
+
+static inset_status check_method(sweep *s)
+{
+    const attribution_method *m = &s->method;
+    inset_context *c = s->context;
+    if ((m->steps || m->ends) && (m->qk || m->graddrop))
+        return error_set(c, INSET_USAGE_ERROR,
+            "AtP* (--star, --qk, --graddrop) takes the gradients of the run that is patched: leave "
+            "out %s",
+            m->steps ? "--steps" : "--ends");
+    if (m->rules && (m->qk || m->graddrop))
+        return error_set(c, INSET_USAGE_ERROR,
+            "--relp and AtP* (--star, --qk, --graddrop) are two methods: take one");
+    if (m->graddrop && s->n_layers < 2)
+        return error_set(c, INSET_VALUE_ERROR, "--graddrop needs a model of two layers or more");
+    if (m->qk && s->source != SOURCE_OTHER_RUN && s->source != SOURCE_RESAMPLE)
+        return error_set(c, INSET_USAGE_ERROR, "--qk and --star take another run as source");
+    bool any = false;
+    for (size_t i = 0; i < s->n_taps; i++) any |= by_softmax(s, &s->taps[i]);
+    if (m->qk && !any && !m->graddrop)
+        return error_set(c, INSET_USAGE_ERROR, "--qk is for the sites q and k, and %s is neither",
+            s->sites[0].name);
+    return attribute_check_method(s);
 }
 
 /* ---- the trace of some pairs -------------------------------------------- */

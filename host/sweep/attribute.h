@@ -17,7 +17,13 @@ inset_status attribute_begin(sweep *s);
 /* Runs the next pairs; their scores become the sweep's values. */
 inset_status attribute_step(sweep *s);
 void attribute_free(sweep *s);
+/* What holds for all methods: they go together, and every metric has a gradient. */
+inset_status attribute_check_method(sweep *s);
+/* The site of the token embeddings; UNKNOWN_SITE: there is none. */
+inset_status attribute_embedding(sweep *s, int32_t *site);
 
+/* verify.c: Spearman's correlation of two lists of numbers; NaN for fewer than two, or memory out. */
+double rank_correlation(inset_context *context, const double *a, const double *b, size_t n);
 /* verify.c: patches the `count` points with the largest mean scores (of the first metric); found
  * lies in the sweep's memory. rank: Spearman's correlation of scores and effects. */
 inset_status attribute_verify(

@@ -59,6 +59,14 @@ static int32_t find_blocks(const program *p, int32_t *out)
 
 int32_t layers_count(const program *p) { return find_blocks(p, NULL); }
 
+inset_status blocks_read(sweep *s)
+{
+    s->blocks = arena_new(&s->memory, (size_t)s->n_layers * sizeof *s->blocks);
+    if (!s->blocks) return INSET_NO_MEMORY;
+    find_blocks(s->program, s->blocks);
+    return INSET_OK;
+}
+
 /* ---- the residual stream of a block ------------------------------------- */
 
 /* sites; -1: there is none */
@@ -408,10 +416,8 @@ inset_status sites_read(sweep *s, const char *patch, const char *by)
         return error_set(
             s->context, INSET_USAGE_ERROR, "which site is to be patched? resid_pre, for example");
     for (const char *c = patch; *c; c++) count += *c == ',';
-    s->blocks = arena_new(&s->memory, (size_t)s->n_layers * sizeof *s->blocks);
     s->sites = arena_new(&s->memory, count * sizeof *s->sites);
-    if (!s->blocks || !s->sites) return INSET_NO_MEMORY;
-    find_blocks(s->program, s->blocks);
+    if (!s->sites) return INSET_NO_MEMORY;
     for (const char *at = patch; at;) {
         const char *name = next_part(&s->memory, &at);
         if (!name) return INSET_NO_MEMORY;

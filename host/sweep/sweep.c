@@ -77,6 +77,7 @@ static inset_status read_layers(sweep *s, const char *text)
     if (!(s->layer_labels = arena_new(
               &s->memory, (size_t)s->chosen_layers * sizeof *s->layer_labels)))
         return INSET_NO_MEMORY;
+    if ((status = blocks_read(s))) return status;
     for (int64_t i = 0; i < s->chosen_layers; i++)
         s->layer_labels[i] = s->first_layer + i * s->layers.step;
     return INSET_OK;
@@ -330,12 +331,20 @@ static inset_status find_logits(sweep *s)
     return program_find_site(s->program, "output.logits", strlen("output.logits"), &s->logits);
 }
 
+/* What the runs are of. */
+static inset_status read_runs(sweep *s, const inset_sweep_options *o)
+{
+    inset_status status = keep_texts(s, o);
+    if (!status) status = read_layers(s, o->layers);
+    if (!status) status = find_logits(s);
+    if (!status) status = read_prompts(s, o);
+    return status ? status : read_direction(s, o);
+}
+
 static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
 {
     inset_status status;
-    if ((status = keep_texts(s, o)) || (status = read_layers(s, o->layers))
-        || (status = find_logits(s)) || (status = read_prompts(s, o))
-        || (status = read_direction(s, o)) || (status = read_positions(s, o->positions))
+    if ((status = read_runs(s, o)) || (status = read_positions(s, o->positions))
         || (status = range_read(s, "heads", o->heads, &s->heads))
         || (status = sites_read(s, o->patch, o->by)) || (status = metrics_read(s, o->metrics))
         || (status = make_taps(s)) || (status = source_read(s, o->source, o->seed))
@@ -350,17 +359,48 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
                              : INSET_OK;
 }
 
-inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options,
-    const attribution_method *method, sweep **out)
+static sweep *new_sweep(struct inset_model *model, const attribution_method *method)
 {
-    *out = NULL;
     sweep *s = memory_new(model->context, sizeof *s);
-    if (!s) return INSET_NO_MEMORY;
+    if (!s) return NULL;
     s->context = model->context;
     s->model = model;
     s->program = model->program;
     if (method) s->method = *method;
     arena_start(&s->memory, s->context);
+    return s;
+}
+
+inset_status sweep_of_runs(struct inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, sweep **out)
+{
+    *out = NULL;
+    sweep *s = new_sweep(model, method);
+    if (!s) return INSET_NO_MEMORY;
+    inset_status status = read_runs(s, options);
+    if (!status) status = metrics_read(s, options->metrics);
+    size_t pairs = s->n_metrics * (size_t)s->pairs;
+    if (!status) {
+        s->clean_values = arena_new(&s->memory, pairs * sizeof *s->clean_values);
+        s->corrupt_values = arena_new(&s->memory, pairs * sizeof *s->corrupt_values);
+        if (!s->clean_values || !s->corrupt_values) status = INSET_NO_MEMORY;
+    }
+    if (status) {
+        sweep_free(s);
+        return status;
+    }
+    for (size_t i = 0; i < pairs; i++)
+        s->clean_values[i] = s->corrupt_values[i] = __builtin_nanf("");
+    *out = s;
+    return INSET_OK;
+}
+
+inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, sweep **out)
+{
+    *out = NULL;
+    sweep *s = new_sweep(model, method);
+    if (!s) return INSET_NO_MEMORY;
     inset_status status = sweep_build(s, options);
     if (status) {
         sweep_free(s);

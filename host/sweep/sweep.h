@@ -80,6 +80,7 @@ const char *axis_name(const sweep_site *site, sweep_axis axis);
  * before. */
 inset_status sites_read(sweep *s, const char *patch, const char *by);
 int32_t layers_count(const program *p); /* blocks with attention */
+inset_status blocks_read(sweep *s);     /* which modules they are */
 /* The program's site of a member ("attn_out", "rot_q") in a layer; -1: it has none. And its
  * attention step. */
 int32_t layer_place(const sweep *s, int32_t layer, const char *member);
@@ -250,6 +251,9 @@ struct sweep {
 
 inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options,
     const attribution_method *method, sweep **out); /* method: NULL for a sweep */
+/* Prompts, direction and metrics alone, for what has runs and no points. */
+inset_status sweep_of_runs(struct inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, sweep **out);
 void sweep_free(sweep *s);                          /* takes NULL */
 inset_status sweep_step(sweep *s);
 plan_traits sweep_traits(const sweep *s); /* for its plans */

@@ -40,6 +40,20 @@ static double correlation(const double *a, const double *b, size_t n)
     return ab / sqrt(aa * bb);
 }
 
+double rank_correlation(inset_context *context, const double *a, const double *b, size_t n)
+{
+    ranked *scratch = memory_new(context, (n + 1) * sizeof *scratch);
+    double *ranks = memory_new(context, (2 * n + 1) * sizeof *ranks), found = NAN;
+    if (scratch && ranks && n > 1) {
+        ranks_of(a, n, scratch, ranks);
+        ranks_of(b, n, scratch, ranks + n);
+        found = correlation(ranks, ranks + n, n);
+    }
+    memory_free(context, scratch);
+    memory_free(context, ranks);
+    return found;
+}
+
 /* Mean over pairs of what a point's patch changes the first metric by. */
 static double effect(const sweep *s, int64_t point)
 {
@@ -123,7 +137,7 @@ inset_status attribute_verify(sweep *s, size_t count, inset_verified **out, size
     qsort(order, there, sizeof *order, compare_ranked);
     if (count > there) count = there;
     inset_verified *found = arena_new(m, count * sizeof *found);
-    double *numbers = arena_new(m, 4 * count * sizeof *numbers);
+    double *numbers = arena_new(m, 2 * count * sizeof *numbers);
     if (!found || !numbers) return INSET_NO_MEMORY;
     for (size_t i = 0; i < count; i++) {
         chosen[order[i].index] = true;
@@ -136,9 +150,7 @@ inset_status attribute_verify(sweep *s, size_t count, inset_verified **out, size
         found[i].exact = numbers[count + i] = effect(s, (int64_t)order[i].index);
     s->values = scores;
     if (status) return status;
-    ranks_of(numbers, count, order, numbers + 2 * count);
-    ranks_of(numbers + count, count, order, numbers + 3 * count);
-    *rank = count > 1 ? correlation(numbers + 2 * count, numbers + 3 * count, count) : NAN;
+    *rank = rank_correlation(s->context, numbers, numbers + count, count);
     *out = found;
     *n = count;
     return INSET_OK;

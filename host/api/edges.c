@@ -1,0 +1,200 @@
+/* edges.c: attribution of edges, and circuits, of the public API. */
+#include "edges/edges.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/api.h"
+
+struct inset_edges {
+    handle handle; /* owner: the model */
+    inset_context *context;
+    edges *edges;
+    inset_verified_edge *verified;
+};
+
+static void free_object(void *object) { inset_edges_free(object); }
+
+inset_status inset_edges_create(
+    inset_model *model, const inset_attribution_options *options, int per_pair, inset_edges **out)
+{
+    if (!model) return INSET_USAGE_ERROR;
+    inset_context *context = model->context;
+    inset_sweep_options runs;
+    attribution_method method;
+    if (!out) return api_null(context, "a place for the edges");
+    inset_status status = api_attribution(context, options, &runs, &method);
+    if (status) return status;
+    if (!model->device)
+        return error_set(context, INSET_USAGE_ERROR,
+            "the model was opened without a device (\"none\"): it cannot run");
+    inset_edges *e = memory_new(context, sizeof *e);
+    if (!e) return INSET_NO_MEMORY;
+    e->context = context;
+    if ((status = edges_create(model, &runs, &method, per_pair != 0, &e->edges))) {
+        memory_free(context, e);
+        return status;
+    }
+    handle_add(context, &e->handle, model, e, free_object);
+    *out = e;
+    return INSET_OK;
+}
+
+void inset_edges_free(inset_edges *e)
+{
+    if (!e) return;
+    handle_remove(e->context, &e->handle);
+    memory_free(e->context, e->verified);
+    edges_free(e->edges);
+    memory_free(e->context, e);
+}
+
+inset_status inset_edges_step(inset_edges *e)
+{
+    return e ? edges_step(e->edges) : INSET_USAGE_ERROR;
+}
+
+int inset_edges_done(const inset_edges *e) { return !e || edges_done(e->edges); }
+
+inset_status inset_edges_result(inset_edges *e, size_t metric, inset_edge_result *out)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!out) return api_null(e->context, "a place for the result");
+    const edges *is = e->edges;
+    const sweep *s = is->s;
+    const int64_t all = is->n_writers * is->n_readers;
+    if (metric >= s->n_metrics)
+        return error_set(e->context, INSET_INDEX_ERROR, "metric %zu of %zu", metric, s->n_metrics);
+    *out = (inset_edge_result){.metric = s->metrics[metric].name,
+        .pairs = s->pairs,
+        .done = is->next,
+        .sources = is->n_writers,
+        .destinations = is->n_readers,
+        .edges = edges_count(is),
+        .source_names = is->writer_names,
+        .destination_names = is->reader_names,
+        .mean = edges_means(e->edges) + (int64_t)metric * all,
+        .per_pair = is->per_pair ? is->per_pair + (int64_t)metric * s->pairs * all : NULL,
+        .clean = s->clean_values + (int64_t)metric * s->pairs,
+        .corrupt = s->corrupt_values + (int64_t)metric * s->pairs};
+    return INSET_OK;
+}
+
+int inset_edge_exists(const inset_edges *e, int64_t source, int64_t destination)
+{
+    return e && source >= 0 && destination >= 0 && source < e->edges->n_writers
+           && destination < e->edges->n_readers && edge_exists(e->edges, source, destination);
+}
+
+static inset_status need_done(const inset_edges *e, const char *what)
+{
+    if (edges_done(e->edges)) return INSET_OK;
+    return error_set(e->context, INSET_USAGE_ERROR,
+        "%s takes edges that are done: step them to their end first", what);
+}
+
+inset_status inset_edges_write(inset_edges *e, const char *path, const char *command)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!path) return api_null(e->context, "a path");
+    inset_status status = need_done(e, "write");
+    return status ? status : edges_write(e->edges, path, command);
+}
+
+inset_status inset_edges_verify(inset_edges *e, size_t count, const inset_verified_edge **found,
+    size_t *n, double *rank)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!found || !n || !rank) return api_null(e->context, "a place for what is found");
+    inset_status status = need_done(e, "verify");
+    if (status) return status;
+    edges *is = e->edges;
+    const int64_t all = is->n_writers * is->n_readers, there = edges_count(is);
+    const float *scores = edges_means(is);
+    if ((int64_t)count > there) count = (size_t)there;
+    bool *kept = memory_new(e->context, (size_t)all * sizeof *kept);
+    int64_t(*chosen)[2] = memory_new(e->context, (count + 1) * sizeof *chosen);
+    double *numbers = memory_new(e->context, (2 * count + 1) * sizeof *numbers);
+    memory_free(e->context, e->verified);
+    e->verified = memory_new(e->context, (count + 1) * sizeof *e->verified);
+    status = kept && chosen && numbers && e->verified ? INSET_OK : INSET_NO_MEMORY;
+    if (!status) status = edges_choose(is, scores, ORDER_ABS, (int64_t)count, kept);
+    size_t k = 0;
+    for (int64_t i = 0; i < all && !status; i++)
+        if (kept[i]) {
+            chosen[k][0] = i / is->n_readers, chosen[k][1] = i % is->n_readers;
+            numbers[k++] = scores[i];
+        }
+    if (!status) status = edges_exact(is, k, (const int64_t(*)[2])chosen, numbers + count);
+    for (size_t i = 0; i < k && !status; i++) {
+        /* the largest first */
+        const inset_verified_edge made = {is->writer_names[chosen[i][0]],
+            is->reader_names[chosen[i][1]], numbers[i], numbers[count + i]};
+        size_t at = i;
+        for (; at > 0 && fabs(e->verified[at - 1].score) < fabs(made.score); at--)
+            e->verified[at] = e->verified[at - 1];
+        e->verified[at] = made;
+    }
+    if (!status) {
+        *rank = rank_correlation(e->context, numbers, numbers + count, k);
+        *found = e->verified;
+        *n = k;
+    }
+    memory_free(e->context, kept);
+    memory_free(e->context, chosen);
+    memory_free(e->context, numbers);
+    return status;
+}
+
+static bool read_order(const char *by, edge_order *out)
+{
+    static const char *const names[] = {"score", "abs", "greedy"};
+    *out = ORDER_ABS;
+    for (int i = 0; by && i < 3; i++)
+        if (!strcmp(by, names[i])) return *out = (edge_order)i, true;
+    return !by;
+}
+
+inset_status inset_edges_choose(inset_edges *e, const float *scores, const char *by, int64_t size,
+    unsigned char *kept)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!kept) return api_null(e->context, "a place for the edges");
+    edge_order order;
+    if (!read_order(by, &order))
+        return error_set(e->context, INSET_VALUE_ERROR,
+            "'%s' is no way to choose edges: score, abs or greedy", by);
+    if (size < 0)
+        return error_set(
+            e->context, INSET_VALUE_ERROR, "a circuit of %lld edges", (long long)size);
+    if (!scores) scores = edges_means(e->edges);
+    return edges_choose(e->edges, scores, order, size, (bool *)kept);
+}
+
+inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, double *metric)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!kept || !metric) return api_null(e->context, "the edges and a place for the metric");
+    edges *is = e->edges;
+    const int64_t all = is->n_writers * is->n_readers;
+    bool *pruned = memory_new(e->context, (size_t)all * sizeof *pruned);
+    if (!pruned) return INSET_NO_MEMORY;
+    bool every = true;
+    for (int64_t i = 0; i < all; i++) {
+        const bool there = edge_exists(is, i / is->n_readers, i % is->n_readers);
+        pruned[i] = there && kept[i];
+        every &= !there || kept[i];
+    }
+    if (!every) edges_prune(is, pruned);
+    inset_status status = edges_circuit(is, pruned, metric);
+    memory_free(e->context, pruned);
+    return status;
+}
+
+inset_status inset_edges_read(inset_edges *e, const char *path, float *scores)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!path || !scores) return api_null(e->context, "a path and a place for the scores");
+    return edges_read(e->edges, path, scores);
+}

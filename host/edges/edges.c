@@ -1,0 +1,162 @@
+/* edges.c: attribution of edges from its options to its last pair. */
+#include "edges/edges.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "plan/plan.h"
+#include "run/run.h"
+
+/* Pairs that go through together: as many as rows are worth having, and what is saved of them
+ * fits. */
+static int64_t pairs_at_once(const edges *e)
+{
+    const sweep *s = e->s;
+    const double runs = 2.0 + (s->method.steps > 1 ? s->method.steps - 1 : 0),
+                 backward = s->method.steps ? s->method.steps : s->method.ends ? 2 : 1,
+                 longest = (double)s->clean.longest;
+    const double rows = (runs + backward) * longest;
+    const double saved = 4 * longest * s->n_layers
+                         * (2.0 * e->width + (double)s->n_metrics * backward * 5 * e->width);
+    double pairs = 8192 / rows, fit = 1e9 / (saved + 1);
+    if (fit < pairs) pairs = fit;
+    return pairs < 1 ? 1 : pairs > (double)s->pairs ? s->pairs : (int64_t)pairs;
+}
+
+static inset_status check_options(const sweep *s, const inset_sweep_options *o)
+{
+    static const char *const names[] = {"--patch", "--by", "--layers", "--positions", "--heads"};
+    const char *const given[] = {o->patch, o->by, o->layers, o->positions, o->heads};
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        if (given[i])
+            return error_set(s->context, INSET_USAGE_ERROR,
+                "edges are of the whole graph: leave out %s", names[i]);
+    if (!source_is_other_run(o->source))
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "an edge carries the other run's value: leave out --source");
+    if (s->method.qk || s->method.graddrop)
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "AtP* (--star, --qk, --graddrop) is of nodes: leave it out with --edges");
+    if (o->resume)
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "--resume goes on with attribution of nodes; edges begin anew");
+    return INSET_OK;
+}
+
+/* Scores are held for all edges: a model that is too large for that says so. */
+static inset_status make_arrays(edges *e, bool per_pair)
+{
+    sweep *s = e->s;
+    const double all = (double)e->n_writers * (double)e->n_readers * (double)s->n_metrics;
+    const double needed = all * (12 + (per_pair ? 4.0 * (double)s->pairs : 0)),
+                 there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (needed > there)
+        return error_set(s->context, INSET_NO_MEMORY,
+            "the scores of %lld edges take %.3g GB; the machine has %.3g GB%s",
+            (long long)(e->n_writers * e->n_readers), needed / 1e9, there / 1e9,
+            per_pair ? "; leave out --per-pair" : "");
+    e->sums = memory_new(s->context, (size_t)all * sizeof *e->sums);
+    e->means = memory_new(s->context, (size_t)all * sizeof *e->means);
+    if (per_pair)
+        e->per_pair = memory_new(
+            s->context, (size_t)all * (size_t)s->pairs * sizeof *e->per_pair);
+    return e->sums && e->means && (!per_pair || e->per_pair) ? INSET_OK : INSET_NO_MEMORY;
+}
+
+static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
+{
+    sweep *s = e->s;
+    inset_status status = check_options(s, o);
+    if (!status) status = attribute_check_method(s);
+    if (status) return status;
+    e->embedding = -1;
+    if (s->method.steps > 1) status = attribute_embedding(s, &e->embedding);
+    if (!status) status = edges_find(e);
+    if (!status) status = make_arrays(e, per_pair);
+    if (!status) status = model_weights_open(s->model, &e->weights);
+    e->pairs_at_once = status ? 0 : pairs_at_once(e);
+    s->progress.patches = s->pairs;
+    return status;
+}
+
+inset_status edges_create(struct inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, bool per_pair, edges **out)
+{
+    *out = NULL;
+    edges *e = memory_new(model->context, sizeof *e);
+    if (!e) return INSET_NO_MEMORY;
+    inset_status status = sweep_of_runs(model, options, method, &e->s);
+    if (status) {
+        memory_free(model->context, e);
+        return status;
+    }
+    if ((status = build(e, options, per_pair))) edges_free(e);
+    else *out = e;
+    return status;
+}
+
+void edges_free(edges *e)
+{
+    if (!e) return;
+    inset_context *context = e->s->context;
+    model_weights_close(e->weights);
+    memory_free(context, e->sums);
+    memory_free(context, e->means);
+    memory_free(context, e->per_pair);
+    sweep_free(e->s);
+    memory_free(context, e);
+}
+
+bool edges_done(const edges *e) { return e->next >= e->s->pairs; }
+
+static inset_status run_pairs(edges *e, int64_t count)
+{
+    sweep *s = e->s;
+    edge_saved saved;
+    arena memory;
+    plan *planned = NULL;
+    run *r = NULL;
+    arena_start(&memory, s->context);
+    inset_status status = edges_plan(e, e->next, count, &memory, &saved, &planned);
+    if (!status) status = run_create(s->model, planned, &r);
+    if (!status) status = run_execute(r);
+    if (!status) e->spoilt = (status = edges_add_scores(e, r, &saved)) != INSET_OK;
+    if (!status) {
+        const plan_statistics *is = plan_get_statistics(planned);
+        s->progress.rows += is->rows;
+        s->progress.rows_unshared += is->rows_unshared;
+        s->progress.flops += is->flops;
+        s->progress.flops_unshared += is->flops_unshared;
+        s->progress.plans++;
+        s->progress.done += count;
+        e->next += count;
+    }
+    run_free(r);
+    plan_free(planned);
+    arena_free(&memory);
+    return status;
+}
+
+/* As many pairs as there is memory for. */
+inset_status edges_step(edges *e)
+{
+    const int64_t left = e->s->pairs - e->next;
+    if (e->spoilt)
+        return error_set(
+            e->s->context, INSET_USAGE_ERROR, "a step of these edges failed: begin anew");
+    for (int64_t count = e->pairs_at_once < left ? e->pairs_at_once : left; count > 0; count /= 2) {
+        inset_status status = run_pairs(e, count);
+        /* what was added of them cannot be taken back */
+        if (e->spoilt || status != INSET_NO_MEMORY || count == 1) return status;
+        e->pairs_at_once = count / 2;
+    }
+    return INSET_OK;
+}
+
+const float *edges_means(edges *e)
+{
+    const int64_t n = (int64_t)e->s->n_metrics * e->n_writers * e->n_readers;
+    for (int64_t i = 0; i < n; i++)
+        e->means[i] = (float)(e->sums[i] / (double)(e->next ? e->next : 1));
+    return e->means;
+}

@@ -1,0 +1,138 @@
+/* edges.h: attribution of edges, and circuits made of them.
+ *
+ * A model whose residual stream is a sum is a graph: *writers* add to the stream, *readers* read it,
+ * and an edge is what one writer's output is to one later reader (EAP, arXiv 2310.10348; EAP-IG,
+ * arXiv 2403.17806).
+ *
+ *     writers   input (the token embeddings), a head's z times its part of the output projection
+ *               (a3.h1), what an MLP adds (m3)
+ *     readers   each head's q, k and v (a3.h1<q>), each MLP (m3), what the logits are made of
+ *               (logits): each the stream as it alone reads it, before its norm
+ *
+ *     score[u, v] = mean over pairs of the sum over positions of delta_u . g_v
+ *
+ * delta_u is u of the other run less u of the run that is patched, g_v the gradient of the metric with
+ * respect to what v reads. Where a norm stands behind a sublayer (Gemma 2, OLMo 2), a head's delta is
+ * taken through that norm, linearised at the patched run.
+ *
+ * What is needed of the runs comes out of one trace of some pairs (trace.c); differences, readers'
+ * gradients and their products are made from it on the host, a layer's readers at a time (score.c). */
+#ifndef INSET_EDGES_H
+#define INSET_EDGES_H
+
+#include "run/model.h"
+#include "sweep/attribute.h"
+
+/* Places that every run is asked for, by layer; those of the model as a whole are layer 0's. */
+typedef enum edge_place {
+    PLACE_STREAM,      /* the stream that layer 0 begins with */
+    PLACE_NORM_INPUT,  /* what the norm before attention reads; not there without such a norm */
+    PLACE_Q,
+    PLACE_K,
+    PLACE_V,
+    PLACE_Z,
+    PLACE_OUT,         /* what a norm behind attention reads; not there without */
+    PLACE_ATTN_OUT,    /* what attention adds to the stream */
+    PLACE_MLP_INPUT,   /* what the MLP (or its norm) reads */
+    PLACE_MLP_OUT,     /* what the MLP adds to the stream */
+    PLACE_LAST,        /* what the norm before the logits reads */
+    PLACE_COUNT
+} edge_place;
+
+/* One layer: sites of the program (-1: not there) and the steps behind them. */
+typedef struct edge_layer {
+    int32_t place[PLACE_COUNT];
+    int32_t linear[3]; /* the products that q, k and v are columns of */
+    int32_t read[3];   /* sites of the slots that attention reads the stream through, for q, k, v */
+    int32_t norm;      /* step of the norm before them, or -1 */
+    int32_t out;       /* step of the output projection */
+    int32_t out_norm;  /* step of the norm behind it, or -1 */
+    bool parallel;     /* its MLP reads the stream that attention reads */
+} edge_layer;
+
+/* Writers and readers in order: input, then a layer's heads and its MLP; a layer's q, k and v heads
+ * and its MLP, and at last the logits. */
+typedef struct edge_node {
+    char name[24];
+    int32_t layer; /* -1: input; the number of layers: logits */
+    int8_t part;   /* 'i', 'q', 'k', 'v', 'z', 'm', 'l' */
+    int32_t head;
+} edge_node;
+
+typedef struct edges {
+    sweep *s; /* prompts, metrics, direction */
+    edge_layer *layers;
+    int32_t n_heads, n_kv_heads, head_dim, width;
+    int32_t embedding; /* site of the token embeddings, for steps */
+    edge_node *writers, *readers;
+    int64_t n_writers, n_readers;
+    model_weights *weights;
+    int64_t pairs_at_once, next;
+    bool spoilt; /* a step failed while it was adding */
+    double *sums;    /* [n_metrics, n_writers, n_readers] over the pairs so far */
+    float *means;    /* the same, divided; made by edges_means */
+    float *per_pair; /* [n_metrics, pairs, n_writers, n_readers], or NULL */
+    const char **writer_names, **reader_names;
+} edges;
+
+/* Is there an edge from writer u to reader v? */
+bool edge_exists(const edges *e, int64_t u, int64_t v);
+
+/* ---- graph.c: writers and readers of a program ---- */
+inset_status edges_find(edges *e);
+
+/* ---- trace.c: what is needed of some pairs' runs ---- */
+/* What one run gives, as indices of saved values; -1: not saved. */
+typedef struct edge_gradients {
+    int32_t *at; /* [n_layers * PLACE_COUNT]: x of PLACE_NORM_INPUT, else gradients */
+} edge_gradients;
+typedef struct edge_saved {
+    int64_t first, count; /* pairs */
+    int32_t runs;         /* whose gradients are taken, of a pair */
+    int32_t *deltas;      /* [count, n_layers * PLACE_COUNT] source less base; PLACE_OUT: of the base */
+    int32_t *gradients;   /* [n_metrics, count, runs, n_layers * PLACE_COUNT] */
+    int32_t metrics;      /* the first of the metrics' own, [n_metrics] */
+    int32_t n;
+} edge_saved;
+/* Plans pairs first .. first + count; what is saved lies in `memory`. */
+inset_status edges_plan(
+    edges *e, int64_t first, int64_t count, arena *memory, edge_saved *saved, struct plan **out);
+/* The first position at which a pair's prompts differ. */
+int64_t edges_first_difference(const edges *e, int64_t pair);
+
+/* ---- score.c: products ---- */
+struct run;
+/* Adds the scores of the pairs that ran. */
+inset_status edges_add_scores(edges *e, struct run *r, const edge_saved *saved);
+
+/* ---- exact.c: edges patched, circuits run ---- */
+/* What patching one edge alone changes the first metric by, mean over the pairs: out [n]. */
+inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double *out);
+/* The first metric, mean over the pairs, with the kept edges [n_writers, n_readers] as they are and
+ * the other run's value along all others. */
+inset_status edges_circuit(edges *e, const bool *kept, double *out);
+
+/* ---- choose.c: which edges a circuit has ---- */
+typedef enum edge_order { ORDER_SCORE, ORDER_ABS, ORDER_GREEDY } edge_order;
+/* Keeps the n strongest edges by `scores` [n_writers, n_readers]: the largest, the largest in size,
+ * or, greedy, one after the other the largest in size whose reader already leads to the logits. */
+inset_status edges_choose(
+    const edges *e, const float *scores, edge_order order, int64_t n, bool *kept);
+int64_t edges_count(const edges *e); /* of the graph */
+/* Lets go of what is not connected: edges out of writers that see nothing of this run, and into
+ * readers that lead nowhere. It changes no number. */
+void edges_prune(const edges *e, bool *kept);
+
+/* ---- edges.c, write.c ---- */
+inset_status edges_create(struct inset_model *model, const inset_sweep_options *options,
+    const attribution_method *method, bool per_pair, edges **out);
+void edges_free(edges *e); /* takes NULL */
+inset_status edges_step(edges *e);
+bool edges_done(const edges *e);
+const float *edges_means(edges *e); /* NULL: memory is out */
+inset_status edges_write(edges *e, const char *path, const char *command);
+/* Scores of the first metric from a file that edges_write made, of this graph: out [n_writers,
+ * n_readers]. FILE_ERROR: no such file or tensor; SHAPE_ERROR, VALUE_ERROR: another graph's. */
+inset_status edges_read(edges *e, const char *path, float *out);
+
+#endif

@@ -1,0 +1,319 @@
+/* trace.c: the runs of some pairs, and what edges want of them.
+ *
+ * A gradient with respect to what one module reads, and nobody else, is that of a copy put in the
+ * place of its input: the copy has the same rows, so no run changes by it. What heads read is taken
+ * apart on the host, from the gradients of q, k and v (score.c). */
+#include "edges/edges.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "plan/plan.h"
+#include "trace/records.h"
+
+/* A place of a layer in the order of the run. */
+typedef struct visit {
+    int32_t layer, event;
+    edge_place place;
+} visit;
+
+typedef struct writer {
+    edges *e;
+    trace *t;
+    arena *memory;
+    visit *forward, *backward; /* the order of places, and of gradients */
+    size_t n_forward, n_backward;
+    edge_saved *saved;
+    int64_t pair;
+    operand *clean, *corrupt; /* [n_layers * PLACE_COUNT] */
+    operand **points;         /* [steps] the same */
+    operand embedding[2];     /* of the clean run and of the corrupt one */
+    operand *metrics;         /* [2 + steps][n_metrics] of the runs of a pair */
+    operand *all;             /* [n_metrics][2 * count] */
+} writer;
+
+/* ---- orders ------------------------------------------------------------- */
+
+static bool is_copied(edge_place place) { return place == PLACE_MLP_INPUT || place == PLACE_LAST; }
+
+static bool has_gradient(edge_place place)
+{
+    return is_copied(place) || place == PLACE_Q || place == PLACE_K || place == PLACE_V;
+}
+
+/* Attention's output is there for exact edges only. */
+static bool is_taken(edge_place place) { return place != PLACE_ATTN_OUT; }
+
+static void insert(visit *list, size_t *n, visit v, bool backwards)
+{
+    size_t i = (*n)++;
+    for (; i > 0 && (backwards ? list[i - 1].event < v.event : list[i - 1].event > v.event); i--)
+        list[i] = list[i - 1];
+    list[i] = v;
+}
+
+static inset_status find_orders(writer *w)
+{
+    const edges *e = w->e;
+    const program *p = e->s->program;
+    const size_t most = (size_t)e->s->n_layers * PLACE_COUNT;
+    w->forward = arena_new(w->memory, most * sizeof *w->forward);
+    w->backward = arena_new(w->memory, most * sizeof *w->backward);
+    if (!w->forward || !w->backward) return INSET_NO_MEMORY;
+    for (int32_t l = 0; l < e->s->n_layers; l++)
+        for (int k = 0; k < PLACE_COUNT; k++) {
+            const int32_t site = e->layers[l].place[k];
+            if (site < 0 || !is_taken((edge_place)k)) continue;
+            insert(w->forward, &w->n_forward, (visit){l, p->sites[site].event, (edge_place)k}, false);
+            if (!has_gradient((edge_place)k)) continue;
+            /* of a value where it is made, of a copy where it was made */
+            const int32_t value = p->slots[p->sites[site].slot].value;
+            const int32_t event = is_copied((edge_place)k) ? p->sites[site].event
+                                                           : p->steps[p->values[value].step].event;
+            insert(w->backward, &w->n_backward, (visit){l, event, (edge_place)k}, true);
+        }
+    return INSET_OK;
+}
+
+/* ---- runs --------------------------------------------------------------- */
+
+int64_t edges_first_difference(const edges *e, int64_t pair)
+{
+    const sweep *s = e->s;
+    const int64_t *a = s->clean.tokens + s->clean.starts[pair],
+                  *b = s->corrupt.tokens + s->corrupt.starts[pair];
+    int64_t i = 0;
+    while (i < s->clean.lengths[pair] && a[i] == b[i]) i++;
+    return i;
+}
+
+static operand *entry(operand *table, int32_t layer, edge_place place)
+{
+    return &table[(size_t)layer * PLACE_COUNT + (size_t)place];
+}
+
+static inset_status take_places(writer *w, operand *out)
+{
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < w->n_forward && !status; i++) {
+        const visit *v = &w->forward[i];
+        const int32_t site = w->e->layers[v->layer].place[v->place];
+        operand here, *to = entry(out, v->layer, v->place);
+        status = trace_site(w->t, site, &here);
+        *to = here;
+        if (status || !is_copied(v->place)) continue;
+        status = trace_clone(w->t, &here, to);
+        if (!status) status = trace_replace(w->t, site, to);
+    }
+    return status;
+}
+
+static inset_status begin(writer *w, bool clean)
+{
+    const prompts *p = clean ? &w->e->s->clean : &w->e->s->corrupt;
+    return trace_invoke_tokens(
+        w->t, 1, &p->lengths[w->pair], p->tokens + p->starts[w->pair]);
+}
+
+static inset_status plain_run(writer *w, bool clean, operand *out)
+{
+    const sweep *s = w->e->s;
+    operand *metrics = w->metrics + (size_t)(clean ? 0 : 1) * s->n_metrics;
+    inset_status status = begin(w, clean);
+    if (!status && w->e->embedding >= 0)
+        status = trace_site(w->t, w->e->embedding, &w->embedding[!clean]);
+    if (!status) status = take_places(w, out);
+    if (!status) status = metrics_take(s, w->t, w->pair, metrics);
+    for (size_t m = 0; m < s->n_metrics && !status; m++)
+        w->all[m * 2 * (size_t)w->saved->count + 2 * (size_t)(w->pair - w->saved->first) + !clean] =
+            metrics[m];
+    return status;
+}
+
+/* The corrupt run with its embeddings k / m of the way to the clean ones. */
+static inset_status point_run(writer *w, int32_t k)
+{
+    const sweep *s = w->e->s;
+    const index_item items[2] = {{.kind = INDEX_SLICE},
+        {.kind = INDEX_SLICE,
+            .has_start = true,
+            .start = edges_first_difference(w->e, w->pair)}};
+    const operand share = {.kind = OPERAND_FLOAT, .number = (double)k / s->method.steps};
+    operand target, clean, corrupt, part, way, sum;
+    trace *t = w->t;
+    inset_status status = begin(w, false);
+    if (status || (status = trace_site(t, w->e->embedding, &target))) return status;
+    if (items[1].start < s->clean.lengths[w->pair]
+        && ((status = trace_index(t, &w->embedding[0], 2, items, &clean))
+            || (status = trace_index(t, &w->embedding[1], 2, items, &corrupt))
+            || (status = trace_binary(t, TRACE_SUBTRACT, &clean, &corrupt, &way))
+            || (status = trace_binary(t, TRACE_MULTIPLY, &way, &share, &part))
+            || (status = trace_binary(t, TRACE_ADD, &corrupt, &part, &sum))
+            || (status = trace_set(t, &target, 2, items, TRACE_COPY, &sum))))
+        return status;
+    if ((status = take_places(w, w->points[k]))) return status;
+    return metrics_take(s, t, w->pair, w->metrics + (size_t)(1 + k) * s->n_metrics);
+}
+
+/* ---- what is saved ------------------------------------------------------ */
+
+static inset_status as_float(writer *w, const operand *value, operand *out)
+{
+    return trace_operand_type(w->t, value) == INSET_F32
+               ? trace_clone(w->t, value, out)
+               : trace_convert(w->t, value, INSET_F32, out);
+}
+
+static inset_status save(writer *w, const operand *value, int32_t *index)
+{
+    operand kept;
+    char name[32];
+    inset_status status = as_float(w, value, &kept);
+    if (status) return status;
+    snprintf(name, sizeof name, "e%d", (int)w->saved->n);
+    *index = w->saved->n++;
+    return trace_save(w->t, name, &kept);
+}
+
+static inset_status save_deltas(writer *w)
+{
+    const sweep *s = w->e->s;
+    operand *base = s->noise ? w->clean : w->corrupt, *other = s->noise ? w->corrupt : w->clean;
+    int32_t *at = w->saved->deltas
+                  + (w->pair - w->saved->first) * s->n_layers * PLACE_COUNT;
+    for (int32_t l = 0; l < s->n_layers; l++) {
+        static const edge_place written[] = {PLACE_STREAM, PLACE_Z, PLACE_MLP_OUT};
+        for (size_t k = 0; k < sizeof written / sizeof *written; k++) {
+            if (w->e->layers[l].place[written[k]] < 0) continue;
+            operand delta, from, to;
+            inset_status status = as_float(w, entry(other, l, written[k]), &from);
+            if (!status) status = as_float(w, entry(base, l, written[k]), &to);
+            if (!status) status = trace_binary(w->t, TRACE_SUBTRACT, &from, &to, &delta);
+            if (status || (status = save(w, &delta, &at[l * PLACE_COUNT + (int)written[k]])))
+                return status;
+        }
+        if (w->e->layers[l].place[PLACE_OUT] < 0) continue;
+        inset_status status = save(
+            w, entry(base, l, PLACE_OUT), &at[l * PLACE_COUNT + PLACE_OUT]);
+        if (status) return status;
+    }
+    return INSET_OK;
+}
+
+/* One backward of one run: gradients, and what the norms before attention read there. */
+static inset_status save_gradients(
+    writer *w, size_t metric, int32_t run, const operand *number, operand *of)
+{
+    const edges *e = w->e;
+    const edge_saved *saved = w->saved;
+    const int64_t pair = (int64_t)metric * saved->count + (w->pair - saved->first);
+    int32_t *at = saved->gradients
+                  + (pair * saved->runs + run) * e->s->n_layers * PLACE_COUNT;
+    inset_status status = trace_backward(w->t, number);
+    for (size_t i = 0; i < w->n_backward && !status; i++) {
+        const visit *v = &w->backward[i];
+        operand g;
+        status = trace_gradient(w->t, entry(of, v->layer, v->place), &g);
+        if (!status) status = save(w, &g, &at[v->layer * PLACE_COUNT + (int)v->place]);
+    }
+    for (int32_t l = 0; l < e->s->n_layers && !status; l++)
+        if (e->layers[l].norm >= 0)
+            status = save(w, entry(of, l, PLACE_NORM_INPUT), &at[l * PLACE_COUNT + PLACE_NORM_INPUT]);
+    trace_end_backward(w->t);
+    return status;
+}
+
+static inset_status backwards(writer *w, size_t metric)
+{
+    const sweep *s = w->e->s;
+    const operand *clean = w->metrics + metric, *corrupt = w->metrics + s->n_metrics + metric;
+    if (s->method.ends) {
+        inset_status status = save_gradients(w, metric, 0, clean, w->clean);
+        return status ? status : save_gradients(w, metric, 1, corrupt, w->corrupt);
+    }
+    if (!s->method.steps)
+        return s->noise ? save_gradients(w, metric, 0, clean, w->clean)
+                        : save_gradients(w, metric, 0, corrupt, w->corrupt);
+    inset_status status = save_gradients(w, metric, 0, corrupt, w->corrupt);
+    for (int32_t k = 1; k < s->method.steps && !status; k++)
+        status = save_gradients(
+            w, metric, k, w->metrics + (size_t)(1 + k) * s->n_metrics + metric, w->points[k]);
+    return status;
+}
+
+static inset_status write_pair(writer *w)
+{
+    const sweep *s = w->e->s;
+    inset_status status = plain_run(w, true, w->clean);
+    if (!status) status = plain_run(w, false, w->corrupt);
+    for (int32_t k = 1; k < s->method.steps && !status; k++) status = point_run(w, k);
+    if (!status) status = save_deltas(w);
+    trace_end_invoke(w->t);
+    for (size_t m = 0; m < s->n_metrics && !status; m++) status = backwards(w, m);
+    return status;
+}
+
+/* ---- the plan ----------------------------------------------------------- */
+
+static int32_t *indices(arena *a, int64_t n)
+{
+    int32_t *at = arena_new(a, (size_t)n * sizeof *at);
+    for (int64_t i = 0; at && i < n; i++) at[i] = -1;
+    return at;
+}
+
+static inset_status start(writer *w)
+{
+    sweep *s = w->e->s;
+    arena *m = w->memory;
+    edge_saved *saved = w->saved;
+    const size_t places = (size_t)s->n_layers * PLACE_COUNT, points = (size_t)s->method.steps + 1;
+    saved->runs = s->method.steps ? s->method.steps : s->method.ends ? 2 : 1;
+    saved->deltas = indices(m, saved->count * (int64_t)places);
+    saved->gradients = indices(
+        m, (int64_t)s->n_metrics * saved->count * saved->runs * (int64_t)places);
+    w->clean = arena_new(m, places * sizeof *w->clean);
+    w->corrupt = arena_new(m, places * sizeof *w->corrupt);
+    w->points = arena_new(m, points * sizeof *w->points);
+    w->metrics = arena_new(m, (2 + points) * s->n_metrics * sizeof *w->metrics);
+    w->all = arena_new(m, s->n_metrics * 2 * (size_t)saved->count * sizeof *w->all);
+    if (!saved->deltas || !saved->gradients || !w->clean || !w->corrupt || !w->points || !w->metrics
+        || !w->all)
+        return INSET_NO_MEMORY;
+    for (size_t k = 0; k < points; k++)
+        if (!(w->points[k] = arena_new(m, places * sizeof **w->points))) return INSET_NO_MEMORY;
+    inset_status status = find_orders(w);
+    if (!status) status = trace_create(s->context, s->program, s->model->type, &w->t);
+    if (!status) trace_rules(w->t, s->method.rules);
+    return status;
+}
+
+static inset_status save_metrics(writer *w)
+{
+    w->saved->metrics = w->saved->n;
+    trace_reopen(w->t);
+    for (size_t m = 0; m < w->e->s->n_metrics; m++) {
+        char name[32];
+        const size_t n = 2 * (size_t)w->saved->count;
+        snprintf(name, sizeof name, "e%d", (int)w->saved->n++);
+        inset_status status = trace_save_stack(w->t, name, n, w->all + m * n);
+        if (status) return status;
+    }
+    return INSET_OK;
+}
+
+inset_status edges_plan(
+    edges *e, int64_t first, int64_t count, arena *memory, edge_saved *saved, plan **out)
+{
+    writer w = {.e = e, .memory = memory, .saved = saved};
+    const plan_options options = {.no_share = e->s->no_share,
+        .memory_limit = e->s->memory_limit,
+        .traits = sweep_traits(e->s)};
+    *saved = (edge_saved){.first = first, .count = count};
+    inset_status status = start(&w);
+    for (w.pair = first; w.pair < first + count && !status; w.pair++) status = write_pair(&w);
+    if (!status) status = save_metrics(&w);
+    if (!status) status = plan_create(w.t, &options, out);
+    trace_free(w.t);
+    return status;
+}
