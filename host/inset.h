@@ -712,8 +712,8 @@ typedef struct inset_edge_result {
     int64_t pairs, done; /* done: of the pairs, which `mean` is over */
     int64_t sources, destinations, edges;
     const char *const *source_names, *const *destination_names;
-    const float *mean;     /* [sources, destinations] */
-    const float *per_pair; /* [pairs, sources, destinations], or NULL */
+    const float *mean;            /* [sources, destinations] */
+    const float *per_pair;        /* [pairs, sources, destinations], or NULL */
     const float *clean, *corrupt; /* [pairs] the metric of the two runs */
 } inset_edge_result;
 INSET_API inset_status inset_edges_result(
@@ -721,8 +721,7 @@ INSET_API inset_status inset_edges_result(
 INSET_API int inset_edge_exists(const inset_edges *edges, int64_t source, int64_t destination);
 /* As inset_sweep_write: edges.METRIC.mean [source, destination] and, where kept, edges.METRIC [pair,
  * source, destination], the names in the metadata. */
-INSET_API inset_status inset_edges_write(
-    inset_edges *edges, const char *path, const char *command);
+INSET_API inset_status inset_edges_write(inset_edges *edges, const char *path, const char *command);
 
 /* Scores [sources, destinations] of the first metric from a file that inset_edges_write made for a
  * model with the same graph. FILE_ERROR, SHAPE_ERROR, VALUE_ERROR. */
@@ -735,14 +734,14 @@ typedef struct inset_verified_edge {
     double score, exact;
 } inset_verified_edge;
 /* The `count` edges of the largest size, as inset_attribution_verify. */
-INSET_API inset_status inset_edges_verify(inset_edges *edges, size_t count,
-    const inset_verified_edge **found, size_t *n, double *rank);
+INSET_API inset_status inset_edges_verify(
+    inset_edges *edges, size_t count, const inset_verified_edge **found, size_t *n, double *rank);
 
 /* kept [sources, destinations]: 1 for the `size` strongest edges by scores [sources, destinations]
  * (NULL: the edges' own, of the first metric): by "score", the largest; "abs" (NULL), the largest in
  * size; "greedy", one after the other the largest in size whose reader leads to the logits. */
-INSET_API inset_status inset_edges_choose(inset_edges *edges, const float *scores, const char *by,
-    int64_t size, unsigned char *kept);
+INSET_API inset_status inset_edges_choose(
+    inset_edges *edges, const float *scores, const char *by, int64_t size, unsigned char *kept);
 /* The first metric, mean over the pairs, of the patched run with the kept edges as they are and the
  * other run's value along all others: each reader sees, for an edge that is not kept, the other run's
  * output of the writer in the place of what it is in this very run. All kept: the run itself, bit for

@@ -102,8 +102,8 @@ inset_status inset_edges_write(inset_edges *e, const char *path, const char *com
     return status ? status : edges_write(e->edges, path, command);
 }
 
-inset_status inset_edges_verify(inset_edges *e, size_t count, const inset_verified_edge **found,
-    size_t *n, double *rank)
+inset_status inset_edges_verify(
+    inset_edges *e, size_t count, const inset_verified_edge **found, size_t *n, double *rank)
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!found || !n || !rank) return api_null(e->context, "a place for what is found");
@@ -156,8 +156,8 @@ static bool read_order(const char *by, edge_order *out)
     return !by;
 }
 
-inset_status inset_edges_choose(inset_edges *e, const float *scores, const char *by, int64_t size,
-    unsigned char *kept)
+inset_status inset_edges_choose(
+    inset_edges *e, const float *scores, const char *by, int64_t size, unsigned char *kept)
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!kept) return api_null(e->context, "a place for the edges");
@@ -166,8 +166,7 @@ inset_status inset_edges_choose(inset_edges *e, const float *scores, const char 
         return error_set(e->context, INSET_VALUE_ERROR,
             "'%s' is no way to choose edges: score, abs or greedy", by);
     if (size < 0)
-        return error_set(
-            e->context, INSET_VALUE_ERROR, "a circuit of %lld edges", (long long)size);
+        return error_set(e->context, INSET_VALUE_ERROR, "a circuit of %lld edges", (long long)size);
     if (!scores) scores = edges_means(e->edges);
     return edges_choose(e->edges, scores, order, size, (bool *)kept);
 }

@@ -31,14 +31,16 @@ static int read_sizes(circuits *c, const char *text, int64_t edges)
         const bool share = *end == '%';
         if (end == at || !isfinite(number) || number < 0 || (share && number > 100)
             || (!share && number != floor(number)))
-            return usage_error("circuit", "--sizes: 50,100 or 0.1%%,1%% was expected, found '%s'", text);
+            return usage_error(
+                "circuit", "--sizes: 50,100 or 0.1%%,1%% was expected, found '%s'", text);
         if (c->n == MOST_SIZES)
             return usage_error("circuit", "--sizes: more than %d were given", MOST_SIZES);
         const double size = share ? floor(number / 100 * (double)edges + 0.5) : number;
         c->sizes[c->n++] = size < (double)edges ? (int64_t)size : edges;
         at = end + share;
         if (*at && *at != ',')
-            return usage_error("circuit", "--sizes: 50,100 or 0.1%%,1%% was expected, found '%s'", text);
+            return usage_error(
+                "circuit", "--sizes: 50,100 or 0.1%%,1%% was expected, found '%s'", text);
         at += *at == ',';
     }
     return c->n ? EXIT_OK : usage_error("circuit", "--sizes: none were given");
@@ -62,7 +64,8 @@ static void show(const circuits *c, int64_t edges)
     for (int i = 0; i < c->n; i++)
         printf("%10" PRId64 " %8.3f%% %12.5g %13.4f\n", c->sizes[i],
             100 * (double)c->sizes[i] / (double)edges, c->metric[i], c->faithfulness[i]);
-    printf("%10s %9s %12.5g %13d\n%10s %9s %12.5g %13d\n", "all", "", c->run, 1, "none", "", c->other, 0);
+    printf("%10s %9s %12.5g %13d\n%10s %9s %12.5g %13d\n", "all", "", c->run, 1, "none", "",
+        c->other, 0);
     if (c->n > 1) printf("CPR %.4f  CMD %.4f\n", c->cpr, c->cmd);
 }
 
@@ -74,15 +77,15 @@ static void print_number(double x)
 
 static void print_json(const circuits *c)
 {
-    printf("{\n  \"seconds\": %.6f,\n  \"run\": %.9g,\n  \"other\": %.9g,\n  \"CPR\": ", c->s.seconds, c->run,
-        c->other);
+    printf("{\n  \"seconds\": %.6f,\n  \"run\": %.9g,\n  \"other\": %.9g,\n  \"CPR\": ",
+        c->s.seconds, c->run, c->other);
     print_number(c->cpr);
     printf(",\n  \"CMD\": ");
     print_number(c->cmd);
     printf(",\n  \"circuits\": [");
     for (int i = 0; i < c->n; i++) {
-        printf("%s\n    {\"edges\": %" PRId64 ", \"metric\": %.9g, \"faithfulness\": ", i ? "," : "",
-            c->sizes[i], c->metric[i]);
+        printf("%s\n    {\"edges\": %" PRId64 ", \"metric\": %.9g, \"faithfulness\": ",
+            i ? "," : "", c->sizes[i], c->metric[i]);
         print_number(c->faithfulness[i]);
         printf("}");
     }

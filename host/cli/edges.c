@@ -41,8 +41,9 @@ static bool show_table(inset_edges *e, const inset_edge_result *r, int64_t top)
     int64_t n = top, *list = edges_strongest(e, r, &n);
     const double all = total_size(r);
     if (!list) return false;
-    printf("%s: %" PRId64 " edges, mean over %" PRId64 " pair%s\n\n%-10s %-12s %12s %8s\n", r->metric,
-        r->edges, r->pairs, r->pairs == 1 ? "" : "s", "source", "destination", "score", "share");
+    printf("%s: %" PRId64 " edges, mean over %" PRId64 " pair%s\n\n%-10s %-12s %12s %8s\n",
+        r->metric, r->edges, r->pairs, r->pairs == 1 ? "" : "s", "source", "destination", "score",
+        "share");
     for (int64_t i = 0; i < n; i++) {
         const double score = (double)r->mean[list[i]];
         printf("%-10s %-12s %12.5g %7.2f%%\n", r->source_names[list[i] / r->destinations],
@@ -57,7 +58,8 @@ static void print_verified(const inset_verified_edge *v, size_t n, double rank)
 {
     printf("  \"verified\": [");
     for (size_t i = 0; i < n; i++)
-        printf("%s\n    {\"source\": \"%s\", \"destination\": \"%s\", \"score\": %.9g, \"exact\": %.9g}",
+        printf("%s\n    {\"source\": \"%s\", \"destination\": \"%s\", \"score\": %.9g, \"exact\": "
+               "%.9g}",
             i ? "," : "", v[i].source, v[i].destination, v[i].score, v[i].exact);
     printf("],\n  \"rank_correlation\": ");
     if (isfinite(rank)) printf("%.6f,\n", rank);
@@ -76,7 +78,8 @@ static bool print_json(inset_edges *e, const session_of_edges *s)
         if (!list) return false;
         printf("%s\n    {\"metric\": ", m ? "," : "");
         print_json_text(stdout, r.metric);
-        printf(", \"pairs\": %" PRId64 ", \"edges\": %" PRId64 ", \"strongest\": [", r.pairs, r.edges);
+        printf(
+            ", \"pairs\": %" PRId64 ", \"edges\": %" PRId64 ", \"strongest\": [", r.pairs, r.edges);
         for (int64_t i = 0; i < n; i++)
             printf("%s\n      {\"source\": \"%s\", \"destination\": \"%s\", \"score\": %.9g}",
                 i ? "," : "", r.source_names[list[i] / r.destinations],
@@ -108,7 +111,8 @@ static int write_output(session_of_edges *s)
     const char *path = s->given->output;
     if (!path) return EXIT_OK;
     if (ends_with(path, ".csv")) return write_file(path, write_csv, s->edges);
-    return inset_edges_write(s->edges, path, s->command) ? report(s->context, EXIT_MACHINE) : EXIT_OK;
+    return inset_edges_write(s->edges, path, s->command) ? report(s->context, EXIT_MACHINE)
+                                                         : EXIT_OK;
 }
 
 static int draw(session_of_edges *s)
@@ -127,13 +131,15 @@ static int draw(session_of_edges *s)
 
 static int check_names(const options *given)
 {
-    if (given->output && !ends_with(given->output, ".safetensors") && !ends_with(given->output, ".csv"))
-        return usage_error("attribute", "-o: OUT.safetensors or OUT.csv was expected with --edges, found '%s'",
-            given->output);
+    if (given->output && !ends_with(given->output, ".safetensors")
+        && !ends_with(given->output, ".csv"))
+        return usage_error("attribute",
+            "-o: OUT.safetensors or OUT.csv was expected with --edges, found '%s'", given->output);
     if (given->plot && !ends_with(given->plot, ".svg") && !ends_with(given->plot, ".dot")
         && !ends_with(given->plot, ".json"))
         return usage_error("attribute",
-            "--plot: FILE.svg, FILE.dot or FILE.json was expected with --edges, found '%s'", given->plot);
+            "--plot: FILE.svg, FILE.dot or FILE.json was expected with --edges, found '%s'",
+            given->plot);
     if (given->steps == 0)
         return usage_error(
             "attribute", "--steps: one or more were expected, found 0; leave it out for EAP");
@@ -145,7 +151,8 @@ int open_edges(session_of_edges *s)
 {
     int status = EXIT_OK;
     char rules[256];
-    const inset_sweep_options runs = sweep_options(s->given, s->version);
+    inset_sweep_options runs = sweep_options(s->given, s->version);
+    if (s->given->edges_from) runs.by = NULL; /* of `circuit`: how edges are chosen */
     const inset_attribution_options all = attribution_options(s->given, &runs, rules, sizeof rules);
     s->model = open_model(s->context, s->given, s->given->device, &status);
     if (!s->model) return status;

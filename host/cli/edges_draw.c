@@ -102,7 +102,8 @@ bool edges_svg_write(const void *drawing, FILE *to)
     }
     const int width = 2 * MARGIN + CELL_X * l.columns, height = 2 * MARGIN + CELL_Y * l.rows;
     fprintf(to,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d "
+        "%d\" "
         "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" "
         "fill=\"white\"/>\n",
         width, height, width, height);
@@ -110,7 +111,8 @@ bool edges_svg_write(const void *drawing, FILE *to)
     for (int i = 0; i < l.n; i++)
         fprintf(to,
             "<rect x=\"%.1f\" y=\"%.1f\" width=\"56\" height=\"22\" rx=\"5\" fill=\"%s\" "
-            "stroke=\"%s\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"%s\">%s</text>\n",
+            "stroke=\"%s\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" "
+            "fill=\"%s\">%s</text>\n",
             x_of(&l, &l.at[i]) - 28, y_of(&l, &l.at[i]) - 11, l.at[i].shown ? "#f7f7f7" : "white",
             l.at[i].shown ? "#444" : "#ddd", x_of(&l, &l.at[i]), y_of(&l, &l.at[i]) + 4,
             l.at[i].shown ? "#000" : "#bbb", l.at[i].name);
@@ -136,8 +138,9 @@ bool dot_write(const void *drawing, FILE *to)
         char name[24];
         node_of(reader, name, sizeof name);
         fprintf(to, "  \"%s\" -> \"%s\" [label=\"%.*s %.3g\", color=\"%s\", penwidth=%.2f];\n",
-            r.source_names[list[i] / r.destinations], name, part ? 1 : 0, part ? part + 1 : "", score,
-            score < 0 ? "#b2182b" : "#2166ac", most > 0 ? 0.6 + 3.4 * fabs(score) / most : 1);
+            r.source_names[list[i] / r.destinations], name, part ? 1 : 0, part ? part + 1 : "",
+            score, score < 0 ? "#b2182b" : "#2166ac",
+            most > 0 ? 0.6 + 3.4 * fabs(score) / most : 1);
     }
     fprintf(to, "}\n");
     free(list);

@@ -70,8 +70,7 @@ void command_text(int count, char **arguments, char *out, size_t size)
         }
         bool plain = *arguments[i]
                      && !arguments[i][strcspn(arguments[i], " \t\n'\"\\$&|;<>()[]*?#~`{}!")];
-        n += (size_t)snprintf(
-            out + n, size - n, plain ? " %s" : " '%s'", arguments[i]);
+        n += (size_t)snprintf(out + n, size - n, plain ? " %s" : " '%s'", arguments[i]);
     }
 }
 

@@ -12,8 +12,8 @@ static int help(int count, char **arguments)
 
 int main(int count, char **arguments)
 {
-    static const char *const names[] = {"run", "check", "sites", "version", "sweep", "attribute",
-        "circuit"};
+    static const char *const names[] = {
+        "run", "check", "sites", "version", "sweep", "attribute", "circuit"};
     options given;
     if (count < 2) {
         help_print(stderr, NULL);

@@ -11,8 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { IN_RUN = 1, IN_CHECK = 2, IN_SITES = 4, IN_VERSION = 8, IN_SWEEP = 16, IN_ATTRIBUTE = 32,
-    IN_CIRCUIT = 64 };
+enum {
+    IN_RUN = 1,
+    IN_CHECK = 2,
+    IN_SITES = 4,
+    IN_VERSION = 8,
+    IN_SWEEP = 16,
+    IN_ATTRIBUTE = 32,
+    IN_CIRCUIT = 64
+};
 typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
 typedef struct option {
@@ -25,8 +32,9 @@ typedef struct option {
 
 #define AT(field) offsetof(options, field)
 static const option known[] = {
-    {"-m", "--model", "MODEL", WORD, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
-        AT(model), "a Hugging Face directory: config.json and *.safetensors"},
+    {"-m", "--model", "MODEL", WORD,
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(model),
+        "a Hugging Face directory: config.json and *.safetensors"},
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output),
         "write the saved values to this safetensors file"},
     {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(clean),
@@ -57,13 +65,13 @@ static const option known[] = {
     {NULL, "--direction", "WAY", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(direction),
         "denoise: the corrupt run is patched; noise: the clean run"},
     {NULL, "--seed", "N", COUNT, IN_SWEEP | IN_ATTRIBUTE, AT(seed), "of resample"},
-    {NULL, "--steps", "N", COUNT, IN_ATTRIBUTE, AT(steps),
+    {NULL, "--steps", "N", COUNT, IN_ATTRIBUTE | IN_CIRCUIT, AT(steps),
         "integrated gradients: the mean over N runs with embeddings between corrupt and clean"},
-    {NULL, "--ends", NULL, FLAG, IN_ATTRIBUTE, AT(ends),
+    {NULL, "--ends", NULL, FLAG, IN_ATTRIBUTE | IN_CIRCUIT, AT(ends),
         "the mean of the clean and the corrupt run's gradients"},
-    {NULL, "--relp", NULL, FLAG, IN_ATTRIBUTE, AT(relp),
+    {NULL, "--relp", NULL, FLAG, IN_ATTRIBUTE | IN_CIRCUIT, AT(relp),
         "relevance patching: --rules ln,identity,half"},
-    {NULL, "--rules", "RULE,...", WORD, IN_ATTRIBUTE, AT(rules),
+    {NULL, "--rules", "RULE,...", WORD, IN_ATTRIBUTE | IN_CIRCUIT, AT(rules),
         "local slopes: ln (a norm's scale is constant), identity (an activation's is a(x)/x), "
         "half\n"
         "                         (each factor of a gate gets half), pattern (attention is "
@@ -77,7 +85,8 @@ static const option known[] = {
     {NULL, "--per-pair", NULL, FLAG, IN_ATTRIBUTE, AT(per_pair),
         "with --edges: keep each pair's scores in OUT.safetensors"},
     {NULL, "--edges-from", "FILE", WORD, IN_CIRCUIT, AT(edges_from),
-        "scores that attribute --edges -o FILE wrote"},
+        "scores that attribute --edges -o FILE wrote; what they were made by (--steps, --ends,\n"
+        "                         --relp) may stand here, too, and decides nothing"},
     {NULL, "--sizes", "N,...", WORD, IN_CIRCUIT, AT(sizes),
         "how many of the strongest edges are kept: 50,100 or 0.1%,1%; by default\n"
         "                         0.1,0.2,0.5,1,2,5,10,20,50,100 %"},
@@ -95,23 +104,24 @@ static const option known[] = {
         "replace output that exists, start an unfinished sweep anew"},
     {NULL, "--resume", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE, AT(resume),
         "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
-    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(memory),
-        "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
+    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
+        AT(memory), "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text),
         "the script itself, in place of a file"},
-    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(device),
-        "auto (CUDA when a device answers), cpu or cuda:N"},
-    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(dtype),
-        "f32, bf16 or f16: convert the weights; else as the files have them"},
-    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(no_share),
-        "compute every invoke on its own; the same numbers"},
+    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
+        AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
+    {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
+        AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
+    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
+        AT(no_share), "compute every invoke on its own; the same numbers"},
     {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(fast),
         "the fastest way on a GPU, even where the last bits of a number then depend on\n"
         "                         what is computed beside it, and with TF32 for fp32 products; on "
         "the CPU it\n"
         "                         changes nothing"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
-    {NULL, "--json", NULL, FLAG, IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(json),
+    {NULL, "--json", NULL, FLAG,
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(json),
         "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose),
         "say which device was chosen, and the times"},
@@ -145,7 +155,8 @@ static const command commands[] = {
         "FILE.svg]",
         "estimate from gradients what every patch of a sweep would do", IN_ATTRIBUTE},
     {"circuit",
-        "inset circuit -m MODEL --clean PROMPTS --corrupt PROMPTS --metric METRIC --edges-from FILE\n"
+        "inset circuit -m MODEL --clean PROMPTS --corrupt PROMPTS --metric METRIC --edges-from "
+        "FILE\n"
         "                   [--sizes N,...] [--by abs|score|greedy] [--json]",
         "run with all edges but the strongest carrying the other run's value", IN_CIRCUIT},
     {"sites", "inset sites MODEL [--json]",
@@ -303,7 +314,9 @@ static bool sweep_complete(const char *name, const options *given)
     if (!given->model) return usage_error(name, "which model? -m MODEL"), false;
     if (!given->clean) return usage_error(name, "which prompts? --clean PROMPTS"), false;
     if (!strcmp(name, "circuit") && !given->edges_from)
-        return usage_error(name, "which edges? --edges-from FILE, which attribute --edges -o FILE wrote"), false;
+        return usage_error(
+                   name, "which edges? --edges-from FILE, which attribute --edges -o FILE wrote"),
+               false;
     if (!given->patch && !given->edges && strcmp(name, "circuit"))
         return usage_error(name, "which site? --patch resid_pre, for example"), false;
     if (!given->metrics[0])

@@ -44,14 +44,12 @@ static void choose_greedily(
     for (int64_t v = 0; v < e->n_readers; v++) leads[v] = e->readers[v].part == 'l';
     for (int64_t taken = 0; taken < n; taken++) {
         int64_t i = 0;
-        while (i < n_sorted
-               && (kept[sorted[i].index] || !leads[sorted[i].index % e->n_readers]))
+        while (i < n_sorted && (kept[sorted[i].index] || !leads[sorted[i].index % e->n_readers]))
             i++;
         if (i == n_sorted) return;
         kept[sorted[i].index] = true;
         for (int64_t v = 0; v < e->n_readers; v++)
-            leads[v] |= is_of_node(
-                e, &e->readers[v], &e->writers[sorted[i].index / e->n_readers]);
+            leads[v] |= is_of_node(e, &e->readers[v], &e->writers[sorted[i].index / e->n_readers]);
     }
 }
 
@@ -104,7 +102,8 @@ void edges_prune(const edges *e, bool *kept)
 {
     /* writers are in the order of the run: what the first ones see decides about the later ones */
     for (int64_t u = 0; u < e->n_writers; u++)
-        if (!sees(e, kept, u)) memset(kept + u * e->n_readers, 0, (size_t)e->n_readers * sizeof *kept);
+        if (!sees(e, kept, u))
+            memset(kept + u * e->n_readers, 0, (size_t)e->n_readers * sizeof *kept);
     for (int64_t v = e->n_readers - 1; v >= 0; v--)
         for (int64_t u = 0; u < e->n_writers && !leads_on(e, kept, v); u++)
             kept[u * e->n_readers + v] = false;

@@ -13,7 +13,9 @@ static int64_t pairs_at_once(const edges *e)
 {
     const sweep *s = e->s;
     const double runs = 2.0 + (s->method.steps > 1 ? s->method.steps - 1 : 0),
-                 backward = s->method.steps ? s->method.steps : s->method.ends ? 2 : 1,
+                 backward = s->method.steps  ? s->method.steps
+                            : s->method.ends ? 2
+                                             : 1,
                  longest = (double)s->clean.longest;
     const double rows = (runs + backward) * longest;
     const double saved = 4 * longest * s->n_layers
@@ -58,8 +60,7 @@ static inset_status make_arrays(edges *e, bool per_pair)
     e->sums = memory_new(s->context, (size_t)all * sizeof *e->sums);
     e->means = memory_new(s->context, (size_t)all * sizeof *e->means);
     if (per_pair)
-        e->per_pair = memory_new(
-            s->context, (size_t)all * (size_t)s->pairs * sizeof *e->per_pair);
+        e->per_pair = memory_new(s->context, (size_t)all * (size_t)s->pairs * sizeof *e->per_pair);
     return e->sums && e->means && (!per_pair || e->per_pair) ? INSET_OK : INSET_NO_MEMORY;
 }
 

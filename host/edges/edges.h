@@ -25,17 +25,17 @@
 
 /* Places that every run is asked for, by layer; those of the model as a whole are layer 0's. */
 typedef enum edge_place {
-    PLACE_STREAM,      /* the stream that layer 0 begins with */
-    PLACE_NORM_INPUT,  /* what the norm before attention reads; not there without such a norm */
+    PLACE_STREAM,     /* the stream that layer 0 begins with */
+    PLACE_NORM_INPUT, /* what the norm before attention reads; not there without such a norm */
     PLACE_Q,
     PLACE_K,
     PLACE_V,
     PLACE_Z,
-    PLACE_OUT,         /* what a norm behind attention reads; not there without */
-    PLACE_ATTN_OUT,    /* what attention adds to the stream */
-    PLACE_MLP_INPUT,   /* what the MLP (or its norm) reads */
-    PLACE_MLP_OUT,     /* what the MLP adds to the stream */
-    PLACE_LAST,        /* what the norm before the logits reads */
+    PLACE_OUT,       /* what a norm behind attention reads; not there without */
+    PLACE_ATTN_OUT,  /* what attention adds to the stream */
+    PLACE_MLP_INPUT, /* what the MLP (or its norm) reads */
+    PLACE_MLP_OUT,   /* what the MLP adds to the stream */
+    PLACE_LAST,      /* what the norm before the logits reads */
     PLACE_COUNT
 } edge_place;
 
@@ -68,7 +68,7 @@ typedef struct edges {
     int64_t n_writers, n_readers;
     model_weights *weights;
     int64_t pairs_at_once, next;
-    bool spoilt; /* a step failed while it was adding */
+    bool spoilt;     /* a step failed while it was adding */
     double *sums;    /* [n_metrics, n_writers, n_readers] over the pairs so far */
     float *means;    /* the same, divided; made by edges_means */
     float *per_pair; /* [n_metrics, pairs, n_writers, n_readers], or NULL */
@@ -89,9 +89,9 @@ typedef struct edge_gradients {
 typedef struct edge_saved {
     int64_t first, count; /* pairs */
     int32_t runs;         /* whose gradients are taken, of a pair */
-    int32_t *deltas;      /* [count, n_layers * PLACE_COUNT] source less base; PLACE_OUT: of the base */
-    int32_t *gradients;   /* [n_metrics, count, runs, n_layers * PLACE_COUNT] */
-    int32_t metrics;      /* the first of the metrics' own, [n_metrics] */
+    int32_t *deltas; /* [count, n_layers * PLACE_COUNT] source less base; PLACE_OUT: of the base */
+    int32_t *gradients; /* [n_metrics, count, runs, n_layers * PLACE_COUNT] */
+    int32_t metrics;    /* the first of the metrics' own, [n_metrics] */
     int32_t n;
 } edge_saved;
 /* Plans pairs first .. first + count; what is saved lies in `memory`. */

@@ -32,8 +32,8 @@ typedef struct maker {
      * run's */
     change *changes;
     size_t n_changes;
-    operand *own;     /* [n_layers * PLACE_COUNT] of the run with the changes */
-    operand *deltas;  /* [n_writers] */
+    operand *own;    /* [n_layers * PLACE_COUNT] of the run with the changes */
+    operand *deltas; /* [n_writers] */
     bool *has_delta;
     operand *results; /* [n_results] numbers to be saved */
     size_t n_results;
@@ -61,15 +61,15 @@ static inset_status take_metric(maker *m, operand *out)
 /* A head of [batch, position, head, d]. */
 static inset_status head_of(maker *m, const operand *x, int32_t head, operand *out)
 {
-    const index_item items[3] = {{.kind = INDEX_SLICE}, {.kind = INDEX_SLICE},
-        {.kind = INDEX_INTEGER, .integer = head}};
+    const index_item items[3] = {
+        {.kind = INDEX_SLICE}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = head}};
     return trace_index(m->t, x, 3, items, out);
 }
 
 static inset_status set_head(maker *m, const operand *x, int32_t head, const operand *value)
 {
-    const index_item items[3] = {{.kind = INDEX_SLICE}, {.kind = INDEX_SLICE},
-        {.kind = INDEX_INTEGER, .integer = head}};
+    const index_item items[3] = {
+        {.kind = INDEX_SLICE}, {.kind = INDEX_SLICE}, {.kind = INDEX_INTEGER, .integer = head}};
     return trace_set(m->t, x, 3, items, TRACE_COPY, value);
 }
 
@@ -129,8 +129,7 @@ static inset_status whole_run(maker *m, bool base, operand *out, operand *metric
 
 /* What a writer's output is in one run less another's: `of` and `less` hold the places of both; a
  * head's z of `of` among those of `less`. Opens an invoke where a head asks for one. */
-static inset_status writer_delta(
-    maker *m, int64_t u, operand *of, operand *less, operand *out)
+static inset_status writer_delta(maker *m, int64_t u, operand *of, operand *less, operand *out)
 {
     const edge_node *w = &m->e->writers[u];
     if (w->part != 'z') {
@@ -148,8 +147,7 @@ static inset_status writer_delta(
         || (status = set_head(m, &z, w->head, &head))
         || (status = trace_site(m->t, at[PLACE_ATTN_OUT], &made)))
         return status;
-    return trace_binary(
-        m->t, TRACE_SUBTRACT, &made, entry(less, w->layer, PLACE_ATTN_OUT), out);
+    return trace_binary(m->t, TRACE_SUBTRACT, &made, entry(less, w->layer, PLACE_ATTN_OUT), out);
 }
 
 /* ---- readers ------------------------------------------------------------ */
@@ -214,9 +212,8 @@ static inset_status run_so_far(maker *m, const wanted *reads, size_t n)
 
 /* The stream that a reader sees: its own less the edges that are not kept, or the other run's and
  * those that are, whichever is shorter. kind: 0 its own, 1 the other run's, 2 `*out`. */
-static inset_status circuit_stream(
-    maker *m, int64_t v, const bool *kept, const operand *own, const operand *other, operand *out,
-    int *kind)
+static inset_status circuit_stream(maker *m, int64_t v, const bool *kept, const operand *own,
+    const operand *other, operand *out, int *kind)
 {
     const edges *e = m->e;
     int64_t there = 0, n_kept = 0;
@@ -304,7 +301,7 @@ static inset_status circuit_layer(maker *m, int32_t layer, const bool *kept, rea
     if (!status) status = run_so_far(m, reads, n);
     return status ? status
                   : add_reader(m, v, kept, entry(m->own, layer, PLACE_MLP_INPUT),
-                        entry(m->other, layer, PLACE_MLP_INPUT));
+                      entry(m->other, layer, PLACE_MLP_INPUT));
 }
 
 static inset_status circuit_pair(maker *m, const bool *kept, operand *metric)
@@ -371,8 +368,7 @@ static inset_status finish(maker *m, double *out, size_t of)
     if (!status) status = run_create(e->s->model, planned, &r);
     if (!status) status = run_execute(r);
     if (!status) status = run_saved(r, 0, &x);
-    for (size_t i = 0; i < m->n_results && !status; i++)
-        out[i % of] += ((const float *)x.data)[i];
+    for (size_t i = 0; i < m->n_results && !status; i++) out[i % of] += ((const float *)x.data)[i];
     run_free(r);
     plan_free(planned);
     return status;
@@ -400,7 +396,8 @@ inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double 
         if (!status) status = finish(&m, sums, n + 1);
         close_maker(&m);
     }
-    for (size_t i = 0; i < n && !status; i++) out[i] = (sums[1 + i] - sums[0]) / (double)e->s->pairs;
+    for (size_t i = 0; i < n && !status; i++)
+        out[i] = (sums[1 + i] - sums[0]) / (double)e->s->pairs;
     memory_free(e->s->context, sums);
     return status;
 }

@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const step *maker(const program *p, int32_t value) { return &p->steps[p->values[value].step]; }
+static const step *maker(const program *p, int32_t value)
+{
+    return &p->steps[p->values[value].step];
+}
 
 static int32_t value_of_slot(const program *p, int32_t slot) { return p->slots[slot].value; }
 
@@ -30,7 +33,8 @@ static int32_t site_of_slot(const program *p, int32_t slot)
 static const step *product_behind(const program *p, int32_t value)
 {
     const step *s = maker(p, value);
-    while (s->kind != STEP_LINEAR && s->n_operands > 0) s = maker(p, value_of_slot(p, s->operands[0]));
+    while (s->kind != STEP_LINEAR && s->n_operands > 0)
+        s = maker(p, value_of_slot(p, s->operands[0]));
     return s->kind == STEP_LINEAR ? s : NULL;
 }
 
@@ -96,23 +100,21 @@ static inset_status find_writing(edges *e, int32_t layer, edge_layer *at)
 static inset_status find_mlp(edges *e, int32_t layer, edge_layer *at, int32_t stream)
 {
     const program *p = e->s->program;
-    const int32_t pre = layer_place(e->s, layer, "pre"), mid = layer_place(e->s, layer, "resid_mid");
+    const int32_t pre = layer_place(e->s, layer, "pre"),
+                  mid = layer_place(e->s, layer, "resid_mid");
     if (pre < 0) return no_graph(e, layer, "MLP");
     const step *linear = product_behind(p, value_of_site(p, pre));
     int32_t slot = linear ? linear->operands[0] : -1;
     const step *norm = linear ? maker(p, value_of_slot(p, slot)) : NULL;
     const int32_t from = mid < 0 ? stream : value_of_site(p, mid);
-    if (norm && is_norm(norm) && value_of_slot(p, slot) != from) slot = norm->operands[0];
-    /* two products read through the module that holds both */
-    for (size_t i = 0; slot >= 0 && i < p->n_sites; i++)
-        if (value_of_site(p, (int32_t)i) == from && !strcmp(p->sites[i].name, "input")
-            && p->sites[i].event <= p->slots[slot].event
-            && (p->sites[i].slot == slot || p->slots[slot].source == p->sites[i].slot)) {
-            at->place[PLACE_MLP_INPUT] = (int32_t)i;
-            break;
-        }
-    if (at->place[PLACE_MLP_INPUT] < 0 || value_of_slot(p, slot) != from)
+    const bool behind_norm = norm && is_norm(norm) && value_of_slot(p, slot) != from;
+    if (behind_norm) slot = norm->operands[0];
+    if (slot < 0 || value_of_slot(p, slot) != from)
         return no_graph(e, layer, "MLP that reads the stream");
+    /* two products read through the module that holds both */
+    const int32_t source = behind_norm ? -1 : p->slots[slot].source;
+    at->place[PLACE_MLP_INPUT] = site_of_slot(p, source >= 0 ? source : slot);
+    if (at->place[PLACE_MLP_INPUT] < 0) return no_graph(e, layer, "MLP that reads the stream");
     at->parallel = mid < 0;
     return INSET_OK;
 }
@@ -159,8 +161,7 @@ static void add_node(edge_node *nodes, int64_t *n, int32_t layer, char part, int
     case 'l': snprintf(made->name, sizeof made->name, "logits"); break;
     case 'm': snprintf(made->name, sizeof made->name, "m%d", (int)layer); break;
     case 'z': snprintf(made->name, sizeof made->name, "a%d.h%d", (int)layer, (int)head); break;
-    default:
-        snprintf(made->name, sizeof made->name, "a%d.h%d<%c>", (int)layer, (int)head, part);
+    default: snprintf(made->name, sizeof made->name, "a%d.h%d<%c>", (int)layer, (int)head, part);
     }
 }
 

@@ -35,8 +35,7 @@ static inset_status rows_of(const scorer *c, int32_t index, int64_t width, const
 
 static const int32_t *deltas_at(const scorer *c)
 {
-    return c->saved->deltas
-           + (c->pair - c->saved->first) * c->e->s->n_layers * PLACE_COUNT;
+    return c->saved->deltas + (c->pair - c->saved->first) * c->e->s->n_layers * PLACE_COUNT;
 }
 
 static const int32_t *gradients_at(const scorer *c, size_t metric, int32_t run_index)
@@ -74,8 +73,7 @@ static float norm_weight(const norm_at *n, int64_t i)
 }
 
 /* v less its mean (where the norm is centred) and less its part along x^, over s. */
-static void norm_project(
-    const norm_at *n, const float *x, float *v, int64_t d, bool constant_scale)
+static void norm_project(const norm_at *n, const float *x, float *v, int64_t d, bool constant_scale)
 {
     double sum = 0, along = 0;
     for (int64_t i = 0; i < d; i++) {
@@ -95,9 +93,9 @@ static inset_status through_norm(
     const int64_t d = c->e->width;
     norm_at n = {.norm = &c->e->s->program->steps[norm]};
     const bool constant = (c->e->s->method.rules & RULE_LN) && !forward;
-    inset_status status = n.norm->weight < 0 ? INSET_OK
-                                             : model_weights_get(
-                                                   c->e->weights, n.norm->weight, 3, &n.weight);
+    inset_status status = n.norm->weight < 0
+                              ? INSET_OK
+                              : model_weights_get(c->e->weights, n.norm->weight, 3, &n.weight);
     for (int64_t r = 0; r < c->rows && !status; r++) {
         norm_settle(&n, x + r * d, d);
         for (int64_t h = 0; h < heads; h++) {
@@ -122,20 +120,19 @@ static inset_status head_deltas(scorer *c, int32_t layer, float *to)
     const float *z = NULL, *matrix = NULL, *x = NULL;
     inset_status status = rows_of(c, saved[PLACE_Z], wide, &z);
     if (!status)
-        status = model_weights_get(
-            e->weights, e->s->program->steps[at->out].weight, 0, &matrix);
+        status = model_weights_get(e->weights, e->s->program->steps[at->out].weight, 0, &matrix);
     for (int32_t h = 0; h < e->n_heads && !status; h++)
-        status = host_product(e->s->context,
-            &(host_operands){.out = to + h * c->rows * d,
-                .a = z + (int64_t)h * e->head_dim,
-                .b = matrix + (int64_t)h * e->head_dim * (w->in_out ? d : 1),
-                .rows = c->rows,
-                .columns = d,
-                .inner = e->head_dim,
-                .out_stride = d,
-                .a_stride = wide,
-                .b_stride = w->in_out ? d : wide,
-                .b_across = !w->in_out});
+        status = host_product(
+            e->s->context, &(host_operands){.out = to + h * c->rows * d,
+                               .a = z + (int64_t)h * e->head_dim,
+                               .b = matrix + (int64_t)h * e->head_dim * (w->in_out ? d : 1),
+                               .rows = c->rows,
+                               .columns = d,
+                               .inner = e->head_dim,
+                               .out_stride = d,
+                               .a_stride = wide,
+                               .b_stride = w->in_out ? d : wide,
+                               .b_across = !w->in_out});
     if (status || at->out_norm < 0) return status;
     status = rows_of(c, saved[PLACE_OUT], d, &x);
     return status ? status : through_norm(c, at->out_norm, x, to, e->n_heads, true);
@@ -169,8 +166,7 @@ static inset_status all_deltas(scorer *c)
 static int32_t heads_of(const edges *e, int k) { return k ? e->n_kv_heads : e->n_heads; }
 
 /* What comes back to each head's q (k = 0), k or v, in `to` [heads, rows, width]. */
-static inset_status head_gradients(
-    scorer *c, int32_t layer, int k, const int32_t *saved, float *to)
+static inset_status head_gradients(scorer *c, int32_t layer, int k, const int32_t *saved, float *to)
 {
     const edges *e = c->e;
     const program *p = e->s->program;
@@ -184,17 +180,16 @@ static inset_status head_gradients(
     if (!status) status = model_weights_get(e->weights, p->steps[at->linear[k]].weight, k, &matrix);
     for (int32_t h = 0; h < heads_of(e, k) && !status; h++) {
         const int64_t column = shape->column + h * stride;
-        status = host_product(e->s->context,
-            &(host_operands){.out = to + h * c->rows * d,
-                .a = back + (int64_t)h * e->head_dim,
-                .b = matrix + column * (w->in_out ? 1 : d),
-                .rows = c->rows,
-                .columns = d,
-                .inner = e->head_dim,
-                .out_stride = d,
-                .a_stride = wide,
-                .b_stride = w->in_out ? w->columns : d,
-                .b_across = w->in_out});
+        status = host_product(e->s->context, &(host_operands){.out = to + h * c->rows * d,
+                                                 .a = back + (int64_t)h * e->head_dim,
+                                                 .b = matrix + column * (w->in_out ? 1 : d),
+                                                 .rows = c->rows,
+                                                 .columns = d,
+                                                 .inner = e->head_dim,
+                                                 .out_stride = d,
+                                                 .a_stride = wide,
+                                                 .b_stride = w->in_out ? w->columns : d,
+                                                 .b_across = w->in_out});
     }
     if (status || at->norm < 0) return status;
     status = rows_of(c, saved[PLACE_NORM_INPUT], d, &x);
@@ -222,7 +217,8 @@ static inset_status readers_of(scorer *c, size_t metric, int32_t layer)
         inset_status status = INSET_OK;
         for (int k = 0; k < 3 && !last && !status; at += heads_of(e, k++) * one)
             status = head_gradients(c, layer, k, saved, c->part + at);
-        if (!status) status = copy_rows(c, saved[last ? PLACE_LAST : PLACE_MLP_INPUT], c->part + at);
+        if (!status)
+            status = copy_rows(c, saved[last ? PLACE_LAST : PLACE_MLP_INPUT], c->part + at);
         if (status) return status;
         add_rows(c->readers, c->part, at + one, share, r == 0);
     }
@@ -238,17 +234,16 @@ static inset_status multiply(
 {
     const edges *e = c->e;
     const int64_t n = c->rows * e->width, all = e->n_writers * e->n_readers;
-    inset_status status = host_product(e->s->context,
-        &(host_operands){.out = c->scores,
-            .a = c->deltas,
-            .b = c->readers + of * n,
-            .rows = writers,
-            .columns = readers,
-            .inner = n,
-            .out_stride = readers,
-            .a_stride = n,
-            .b_stride = n,
-            .b_across = true});
+    inset_status status = host_product(e->s->context, &(host_operands){.out = c->scores,
+                                                          .a = c->deltas,
+                                                          .b = c->readers + of * n,
+                                                          .rows = writers,
+                                                          .columns = readers,
+                                                          .inner = n,
+                                                          .out_stride = readers,
+                                                          .a_stride = n,
+                                                          .b_stride = n,
+                                                          .b_across = true});
     double *sums = e->sums + (int64_t)metric * all;
     float *one = e->per_pair ? e->per_pair + ((int64_t)metric * e->s->pairs + c->pair) * all : NULL;
     for (int64_t u = 0; u < writers && !status; u++)

@@ -64,7 +64,8 @@ static inset_status find_orders(writer *w)
         for (int k = 0; k < PLACE_COUNT; k++) {
             const int32_t site = e->layers[l].place[k];
             if (site < 0 || !is_taken((edge_place)k)) continue;
-            insert(w->forward, &w->n_forward, (visit){l, p->sites[site].event, (edge_place)k}, false);
+            insert(
+                w->forward, &w->n_forward, (visit){l, p->sites[site].event, (edge_place)k}, false);
             if (!has_gradient((edge_place)k)) continue;
             /* of a value where it is made, of a copy where it was made */
             const int32_t value = p->slots[p->sites[site].slot].value;
@@ -111,8 +112,7 @@ static inset_status take_places(writer *w, operand *out)
 static inset_status begin(writer *w, bool clean)
 {
     const prompts *p = clean ? &w->e->s->clean : &w->e->s->corrupt;
-    return trace_invoke_tokens(
-        w->t, 1, &p->lengths[w->pair], p->tokens + p->starts[w->pair]);
+    return trace_invoke_tokens(w->t, 1, &p->lengths[w->pair], p->tokens + p->starts[w->pair]);
 }
 
 static inset_status plain_run(writer *w, bool clean, operand *out)
@@ -135,9 +135,7 @@ static inset_status point_run(writer *w, int32_t k)
 {
     const sweep *s = w->e->s;
     const index_item items[2] = {{.kind = INDEX_SLICE},
-        {.kind = INDEX_SLICE,
-            .has_start = true,
-            .start = edges_first_difference(w->e, w->pair)}};
+        {.kind = INDEX_SLICE, .has_start = true, .start = edges_first_difference(w->e, w->pair)}};
     const operand share = {.kind = OPERAND_FLOAT, .number = (double)k / s->method.steps};
     operand target, clean, corrupt, part, way, sum;
     trace *t = w->t;
@@ -179,8 +177,7 @@ static inset_status save_deltas(writer *w)
 {
     const sweep *s = w->e->s;
     operand *base = s->noise ? w->clean : w->corrupt, *other = s->noise ? w->corrupt : w->clean;
-    int32_t *at = w->saved->deltas
-                  + (w->pair - w->saved->first) * s->n_layers * PLACE_COUNT;
+    int32_t *at = w->saved->deltas + (w->pair - w->saved->first) * s->n_layers * PLACE_COUNT;
     for (int32_t l = 0; l < s->n_layers; l++) {
         static const edge_place written[] = {PLACE_STREAM, PLACE_Z, PLACE_MLP_OUT};
         for (size_t k = 0; k < sizeof written / sizeof *written; k++) {
@@ -193,8 +190,7 @@ static inset_status save_deltas(writer *w)
                 return status;
         }
         if (w->e->layers[l].place[PLACE_OUT] < 0) continue;
-        inset_status status = save(
-            w, entry(base, l, PLACE_OUT), &at[l * PLACE_COUNT + PLACE_OUT]);
+        inset_status status = save(w, entry(base, l, PLACE_OUT), &at[l * PLACE_COUNT + PLACE_OUT]);
         if (status) return status;
     }
     return INSET_OK;
@@ -207,8 +203,7 @@ static inset_status save_gradients(
     const edges *e = w->e;
     const edge_saved *saved = w->saved;
     const int64_t pair = (int64_t)metric * saved->count + (w->pair - saved->first);
-    int32_t *at = saved->gradients
-                  + (pair * saved->runs + run) * e->s->n_layers * PLACE_COUNT;
+    int32_t *at = saved->gradients + (pair * saved->runs + run) * e->s->n_layers * PLACE_COUNT;
     inset_status status = trace_backward(w->t, number);
     for (size_t i = 0; i < w->n_backward && !status; i++) {
         const visit *v = &w->backward[i];
@@ -218,7 +213,8 @@ static inset_status save_gradients(
     }
     for (int32_t l = 0; l < e->s->n_layers && !status; l++)
         if (e->layers[l].norm >= 0)
-            status = save(w, entry(of, l, PLACE_NORM_INPUT), &at[l * PLACE_COUNT + PLACE_NORM_INPUT]);
+            status = save(
+                w, entry(of, l, PLACE_NORM_INPUT), &at[l * PLACE_COUNT + PLACE_NORM_INPUT]);
     trace_end_backward(w->t);
     return status;
 }

@@ -58,8 +58,7 @@ inset_status edges_write(edges *e, const char *path, const char *command)
             c, &a, name, ".corrupt", s->corrupt_values + (int64_t)m * s->pairs, 1, shape);
     }
     const char *const pairs[][2] = {{"inset", INSET_VERSION}, {"model", s->program->model_type},
-        {"dtype", type_name(s->model->type)},
-        {"edges.axes", "[\"source\", \"destination\"]"},
+        {"dtype", type_name(s->model->type)}, {"edges.axes", "[\"source\", \"destination\"]"},
         {"edges.sources", fine ? names_text(c, &a, e->writer_names, e->n_writers) : NULL},
         {"edges.destinations", fine ? names_text(c, &a, e->reader_names, e->n_readers) : NULL},
         {"command", command ? command : ""}, {"model_version", s->version ? s->version : ""}};
@@ -134,16 +133,15 @@ static inset_status read_scores(edges *e, const safetensors *file, const char *p
     int64_t *columns = rows + e->n_writers;
     inset_status status = INSET_OK;
     if (!t)
-        status = error_set(c, INSET_FILE_ERROR, "%s: has no edges.%s.mean", path,
-            e->s->metrics[0].name);
+        status = error_set(
+            c, INSET_FILE_ERROR, "%s: has no edges.%s.mean", path, e->s->metrics[0].name);
     else if (t->type != INSET_F32 || t->n_dimensions != 2 || t->shape[0] != e->n_writers
              || t->shape[1] != e->n_readers)
         status = error_set(c, INSET_SHAPE_ERROR,
             "%s: scores f32 [%lld, %lld] were expected, sources and destinations of this model",
             path, (long long)e->n_writers, (long long)e->n_readers);
     if (!status)
-        status = match_names(
-            e, file, path, "edges.sources", e->writer_names, e->n_writers, rows);
+        status = match_names(e, file, path, "edges.sources", e->writer_names, e->n_writers, rows);
     if (!status)
         status = match_names(
             e, file, path, "edges.destinations", e->reader_names, e->n_readers, columns);
