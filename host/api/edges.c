@@ -185,7 +185,8 @@ inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, doub
         pruned[i] = there && kept[i];
         every &= !there || kept[i];
     }
-    if (!every) edges_prune(is, pruned);
+    /* what is not connected changes no number, unless differences go through norms and do not add up */
+    if (!every && is->layers[0].out_norm < 0) edges_prune(is, pruned);
     inset_status status = edges_circuit(is, pruned, metric);
     memory_free(e->context, pruned);
     return status;

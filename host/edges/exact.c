@@ -223,7 +223,8 @@ static inset_status circuit_stream(maker *m, int64_t v, const bool *kept, const 
     }
     *kind = n_kept == there ? 0 : n_kept == 0 ? 1 : 2;
     if (*kind < 2) return INSET_OK;
-    const bool from_other = n_kept <= there - n_kept;
+    /* behind a norm differences do not add up to the whole: those of the edges let go count */
+    const bool from_other = e->layers[0].out_norm < 0 && n_kept <= there - n_kept;
     inset_status status = INSET_OK;
     for (int64_t u = 0; u < e->n_writers && !status; u++) {
         if (!edge_exists(e, u, v) || kept[u * e->n_readers + v] != from_other || m->has_delta[u])

@@ -64,6 +64,8 @@ inset_status attribute_embedding(sweep *s, int32_t *site)
     for (size_t i = 0; i < g->n_sites && *site < 0; i++) {
         const slot *shown = &g->slots[g->sites[i].slot];
         const step *made = &g->steps[g->values[shown->value].step];
+        if (made->kind == STEP_SCALE) /* Gemma's embeddings are scaled */
+            made = &g->steps[g->values[g->slots[made->operands[0]].value].step];
         if (made->kind == STEP_EMBED && shown->settable && !g->values[shown->value].per_position)
             *site = (int32_t)i;
     }

@@ -1,0 +1,336 @@
+/* test_edges.c: scores of edges, edges patched and circuits beside PyTorch's (make_edges.py), and what
+ * must hold of them on every family: rows of the matrix add up to scores of nodes, keeping all edges
+ * is the run itself and keeping none the other, and what edges have not got is refused. */
+#include "test.h"
+
+#include <inset.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "file/file.h"
+
+static const char *const metrics[] = {"logit_diff:3,7", NULL};
+
+static inset_attribution_options options_of(void)
+{
+    inset_attribution_options o = INSET_ATTRIBUTION_OPTIONS;
+    o.sweep.clean.text = "[[3,7,11,2,5,9],[8,1,4,2,6,13]]";
+    o.sweep.corrupt.text = "[[3,7,20,2,8,9],[8,5,4,2,6,13]]";
+    o.sweep.metrics = metrics;
+    return o;
+}
+
+static inset_model *open_model(inset_context *context, const char *name)
+{
+    char path[256];
+    inset_model *model = NULL;
+    inset_model_options cpu = INSET_MODEL_OPTIONS;
+    cpu.device = getenv("INSET_TEST_DEVICE") ? getenv("INSET_TEST_DEVICE") : "cpu";
+    snprintf(path, sizeof path, "fixtures/%s", name);
+    CHECK(!inset_model_open(context, path, &cpu, &model), "%s: %s", name, inset_message(context));
+    return model;
+}
+
+static inset_edges *edges_of(inset_context *context, inset_model *model, const char *name,
+    const inset_attribution_options *o, inset_edge_result *r)
+{
+    inset_edges *e = NULL;
+    inset_status status = inset_edges_create(model, o, 0, &e);
+    while (!status && !inset_edges_done(e)) status = inset_edges_step(e);
+    if (!status) status = inset_edges_result(e, 0, r);
+    CHECK(!status, "%s: %s", name, inset_message(context));
+    return status ? NULL : e;
+}
+
+static double distance(const float *a, const float *b, int64_t n)
+{
+    double apart = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        apart += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        size += (double)b[i] * b[i];
+    }
+    return sqrt(apart / size);
+}
+
+/* ---- beside PyTorch ----------------------------------------------------- */
+
+static void check_exact(inset_context *context, inset_edges *e, const char *name, const float *want)
+{
+    const inset_verified_edge *found;
+    size_t n;
+    double rank, size = 0;
+    if (!CHECK(
+            !inset_edges_verify(e, 12, &found, &n, &rank), "%s: %s", name, inset_message(context)))
+        return;
+    for (size_t i = 0; i < n; i++) size = fmax(size, fabs((double)want[i]));
+    for (size_t i = 0; i < n; i++)
+        CHECK(fabs(found[i].exact - (double)want[i]) < 1e-4 * size, "%s: %s to %s: %g and not %g",
+            name, found[i].source, found[i].destination, found[i].exact, (double)want[i]);
+    CHECK(n == 12 && rank > -1 && rank <= 1, "%s: %zu were verified, rank %g", name, n, rank);
+}
+
+static void check_circuits(inset_context *context, inset_edges *e, const inset_edge_result *r,
+    const char *name, const file_tensor *sizes, const float *want)
+{
+    unsigned char *kept = malloc((size_t)(r->sources * r->destinations));
+    for (int64_t i = 0; i < sizes->shape[0]; i++) {
+        int64_t size;
+        double metric = 0;
+        memcpy(&size, (const char *)sizes->data + 8 * i, sizeof size);
+        inset_status status = inset_edges_choose(e, NULL, NULL, size, kept);
+        if (!status) status = inset_edges_circuit(e, kept, &metric);
+        CHECK(!status && fabs(metric - (double)want[i]) < 1e-4 * (1 + fabs((double)want[i])),
+            "%s: a circuit of %lld edges: %g and not %g (%s)", name, (long long)size, metric,
+            (double)want[i], status ? inset_message(context) : "");
+    }
+    free(kept);
+}
+
+static void beside_pytorch(inset_context *context, const char *name)
+{
+    char path[256];
+    safetensors *file = NULL;
+    inset_edge_result r;
+    const inset_attribution_options o = options_of();
+    snprintf(path, sizeof path, "fixtures/edges/%s.safetensors", name);
+    inset_model *model = open_model(context, name);
+    inset_edges *e = model ? edges_of(context, model, name, &o, &r) : NULL;
+    if (!e
+        || !CHECK(!safetensors_open(context, path, &file), "%s: %s", name, inset_message(context)))
+        return;
+    const file_tensor *scores = safetensors_find(file, "scores");
+    if (CHECK(scores->shape[0] == r.sources && scores->shape[1] == r.destinations,
+            "%s: scores [%lld, %lld]", name, (long long)r.sources, (long long)r.destinations)) {
+        const double apart = distance(r.mean, scores->data, r.sources * r.destinations);
+        CHECK(apart < 1e-4, "%s: scores are %g apart", name, apart);
+        check_exact(context, e, name, safetensors_find(file, "exact")->data);
+        check_circuits(context, e, &r, name, safetensors_find(file, "sizes"),
+            safetensors_find(file, "circuits")->data);
+    }
+    safetensors_close(file);
+    inset_model_free(model);
+}
+
+/* ---- sums --------------------------------------------------------------- */
+
+/* Mean scores of nodes, [points]; NULL and a failed check. */
+static float *nodes_of(inset_context *context, inset_model *model, const char *name,
+    inset_attribution_options o, const char *patch, const char *by, const char *layers, int64_t *n)
+{
+    inset_sweep *made = NULL;
+    inset_sweep_result r;
+    o.sweep.patch = patch, o.sweep.by = by, o.sweep.layers = layers;
+    inset_status status = inset_attribution_create(model, &o, &made);
+    while (!status && !inset_sweep_done(made)) status = inset_sweep_step(made);
+    if (!status) status = inset_sweep_result_at(made, 0, &r);
+    if (!CHECK(!status, "%s: %s: %s", name, patch, inset_message(context))) return NULL;
+    *n = r.points;
+    float *copy = malloc((size_t)r.points * sizeof *copy);
+    memcpy(copy, r.mean, (size_t)r.points * sizeof *copy);
+    inset_sweep_free(made);
+    return copy;
+}
+
+/* The edges out of a writer add up to its score as a node. heads: theirs, too; behind a norm, which is
+ * linear at the patched run for edges and as each run has it for nodes, only AtP's do. */
+static void rows_add_up(inset_context *context, inset_model *model, const char *name,
+    const inset_attribution_options *o, const inset_edge_result *r, bool heads)
+{
+    int64_t n[3] = {0}, next[3] = {0};
+    float *nodes[3] = {nodes_of(context, model, name, *o, "resid_pre", "layer", "0", &n[0]),
+        nodes_of(context, model, name, *o, "z", "layer,head", NULL, &n[1]),
+        nodes_of(context, model, name, *o, "mlp_out", "layer", NULL, &n[2])};
+    double size = 0;
+    for (int64_t i = 0; i < r->sources * r->destinations; i++) size += fabs((double)r->mean[i]);
+    for (int64_t u = 0; u < r->sources && nodes[0] && nodes[1] && nodes[2]; u++) {
+        const char *writer = r->source_names[u];
+        const int kind = *writer == 'i' ? 0 : *writer == 'a' ? 1 : 2;
+        double sum = 0;
+        for (int64_t v = 0; v < r->destinations; v++)
+            sum += (double)r->mean[u * r->destinations + v];
+        if (!CHECK(next[kind] < n[kind], "%s: no node for %s", name, writer)) break;
+        const double node = (double)nodes[kind][next[kind]++];
+        CHECK((kind == 1 && !heads) || fabs(sum - node) < 2e-5 * size,
+            "%s: edges out of %s add up to %g, the node is %g", name, writer, sum, node);
+    }
+    for (int k = 0; k < 3; k++) free(nodes[k]);
+}
+
+static void all_and_none(inset_context *context, inset_edges *e, const inset_edge_result *r,
+    const char *name, bool noise)
+{
+    const size_t n = (size_t)(r->sources * r->destinations);
+    unsigned char *kept = malloc(n);
+    for (int all = 0; all < 2; all++) {
+        double metric = 0, want = 0;
+        const float *own = (all != 0) == noise ? r->clean : r->corrupt;
+        for (int64_t i = 0; i < r->pairs; i++) want += (double)own[i] / (double)r->pairs;
+        memset(kept, all, n);
+        CHECK(!inset_edges_circuit(e, kept, &metric), "%s: %s", name, inset_message(context));
+        CHECK((float)metric == (float)want, "%s: %s edges kept: %.9g, the run is %.9g", name,
+            all ? "all" : "no", metric, want);
+    }
+    free(kept);
+}
+
+static void properties(inset_context *context, const char *name)
+{
+    inset_model *model = open_model(context, name);
+    for (int method = 0; model && method < 4; method++) {
+        inset_attribution_options o = options_of();
+        inset_edge_result r;
+        o.steps = method == 1 ? 3 : 0;
+        o.ends = method == 2;
+        o.rules = method == 3 ? "relp" : NULL;
+        o.sweep.direction = method % 2 ? "noise" : NULL;
+        inset_edges *e = edges_of(context, model, name, &o, &r);
+        if (!e) break;
+        const bool norms = !strcmp(name, "gemma2") || !strcmp(name, "olmo2");
+        rows_add_up(context, model, name, &o, &r, !method || !norms);
+        if (method < 2) all_and_none(context, e, &r, name, method % 2);
+        inset_edges_free(e);
+    }
+    inset_model_free(model);
+}
+
+/* Sharing, memory and each pair on its own give the same scores. */
+static void the_same_scores(inset_context *context, inset_model *model)
+{
+    inset_edge_result r[3];
+    inset_edges *e[3] = {NULL};
+    for (int k = 0; k < 3; k++) {
+        inset_attribution_options o = options_of();
+        o.steps = 2;
+        o.sweep.no_share = k == 1;
+        o.sweep.memory_limit = k == 2 ? 300000 : 0;
+        e[k] = edges_of(context, model, "gpt2", &o, &r[k]);
+        if (!e[k]) return;
+        CHECK(distance(r[k].mean, r[0].mean, r[0].sources * r[0].destinations) < 1e-5,
+            "scores are %g apart %s",
+            distance(r[k].mean, r[0].mean, r[0].sources * r[0].destinations),
+            k == 1 ? "without sharing" : "in less memory");
+    }
+    for (int k = 0; k < 3; k++) inset_edges_free(e[k]);
+}
+
+/* ---- files and choices -------------------------------------------------- */
+
+static void files(inset_context *context, inset_model *model)
+{
+    char path[] = "/tmp/test_edges_XXXXXX";
+    const inset_attribution_options o = options_of();
+    inset_edge_result r;
+    inset_edges *e = edges_of(context, model, "gpt2", &o, &r);
+    const int file = mkstemp(path);
+    if (!e || !CHECK(file >= 0, "no file can be made")) return;
+    close(file);
+    const size_t n = (size_t)(r.sources * r.destinations);
+    float *read = calloc(n, sizeof *read);
+    CHECK(!inset_edges_write(e, path, NULL) && !inset_edges_read(e, path, read), "%s",
+        inset_message(context));
+    CHECK(!memcmp(read, r.mean, n * sizeof *read), "scores read are not those written");
+    inset_model *other = open_model(context, "llama");
+    inset_edges *of_other = NULL;
+    if (other && !inset_edges_create(other, &o, 0, &of_other))
+        CHECK(inset_edges_read(of_other, path, read) == INSET_SHAPE_ERROR,
+            "scores of another model were taken: %s", inset_message(context));
+    CHECK(inset_edges_read(e, "fixtures/gpt2/model.safetensors", read) == INSET_FILE_ERROR,
+        "weights were taken for scores: %s", inset_message(context));
+    inset_model_free(other);
+    inset_edges_free(e);
+    unlink(path);
+    free(read);
+}
+
+/* Greedy choices always lead to the logits: none is lost by pruning, and the metric moves. */
+static void choices(inset_context *context, inset_model *model)
+{
+    const inset_attribution_options o = options_of();
+    inset_edge_result r;
+    inset_edges *e = edges_of(context, model, "gpt2", &o, &r);
+    if (!e) return;
+    const int64_t all = r.sources * r.destinations;
+    unsigned char *kept = malloc((size_t)all);
+    static const char *const ways[] = {"score", "abs", "greedy"};
+    for (int w = 0; w < 3; w++)
+        for (int64_t size = 0; size < 30; size += 7) {
+            int64_t n = 0, worst = -1, best = -1;
+            CHECK(!inset_edges_choose(e, NULL, ways[w], size, kept), "%s", inset_message(context));
+            for (int64_t i = 0; i < all; i++) {
+                n += kept[i];
+                const bool there = inset_edge_exists(e, i / r.destinations, i % r.destinations);
+                CHECK(!kept[i] || there, "%s: what is no edge was kept", ways[w]);
+                const double key = w ? fabs((double)r.mean[i]) : (double)r.mean[i];
+#define KEY(j) (w ? fabs((double)r.mean[j]) : (double)r.mean[j])
+                if (kept[i] && (worst < 0 || key < KEY(worst))) worst = i;
+                if (there && !kept[i] && (best < 0 || key > KEY(best))) best = i;
+            }
+            CHECK(n == size, "%s: %lld of %lld edges", ways[w], (long long)n, (long long)size);
+            if (size && w < 2)
+                CHECK(KEY(worst) >= KEY(best), "%s: a weaker edge was kept", ways[w]);
+#undef KEY
+        }
+    CHECK(inset_edges_choose(e, NULL, "size", 3, kept) == INSET_VALUE_ERROR, "a way was made up");
+    CHECK(inset_edges_choose(e, NULL, NULL, -1, kept) == INSET_VALUE_ERROR, "fewer than no edges");
+    free(kept);
+    inset_edges_free(e);
+}
+
+static void refused(inset_context *context, inset_model *model, const inset_attribution_options *o,
+    inset_status want, const char *part)
+{
+    inset_edges *e = NULL;
+    const inset_status status = inset_edges_create(model, o, 0, &e);
+    CHECK(status == want && !e && strstr(inset_message(context), part),
+        "expected %s with '%s', found %s", inset_status_name(want), part, inset_message(context));
+    inset_edges_free(e);
+}
+
+static void refusals(inset_context *context, inset_model *model)
+{
+    static const char *const ranks[] = {"rank:3", NULL};
+    inset_attribution_options o = options_of();
+    o.sweep.patch = "z";
+    refused(context, model, &o, INSET_USAGE_ERROR, "leave out --patch");
+    o = options_of(), o.sweep.source = "zero";
+    refused(context, model, &o, INSET_USAGE_ERROR, "leave out --source");
+    o = options_of(), o.qk = 1;
+    refused(context, model, &o, INSET_USAGE_ERROR, "AtP*");
+    o = options_of(), o.steps = 2, o.ends = 1;
+    refused(context, model, &o, INSET_USAGE_ERROR, "two methods");
+    o = options_of(), o.sweep.metrics = ranks;
+    refused(context, model, &o, INSET_VALUE_ERROR, "no gradient");
+    o = options_of(), o.sweep.corrupt.text = "[[3,7,20,2,8],[8,5,4,2,6,13]]";
+    refused(context, model, &o, INSET_VALUE_ERROR, "the clean prompt has 6 tokens");
+    o = options_of();
+    inset_edges *e = NULL;
+    const inset_verified_edge *found;
+    size_t n;
+    double rank;
+    CHECK(!inset_edges_create(model, &o, 0, &e), "%s", inset_message(context));
+    CHECK(inset_edges_verify(e, 3, &found, &n, &rank) == INSET_USAGE_ERROR
+              && inset_edges_write(e, "/tmp/x.safetensors", NULL) == INSET_USAGE_ERROR,
+        "edges that are not done were verified or written");
+    inset_edges_free(e);
+}
+
+int main(void)
+{
+    static const char *const beside[] = {"gpt2", "gpt_neox", "llama", "phi3", "gemma2", "olmo2"},
+                             *const families[] = {"gpt2", "gpt_neox", "gpt_neox_serial", "llama",
+                                 "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2"};
+    inset_context *context = NULL;
+    if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) beside_pytorch(context, beside[i]);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        properties(context, families[i]);
+    inset_model *model = open_model(context, "gpt2");
+    if (model) {
+        the_same_scores(context, model);
+        files(context, model);
+        choices(context, model);
+        refusals(context, model);
+    }
+    inset_context_free(context);
+    return test_result();
+}
