@@ -681,23 +681,24 @@ typedef struct inset_verified {
 INSET_API inset_status inset_attribution_verify(
     inset_sweep *attribution, size_t count, const inset_verified **found, size_t *n, double *rank);
 
-/* Attribution of edges: what carrying the other run's value from one writer of the residual stream to
- * one later reader would do, for all pairs of them (EAP, arXiv 2310.10348; with steps EAP-IG, arXiv
- * 2403.17806).
+/* Attribution of edges: what carrying the other run's value from one writer of the residual
+ * stream to one later reader would do, for all pairs of them (EAP, arXiv 2310.10348; with steps
+ * EAP-IG, arXiv 2403.17806).
  *   writers  "input" (the token embeddings), heads ("a3.h1": z times its part of the output
  *            projection), MLPs ("m3")
- *   readers  each head's q, k and v ("a3.h1<q>"; k and v of shared heads once), MLPs ("m3"), "logits":
+ *   readers  each head's q, k and v ("a3.h1<q>"; k and v of shared heads once), MLPs ("m3"),
+ *            "logits":
  *            the stream as it alone reads it, before its norm
  *     score = mean over pairs of the sum over positions of (source - u) . g
- * with u what the writer adds in the run that is patched, g the gradient with respect to what the
- * reader reads. Where a norm stands behind attention, a head's difference goes through it, linear at
- * the patched run. Memory: writers x positions x width numbers on the host, a layer's readers at a
- * time. The model's weights are read once more from its directory. */
+ * with u what the writer adds in the run that is patched, g the gradient with respect to what
+ * the reader reads. Where a norm stands behind attention, a head's difference goes through it,
+ * linear at the patched run. Memory: writers x positions x width numbers on the host, a layer's
+ * readers at a time. The model's weights are read once more from its directory. */
 typedef struct inset_edges inset_edges;
-/* options: as for inset_attribution_create, with neither patch nor axes, ranges, source, qk, graddrop
- * and resume. per_pair: 1 to keep each pair's scores. Errors as there; UNKNOWN_SITE: a family whose
- * stream is no sum; USAGE: options that edges have not got, a model that was built in memory. Freed
- * with inset_edges_free, or with its model. */
+/* options: as for inset_attribution_create, with neither patch nor ranges, source, qk,
+ * graddrop and resume. by: NULL or "position". per_pair: 1 to keep each pair's scores. Errors as there; UNKNOWN_SITE: a
+ * family whose stream is no sum; USAGE: options that edges have not got, a model that was built
+ * in memory. Freed with inset_edges_free, or with its model. */
 INSET_API inset_status inset_edges_create(
     inset_model *model, const inset_attribution_options *options, int per_pair, inset_edges **out);
 INSET_API void inset_edges_free(inset_edges *edges); /* takes NULL */
@@ -710,25 +711,27 @@ INSET_API int inset_edges_done(const inset_edges *edges); /* 1 for NULL */
 typedef struct inset_edge_result {
     const char *metric;
     int64_t pairs, done; /* done: of the pairs, which `mean` is over */
-    int64_t sources, destinations, edges;
+    /* positions: 1, or of the longest prompt where by is "position"; the matrices then add up to
+     * the one that is there without */
+    int64_t positions, sources, destinations, edges;
     const char *const *source_names, *const *destination_names;
-    const float *mean;            /* [sources, destinations] */
-    const float *per_pair;        /* [pairs, sources, destinations], or NULL */
+    const float *mean;            /* [positions, sources, destinations] */
+    const float *per_pair;        /* [pairs, positions, sources, destinations], or NULL */
     const float *clean, *corrupt; /* [pairs] the metric of the two runs */
 } inset_edge_result;
 INSET_API inset_status inset_edges_result(
     inset_edges *edges, size_t metric, inset_edge_result *out);
 INSET_API int inset_edge_exists(const inset_edges *edges, int64_t source, int64_t destination);
-/* As inset_sweep_write: edges.METRIC.mean [source, destination] and, where kept, edges.METRIC [pair,
- * source, destination], the names in the metadata. */
+/* As inset_sweep_write: edges.METRIC.mean [source, destination] and, where kept, edges.METRIC
+ * [pair, source, destination], the names in the metadata. */
 INSET_API inset_status inset_edges_write(inset_edges *edges, const char *path, const char *command);
 
 /* Scores [sources, destinations] of the first metric from a file that inset_edges_write made for a
  * model with the same graph. FILE_ERROR, SHAPE_ERROR, VALUE_ERROR. */
 INSET_API inset_status inset_edges_read(inset_edges *edges, const char *path, float *scores);
 
-/* An edge whose score was held against its patch: the reader alone sees the stream with the writer's
- * other value. exact: what that changes the first metric by, mean over the pairs. */
+/* An edge whose score was held against its patch: the reader alone sees the stream with the
+ * writer's other value. exact: what that changes the first metric by, mean over the pairs. */
 typedef struct inset_verified_edge {
     const char *source, *destination;
     double score, exact;
@@ -737,15 +740,16 @@ typedef struct inset_verified_edge {
 INSET_API inset_status inset_edges_verify(
     inset_edges *edges, size_t count, const inset_verified_edge **found, size_t *n, double *rank);
 
-/* kept [sources, destinations]: 1 for the `size` strongest edges by scores [sources, destinations]
- * (NULL: the edges' own, of the first metric): by "score", the largest; "abs" (NULL), the largest in
- * size; "greedy", one after the other the largest in size whose reader leads to the logits. */
+/* kept [sources, destinations]: 1 for the `size` strongest edges by scores [sources,
+ * destinations] (NULL: the edges' own, of the first metric): by "score", the largest; "abs"
+ * (NULL), the largest in size; "greedy", one after the other the largest in size whose reader
+ * leads to the logits. */
 INSET_API inset_status inset_edges_choose(
     inset_edges *edges, const float *scores, const char *by, int64_t size, unsigned char *kept);
-/* The first metric, mean over the pairs, of the patched run with the kept edges as they are and the
- * other run's value along all others: each reader sees, for an edge that is not kept, the other run's
- * output of the writer in the place of what it is in this very run. All kept: the run itself, bit for
- * bit; none: the other run. The edges need not have been stepped. */
+/* The first metric, mean over the pairs, of the patched run with the kept edges as they are and
+ * the other run's value along all others: each reader sees, for an edge that is not kept, the
+ * other run's output of the writer in the place of what it is in this very run. All kept: the
+ * run itself, bit for bit; none: the other run. The edges need not have been stepped. */
 INSET_API inset_status inset_edges_circuit(
     inset_edges *edges, const unsigned char *kept, double *metric);
 

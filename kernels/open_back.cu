@@ -1,5 +1,5 @@
-/* open_back.cu: gradients through what is in the open: scores, patterns, and what a norm divides by.
- * The formulas are back.cu's, a step each. Any block size. */
+/* open_back.cu: gradients through what is in the open: scores, patterns, and what a norm divides
+ * by. The formulas are back.cu's, a step each. Any block size. */
 #include "kernels/grid.h"
 #include "kernels/math.h"
 

@@ -28,8 +28,8 @@ static double norm_through(const double *x, const double *dy, const double *weig
     return total;
 }
 
-/* A norm that divides by a scale in the open, which is another than its own: by x, by the scale; and
- * of that scale by x. scratch: as many numbers as a row has. */
+/* A norm that divides by a scale in the open, which is another than its own: by x, by the scale;
+ * and of that scale by x. scratch: as many numbers as a row has. */
 static void case_norm_given(subject *s, int type, operand *x, operand *dy,
     const norm_back_args *like, const buffer *weight, double *scratch, double *want)
 {

@@ -103,8 +103,8 @@ static void completeness(inset_context *context, inset_model *model)
     inset_sweep_free(made);
 }
 
-/* z is linear in the pattern, and in the values: zeroing a row of the pattern changes to first order
- * what zeroing that z changes. */
+/* z is linear in the pattern, and in the values: zeroing a row of the pattern changes to first
+ * order what zeroing that z changes. */
 static void patterns(inset_context *context, inset_model *model)
 {
     static const char *const patches[2] = {"z", "pattern"};

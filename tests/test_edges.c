@@ -1,6 +1,7 @@
-/* test_edges.c: scores of edges, edges patched and circuits beside PyTorch's (make_edges.py), and what
- * must hold of them on every family: rows of the matrix add up to scores of nodes, keeping all edges
- * is the run itself and keeping none the other, and what edges have not got is refused. */
+/* test_edges.c: scores of edges, edges patched and circuits beside PyTorch's (make_edges.py),
+ * and what must hold of them on every family: rows of the matrix add up to scores of nodes,
+ * keeping all edges is the run itself and keeping none the other, and what edges have not got is
+ * refused. */
 #include "test.h"
 
 #include <inset.h>
@@ -131,8 +132,8 @@ static float *nodes_of(inset_context *context, inset_model *model, const char *n
     return copy;
 }
 
-/* The edges out of a writer add up to its score as a node. heads: theirs, too; behind a norm, which is
- * linear at the patched run for edges and as each run has it for nodes, only AtP's do. */
+/* The edges out of a writer add up to its score as a node. heads: theirs, too; behind a norm,
+ * which is linear at the patched run for edges and as each run has it for nodes, only AtP's do. */
 static void rows_add_up(inset_context *context, inset_model *model, const char *name,
     const inset_attribution_options *o, const inset_edge_result *r, bool heads)
 {
@@ -211,6 +212,34 @@ static void the_same_scores(inset_context *context, inset_model *model)
             k == 1 ? "without sharing" : "in less memory");
     }
     for (int k = 0; k < 3; k++) inset_edges_free(e[k]);
+}
+
+/* A matrix a position: they add up to the plain one. */
+static void by_position(inset_context *context, inset_model *model)
+{
+    inset_attribution_options o = options_of();
+    inset_edge_result plain, apart;
+    inset_edges *e = edges_of(context, model, "gpt2", &o, &plain);
+    o.sweep.by = "position";
+    inset_edges *by = edges_of(context, model, "gpt2", &o, &apart);
+    if (!e || !by || !CHECK(apart.positions == 6, "%lld positions", (long long)apart.positions))
+        return;
+    const int64_t n = plain.sources * plain.destinations;
+    float *sums = calloc((size_t)n, sizeof *sums);
+    double early = 0;
+    for (int64_t i = 0; i < apart.positions * n; i++) sums[i % n] += apart.mean[i];
+    for (int64_t i = 0; i < n; i++) early += fabs((double)apart.mean[i]);
+    CHECK(distance(sums, plain.mean, n) < 1e-5, "positions add up to scores %g apart",
+        distance(sums, plain.mean, n));
+    CHECK(early == 0, "before the first token that differs an edge has a score");
+    const inset_verified_edge *found;
+    size_t k;
+    double rank;
+    CHECK(
+        inset_edges_verify(by, 3, &found, &k, &rank) == INSET_USAGE_ERROR, "verified by position");
+    inset_edges_free(e);
+    inset_edges_free(by);
+    free(sums);
 }
 
 /* ---- files and choices -------------------------------------------------- */
@@ -327,6 +356,7 @@ int main(void)
     inset_model *model = open_model(context, "gpt2");
     if (model) {
         the_same_scores(context, model);
+        by_position(context, model);
         files(context, model);
         choices(context, model);
         refusals(context, model);

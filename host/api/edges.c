@@ -63,12 +63,13 @@ inset_status inset_edges_result(inset_edges *e, size_t metric, inset_edge_result
     if (!out) return api_null(e->context, "a place for the result");
     const edges *is = e->edges;
     const sweep *s = is->s;
-    const int64_t all = is->n_writers * is->n_readers;
+    const int64_t all = is->n_positions * is->n_writers * is->n_readers;
     if (metric >= s->n_metrics)
         return error_set(e->context, INSET_INDEX_ERROR, "metric %zu of %zu", metric, s->n_metrics);
     *out = (inset_edge_result){.metric = s->metrics[metric].name,
         .pairs = s->pairs,
         .done = is->next,
+        .positions = is->n_positions,
         .sources = is->n_writers,
         .destinations = is->n_readers,
         .edges = edges_count(is),
@@ -94,6 +95,13 @@ static inset_status need_done(const inset_edges *e, const char *what)
         "%s takes edges that are done: step them to their end first", what);
 }
 
+static inset_status need_one_matrix(const inset_edges *e, const char *what)
+{
+    if (e->edges->n_positions == 1) return INSET_OK;
+    return error_set(e->context, INSET_USAGE_ERROR,
+        "%s takes one score an edge: leave out the axis position", what);
+}
+
 inset_status inset_edges_write(inset_edges *e, const char *path, const char *command)
 {
     if (!e) return INSET_USAGE_ERROR;
@@ -108,6 +116,7 @@ inset_status inset_edges_verify(
     if (!e) return INSET_USAGE_ERROR;
     if (!found || !n || !rank) return api_null(e->context, "a place for what is found");
     inset_status status = need_done(e, "verify");
+    if (!status) status = need_one_matrix(e, "verify");
     if (status) return status;
     edges *is = e->edges;
     const int64_t all = is->n_writers * is->n_readers, there = edges_count(is);
@@ -167,7 +176,11 @@ inset_status inset_edges_choose(
             "'%s' is no way to choose edges: score, abs or greedy", by);
     if (size < 0)
         return error_set(e->context, INSET_VALUE_ERROR, "a circuit of %lld edges", (long long)size);
-    if (!scores) scores = edges_means(e->edges);
+    if (!scores) {
+        inset_status status = need_one_matrix(e, "a choice of edges");
+        if (status) return status;
+        scores = edges_means(e->edges);
+    }
     return edges_choose(e->edges, scores, order, size, (bool *)kept);
 }
 

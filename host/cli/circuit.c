@@ -1,5 +1,5 @@
-/* circuit.c: `inset circuit`: the run with all edges but the strongest carrying the other run's value,
- * for several sizes, and how much of the metric is left.
+/* circuit.c: `inset circuit`: the run with all edges but the strongest carrying the other run's
+ * value, for several sizes, and how much of the metric is left.
  *
  *     faithfulness = (m(circuit) - m(other)) / (m(run) - m(other))
  *

@@ -19,9 +19,10 @@ static int by_size(const void *a, const void *b)
 
 int64_t *edges_strongest(inset_edges *e, const inset_edge_result *r, int64_t *n)
 {
-    int64_t *list = malloc((size_t)(r->edges + 1) * sizeof *list), there = 0;
-    for (int64_t i = 0; list && i < r->sources * r->destinations; i++)
-        if (inset_edge_exists(e, i / r->destinations, i % r->destinations)) list[there++] = i;
+    const int64_t one = r->sources * r->destinations;
+    int64_t *list = malloc((size_t)(r->positions * r->edges + 1) * sizeof *list), there = 0;
+    for (int64_t i = 0; list && i < r->positions * one; i++)
+        if (inset_edge_exists(e, i % one / r->destinations, i % r->destinations)) list[there++] = i;
     compared = r->mean;
     if (list) qsort(list, (size_t)there, sizeof *list, by_size);
     if (*n > there) *n = there;
@@ -32,7 +33,8 @@ int64_t *edges_strongest(inset_edges *e, const inset_edge_result *r, int64_t *n)
 static double total_size(const inset_edge_result *r)
 {
     double sum = 0;
-    for (int64_t i = 0; i < r->sources * r->destinations; i++) sum += fabs((double)r->mean[i]);
+    const int64_t n = r->positions * r->sources * r->destinations;
+    for (int64_t i = 0; i < n; i++) sum += fabs((double)r->mean[i]);
     return sum;
 }
 
@@ -41,14 +43,17 @@ static bool show_table(inset_edges *e, const inset_edge_result *r, int64_t top)
     int64_t n = top, *list = edges_strongest(e, r, &n);
     const double all = total_size(r);
     if (!list) return false;
-    printf("%s: %" PRId64 " edges, mean over %" PRId64 " pair%s\n\n%-10s %-12s %12s %8s\n",
-        r->metric, r->edges, r->pairs, r->pairs == 1 ? "" : "s", "source", "destination", "score",
-        "share");
+    printf("%s: %" PRId64 " edges, mean over %" PRId64 " pair%s\n\n", r->metric, r->edges, r->pairs,
+        r->pairs == 1 ? "" : "s");
+    printf("%-10s %-12s %s%12s %8s\n", "source", "destination", r->positions > 1 ? "position " : "",
+        "score", "share");
     for (int64_t i = 0; i < n; i++) {
+        const int64_t one = r->sources * r->destinations, at = list[i] % one;
         const double score = (double)r->mean[list[i]];
-        printf("%-10s %-12s %12.5g %7.2f%%\n", r->source_names[list[i] / r->destinations],
-            r->destination_names[list[i] % r->destinations], score,
-            all > 0 ? 100 * fabs(score) / all : 0);
+        printf("%-10s %-12s ", r->source_names[at / r->destinations],
+            r->destination_names[at % r->destinations]);
+        if (r->positions > 1) printf("%-8" PRId64 " ", list[i] / one);
+        printf("%12.5g %7.2f%%\n", score, all > 0 ? 100 * fabs(score) / all : 0);
     }
     free(list);
     return true;
@@ -80,10 +85,14 @@ static bool print_json(inset_edges *e, const session_of_edges *s)
         print_json_text(stdout, r.metric);
         printf(
             ", \"pairs\": %" PRId64 ", \"edges\": %" PRId64 ", \"strongest\": [", r.pairs, r.edges);
-        for (int64_t i = 0; i < n; i++)
-            printf("%s\n      {\"source\": \"%s\", \"destination\": \"%s\", \"score\": %.9g}",
-                i ? "," : "", r.source_names[list[i] / r.destinations],
-                r.destination_names[list[i] % r.destinations], (double)r.mean[list[i]]);
+        const int64_t one = r.sources * r.destinations;
+        for (int64_t i = 0; i < n; i++) {
+            printf("%s\n      {\"source\": \"%s\", \"destination\": \"%s\", ", i ? "," : "",
+                r.source_names[list[i] % one / r.destinations],
+                r.destination_names[list[i] % r.destinations]);
+            if (r.positions > 1) printf("\"position\": %" PRId64 ", ", list[i] / one);
+            printf("\"score\": %.9g}", (double)r.mean[list[i]]);
+        }
         printf("]}");
         free(list);
     }
@@ -97,12 +106,20 @@ static bool write_csv(const void *what, FILE *to)
 {
     inset_edges *e = (inset_edges *)(uintptr_t)what;
     inset_edge_result r;
-    fprintf(to, "metric,source,destination,score\n");
-    for (size_t m = 0; !inset_edges_result(e, m, &r); m++)
-        for (int64_t i = 0; i < r.sources * r.destinations; i++)
-            if (inset_edge_exists(e, i / r.destinations, i % r.destinations))
-                fprintf(to, "\"%s\",%s,%s,%.9g\n", r.metric, r.source_names[i / r.destinations],
-                    r.destination_names[i % r.destinations], (double)r.mean[i]);
+    bool by_position = false;
+    for (size_t m = 0; !inset_edges_result(e, m, &r); m++) {
+        const int64_t one = r.sources * r.destinations;
+        by_position = r.positions > 1;
+        if (!m) fprintf(to, "metric,%ssource,destination,score\n", by_position ? "position," : "");
+        for (int64_t i = 0; i < r.positions * one; i++) {
+            const int64_t at = i % one;
+            if (!inset_edge_exists(e, at / r.destinations, at % r.destinations)) continue;
+            fprintf(to, "\"%s\",", r.metric);
+            if (by_position) fprintf(to, "%" PRId64 ",", i / one);
+            fprintf(to, "%s,%s,%.9g\n", r.source_names[at / r.destinations],
+                r.destination_names[at % r.destinations], (double)r.mean[i]);
+        }
+    }
     return !ferror(to);
 }
 
@@ -140,6 +157,9 @@ static int check_names(const options *given)
         return usage_error("attribute",
             "--plot: FILE.svg, FILE.dot or FILE.json was expected with --edges, found '%s'",
             given->plot);
+    if (given->by && (given->plot || given->verify))
+        return usage_error(
+            "attribute", "--plot and --verify take one score an edge: leave out --by");
     if (given->steps == 0)
         return usage_error(
             "attribute", "--steps: one or more were expected, found 0; leave it out for EAP");

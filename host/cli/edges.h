@@ -18,8 +18,8 @@ typedef struct session_of_edges {
 /* Opens the model and makes the edges; the exit status. */
 int open_edges(session_of_edges *s);
 
-/* The edges by size, [edges] indices source * destinations + destination; *n: at most as many. To be
- * freed; NULL: memory is out. */
+/* The edges by size, [edges] indices source * destinations + destination; *n: at most as many.
+ * To be freed; NULL: memory is out. */
 int64_t *edges_strongest(inset_edges *e, const inset_edge_result *r, int64_t *n);
 
 /* ---- edges_draw.c: the strongest `top` edges of the first metric ---- */

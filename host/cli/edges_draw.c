@@ -1,5 +1,5 @@
-/* edges_draw.c: the strongest edges as a drawing by layer, for Graphviz, and as the JSON that EAP-IG's
- * Graph.from_json reads. A node is a head or an MLP, whatever of it reads. */
+/* edges_draw.c: the strongest edges as a drawing by layer, for Graphviz, and as the JSON that
+ * EAP-IG's Graph.from_json reads. A node is a head or an MLP, whatever of it reads. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -147,7 +147,8 @@ bool dot_write(const void *drawing, FILE *to)
     return !ferror(to);
 }
 
-/* {"cfg": {...}, "nodes": {name: {"in_graph": true}}, "edges": {"u->v": {"score": x, "in_graph": b}}} */
+/* {"cfg": {...}, "nodes": {name: {"in_graph": true}}, "edges": {"u->v": {"score": x, "in_graph":
+ * b}}} */
 bool graph_json_write(const void *drawing, FILE *to)
 {
     const edge_drawing *d = drawing;

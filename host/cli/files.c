@@ -1,5 +1,5 @@
-/* files.c: what several commands do with files: may a name be taken, writing under another name first,
- * and what the metadata says. */
+/* files.c: what several commands do with files: may a name be taken, writing under another name
+ * first, and what the metadata says. */
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>

@@ -262,9 +262,10 @@ static inline inset_status device_landing_wait(device *d, device_landing *l, con
     return d->functions->landing_wait(d, l, at);
 }
 
-/* out [rows, columns] = a b (+ out), fp32 in host memory; a is [rows, inner], or [inner, rows] where
- * it lies `across`, b is [inner, columns] or [columns, inner]. Strides are from row to row. The sums
- * are in an order that depends on the shape alone. INSET_NO_MEMORY, INSET_DEVICE_ERROR. */
+/* out [rows, columns] = a b (+ out), fp32 in host memory; a is [rows, inner], or [inner, rows]
+ * where it lies `across`, b is [inner, columns] or [columns, inner]. Strides are from row to
+ * row. The sums are in an order that depends on the shape alone. INSET_NO_MEMORY,
+ * INSET_DEVICE_ERROR. */
 typedef struct host_operands {
     float *out;
     const float *a, *b;

@@ -27,8 +27,11 @@ static int64_t pairs_at_once(const edges *e)
 
 static inset_status check_options(const sweep *s, const inset_sweep_options *o)
 {
-    static const char *const names[] = {"--patch", "--by", "--layers", "--positions", "--heads"};
-    const char *const given[] = {o->patch, o->by, o->layers, o->positions, o->heads};
+    static const char *const names[] = {"--patch", "--layers", "--positions", "--heads"};
+    const char *const given[] = {o->patch, o->layers, o->positions, o->heads};
+    if (o->by && strcmp(o->by, "position"))
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "edges are of the whole graph: --by position, or leave it out; found '%s'", o->by);
     for (size_t i = 0; i < sizeof given / sizeof *given; i++)
         if (given[i])
             return error_set(s->context, INSET_USAGE_ERROR,
@@ -49,13 +52,14 @@ static inset_status check_options(const sweep *s, const inset_sweep_options *o)
 static inset_status make_arrays(edges *e, bool per_pair)
 {
     sweep *s = e->s;
-    const double all = (double)e->n_writers * (double)e->n_readers * (double)s->n_metrics;
+    const double all = (double)e->n_positions * (double)e->n_writers * (double)e->n_readers
+                       * (double)s->n_metrics;
     const double needed = all * (12 + (per_pair ? 4.0 * (double)s->pairs : 0)),
                  there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (needed > there)
         return error_set(s->context, INSET_NO_MEMORY,
             "the scores of %lld edges take %.3g GB; the machine has %.3g GB%s",
-            (long long)(e->n_writers * e->n_readers), needed / 1e9, there / 1e9,
+            (long long)(e->n_positions * e->n_writers * e->n_readers), needed / 1e9, there / 1e9,
             per_pair ? "; leave out --per-pair" : "");
     e->sums = memory_new(s->context, (size_t)all * sizeof *e->sums);
     e->means = memory_new(s->context, (size_t)all * sizeof *e->means);
@@ -72,6 +76,7 @@ static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
     if (status) return status;
     e->embedding = -1;
     if (s->method.steps > 1) status = attribute_embedding(s, &e->embedding);
+    e->n_positions = o->by ? s->clean.longest : 1;
     if (!status) status = edges_find(e);
     if (!status) status = make_arrays(e, per_pair);
     if (!status) status = model_weights_open(s->model, &e->weights);
@@ -156,7 +161,7 @@ inset_status edges_step(edges *e)
 
 const float *edges_means(edges *e)
 {
-    const int64_t n = (int64_t)e->s->n_metrics * e->n_writers * e->n_readers;
+    const int64_t n = (int64_t)e->s->n_metrics * e->n_positions * e->n_writers * e->n_readers;
     for (int64_t i = 0; i < n; i++)
         e->means[i] = (float)(e->sums[i] / (double)(e->next ? e->next : 1));
     return e->means;

@@ -1,8 +1,8 @@
 /* edges.h: attribution of edges, and circuits made of them.
  *
- * A model whose residual stream is a sum is a graph: *writers* add to the stream, *readers* read it,
- * and an edge is what one writer's output is to one later reader (EAP, arXiv 2310.10348; EAP-IG,
- * arXiv 2403.17806).
+ * A model whose residual stream is a sum is a graph: *writers* add to the stream, *readers* read
+ * it, and an edge is what one writer's output is to one later reader (EAP, arXiv 2310.10348;
+ * EAP-IG, arXiv 2403.17806).
  *
  *     writers   input (the token embeddings), a head's z times its part of the output projection
  *               (a3.h1), what an MLP adds (m3)
@@ -11,12 +11,13 @@
  *
  *     score[u, v] = mean over pairs of the sum over positions of delta_u . g_v
  *
- * delta_u is u of the other run less u of the run that is patched, g_v the gradient of the metric with
- * respect to what v reads. Where a norm stands behind a sublayer (Gemma 2, OLMo 2), a head's delta is
- * taken through that norm, linearised at the patched run.
+ * delta_u is u of the other run less u of the run that is patched, g_v the gradient of the
+ * metric with respect to what v reads. Where a norm stands behind a sublayer (Gemma 2, OLMo 2),
+ * a head's delta is taken through that norm, linearised at the patched run.
  *
- * What is needed of the runs comes out of one trace of some pairs (trace.c); differences, readers'
- * gradients and their products are made from it on the host, a layer's readers at a time (score.c). */
+ * What is needed of the runs comes out of one trace of some pairs (trace.c); differences,
+ * readers' gradients and their products are made from it on the host, a layer's readers at a
+ * time (score.c). */
 #ifndef INSET_EDGES_H
 #define INSET_EDGES_H
 
@@ -66,12 +67,13 @@ typedef struct edges {
     int32_t embedding; /* site of the token embeddings, for steps */
     edge_node *writers, *readers;
     int64_t n_writers, n_readers;
+    int64_t n_positions; /* as many as there are matrices: 1, or the longest prompt's */
     model_weights *weights;
     int64_t pairs_at_once, next;
     bool spoilt;     /* a step failed while it was adding */
-    double *sums;    /* [n_metrics, n_writers, n_readers] over the pairs so far */
+    double *sums;    /* [n_metrics, n_positions, n_writers, n_readers] over the pairs so far */
     float *means;    /* the same, divided; made by edges_means */
-    float *per_pair; /* [n_metrics, pairs, n_writers, n_readers], or NULL */
+    float *per_pair; /* [n_metrics, pairs, n_positions, n_writers, n_readers], or NULL */
     const char **writer_names, **reader_names;
 } edges;
 

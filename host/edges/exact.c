@@ -1,11 +1,11 @@
 /* exact.c: edges patched one by one, and circuits run, as traces whose rows are shared.
  *
- * A reader alone sees another stream: for an MLP or the logits its input is replaced; for a head's q
- * a run of its own reads the other stream and gives that head's columns, which are set in the run
- * that counts. That run of its own needs the product's rows and nothing behind them.
+ * A reader alone sees another stream: for an MLP or the logits its input is replaced; for a
+ * head's q a run of its own reads the other stream and gives that head's columns, which are set
+ * in the run that counts. That run of its own needs the product's rows and nothing behind them.
  *
- * A writer's difference: the stream's or the MLP's own; a head's, what the output projection makes of
- * that head's z in the place of the other's, less what it made before. */
+ * A writer's difference: the stream's or the MLP's own; a head's, what the output projection
+ * makes of that head's z in the place of the other's, less what it made before. */
 #include <stdio.h>
 #include <string.h>
 

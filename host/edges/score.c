@@ -227,31 +227,46 @@ static inset_status readers_of(scorer *c, size_t metric, int32_t layer)
 
 /* ---- products ----------------------------------------------------------- */
 
+/* One part of `parts` parts of the rows. */
+static inset_status multiply_part(scorer *c, size_t metric, int64_t part, int64_t parts,
+    int64_t writers, int64_t of, int64_t readers, int64_t column)
+{
+    const edges *e = c->e;
+    const int64_t n = c->rows * e->width, inner = n / parts,
+                  one_matrix = e->n_writers * e->n_readers, all = e->n_positions * one_matrix,
+                  matrix = e->n_positions > 1 ? (c->first + part) * one_matrix : 0;
+    inset_status status = host_product(e->s->context, &(host_operands){.out = c->scores,
+                                                          .a = c->deltas + part * inner,
+                                                          .b = c->readers + of * n + part * inner,
+                                                          .rows = writers,
+                                                          .columns = readers,
+                                                          .inner = inner,
+                                                          .out_stride = readers,
+                                                          .a_stride = n,
+                                                          .b_stride = n,
+                                                          .b_across = true});
+    double *sums = e->sums + (int64_t)metric * all + matrix;
+    float *own = e->per_pair;
+    if (own) own += ((int64_t)metric * e->s->pairs + c->pair) * all + matrix;
+    for (int64_t u = 0; u < writers && !status; u++)
+        for (int64_t v = 0; v < readers; v++) {
+            const float score = c->scores[u * readers + v];
+            sums[u * e->n_readers + column + v] += score;
+            if (own) own[u * e->n_readers + column + v] = score;
+        }
+    return status;
+}
+
 /* Scores of `readers` readers, which begin at `of` among those made and at `column` among all, and
  * the writers before them. */
 static inset_status multiply(
     scorer *c, size_t metric, int64_t writers, int64_t of, int64_t readers, int64_t column)
 {
-    const edges *e = c->e;
-    const int64_t n = c->rows * e->width, all = e->n_writers * e->n_readers;
-    inset_status status = host_product(e->s->context, &(host_operands){.out = c->scores,
-                                                          .a = c->deltas,
-                                                          .b = c->readers + of * n,
-                                                          .rows = writers,
-                                                          .columns = readers,
-                                                          .inner = n,
-                                                          .out_stride = readers,
-                                                          .a_stride = n,
-                                                          .b_stride = n,
-                                                          .b_across = true});
-    double *sums = e->sums + (int64_t)metric * all;
-    float *one = e->per_pair ? e->per_pair + ((int64_t)metric * e->s->pairs + c->pair) * all : NULL;
-    for (int64_t u = 0; u < writers && !status; u++)
-        for (int64_t v = 0; v < readers; v++) {
-            const float score = c->scores[u * readers + v];
-            sums[u * e->n_readers + column + v] += score;
-            if (one) one[u * e->n_readers + column + v] = score;
-        }
+    /* all positions at once, or one after the other */
+    const int64_t parts = c->e->n_positions > 1 ? c->rows : 1;
+    inset_status status = INSET_OK;
+    for (int64_t i = 0; i < parts && !status; i++)
+        status = multiply_part(c, metric, i, parts, writers, of, readers, column);
     return status;
 }
 

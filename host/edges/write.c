@@ -1,6 +1,6 @@
-/* write.c: scores of edges as safetensors, and from there: edges.METRIC.mean [source, destination], with the pairs'
- * own as edges.METRIC where they were kept, .clean and .corrupt [pair], and what the rows and columns
- * are in the metadata. */
+/* write.c: scores of edges as safetensors, and from there: edges.METRIC.mean [source,
+ * destination], with the pairs' own as edges.METRIC where they were kept, .clean and .corrupt
+ * [pair], and what the rows and columns are in the metadata. */
 #include <stdio.h>
 #include <string.h>
 
@@ -40,7 +40,11 @@ inset_status edges_write(edges *e, const char *path, const char *command)
     inset_context *c = s->context;
     arena a;
     const float *means = edges_means(e);
-    const int64_t shape[3] = {s->pairs, e->n_writers, e->n_readers}, all = shape[1] * shape[2];
+    const bool by_position = e->n_positions > 1;
+    int64_t shape[4] = {s->pairs, e->n_positions, e->n_writers, e->n_readers};
+    const int64_t all = shape[1] * shape[2] * shape[3];
+    const int axes = by_position ? 3 : 2;
+    if (!by_position) shape[1] = shape[2], shape[2] = shape[3];
     size_t n = 0, k = 0;
     arena_start(&a, c);
     file_tensor *tensors = arena_new(&a, s->n_metrics * TENSORS_A_METRIC * sizeof *tensors);
@@ -48,17 +52,19 @@ inset_status edges_write(edges *e, const char *path, const char *command)
     bool fine = tensors && entries;
     for (size_t m = 0; m < s->n_metrics && fine; m++) {
         const char *name = s->metrics[m].name;
-        tensors[n++] = tensor(c, &a, name, ".mean", means + (int64_t)m * all, 2, shape + 1);
+        tensors[n++] = tensor(c, &a, name, ".mean", means + (int64_t)m * all, axes, shape + 1);
         if (e->per_pair)
             tensors[n++] = tensor(
-                c, &a, name, "", e->per_pair + (int64_t)m * s->pairs * all, 3, shape);
+                c, &a, name, "", e->per_pair + (int64_t)m * s->pairs * all, axes + 1, shape);
         tensors[n++] = tensor(
             c, &a, name, ".clean", s->clean_values + (int64_t)m * s->pairs, 1, shape);
         tensors[n++] = tensor(
             c, &a, name, ".corrupt", s->corrupt_values + (int64_t)m * s->pairs, 1, shape);
     }
     const char *const pairs[][2] = {{"inset", INSET_VERSION}, {"model", s->program->model_type},
-        {"dtype", type_name(s->model->type)}, {"edges.axes", "[\"source\", \"destination\"]"},
+        {"dtype", type_name(s->model->type)},
+        {"edges.axes", by_position ? "[\"position\", \"source\", \"destination\"]"
+                                   : "[\"source\", \"destination\"]"},
         {"edges.sources", fine ? names_text(c, &a, e->writer_names, e->n_writers) : NULL},
         {"edges.destinations", fine ? names_text(c, &a, e->reader_names, e->n_readers) : NULL},
         {"command", command ? command : ""}, {"model_version", s->version ? s->version : ""}};

@@ -41,10 +41,10 @@ typedef struct contribution {
     int32_t column;
 } contribution;
 
-/* What gradients go through in the open, a bit for each forward value, is what decides which steps
- * a reversal has: most traces touch no scores and no norm's scale, and pay nothing for them. A later
- * backward() that needs more gets a further reversal behind the first: its program begins with all
- * of the other's. */
+/* What gradients go through in the open, a bit for each forward value, is what decides which
+ * steps a reversal has: most traces touch no scores and no norm's scale, and pay nothing for
+ * them. A later backward() that needs more gets a further reversal behind the first: its program
+ * begins with all of the other's. */
 typedef struct reversal {
     const program *forward;
     program *program;                             /* the reversed one */
@@ -58,9 +58,10 @@ typedef struct reversal {
     size_t n_contributions, contributions_capacity;
 } reversal;
 
-/* Reverses a finished program; rules are bits of reverse_rule; open [n_values]: the scores, patterns
- * and scales of norms that somebody touches. before: a reversal of the same program whose steps come
- * first, or NULL. What it refers to stays `forward`'s, which must outlive it. INSET_NO_MEMORY. */
+/* Reverses a finished program; rules are bits of reverse_rule; open [n_values]: the scores,
+ * patterns and scales of norms that somebody touches. before: a reversal of the same program
+ * whose steps come first, or NULL. What it refers to stays `forward`'s, which must outlive it.
+ * INSET_NO_MEMORY. */
 inset_status reversal_create(
     const program *forward, int rules, const bool *open, const reversal *before, reversal **out);
 void reversal_free(inset_context *context, reversal *r); /* takes NULL */

@@ -51,8 +51,8 @@ inset_status model_program(inset_context *context, const char *directory, progra
 plan_traits model_traits(const struct inset_model *model);
 void model_free(struct inset_model *model); /* takes NULL */
 
-/* The weights once more, as numbers on the host: for what is computed beside runs. USAGE_ERROR for a
- * model whose weights were given in memory. */
+/* The weights once more, as numbers on the host: for what is computed beside runs. USAGE_ERROR
+ * for a model whose weights were given in memory. */
 typedef struct model_weights model_weights;
 inset_status model_weights_open(struct inset_model *model, model_weights **out);
 void model_weights_close(model_weights *w); /* takes NULL */

@@ -22,7 +22,8 @@ inset_status attribute_check_method(sweep *s);
 /* The site of the token embeddings; UNKNOWN_SITE: there is none. */
 inset_status attribute_embedding(sweep *s, int32_t *site);
 
-/* verify.c: Spearman's correlation of two lists of numbers; NaN for fewer than two, or memory out. */
+/* verify.c: Spearman's correlation of two lists of numbers; NaN for fewer than two, or memory
+ * out. */
 double rank_correlation(inset_context *context, const double *a, const double *b, size_t n);
 /* verify.c: patches the `count` points with the largest mean scores (of the first metric); found
  * lies in the sweep's memory. rank: Spearman's correlation of scores and effects. */

@@ -178,8 +178,8 @@ bool emit_gather_queries(emitter *e, const step *st, int32_t strand_index, int32
  * `rows` rows. *apart: the other list may be another. */
 bool emit_gather_context(
     emitter *e, const step *st, int k, int32_t leaf, int32_t rows, run_list *list, bool *apart);
-/* What is in the open, backwards (open_back.c): a row of the softmax or the scores; rows of dv, or of
- * [dq | dk]. */
+/* What is in the open, backwards (open_back.c): a row of the softmax or the scores; rows of dv,
+ * or of [dq | dk]. */
 inset_status emit_softmax_back(emitter *e, const need *n, void *out);
 inset_status emit_open_back(
     emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
