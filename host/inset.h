@@ -714,6 +714,8 @@ typedef struct inset_edge_result {
     /* positions: 1, or of the longest prompt where by is "position"; the matrices then add up to
      * the one that is there without */
     int64_t positions, sources, destinations, edges;
+    int layers, heads, key_value_heads, width; /* of the model */
+    int parallel;                              /* 1: no edge from a layer's heads to its MLP */
     const char *const *source_names, *const *destination_names;
     const float *mean;            /* [positions, sources, destinations] */
     const float *per_pair;        /* [pairs, positions, sources, destinations], or NULL */

@@ -105,9 +105,70 @@ static int run_sizes(circuits *c, const float *scores, unsigned char *kept, int6
         if (inset_edges_circuit(e, kept, to)) return report(c->s.context, EXIT_MACHINE);
     }
     for (int i = 0; i < c->n; i++)
-        c->faithfulness[i] = (c->metric[i] - c->other) / (c->run - c->other);
+        c->faithfulness[i] = (c->metric[i] - c->other) / (c->run - c->other) + 0.0; /* no -0 */
     take_areas(c, edges);
     return EXIT_OK;
+}
+
+static bool write_csv(const void *what, FILE *to)
+{
+    const circuits *c = what;
+    fprintf(to, "edges,metric,faithfulness\n");
+    for (int i = 0; i < c->n; i++)
+        fprintf(to, "%" PRId64 ",%.9g,%.9g\n", c->sizes[i], c->metric[i], c->faithfulness[i]);
+    return !ferror(to);
+}
+
+enum { PLOT_WIDTH = 460, PLOT_HEIGHT = 280, PLOT_MARGIN = 50 };
+
+/* Faithfulness over the edges kept, on a logarithmic scale of them. */
+static bool write_svg(const void *what, FILE *to)
+{
+    const circuits *c = what;
+    double low = 0, high = 1, left = 0, right = 1;
+    for (int i = 0; i < c->n; i++) {
+        low = fmin(low, c->faithfulness[i]), high = fmax(high, c->faithfulness[i]);
+        right = fmax(right, log10(1 + (double)c->sizes[i]));
+    }
+#define X(n) \
+    (PLOT_MARGIN + (PLOT_WIDTH - 2 * PLOT_MARGIN) * (log10(1 + (double)(n)) - left) / right)
+#define Y(f) \
+    (PLOT_HEIGHT - PLOT_MARGIN - (PLOT_HEIGHT - 2 * PLOT_MARGIN) * ((f)-low) / (high - low))
+    fprintf(to,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d "
+        "%d\" "
+        "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" "
+        "fill=\"white\"/>\n",
+        PLOT_WIDTH, PLOT_HEIGHT, PLOT_WIDTH, PLOT_HEIGHT);
+    for (int k = 0; k < 2; k++)
+        fprintf(to,
+            "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ccc\"/><text x=\"%d\" "
+            "y=\"%.1f\" text-anchor=\"end\">%d</text>\n",
+            PLOT_MARGIN, PLOT_WIDTH - PLOT_MARGIN, Y(k), Y(k), PLOT_MARGIN - 6, Y(k) + 4, k);
+    fprintf(to, "<polyline fill=\"none\" stroke=\"#2166ac\" stroke-width=\"2\" points=\"");
+    for (int i = 0; i < c->n; i++) fprintf(to, "%.1f,%.1f ", X(c->sizes[i]), Y(c->faithfulness[i]));
+    fprintf(to, "\"/>\n");
+    for (int i = 0; i < c->n; i++)
+        fprintf(to,
+            "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"#2166ac\"/><text x=\"%.1f\" y=\"%d\" "
+            "text-anchor=\"middle\" font-size=\"10\">%" PRId64 "</text>\n",
+            X(c->sizes[i]), Y(c->faithfulness[i]), X(c->sizes[i]),
+            PLOT_HEIGHT - PLOT_MARGIN + 16 + 11 * (i % 2), c->sizes[i]);
+    fprintf(to,
+        "<text x=\"%d\" y=\"20\" text-anchor=\"middle\">faithfulness of the strongest "
+        "edges</text>\n"
+        "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">edges kept</text>\n</svg>\n",
+        PLOT_WIDTH / 2, PLOT_WIDTH / 2, PLOT_HEIGHT - 8);
+#undef X
+#undef Y
+    return !ferror(to);
+}
+
+static int write_files(const circuits *c)
+{
+    const options *given = c->s.given;
+    int status = given->output ? write_file(given->output, write_csv, c) : EXIT_OK;
+    return status || !given->plot ? status : write_file(given->plot, write_svg, c);
 }
 
 static int run(circuits *c)
@@ -132,6 +193,7 @@ static int run(circuits *c)
         status = run_sizes(c, scores, kept, r.edges);
     }
     c->s.seconds = now_seconds() - started;
+    if (!status) status = write_files(c);
     if (!status && given->json) print_json(c);
     else if (!status) show(c, r.edges);
     free(scores);
@@ -142,6 +204,13 @@ static int run(circuits *c)
 int command_circuit(const options *given)
 {
     circuits c = {.s = {.given = given}};
+    if (given->output && !ends_with(given->output, ".csv"))
+        return usage_error("circuit", "-o: OUT.csv was expected, found '%s'", given->output);
+    if (given->plot && !ends_with(given->plot, ".svg"))
+        return usage_error("circuit", "--plot: FILE.svg was expected, found '%s'", given->plot);
+    int place = check_place(given, given->output);
+    if (!place) place = check_place(given, given->plot);
+    if (place) return place;
     if (inset_context_create(NULL, &c.s.context)) {
         fprintf(stderr, "MemoryError: out of memory on the host\n");
         return EXIT_MACHINE;

@@ -136,7 +136,15 @@ static int draw(session_of_edges *s)
 {
     const char *path = s->given->plot;
     const edge_drawing d = {s->edges, s->given->top};
+    inset_edge_result r;
     if (!path) return EXIT_OK;
+    if (inset_edges_result(s->edges, 0, &r)) return report(s->context, EXIT_MACHINE);
+    if (ends_with(path, ".json") && r.key_value_heads != r.heads)
+        return usage_error("attribute",
+            "--plot: the package's graphs have a k and a v for each head, and this model's %d "
+            "heads "
+            "share %d: FILE.svg or FILE.dot",
+            r.heads, r.key_value_heads);
     return write_file(path,
         ends_with(path, ".dot")    ? dot_write
         : ends_with(path, ".json") ? graph_json_write

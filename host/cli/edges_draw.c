@@ -147,43 +147,50 @@ bool dot_write(const void *drawing, FILE *to)
     return !ferror(to);
 }
 
-/* {"cfg": {...}, "nodes": {name: {"in_graph": true}}, "edges": {"u->v": {"score": x, "in_graph":
- * b}}} */
+/* {"cfg": {...}, "nodes": {name: {"in_graph": b}}, "edges": {"u->v": {"score": x, "in_graph": b}}};
+ * what is in the graph are the strongest edges, and the nodes at their ends. */
+static void write_graph(
+    FILE *to, inset_edges *e, const inset_edge_result *r, const unsigned char *kept, layout *nodes)
+{
+    bool first = true;
+    fprintf(to,
+        "{\"cfg\": {\"n_layers\": %d, \"n_heads\": %d, \"parallel_attn_mlp\": %s, \"d_model\": "
+        "%d},\n"
+        "\"nodes\": {",
+        r->layers, r->heads, r->parallel ? "true" : "false", r->width);
+    for (int i = 0; i < nodes->n; i++)
+        fprintf(to, "%s\"%s\": {\"in_graph\": %s}", i ? ", " : "", nodes->at[i].name,
+            nodes->at[i].shown ? "true" : "false");
+    fprintf(to, "},\n\"edges\": {");
+    for (int64_t i = 0; i < r->sources * r->destinations; i++) {
+        if (!inset_edge_exists(e, i / r->destinations, i % r->destinations)) continue;
+        fprintf(to, "%s\n\"%s->%s\": {\"score\": %.9g, \"in_graph\": %s}", first ? "" : ",",
+            r->source_names[i / r->destinations], r->destination_names[i % r->destinations],
+            (double)r->mean[i], kept[i] ? "true" : "false");
+        first = false;
+    }
+    fprintf(to, "}}\n");
+}
+
 bool graph_json_write(const void *drawing, FILE *to)
 {
     const edge_drawing *d = drawing;
     inset_edge_result r;
+    layout nodes = {0};
     if (inset_edges_result(d->edges, 0, &r)) return false;
     int64_t n = d->top, *list = edges_strongest(d->edges, &r, &n);
     unsigned char *kept = calloc((size_t)(r.sources * r.destinations), 1);
-    if (!list || !kept) {
-        free(list);
-        free(kept);
-        return false;
+    const bool fine = list && kept && lay_out(&r, &nodes);
+    for (int64_t i = 0; i < n && fine; i++) {
+        char name[24];
+        kept[list[i]] = 1;
+        node_of(r.destination_names[list[i] % r.destinations], name, sizeof name);
+        find(&nodes, name)->shown = true;
+        find(&nodes, r.source_names[list[i] / r.destinations])->shown = true;
     }
-    int layers = 0, heads = 0;
-    for (int64_t i = 0; i < n; i++) kept[list[i]] = 1;
-    for (int64_t i = 0; i < r.sources; i++) {
-        layers += r.source_names[i][0] == 'm';
-        heads += r.source_names[i][0] == 'a';
-    }
-    fprintf(to,
-        "{\"cfg\": {\"n_layers\": %d, \"n_heads\": %d, \"parallel_attn_mlp\": %s}, \"nodes\": {",
-        layers, layers ? heads / layers : 0,
-        layers && inset_edge_exists(d->edges, 1, r.destinations / layers - 1) ? "false" : "true");
-    for (int64_t i = 0; i < r.sources; i++)
-        fprintf(to, "%s\"%s\": {\"in_graph\": true}", i ? ", " : "", r.source_names[i]);
-    fprintf(to, ", \"logits\": {\"in_graph\": true}}, \"edges\": {");
-    bool first = true;
-    for (int64_t i = 0; i < r.sources * r.destinations; i++) {
-        if (!inset_edge_exists(d->edges, i / r.destinations, i % r.destinations)) continue;
-        fprintf(to, "%s\"%s->%s\": {\"score\": %.9g, \"in_graph\": %s}", first ? "" : ", ",
-            r.source_names[i / r.destinations], r.destination_names[i % r.destinations],
-            (double)r.mean[i], kept[i] ? "true" : "false");
-        first = false;
-    }
-    fprintf(to, "}}\n");
+    if (fine) write_graph(to, d->edges, &r, kept, &nodes);
+    free(nodes.at);
     free(list);
     free(kept);
-    return !ferror(to);
+    return fine && !ferror(to);
 }
