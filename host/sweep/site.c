@@ -418,6 +418,7 @@ inset_status sites_read(sweep *s, const char *patch, const char *by)
     for (const char *c = patch; *c; c++) count += *c == ',';
     s->sites = arena_new(&s->memory, count * sizeof *s->sites);
     if (!s->sites) return INSET_NO_MEMORY;
+    if (!s->blocks && blocks_read(s)) return INSET_NO_MEMORY;
     for (const char *at = patch; at;) {
         const char *name = next_part(&s->memory, &at);
         if (!name) return INSET_NO_MEMORY;
