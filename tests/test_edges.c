@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "file/file.h"
+#include "world.h"
 
 static const char *const metrics[] = {"logit_diff:3,7", NULL};
 
@@ -343,6 +344,52 @@ static void refusals(inset_context *context, inset_model *model)
     inset_edges_free(e);
 }
 
+/* ---- memory ------------------------------------------------------------- */
+
+static inset_status everything(inset_model *model, unsigned char *kept)
+{
+    inset_attribution_options o = options_of();
+    inset_edges *e = NULL;
+    const inset_verified_edge *found;
+    size_t n;
+    double rank, metric;
+    o.steps = 2;
+    o.sweep.clean.text = "[[3,7,11]]", o.sweep.corrupt.text = "[[3,9,11]]";
+    inset_status status = inset_edges_create(model, &o, 1, &e);
+    while (!status && !inset_edges_done(e)) status = inset_edges_step(e);
+    if (!status) status = inset_edges_verify(e, 2, &found, &n, &rank);
+    if (!status) status = inset_edges_choose(e, NULL, "greedy", 9, kept);
+    if (!status) status = inset_edges_circuit(e, kept, &metric);
+    inset_edges_free(e);
+    return status;
+}
+
+/* An allocation that fails, early or late: NO_MEMORY, nothing is left behind, and the next try
+ * works. */
+static void allocations_may_fail(void)
+{
+    world w;
+    inset_context *context = world_start(&w);
+    inset_model *model = open_model(context, "llama");
+    static unsigned char kept[4096];
+    if (!model || !CHECK(!everything(model, kept), "%s", inset_message(context))) return;
+    const int64_t live = w.memory.live;
+    int64_t tries = 0;
+    for (int64_t n = 1;; n += 1 + n / 25, tries++) {
+        w.memory.fail_at = w.memory.calls + n;
+        const inset_status status = everything(model, kept);
+        const bool failed = w.memory.calls >= w.memory.fail_at;
+        w.memory.fail_at = 0;
+        CHECK(failed ? status == INSET_NO_MEMORY || status == INSET_OK : status == INSET_OK,
+            "allocation %lld: %s", (long long)n, inset_status_name(status));
+        CHECK(w.memory.live <= live + 4, "allocation %lld: %lld blocks are left", (long long)n,
+            (long long)(w.memory.live - live));
+        if (!failed) break;
+    }
+    CHECK(tries > 50, "only %lld allocations were tried", (long long)tries);
+    world_end(&w, "failing allocations");
+}
+
 int main(void)
 {
     static const char *const beside[] = {"gpt2", "gpt_neox", "llama", "phi3", "gemma2", "olmo2"},
@@ -361,6 +408,7 @@ int main(void)
         choices(context, model);
         refusals(context, model);
     }
+    allocations_may_fail();
     inset_context_free(context);
     return test_result();
 }
