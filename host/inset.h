@@ -447,16 +447,21 @@ typedef struct inset_plan_options {
     int no_share;
     /* bytes of device memory that a run may take beside the weights; 0: what the device has */
     size_t memory_limit;
+    int explain; /* 1: inset_plan_explanation has something to say */
 } inset_plan_options;
-#define INSET_PLAN_OPTIONS               \
-    {                                    \
-        sizeof(inset_plan_options), 0, 0 \
+#define INSET_PLAN_OPTIONS                  \
+    {                                       \
+        sizeof(inset_plan_options), 0, 0, 0 \
     }
 
 /* Plans a run of the trace as it stands, on the host alone. INSET_NO_MEMORY, with both figures,
  * when the run would not fit. Freed with inset_plan_free, or with its trace. */
 INSET_API inset_status inset_plan_create(
     inset_trace *trace, const inset_plan_options *options, inset_plan **out);
+/* The plan in words: its strands (rows that were made together), then a line for every step with
+ * the rows that it computes, what records make of them, and what is saved. NULL unless the
+ * options asked for it. It is the plan's. */
+INSET_API const char *inset_plan_explanation(const inset_plan *plan);
 /* Frees the plan and what it saved. Takes NULL. */
 INSET_API void inset_plan_free(inset_plan *plan);
 
@@ -695,10 +700,10 @@ INSET_API inset_status inset_attribution_verify(
  * linear at the patched run. Memory: writers x positions x width numbers on the host, a layer's
  * readers at a time. The model's weights are read once more from its directory. */
 typedef struct inset_edges inset_edges;
-/* options: as for inset_attribution_create, with neither patch nor ranges, source, qk,
- * graddrop and resume. by: NULL or "position". per_pair: 1 to keep each pair's scores. Errors as there; UNKNOWN_SITE: a
- * family whose stream is no sum; USAGE: options that edges have not got, a model that was built
- * in memory. Freed with inset_edges_free, or with its model. */
+/* options: as for inset_attribution_create, with neither patch nor ranges, source, qk, graddrop
+ * and resume. by: NULL or "position". per_pair: 1 to keep each pair's scores. Errors as there;
+ * UNKNOWN_SITE: a family whose stream is no sum; USAGE: options that edges have not got, a model
+ * that was built in memory. Freed with inset_edges_free, or with its model. */
 INSET_API inset_status inset_edges_create(
     inset_model *model, const inset_attribution_options *options, int per_pair, inset_edges **out);
 INSET_API void inset_edges_free(inset_edges *edges); /* takes NULL */

@@ -42,6 +42,7 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     p->context = t->context;
     p->model = t->model;
     plan_options wanted = {.no_share = given.no_share != 0,
+        .explain = given.explain != 0,
         .memory_limit = (size_t)memory_there(t->model, given.memory_limit),
         .traits = model_traits(t->model)};
     if ((status = plan_create(t->trace, &wanted, &p->plan))) {
@@ -51,6 +52,11 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     handle_add(t->context, &p->handle, t, p, free_object);
     *out = p;
     return INSET_OK;
+}
+
+const char *inset_plan_explanation(const inset_plan *p)
+{
+    return p ? plan_explanation(p->plan) : NULL;
 }
 
 void inset_plan_free(inset_plan *p)

@@ -103,6 +103,7 @@ static int make_plan(session *s)
 {
     inset_plan_options wanted = INSET_PLAN_OPTIONS;
     wanted.no_share = s->given->no_share;
+    wanted.explain = s->given->explain;
     wanted.memory_limit = (size_t)s->given->memory;
     double start = now();
     int exit_status = record_script(s);
@@ -296,7 +297,8 @@ static int load(session *s)
 
 static int check(session *s)
 {
-    if (s->given->json) print_json(s, true);
+    if (s->given->explain) fputs(inset_plan_explanation(s->plan), stdout);
+    else if (s->given->json) print_json(s, true);
     else print_check(s);
     return EXIT_OK;
 }

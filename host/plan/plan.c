@@ -7,6 +7,7 @@
  *   emit/inputs.c   what the invokes were given, to run it again
  *
  * Planning needs no device and knows no numbers. */
+#include "plan/explain.h"
 #include "plan/plan.h"
 
 #include <string.h>
@@ -221,7 +222,9 @@ static inset_status plan_build(planner *p, schedule *s, plan *out)
         || (status = plan_keep_inputs(p, out)) || (status = keep_metrics(p, out))
         || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out)))
         return status;
-    return trim(out) ? finish_statistics(p, s, out) : INSET_NO_MEMORY;
+    if (!trim(out)) return INSET_NO_MEMORY;
+    if (p->options.explain && (status = plan_explain(p, s, &out->explanation))) return status;
+    return finish_statistics(p, s, out);
 }
 
 /* One try with the invokes in `chunks` groups, which run one after the other. */
@@ -302,10 +305,12 @@ void plan_free(plan *p)
     memory_free(p->context, p->id_source);
     memory_free(p->context, p->tokens);
     memory_free(p->context, p->token_word);
+    text_free(p->context, &p->explanation);
     arena_free(&p->memory);
     memory_free(p->context, p);
 }
 
+const char *plan_explanation(const plan *p) { return p->explanation.bytes; }
 const plan_statistics *plan_get_statistics(const plan *p) { return &p->statistics; }
 int64_t plan_rows(const plan *p, int32_t value) { return p->rows_of_value[value]; }
 size_t plan_saved_count(const plan *p) { return p->n_saved; }

@@ -15,6 +15,8 @@ typedef struct plan plan;
 inset_status plan_create(trace *t, const plan_options *options, plan **out);
 void plan_free(plan *p); /* takes NULL */
 const plan_statistics *plan_get_statistics(const plan *p);
+/* The plan in words, where options asked for it; else NULL. */
+const char *plan_explanation(const plan *p);
 /* Rows that the step of a value of the program computes, over all passes. */
 int64_t plan_rows(const plan *p, int32_t value);
 

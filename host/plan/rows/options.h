@@ -30,6 +30,7 @@ typedef struct plan_options {
     int32_t chunks;
     /* no records inside steps: a launch of records behind each step that has some; the same bits */
     bool no_fuse;
+    bool explain; /* keep the plan in words, too */
 } plan_options;
 
 /* What `inset check` prints. */
