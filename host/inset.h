@@ -760,6 +760,19 @@ INSET_API inset_status inset_edges_choose(
 INSET_API inset_status inset_edges_circuit(
     inset_edges *edges, const unsigned char *kept, double *metric);
 
+/* What an attribution, of places or of edges, would take: for all its pairs, planned as it would
+ * run and not run. It takes a model without a device ("none") and without weights, too. */
+typedef struct inset_cost {
+    int64_t pairs, pairs_at_once;
+    int64_t rows; /* that steps compute */
+    double flops; /* multiply-adds counted as two */
+    /* of the pairs that go through together, beside the weights; of these; on the host */
+    int64_t device_bytes, weight_bytes, host_bytes;
+} inset_cost;
+/* Of an attribution that was not stepped. USAGE: a sweep. */
+INSET_API inset_status inset_attribution_cost(inset_sweep *attribution, inset_cost *out);
+INSET_API inset_status inset_edges_cost(inset_edges *edges, inset_cost *out);
+
 typedef struct inset_sweep_progress {
     /* sizeof(inset_sweep_progress), set by the caller with INSET_SWEEP_PROGRESS */
     size_t size;

@@ -48,6 +48,8 @@ void api_model_register(inset_model *model);
 /* A model without a device around a program, which it takes over, also on failure. */
 inset_status api_model_without_device(program *p, inset_type type, inset_model **out);
 
+/* INSET_OK for a model that can run. */
+inset_status api_need_device(const inset_model *model);
 /* What the options of an attribution ask for, checked as far as they alone say. */
 inset_status api_attribution(inset_context *context, const inset_attribution_options *options,
     inset_sweep_options *runs, attribution_method *method);

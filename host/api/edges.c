@@ -26,9 +26,6 @@ inset_status inset_edges_create(
     if (!out) return api_null(context, "a place for the edges");
     inset_status status = api_attribution(context, options, &runs, &method);
     if (status) return status;
-    if (!model->device)
-        return error_set(context, INSET_USAGE_ERROR,
-            "the model was opened without a device (\"none\"): it cannot run");
     inset_edges *e = memory_new(context, sizeof *e);
     if (!e) return INSET_NO_MEMORY;
     e->context = context;
@@ -52,7 +49,15 @@ void inset_edges_free(inset_edges *e)
 
 inset_status inset_edges_step(inset_edges *e)
 {
-    return e ? edges_step(e->edges) : INSET_USAGE_ERROR;
+    if (!e) return INSET_USAGE_ERROR;
+    inset_status status = api_need_device(e->edges->s->model);
+    return status ? status : edges_step(e->edges);
+}
+
+inset_status inset_edges_cost(inset_edges *e, inset_cost *out)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    return out ? edges_cost(e->edges, out) : api_null(e->context, "a place for the cost");
 }
 
 int inset_edges_done(const inset_edges *e) { return !e || edges_done(e->edges); }
@@ -194,14 +199,16 @@ inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, doub
     if (!e) return INSET_USAGE_ERROR;
     if (!kept || !metric) return api_null(e->context, "the edges and a place for the metric");
     edges *is = e->edges;
+    inset_status there = api_need_device(is->s->model);
+    if (there) return there;
     const int64_t all = is->n_writers * is->n_readers;
     bool *pruned = memory_new(e->context, (size_t)all * sizeof *pruned);
     if (!pruned) return INSET_NO_MEMORY;
     bool every = true;
     for (int64_t i = 0; i < all; i++) {
-        const bool there = edge_exists(is, i / is->n_readers, i % is->n_readers);
-        pruned[i] = there && kept[i];
-        every &= !there || kept[i];
+        const bool is_edge = edge_exists(is, i / is->n_readers, i % is->n_readers);
+        pruned[i] = is_edge && kept[i];
+        every &= !is_edge || kept[i];
     }
     /* what is not connected changes no number, unless differences go through norms and do not add up */
     if (!every && is->layers[0].out_norm < 0) edges_prune(is, pruned);

@@ -11,6 +11,13 @@ struct inset_sweep {
     sweep *sweep;
 };
 
+inset_status api_need_device(const inset_model *model)
+{
+    if (model->device) return INSET_OK;
+    return error_set(model->context, INSET_USAGE_ERROR,
+        "the model was opened without a device (\"none\"): it cannot run");
+}
+
 static void free_object(void *object) { inset_sweep_free(object); }
 
 static inset_status create(inset_model *model, const inset_sweep_options *options,
@@ -25,9 +32,9 @@ static inset_status create(inset_model *model, const inset_sweep_options *option
             "INSET_SWEEP_OPTIONS",
             options->size, sizeof given);
     memcpy(&given, options, options->size);
-    if (!model->device)
-        return error_set(context, INSET_USAGE_ERROR,
-            "the model was opened without a device (\"none\"): it cannot run");
+    /* an attribution may be planned without one, for what it would cost */
+    inset_status there = method ? INSET_OK : api_need_device(model);
+    if (there) return there;
     inset_sweep *s = memory_new(context, sizeof *s);
     if (!s) return INSET_NO_MEMORY;
     s->context = context;
@@ -116,6 +123,16 @@ void inset_sweep_free(inset_sweep *s)
     memory_free(s->context, s);
 }
 
+inset_status inset_attribution_cost(inset_sweep *s, inset_cost *out)
+{
+    if (!s) return INSET_USAGE_ERROR;
+    if (!out) return api_null(s->context, "a place for the cost");
+    if (!s->sweep->method.estimates || s->sweep->next)
+        return error_set(
+            s->context, INSET_USAGE_ERROR, "cost takes an attribution that was not stepped yet");
+    return attribute_cost(s->sweep, out);
+}
+
 inset_status inset_attribution_verify(
     inset_sweep *s, size_t count, const inset_verified **found, size_t *n, double *rank)
 {
@@ -147,7 +164,9 @@ inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress 
 
 inset_status inset_sweep_step(inset_sweep *s)
 {
-    return s ? sweep_step(s->sweep) : INSET_USAGE_ERROR;
+    if (!s) return INSET_USAGE_ERROR;
+    inset_status status = api_need_device(s->sweep->model);
+    return status ? status : sweep_step(s->sweep);
 }
 
 int inset_sweep_done(const inset_sweep *s) { return !s || s->sweep->next >= s->sweep->jobs; }

@@ -41,7 +41,7 @@ typedef struct options {
     int64_t steps, verify;
     bool has_steps, ends, star, qk, graddrop, relp;
     /* attribute --edges, circuit */
-    bool edges, per_pair;
+    bool edges, per_pair, dry_run;
     int64_t top;
     const char *edges_from, *sizes;
 } options;

@@ -195,6 +195,11 @@ static int run(session_of_edges *s)
     inset_edge_result r;
     int status = open_edges(s);
     if (status) return status;
+    if (s->given->dry_run) {
+        inset_cost cost;
+        if (inset_edges_cost(s->edges, &cost)) return report(s->context, EXIT_MACHINE);
+        return show_cost(&cost, s->given->json), EXIT_OK;
+    }
     const double started = now_seconds();
     while (!inset_edges_done(s->edges))
         if (inset_edges_step(s->edges)) return report(s->context, EXIT_MACHINE);

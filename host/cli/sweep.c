@@ -251,6 +251,22 @@ static int show(session *s)
     return status;
 }
 
+void show_cost(const inset_cost *c, bool json)
+{
+    if (json) {
+        printf("{\n  \"pairs\": %" PRId64 ",\n  \"pairs_at_once\": %" PRId64
+               ",\n  \"rows\": %" PRId64 ",\n  \"flops\": %.0f,\n  \"weight_bytes\": %" PRId64
+               ",\n  \"device_bytes\": %" PRId64 ",\n  \"host_bytes\": %" PRId64 "\n}\n",
+            c->pairs, c->pairs_at_once, c->rows, c->flops, c->weight_bytes, c->device_bytes,
+            c->host_bytes);
+        return;
+    }
+    printf("pairs      %" PRId64 ", %" PRId64 " at once\nrows       %" PRId64 "\nFLOPs      %.4g\n",
+        c->pairs, c->pairs_at_once, c->rows, c->flops);
+    printf("memory     %.4g GB beside %.4g GB of weights\nhost       %.4g GB\n",
+        (double)c->device_bytes / 1e9, (double)c->weight_bytes / 1e9, (double)c->host_bytes / 1e9);
+}
+
 static int run(session *s)
 {
     int status = EXIT_OK;
@@ -260,6 +276,12 @@ static int run(session *s)
         fprintf(stderr, "on %s\n", inset_model_device(s->model));
     double started = now_seconds();
     status = create_sweep(s);
+    if (!status && s->given->dry_run) {
+        inset_cost cost;
+        if (inset_attribution_cost(s->sweep, &cost)) return report(s->context, EXIT_MACHINE);
+        show_cost(&cost, s->given->json);
+        return EXIT_OK;
+    }
     if (!status) status = check_size(s);
     if (!status) status = run_chunks(s);
     s->seconds = now_seconds() - started;

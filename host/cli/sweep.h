@@ -20,6 +20,8 @@ void model_version(const char *directory, char *out, size_t size);
 int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what);
 
 double now_seconds(void);
+/* sweep.c: what --dry-run says */
+void show_cost(const inset_cost *c, bool json);
 /* ---- sweep.c: options as the library has them; rules: a place for their text ---- */
 inset_sweep_options sweep_options(const options *given, const char *version);
 inset_attribution_options attribution_options(

@@ -79,7 +79,8 @@ static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
     e->n_positions = o->by ? s->clean.longest : 1;
     if (!status) status = edges_find(e);
     if (!status) status = make_arrays(e, per_pair);
-    if (!status) status = model_weights_open(s->model, &e->weights);
+    /* without a device nothing is run, and no weights need be there */
+    if (!status && s->model->device) status = model_weights_open(s->model, &e->weights);
     e->pairs_at_once = status ? 0 : pairs_at_once(e);
     s->progress.patches = s->pairs;
     return status;
@@ -157,6 +158,53 @@ inset_status edges_step(edges *e)
         e->pairs_at_once = count / 2;
     }
     return INSET_OK;
+}
+
+/* Bytes on the host beside what is saved: differences, a layer's readers twice, the scores of one
+ * product, sums and means of all, and four matrices as fp32. */
+static double host_bytes(const edges *e)
+{
+    const sweep *s = e->s;
+    const double rows = (double)s->clean.longest * e->width,
+                 readers = e->n_heads + 2.0 * e->n_kv_heads + 1,
+                 all = (double)s->n_metrics * (double)e->n_positions * (double)e->n_writers
+                       * (double)e->n_readers;
+    return 4 * rows * ((double)e->n_writers + 2 * readers) + 4 * (double)e->n_writers * readers
+           + all * (12 + (e->per_pair ? 4.0 * (double)s->pairs : 0))
+           + 16.0 * e->width * e->n_heads * e->head_dim;
+}
+
+inset_status edges_cost(edges *e, inset_cost *out)
+{
+    const sweep *s = e->s;
+    const int64_t count = e->pairs_at_once < s->pairs ? e->pairs_at_once : s->pairs;
+    edge_saved saved;
+    arena memory;
+    plan *planned = NULL;
+    arena_start(&memory, s->context);
+    inset_status status = edges_plan(e, 0, count, &memory, &saved, &planned);
+    if (!status) {
+        const plan_statistics *is = plan_get_statistics(planned);
+        const double share = (double)s->pairs / (double)count,
+                     n = (double)s->clean.longest * e->width,
+                     readers = e->n_heads + 2.0 * e->n_kv_heads + 1;
+        /* heads' parts, readers' gradients, and half of all writers with all readers */
+        const double products = 2.0 * n * e->head_dim
+                                    * (e->n_heads + saved.runs * (double)s->n_metrics * readers)
+                                    * s->n_layers
+                                + (double)s->n_metrics * n * (double)e->n_writers
+                                      * (double)e->n_readers;
+        *out = (inset_cost){.pairs = s->pairs,
+            .pairs_at_once = count,
+            .rows = (int64_t)((double)is->rows * share),
+            .flops = is->flops * share + products * (double)s->pairs,
+            .device_bytes = is->arena_bytes + is->saved_bytes,
+            .weight_bytes = is->weight_bytes,
+            .host_bytes = is->saved_bytes + (int64_t)host_bytes(e)};
+    }
+    plan_free(planned);
+    arena_free(&memory);
+    return status;
 }
 
 const float *edges_means(edges *e)

@@ -131,6 +131,8 @@ inset_status edges_create(struct inset_model *model, const inset_sweep_options *
 void edges_free(edges *e); /* takes NULL */
 inset_status edges_step(edges *e);
 bool edges_done(const edges *e);
+/* What the first pairs' plan takes on the device and on the host, and all pairs; nothing is run. */
+inset_status edges_cost(edges *e, inset_cost *out);
 const float *edges_means(edges *e); /* NULL: memory is out */
 inset_status edges_write(edges *e, const char *path, const char *command);
 /* Scores of the first metric from a file that edges_write made, of this graph: out [n_writers,

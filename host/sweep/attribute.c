@@ -731,6 +731,23 @@ inset_status attribute_step(sweep *s)
     return INSET_OK;
 }
 
+inset_status attribute_cost(sweep *s, inset_cost *out)
+{
+    struct attribution *a = s->attribution;
+    inset_status status = a->plan ? INSET_OK : prepare_from(s, 0);
+    if (status) return status;
+    const plan_statistics *is = plan_get_statistics(a->plan);
+    const double share = (double)s->pairs / (double)a->count;
+    *out = (inset_cost){.pairs = s->pairs,
+        .pairs_at_once = a->count,
+        .rows = (int64_t)((double)is->rows * share),
+        .flops = is->flops * share,
+        .device_bytes = is->arena_bytes + is->saved_bytes,
+        .weight_bytes = is->weight_bytes,
+        .host_bytes = is->saved_bytes + 3 * (int64_t)sizeof(float) * s->jobs};
+    return INSET_OK;
+}
+
 void attribute_free(sweep *s)
 {
     struct attribution *a = s->attribution;

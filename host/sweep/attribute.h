@@ -17,6 +17,8 @@ inset_status attribute_begin(sweep *s);
 /* Runs the next pairs; their scores become the sweep's values. */
 inset_status attribute_step(sweep *s);
 void attribute_free(sweep *s);
+/* What the first pairs' plan takes, and all pairs; nothing is run. */
+inset_status attribute_cost(sweep *s, inset_cost *out);
 /* What holds for all methods: they go together, and every metric has a gradient. */
 inset_status attribute_check_method(sweep *s);
 /* The site of the token embeddings; UNKNOWN_SITE: there is none. */

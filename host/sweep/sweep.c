@@ -284,15 +284,17 @@ static uint64_t hash_tensors(const sweep *s, uint64_t seed)
 
 static void take_fingerprint(sweep *s, const inset_sweep_options *o)
 {
-    const char *const texts[] = {INSET_VERSION, s->program->model_type, s->model->device->name,
-        o->version, o->patch, o->by, o->layers, o->positions, o->heads, o->source, o->direction};
+    const struct device *device = s->model->device;
+    const char *const texts[] = {INSET_VERSION, s->program->model_type,
+        device ? device->name : "none", o->version, o->patch, o->by, o->layers, o->positions,
+        o->heads, o->source, o->direction};
     uint64_t h = 1;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) h = hash_text(h, texts[i]);
     for (size_t i = 0; i < s->n_metrics; i++) h = hash_text(h, s->metrics[i].name);
     h = hash_prompts(hash_prompts(hash_prompts(h, &s->clean), &s->corrupt), &s->others);
     h = hash_tensors(s, hash_sets(s, h));
     const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type,
-        (int64_t)o->memory_limit, s->model->device->fast, s->method.estimates, s->method.steps,
+        (int64_t)o->memory_limit, device && device->fast, s->method.estimates, s->method.steps,
         s->method.ends, s->method.qk, s->method.graddrop, s->method.rules};
     s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
 }
@@ -311,7 +313,7 @@ plan_traits sweep_traits(const sweep *s)
 /* What the device had free before the weights were put there, without them; 0: any. */
 static size_t memory_beside_weights(const struct inset_model *m)
 {
-    size_t before = m->device->memory_free, weights = (size_t)m->weight_bytes;
+    size_t before = m->device ? m->device->memory_free : 0, weights = (size_t)m->weight_bytes;
     return !before ? 0 : before > weights ? before - weights : 1;
 }
 
