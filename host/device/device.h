@@ -272,6 +272,7 @@ typedef struct host_operands {
     int64_t rows, columns, inner, out_stride, a_stride, b_stride;
     bool a_across, b_across, add;
 } host_operands;
-inset_status host_product(inset_context *context, const host_operands *x);
+/* n of them, none of which writes what another reads or writes. */
+inset_status host_products(inset_context *context, const host_operands *x, int64_t n);
 
 #endif

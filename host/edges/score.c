@@ -20,6 +20,7 @@ typedef struct scorer {
     float *deltas;             /* [n_writers, rows, width] */
     float *readers, *part;     /* [heads of q, k and v and the MLP, rows, width]; of one run */
     float *scores;             /* [n_writers, readers of a layer] */
+    host_operands *products;   /* [n_heads] */
 } scorer;
 
 /* ---- what was saved ----------------------------------------------------- */
@@ -96,16 +97,21 @@ static inset_status through_norm(
     inset_status status = n.norm->weight < 0
                               ? INSET_OK
                               : model_weights_get(c->e->weights, n.norm->weight, 3, &n.weight);
-    for (int64_t r = 0; r < c->rows && !status; r++) {
-        norm_settle(&n, x + r * d, d);
+    if (status) return status;
+#ifdef _OPENMP
+#pragma omp parallel for if (c->rows * heads * d > 65536)
+#endif
+    for (int64_t r = 0; r < c->rows; r++) {
+        norm_at here = n;
+        norm_settle(&here, x + r * d, d);
         for (int64_t h = 0; h < heads; h++) {
             float *row = v + (h * c->rows + r) * d;
-            for (int64_t i = 0; i < d && !forward; i++) row[i] *= norm_weight(&n, i);
-            norm_project(&n, x + r * d, row, d, constant);
-            for (int64_t i = 0; i < d && forward; i++) row[i] *= norm_weight(&n, i);
+            for (int64_t i = 0; i < d && !forward; i++) row[i] *= norm_weight(&here, i);
+            norm_project(&here, x + r * d, row, d, constant);
+            for (int64_t i = 0; i < d && forward; i++) row[i] *= norm_weight(&here, i);
         }
     }
-    return status;
+    return INSET_OK;
 }
 
 /* ---- differences -------------------------------------------------------- */
@@ -122,17 +128,17 @@ static inset_status head_deltas(scorer *c, int32_t layer, float *to)
     if (!status)
         status = model_weights_get(e->weights, e->s->program->steps[at->out].weight, 0, &matrix);
     for (int32_t h = 0; h < e->n_heads && !status; h++)
-        status = host_product(
-            e->s->context, &(host_operands){.out = to + h * c->rows * d,
-                               .a = z + (int64_t)h * e->head_dim,
-                               .b = matrix + (int64_t)h * e->head_dim * (w->in_out ? d : 1),
-                               .rows = c->rows,
-                               .columns = d,
-                               .inner = e->head_dim,
-                               .out_stride = d,
-                               .a_stride = wide,
-                               .b_stride = w->in_out ? d : wide,
-                               .b_across = !w->in_out});
+        c->products[h] = (host_operands){.out = to + h * c->rows * d,
+            .a = z + (int64_t)h * e->head_dim,
+            .b = matrix + (int64_t)h * e->head_dim * (w->in_out ? d : 1),
+            .rows = c->rows,
+            .columns = d,
+            .inner = e->head_dim,
+            .out_stride = d,
+            .a_stride = wide,
+            .b_stride = w->in_out ? d : wide,
+            .b_across = !w->in_out};
+    if (!status) status = host_products(e->s->context, c->products, e->n_heads);
     if (status || at->out_norm < 0) return status;
     status = rows_of(c, saved[PLACE_OUT], d, &x);
     return status ? status : through_norm(c, at->out_norm, x, to, e->n_heads, true);
@@ -180,17 +186,18 @@ static inset_status head_gradients(scorer *c, int32_t layer, int k, const int32_
     if (!status) status = model_weights_get(e->weights, p->steps[at->linear[k]].weight, k, &matrix);
     for (int32_t h = 0; h < heads_of(e, k) && !status; h++) {
         const int64_t column = shape->column + h * stride;
-        status = host_product(e->s->context, &(host_operands){.out = to + h * c->rows * d,
-                                                 .a = back + (int64_t)h * e->head_dim,
-                                                 .b = matrix + column * (w->in_out ? 1 : d),
-                                                 .rows = c->rows,
-                                                 .columns = d,
-                                                 .inner = e->head_dim,
-                                                 .out_stride = d,
-                                                 .a_stride = wide,
-                                                 .b_stride = w->in_out ? w->columns : d,
-                                                 .b_across = w->in_out});
+        c->products[h] = (host_operands){.out = to + h * c->rows * d,
+            .a = back + (int64_t)h * e->head_dim,
+            .b = matrix + column * (w->in_out ? 1 : d),
+            .rows = c->rows,
+            .columns = d,
+            .inner = e->head_dim,
+            .out_stride = d,
+            .a_stride = wide,
+            .b_stride = w->in_out ? w->columns : d,
+            .b_across = w->in_out};
     }
+    if (!status) status = host_products(e->s->context, c->products, heads_of(e, k));
     if (status || at->norm < 0) return status;
     status = rows_of(c, saved[PLACE_NORM_INPUT], d, &x);
     return status ? status : through_norm(c, at->norm, x, to, heads_of(e, k), false);
@@ -200,7 +207,10 @@ static int64_t layer_readers(const edges *e) { return e->n_heads + 2 * e->n_kv_h
 
 static void add_rows(float *to, const float *from, int64_t n, float share, bool first)
 {
-    for (int64_t i = 0; i < n; i++) to[i] = (first ? 0 : to[i]) + from[i] * share;
+    if (first)
+        for (int64_t i = 0; i < n; i++) to[i] = from[i] * share;
+    else
+        for (int64_t i = 0; i < n; i++) to[i] += from[i] * share;
 }
 
 /* The mean over the runs of what comes back to a layer's readers; `layer` of the number of layers:
@@ -213,14 +223,14 @@ static inset_status readers_of(scorer *c, size_t metric, int32_t layer)
     for (int32_t r = 0; r < c->saved->runs; r++) {
         const bool last = layer == e->s->n_layers;
         const int32_t *saved = gradients_at(c, metric, r) + (last ? 0 : layer * PLACE_COUNT);
+        float *part = c->saved->runs > 1 ? c->part : c->readers;
         int64_t at = 0;
         inset_status status = INSET_OK;
         for (int k = 0; k < 3 && !last && !status; at += heads_of(e, k++) * one)
-            status = head_gradients(c, layer, k, saved, c->part + at);
-        if (!status)
-            status = copy_rows(c, saved[last ? PLACE_LAST : PLACE_MLP_INPUT], c->part + at);
+            status = head_gradients(c, layer, k, saved, part + at);
+        if (!status) status = copy_rows(c, saved[last ? PLACE_LAST : PLACE_MLP_INPUT], part + at);
         if (status) return status;
-        add_rows(c->readers, c->part, at + one, share, r == 0);
+        if (c->saved->runs > 1) add_rows(c->readers, c->part, at + one, share, r == 0);
     }
     return INSET_OK;
 }
@@ -235,16 +245,18 @@ static inset_status multiply_part(scorer *c, size_t metric, int64_t part, int64_
     const int64_t n = c->rows * e->width, inner = n / parts,
                   one_matrix = e->n_writers * e->n_readers, all = e->n_positions * one_matrix,
                   matrix = e->n_positions > 1 ? (c->first + part) * one_matrix : 0;
-    inset_status status = host_product(e->s->context, &(host_operands){.out = c->scores,
-                                                          .a = c->deltas + part * inner,
-                                                          .b = c->readers + of * n + part * inner,
-                                                          .rows = writers,
-                                                          .columns = readers,
-                                                          .inner = inner,
-                                                          .out_stride = readers,
-                                                          .a_stride = n,
-                                                          .b_stride = n,
-                                                          .b_across = true});
+    inset_status status = host_products(e->s->context,
+        &(host_operands){.out = c->scores,
+            .a = c->deltas + part * inner,
+            .b = c->readers + of * n + part * inner,
+            .rows = writers,
+            .columns = readers,
+            .inner = inner,
+            .out_stride = readers,
+            .a_stride = n,
+            .b_stride = n,
+            .b_across = true},
+        1);
     double *sums = e->sums + (int64_t)metric * all + matrix;
     float *own = e->per_pair;
     if (own) own += ((int64_t)metric * e->s->pairs + c->pair) * all + matrix;
@@ -320,13 +332,16 @@ inset_status edges_add_scores(edges *e, run *r, const edge_saved *saved)
     c.readers = memory_new(context, readers * one);
     c.part = memory_new(context, readers * one);
     c.scores = memory_new(context, (size_t)e->n_writers * readers * sizeof *c.scores);
-    inset_status status = c.deltas && c.readers && c.part && c.scores ? keep_metrics(&c)
-                                                                      : INSET_NO_MEMORY;
+    c.products = memory_new(context, (size_t)e->n_heads * sizeof *c.products);
+    inset_status status = c.deltas && c.readers && c.part && c.scores && c.products
+                              ? keep_metrics(&c)
+                              : INSET_NO_MEMORY;
     for (c.pair = saved->first; c.pair < saved->first + saved->count && !status; c.pair++)
         status = score_pair(&c);
     memory_free(context, c.deltas);
     memory_free(context, c.readers);
     memory_free(context, c.part);
     memory_free(context, c.scores);
+    memory_free(context, c.products);
     return status;
 }
