@@ -163,7 +163,7 @@ struct plan {
     /* the saved area has padding: zero it before a run */
     bool needs_clearing;
     plan_statistics statistics;
-    text explanation; /* empty unless asked for */
+    text explanation;       /* empty unless asked for */
     int64_t *rows_of_value; /* computed, over all passes */
 };
 
