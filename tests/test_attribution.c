@@ -123,6 +123,89 @@ static void patterns(inset_context *context, inset_model *model)
     free(scores[1]);
 }
 
+/* ---- a model that is linear --------------------------------------------- */
+
+enum { V = 11, P = 6, D = 6, H = 2, HD = 3 };
+typedef struct linear_block {
+    float qkv[3 * D * D], proj[D * D], mlp[D * D];
+} linear_block;
+
+/* Queries are 0, so that attention is a mean of values; no norm, no activation. */
+static inset_slot add_block(inset_builder *b, const char *name, inset_slot x, linear_block *w)
+{
+    for (int i = 0; i < D * D; i++) w->qkv[i] = 0;
+    x = inset_builder_enter(b, name, x);
+    inset_slot y = inset_builder_enter(b, "attn", x);
+    y = inset_builder_linear(b, "qkv", y, INSET_TENSOR(w->qkv, INSET_F32, 3 * D, D), NULL);
+    inset_slot q = inset_builder_view(b, "q", y, 0, H, HD),
+               k = inset_builder_view(b, "k", y, D, H, HD),
+               v = inset_builder_view(b, "v", y, 2 * D, H, HD);
+    y = inset_builder_view(b, "z", inset_builder_attention(b, q, k, v, H, H, HD), 0, H, HD);
+    y = inset_builder_leave(
+        b, inset_builder_linear(b, "proj", y, INSET_TENSOR(w->proj, INSET_F32, D, D), NULL));
+    x = inset_builder_add(b, x, y);
+    y = inset_builder_linear(b, "mlp", x, INSET_TENSOR(w->mlp, INSET_F32, D, D), NULL);
+    return inset_builder_leave(b, inset_builder_add(b, x, y));
+}
+
+static inset_model *linear_model(inset_context *context)
+{
+    static linear_block blocks[2];
+    static float wte[V * D], head[V * D];
+    uint64_t random = 5;
+    float *const lists[] = {wte, head, blocks[0].qkv, blocks[1].qkv};
+    const size_t sizes[] = {
+        V * D, V * D, sizeof blocks[0] / sizeof(float), sizeof blocks[1] / sizeof(float)};
+    for (int k = 0; k < 4; k++)
+        for (size_t i = 0; i < sizes[k]; i++) lists[k][i] = (float)test_uniform(&random);
+    inset_builder *b = NULL;
+    inset_model *model = NULL;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    inset_status status = inset_builder_create(context, &b);
+    inset_slot x = inset_builder_embed(
+        b, "wte", inset_builder_tokens(b, V, P), INSET_TENSOR(wte, INSET_F32, V, D));
+    x = add_block(b, "h.0", x, &blocks[0]);
+    x = add_block(b, "h.1", x, &blocks[1]);
+    x = inset_builder_linear(b, "head", x, INSET_TENSOR(head, INSET_F32, V, D), NULL);
+    if (!status) status = inset_builder_finish(b, x, &options, &model);
+    CHECK(!status, "the linear model: %s", inset_message(context));
+    return model;
+}
+
+/* Where everything is linear, the estimate is the effect. */
+static void exact_where_linear(inset_context *context)
+{
+    static const char *const patches[] = {"resid_pre", "attn_out", "mlp_out", "z", "v"};
+    inset_model *model = linear_model(context);
+    for (size_t i = 0; model && i < sizeof patches / sizeof *patches; i++) {
+        static const char *const metrics[] = {"logit_diff:3,5", NULL};
+        inset_attribution_options o = options_of(patches[i]);
+        o.sweep.clean.text = "[[1, 4, 2, 7, 9, 3]]";
+        o.sweep.corrupt.text = "[[1, 5, 2, 8, 9, 10]]";
+        o.sweep.metrics = metrics;
+        int64_t n;
+        float *scores = scores_of(model, context, &o, &n);
+        inset_sweep *sweep = NULL;
+        inset_sweep_result r;
+        inset_status status = inset_sweep_create(model, &o.sweep, &sweep);
+        while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
+        if (!status) status = inset_sweep_result_at(sweep, 0, &r);
+        if (CHECK(
+                !status && scores && r.points == n, "%s: %s", patches[i], inset_message(context))) {
+            float *effects = malloc((size_t)n * sizeof *effects);
+            for (int64_t k = 0; k < n; k++) effects[k] = r.values[k] - r.corrupt[0];
+            CHECK(distance(scores, effects, n) < 1e-5,
+                "%s of a linear model: AtP is %g from the sweep", patches[i],
+                distance(scores, effects, n));
+            free(effects);
+        }
+        free(scores);
+        inset_sweep_free(sweep);
+    }
+    inset_model_free(model);
+}
+
 /* Exact effects of the points with the largest scores are the sweep's. */
 static void verified(inset_context *context, inset_model *model)
 {
@@ -283,6 +366,7 @@ int main(void)
     completeness(context, model);
     verified(context, model);
     patterns(context, model);
+    exact_where_linear(context);
     resumed(context, model);
     other_inputs(context, model);
     refusals(context, model);
