@@ -215,6 +215,29 @@ static void the_same_scores(inset_context *context, inset_model *model)
     for (int k = 0; k < 3; k++) inset_edges_free(e[k]);
 }
 
+/* Two metrics in one run are each what it is alone. */
+static void two_metrics(inset_context *context, inset_model *model)
+{
+    static const char *const both[] = {"logit_diff:3,7", "probability:5", NULL};
+    inset_attribution_options o = options_of();
+    inset_edge_result alone, together;
+    o.steps = 2;
+    o.sweep.metrics = both;
+    inset_edges *e = edges_of(context, model, "gpt2", &o, &together);
+    for (size_t m = 0; m < 2 && e; m++) {
+        const char *const one[] = {both[m], NULL};
+        o.sweep.metrics = one;
+        inset_edges *single = edges_of(context, model, "gpt2", &o, &alone);
+        if (!single || !CHECK(!inset_edges_result(e, m, &together), "%s", inset_message(context)))
+            break;
+        const double apart = distance(
+            together.mean, alone.mean, alone.sources * alone.destinations);
+        CHECK(apart < 1e-5, "%s beside another metric: scores %g apart", both[m], apart);
+        inset_edges_free(single);
+    }
+    inset_edges_free(e);
+}
+
 /* A matrix a position: they add up to the plain one. */
 static void by_position(inset_context *context, inset_model *model)
 {
@@ -404,6 +427,7 @@ int main(void)
     if (model) {
         the_same_scores(context, model);
         by_position(context, model);
+        two_metrics(context, model);
         files(context, model);
         choices(context, model);
         refusals(context, model);

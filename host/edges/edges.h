@@ -77,6 +77,12 @@ typedef struct edges {
     const char **writer_names, **reader_names;
 } edges;
 
+/* A place of a layer in a table [n_layers * PLACE_COUNT]. */
+static inline operand *entry(operand *table, int32_t layer, edge_place place)
+{
+    return &table[(size_t)layer * PLACE_COUNT + (size_t)place];
+}
+
 /* Is there an edge from writer u to reader v? */
 bool edge_exists(const edges *e, int64_t u, int64_t v);
 
@@ -99,8 +105,6 @@ typedef struct edge_saved {
 /* Plans pairs first .. first + count; what is saved lies in `memory`. */
 inset_status edges_plan(
     edges *e, int64_t first, int64_t count, arena *memory, edge_saved *saved, struct plan **out);
-/* The first position at which a pair's prompts differ. */
-int64_t edges_first_difference(const edges *e, int64_t pair);
 
 /* ---- score.c: products ---- */
 struct run;

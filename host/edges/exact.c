@@ -26,7 +26,7 @@ typedef struct maker {
     arena memory;
     int64_t pair;
     operand *base, *other; /* [n_layers * PLACE_COUNT] of the two runs of the pair */
-    operand base_metric, other_metric;
+    operand base_metric;
     operand *scratch; /* [n_metrics] */
     /* a circuit: what the run has so far, and what each writer's output is in it, less the other
      * run's */
@@ -38,11 +38,6 @@ typedef struct maker {
     operand *results; /* [n_results] numbers to be saved */
     size_t n_results;
 } maker;
-
-static operand *entry(operand *table, int32_t layer, edge_place place)
-{
-    return &table[(size_t)layer * PLACE_COUNT + (size_t)place];
-}
 
 static inset_status begin(maker *m, bool base)
 {
@@ -111,6 +106,7 @@ static inset_status travel(
     return status;
 }
 
+/* metric: NULL when it is not wanted. */
 static inset_status whole_run(maker *m, bool base, operand *out, operand *metric)
 {
     const edges *e = m->e;
@@ -122,7 +118,7 @@ static inset_status whole_run(maker *m, bool base, operand *out, operand *metric
             want(m, reads, &n, e->layers[l].place[k], entry(out, l, (edge_place)k));
     inset_status status = begin(m, base);
     if (!status) status = travel(m, NULL, 0, reads, n);
-    return status ? status : take_metric(m, metric);
+    return status || !metric ? status : take_metric(m, metric);
 }
 
 /* ---- writers ------------------------------------------------------------ */
@@ -379,7 +375,7 @@ static inset_status both_runs(maker *m)
 {
     memset(m->has_delta, 0, (size_t)m->e->n_writers * sizeof *m->has_delta);
     inset_status status = whole_run(m, true, m->base, &m->base_metric);
-    return status ? status : whole_run(m, false, m->other, &m->other_metric);
+    return status ? status : whole_run(m, false, m->other, NULL);
 }
 
 inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double *out)

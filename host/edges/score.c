@@ -298,7 +298,7 @@ static inset_status score_layer(scorer *c, size_t metric, int32_t layer)
 static inset_status score_pair(scorer *c)
 {
     const edges *e = c->e;
-    c->first = edges_first_difference(e, c->pair);
+    c->first = attribute_first_difference(e->s, c->pair);
     c->rows = e->s->clean.lengths[c->pair] - c->first;
     inset_status status = c->rows ? all_deltas(c) : INSET_OK;
     for (size_t m = 0; m < e->s->n_metrics && c->rows; m++)

@@ -78,21 +78,6 @@ static inset_status find_orders(writer *w)
 
 /* ---- runs --------------------------------------------------------------- */
 
-int64_t edges_first_difference(const edges *e, int64_t pair)
-{
-    const sweep *s = e->s;
-    const int64_t *a = s->clean.tokens + s->clean.starts[pair],
-                  *b = s->corrupt.tokens + s->corrupt.starts[pair];
-    int64_t i = 0;
-    while (i < s->clean.lengths[pair] && a[i] == b[i]) i++;
-    return i;
-}
-
-static operand *entry(operand *table, int32_t layer, edge_place place)
-{
-    return &table[(size_t)layer * PLACE_COUNT + (size_t)place];
-}
-
 static inset_status take_places(writer *w, operand *out)
 {
     inset_status status = INSET_OK;
@@ -130,27 +115,16 @@ static inset_status plain_run(writer *w, bool clean, operand *out)
     return status;
 }
 
-/* The corrupt run with its embeddings k / m of the way to the clean ones. */
 static inset_status point_run(writer *w, int32_t k)
 {
     const sweep *s = w->e->s;
-    const index_item items[2] = {{.kind = INDEX_SLICE},
-        {.kind = INDEX_SLICE, .has_start = true, .start = edges_first_difference(w->e, w->pair)}};
-    const operand share = {.kind = OPERAND_FLOAT, .number = (double)k / s->method.steps};
-    operand target, clean, corrupt, part, way, sum;
-    trace *t = w->t;
     inset_status status = begin(w, false);
-    if (status || (status = trace_site(t, w->e->embedding, &target))) return status;
-    if (items[1].start < s->clean.lengths[w->pair]
-        && ((status = trace_index(t, &w->embedding[0], 2, items, &clean))
-            || (status = trace_index(t, &w->embedding[1], 2, items, &corrupt))
-            || (status = trace_binary(t, TRACE_SUBTRACT, &clean, &corrupt, &way))
-            || (status = trace_binary(t, TRACE_MULTIPLY, &way, &share, &part))
-            || (status = trace_binary(t, TRACE_ADD, &corrupt, &part, &sum))
-            || (status = trace_set(t, &target, 2, items, TRACE_COPY, &sum))))
-        return status;
-    if ((status = take_places(w, w->points[k]))) return status;
-    return metrics_take(s, t, w->pair, w->metrics + (size_t)(1 + k) * s->n_metrics);
+    if (!status)
+        status = attribute_point(
+            s, w->t, w->pair, w->e->embedding, k, &w->embedding[0], &w->embedding[1]);
+    if (!status) status = take_places(w, w->points[k]);
+    if (status) return status;
+    return metrics_take(s, w->t, w->pair, w->metrics + (size_t)(1 + k) * s->n_metrics);
 }
 
 /* ---- what is saved ------------------------------------------------------ */
@@ -211,10 +185,16 @@ static inset_status save_gradients(
         status = trace_gradient(w->t, entry(of, v->layer, v->place), &g);
         if (!status) status = save(w, &g, &at[v->layer * PLACE_COUNT + (int)v->place]);
     }
-    for (int32_t l = 0; l < e->s->n_layers && !status; l++)
-        if (e->layers[l].norm >= 0)
-            status = save(
-                w, entry(of, l, PLACE_NORM_INPUT), &at[l * PLACE_COUNT + PLACE_NORM_INPUT]);
+    /* what norms read is no metric's own: saved with the first */
+    const int32_t *first = at
+                           - (int64_t)metric * saved->count * saved->runs * e->s->n_layers
+                                 * PLACE_COUNT;
+    for (int32_t l = 0; l < e->s->n_layers && !status; l++) {
+        const int32_t k = l * PLACE_COUNT + PLACE_NORM_INPUT;
+        if (e->layers[l].norm < 0) continue;
+        if (metric) at[k] = first[k];
+        else status = save(w, entry(of, l, PLACE_NORM_INPUT), &at[k]);
+    }
     trace_end_backward(w->t);
     return status;
 }

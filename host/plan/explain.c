@@ -12,6 +12,7 @@ typedef struct teller {
     schedule *s;
     text *out;
     bool *wanted; /* [strands] somebody needs a row of it */
+    bool failed;  /* memory is out */
 } teller;
 
 static void say(teller *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -22,7 +23,9 @@ static void say(teller *t, const char *format, ...)
     va_start(list, format);
     vsnprintf(line, sizeof line, format, list);
     va_end(list);
+    const size_t before = t->out->length;
     text_add(t->p->context, t->out, "%s", line);
+    t->failed |= t->out->length != before + strlen(line);
 }
 
 /* The site that shows all of a value, or what its step is. */
@@ -224,7 +227,8 @@ static void say_saved(teller *t, int32_t now)
 
 inset_status plan_explain(planner *p, schedule *s, text *out)
 {
-    teller t = {p, s, out, memory_new(p->context, (p->n_strands + 1) * sizeof *t.wanted)};
+    teller t = {.p = p, .s = s, .out = out};
+    t.wanted = memory_new(p->context, (p->n_strands + 1) * sizeof *t.wanted);
     if (!t.wanted) return INSET_NO_MEMORY;
     say_strands(&t);
     for (int32_t i = 0, pass = -1; i < s->n_moments; i++) {
@@ -243,5 +247,5 @@ inset_status plan_explain(planner *p, schedule *s, text *out)
         say_saved(&t, i);
     }
     memory_free(p->context, t.wanted);
-    return out->bytes ? INSET_OK : INSET_NO_MEMORY;
+    return t.failed ? INSET_NO_MEMORY : INSET_OK;
 }

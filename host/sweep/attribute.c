@@ -235,7 +235,7 @@ static inset_status plain_run(writer *w, bool clean, operand *out)
     return status ? status : readout_take(s, w->t, &w->readout, w->pair, clean == s->noise);
 }
 
-static int64_t first_difference(const sweep *s, int64_t pair)
+int64_t attribute_first_difference(const sweep *s, int64_t pair)
 {
     const int64_t *a = s->clean.tokens + s->clean.starts[pair],
                   *b = s->corrupt.tokens + s->corrupt.starts[pair];
@@ -244,29 +244,35 @@ static int64_t first_difference(const sweep *s, int64_t pair)
     return i;
 }
 
+inset_status attribute_point(const sweep *s, trace *t, int64_t pair, int32_t place, int32_t k,
+    const operand *clean, const operand *corrupt)
+{
+    const int64_t first = attribute_first_difference(s, pair);
+    const index_item items[2] = {
+        {.kind = INDEX_SLICE}, {.kind = INDEX_SLICE, .has_start = true, .start = first}};
+    operand target, end, start, part, way, sum;
+    const operand share = {.kind = OPERAND_FLOAT, .number = (double)k / s->method.steps};
+    inset_status status = trace_site(t, place, &target);
+    if (status || first == s->clean.lengths[pair]) return status;
+    if ((status = trace_index(t, clean, 2, items, &end))
+        || (status = trace_index(t, corrupt, 2, items, &start))
+        || (status = trace_binary(t, TRACE_SUBTRACT, &end, &start, &way))
+        || (status = trace_binary(t, TRACE_MULTIPLY, &way, &share, &part))
+        || (status = trace_binary(t, TRACE_ADD, &start, &part, &sum)))
+        return status;
+    return trace_set(t, &target, 2, items, TRACE_COPY, &sum);
+}
+
 /* The corrupt run with its embeddings k / m of the way to the clean ones. */
 static inset_status point_run(writer *w, int32_t k)
 {
     const sweep *s = w->s;
     const int32_t place = w->a->embedding;
-    const int64_t first = first_difference(s, w->pair);
-    const index_item items[2] = {
-        {.kind = INDEX_SLICE}, {.kind = INDEX_SLICE, .has_start = true, .start = first}};
-    operand target, clean, corrupt, part, way, sum;
-    const operand share = {.kind = OPERAND_FLOAT, .number = (double)k / s->method.steps};
-    trace *t = w->t;
     inset_status status = begin(w, &s->corrupt, w->pair);
-    if (status || (status = trace_site(t, place, &target))) return status;
-    if (first < s->clean.lengths[w->pair]
-        && ((status = trace_index(t, &w->clean[place], 2, items, &clean))
-            || (status = trace_index(t, &w->corrupt[place], 2, items, &corrupt))
-            || (status = trace_binary(t, TRACE_SUBTRACT, &clean, &corrupt, &way))
-            || (status = trace_binary(t, TRACE_MULTIPLY, &way, &share, &part))
-            || (status = trace_binary(t, TRACE_ADD, &corrupt, &part, &sum))
-            || (status = trace_set(t, &target, 2, items, TRACE_COPY, &sum))))
-        return status;
-    if ((status = take_places(w, w->points[k]))) return status;
-    return metrics_take(s, t, w->pair, &w->metrics[(size_t)k * s->n_metrics]);
+    if (!status)
+        status = attribute_point(s, w->t, w->pair, place, k, &w->clean[place], &w->corrupt[place]);
+    if (!status) status = take_places(w, w->points[k]);
+    return status ? status : metrics_take(s, w->t, w->pair, &w->metrics[(size_t)k * s->n_metrics]);
 }
 
 static inset_status float_of(writer *w, operand *x)

@@ -23,6 +23,12 @@ inset_status attribute_cost(sweep *s, inset_cost *out);
 inset_status attribute_check_method(sweep *s);
 /* The site of the token embeddings; UNKNOWN_SITE: there is none. */
 inset_status attribute_embedding(sweep *s, int32_t *site);
+/* The first position at which a pair's prompts differ; their length: nowhere. */
+int64_t attribute_first_difference(const sweep *s, int64_t pair);
+/* In the open invoke, a corrupt run: puts its embeddings (at that site) k steps of the way to the
+ * clean ones. */
+inset_status attribute_point(const sweep *s, trace *t, int64_t pair, int32_t place, int32_t k,
+    const operand *clean, const operand *corrupt);
 
 /* verify.c: Spearman's correlation of two lists of numbers; NaN for fewer than two, or memory
  * out. */

@@ -141,7 +141,7 @@ static inset_status run_back_step(planner *p, const invoke *v, int32_t invoke_in
 {
     const bool free = p->program->values[s->value].by_keys;
     const bool in_open = free || s->kind == STEP_VALUES_BACK || s->kind == STEP_QUERIES_BACK;
-    if (in_open && free && !open_was(p, &p->program->steps[s->of])) {
+    if (free && !open_was(p, &p->program->steps[s->of])) {
         p->values[s->value] = NULL;
         return INSET_OK;
     }
