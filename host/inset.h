@@ -167,10 +167,14 @@ typedef struct inset_model_options {
      * are. On a GPU, products of an f32 model are then TF32's: factors rounded to 10 bits. On the
      * CPU it changes nothing */
     int fast;
+    /* 1: query heads that share a key-value head have a copy of it each, as TransformerLens's
+     * ungroup_grouped_query_attention: `.k`, `.v`, `.k_input`, `.v_input` are as many as `.q`.
+     * INSET_VALUE_ERROR for a model that norms the keys of all heads at once (OLMo 2) */
+    int ungroup;
 } inset_model_options;
-#define INSET_MODEL_OPTIONS                        \
-    {                                              \
-        sizeof(inset_model_options), NULL, NULL, 0 \
+#define INSET_MODEL_OPTIONS                           \
+    {                                                 \
+        sizeof(inset_model_options), NULL, NULL, 0, 0 \
     }
 
 /* Opens a Hugging Face directory: config.json, and model.safetensors or

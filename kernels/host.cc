@@ -13,6 +13,7 @@
 #include "kernels/scores.cu"
 #include "kernels/metrics.cu"
 #include "kernels/back.cu"
+#include "kernels/copies.cu"
 #include "kernels/open_back.cu"
 #include "kernels/records.cu"
 #include "kernels/expand.cu"

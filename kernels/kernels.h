@@ -39,6 +39,8 @@ typedef enum kernel_id {
     KERNEL_NORM_BACK,
     KERNEL_ACTIVATION_BACK,
     KERNEL_JOIN,
+    KERNEL_SPREAD,
+    KERNEL_FOLD,
     KERNEL_ATTENTION_BACK,
     KERNEL_SOFTMAX_BACK,
     KERNEL_MIX_BACK,
@@ -74,13 +76,14 @@ typedef struct gather_args {
 } gather_args;
 
 /* out = (x - mean) * rsqrt(variance + eps) * weight + bias; variance is the mean of squared
- * deviations (PyTorch layer_norm). weight and bias are [width] in T; either may be NULL. */
+ * deviations (PyTorch layer_norm). Each row is `groups` parts, each normalised on its own; weight
+ * and bias are [width / groups] in T; either may be NULL. */
 typedef struct layernorm_args {
     void *out;
     const void *x;
     const int32_t *x_rows;
     const void *weight, *bias;
-    int64_t n_rows, width, out_stride, x_stride;
+    int64_t n_rows, width, out_stride, x_stride, groups;
     float eps;
 } layernorm_args;
 
@@ -194,6 +197,17 @@ typedef struct join_args {
     int64_t n_rows, width, out_stride, x_stride;
     int32_t column, parts, part, part_stride;
 } join_args;
+
+/* Rows of parts, each `part` wide, and rows that have `copies` of each, one behind the other:
+ * part i's are parts i * copies .. Spread: out has the copies; fold: x has, and out[r, i] is their
+ * sum, first to last in fp32, plus bias [width] or NULL. width is out's. */
+typedef struct copies_args {
+    void *out;
+    const void *x, *bias;
+    const int32_t *x_rows;
+    int64_t n_rows, width, out_stride, x_stride;
+    int32_t part, copies;
+} copies_args;
 
 /* Rotates the first rotary_dims of each head, half-split: with h = rotary_dims / 2, angle =
  * position * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i]

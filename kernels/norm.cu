@@ -58,8 +58,11 @@ template <typename T>
 DEVICE void layernorm_row(const layernorm_args &a, int64_t row)
 {
     const int64_t from = a.x_rows ? a.x_rows[row] : row;
-    normalise_row((T *)a.out + row * a.out_stride, (const T *)a.x + from * a.x_stride,
-        (const T *)a.weight, (const T *)a.bias, (int)a.width, a.eps);
+    const int d = (int)(a.width / a.groups);
+    for (int64_t group = 0; group < a.groups; group++)
+        normalise_row((T *)a.out + row * a.out_stride + group * d,
+            (const T *)a.x + from * a.x_stride + group * d, (const T *)a.weight, (const T *)a.bias,
+            d, a.eps);
 }
 ROW_KERNEL(layernorm, layernorm_args)
 

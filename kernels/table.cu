@@ -11,6 +11,7 @@ void tile_attention_entries(kernel_table *table);
 void columns_entries(kernel_table *table);
 void scores_entries(kernel_table *table);
 void metrics_entries(kernel_table *table);
+void copies_entries(kernel_table *table);
 void back_entries(kernel_table *table);
 void open_back_entries(kernel_table *table);
 void records_entries(kernel_table *table);
@@ -37,6 +38,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     columns_entries(table);
     scores_entries(table);
     metrics_entries(table);
+    copies_entries(table);
     back_entries(table);
     open_back_entries(table);
     records_entries(table);

@@ -44,6 +44,7 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
         .embed_scale = 1,
     };
     read_heads(c, &g, otherwise);
+    g.n_key_heads = p->ungroup ? g.n_heads : g.n_kv_heads;
     if (c->status) return g;
     g.score_scale = (float)(1 / sqrt(g.head_dim));
     g.rope = config_rope(c, p, g.head_dim, "rope_theta",
@@ -162,43 +163,66 @@ static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_he
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
 
+/* Keys or values, from where a product makes them: a copy for each query head where the model is
+ * ungrouped. `alone`: the head_input that it can be made of, a head at a time. */
+static int32_t keys_of(
+    const place *at, const char *site, int32_t linear, int32_t column, int32_t alone)
+{
+    const decoder *g = at->g;
+    const int32_t copies = g->n_key_heads / g->n_kv_heads, heads[2] = {g->n_key_heads, g->head_dim};
+    const head_columns from = {linear, column, g->head_dim, copies, g->n_key_heads, g->head_dim};
+    int32_t x = linear;
+    if (copies > 1) {
+        x = program_slot_heads(at->p, linear, column, g->n_kv_heads, g->head_dim, g->head_dim,
+            (int32_t)at->p->n_events - 1);
+        x = program_spread(at->p, x, g->n_kv_heads, copies, g->head_dim, false);
+    }
+    program_head_input_made(at->p, alone, &from, copies > 1 ? x : -1);
+    return program_site_view(at->p, site, x, copies > 1 ? 0 : column, 2, heads);
+}
+
 static int32_t attention(const place *at, int32_t x)
 {
     const decoder *g = at->g;
     program *p = at->p;
-    const int32_t heads[2] = {g->n_heads, g->head_dim}, kv_heads[2] = {g->n_kv_heads, g->head_dim};
+    const int32_t heads[2] = {g->n_heads, g->head_dim};
     const int32_t q_width = g->n_heads * g->head_dim, kv_width = g->n_kv_heads * g->head_dim;
-    int32_t q, k, v;
+    int32_t q, k, v, inputs[3];
     x = program_enter(p, "self_attn", x);
+    program_head_inputs(p, x, g->n_heads, g->n_key_heads, inputs);
+    head_columns queries = {-1, 0, g->head_dim, 1, g->n_heads, g->head_dim};
     if (g->fused) {
-        int32_t qkv = linear(
+        int32_t qkv = queries.linear = linear(
             at, "self_attn.qkv_proj", x, g->d, q_width + 2 * kv_width, g->qkv_bias);
+        program_head_input_made(p, inputs[0], &queries, -1);
         q = program_site_view(p, "q", qkv, 0, 2, heads);
-        k = program_site_view(p, "k", qkv, q_width, 2, kv_heads);
-        v = program_site_view(p, "v", qkv, q_width + kv_width, 2, kv_heads);
+        k = keys_of(at, "k", qkv, q_width, inputs[1]);
+        v = keys_of(at, "v", qkv, q_width + kv_width, inputs[2]);
     } else {
-        q = program_site_view(
-            p, "q", linear(at, "self_attn.q_proj", x, g->d, q_width, g->qkv_bias), 0, 2, heads);
+        q = queries.linear = linear(at, "self_attn.q_proj", x, g->d, q_width, g->qkv_bias);
+        program_head_input_made(p, inputs[0], &queries, -1);
+        q = program_site_view(p, "q", q, 0, 2, heads);
         q = head_norm(at, "self_attn.q_norm", q, g->n_heads);
-        k = program_site_view(
-            p, "k", linear(at, "self_attn.k_proj", x, g->d, kv_width, g->qkv_bias), 0, 2, kv_heads);
-        k = head_norm(at, "self_attn.k_norm", k, g->n_kv_heads);
-        v = program_site_view(
-            p, "v", linear(at, "self_attn.v_proj", x, g->d, kv_width, g->qkv_bias), 0, 2, kv_heads);
+        k = linear(at, "self_attn.k_proj", x, g->d, kv_width, g->qkv_bias);
+        k = keys_of(at, "k", k, 0, inputs[1]);
+        k = head_norm(at, "self_attn.k_norm", k, g->n_key_heads);
+        v = linear(at, "self_attn.v_proj", x, g->d, kv_width, g->qkv_bias);
+        v = keys_of(at, "v", v, 0, inputs[2]);
     }
     q = rotate(at, "rot_q", q, g->n_heads);
-    k = rotate(at, "rot_k", k, g->n_kv_heads);
+    k = rotate(at, "rot_k", k, g->n_key_heads);
     step like = program_like(STEP_ATTENTION);
     like.n_heads = g->n_heads;
-    like.n_kv_heads = g->n_kv_heads;
+    like.n_kv_heads = g->n_key_heads;
     like.head_dim = g->head_dim;
     like.scale = g->score_scale;
     like.softcap = g->score_softcap;
     like.window = g->windows[at->layer] < g->positions ? g->windows[at->layer] : 0;
     int32_t z = program_enter_site(
         p, "o_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
-    return program_leave(
-        p, program_leave(p, project(at, "self_attn.o_proj", z, q_width, g->d, g->o_bias)));
+    int32_t joined = project(at, "self_attn.o_proj", z, q_width, g->d, g->o_bias);
+    program_head_results(p, z, joined, g->n_heads, g->head_dim);
+    return program_leave(p, program_leave(p, joined));
 }
 
 static int32_t mlp(const place *at, int32_t x)
@@ -245,6 +269,9 @@ void decoder_build(const decoder *g, program *p)
 {
     static const char *const ignored[] = {
         "layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", NULL};
+    if (g->qk_norm == QK_NORM_WHOLE && g->n_key_heads > g->n_kv_heads)
+        p->status = error_set(p->context, INSET_VALUE_ERROR,
+            "%s norms the keys of all heads at once: they cannot be ungrouped", p->model_type);
     p->optional_prefix = "model.";
     p->ignored = ignored;
     p->vocabulary = g->vocabulary;

@@ -30,6 +30,7 @@ typedef enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WHOLE } qk_norm;
 typedef struct decoder {
     int32_t d, m; /* width, width inside the MLP */
     int32_t n_layers, n_heads, n_kv_heads, head_dim, vocabulary, positions;
+    int32_t n_key_heads; /* n_kv_heads, or n_heads where the program is ungrouped */
     float eps;
     activation act;
     bool tied;

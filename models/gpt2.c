@@ -75,16 +75,23 @@ static int32_t attention(program *p, const gpt2 *g, int32_t layer, int32_t x)
     like.scale = (float)((g->scale_by_head ? 1 / sqrt(heads[1]) : 1)
                          / (g->scale_by_layer ? layer + 1.0 : 1));
 
+    int32_t inputs[3];
     x = program_enter(p, "attn", x);
+    program_head_inputs(p, x, heads[0], heads[0], inputs);
     snprintf(name, sizeof name, "h.%d.attn.c_attn", (int)layer);
     int32_t qkv = program_leave(p, conv(p, name, program_enter(p, "c_attn", x), g->d, 3 * g->d));
+    for (int k = 0; k < 3; k++)
+        program_head_input_made(
+            p, inputs[k], &(head_columns){qkv, k * g->d, heads[1], 1, heads[0], heads[1]}, -1);
     int32_t q = program_site_view(p, "q", qkv, 0, 2, heads);
     int32_t k = program_site_view(p, "k", qkv, g->d, 2, heads);
     int32_t v = program_site_view(p, "v", qkv, 2 * g->d, 2, heads);
     int32_t z = program_enter_site(
         p, "c_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
     snprintf(name, sizeof name, "h.%d.attn.c_proj", (int)layer);
-    x = program_leave(p, conv(p, name, z, g->d, g->d));
+    x = conv(p, name, z, g->d, g->d);
+    program_head_results(p, z, x, heads[0], heads[1]);
+    x = program_leave(p, x);
     return program_leave(p, program_identity_module(p, "resid_dropout", x));
 }
 

@@ -91,10 +91,15 @@ static int32_t attention(const place *at, int32_t x)
     like.head_dim = g->head_dim;
     like.scale = (float)(1 / sqrt(g->head_dim));
 
+    int32_t inputs[3];
     x = program_enter(p, "attention", x);
+    program_head_inputs(p, x, g->n_heads, g->n_heads, inputs);
     int32_t qkv = program_enter(p, "query_key_value", x);
     qkv = program_leave(
         p, linear(at, "attention.query_key_value", qkv, g->d, 3 * g->d, g->attention_bias));
+    for (int i = 0; i < 3; i++)
+        program_head_input_made(p, inputs[i],
+            &(head_columns){qkv, i * g->head_dim, apart, 1, g->n_heads, g->head_dim}, -1);
     int32_t q = program_site_heads(p, "q", qkv, 0, g->n_heads, g->head_dim, apart);
     int32_t k = program_site_heads(p, "k", qkv, g->head_dim, g->n_heads, g->head_dim, apart);
     int32_t v = program_site_heads(p, "v", qkv, 2 * g->head_dim, g->n_heads, g->head_dim, apart);
@@ -102,8 +107,9 @@ static int32_t attention(const place *at, int32_t x)
     k = rotate(at, "rot_k", k);
     v = program_rope(p, v, g->n_heads, g->head_dim, 0, NULL, 1, false);
     int32_t z = program_enter_site(p, "dense", program_attention(p, q, k, v, &like), "z", 2, heads);
-    return program_leave(
-        p, program_leave(p, linear(at, "attention.dense", z, g->d, g->d, g->attention_bias)));
+    int32_t joined = linear(at, "attention.dense", z, g->d, g->d, g->attention_bias);
+    program_head_results(p, z, joined, g->n_heads, g->head_dim);
+    return program_leave(p, program_leave(p, joined));
 }
 
 static int32_t mlp(const place *at, int32_t x)

@@ -42,7 +42,8 @@ static void refuse_quantized(config *c)
             c, "'quantization_config' is set, and inset reads fp32, bf16 and fp16 weights only");
 }
 
-inset_status models_build(inset_context *context, const json_document *document, program **out)
+inset_status models_build(
+    inset_context *context, const json_document *document, bool ungroup, program **out)
 {
     config c = {.context = context, .document = document, .object = json_root(document)};
     const char *model_type = "";
@@ -58,6 +59,7 @@ inset_status models_build(inset_context *context, const json_document *document,
     program *p;
     inset_status status = program_create(context, model_type, &p);
     if (status) return status;
+    p->ungroup = ungroup;
     families[family].build(&c, p);
     status = c.status ? c.status : program_finish(p);
     if (status) program_free(p);

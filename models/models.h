@@ -16,8 +16,9 @@
 
 /* Builds and finishes the program that a parsed config.json describes. INSET_FILE_ERROR names the
  * key, what was expected and what was found; a model_type that nobody knows gets the list of those
- * there are. Reads no weights. */
-inset_status models_build(inset_context *context, const json_document *document, program **out);
+ * there are. Reads no weights. ungroup: see program.ungroup. */
+inset_status models_build(
+    inset_context *context, const json_document *document, bool ungroup, program **out);
 
 /* ---- reading a config ---------------------------------------------------- */
 

@@ -301,27 +301,70 @@ static void layernorm_row(
                  + (bias ? bias[i] : 0);
 }
 
-static void case_layernorm(subject *s, int type, const row_shape *shape, bool weighted, bool biased)
+static void case_layernorm(
+    subject *s, int type, const row_shape *shape, int64_t groups, bool weighted, bool biased)
 {
-    const int64_t rows = shape->rows, d = shape->width, stride = d + shape->gap;
-    operand x = operand_new(s, type, shape, 3);
-    buffer weight = buffer_random(s, type, d, shape->skip, 2),
-           bias = buffer_random(s, type, d, shape->skip, 2);
+    const int64_t rows = shape->rows, d = shape->width * groups, stride = d + shape->gap,
+                  part = shape->width;
+    row_shape whole = *shape;
+    whole.width = d;
+    operand x = operand_new(s, type, &whole, 3);
+    buffer weight = buffer_random(s, type, part, shape->skip, 2),
+           bias = buffer_random(s, type, part, shape->skip, 2);
     buffer out = buffer_result(s, type, rows * stride, shape->skip);
     double *want = malloc((size_t)(rows * d) * sizeof *want);
     for (int64_t r = 0; r < rows; r++)
-        layernorm_row(want + r * d, operand_row(&x, r), weighted ? weight.values : NULL,
-            biased ? bias.values : NULL, d, 1e-5);
+        for (int64_t g = 0; g < groups; g++)
+            layernorm_row(want + r * d + g * part, operand_row(&x, r) + g * part,
+                weighted ? weight.values : NULL, biased ? bias.values : NULL, part, 1e-5);
     layernorm_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x),
         weighted ? buffer_at(&weight, 0) : NULL, biased ? buffer_at(&bias, 0) : NULL, rows, d,
-        stride, x.stride, 1e-5f};
+        stride, x.stride, groups, 1e-5f};
     launch(s, KERNEL_LAYERNORM, type, &args, sizeof args, rows);
-    check_rows(s, "layernorm", &out, rows, d, stride, want, 1.5, d == 1 ? 1e-3 : 3e-6);
+    check_rows(s, "layernorm", &out, rows, d, stride, want, 1.5, part == 1 ? 1e-3 : 3e-6);
     operand_free(&x);
     buffer_free(&weight);
     buffer_free(&bias);
     buffer_free(&out);
     free(want);
+}
+
+/* Copies of parts, and their sum. */
+static void case_copies(subject *s, int type, const row_shape *shape, int32_t parts, int32_t copies)
+{
+    const int64_t rows = shape->rows, part = shape->width, one = parts * part, many = one * copies;
+    row_shape narrow = *shape, wide = *shape;
+    narrow.width = one, wide.width = many;
+    operand x = operand_new(s, type, &narrow, 3), y = operand_new(s, type, &wide, 3);
+    buffer bias = buffer_random(s, type, one, shape->skip, 2);
+    buffer spread = buffer_result(s, type, rows * many, shape->skip),
+           fold = buffer_result(s, type, rows * one, shape->skip);
+    double *apart = calloc((size_t)(rows * many), sizeof *apart),
+           *sum = calloc((size_t)(rows * one), sizeof *sum);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < one; i++) {
+            sum[r * one + i] = bias.values[i];
+            for (int64_t c = 0; c < copies; c++) {
+                const int64_t at = (i / part * copies + c) * part + i % part;
+                apart[r * many + at] = operand_row(&x, r)[i];
+                sum[r * one + i] += operand_row(&y, r)[at];
+            }
+        }
+    copies_args to = {buffer_at(&spread, 0), buffer_at(&x.x, 0), NULL, operand_rows(&x), rows, many,
+        many, x.stride, (int32_t)part, copies};
+    launch(s, KERNEL_SPREAD, type, &to, sizeof to, rows);
+    check_rows(s, "spread", &spread, rows, many, many, apart, 0, 0);
+    copies_args from = {buffer_at(&fold, 0), buffer_at(&y.x, 0), buffer_at(&bias, 0),
+        operand_rows(&y), rows, one, one, y.stride, (int32_t)part, copies};
+    launch(s, KERNEL_FOLD, type, &from, sizeof from, rows);
+    check_rows(s, "fold", &fold, rows, one, one, sum, 1.5, 3e-6);
+    operand_free(&x);
+    operand_free(&y);
+    buffer_free(&bias);
+    buffer_free(&spread);
+    buffer_free(&fold);
+    free(apart);
+    free(sum);
 }
 
 /* The sum's bits and, from the rounded sum, the bits of the kernel without the sum. */
@@ -343,7 +386,7 @@ static void case_add_layernorm(subject *s, int type, const row_shape *shape)
         buffer_at(&bias, 0), rows, d, stride, stride, a.stride, b.stride, 1e-5f};
     launch(s, KERNEL_ADD_LAYERNORM, type, &args, sizeof args, rows);
     layernorm_args plain = {buffer_at(&alone, 0), buffer_at(&out, 0), NULL, buffer_at(&weight, 0),
-        buffer_at(&bias, 0), rows, d, stride, stride, 1e-5f};
+        buffer_at(&bias, 0), rows, d, stride, stride, 1, 1e-5f};
     launch(s, KERNEL_LAYERNORM, type, &plain, sizeof plain, rows);
     check_rows(s, "add of add_layernorm", &out, rows, d, stride, want, 0, 0);
     buffer_fetch(&alone);
@@ -1538,8 +1581,11 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
 {
     case_embed(s, type, shape);
     case_gather(s, type, shape);
-    case_layernorm(s, type, shape, true, true);
+    case_layernorm(s, type, shape, 1, true, true);
     case_add_layernorm(s, type, shape);
+    case_layernorm(s, type, shape, 3, true, true);
+    case_copies(s, type, shape, 1, 4);
+    case_copies(s, type, shape, 3, 2);
     case_rmsnorm(s, type, shape, 1, 0);
     case_rmsnorm(s, type, shape, 3, 1);
     case_rmsnorm(s, type, shape, 2, 2);
@@ -1552,9 +1598,9 @@ static void run_shape_cases(subject *s, int type, const row_shape *shape)
     case_columns(s, type, shape, true);
     for (int kind = 0; kind <= 5; kind++) case_activation(s, type, shape, kind, kind % 2);
     if (s->brief) return;
-    case_layernorm(s, type, shape, true, false);
-    case_layernorm(s, type, shape, false, true);
-    case_layernorm(s, type, shape, false, false);
+    case_layernorm(s, type, shape, 1, true, false);
+    case_layernorm(s, type, shape, 1, false, true);
+    case_layernorm(s, type, shape, 1, false, false);
     case_rmsnorm(s, type, shape, 3, 0);
     case_norm_scale(s, type, shape, 1, 1, 0);
     case_norm_scale(s, type, shape, 3, 0, 0);
@@ -1578,7 +1624,7 @@ static void case_places(subject *s, int type, int64_t d)
         buffer out = buffer_result(s, type, d, place), norm = buffer_result(s, type, d, 0);
         void *at[] = {buffer_at(&x, 0), buffer_at(&y, 0), buffer_at(&weight, 0), buffer_at(&out, 0),
             buffer_at(&norm, 0)};
-        const layernorm_args a0 = {at[3], at[0], NULL, at[2], at[2], 1, d, d, d, 1e-5f};
+        const layernorm_args a0 = {at[3], at[0], NULL, at[2], at[2], 1, d, d, d, 1, 1e-5f};
         const rmsnorm_args a1 = {at[3], at[0], NULL, at[2], 1, d, d, d, 1, 1e-5f, 0, 0};
         const add_layernorm_args a2 = {
             at[3], at[4], at[0], at[1], NULL, NULL, at[2], at[2], 1, d, d, d, d, d, 1e-5f};

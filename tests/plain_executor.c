@@ -562,6 +562,25 @@ static void rope(const step *s, const plain_cell *x, int64_t position, plain_cel
     }
 }
 
+/* Each head by its own part of the weight: columns of an input projection, or rows of an output
+ * projection. */
+static void heads(const plain *p, const step *s, const plain_cell *x, plain_cell *out)
+{
+    const weight *w = &p->g->weights[s->weight];
+    for (int32_t h = 0; h < s->n_heads; h++) {
+        const head_part at = program_head_part(p->g, s, h);
+        for (int32_t o = 0; o < at.n_out; o++) {
+            const int64_t column = at.out + o;
+            double sum = s->bias >= 0 ? weight_at(p, s->bias, 0, column) : 0;
+            for (int32_t i = 0; i < at.n_in; i++)
+                sum += x[h * at.n_in + i].number
+                       * (w->in_out ? weight_at(p, s->weight, at.in + i, column)
+                                    : weight_at(p, s->weight, column, at.in + i));
+            out[h * at.n_out + o].number = sum;
+        }
+    }
+}
+
 /* What a step with one row of each operand makes. */
 static void row_step(const plain *p, const step *s, const plain_cell *const *x, int64_t in,
     int64_t position, plain_cell *out, int64_t width)
@@ -581,6 +600,22 @@ static void row_step(const plain *p, const step *s, const plain_cell *const *x, 
         }
         return;
     case STEP_ROPE: rope(s, x[0], position, out); return;
+    case STEP_HEADS: heads(p, s, x[0], out); return;
+    case STEP_SPREAD:
+        for (int64_t i = 0; i < width; i++) {
+            const int64_t copies = s->n_heads / s->n_kv_heads, part = i / s->head_dim / copies;
+            out[i].number = x[0][part * s->head_dim + i % s->head_dim].number;
+        }
+        return;
+    case STEP_FOLD:
+        for (int64_t i = 0; i < width; i++) {
+            const int64_t copies = s->n_heads / s->n_kv_heads, part = i / s->head_dim;
+            double y = s->bias >= 0 ? weight_at(p, s->bias, 0, i) : 0;
+            for (int64_t c = 0; c < copies; c++)
+                y += x[0][(part * copies + c) * s->head_dim + i % s->head_dim].number;
+            out[i].number = y;
+        }
+        return;
     default: break;
     }
     for (int64_t i = 0; i < width; i++) {

@@ -8,7 +8,8 @@
 /* ---- models ------------------------------------------------------------- */
 
 const char *const tiny_models[] = {
-    "gpt2", "llama", "neox", "neox_serial", "gemma2", "qwen3", "olmo2", "phi3", "sequential", NULL};
+    "gpt2", "llama", "neox", "neox_serial", "gemma2", "qwen3", "olmo2", "phi3", "sequential",
+    "qwen3_ungrouped", NULL};
 
 static const char *const configs[] = {
     "{\"model_type\": \"gpt2\", \"n_embd\": 12, \"n_head\": 3, \"n_layer\": 3, \"n_positions\": "
@@ -47,6 +48,9 @@ static const char *const configs[] = {
     "{\"name\": \"three\", \"type\": \"linear\", \"in\": 9, \"out\": 9, \"bias\": true}, "
     "{\"name\": \"tanh\", \"type\": \"tanh\"}, "
     "{\"name\": \"out\", \"type\": \"linear\", \"in\": 9, \"out\": 4, \"bias\": true}]}",
+    "{\"model_type\": \"qwen3\", \"hidden_size\": 12, \"num_attention_heads\": 4, "
+    "\"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
+    "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17}",
 };
 
 static size_t weight_size(const weight *w) { return (size_t)w->rows * (size_t)w->columns; }
@@ -85,7 +89,7 @@ inset_status tiny_model(inset_context *context, const char *name, const char *de
     if (!tiny_models[at])
         return error_set(context, INSET_VALUE_ERROR, "no tiny model is called %s", name);
     inset_status status = json_parse(context, name, configs[at], strlen(configs[at]), &document);
-    if (!status) status = models_build(context, document, &g);
+    if (!status) status = models_build(context, document, strstr(name, "_ungrouped") != NULL, &g);
     json_close(document);
     if (status) return status;
     for (size_t i = 0; i < g->n_weights; i++)

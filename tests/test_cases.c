@@ -368,7 +368,7 @@ static bool run_suite(const suite *s, const char *device, const char *name)
     snprintf(model, sizeof model, "fixtures/%s", s->model);
     snprintf(r.cases, sizeof r.cases, "fixtures/%s/cases", s->cases);
     if (!CHECK(!inset_context_create(NULL, &r.context), "no context")) return true;
-    inset_status status = model_open(r.context, model, device, s->type, false, &r.model);
+    inset_status status = model_open(r.context, model, device, s->type, false, false, &r.model);
     bool missing = status == INSET_DEVICE_ERROR && strcmp(device, "cpu");
     if (missing) fprintf(stderr, "%s\n", inset_message(r.context));
     else if (CHECK(!status, "%s: %s", s->name, inset_message(r.context))) {

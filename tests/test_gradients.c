@@ -92,18 +92,22 @@ int main(void)
         "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2"};
     inset_context *context = NULL;
     if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();
-    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+    /* four of grouped heads once more with keys and values for each query head */
+    const size_t n = sizeof families / sizeof *families, grouped[] = {3, 7, 8, 9};
+    for (size_t i = 0; i < n + 4; i++) {
+        const size_t f = i < n ? i : grouped[i - n];
         char path[256];
         inset_model *model = NULL;
         inset_model_options cpu = INSET_MODEL_OPTIONS;
         cpu.device = "cpu";
+        cpu.ungroup = i >= n;
         snprintf(path, sizeof path, "fixtures/%s", families[f]);
         if (!CHECK(!inset_model_open(context, path, &cpu, &model), "%s", inset_message(context)))
             continue;
         size_t tried = 0, sites = inset_site_count(model);
-        for (size_t i = 0; i < sites; i++) {
+        for (size_t k = 0; k < sites; k++) {
             inset_site s;
-            if (!inset_site_at(model, i, &s) && s.settable && !s.integer)
+            if (!inset_site_at(model, k, &s) && s.settable && !s.integer)
                 tried += check_site(context, model, families[f], s.path);
         }
         CHECK(tried > 30, "%s: only %zu of %zu sites were tried", families[f], tried, sites);

@@ -291,24 +291,28 @@ static const struct inset_model *padded_model;
 static const device_functions *plain_functions;
 static volatile unsigned char padding_read;
 
-static const weight *weight_of(const matrix *m)
+/* What goes in and comes out of a matrix. */
+static head_part shape_of(const matrix *m)
 {
+    const head_part *part = model_part_of(padded_model, m);
+    if (part) return *part;
     size_t i = 0;
     while (padded_model->weights[i].matrix != m) i++;
-    return &padded_model->program->weights[i];
+    const weight *w = &padded_model->program->weights[i];
+    return (head_part){
+        .n_in = w->in_out ? w->rows : w->columns, .n_out = w->in_out ? w->columns : w->rows};
 }
 
 static inset_status padded_matmul(device *d, const matrix *m, const void *x, int64_t x_stride,
     void *y, int64_t y_stride, int64_t rows)
 {
-    const weight *w = weight_of(m);
-    const int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows,
-                  size = (int64_t)type_size(padded_model->type);
-    const int64_t padded = device_padded_rows(d, padded_model->type, in, out, rows);
+    const head_part is = shape_of(m);
+    const int64_t size = (int64_t)type_size(padded_model->type);
+    const int64_t padded = device_padded_rows(d, padded_model->type, is.n_in, is.n_out, rows);
     inset_status status = plain_functions->matmul(d, m, x, x_stride, y, y_stride, rows);
     for (int64_t r = rows; r < padded; r++) {
-        padding_read = ((const unsigned char *)x)[(r * x_stride + in) * size - 1];
-        memset((char *)y + r * y_stride * size, 0xff, (size_t)(out * size));
+        padding_read = ((const unsigned char *)x)[(r * x_stride + is.n_in) * size - 1];
+        memset((char *)y + r * y_stride * size, 0xff, (size_t)(is.n_out * size));
     }
     return status;
 }
@@ -316,8 +320,7 @@ static inset_status padded_matmul(device *d, const matrix *m, const void *x, int
 static inset_status padded_matmul_gelu(device *d, const matrix *m, const void *x, int64_t x_stride,
     void *y, int64_t y_stride, int64_t rows)
 {
-    const weight *w = weight_of(m);
-    const int64_t out = w->in_out ? w->columns : w->rows;
+    const int64_t out = shape_of(m).n_out;
     const size_t bytes = (size_t)(rows * out) * type_size(padded_model->type);
     inset_status status = padded_matmul(d, m, x, x_stride, y, y_stride, rows);
     void *sums = malloc(bytes);

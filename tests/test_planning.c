@@ -178,7 +178,7 @@ static costs plan_costs(inset_context *context, const family *f, int layers)
     plan *p = NULL;
     snprintf(config, sizeof config, f->config, layers);
     write_text(at("config.json"), config);
-    inset_status status = model_program(context, directory, &g);
+    inset_status status = model_program(context, directory, false, &g);
     if (!status) status = trace_create(context, g, INSET_F32, &t);
     if (!status) status = build(t, f);
     if (!status) status = plan_create(t, NULL, &p);

@@ -45,7 +45,7 @@ static void weights_go_up_once(const char *name, inset_type type)
     world w;
     world_start(&w);
     snprintf(path, sizeof path, "fixtures/%s", name);
-    if (CHECK(!model_open(w.context, path, "cuda", type, false, &w.model), "%s: %s", name,
+    if (CHECK(!model_open(w.context, path, "cuda", type, false, false, &w.model), "%s: %s", name,
             inset_message(w.context)))
         CHECK(standin_bytes_in_use() == w.model->weight_bytes,
             "%s: %lld bytes went up, the weights are %lld", name, (long long)standin_bytes_in_use(),
@@ -58,7 +58,7 @@ static program *build_program(world *w, const char *config)
     json_document *document = NULL;
     program *made = NULL;
     inset_status status = json_parse(w->context, "config", config, strlen(config), &document);
-    if (!status) status = models_build(w->context, document, &made);
+    if (!status) status = models_build(w->context, document, false, &made);
     CHECK(!status, "%s", inset_message(w->context));
     json_close(document);
     return made;
@@ -176,8 +176,8 @@ static void gelu_where_it_rounds_alike(
     world w;
     world_start(&w);
     standin_gelu_rounding(rounding);
-    if (CHECK(!model_open(w.context, path, "cuda", INSET_TYPE_COUNT, fast, &w.model), "%s: %s",
-            name, inset_message(w.context))) {
+    if (CHECK(!model_open(w.context, path, "cuda", INSET_TYPE_COUNT, fast, false, &w.model),
+            "%s: %s", name, inset_message(w.context))) {
         const size_t bytes = run_script(&w, plain, logits[0], &launches[0], &gelus[0]);
         CHECK(run_script(&w, looked, logits[1], &launches[1], &gelus[1]) == bytes && bytes > 0,
             "%s: other logits", name);
@@ -208,7 +208,8 @@ static void refuses_plans_without_room(void)
     trace *t = NULL;
     plan *p = NULL;
     run *r = NULL;
-    if (CHECK(!model_open(w.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, &w.model),
+    if (CHECK(!model_open(
+                  w.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, false, &w.model),
             "%s", inset_message(w.context))
         && CHECK(!trace_create(w.context, w.model->program, w.model->type, &t)
                      && !script_read(t, "script", ".", plain, strlen(plain))

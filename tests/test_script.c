@@ -26,7 +26,7 @@ static bool start(reading *r, const char *model)
     inset_context *context = world_start(&r->w);
     snprintf(path, sizeof path, "fixtures/%s/config.json", model);
     inset_status status = json_open(context, path, &r->config);
-    if (!status) status = models_build(context, r->config, &r->model);
+    if (!status) status = models_build(context, r->config, false, &r->model);
     if (!status) status = trace_create(context, r->model, INSET_F32, &r->t);
     return CHECK(!status, "%s: %s", model, inset_message(context));
 }

@@ -346,7 +346,7 @@ static void finds_site(const family_case *c)
     inset_context *context = world_start(&w);
     snprintf(path, sizeof path, "fixtures/trees/%s.json", c->family);
     NEED(!json_open(context, path, &document), "%s: %s", c->family, inset_message(context));
-    NEED(!models_build(context, document, &p), "%s: %s", c->family, inset_message(context));
+    NEED(!models_build(context, document, false, &p), "%s: %s", c->family, inset_message(context));
     json_close(document);
     sweep s = {.context = context,
         .program = p,

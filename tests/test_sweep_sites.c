@@ -171,7 +171,8 @@ typedef struct refusal {
 } refusal;
 static const refusal gpt2_refusals[] = {{"rot_k", NULL, NULL, NULL, INSET_UNKNOWN_SITE,
                                             "It has resid_pre, resid_mid, resid_post, attn_out, "
-                                            "mlp_out, pre, post, z, q, k, v, pattern, scores."},
+                                            "mlp_out, pre, post, z, q, k, v, result, "
+                                            "q_input, k_input, v_input, pattern, scores."},
     {"up", NULL, NULL, NULL, INSET_UNKNOWN_SITE, "gpt2 has no up in layer 0"},
     {"patern", NULL, NULL, NULL, INSET_UNKNOWN_SITE, "Did you mean pattern?"},
     {"pre", "layer,head", NULL, NULL, INSET_VALUE_ERROR,

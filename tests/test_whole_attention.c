@@ -41,7 +41,7 @@ static bool bench_start(bench *b, int family, inset_type type, bool fast)
     if (inset_context_create(failing_allocator_interface(&b->memory), &b->context)) abort();
     inset_status status = json_parse(
         b->context, "config", configs[family], strlen(configs[family]), &document);
-    if (!status) status = models_build(b->context, document, &g);
+    if (!status) status = models_build(b->context, document, false, &g);
     json_close(document);
     if (!CHECK(!status, "%s", inset_message(b->context))) return false;
     size_t n = 0;

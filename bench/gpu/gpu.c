@@ -52,7 +52,7 @@ inset_status gpu_model(inset_context *context, const char *directory, const char
     inset_type type, bool fast, void **numbers, inset_model **out)
 {
     program *p;
-    inset_status status = model_program(context, directory, &p);
+    inset_status status = model_program(context, directory, false, &p);
     if (status) return status;
     const size_t size = type_size(type);
     const int64_t largest = largest_weight(p), spare = 1 << 20;

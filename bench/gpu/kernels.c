@@ -144,7 +144,7 @@ static void measure_rows(bench *b, inset_type type, int64_t width)
     int32_t *ids = malloc((size_t)n * sizeof *ids);
     for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)((i * 7919) % n);
     const int32_t *rows = upload(b, ids, (size_t)n * sizeof *ids);
-    const layernorm_args ln = {out, x, NULL, weight, weight, n, width, width, width, 1e-5f};
+    const layernorm_args ln = {out, x, NULL, weight, weight, n, width, width, width, 1, 1e-5f};
     const rmsnorm_args rms = {out, x, NULL, weight, n, width, width, width, 1, 1e-5f, 0, 0};
     const add_args add = {out, x, y, NULL, NULL, NULL, NULL, n, width, width, width, width, 0};
     const add_layernorm_args add_ln = {

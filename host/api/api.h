@@ -39,7 +39,7 @@ struct inset_plan {
 typedef struct model_choice {
     const char *device; /* NULL: none */
     inset_type type;    /* INSET_TYPE_COUNT: the file's own */
-    bool fast;
+    bool fast, ungroup;
 } model_choice;
 inset_status api_model_choice(
     inset_context *context, const inset_model_options *options, model_choice *out);

@@ -24,7 +24,8 @@ inset_status api_model_choice(
                 options->size, sizeof given);
         memcpy(&given, options, options->size);
     }
-    *out = (model_choice){given.device ? given.device : "auto", INSET_TYPE_COUNT, given.fast != 0};
+    *out = (model_choice){given.device ? given.device : "auto", INSET_TYPE_COUNT, given.fast != 0,
+        given.ungroup != 0};
     if (!strcmp(out->device, "none")) out->device = NULL;
     if (!given.dtype) return INSET_OK;
     for (inset_type type = INSET_F32; type <= INSET_F16; type++)
@@ -59,10 +60,11 @@ inset_status inset_model_open(inset_context *context, const char *directory,
     inset_status status = api_model_choice(context, options, &choice);
     if (status) return status;
     if (choice.device) {
-        status = model_open(context, directory, choice.device, choice.type, choice.fast, &model);
+        status = model_open(
+            context, directory, choice.device, choice.type, choice.fast, choice.ungroup, &model);
     } else {
         program *p = NULL;
-        if (!(status = model_program(context, directory, &p)))
+        if (!(status = model_program(context, directory, choice.ungroup, &p)))
             status = api_model_without_device(p, choice.type, &model);
     }
     if (status) return status;

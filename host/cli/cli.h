@@ -28,7 +28,7 @@ typedef struct options {
     const char *script; /* the file, "-" for standard input, or NULL */
     const char *text;   /* -c: the script itself, or NULL */
     int64_t repeat;     /* --repeat */
-    bool no_share, fast, json, verbose, help, explain;
+    bool no_share, fast, ungroup, json, verbose, help, explain;
     /* sweep */
     const char *clean, *corrupt, *patch, *by, *layers, *positions, *heads, *source, *direction,
         *plot;

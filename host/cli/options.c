@@ -123,6 +123,8 @@ static const option known[] = {
         "                         what is computed beside it, and with TF32 for fp32 products; on "
         "the CPU it\n"
         "                         changes nothing"},
+    {NULL, "--ungroup", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
+        AT(ungroup), "a k and a v for each query head, where several share one"},
     {NULL, "--explain", NULL, FLAG, IN_CHECK, AT(explain),
         "print the plan itself: which rows there are, and which of them every step computes"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},

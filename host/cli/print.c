@@ -27,6 +27,7 @@ inset_model *open_model(
     wanted.device = device;
     wanted.dtype = given->dtype;
     wanted.fast = given->fast;
+    wanted.ungroup = given->ungroup;
     inset_status found = inset_model_open(context, given->model, &wanted, &model);
     if (found) *status = report(context, found == INSET_USAGE_ERROR ? EXIT_REQUEST : EXIT_MACHINE);
     return model;

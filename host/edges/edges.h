@@ -32,6 +32,7 @@ typedef enum edge_place {
     PLACE_K,
     PLACE_V,
     PLACE_Z,
+    PLACE_RESULT,    /* each head's part of the projection, before a norm behind it */
     PLACE_OUT,       /* what a norm behind attention reads; not there without */
     PLACE_ATTN_OUT,  /* what attention adds to the stream */
     PLACE_MLP_INPUT, /* what the MLP (or its norm) reads */
@@ -44,7 +45,9 @@ typedef enum edge_place {
 typedef struct edge_layer {
     int32_t place[PLACE_COUNT];
     int32_t linear[3]; /* the products that q, k and v are columns of */
+    int32_t heads[3];  /* and the same for each head alone, which knows the columns */
     int32_t read[3];   /* sites of the slots that attention reads the stream through, for q, k, v */
+    int32_t alone[3];  /* sites .q_input, .k_input, .v_input */
     int32_t norm;      /* step of the norm before them, or -1 */
     int32_t out;       /* step of the output projection */
     int32_t out_norm;  /* step of the norm behind it, or -1 */

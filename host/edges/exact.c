@@ -1,11 +1,12 @@
 /* exact.c: edges patched one by one, and circuits run, as traces whose rows are shared.
  *
- * A reader alone sees another stream: for an MLP or the logits its input is replaced; for a
- * head's q a run of its own reads the other stream and gives that head's columns, which are set
- * in the run that counts. That run of its own needs the product's rows and nothing behind them.
+ * A reader alone sees another stream: for an MLP or the logits its input is replaced, for a head's
+ * q, k or v that head's part of `.q_input`, `.k_input`, `.v_input` is set (in circuits; for a
+ * single edge see reader_of_run).
  *
- * A writer's difference: the stream's or the MLP's own; a head's, what the output projection
- * makes of that head's z in the place of the other's, less what it made before. */
+ * A writer's difference: the stream's or the MLP's own; a head's `.result`. Where a norm stands
+ * behind the projection, what the norm makes of that head's z in the place of the other's, less
+ * what it made before. */
 #include <stdio.h>
 #include <string.h>
 
@@ -134,6 +135,12 @@ static inset_status writer_delta(maker *m, int64_t u, operand *of, operand *less
         return trace_binary(
             m->t, TRACE_SUBTRACT, entry(of, layer, place), entry(less, layer, place), out);
     }
+    if (m->e->layers[w->layer].out_norm < 0) {
+        operand here, there;
+        inset_status status = head_of(m, entry(of, w->layer, PLACE_RESULT), w->head, &here);
+        if (!status) status = head_of(m, entry(less, w->layer, PLACE_RESULT), w->head, &there);
+        return status ? status : trace_binary(m->t, TRACE_SUBTRACT, &here, &there, out);
+    }
     const int32_t *at = m->e->layers[w->layer].place;
     operand z, head, made;
     inset_status status = begin(m, true);
@@ -158,21 +165,44 @@ static int32_t reading_site(const edges *e, const edge_node *v)
     return e->layers[v->layer].read[which_of(v)];
 }
 
-/* Makes the change by which a reader alone sees `stream`. */
-static inset_status reader_change(maker *m, const edge_node *v, const operand *stream, change *out)
+/* The change by which a reader alone sees `stream`. */
+static change reader_change(const maker *m, const edge_node *v, const operand *stream)
 {
     const edges *e = m->e;
-    const program *p = e->s->program;
-    const int32_t site = reading_site(e, v);
-    if (v->part == 'm' || v->part == 'l')
-        return *out = (change){site, p->sites[site].event, -1, *stream}, INSET_OK;
+    const bool head = v->part != 'm' && v->part != 'l';
+    const int32_t site = head ? e->layers[v->layer].alone[which_of(v)] : reading_site(e, v);
+    return (change){site, e->s->program->sites[site].event, head ? v->head : -1, *stream};
+}
+
+/* The same for one edge: a head's q, k or v as a run makes it all of whose heads read `stream`. It
+ * is the product that the base run has, so that a row whose difference is zero is the base's row
+ * to the bit. */
+static inset_status reader_of_run(maker *m, const edge_node *v, const operand *stream, change *out)
+{
+    const edges *e = m->e;
+    *out = reader_change(m, v, stream);
+    if (out->head < 0) return INSET_OK;
     const int32_t shown = e->layers[v->layer].place[PLACE_Q + which_of(v)];
     operand read;
     inset_status status = begin(m, true);
-    if (!status) status = trace_replace(m->t, site, stream);
+    if (!status) status = trace_replace(m->t, reading_site(e, v), stream);
     if (!status) status = trace_site(m->t, shown, &read);
-    *out = (change){shown, p->sites[shown].event, v->head, {0}};
+    *out = (change){shown, e->s->program->sites[shown].event, v->head, {0}};
     return status ? status : head_of(m, &read, v->head, &out->value);
+}
+
+/* A copy of a stream with a difference added from the first token on that differs: rows before it
+ * stay the very same rows. */
+static inset_status add_delta(maker *m, const operand *seen, const operand *delta, operand *out)
+{
+    const index_item from[2] = {
+        {.kind = INDEX_SLICE}, {.kind = INDEX_SLICE,
+                                   .has_start = true,
+                                   .start = attribute_first_difference(m->e->s, m->pair)}};
+    operand part;
+    inset_status status = trace_clone(m->t, seen, out);
+    if (!status) status = trace_index(m->t, delta, 2, from, &part);
+    return status ? status : trace_set(m->t, out, 2, from, TRACE_ADD, &part);
 }
 
 /* ---- one edge ----------------------------------------------------------- */
@@ -180,18 +210,20 @@ static inset_status reader_change(maker *m, const edge_node *v, const operand *s
 static inset_status patch_edge(maker *m, int64_t u, int64_t v, operand *metric)
 {
     const edge_node *to = &m->e->readers[v];
-    change made;
     operand stream, seen;
     wanted read;
     size_t n = 0;
     inset_status status = INSET_OK;
+    if (attribute_first_difference(m->e->s, m->pair) == m->e->s->clean.lengths[m->pair])
+        return *metric = m->base_metric, INSET_OK; /* the two runs are one */
     if (!m->has_delta[u]) status = writer_delta(m, u, m->other, m->base, &m->deltas[u]);
     m->has_delta[u] = true;
     if (status || (status = begin(m, true))) return status;
     want(m, &read, &n, reading_site(m->e, to), &seen);
+    change made;
     if ((status = travel(m, NULL, 0, &read, n))
-        || (status = trace_binary(m->t, TRACE_ADD, &seen, &m->deltas[u], &stream))
-        || (status = reader_change(m, to, &stream, &made)) || (status = begin(m, true))
+        || (status = add_delta(m, &seen, &m->deltas[u], &stream))
+        || (status = reader_of_run(m, to, &stream, &made)) || (status = begin(m, true))
         || (status = travel(m, &made, 1, NULL, 0)))
         return status;
     return take_metric(m, metric);
@@ -253,7 +285,7 @@ static inset_status add_reader(
         const int32_t site = m->e->layers[to->layer].place[place];
         made = (change){site, m->e->s->program->sites[site].event, to->head, {0}};
         status = head_of(m, entry(m->other, to->layer, place), to->head, &made.value);
-    } else status = reader_change(m, to, kind == 1 ? other : &stream, &made);
+    } else made = reader_change(m, to, kind == 1 ? other : &stream);
     if (status) return status;
     size_t i = m->n_changes++;
     for (; i > 0 && m->changes[i - 1].event > made.event; i--) m->changes[i] = m->changes[i - 1];
@@ -294,6 +326,7 @@ static inset_status circuit_layer(maker *m, int32_t layer, const bool *kept, rea
             status = add_reader(m, v++, kept, &x->own[k], &x->other[k]);
     n = 0;
     want(m, reads, &n, at->place[PLACE_Z], entry(m->own, layer, PLACE_Z));
+    want(m, reads, &n, at->place[PLACE_RESULT], entry(m->own, layer, PLACE_RESULT));
     want(m, reads, &n, at->place[PLACE_MLP_INPUT], entry(m->own, layer, PLACE_MLP_INPUT));
     if (!status) status = run_so_far(m, reads, n);
     return status ? status

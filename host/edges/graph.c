@@ -55,18 +55,35 @@ static inset_status no_graph(const edges *e, int32_t layer, const char *what)
         e->s->program->model_type, what);
 }
 
+/* The step that makes each head of what it reads at a site of its own, or -1. */
+static int32_t heads_behind(const edges *e, int32_t layer, const char *input)
+{
+    const program *p = e->s->program;
+    const int32_t site = layer_place(e->s, layer, input);
+    for (size_t i = 0; i < p->n_head_paths && site >= 0; i++)
+        if (p->head_paths[i].site == site)
+            return p->values[value_of_slot(p, p->head_paths[i].made)].step;
+    return -1;
+}
+
 /* How attention reads the stream: through one norm, or each product by itself. */
 static inset_status find_reading(edges *e, int32_t layer, edge_layer *at, int32_t stream)
 {
     const program *p = e->s->program;
-    static const char *const names[3] = {"q", "k", "v"};
+    static const char *const names[3] = {"q", "k", "v"}, *const inputs[3] = {
+                                                             "q_input", "k_input", "v_input"};
     at->norm = -1;
     for (int k = 0; k < 3; k++) {
         const int32_t site = at->place[PLACE_Q + k] = layer_place(e->s, layer, names[k]);
         if (site < 0) return no_graph(e, layer, names[k]);
         const step *linear = maker(p, value_of_site(p, site));
+        if (linear->kind == STEP_SPREAD) /* ungrouped */
+            linear = maker(p, value_of_slot(p, linear->operands[0]));
         if (linear->kind != STEP_LINEAR) return no_graph(e, layer, "product that makes q, k and v");
         at->linear[k] = step_index(p, linear);
+        if ((at->heads[k] = heads_behind(e, layer, inputs[k])) < 0)
+            return no_graph(e, layer, inputs[k]);
+        at->alone[k] = layer_place(e->s, layer, inputs[k]);
         const step *norm = maker(p, value_of_slot(p, linear->operands[0]));
         int32_t slot = linear->operands[0];
         if (is_norm(norm) && value_of_slot(p, norm->operands[0]) == stream) {
@@ -90,6 +107,8 @@ static inset_status find_writing(edges *e, int32_t layer, edge_layer *at)
     const step *norm = reader_of(p, out->value, true);
     at->out_norm = norm ? step_index(p, norm) : -1;
     at->place[PLACE_OUT] = norm ? site_of_slot(p, norm->operands[0]) : -1;
+    if ((at->place[PLACE_RESULT] = layer_place(e->s, layer, "result")) < 0)
+        return no_graph(e, layer, "result of each head");
     if ((at->place[PLACE_ATTN_OUT] = layer_place(e->s, layer, "attn_out")) < 0)
         return no_graph(e, layer, "attention output");
     if ((at->place[PLACE_MLP_OUT] = layer_place(e->s, layer, "mlp_out")) < 0)

@@ -177,15 +177,13 @@ static inset_status head_gradients(scorer *c, int32_t layer, int k, const int32_
     const edges *e = c->e;
     const program *p = e->s->program;
     const edge_layer *at = &e->layers[layer];
-    const slot_shape *shape = &p->slots[p->sites[at->place[PLACE_Q + k]].slot].shape;
     const weight *w = &p->weights[p->steps[at->linear[k]].weight];
-    const int64_t d = e->width, stride = shape->stride ? shape->stride : shape->extent[1],
-                  wide = (int64_t)heads_of(e, k) * e->head_dim;
+    const int64_t d = e->width, wide = (int64_t)heads_of(e, k) * e->head_dim;
     const float *back = NULL, *matrix = NULL, *x = NULL;
     inset_status status = rows_of(c, saved[PLACE_Q + k], wide, &back);
     if (!status) status = model_weights_get(e->weights, p->steps[at->linear[k]].weight, k, &matrix);
     for (int32_t h = 0; h < heads_of(e, k) && !status; h++) {
-        const int64_t column = shape->column + h * stride;
+        const int64_t column = program_head_part(p, &p->steps[at->heads[k]], h).out;
         c->products[h] = (host_operands){.out = to + h * c->rows * d,
             .a = back + (int64_t)h * e->head_dim,
             .b = matrix + column * (w->in_out ? 1 : d),

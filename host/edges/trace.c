@@ -41,8 +41,8 @@ static bool has_gradient(edge_place place)
     return is_copied(place) || place == PLACE_Q || place == PLACE_K || place == PLACE_V;
 }
 
-/* Attention's output is there for exact edges only. */
-static bool is_taken(edge_place place) { return place != PLACE_ATTN_OUT; }
+/* Attention's output and its heads' are there for exact edges only. */
+static bool is_taken(edge_place place) { return place != PLACE_ATTN_OUT && place != PLACE_RESULT; }
 
 static void insert(visit *list, size_t *n, visit v, bool backwards)
 {

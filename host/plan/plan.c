@@ -64,7 +64,8 @@ static const step_costs *costs_of_steps(planner *p)
         *c = costs[i];
         c->event = s->event;
         if (s->kind == STEP_PAIR || s->kind == STEP_SCORES || s->kind == STEP_PATTERN
-            || s->kind == STEP_NORM_SCALE || s->kind == STEP_ZERO || g->values[s->value].by_keys)
+            || s->kind == STEP_NORM_SCALE || s->kind == STEP_ZERO || s->aside
+            || g->values[s->value].by_keys)
             continue;
         if (g->values[s->value].per_position) c->positions++;
         else c->rows++;
@@ -163,9 +164,11 @@ static int64_t count_launches(const planner *p, const plan *out)
     for (size_t i = 0; i < out->n_launches; i++) {
         const launch *l = &out->launches[i];
         const weight *w = l->is_matmul ? &p->program->weights[l->weight] : NULL;
-        int64_t widest = w ? (w->rows > w->columns ? w->rows : w->columns)
-                                 * (int64_t)type_size(out->model_type)
-                           : 0;
+        int64_t widest = !w                     ? 0
+                         : l->part.n_in         ? part_widest(&l->part)
+                         : w->rows > w->columns ? w->rows
+                                                : w->columns;
+        widest *= (int64_t)type_size(out->model_type);
         launches += w ? product_count_blocks(p->options.traits.row_block, l->rows, widest) : 1;
     }
     return launches;

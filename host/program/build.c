@@ -247,13 +247,25 @@ static int32_t add_view(program *p, int32_t source, int32_t column, int n_column
     return view;
 }
 
-int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column,
-    int n_columns, const int32_t *extent)
+static int32_t add_view_site(program *p, int32_t in_module, const char *name, int32_t source,
+    int32_t column, int n_columns, const int32_t *extent)
 {
     int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites);
     int32_t view = add_view(p, source, column, n_columns, extent, at);
-    add_site(p, p->open_module, name, at, view);
+    add_site(p, in_module, name, at, view);
     return p->status ? -1 : view;
+}
+
+int32_t program_site_view(program *p, const char *name, int32_t source, int32_t column,
+    int n_columns, const int32_t *extent)
+{
+    return add_view_site(p, p->open_module, name, source, column, n_columns, extent);
+}
+
+int32_t program_site_of(program *p, int32_t in_module, const char *name, int32_t source,
+    int n_columns, const int32_t *extent)
+{
+    return add_view_site(p, in_module, name, source, 0, n_columns, extent);
 }
 
 int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t column,
@@ -272,6 +284,15 @@ int32_t program_site_heads(program *p, const char *name, int32_t source, int32_t
     return fail(p, error_set(p->context, INSET_SHAPE_ERROR,
                        "in %s: %d heads, %d columns apart, do not fit in %d columns", open_path(p),
                        (int)n_heads, (int)stride, (int)p->values[p->slots[bound].value].width));
+}
+
+int32_t program_slot_heads(program *p, int32_t source, int32_t column, int32_t n_heads,
+    int32_t head_dim, int32_t stride, int32_t event)
+{
+    const int32_t heads[2] = {n_heads, head_dim};
+    int32_t bound = add_view(p, source, column, 2, heads, event);
+    if (bound >= 0) p->slots[bound].shape.stride = stride;
+    return bound;
 }
 
 int32_t program_site_view_last(program *p, const char *name, int32_t source, int32_t column,

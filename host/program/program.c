@@ -32,7 +32,7 @@ void program_free(program *p)
 {
     if (!p) return;
     void *const arrays[] = {p->values, p->slots, p->steps, p->events, p->sites, p->modules,
-        p->weights, p->module_sites, p->blocks};
+        p->weights, p->module_sites, p->blocks, p->head_paths};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory_free(p->context, arrays[i]);
     arena_free(&p->memory);
     memory_free(p->context, p);

@@ -55,10 +55,16 @@ typedef enum step_kind {
     /* what the norm behind it divides by, a number a group; run only for invokes that touch
      * `.scale` */
     STEP_NORM_SCALE,
+    /* Heads that stand alone (heads.c), aside of what all run: the n_kv_heads parts of a row, each
+     * head_dim wide, n_heads / n_kv_heads times one behind the other */
+    STEP_SPREAD,
+    STEP_FOLD,  /* the other way: the sum of each part's copies (+ b) */
+    STEP_HEADS, /* each of n_heads parts of a row through its own part of a weight (head_part) */
     /* Steps of a reversed program (reverse.h). Their values are gradients of a metric with respect
      * to forward values, row by row; dy is that of what the forward step `of` made. */
     STEP_ZERO,            /* rows of zeros: a gradient that nothing has reached yet */
     STEP_LINEAR_BACK,     /* dy W^T of y = x W */
+    STEP_HEADS_BACK,      /* the same of a STEP_HEADS, part by part */
     STEP_NORM_BACK,       /* x, dy: of a layer norm or an rms norm of x */
     STEP_ACTIVATION_BACK, /* x, dy: dy activation'(x) */
     STEP_SOFTCAP_BACK,    /* x, dy: dy (1 - tanh(x / scale)^2) */
@@ -163,7 +169,12 @@ typedef struct step {
     /* of a reversed program: the forward step whose gradient it makes, and the forward slot that
      * the gradient goes through; -1 in a forward program. See reverse.h */
     int32_t of, through;
-    bool inverse;        /* rope: turns back */
+    bool inverse; /* rope: turns back */
+    /* STEP_HEADS: which part of the weight each head has, see head_part */
+    int32_t head_column, head_stride, heads_a_part;
+    bool heads_join; /* parts of its rows, as an output projection has them, not of its columns */
+    /* run only for invokes that touch a value of theirs, or one of a step aside */
+    bool aside;
     bool constant_scale; /* norm: what it divides by counts as a constant (RelP's rule ln) */
     bool secant;         /* activation: the slope is a(x) / x (RelP's rule identity) */
 } step;
@@ -190,6 +201,21 @@ typedef struct module {
     /* filled by program_finish; sites of one module are consecutive in program->module_sites */
     int32_t first_site, n_sites;
 } module;
+
+/* A head on its own: `.q_input`, `.k_input`, `.v_input` (the stream as that head reads it) and
+ * `.result` (what it adds to attention's output). Both are made by steps aside. What a line sets
+ * there is taken to where all heads meet: the same elements of `made` are set in `target` behind
+ * `event`, and nothing else of it changes.
+ *
+ *     q_input[:, 5, 3] = v      makes head 3's query of position 5, and sets it in q [.., 5, 3]
+ *     result[:, 5, 3] = v       makes the sum of all heads' results there, and sets it in the
+ *                               output of the projection, at position 5 */
+typedef struct head_path {
+    int32_t site;         /* where lines set */
+    int32_t made, target; /* slots of one shape */
+    int32_t event;        /* of the step that makes `made` */
+    bool by_head;         /* made and target have a dimension of heads as the site has */
+} head_path;
 
 typedef enum weight_role { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_TABLE } weight_role;
 typedef struct weight {
@@ -230,10 +256,15 @@ typedef struct program {
     weight *weights;
     size_t n_weights, weights_capacity;
     int32_t *module_sites; /* sites grouped by module: see module.first_site */
-    int32_t tokens_slot;   /* slot of the token ids (or of the input rows) */
+    /* query heads that share a key-value head have a copy of it each: `.k` and `.v` are as many
+     * as `.q` */
+    bool ungroup;
+    int32_t tokens_slot; /* slot of the token ids (or of the input rows) */
     /* slots of the residual stream where a block begins (planner shortcuts) */
     int32_t *blocks;
     size_t n_blocks, blocks_capacity;
+    head_path *head_paths; /* in the order of their sites */
+    size_t n_head_paths, head_paths_capacity;
     int32_t open_module; /* while building */
     /* first failure while building: it sticks, so that families need no checks in between */
     inset_status status;
@@ -310,6 +341,36 @@ int32_t program_add(program *p, int32_t a, int32_t b, int32_t c); /* c may be -1
  * attention. `like` has n_heads, n_kv_heads, head_dim, scale, softcap and window. */
 int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const step *like);
 
+/* ---- heads.c: heads that stand alone ---- */
+/* The sites `.q_input`, `.k_input`, `.v_input` of the open module, whose input is x: what each head
+ * reads, before the norm that made x where there is one. Sets their slots, or -1 where they would
+ * be too wide to be shown. */
+void program_head_inputs(
+    program *p, int32_t x, int32_t n_heads, int32_t n_kv_heads, int32_t inputs[3]);
+/* Heads as a product makes them: `linear` is its slot, head h has its columns
+ * column + h / heads_a_part * stride .. + head_dim. */
+typedef struct head_columns {
+    int32_t linear, column, stride, heads_a_part, n_heads, head_dim;
+} head_columns;
+/* Behind the product: the same for each head of `input` (of program_head_inputs) alone. target:
+ * where the heads lie side by side behind the product, or -1: its own columns. */
+void program_head_input_made(program *p, int32_t input, const head_columns *heads, int32_t target);
+/* Behind `linear`, which joins the heads of z: the site `.result` of the module around. */
+void program_head_results(program *p, int32_t z, int32_t linear, int32_t n_heads, int32_t head_dim);
+/* The part of its weight that head h of a STEP_HEADS has: rows `in` .. of what goes in, columns
+ * `out` .. of what comes out. */
+typedef struct head_part {
+    int32_t in, n_in, out, n_out;
+} head_part;
+static inline int64_t part_widest(const head_part *p)
+{
+    return p->n_in > p->n_out ? p->n_in : p->n_out;
+}
+head_part program_head_part(const program *p, const step *heads, int32_t h);
+/* Each part of a row `copies` times: parts * copies of them, head_dim wide. */
+int32_t program_spread(
+    program *p, int32_t x, int32_t parts, int32_t copies, int32_t head_dim, bool aside);
+
 /* A module that is one step: enter, the step on its input, leave. Return the slot of its
  * `.output`. */
 int32_t program_linear_module(
@@ -327,6 +388,14 @@ int32_t program_identity_module(program *p, const char *name, int32_t x);
 void program_block(program *p, int32_t slot);
 /* The root's `output.logits`: a module "output" that users see as `output.logits`. */
 void program_logits(program *p, int32_t slot);
+
+/* program_site_view for a module that need not be the open one: for heads.c. Returns
+ * its slot. */
+int32_t program_site_of(program *p, int32_t in_module, const char *name, int32_t source,
+    int n_columns, const int32_t *extent);
+/* A slot, and no site, that shows columns of another as heads, `stride` columns apart. */
+int32_t program_slot_heads(program *p, int32_t source, int32_t column, int32_t n_heads,
+    int32_t head_dim, int32_t stride, int32_t event);
 
 /* Closes the root, groups the sites, checks that all is in order. After it the program is
  * immutable. */

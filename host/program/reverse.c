@@ -45,8 +45,10 @@ static bool copy_program(reverser *v, const program *f)
     t->context = context;
     t->values = NULL, t->slots = NULL, t->steps = NULL, t->events = NULL, t->sites = NULL;
     t->modules = NULL, t->weights = NULL, t->module_sites = NULL, t->blocks = NULL;
+    t->head_paths = NULL;
     t->values_capacity = t->slots_capacity = t->steps_capacity = t->events_capacity = 0;
     t->sites_capacity = t->modules_capacity = t->weights_capacity = t->blocks_capacity = 0;
+    t->head_paths_capacity = 0;
     arena_start(&t->memory, context);
     size_t grouped = 0;
     return copy_array(v, &t->values, &t->values_capacity, f->values, f->n_values, sizeof *f->values)
@@ -61,6 +63,8 @@ static bool copy_program(reverser *v, const program *f)
                v, &t->weights, &t->weights_capacity, f->weights, f->n_weights, sizeof *f->weights)
            && copy_array(
                v, &t->blocks, &t->blocks_capacity, f->blocks, f->n_blocks, sizeof *f->blocks)
+           && copy_array(v, &t->head_paths, &t->head_paths_capacity, f->head_paths, f->n_head_paths,
+               sizeof *f->head_paths)
            && copy_array(
                v, &t->module_sites, &grouped, f->module_sites, f->n_sites, sizeof *f->module_sites);
 }
@@ -289,6 +293,9 @@ static void reverse_step(reverser *v, const step *s)
         return;
     case STEP_SOFTCAP: reverse_plain(v, s, backward(v, STEP_SOFTCAP_BACK, s), true, dy); return;
     case STEP_SCALE: reverse_plain(v, s, backward(v, STEP_SCALE, s), false, dy); return;
+    case STEP_SPREAD: reverse_plain(v, s, backward(v, STEP_FOLD, s), false, dy); return;
+    case STEP_FOLD: reverse_plain(v, s, backward(v, STEP_SPREAD, s), false, dy); return;
+    case STEP_HEADS: reverse_plain(v, s, backward(v, STEP_HEADS_BACK, s), false, dy); return;
     case STEP_ROPE:
         back = backward(v, STEP_ROPE, s);
         back.inverse = true;
@@ -316,7 +323,8 @@ static bool has_gradient(const reverser *v, int32_t value_index)
 {
     const value *made = &v->forward->values[value_index];
     const step_kind kind = v->forward->steps[made->step].kind;
-    if (kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE)
+    if (kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE
+        || v->forward->steps[made->step].aside)
         return v->r->open[value_index];
     return !made->integer && kind != STEP_PAIR;
 }

@@ -43,12 +43,13 @@ static inset_status open_config(inset_context *context, const char *directory, j
     return status;
 }
 
-inset_status model_program(inset_context *context, const char *directory, program **out)
+inset_status model_program(
+    inset_context *context, const char *directory, bool ungroup, program **out)
 {
     json_document *config = NULL;
     *out = NULL;
     inset_status status = open_config(context, directory, &config);
-    if (!status) status = models_build(context, config, out);
+    if (!status) status = models_build(context, config, ungroup, out);
     json_close(config);
     return status;
 }
@@ -374,7 +375,8 @@ static inset_status load_weights(opening *o)
         if (s->kind == STEP_LINEAR) {
             status = load_matrix(o, s, biases);
             if (!status) status = load_gelu(o, s);
-        } else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
+        } else if (s->aside) continue; /* it comes when it is asked for (parts.c) */
+        else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
     }
     memory_free(o->context, biases);
     if (!status) status = device_synchronize(m->device);
@@ -430,7 +432,7 @@ static struct inset_model *new_model(inset_context *context)
 }
 
 inset_status model_open(inset_context *context, const char *directory, const char *device_name,
-    inset_type type, bool fast, struct inset_model **out)
+    inset_type type, bool fast, bool ungroup, struct inset_model **out)
 {
     *out = NULL;
     inset_status status = check_type(context, type);
@@ -438,7 +440,7 @@ inset_status model_open(inset_context *context, const char *directory, const cha
     opening o = {.context = context, .directory = directory, .model = new_model(context)};
     if (!o.model) return INSET_NO_MEMORY;
     status = open_config(context, directory, &o.config);
-    if (!status) status = models_build(context, o.config, &o.model->program);
+    if (!status) status = models_build(context, o.config, ungroup, &o.model->program);
     if (!status) status = weight_files_open(context, directory, &o.files);
     if (!status) status = finish(&o, device_name, type, fast);
     if (!status && !(o.model->directory = memory_new(context, strlen(directory) + 1)))
@@ -460,18 +462,22 @@ inset_status model_weights_open(struct inset_model *model, model_weights **out)
 {
     inset_context *c = model->context;
     *out = NULL;
-    if (!model->directory)
+    /* numbers in memory are a builder's, who may have let go of them; a family's stay */
+    if (!model->directory && !model->program->n_head_paths)
         return error_set(c, INSET_USAGE_ERROR,
-            "edges need the weights once more, and this model's were given in memory: open a "
-            "directory");
+            "heads on their own need the weights once more, and this model's were given in "
+            "memory: open a directory");
     model_weights *w = memory_new(c, sizeof *w);
     if (!w) return INSET_NO_MEMORY;
     w->opening = (opening){.context = c, .directory = model->directory, .model = model};
     for (int i = 0; i < PLACES; i++) w->which[i] = -1;
-    inset_status status = weight_files_open(c, model->directory, &w->opening.files);
+    inset_status status = model->directory
+                              ? weight_files_open(c, model->directory, &w->opening.files)
+                              : INSET_OK;
     w->opening.sources = memory_new(c, model->program->n_weights * sizeof *w->opening.sources);
     if (!status && !w->opening.sources) status = INSET_NO_MEMORY;
-    if (!status) status = find_sources(&w->opening);
+    if (!status)
+        status = model->directory ? find_sources(&w->opening) : sources_in_memory(&w->opening);
     if (status) {
         model_weights_close(w);
         return status;
@@ -541,6 +547,7 @@ plan_traits model_traits(const struct inset_model *m)
 void model_free(struct inset_model *m)
 {
     if (!m) return;
+    model_parts_free(m);
     for (size_t i = 0; m->weights && i < m->program->n_weights; i++) {
         device_matrix_free(m->device, m->weights[i].reverse);
         device_matrix_free(m->device, m->weights[i].matrix);

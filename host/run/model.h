@@ -16,6 +16,9 @@ typedef struct device_weight {
     size_t bytes; /* of data */
 } device_weight;
 
+/* parts of weights as matrices of their own (parts.c) */
+typedef struct model_parts model_parts;
+
 struct inset_model {
     inset_context *context;
     handle handle;          /* the public API's: removed by model_free's caller */
@@ -26,6 +29,7 @@ struct inset_model {
     /* every product with a tanh GELU behind it may be one launch with it */
     bool gelu_in_product;
     int64_t weight_bytes; /* of all weights in the model's type, a tied one once */
+    model_parts *parts;   /* NULL until a head is run on its own */
     char *directory;      /* where the weights are; NULL: they were in memory */
 };
 
@@ -36,17 +40,19 @@ struct inset_model {
  *   type         INSET_F32, INSET_BF16, INSET_F16, or INSET_TYPE_COUNT for the file's own type
  *   fast         whether the device may give up that a row's bits depend on its own numbers alone
  *                (device.h)
+ *   ungroup      see program.ungroup
  * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights
  * before the config is checked. */
 struct inset_model;
 inset_status model_open(inset_context *context, const char *directory, const char *device_name,
-    inset_type type, bool fast, struct inset_model **out);
+    inset_type type, bool fast, bool ungroup, struct inset_model **out);
 /* A model whose program was built in memory (weights have `data`). Takes the program over, also on
  * failure. */
 inset_status model_from_program(
     program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out);
 /* The program of a directory without weights or device: for `inset sites`. */
-inset_status model_program(inset_context *context, const char *directory, program **out);
+inset_status model_program(
+    inset_context *context, const char *directory, bool ungroup, program **out);
 /* What plans for this model must know of its device. */
 plan_traits model_traits(const struct inset_model *model);
 void model_free(struct inset_model *model); /* takes NULL */
@@ -59,5 +65,15 @@ void model_weights_close(model_weights *w); /* takes NULL */
 /* A weight as fp32, [rows, columns] as the file has it; it holds until the next call with the same
  * `place`, 0 to 3, or the end. */
 inset_status model_weights_get(model_weights *w, int32_t weight, int place, const float **out);
+
+/* A part of a weight as a matrix, with its part of the bias (-1: none); made once. reverse: by its
+ * transpose, without a bias. It is the model's. As model_weights_open's errors. */
+inset_status model_part(struct inset_model *model, int32_t weight, int32_t bias,
+    const head_part *part, bool reverse, const matrix **out);
+/* Which part a matrix of model_part is; NULL: it is none. */
+const head_part *model_part_of(const struct inset_model *model, const matrix *m);
+/* A vector that only steps aside read, on the device; nothing where it is there already. */
+inset_status model_vector(struct inset_model *model, int32_t weight);
+void model_parts_free(struct inset_model *model);
 
 #endif

@@ -107,13 +107,20 @@ static void *address(const run *r, const void *tagged)
     return r->base[at] + offset;
 }
 
-/* What goes backwards needs the matrix the other way round. */
-static inset_status reverse_matrix(run *r, const launch *l)
+/* The matrix of a product; what goes backwards needs it the other way round. */
+static inset_status bind_matrix(run *r, launch *l)
 {
     device_weight *w = &r->model->weights[l->weight];
-    return !l->reverse || w->reverse
-               ? INSET_OK
-               : device_matrix_reverse(r->model->device, w->matrix, &w->reverse);
+    if (l->part.n_in) {
+        const matrix *found = NULL;
+        inset_status status = model_part(
+            r->model, l->weight, l->bias, &l->part, l->reverse, &found);
+        return l->matrix = found, status;
+    }
+    inset_status status = !l->reverse || w->reverse
+                              ? INSET_OK
+                              : device_matrix_reverse(r->model->device, w->matrix, &w->reverse);
+    return l->matrix = l->reverse ? w->reverse : w->matrix, status;
 }
 
 static inset_status bind_launches(run *r)
@@ -125,11 +132,15 @@ static inset_status bind_launches(run *r)
     for (size_t i = 0; i < p->n_launches; i++) {
         launch *l = &r->launches[i];
         if (l->is_matmul) {
-            inset_status status = reverse_matrix(r, l);
+            inset_status status = bind_matrix(r, l);
             if (status) return status;
             l->x = address(r, l->x);
             l->y = address(r, l->y);
             continue;
+        }
+        if (l->kernel == KERNEL_FOLD && l->bias >= 0) {
+            inset_status status = model_vector(r->model, l->bias);
+            if (status) return status;
         }
         for (const int16_t *field = launch_pointers((kernel_id)l->kernel); *field >= 0; field++) {
             void *pointer;
@@ -538,8 +549,7 @@ static inset_status launch_all(run *r)
         return status;
     for (size_t i = 0; i < p->n_launches; i++) {
         const launch *l = &r->launches[i];
-        const device_weight *w = l->is_matmul ? &r->model->weights[l->weight] : NULL;
-        const matrix *m = !w ? NULL : l->reverse ? w->reverse : w->matrix;
+        const matrix *m = l->matrix;
         size_t size;
         const void *arguments = launch_arguments(l, &size);
         status = l->gelu ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)

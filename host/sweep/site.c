@@ -142,9 +142,9 @@ static stream find_stream(const program *p, const module *block)
 static const char *const stream_members[] = {
     "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", NULL};
 static const char *const mlp_members[] = {"pre", "up", "post", NULL};
-static const char *const head_members[] = {
-    "z", "q", "k", "v", "rot_q", "rot_k", "pattern", "scores", NULL};
-enum { N_STREAM = 5, N_PATTERN = 6 }; /* head_members from N_PATTERN on are by keys */
+static const char *const head_members[] = {"z", "q", "k", "v", "rot_q", "rot_k", "result",
+    "q_input", "k_input", "v_input", "pattern", "scores", NULL};
+enum { N_STREAM = 5, N_PATTERN = 10 }; /* head_members from N_PATTERN on are by keys */
 
 static int index_of(const char *const *names, const char *name)
 {
@@ -271,7 +271,8 @@ static inset_status unknown(sweep *s, const char *name)
     error_help(s->context,
         "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, pre, up "
         "and post "
-        "in the MLP, and per head z, q, k, v, rot_q, rot_k, pattern and scores.");
+        "in the MLP, and per head z, q, k, v, rot_q, rot_k, result, q_input, k_input, v_input, "
+        "pattern and scores.");
     return status;
 }
 

@@ -18,6 +18,7 @@
  * A user's lines stand between: `x.grad` is the gradient of x as it was when the forward ended, so
  * everything that comes later in the forward is undone first. */
 #include "trace/backward.h"
+#include "trace/heads.h"
 
 #include <string.h>
 
@@ -68,7 +69,18 @@ static void find_open(const trace *t, const program *forward, bool *open)
         const step *s = &forward->steps[i];
         if (s->kind == STEP_PATTERN) /* both or none: scores are the step before */
             open[s->value] = open[s[-1].value] = open[s->value] || open[s[-1].value];
-        else if (s->kind != STEP_SCORES && s->kind != STEP_NORM_SCALE) open[s->value] = false;
+        else if (s->kind != STEP_SCORES && s->kind != STEP_NORM_SCALE && !s->aside)
+            open[s->value] = false;
+    }
+    /* all of a path, from what it makes back to its site */
+    for (size_t i = 0; i < forward->n_head_paths; i++) {
+        const head_path *path = &forward->head_paths[i];
+        const int32_t begin = forward->slots[forward->sites[path->site].slot].value;
+        int32_t at = forward->slots[path->made].value;
+        for (bool touched = open[begin] || open[at]; touched && at != begin;) {
+            open[at] = open[begin] = true;
+            at = forward->slots[forward->steps[forward->values[at].step].operands[0]].value;
+        }
     }
 }
 
@@ -147,7 +159,7 @@ inset_status trace_backward(trace *t, const operand *metric)
 {
     inset_status status = check_metric(t, metric);
     const view *of = NULL;
-    if (status || (status = reverse_program(t))) return status;
+    if (status || (status = heads_for_gradients(t)) || (status = reverse_program(t))) return status;
     if (!(of = view_keep(t, &metric->view))) return INSET_NO_MEMORY;
     const size_t invokes = t->n_invokes, records = t->n_records, storages = t->n_storages;
     const int64_t tokens = t->n_tokens;

@@ -1,7 +1,7 @@
 /* expression.c: tensors that a trace makes itself: loaded ones, literals, indexing, arithmetic,
  * in-place sets. PyTorch's rules for shapes and types; every operation is recorded, none is
  * computed. */
-#include "trace/records.h"
+#include "trace/heads.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -96,7 +96,8 @@ static inset_status record_set(trace *t, const view *target, const operand *sour
         .a = source_of(t, source, &lost)};
     if (lost || !r.target) return INSET_NO_MEMORY;
     t->storages[target->storage].changed = true;
-    return add_record(t, &r);
+    inset_status status = add_record(t, &r);
+    return status ? status : heads_note_set(t, target);
 }
 
 static operand tensor_operand(const view *v)

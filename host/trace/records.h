@@ -74,6 +74,9 @@ typedef struct value_storage {
     int32_t value, storage;
 } value_storage;
 
+/* a set where a head stands alone that waits for its step (heads.h) */
+typedef struct head_set head_set;
+
 typedef struct invoke {
     int32_t n_sequences;
     const int32_t *lengths; /* positions of each sequence (1 for sequential models) */
@@ -87,6 +90,7 @@ typedef struct invoke {
     int32_t shadow_of;                  /* of which invoke it is the shadow, where `reversed` */
     bool reversed; /* goes on into the gradients; no line of the user's made it (backward.c) */
     int32_t first_step, end_step; /* of its gradients */
+    head_set *head_sets;          /* in the trace's arena */
     bool stopped;
     int32_t stop_line;
     rebinding *rebindings;
@@ -106,6 +110,11 @@ typedef struct saved_value {
 } saved_value;
 
 typedef struct backward backward;
+
+/* A record of no invoke, which the invoke's shadow repeats. */
+typedef struct head_record {
+    int32_t invoke, record;
+} head_record;
 
 struct trace {
     inset_context *context;
@@ -129,6 +138,9 @@ struct trace {
     /* tokens that metrics are of */
     int rules;                 /* of reverse_rule, for gradients */
     struct backward *backward; /* inside `with METRIC.backward():` */
+    /* of invokes that touch heads on their own: what their shadows do besides (heads.h) */
+    head_record *head_records;
+    size_t n_head_records, head_records_capacity;
     /* Once a line asked for a gradient: `program` is then that of the last reversal. */
     reversal *reversal;
     int32_t *answers;

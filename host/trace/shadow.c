@@ -119,6 +119,11 @@ static void mark_needed(trace *t, const invoke *v)
     for (size_t i = 0; i < b->n_parcels; i++)
         if (b->parcels[i].invoke == b->original) need(b, b->parcels[i].of);
     for (size_t i = 0; i < v->n_rebindings; i++) need(b, v->rebindings[i].view);
+    for (size_t i = 0; i < t->n_head_records; i++)
+        if (t->head_records[i].invoke == b->original) {
+            need(b, t->records[t->head_records[i].record].target);
+            need(b, t->records[t->head_records[i].record].a.view);
+        }
     for (size_t i = v->n_records; i-- > 0;) {
         const trace_record *r = &t->records[v->first_record + i];
         const int32_t target = r->target->storage;
@@ -267,6 +272,39 @@ static bool add_readers(trace *t)
     return true;
 }
 
+/* Those of the invoke's own records on which something depends, and where heads are looked at on
+ * their own, first at its event, the record that takes all of them that way. */
+static inset_status repeat_records(trace *t, int32_t original)
+{
+    backward *b = t->backward;
+    const invoke v = t->invokes[original];
+    inset_status status = INSET_OK;
+    int32_t next = -1, from = -1; /* events of the heads' records, in order */
+    for (size_t i = 0; i <= v.n_records && !status; i++) {
+        const trace_record *r = i < v.n_records ? &t->records[v.first_record + i] : NULL;
+        const int32_t until = r ? r->event : INT32_MAX;
+        for (;; from = next) {
+            next = INT32_MAX;
+            for (size_t h = 0; h < t->n_head_records; h++) {
+                const int32_t event = t->records[t->head_records[h].record].event;
+                if (t->head_records[h].invoke == original && event > from && event < next)
+                    next = event;
+            }
+            if (next > until || next == INT32_MAX) break;
+            for (size_t h = 0; h < t->n_head_records && !status; h++) {
+                const int32_t at = t->head_records[h].record;
+                if (t->head_records[h].invoke == original && t->records[at].event == next)
+                    status = repeat_record(t, &t->records[at]);
+            }
+            if (status) return status;
+        }
+        r = i < v.n_records ? &t->records[v.first_record + i] : NULL; /* the array may have moved */
+        if (r && b->owner[r->target->storage] == original && b->needed[r->target->storage])
+            status = repeat_record(t, r);
+    }
+    return status;
+}
+
 inset_status shadow_open(trace *t, int32_t original)
 {
     backward *b = t->backward;
@@ -279,12 +317,7 @@ inset_status shadow_open(trace *t, int32_t original)
     mark_needed(t, &t->invokes[original]);
     inset_status status = begin_shadow(t, original);
     if (status) return status;
-    for (size_t i = 0; i < t->invokes[original].n_records && !status; i++) {
-        const size_t at = t->invokes[original].first_record + i;
-        const int32_t target = t->records[at].target->storage;
-        if (b->owner[target] == original && b->needed[target])
-            status = repeat_record(t, &t->records[at]);
-    }
+    status = repeat_records(t, original);
     if (!status) status = repeat_bindings(t, original);
     for (size_t i = 0; i < b->n_parcels && !status; i++) {
         if (b->parcels[i].invoke != original) continue;

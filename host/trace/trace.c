@@ -1,6 +1,6 @@
 /* trace.c: building a trace: invokes, sites in order, replacement, skip, stop, save. Each call
  * checks first and records last. */
-#include "trace/records.h"
+#include "trace/heads.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +27,7 @@ void trace_free(trace *t)
         memory_free(t->context, t->invokes[i].skips);
         memory_free(t->context, t->invokes[i].values);
     }
+    memory_free(t->context, t->head_records);
     memory_free(t->context, t->storages);
     memory_free(t->context, t->records);
     memory_free(t->context, t->invokes);
@@ -267,12 +268,15 @@ static inset_status check_order(trace *t, int32_t event, const char *name)
     return event < v->current_event ? out_of_order(t, name) : INSET_OK;
 }
 
-static void reached(trace *t, int32_t event, int32_t site)
+static inset_status reached(trace *t, int32_t event, int32_t site)
 {
+    inset_status status = heads_go_on(t, event);
+    if (status) return status;
     invoke *v = current(t);
     v->current_event = event;
     v->current_site = site;
     v->current_line = t->line;
+    return INSET_OK;
 }
 
 inset_status trace_site(trace *t, int32_t site_index, operand *out)
@@ -283,8 +287,9 @@ inset_status trace_site(trace *t, int32_t site_index, operand *out)
     inset_status status = need_invoke(t, name);
     if (status || (status = check_order(t, s->event, name))) return status;
     operand result = {.kind = OPERAND_TENSOR, .unchangeable = !t->program->slots[s->slot].settable};
-    if ((status = view_of_slot(t, (int32_t)t->n_invokes - 1, s->slot, &result.view))) return status;
-    reached(t, s->event, site_index);
+    if ((status = view_of_slot(t, (int32_t)t->n_invokes - 1, s->slot, &result.view))
+        || (status = reached(t, s->event, site_index)))
+        return status;
     *out = result;
     return INSET_OK;
 }
@@ -403,10 +408,10 @@ inset_status trace_replace(trace *t, int32_t site_index, const operand *source)
     view v;
     int32_t bound = s->slot;
     if ((status = check_replacement(t, s->slot, name, source, &v))
-        || (status = bind_heads(t, &bound, &v)) || (status = rebind(t, bound, &v)))
+        || (status = bind_heads(t, &bound, &v)) || (status = rebind(t, bound, &v))
+        || (status = reached(t, s->event, site_index)))
         return status;
-    reached(t, s->event, site_index);
-    return INSET_OK;
+    return heads_note_replaced(t, s->slot);
 }
 
 inset_status trace_skip(trace *t, int32_t module_index, const operand *source)
@@ -435,7 +440,7 @@ inset_status trace_skip(trace *t, int32_t module_index, const operand *source)
         return INSET_NO_MEMORY;
     if ((status = rebind(t, s->slot, &v))) return status;
     now->skips[now->n_skips++] = (skipped){module_index, m->enter, m->leave, t->line};
-    reached(t, m->enter, input >= 0 ? input : output);
+    if ((status = reached(t, m->enter, input >= 0 ? input : output))) return status;
     return INSET_OK;
 }
 

@@ -18,7 +18,8 @@ inset_status gradient_view(trace *t, const view *of, bool make, operand *out, bo
         /* what is made only where somebody touches it, must be there for its gradient */
         const value *of_model = &t->program->values[s.value];
         const bool in_open = of_model->by_keys
-                             || t->program->steps[of_model->step].kind == STEP_NORM_SCALE;
+                             || t->program->steps[of_model->step].kind == STEP_NORM_SCALE
+                             || t->program->steps[of_model->step].aside;
         inset_status status = in_open ? shadow_value(t, s.value, &made) : INSET_OK;
         if (!status) status = shadow_value(t, value_index, &made);
         if (status) return status;

@@ -1,1 +1,1 @@
-inset attribute -d cpu -m ../fixtures/induction --clean '[[11,3,42,7,55,20,33,9,3]]' --corrupt '[[11,50,42,7,55,20,33,9,3]]' --metric logit_diff:42,55 --direction noise --edges --top 6 --verify 3 | sed 's/[0-9.]*%$/%/; s/\(\.[0-9][0-9][0-9]\)[0-9]*/\1/g'
+inset attribute -d cpu -m ../fixtures/induction --clean '[[11,3,42,7,55,20,33,9,3]]' --corrupt '[[11,50,42,7,55,20,33,9,3]]' --metric logit_diff:42,55 --direction noise --edges --top 6 --verify 3 | tr -s ' ' | sed 's/[0-9.]*%$/%/; s/\(\.[0-9][0-9][0-9]\)[0-9]*/\1/g'

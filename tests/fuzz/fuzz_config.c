@@ -61,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     inset_status status = json_parse(context, "config.json", data, size, &document);
     if (!status && !is_large(document)) {
         program *p;
-        status = models_build(context, document, &p);
+        status = models_build(context, document, false, &p);
         if (!status) check_program(p);
         else
             fuzz_need(!p && (status == INSET_FILE_ERROR || status == INSET_NO_MEMORY),

@@ -692,6 +692,8 @@ static const struct {
     [KERNEL_ATTENTION_BACK] = {"the attention_back kernel", sizeof(attention_back_args)},
     [KERNEL_SOFTMAX_BACK] = {"the softmax_back kernel", sizeof(softmax_back_args)},
     [KERNEL_MIX_BACK] = {"the mix_back kernel", sizeof(mix_back_args)},
+    [KERNEL_SPREAD] = {"the spread kernel", sizeof(copies_args)},
+    [KERNEL_FOLD] = {"the fold kernel", sizeof(copies_args)},
     [KERNEL_DIVISOR_BACK] = {"the divisor_back kernel", sizeof(divisor_back_args)},
     [KERNEL_NORM_SCALE_BACK] = {"the norm_scale_back kernel", sizeof(norm_back_args)},
     [KERNEL_METRICS] = {"the metrics kernel", sizeof(metrics_args)},

@@ -94,7 +94,7 @@ launch *emit_launch(emitter *e)
             sizeof *out->launches))
         return NULL;
     launch *l = &out->launches[out->n_launches++];
-    *l = (launch){.type = (uint8_t)out->model_type, .weight = -1};
+    *l = (launch){.type = (uint8_t)out->model_type, .weight = -1, .bias = -1};
     return l;
 }
 

@@ -183,6 +183,13 @@ bool emit_gather_context(
 inset_status emit_softmax_back(emitter *e, const need *n, void *out);
 inset_status emit_open_back(
     emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
+/* Notes how far a product reads, padding and all; lays its operand's rows in order. */
+void emit_note_reading(emitter *e, const step *st, const operand_ref *x, int64_t rows, int64_t in);
+inset_status emit_in_order(emitter *e, const moment_plan *m, int64_t width, operand_ref *x);
+/* Heads that stand alone (heads.c). */
+inset_status emit_heads(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
+inset_status emit_copies(
+    emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_back(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_whole(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 

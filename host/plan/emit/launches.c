@@ -67,6 +67,8 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(activation_back_args, x), AT(activation_back_args, dy), AT(activation_back_args, x_rows),
         AT(activation_back_args, dy_rows), -1};
     static const int16_t join[] = {AT(join_args, out), AT(join_args, x), AT(join_args, x_rows), -1};
+    static const int16_t copies[] = {AT(copies_args, out), AT(copies_args, x),
+        AT(copies_args, bias), AT(copies_args, x_rows), -1};
     static const int16_t attention_back[] = {AT(attention_back_args, out),
         AT(attention_back_args, q), AT(attention_back_args, k), AT(attention_back_args, v),
         AT(attention_back_args, dz), AT(attention_back_args, q_rows),
@@ -102,6 +104,8 @@ const int16_t *launch_pointers(kernel_id kernel)
         [KERNEL_SOFTMAX_BACK] = softmax_back,
         [KERNEL_MIX_BACK] = mix_back,
         [KERNEL_DIVISOR_BACK] = divisor_back,
+        [KERNEL_SPREAD] = copies,
+        [KERNEL_FOLD] = copies,
         [KERNEL_NORM_SCALE_BACK] = norm_back,
         [KERNEL_WHOLE_ATTENTION] = whole_attention,
         [KERNEL_RECORDS] = records,

@@ -54,6 +54,7 @@ typedef union launch_args {
     norm_back_args norm_back;
     activation_back_args activation_back;
     join_args join;
+    copies_args copies;
     attention_back_args attention_back;
     softmax_back_args softmax_back;
     mix_back_args mix_back;
@@ -67,9 +68,12 @@ typedef struct launch {
     uint8_t kernel, type; /* kernel_id, inset_type */
     int32_t args_size;
     int32_t weight;       /* matmul: the weight's index */
+    int32_t bias;         /* of a product by a part of the weight, and of KERNEL_FOLD, or -1 */
+    head_part part;       /* ... which part; n_in 0: all of it */
     int64_t blocks, work; /* kernel */
     const void *x;
-    void *y; /* matmul */
+    void *y;            /* matmul */
+    const void *matrix; /* ... its matrix on the device: run.c's */
     int64_t x_stride, y_stride, rows;
     /* kernel; with records (fused.lists) it takes both, as they lie here */
     struct {

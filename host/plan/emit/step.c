@@ -42,12 +42,33 @@ static inset_status emit_embed(
 
 /* A product reads padding behind its rows: whatever lies there, as long as it is the arena's.
  * Outputs have room for theirs (pack.c). */
-static void note_reading(emitter *e, const step *st, const operand_ref *x, int64_t rows, int64_t in)
+void emit_note_reading(emitter *e, const step *st, const operand_ref *x, int64_t rows, int64_t in)
 {
     int64_t first = (int64_t)((uint64_t)(uintptr_t)x->at & ((1ull << 56) - 1)),
             padded = product_padded(e->p->options.traits.row_block, rows, step_widest(e->p, st));
     int64_t end = first + ((padded - 1) * x->stride + in) * (int64_t)type_size(e->out->model_type);
     if (end > e->read_end) e->read_end = end;
+}
+
+/* A matrix product wants its rows in order. */
+inset_status emit_in_order(emitter *e, const moment_plan *m, int64_t width, operand_ref *x)
+{
+    if (!x->rows) return INSET_OK;
+    void *scratch = tagged(AREA_ARENA, e->s->arena_bytes);
+    launch *g = emit_kernel(
+        e, KERNEL_GATHER, sizeof(gather_args), m->n_computed, m->n_computed * width);
+    if (!g) return INSET_NO_MEMORY;
+    g->args.gather = (gather_args){.out = scratch,
+        .x = x->at,
+        .x_rows = x->rows,
+        .n_rows = m->n_computed,
+        .width = width,
+        .out_stride = width,
+        .x_stride = x->stride};
+    int64_t bytes = m->n_computed * width * (int64_t)type_size(e->out->model_type);
+    if (bytes > e->scratch_bytes) e->scratch_bytes = bytes;
+    *x = (operand_ref){scratch, NULL, width};
+    return INSET_OK;
 }
 
 static inset_status emit_linear(
@@ -72,22 +93,7 @@ static inset_status emit_linear(
         e->out->statistics.flops += 2.0 * m->n_computed * in * m->n_columns;
         return INSET_OK;
     }
-    if (x.rows) { /* a matrix product wants its rows in order */
-        void *scratch = tagged(AREA_ARENA, e->s->arena_bytes);
-        launch *g = emit_kernel(
-            e, KERNEL_GATHER, sizeof(gather_args), m->n_computed, m->n_computed * in);
-        if (!g) return INSET_NO_MEMORY;
-        g->args.gather = (gather_args){.out = scratch,
-            .x = x.at,
-            .x_rows = x.rows,
-            .n_rows = m->n_computed,
-            .width = in,
-            .out_stride = in,
-            .x_stride = x.stride};
-        int64_t bytes = m->n_computed * in * (int64_t)type_size(e->out->model_type);
-        if (bytes > e->scratch_bytes) e->scratch_bytes = bytes;
-        x = (operand_ref){scratch, NULL, in};
-    }
+    if ((status = emit_in_order(e, m, in, &x))) return status;
     launch *l = emit_launch(e);
     if (!l) return INSET_NO_MEMORY;
     l->is_matmul = true;
@@ -98,7 +104,7 @@ static inset_status emit_linear(
     l->y = m->activation ? tagged(AREA_ARENA, e->s->moments[m->activation].value.offset) : out,
     l->y_stride = width;
     l->rows = m->n_computed;
-    note_reading(e, st, &x, l->rows, in);
+    emit_note_reading(e, st, &x, l->rows, in);
     e->out->statistics.flops += 2.0 * m->n_computed * in * width;
     return INSET_OK;
 }
@@ -319,7 +325,8 @@ static inset_status emit_rowwise(
     switch (st->kind) {
     case STEP_LAYERNORM:
         l->args.layernorm = (layernorm_args){out, in[0].at, in[0].rows, emit_weight(st->weight),
-            emit_weight(st->bias), n, width, width, in[0].stride, st->eps};
+            emit_weight(st->bias), n, width, width, in[0].stride,
+            st->norm_groups > 1 ? st->norm_groups : 1, st->eps};
         break;
     case STEP_RMSNORM:
         l->args.rmsnorm = (rmsnorm_args){out, in[0].at, in[0].rows, emit_weight(st->weight), n,
@@ -415,6 +422,10 @@ inset_status emit_step(emitter *e, const step *st)
     case STEP_EMBED: return emit_embed(e, st, m, out, width);
     case STEP_LINEAR:
     case STEP_LINEAR_BACK: return emit_linear(e, st, m, out, width);
+    case STEP_HEADS:
+    case STEP_HEADS_BACK: return emit_heads(e, st, m, out, width);
+    case STEP_SPREAD:
+    case STEP_FOLD: return emit_copies(e, st, m, out, width);
     case STEP_NORM_BACK:
     case STEP_ACTIVATION_BACK:
     case STEP_SOFTCAP_BACK:

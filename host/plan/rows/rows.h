@@ -247,6 +247,7 @@ typedef struct planner {
     int32_t first_strand;     /* of those that this invoke made */
     /* groups of invokes; first pass that new strands may be in: the group of the invoke */
     int32_t chunks, floor;
+    bool runs_aside; /* this invoke touches a head on its own */
     /* of the invoke being walked */
     tensor **values;        /* [n_values] */
     int32_t *value_storage; /* [n_values] storage or -1 */
@@ -430,6 +431,10 @@ bool scale_given(const planner *p, const step *s, int32_t strand_index);
 static inline int64_t step_widest(const planner *p, const step *linear)
 {
     const weight *w = &p->program->weights[linear->weight];
+    if (linear->kind == STEP_HEADS || linear->kind == STEP_HEADS_BACK) {
+        const head_part part = program_head_part(p->program, linear, 0);
+        return part_widest(&part) * (int64_t)type_size(p->trace->model_type);
+    }
     return (w->rows > w->columns ? w->rows : w->columns) * (int64_t)type_size(p->trace->model_type);
 }
 

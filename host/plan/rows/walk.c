@@ -158,7 +158,8 @@ static inset_status run_back_step(planner *p, const invoke *v, int32_t invoke_in
 static bool keeps_rows(const planner *p, const step *s)
 {
     if (s->kind != STEP_LINEAR && s->kind != STEP_ACTIVATION && s->kind != STEP_SCALE
-        && s->kind != STEP_SOFTCAP
+        && s->kind != STEP_SOFTCAP && s->kind != STEP_SPREAD && s->kind != STEP_FOLD
+        && s->kind != STEP_HEADS
         && ((s->kind != STEP_LAYERNORM && s->kind != STEP_RMSNORM) || scale_operands(p, s) > 1))
         return false;
     const slot *o = &p->program->slots[s->operands[0]];
@@ -172,6 +173,10 @@ static inset_status run_step(planner *p, const invoke *v, int32_t invoke_index, 
     if (s->kind == STEP_SCORES || s->kind == STEP_PATTERN)
         return run_open_step(p, v, invoke_index, s);
     if (s->kind == STEP_NORM_SCALE && !scale_touched(p, v, s)) {
+        p->values[s->value] = NULL;
+        return INSET_OK;
+    }
+    if (s->aside && s->of < 0 && !p->runs_aside) {
         p->values[s->value] = NULL;
         return INSET_OK;
     }
@@ -495,6 +500,19 @@ static inset_status travel(planner *p, journey *j)
     return apply_until(p, j, INT32_MAX);
 }
 
+/* Does an invoke look at, or replace, what steps aside make? */
+static bool touches_aside(const planner *p, const invoke *v)
+{
+    const program *g = p->program;
+    for (size_t i = 0; i < v->n_values; i++) {
+        const step *made = &g->steps[g->values[v->values[i].value].step];
+        if (made->aside && made->of < 0) return true;
+    }
+    for (size_t i = 0; i < v->n_rebindings; i++)
+        if (g->steps[g->values[g->slots[v->rebindings[i].slot].value].step].aside) return true;
+    return false;
+}
+
 static inset_status walk_invoke(planner *p, int32_t index)
 {
     const invoke *v = &p->trace->invokes[index];
@@ -510,6 +528,7 @@ static inset_status walk_invoke(planner *p, int32_t index)
             || !(
                 p->open_seen = arena_new(&p->passing, p->program->n_steps * sizeof *p->open_seen))))
         return INSET_NO_MEMORY;
+    p->runs_aside = touches_aside(p, v);
     inset_status status = travel(p, &j);
     for (size_t i = 0; i < v->n_values; i++) p->value_storage[v->values[i].value] = -1;
     while (p->n_made) p->values[p->made[--p->n_made]] = NULL;

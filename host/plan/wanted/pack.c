@@ -51,7 +51,8 @@ static bool choose_columns(planner *p, moment_plan *m, int32_t width)
  * the padding that reaches behind them. */
 static int64_t buffer_rows(const planner *p, const moment_plan *m, const step *st)
 {
-    const bool product = st->kind == STEP_LINEAR || st->kind == STEP_LINEAR_BACK;
+    const bool product = st->kind == STEP_LINEAR || st->kind == STEP_LINEAR_BACK
+                         || st->kind == STEP_HEADS || st->kind == STEP_HEADS_BACK;
     if (!product || m->columns || !m->n_computed) return m->n_rows;
     int64_t padded = product_padded(p->options.traits.row_block, m->n_computed, step_widest(p, st));
     return padded > m->n_rows ? padded : m->n_rows;
