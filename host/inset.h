@@ -751,6 +751,32 @@ typedef struct inset_verified_edge {
 INSET_API inset_status inset_edges_verify(
     inset_edges *edges, size_t count, const inset_verified_edge **found, size_t *n, double *rank);
 
+/* An edge, or a path of edges, that was patched: what that changes the first metric by, mean over
+ * the pairs. */
+typedef struct inset_edge_effect {
+    const char *path; /* "a0.h1->m2" */
+    double effect;
+} inset_edge_effect;
+/* Patches edges one by one, exactly: the destination alone sees the stream with the source's other
+ * value. The edges need not have been stepped.
+ *   paths   "a0.h1->a1.h2<q>, m0->logits", commas or lines between them. a0 stands for all heads of
+ *           layer 0, 3 for all of layer 3, * for all there is: each of them is an edge of its own,
+ *           as far as it is one. A step of several nodes together: "a0.h1+a0.h2->m1", with freeze
+ *   freeze  1: path patching (arXiv 2211.00593): what is on the path is run again, each step with
+ *           what the step before changed and nothing else; all other heads and MLPs keep the base
+ *           run's value; what the last one changes reaches the logits directly. Paths may have
+ *           more than two steps, "a0.h1->a1.h0<k>->a2.h3<v>"
+ *   found   [n], in the order of the paths; the edges', until the next call
+ * VALUE_ERROR: what is no node or no edge, by name; USAGE_ERROR: a longer path without freeze. */
+INSET_API inset_status inset_edges_patch(inset_edges *edges, const char *paths, int freeze,
+    const inset_edge_effect **found, size_t *n);
+
+/* What the edges that a circuit lets go carry: "other" (NULL), the other run's value; "zero"; or
+ * "mean:PROMPTS", the mean over these prompts of what the writer has at that position, PROMPTS as
+ * inset_prompts takes them. With zero and mean the other run is the base's prompt with every
+ * writer's output so set. VALUE_ERROR; the errors of prompts. */
+INSET_API inset_status inset_edges_ablate(inset_edges *edges, const char *what);
+
 /* kept [sources, destinations]: 1 for the `size` strongest edges by scores [sources,
  * destinations] (NULL: the edges' own, of the first metric): by "score", the largest; "abs"
  * (NULL), the largest in size; "greedy", one after the other the largest in size whose reader

@@ -1,5 +1,5 @@
 /* edges.c: attribution of edges, and circuits, of the public API. */
-#include "edges/edges.h"
+#include "edges/path.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@ struct inset_edges {
     inset_context *context;
     edges *edges;
     inset_verified_edge *verified;
+    inset_edge_effect *effects;
 };
 
 static void free_object(void *object) { inset_edges_free(object); }
@@ -43,6 +44,7 @@ void inset_edges_free(inset_edges *e)
     if (!e) return;
     handle_remove(e->context, &e->handle);
     memory_free(e->context, e->verified);
+    memory_free(e->context, e->effects);
     edges_free(e->edges);
     memory_free(e->context, e);
 }
@@ -164,6 +166,39 @@ inset_status inset_edges_verify(
     memory_free(e->context, chosen);
     memory_free(e->context, numbers);
     return status;
+}
+
+static inset_status patch_paths(inset_edges *e, const edge_paths *paths, bool freeze)
+{
+    memory_free(e->context, e->effects);
+    e->effects = memory_new(e->context, paths->n * sizeof *e->effects);
+    double *numbers = memory_new(e->context, paths->n * sizeof *numbers);
+    inset_status status = e->effects && numbers ? edges_along(e->edges, paths, freeze, numbers)
+                                                : INSET_NO_MEMORY;
+    for (size_t i = 0; i < paths->n && !status; i++)
+        e->effects[i] = (inset_edge_effect){paths->at[i].name, numbers[i]};
+    memory_free(e->context, numbers);
+    return status;
+}
+
+inset_status inset_edges_patch(inset_edges *e, const char *text, int freeze,
+    const inset_edge_effect **found, size_t *n)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!text || !found || !n) return api_null(e->context, "paths and a place for what they do");
+    edge_paths paths;
+    inset_status status = api_need_device(e->edges->s->model);
+    if (status || (status = edges_read_paths(e->edges, text, &paths))) return status;
+    if (!(status = patch_paths(e, &paths, freeze != 0))) *found = e->effects, *n = paths.n;
+    edge_paths_free(e->edges, &paths);
+    return status;
+}
+
+inset_status inset_edges_ablate(inset_edges *e, const char *what)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    inset_status status = api_need_device(e->edges->s->model);
+    return status ? status : edges_ablate(e->edges, what);
 }
 
 static bool read_order(const char *by, edge_order *out)

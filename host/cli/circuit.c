@@ -178,6 +178,8 @@ static int run(circuits *c)
     inset_edge_result r;
     int status = open_edges(&c->s);
     if (status) return status;
+    if (inset_edges_ablate(c->s.edges, given->ablation))
+        return report(c->s.context, EXIT_REQUEST);
     if (inset_edges_result(c->s.edges, 0, &r)) return report(c->s.context, EXIT_MACHINE);
     if ((status = read_sizes(c, given->sizes ? given->sizes : usual, r.edges))) return status;
     const size_t all = (size_t)(r.sources * r.destinations);
@@ -203,6 +205,11 @@ static int run(circuits *c)
 
 int command_circuit(const options *given)
 {
+    /* the other run is the base's own, ablated */
+    options own = *given;
+    if (given->ablation && strcmp(given->ablation, "other") && !given->corrupt)
+        own.corrupt = given->clean;
+    given = &own;
     circuits c = {.s = {.given = given}};
     if (given->output && !ends_with(given->output, ".csv"))
         return usage_error("circuit", "-o: OUT.csv was expected, found '%s'", given->output);

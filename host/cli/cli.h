@@ -43,7 +43,8 @@ typedef struct options {
     /* attribute --edges, circuit */
     bool edges, per_pair, dry_run;
     int64_t top;
-    const char *edges_from, *sizes;
+    const char *edges_from, *sizes, *ablation, *edge_list;
+    bool freeze;
 } options;
 
 /* Reads the arguments behind the command's name. False: they make no sense, and standard error says
@@ -62,6 +63,7 @@ int command_version(const options *given);
 /* arguments: as they were, for the metadata */
 int command_sweep(const options *given, int count, char **arguments);
 int command_edges(const options *given, int count, char **arguments);
+int command_paths(const options *given);
 int command_circuit(const options *given);
 
 /* Opens the model that the options name. On failure the message is printed and *status is the exit

@@ -181,6 +181,7 @@ int open_edges(session_of_edges *s)
     char rules[256];
     inset_sweep_options runs = sweep_options(s->given, s->version);
     if (s->given->edges_from) runs.by = NULL; /* of `circuit`: how edges are chosen */
+    if (!s->given->edges) runs.patch = NULL;  /* of `sweep`: "edges" */
     const inset_attribution_options all = attribution_options(s->given, &runs, rules, sizeof rules);
     s->model = open_model(s->context, s->given, s->given->device, &status);
     if (!s->model) return status;

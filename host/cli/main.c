@@ -29,6 +29,7 @@ int main(int count, char **arguments)
         if (given.help) return help(1, (char **)&name);
         if (i == 2) return command_sites(&given);
         if (i == 6) return command_circuit(&given);
+        if (i == 4 && given.patch && !strcmp(given.patch, "edges")) return command_paths(&given);
         if (given.edges) return command_edges(&given, count - 1, arguments + 1);
         if (i >= 4) return command_sweep(&given, count - 1, arguments + 1);
         return i == 3 ? command_version(&given) : command_run(&given, i == 1);

@@ -44,8 +44,9 @@ static const option known[] = {
     {NULL, "--patch", "SITE,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(patch),
         "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every; in the MLP pre, up, "
         "post;\n"
-        "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, also as "
-        "attn_head_out_by_pos, ..."},
+        "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, result, "
+        "q_input, k_input, v_input,\n"
+        "                         also as attn_head_out_by_pos, ...; or edges"},
     {NULL, "--by", "AXIS,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(by),
         "of layer, position, head; the others are patched at all their places at once. A\n"
         "                         pattern's position is its destination; heads of k and v are "
@@ -82,8 +83,16 @@ static const option known[] = {
         "plan it, say what it would take, and run nothing; with -d none a config.json is enough"},
     {NULL, "--edges", NULL, FLAG, IN_ATTRIBUTE, AT(edges),
         "scores of all edges from a writer of the stream to a later reader, in place of --patch"},
-    {NULL, "--top", "N", COUNT, IN_ATTRIBUTE, AT(top),
-        "with --edges: how many of the strongest are shown and drawn (20)"},
+    {NULL, "--edges", "PATHS", WORD, IN_SWEEP, AT(edge_list),
+        "with --patch edges: which, 'a0.h1->a1.h2<q>, m0->logits', or FILE of them; a0 stands for\n"
+        "                         all heads of layer 0, 0 for all of it, * for all there is; by default all\n"
+        "                         edges"},
+    {NULL, "--freeze", NULL, FLAG, IN_SWEEP, AT(freeze),
+        "with --patch edges: path patching; all that is not on the path keeps the base run's\n"
+        "                         value, and what the last step changes reaches the logits directly. Paths\n"
+        "                         may be longer, 'a0.h1->a1.h0<k>->a2.h3<v>', and go together, 'a0.h1+a0.h2->m1'"},
+    {NULL, "--top", "N", COUNT, IN_SWEEP | IN_ATTRIBUTE, AT(top),
+        "with edges: how many of the strongest are shown and drawn (20)"},
     {NULL, "--per-pair", NULL, FLAG, IN_ATTRIBUTE, AT(per_pair),
         "with --edges: keep each pair's scores in OUT.safetensors"},
     {NULL, "--edges-from", "FILE", WORD, IN_CIRCUIT, AT(edges_from),
@@ -92,6 +101,9 @@ static const option known[] = {
     {NULL, "--sizes", "N,...", WORD, IN_CIRCUIT, AT(sizes),
         "how many of the strongest edges are kept: 50,100 or 0.1%,1%; by default\n"
         "                         0.1,0.2,0.5,1,2,5,10,20,50,100 %"},
+    {NULL, "--ablation", "WHAT", WORD, IN_CIRCUIT, AT(ablation),
+        "what the other edges carry: other (the other run's value), zero, or mean:PROMPTS (by\n"
+        "                         position); --corrupt is not needed then"},
     {NULL, "--by", "WAY", WORD, IN_CIRCUIT, AT(by),
         "score: the largest; abs: the largest in size; greedy: one by one, those whose reader\n"
         "                         leads to the logits already"},

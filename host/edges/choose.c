@@ -25,9 +25,7 @@ int64_t edges_count(const edges *e)
     return n;
 }
 
-/* The reader of a writer's node: all of a head's (of its group's, where keys are shared), or the
- * MLP's. */
-static bool is_of_node(const edges *e, const edge_node *reader, const edge_node *writer)
+bool edge_is_of_node(const edges *e, const edge_node *reader, const edge_node *writer)
 {
     if (reader->layer != writer->layer || writer->part == 'i') return false;
     if (writer->part == 'm') return reader->part == 'm';
@@ -49,7 +47,7 @@ static void choose_greedily(
         if (i == n_sorted) return;
         kept[sorted[i].index] = true;
         for (int64_t v = 0; v < e->n_readers; v++)
-            leads[v] |= is_of_node(e, &e->readers[v], &e->writers[sorted[i].index / e->n_readers]);
+            leads[v] |= edge_is_of_node(e, &e->readers[v], &e->writers[sorted[i].index / e->n_readers]);
     }
 }
 
@@ -83,7 +81,7 @@ static bool sees(const edges *e, const bool *kept, int64_t u)
 {
     if (e->writers[u].part == 'i') return true;
     for (int64_t v = 0; v < e->n_readers; v++)
-        for (int64_t w = 0; w < u && is_of_node(e, &e->readers[v], &e->writers[u]); w++)
+        for (int64_t w = 0; w < u && edge_is_of_node(e, &e->readers[v], &e->writers[u]); w++)
             if (kept[w * e->n_readers + v]) return true;
     return false;
 }
@@ -93,7 +91,7 @@ static bool leads_on(const edges *e, const bool *kept, int64_t v)
 {
     if (e->readers[v].part == 'l') return true;
     for (int64_t u = 0; u < e->n_writers; u++)
-        for (int64_t w = 0; w < e->n_readers && is_of_node(e, &e->readers[v], &e->writers[u]); w++)
+        for (int64_t w = 0; w < e->n_readers && edge_is_of_node(e, &e->readers[v], &e->writers[u]); w++)
             if (kept[u * e->n_readers + w]) return true;
     return false;
 }

@@ -63,6 +63,15 @@ typedef struct edge_node {
     int32_t head;
 } edge_node;
 
+/* What an edge that is let go carries (ablation.c): the other run's value, unless `given`; then
+ * nothing, or means: of the embeddings, and of each layer's z and MLP, [positions, width] each. */
+typedef struct edge_ablation {
+    bool given;
+    int32_t embedding; /* site */
+    int64_t positions;
+    float *means; /* NULL: zero */
+} edge_ablation;
+
 typedef struct edges {
     sweep *s; /* prompts, metrics, direction */
     edge_layer *layers;
@@ -78,6 +87,7 @@ typedef struct edges {
     float *means;    /* the same, divided; made by edges_means */
     float *per_pair; /* [n_metrics, pairs, n_positions, n_writers, n_readers], or NULL */
     const char **writer_names, **reader_names;
+    edge_ablation ablation;
 } edges;
 
 /* A place of a layer in a table [n_layers * PLACE_COUNT]. */
@@ -88,6 +98,10 @@ static inline operand *entry(operand *table, int32_t layer, edge_place place)
 
 /* Is there an edge from writer u to reader v? */
 bool edge_exists(const edges *e, int64_t u, int64_t v);
+
+/* Is it the reader of a writer's node: all of a head's (of its group's, where keys are shared), or
+ * the MLP's? */
+bool edge_is_of_node(const edges *e, const edge_node *reader, const edge_node *writer);
 
 /* ---- graph.c: writers and readers of a program ---- */
 inset_status edges_find(edges *e);
@@ -114,12 +128,16 @@ struct run;
 /* Adds the scores of the pairs that ran. */
 inset_status edges_add_scores(edges *e, struct run *r, const edge_saved *saved);
 
-/* ---- exact.c: edges patched, circuits run ---- */
+/* ---- exact.c, circuit.c: edges patched, circuits run ---- */
 /* What patching one edge alone changes the first metric by, mean over the pairs: out [n]. */
 inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double *out);
 /* The first metric, mean over the pairs, with the kept edges [n_writers, n_readers] as they are and
  * the other run's value along all others. */
 inset_status edges_circuit(edges *e, const bool *kept, double *out);
+
+/* What the edges that a circuit lets go carry: "other" (NULL), "zero" or "mean:PROMPTS". VALUE_ERROR,
+ * and the errors of prompts. */
+inset_status edges_ablate(edges *e, const char *text);
 
 /* ---- choose.c: which edges a circuit has ---- */
 typedef enum edge_order { ORDER_SCORE, ORDER_ABS, ORDER_GREEDY } edge_order;
