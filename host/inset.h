@@ -768,13 +768,15 @@ typedef struct inset_edge_effect {
  *           more than two steps, "a0.h1->a1.h0<k>->a2.h3<v>"
  *   found   [n], in the order of the paths; the edges', until the next call
  * VALUE_ERROR: what is no node or no edge, by name; USAGE_ERROR: a longer path without freeze. */
-INSET_API inset_status inset_edges_patch(inset_edges *edges, const char *paths, int freeze,
-    const inset_edge_effect **found, size_t *n);
+INSET_API inset_status inset_edges_patch(
+    inset_edges *edges, const char *paths, int freeze, const inset_edge_effect **found, size_t *n);
 
 /* What the edges that a circuit lets go carry: "other" (NULL), the other run's value; "zero"; or
  * "mean:PROMPTS", the mean over these prompts of what the writer has at that position, PROMPTS as
  * inset_prompts takes them. With zero and mean the other run is the base's prompt with every
- * writer's output so set. VALUE_ERROR; the errors of prompts. */
+ * writer's output so set; and edges that are not connected, out of writers that see nothing or
+ * into readers that lead nowhere, are let go too, as EAP-IG's evaluate_graph does. VALUE_ERROR;
+ * the errors of prompts. */
 INSET_API inset_status inset_edges_ablate(inset_edges *edges, const char *what);
 
 /* kept [sources, destinations]: 1 for the `size` strongest edges by scores [sources,

@@ -24,6 +24,9 @@ PARTS = {
     "olmo2": (None, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", "post_attention_layernorm",
               None, "mlp", "post_feedforward_layernorm"),
 }
+# frozen paths; the nodes of a step go together
+PATHS = ["m1->logits", "input->a0.h1<v>->logits", "a0.h0->a1.h0<k>->logits", "a0.h1->m1->logits", "input->m0->a1.h0<v>->logits",
+         "a0.h0+a0.h1->a1.h0<q>+a1.h0<k>+a1.h0<v>->logits", "input+m0->a1.h0<v>+m1->logits"]
 CLEAN, CORRUPT, TOKENS = [[3, 7, 11, 2, 5, 9], [8, 1, 4, 2, 6, 13]], [[3, 7, 20, 2, 8, 9], [8, 5, 4, 2, 6, 13]], (3, 7)
 
 
@@ -61,8 +64,9 @@ class Graph:
             first = {"q": 0, "k": self.heads * d, "v": (self.heads + self.kv) * d}[part] + head * d
         return slice(first, first + d)
 
-    def run(self, tokens, seen=lambda name, x: x, kept=None):
-        """The metric and what was there: z, what writers add, streams that readers read. seen(reader, stream): what it sees."""
+    def run(self, tokens, seen=lambda name, x: x, kept=None, given=None):
+        """The metric and what was there: z, what writers add, streams that readers read. seen(reader, stream): what it sees; given: what is
+        there instead, {"input", "z0", "m0", ...}."""
         kept, undo = {} if kept is None else kept, []
 
         def replace(module, forward):
@@ -98,7 +102,7 @@ class Graph:
             out_forward = out.forward
 
             def write(z):
-                kept[f"z{layer}"] = z
+                z = kept[f"z{layer}"] = given[f"z{layer}"] if given else z
                 kept[f"o{layer}"] = out_forward(z)
                 return kept[f"o{layer}"]
             replace(out, write)
@@ -111,7 +115,7 @@ class Graph:
             last_forward = last.forward
 
             def write(x):
-                kept[f"m{layer}"] = last_forward(x)
+                kept[f"m{layer}"] = given[f"m{layer}"] if given else last_forward(x)
                 return kept[f"m{layer}"]
             replace(last, write)
 
@@ -119,7 +123,14 @@ class Graph:
             attention(layer)
             mlp(layer)
         first = self.model.get_submodule(self.f.block(0))
-        handle = first.register_forward_pre_hook(lambda m, args: kept.__setitem__("input", args[0]))
+
+        def begin(module, args):
+            x = args[0]
+            if given:                                         # all but the token embeddings stays
+                x = x - self.embedding(tokens, x) + given["input"]
+            kept["input"] = x
+            return (x, *args[1:])
+        handle = first.register_forward_pre_hook(begin)
         last = self.model.get_submodule(self.f.norm(-1))
         forward = last.forward
         replace(last, lambda x: forward(seen("logits", x)))
@@ -128,6 +139,11 @@ class Graph:
         for module, forward in reversed(undo):
             module.forward = forward
         return logits[0, -1, TOKENS[0]] - logits[0, -1, TOKENS[1]], kept
+
+    def embedding(self, tokens, stream):
+        """The token embeddings: the stream that the first block is given, less positions' embeddings where there are any."""
+        wpe = getattr(self.f.model, "transformer", None)
+        return stream - wpe.wpe.weight[:len(tokens)] if wpe else stream
 
     def difference(self, u, of, less):
         """What a writer's output is in one run less another's: a head's z among the other's."""
@@ -179,9 +195,62 @@ class Graph:
         return self.run(corrupt, lambda name, x: x + delta if name == v else x)[0] - metric
 
     @torch.no_grad()
-    def circuit(self, clean, corrupt, kept):
+    def path(self, clean, corrupt, text):
+        """Each step sees what the step before changed, all else stays; the last change reaches the logits."""
+        metric, base = self.run(corrupt)
+        _, other = self.run(clean)
+        first, *rest = [step.split("+") for step in text.split("->")]
+        delta = sum(self.difference(u, other, base) for u in first)
+        for step in rest[:-1]:
+            parts = []
+            for node in dict.fromkeys(v.split(".")[0] for v in step):      # an attention, or an MLP
+                here = [v for v in step if v.split(".")[0] == node]
+                _, now = self.run(corrupt, lambda name, x: x + delta if name in here else x)
+                if node[0] == "m":
+                    parts.append(now[node] - base[node])
+                    continue
+                group = self.heads // self.kv
+                heads = {h for v in here for h in range(self.heads)
+                         if int(v.split("h")[1].split("<")[0]) == (h if v.endswith("<q>") else h // group)}
+                parts += [self.difference(f"{node}.h{h}", now, base) for h in sorted(heads)]
+            delta = sum(parts)
+        return self.run(corrupt, lambda name, x: x + delta if name == "logits" else x)[0] - metric
+
+    def node_of(self, u, v):
+        """Does what reader v reads go into what u writes?"""
+        if u == "input" or v == "logits" or u.split(".")[0] != v.split(".")[0]:
+            return False
+        h = lambda x: int(x.split("h")[1].split("<")[0])
+        return u[0] == "m" or h(v) == (h(u) if v.endswith("<q>") else h(u) // (self.heads // self.kv))
+
+    def prune(self, kept):
+        """Without edges out of writers that see nothing, and into readers that lead nowhere."""
+        while True:
+            left = {(u, v) for u, v in kept if (u == "input" or any(self.node_of(u, y) for _, y in kept))
+                    and (v == "logits" or any(self.node_of(x, v) for x, _ in kept))}
+            if left == kept:
+                return kept
+            kept = left
+
+    @torch.no_grad()
+    def means(self, prompts):
+        """Of embeddings, z and MLPs, by position over the prompts that have it."""
+        runs = []
+        for tokens in prompts:
+            kept = self.run(tokens)[1]
+            kept["input"] = self.embedding(tokens, kept["input"])
+            runs.append({k: v for k, v in kept.items() if k == "input" or k[0] in "zm"})
+        longest = max(len(tokens) for tokens in prompts)
+        at = lambda k, t: torch.stack([r[k][0, t] for r in runs if r[k].shape[1] > t]).mean(0)
+        return {k: torch.stack([at(k, t) for t in range(longest)])[None] for k in runs[0]}
+
+    @torch.no_grad()
+    def circuit(self, clean, corrupt, kept, given=None):
         streams = {}
-        _, other = self.run(clean, lambda name, x: streams.setdefault(name, x))
+        if given:
+            kept = self.prune(kept)
+            given = {k: v[:, :len(corrupt)] for k, v in given.items()}
+        _, other = self.run(corrupt if given else clean, lambda name, x: streams.setdefault(name, x), given=given)
         now = {}
 
         def seen(name, x):
@@ -215,6 +284,10 @@ if __name__ == "__main__":
         sizes = [4, 11, 40]
         values["sizes"] = torch.tensor(sizes)
         values["circuits"] = torch.tensor([mean(graph.circuit(*pair, set(strongest(graph, scores, n))) for pair in pairs) for n in sizes])
+        values["paths"] = torch.tensor([mean(graph.path(*pair, text) for pair in pairs) for text in PATHS])
+        means = graph.means(CLEAN + CORRUPT + [[1, 2, 3, 4, 5, 6, 7, 8]])
+        for what, given in (("zero", {k: 0 * v for k, v in means.items()}), ("mean", means)):
+            values[what] = torch.tensor([mean(graph.circuit(*pair, set(strongest(graph, scores, n)), given) for pair in pairs) for n in sizes])
         write_tensors(FIXTURES / "edges" / f"{name}.safetensors",
                       {k: (v if k == "sizes" else v.to(torch.float32)).contiguous() for k, v in values.items()})
         print(name, len(graph.sources), len(graph.destinations))

@@ -94,6 +94,44 @@ static void check_circuits(inset_context *context, inset_edges *e, const inset_e
     free(kept);
 }
 
+/* As in make_edges.py. */
+static const char paths[] =
+    "m1->logits, input->a0.h1<v>->logits, a0.h0->a1.h0<k>->logits, a0.h1->m1->logits\n"
+    "input->m0->a1.h0<v>->logits, a0.h0+a0.h1->a1.h0<q>+a1.h0<k>+a1.h0<v>->logits,\n"
+    "input+m0->a1.h0<v>+m1->logits";
+
+static void check_paths(
+    inset_context *context, inset_edges *e, const char *name, const file_tensor *want)
+{
+    const inset_edge_effect *found;
+    const float *numbers = want->data;
+    size_t n = 0;
+    double size = 0;
+    CHECK(!inset_edges_patch(e, paths, 1, &found, &n), "%s: %s", name, inset_message(context));
+    if (!CHECK((int64_t)n == want->shape[0], "%s: %zu paths", name, n)) return;
+    for (size_t i = 0; i < n; i++) size = fmax(size, fabs((double)numbers[i]));
+    for (size_t i = 0; i < n; i++)
+        CHECK(fabs(found[i].effect - (double)numbers[i]) < 1e-4 * size, "%s: %s: %g and not %g",
+            name, found[i].path, found[i].effect, (double)numbers[i]);
+}
+
+static void check_ablations(inset_context *context, inset_edges *e, const inset_edge_result *r,
+    const char *name, const safetensors *file)
+{
+    static const char *const ways[] = {"zero",
+        "mean:[[3,7,11,2,5,9],[8,1,4,2,6,13],[3,7,20,2,8,9],[8,5,4,2,6,13],[1,2,3,4,5,6,7,8]]",
+        "other"};
+    static const char *const kinds[] = {"zero", "mean", "circuits"};
+    for (int k = 0; k < 3; k++) {
+        CHECK(!inset_edges_ablate(e, ways[k]), "%s: %s", name, inset_message(context));
+        check_circuits(context, e, r, name, safetensors_find(file, "sizes"),
+            safetensors_find(file, kinds[k])->data);
+    }
+    CHECK(inset_edges_ablate(e, "none") == INSET_VALUE_ERROR, "%s: a way was made up", name);
+    CHECK(
+        inset_edges_ablate(e, "mean:[[3,7]]") == INSET_VALUE_ERROR, "%s: a mean of too few", name);
+}
+
 static void beside_pytorch(inset_context *context, const char *name)
 {
     char path[256];
@@ -114,6 +152,8 @@ static void beside_pytorch(inset_context *context, const char *name)
         check_exact(context, e, name, safetensors_find(file, "exact")->data);
         check_circuits(context, e, &r, name, safetensors_find(file, "sizes"),
             safetensors_find(file, "circuits")->data);
+        check_paths(context, e, name, safetensors_find(file, "paths"));
+        check_ablations(context, e, &r, name, file);
     }
     safetensors_close(file);
     inset_model_free(model);

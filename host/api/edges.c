@@ -181,8 +181,8 @@ static inset_status patch_paths(inset_edges *e, const edge_paths *paths, bool fr
     return status;
 }
 
-inset_status inset_edges_patch(inset_edges *e, const char *text, int freeze,
-    const inset_edge_effect **found, size_t *n)
+inset_status inset_edges_patch(
+    inset_edges *e, const char *text, int freeze, const inset_edge_effect **found, size_t *n)
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!text || !found || !n) return api_null(e->context, "paths and a place for what they do");
@@ -245,8 +245,9 @@ inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, doub
         pruned[i] = is_edge && kept[i];
         every &= !is_edge || kept[i];
     }
-    /* what is not connected changes no number, unless differences go through norms and do not add up */
-    if (!every && is->layers[0].out_norm < 0) edges_prune(is, pruned);
+    /* what is not connected changes no number, unless differences go through norms and do not add
+     * up; what edges carry that is no run's own is another matter, and then it goes as in EAP-IG */
+    if (!every && (is->ablation.given || is->layers[0].out_norm < 0)) edges_prune(is, pruned);
     inset_status status = edges_circuit(is, pruned, metric);
     memory_free(e->context, pruned);
     return status;
