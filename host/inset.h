@@ -704,8 +704,8 @@ INSET_API inset_status inset_attribution_verify(
  * linear at the patched run. Memory: writers x positions x width numbers on the host, a layer's
  * readers at a time. The model's weights are read once more from its directory. */
 typedef struct inset_edges inset_edges;
-/* options: as for inset_attribution_create, with neither patch nor ranges, source, qk, graddrop
- * and resume. by: NULL or "position". per_pair: 1 to keep each pair's scores. Errors as there;
+/* options: as for inset_attribution_create, with neither patch nor ranges, source, qk and
+ * graddrop. by: NULL or "position". per_pair: 1 to keep each pair's scores. Errors as there;
  * UNKNOWN_SITE: a family whose stream is no sum; USAGE: options that edges have not got, a model
  * that was built in memory. Freed with inset_edges_free, or with its model. */
 INSET_API inset_status inset_edges_create(

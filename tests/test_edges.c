@@ -380,6 +380,47 @@ static void files(inset_context *context, inset_model *model)
     free(read);
 }
 
+/* Ended after its first pair and taken up again, it gives the same bytes; other options are not taken
+ * up, nor is a damaged file. */
+static void resumed(inset_context *context, inset_model *model)
+{
+    char path[] = "/tmp/test_edges_state_XXXXXX";
+    const int made = mkstemp(path);
+    if (!CHECK(made >= 0, "no file can be made")) return;
+    close(made);
+    unlink(path);
+    inset_attribution_options o = options_of();
+    inset_edge_result plain, again;
+    inset_edges *whole = NULL, *part = NULL, *rest = NULL, *other = NULL;
+    o.steps = 400; /* a pair is a step then */
+    whole = edges_of(context, model, "gpt2", &o, &plain);
+    o.sweep.state = path;
+    CHECK(!inset_edges_create(model, &o, 1, &part) && !inset_edges_step(part)
+              && !inset_edges_done(part),
+        "%s", inset_message(context));
+    inset_edges_free(part);
+    CHECK(inset_edges_create(model, &o, 1, &part) == INSET_FILE_ERROR, "began anew over a state");
+    o.sweep.resume = 1;
+    CHECK(inset_edges_create(model, &o, 0, &other) == INSET_FILE_ERROR, "took up other options");
+    o.steps = 399;
+    CHECK(inset_edges_create(model, &o, 1, &other) == INSET_FILE_ERROR, "took up other steps");
+    o.steps = 400;
+    CHECK(!inset_edges_create(model, &o, 1, &rest), "%s", inset_message(context));
+    CHECK(!inset_edges_step(rest) && inset_edges_done(rest) && !inset_edges_result(rest, 0, &again),
+        "%s", inset_message(context));
+    const int64_t n = plain.sources * plain.destinations;
+    CHECK(!memcmp(plain.mean, again.mean, (size_t)n * sizeof *plain.mean)
+              && plain.clean[0] == again.clean[0] && plain.corrupt[1] == again.corrupt[1],
+        "resumed scores are %g apart", distance(again.mean, plain.mean, n));
+    FILE *file = fopen(path, "r+b");
+    if (CHECK(file && !fseek(file, -5, SEEK_END) && fputc(1, file) != EOF, "no state was kept"))
+        fclose(file);
+    CHECK(inset_edges_create(model, &o, 1, &other) == INSET_FILE_ERROR, "took up a damaged file");
+    inset_edges_free(whole);
+    inset_edges_free(rest);
+    unlink(path);
+}
+
 /* Greedy choices always lead to the logits: none is lost by pruning, and the metric moves. */
 static void choices(inset_context *context, inset_model *model)
 {
@@ -516,6 +557,7 @@ int main(void)
         by_position(context, model);
         two_metrics(context, model);
         files(context, model);
+        resumed(context, model);
         choices(context, model);
         refusals(context, model);
     }

@@ -127,7 +127,11 @@ static int write_output(session_of_edges *s)
 {
     const char *path = s->given->output;
     if (!path) return EXIT_OK;
-    if (ends_with(path, ".csv")) return write_file(path, write_csv, s->edges);
+    if (ends_with(path, ".csv")) {
+        int status = write_file(path, write_csv, s->edges);
+        if (!status) remove(s->state);
+        return status;
+    }
     return inset_edges_write(s->edges, path, s->command) ? report(s->context, EXIT_MACHINE)
                                                          : EXIT_OK;
 }
@@ -181,7 +185,8 @@ int open_edges(session_of_edges *s)
     char rules[256];
     inset_sweep_options runs = sweep_options(s->given, s->version);
     if (s->given->edges_from) runs.by = NULL; /* of `circuit`: how edges are chosen */
-    if (!s->given->edges) runs.patch = NULL;  /* of `sweep`: "edges" */
+    if (s->given->edges && s->given->output) runs.state = s->state;
+    if (!s->given->edges) runs.patch = NULL; /* of `sweep`: "edges" */
     const inset_attribution_options all = attribution_options(s->given, &runs, rules, sizeof rules);
     s->model = open_model(s->context, s->given, s->given->device, &status);
     if (!s->model) return status;
@@ -230,6 +235,7 @@ int command_edges(const options *given, int count, char **arguments)
 {
     session_of_edges s = {.given = given};
     int status = check_names(given);
+    if (!status && !given->dry_run) status = check_state(given, s.state, sizeof s.state);
     if (status) return status;
     command_text(count, arguments, s.command, sizeof s.command);
     model_version(given->model, s.version, sizeof s.version);

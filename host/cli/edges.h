@@ -9,7 +9,7 @@ typedef struct session_of_edges {
     inset_context *context;
     inset_model *model;
     inset_edges *edges;
-    char command[8192], version[32];
+    char command[8192], version[32], state[8192];
     const inset_verified_edge *verified;
     size_t n_verified;
     double rank, seconds;

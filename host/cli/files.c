@@ -41,6 +41,17 @@ int check_place(const options *given, const char *path)
     return given->force ? EXIT_OK : file_error(path, "it exists; --force replaces it");
 }
 
+int check_state(const options *given, char *state, size_t size)
+{
+    if (!given->output) return EXIT_OK;
+    snprintf(state, size, "%s.partial", given->output);
+    if (given->resume || access(state, F_OK)) return EXIT_OK;
+    if (!given->force)
+        return file_error(state,
+            "an unfinished sweep was left here: --resume goes on with it, --force starts anew");
+    return remove(state) ? file_error(state, strerror(errno)) : EXIT_OK;
+}
+
 /* An argument that decides no number: where results go, and how to get there. *takes_value: the
  * next word belongs to it. */
 static bool is_left_out(const char *argument, bool *takes_value)

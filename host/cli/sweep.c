@@ -50,17 +50,6 @@ static int find_kind(session *s)
     return EXIT_OK;
 }
 
-static int check_state(session *s)
-{
-    if (!s->given->output) return EXIT_OK;
-    snprintf(s->state, sizeof s->state, "%s.partial", s->given->output);
-    if (s->given->resume || access(s->state, F_OK)) return EXIT_OK;
-    if (!s->given->force)
-        return file_error(s->state,
-            "an unfinished sweep was left here: --resume goes on with it, --force starts anew");
-    return remove(s->state) ? file_error(s->state, strerror(errno)) : EXIT_OK;
-}
-
 inset_sweep_options sweep_options(const options *given, const char *version)
 {
     inset_sweep_options wanted = INSET_SWEEP_OPTIONS;
@@ -299,7 +288,7 @@ int command_sweep(const options *given, int count, char **arguments)
             "attribute", "--steps: one or more were expected, found 0; leave it out for AtP");
     if (!status) status = check_place(given, given->output);
     if (!status) status = check_place(given, given->plot);
-    if (!status) status = check_state(&s);
+    if (!status) status = check_state(given, s.state, sizeof s.state);
     if (status) return status;
     command_text(count, arguments, s.command, sizeof s.command);
     model_version(given->model, s.version, sizeof s.version);

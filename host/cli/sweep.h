@@ -11,6 +11,9 @@ bool ends_with(const char *text, const char *end);
 /* Whether a file can be made at `path` (NULL: none is wanted), and none is there that must not be
  * replaced. */
 int check_place(const options *given, const char *path);
+/* Where what is done is kept, OUT.partial; refuses or removes what was left there, unless it is to be
+ * resumed. */
+int check_state(const options *given, char *state, size_t size);
 /* The command for the metadata, so that an interrupted and resumed one, or one under another name,
  * gives the same file. */
 void command_text(int count, char **arguments, char *out, size_t size);

@@ -42,9 +42,6 @@ static inset_status check_options(const sweep *s, const inset_sweep_options *o)
     if (s->method.qk || s->method.graddrop)
         return error_set(s->context, INSET_USAGE_ERROR,
             "AtP* (--star, --qk, --graddrop) is of nodes: leave it out with --edges");
-    if (o->resume)
-        return error_set(s->context, INSET_USAGE_ERROR,
-            "--resume goes on with attribution of nodes; edges begin anew");
     return INSET_OK;
 }
 
@@ -83,7 +80,8 @@ static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
     if (!status && s->model->device) status = model_weights_open(s->model, &e->weights);
     e->pairs_at_once = status ? 0 : pairs_at_once(e);
     s->progress.patches = s->pairs;
-    return status;
+    sweep_take_fingerprint(s, o);
+    return status ? status : edges_state_open(e, o->resume != 0);
 }
 
 inset_status edges_create(struct inset_model *model, const inset_sweep_options *options,
@@ -154,6 +152,7 @@ inset_status edges_step(edges *e)
     for (int64_t count = e->pairs_at_once < left ? e->pairs_at_once : left; count > 0; count /= 2) {
         inset_status status = run_pairs(e, count);
         /* what was added of them cannot be taken back */
+        if (!status) return edges_state_save(e);
         if (e->spoilt || status != INSET_NO_MEMORY || count == 1) return status;
         e->pairs_at_once = count / 2;
     }

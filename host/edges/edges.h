@@ -150,6 +150,12 @@ int64_t edges_count(const edges *e); /* of the graph */
  * readers that lead nowhere. It changes no number. */
 void edges_prune(const edges *e, bool *kept);
 
+/* ---- state.c: what is done, kept on disk. None of these do anything without a state's path ---- */
+/* resume: takes up what the file holds, where there is one; else there must be none. FILE_ERROR. */
+inset_status edges_state_open(edges *e, bool resume);
+inset_status edges_state_save(edges *e);
+void edges_state_remove(edges *e);
+
 /* ---- edges.c, write.c ---- */
 inset_status edges_create(struct inset_model *model, const inset_sweep_options *options,
     const attribution_method *method, bool per_pair, edges **out);

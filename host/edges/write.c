@@ -77,6 +77,7 @@ inset_status edges_write(edges *e, const char *path, const char *command)
     for (size_t i = 0; i < n && fine; i++) fine = tensors[i].name != NULL;
     inset_status status = fine ? safetensors_write(c, path, tensors, n, entries) : INSET_NO_MEMORY;
     arena_free(&a);
+    if (!status) edges_state_remove(e);
     return status;
 }
 

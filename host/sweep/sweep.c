@@ -282,7 +282,7 @@ static uint64_t hash_tensors(const sweep *s, uint64_t seed)
     return seed;
 }
 
-static void take_fingerprint(sweep *s, const inset_sweep_options *o)
+void sweep_take_fingerprint(sweep *s, const inset_sweep_options *o)
 {
     const struct device *device = s->model->device;
     const char *const texts[] = {INSET_VERSION, s->program->model_type,
@@ -295,7 +295,7 @@ static void take_fingerprint(sweep *s, const inset_sweep_options *o)
     h = hash_tensors(s, hash_sets(s, h));
     const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type,
         (int64_t)o->memory_limit, device && device->fast, s->method.estimates, s->method.steps,
-        s->method.ends, s->method.qk, s->method.graddrop, s->method.rules};
+        s->method.ends, s->method.qk, s->method.graddrop, s->method.rules, s->program->ungroup};
     s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
 }
 
@@ -352,7 +352,7 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
         || (status = make_taps(s)) || (status = source_read(s, o->source, o->seed))
         || (status = make_arrays(s)))
         return status;
-    take_fingerprint(s, o);
+    sweep_take_fingerprint(s, o);
     if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
     /* after the state: it brings the memory limit that its chunks were cut for */
     s->chunk = chunk_size(s);

@@ -254,6 +254,8 @@ inset_status sweep_create(struct inset_model *model, const inset_sweep_options *
 /* Prompts, direction and metrics alone, for what has runs and no points. */
 inset_status sweep_of_runs(struct inset_model *model, const inset_sweep_options *options,
     const attribution_method *method, sweep **out);
+/* Hashes all that decides the numbers, for the state file. */
+void sweep_take_fingerprint(sweep *s, const inset_sweep_options *o);
 void sweep_free(sweep *s); /* takes NULL */
 inset_status sweep_step(sweep *s);
 plan_traits sweep_traits(const sweep *s); /* for its plans */
