@@ -370,6 +370,47 @@ with invoke({[CORRUPT]}):
     write(f, "open_across", script, values)
 
 
+def gathers(f):
+    """Lists as indices, read and set, and zeros that two invokes fill and a third reads."""
+    first, second, third = {}, {}, {}
+    f.run([CLEAN], {f.block(0): kept(first, "block")})
+    f.run([CORRUPT], {f.block(0): kept(second, "block")})
+    store = torch.stack([first["block"][0, 3], second["block"][0, 2] * 2 + second["block"][0, [1, 4]][1]])
+
+    def mlp(t):
+        t = t.clone()
+        t[:, [1, 4]] = first["block"][:, [0, 2]]
+        t[:, -1] = store[0] * store[1]
+        t.retain_grad()
+        third["mlp"] = t
+        return t
+
+    logits = f.run([CLEAN], {f.block(1, "mlp"): mlp})
+    diff(logits[0, -1], [3], [7]).backward()
+    width = f.model.config.hidden_size
+    script = f"""store = zeros(2, {width})
+with invoke({[CLEAN]}):
+    first = {f.site(0, 'output')}
+    rows = first[:, [0, 2]]
+    store[0] = first[0, 3]
+with invoke({[CORRUPT]}):
+    second = {f.site(0, 'output')}
+    two = second[0, [1, 4]]
+    store[1] = second[0, 2] * 2 + two[1]
+with invoke({[CLEAN]}):
+    mlp = {f.site(1, 'mlp.output')}
+    mlp[:, [1, 4]] = rows
+    mlp[:, -1] = store[0] * store[1]
+    m = output.logits[0, -1].logit_diff(3, 7)
+    with m.backward():
+        mlp_grad = mlp.grad.save()
+        second_grad = second.grad.save()
+        first_grad = first.grad.save()
+"""
+    write(f, "gathers", script, {"mlp_grad": third["mlp"].grad, "second_grad": second["block"].grad,
+                                 "first_grad": first["block"].grad})
+
+
 def positions(f):
     """A position embedding, which all sequences of an invoke share."""
     x = {}
@@ -400,6 +441,7 @@ if __name__ == "__main__":
         if name not in SIXTEEN:
             in_the_open(family)
             open_across(family)
+            gathers(family)
         if name == "gpt2":
             positions(family)
         print(name)

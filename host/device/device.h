@@ -39,6 +39,7 @@ typedef struct device_functions {
         const void *table, const void *bias, inset_type bias_type, matrix **result);
     inset_status (*matrix_reverse)(device *d, const matrix *of, matrix **result);
     void (*matrix_free)(device *d, matrix *m);
+    int64_t (*matrix_bytes)(const matrix *m, bool reverse);
     inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
         int64_t y_stride, int64_t rows);
     /* both NULL where nothing is gained by it (cpu) */
@@ -154,6 +155,12 @@ static inline inset_status device_matrix_reverse(device *d, const matrix *of, ma
 static inline void device_matrix_free(device *d, matrix *m)
 {
     if (m) d->functions->matrix_free(d, m);
+}
+/* What a matrix takes on the device beside what is somebody else's; reverse: what
+ * device_matrix_reverse would add. */
+static inline int64_t device_matrix_bytes(const device *d, const matrix *m, bool reverse)
+{
+    return m ? d->functions->matrix_bytes(m, reverse) : 0;
 }
 /* Rows that a product of `rows` rows reads and writes: its own and padding behind them. */
 static inline int64_t device_padded_rows(

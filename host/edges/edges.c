@@ -198,7 +198,7 @@ inset_status edges_cost(edges *e, inset_cost *out)
             .rows = (int64_t)((double)is->rows * share),
             .flops = is->flops * share + products * (double)s->pairs,
             .device_bytes = is->arena_bytes + is->saved_bytes,
-            .weight_bytes = is->weight_bytes,
+            .weight_bytes = s->model->device ? model_bytes_backward(s->model) : is->weight_bytes,
             .host_bytes = is->saved_bytes + (int64_t)host_bytes(e)};
     }
     plan_free(planned);

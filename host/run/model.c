@@ -370,7 +370,8 @@ static inset_status load_weights(opening *o)
     int32_t *biases = memory_new(o->context, p->n_weights * sizeof *biases);
     inset_status status = m->weights && biases ? INSET_OK : INSET_NO_MEMORY;
     m->gelu_in_product = true;
-    for (size_t i = 0; i < p->n_steps && !status; i++) {
+    /* the last first: a head is the largest, and room to convert it is there while little else is */
+    for (size_t i = p->n_steps; i-- > 0 && !status;) {
         const step *s = &p->steps[i];
         if (s->kind == STEP_LINEAR) {
             status = load_matrix(o, s, biases);
@@ -509,6 +510,7 @@ inset_status model_weights_get(model_weights *w, int32_t index, int place, const
         if (!(w->at[place] = memory_new(w->opening.context, count * sizeof(float))))
             return INSET_NO_MEMORY;
         elements_convert(INSET_F32, w->at[place], from->type, from->data, (int64_t)count);
+        give_back_pages(&w->opening, index);
     }
     return *out = w->at[place], INSET_OK;
 }
@@ -531,6 +533,16 @@ inset_status model_from_program(
 static bool takes_attention(void *of, inset_type type, const whole_attention_args *shape)
 {
     return device_takes_attention(of, type, shape);
+}
+
+int64_t model_bytes_backward(const struct inset_model *m)
+{
+    int64_t bytes = 0;
+    for (size_t i = 0; i < m->program->n_weights; i++)
+        bytes += (int64_t)m->weights[i].bytes
+                 + device_matrix_bytes(m->device, m->weights[i].matrix, false)
+                 + device_matrix_bytes(m->device, m->weights[i].matrix, true);
+    return bytes;
 }
 
 plan_traits model_traits(const struct inset_model *m)

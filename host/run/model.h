@@ -55,6 +55,9 @@ inset_status model_program(
     inset_context *context, const char *directory, bool ungroup, program **out);
 /* What plans for this model must know of its device. */
 plan_traits model_traits(const struct inset_model *model);
+/* What the weights of a model with a device take there, with all matrices also the other way round
+ * where it needs a copy for that, as gradients have them. */
+int64_t model_bytes_backward(const struct inset_model *model);
 void model_free(struct inset_model *model); /* takes NULL */
 
 /* The weights once more, as numbers on the host: for what is computed beside runs. USAGE_ERROR

@@ -749,7 +749,7 @@ inset_status attribute_cost(sweep *s, inset_cost *out)
         .rows = (int64_t)((double)is->rows * share),
         .flops = is->flops * share,
         .device_bytes = is->arena_bytes + is->saved_bytes,
-        .weight_bytes = is->weight_bytes,
+        .weight_bytes = s->model->device ? model_bytes_backward(s->model) : is->weight_bytes,
         .host_bytes = is->saved_bytes + 3 * (int64_t)sizeof(float) * s->jobs};
     return INSET_OK;
 }

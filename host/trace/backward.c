@@ -26,12 +26,15 @@ static void find_owners(trace *t)
 {
     backward *b = t->backward;
     for (size_t i = 0; i < b->n_storages; i++)
-        b->owner[i] = t->storages[i].kind == STORAGE_VALUE ? t->storages[i].invoke : -1;
+        b->owner[i] = t->storages[i].kind == STORAGE_VALUE ? t->storages[i].invoke : OWNER_NONE;
     for (int32_t i = 0; i < b->n_originals; i++) {
         const invoke *v = &t->invokes[i];
         for (size_t k = 0; k < v->n_records; k++) {
             const trace_record *r = &t->records[v->first_record + k];
-            if (r->kind != TRACE_SET) b->owner[r->target->storage] = i;
+            const int32_t to = r->target->storage;
+            if (r->kind != TRACE_SET) b->owner[to] = i;
+            else if (t->storages[to].kind == STORAGE_FILLED)
+                b->owner[to] = b->owner[to] == OWNER_NONE || b->owner[to] == i ? i : OWNER_SEVERAL;
         }
     }
 }
@@ -106,8 +109,9 @@ static inset_status reverse_program(trace *t)
 static void free_backward(trace *t)
 {
     backward *b = t->backward;
-    void *const arrays[] = {b->involved, b->owner, b->map, b->settled, b->gradient, b->needed,
-        b->is_one, b->reached, b->parcels, b->given, b->given_for, b->factors, b->actions};
+    void *const arrays[] = {b->involved, b->owner, b->map, b->settled, b->gradient, b->shared,
+        b->needed, b->is_one, b->reached, b->parcels, b->given, b->given_for, b->factors,
+        b->actions};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory_free(t->context, arrays[i]);
     memory_free(t->context, b);
     t->backward = NULL;
@@ -125,13 +129,15 @@ static inset_status start(trace *t, const view *of)
     b->map = memory_new(c, n * sizeof *b->map);
     b->settled = memory_new(c, n * sizeof *b->settled);
     b->gradient = memory_new(c, n * sizeof *b->gradient);
+    b->shared = memory_new(c, n * sizeof *b->shared);
     b->needed = memory_new(c, n * sizeof *b->needed);
     b->is_one = memory_new(c, n * sizeof *b->is_one);
     b->reached = memory_new(c, t->program->n_values * sizeof *b->reached);
-    if (!b->involved || !b->owner || !b->map || !b->settled || !b->gradient || !b->needed
-        || !b->is_one || !b->reached
+    if (!b->involved || !b->owner || !b->map || !b->settled || !b->gradient || !b->shared
+        || !b->needed || !b->is_one || !b->reached
         || !array_extend(c, &b->parcels, &b->parcels_capacity, 1, sizeof *b->parcels))
         return INSET_NO_MEMORY;
+    for (size_t i = 0; i < n; i++) b->shared[i] = -1;
     find_owners(t);
     const int32_t owner = b->owner[of->storage];
     if (owner < 0)

@@ -30,11 +30,14 @@ typedef struct factor {
     operand value;
 } factor;
 
+/* A storage from outside, and zeros() that several invokes write to. */
+enum { OWNER_NONE = -1, OWNER_SEVERAL = -2 };
+
 struct backward {
     bool *involved; /* per original invoke */
     int32_t n_originals;
     size_t n_storages; /* when it began: what later ones are, is shadows' */
-    int32_t *owner;    /* of those: the invoke that made it, or -1 */
+    int32_t *owner;    /* of those: the invoke that made it, or OWNER_... */
     int32_t original;  /* whose shadow is open; n_originals before the first */
     parcel *parcels;
     size_t n_parcels, parcels_capacity;
@@ -43,6 +46,9 @@ struct backward {
     int32_t *settled;  /* [n_storages] the event after which nothing changes it */
     bool *needed;      /* [n_storages] */
     int32_t *gradient; /* [n_storages] storage of the gradient of a free tensor, or -1 */
+    /* [n_storages] the gradient of one that several invokes fill, or -1: one for all shadows, to
+     * which each adds and out of which each takes */
+    int32_t *shared;
     /* what lines were given in place of gradients that sets will still be undone in: copies, whose
      * changes go back before anything else happens */
     view *given, *given_for;

@@ -118,6 +118,7 @@ static void mark_needed(trace *t, const invoke *v)
     memset(b->needed, 0, b->n_storages * sizeof *b->needed);
     for (size_t i = 0; i < b->n_parcels; i++)
         if (b->parcels[i].invoke == b->original) need(b, b->parcels[i].of);
+    for (size_t i = 0; i < b->n_storages; i++) b->needed[i] |= b->shared[i] >= 0;
     for (size_t i = 0; i < v->n_rebindings; i++) need(b, v->rebindings[i].view);
     for (size_t i = 0; i < t->n_head_records; i++)
         if (t->head_records[i].invoke == b->original) {
@@ -299,8 +300,13 @@ static inset_status repeat_records(trace *t, int32_t original)
             if (status) return status;
         }
         r = i < v.n_records ? &t->records[v.first_record + i] : NULL; /* the array may have moved */
-        if (r && b->owner[r->target->storage] == original && b->needed[r->target->storage])
-            status = repeat_record(t, r);
+        if (!r || !b->needed[r->target->storage]) continue;
+        const int32_t owner = b->owner[r->target->storage];
+        if (owner == original) status = repeat_record(t, r);
+        /* what others fill too has all its numbers; it is only undone */
+        else if (owner == OWNER_SEVERAL
+                 && !add_action(t, r->event, ACTION_RECORD, (int32_t)(r - t->records)))
+            status = INSET_NO_MEMORY;
     }
     return status;
 }

@@ -26,14 +26,15 @@ inset_status gradient_view(trace *t, const view *of, bool make, operand *out, bo
         *out = tensor_on(of, made);
         return INSET_OK;
     }
-    if (b->gradient[at] < 0 && make) {
+    int32_t *gradient = b->owner[at] == OWNER_SEVERAL ? &b->shared[at] : &b->gradient[at];
+    if (*gradient < 0 && make) {
         storage zeros = s;
         zeros.kind = STORAGE_FILLED;
         zeros.changed = true;
-        if (!shadow_add_storage(t, &zeros, &b->gradient[at])) return INSET_NO_MEMORY;
+        if (!shadow_add_storage(t, &zeros, gradient)) return INSET_NO_MEMORY;
     }
-    *found = b->gradient[at] >= 0;
-    if (*found) *out = tensor_on(of, b->gradient[at]);
+    *found = *gradient >= 0;
+    if (*found) *out = tensor_on(of, *gradient);
     return INSET_OK;
 }
 
@@ -73,6 +74,25 @@ static inset_status accumulate(trace *t, const operand *to, const operand *gradi
     return trace_set(t, to, 0, NULL, TRACE_ADD, gradient);
 }
 
+/* What several invokes filled sends back to all of them. One that wrote after this one read would
+ * have to be undone first: what was read is gone. */
+static inset_status involve_writers(trace *t, int32_t at)
+{
+    backward *b = t->backward;
+    for (int32_t i = 0; i < b->n_originals; i++) {
+        const invoke *v = &t->invokes[i];
+        bool writes = false;
+        for (size_t k = 0; k < v->n_records && !writes; k++) {
+            const trace_record *r = &t->records[v->first_record + k];
+            writes = r->kind == TRACE_SET && r->target->storage == at;
+        }
+        if (writes && i > b->original)
+            return gradient_not_yet(t, "zeros() that a later invoke writes to");
+        b->involved[i] |= writes;
+    }
+    return INSET_OK;
+}
+
 static inset_status send(trace *t, const view *to, const operand *gradient)
 {
     backward *b = t->backward;
@@ -80,9 +100,11 @@ static inset_status send(trace *t, const view *to, const operand *gradient)
     const storage *s = &t->storages[at];
     if (!type_is_float(s->type) || s->kind == STORAGE_EXTERNAL) return INSET_OK;
     if (at >= (int32_t)b->n_storages) return INSET_OK;
-    if (b->owner[at] < 0)
-        return gradient_not_yet(t, "a tensor of zeros() that several invokes fill");
-    if (b->owner[at] != b->original) {
+    if (b->owner[at] == OWNER_NONE) return INSET_OK; /* zeros that nobody filled */
+    if (b->owner[at] == OWNER_SEVERAL) {
+        inset_status found = involve_writers(t, at);
+        if (found) return found;
+    } else if (b->owner[at] != b->original) {
         if (!array_extend(t->context, &b->parcels, &b->parcels_capacity, b->n_parcels + 1,
                 sizeof *b->parcels))
             return INSET_NO_MEMORY;

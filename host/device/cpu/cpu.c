@@ -242,6 +242,7 @@ static const device_functions cpu_functions = {
     .matrix_over = cpu_matrix_over,
     .matrix_reverse = cpu_matrix_reverse,
     .matrix_free = cpu_matrix_free,
+    .matrix_bytes = cpu_matrix_bytes,
     .matmul = cpu_matmul,
     .launch = cpu_launch,
     .synchronize = cpu_synchronize,

@@ -36,6 +36,7 @@ inset_status cpu_matrix_reverse(device *d, const matrix *of, matrix **result);
 inset_status cpu_matrix_over(device *d, inset_type type, int64_t in, int64_t out, const void *table,
     const void *bias, inset_type bias_type, matrix **result);
 void cpu_matrix_free(device *d, matrix *m);
+int64_t cpu_matrix_bytes(const matrix *m, bool reverse);
 inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
     int64_t y_stride, int64_t rows);
 /* Whether a row has the same bits beside any others (device.h). */

@@ -681,6 +681,15 @@ void cpu_matrix_free(device *d, matrix *m)
     memory_free(d->context, m);
 }
 
+int64_t cpu_matrix_bytes(const matrix *m, bool reverse)
+{
+    layout lies;
+    const int64_t bias = m->bias ? m->out * (int64_t)sizeof(float) : 0;
+    if (!reverse) return (int64_t)m->weight_bytes + bias;
+    const bool where_it_lies = !is_tiny(m->in, m->out) && (m->table || lies_plain(m, &lies));
+    return where_it_lies ? 0 : (int64_t)m->weight_bytes;
+}
+
 /* ---- products ----------------------------------------------------------- */
 
 static float load_element(inset_type type, const void *x, int64_t i)

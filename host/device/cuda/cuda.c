@@ -382,6 +382,7 @@ static const device_functions functions = {
     .matrix_over = cuda_matrix_over,
     .matrix_reverse = cuda_matrix_reverse,
     .matrix_free = cuda_matrix_free,
+    .matrix_bytes = cuda_matrix_bytes,
     .matrix_gelu = cuda_matrix_gelu,
     .matmul = cuda_matmul,
     .matmul_gelu = cuda_matmul_gelu,

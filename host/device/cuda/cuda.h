@@ -118,6 +118,7 @@ inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t
     const void *table, const void *bias, inset_type bias_type, matrix **result);
 inset_status cuda_matrix_reverse(device *base, const matrix *of, matrix **result);
 void cuda_matrix_free(device *base, matrix *m);
+int64_t cuda_matrix_bytes(const matrix *m, bool reverse);
 inset_status cuda_matrix_gelu(device *base, matrix *m, bool *allowed);
 inset_status cuda_matmul(device *base, const matrix *m, const void *x, int64_t x_stride, void *y,
     int64_t y_stride, int64_t rows);

@@ -210,6 +210,11 @@ inset_status cuda_matrix_reverse(device *base, const matrix *of, matrix **result
     return matrix_end(d, INSET_OK, NULL, INSET_F32, result);
 }
 
+int64_t cuda_matrix_bytes(const matrix *m, bool reverse)
+{
+    return reverse ? 0 : (int64_t)((m->borrowed ? 0 : m->weight_bytes) + m->bias_bytes);
+}
+
 void cuda_matrix_free(device *base, matrix *m)
 {
     cuda_device *d = (cuda_device *)base;
