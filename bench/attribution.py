@@ -3,7 +3,8 @@
 difference), inset beside PyTorch's autograd written by hand, in one run. Nodes: resid_pre and z, two forwards and a backward with the gradients
 of the sites alone. Edges (EAP, with --steps EAP-IG): by hand the stream's readers get their gradients from those of q, k and v through each
 head's weights and the norm, written out, and one einsum a layer multiplies them with all writers before. Seconds a call, the fastest of
-several after the first, and the ratio. Needs torch, transformers, numpy."""
+several after the first, and the ratio; --peers: nodes also by nnsight and
+TransformerLens, as their users write it. Needs torch, transformers, numpy (nnsight, transformer_lens)."""
 import argparse
 import json
 import pathlib
@@ -24,20 +25,22 @@ parser.add_argument("--pairs", type=int, default=1)
 parser.add_argument("--tokens", type=int, default=15)
 parser.add_argument("--edges", action="store_true")
 parser.add_argument("--steps", type=int, default=0)
+parser.add_argument("--peers", action="store_true", help="nodes by nnsight and TransformerLens too")
+parser.add_argument("--layers", type=int, default=12)
 parser.add_argument("--model", help="where GPT-2 small's shape is, or is put")
 given = parser.parse_args()
 
 folder = given.model or tempfile.mkdtemp()
 if not pathlib.Path(folder, "config.json").exists():
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(n_layer=given.layers)).save_pretrained(folder)
 model = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
 for p in model.parameters():
     p.requires_grad_(False)
 random.seed(3)
 clean = [[random.randrange(50257) for _ in range(given.tokens)] for _ in range(given.pairs)]
 corrupt = [[random.randrange(50257) for _ in range(given.tokens)] for _ in range(given.pairs)]
-A, B, LAYERS, HEADS, D = 11, 12, 12, 12, 64
+A, B, LAYERS, HEADS, D = 11, 12, model.config.n_layer, 12, 64
 
 
 def run(tokens, names, wants=(), embedding=None):
@@ -78,6 +81,67 @@ def nodes_by_hand():
     resid = torch.stack([scores[f"in.transformer.h.{i}"].sum(-1).mean(0) for i in range(LAYERS)])
     z = torch.stack([scores[f"in.transformer.h.{i}.attn.c_proj"].unflatten(-1, (HEADS, D)).sum((-1, 1)).mean(0) for i in range(LAYERS)])
     return resid, z
+
+
+def gathered(other, base, grads):
+    """The scores of nodes_by_hand, from lists by layer: resid_pre and z each."""
+    parts = [[(o - b.detach()) * g for o, b, g in zip(*kinds)] for kinds in zip(other, base, grads)]
+    return (torch.stack([x.sum(-1).mean(0) for x in parts[0]]),
+            torch.stack([x.unflatten(-1, (HEADS, D)).sum((-1, 1)).mean(0) for x in parts[1]]))
+
+
+def nnsight_nodes():
+    """As its users write it: one trace a run, gradients in reverse order."""
+    from nnsight import NNsight
+    wrapped = NNsight(model)
+
+    def run_it():
+        blocks = wrapped.transformer.h
+        with torch.no_grad():
+            with wrapped.trace(torch.tensor(clean)):
+                ox, oz = list().save(), list().save()
+                for i in range(LAYERS):
+                    ox.append(blocks[i].input)
+                    oz.append(blocks[i].attn.c_proj.input)
+        with wrapped.trace(torch.tensor(corrupt)):
+            bx, bz, gx, gz = list().save(), list().save(), list().save(), list().save()
+            wrapped.transformer.wte.output.requires_grad_(True)
+            for i in range(LAYERS):
+                bx.append(blocks[i].input)
+                bz.append(blocks[i].attn.c_proj.input)
+            last = wrapped.lm_head.output[:, -1]
+            with (last[:, A] - last[:, B]).sum().backward():
+                for i in reversed(range(LAYERS)):
+                    gz.append(bz[i].grad)
+                    gx.append(bx[i].grad)
+        return gathered((ox, oz), (bx, bz), (gx[::-1], gz[::-1]))
+    return run_it
+
+
+def lens_nodes():
+    """TransformerLens: hooks forward and backward on hook_resid_pre and hook_z."""
+    from transformer_lens.model_bridge import TransformerBridge
+    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu")
+    for p in bridge.parameters():
+        p.requires_grad_(False)
+
+    def wanted(name):
+        return name.startswith("blocks.") and name.endswith(("hook_resid_pre", "attn.hook_z"))
+
+    def run_it():
+        other, base, grads = {}, {}, {}
+
+        def note(into):
+            return lambda x, hook: into.__setitem__(hook.name, x.detach())
+        with torch.no_grad(), bridge.hooks(fwd_hooks=[(wanted, note(other))]):
+            bridge(torch.tensor(clean))
+        with bridge.hooks(fwd_hooks=[("hook_embed", lambda x, hook: x.requires_grad_(True)), (wanted, note(base))],
+                          bwd_hooks=[(wanted, note(grads))]):
+            last = bridge(torch.tensor(corrupt))[:, -1]
+            (last[:, A] - last[:, B]).sum().backward()
+        names = [[f"blocks.{i}.{end}" for i in range(LAYERS)] for end in ("hook_in", "attn.o.hook_in")]
+        return gathered(*[[[d[n].flatten(2) for n in kind] for kind in names] for d in (other, base, grads)])
+    return run_it
 
 
 def back(norm, x, dy):
@@ -166,3 +230,10 @@ else:
 error = max([float(numpy.linalg.norm(g - w) / numpy.linalg.norm(w)) for g, w in checks], default=float("nan"))
 print(f"{what}, {given.steps or 'no'} steps, {given.pairs} pairs of {given.tokens} tokens: inset {mine:.3f} s (the first time {first:.3f} s, "
       f"{memory / 2**20:.0f} MiB), autograd by hand {theirs:.3f} s, ratio {theirs / mine:.2f}; scores differ by {error:.1e} of their norm")
+if given.peers:
+    for name, make in (("nnsight", nnsight_nodes), ("TransformerLens", lens_nodes)):
+        function = make()
+        function()
+        seconds, found = timed(function, 4)
+        apart = max(float((g - w).norm() / w.norm()) for g, w in zip(found, wanted))
+        print(f"    {name} {seconds:.3f} s, ratio {seconds / mine:.1f}; scores differ from autograd by hand by {apart:.1e} of their norm")

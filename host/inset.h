@@ -372,6 +372,12 @@ INSET_API inset_status inset_arithmetic(
     inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
 INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 
+/* Gradients in less memory, as checkpoints of PyTorch: every block is run a second time before it is
+ * gone through backwards, and of its first run only what it begins with is kept. About one forward
+ * more; the same numbers to rounding. Before the first inset_backward, and the script. Where lines
+ * set something within a block, all is kept as without. */
+INSET_API inset_status inset_trace_again(inset_trace *trace, int again);
+
 /* Gradients. inset_backward ends the invoke and begins `with metric.backward():`, until the next
  * invoke begins: metric is one float that a run computes, INSET_SHAPE_ERROR otherwise. Then
  * inset_gradient gives the gradient of the metric with respect to what `value` holds when the
@@ -493,6 +499,7 @@ typedef struct inset_statistics {
     int64_t alone_records, alone_launches;
     /* whose attention is cuDNN's, in one layer or more; inset's own kernel has the rest */
     int64_t whole_sequences;
+    int64_t blocks_again; /* run a second time for gradients: see inset_trace_again */
 } inset_statistics;
 #define INSET_STATISTICS                 \
     {                                    \
@@ -800,6 +807,9 @@ typedef struct inset_cost {
     double flops; /* multiply-adds counted as two */
     /* of the pairs that go through together, beside the weights; of these; on the host */
     int64_t device_bytes, weight_bytes, host_bytes;
+    /* blocks that are run a second time before they are gone through backwards, since what one pair
+     * needs would not fit otherwise; 0: none */
+    int64_t blocks_again;
 } inset_cost;
 /* Of an attribution that was not stepped. USAGE: a sweep. */
 INSET_API inset_status inset_attribution_cost(inset_sweep *attribution, inset_cost *out);

@@ -230,6 +230,7 @@ static void run_script(runner *r, const char *name, const char *text, size_t len
     snprintf(label, sizeof label, "%s/%s%s", r->suite->name, name, way);
     snprintf(running, sizeof running, "%s", label);
     inset_status status = trace_create(r->context, r->model->program, r->model->type, &t);
+    if (!status) trace_again(t, strstr(way, "again") != NULL);
     if (!status) status = script_read(t, name, r->cases, text, length);
     options.traits = model_traits(r->model);
     if (!status) status = plan_create(t, &options, &p);
@@ -251,6 +252,9 @@ static void run_all_ways(runner *r, const char *name, const char *text, size_t l
         " without sharing");
     run_script(
         r, name, text, length, expected, prefix, (plan_options){.chunks = INT32_MAX}, " in chunks");
+    if (!strncmp(name, "gradients", 9))
+        run_script(r, name, text, length, expected, prefix, (plan_options){0},
+            " with blocks run again");
 }
 
 /* A script that must be refused: `accept` is "AError|BError". */

@@ -96,7 +96,8 @@ inset_status inset_plan_statistics(const inset_plan *p, inset_statistics *out)
         .fused_launches = s->fused_launches,
         .alone_records = s->alone_records,
         .alone_launches = s->alone_launches,
-        .whole_sequences = s->whole_sequences};
+        .whole_sequences = s->whole_sequences,
+        .blocks_again = s->blocks_again};
     if (out->size < sizeof out->size || out->size > sizeof all)
         return error_set(p->context, INSET_USAGE_ERROR,
             "statistics of %zu bytes were asked for, at most %zu are known; begin with "

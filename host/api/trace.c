@@ -92,6 +92,12 @@ inset_status inset_invoke_value(inset_trace *t, inset_value *input)
     return status ? status : trace_invoke_operand(t->trace, &input->operand);
 }
 
+inset_status inset_trace_again(inset_trace *t, int again)
+{
+    if (!t) return INSET_USAGE_ERROR;
+    return trace_again(t->trace, again != 0), INSET_OK;
+}
+
 inset_status inset_backward(inset_trace *t, inset_value *metric)
 {
     if (!t) return INSET_USAGE_ERROR;

@@ -80,7 +80,7 @@ static bool script_directory(const session *s, char *out, size_t size)
     return true;
 }
 
-static int record_script(session *s)
+static int record_script(session *s, bool again)
 {
     char directory[PATH_MAX];
     const options *given = s->given;
@@ -90,6 +90,7 @@ static int record_script(session *s)
                        : !strcmp(given->script, "-") ? "<stdin>"
                                                      : given->script;
     inset_status status = inset_trace_create(s->model, &s->trace);
+    if (!status) status = inset_trace_again(s->trace, again);
     if (!status)
         status = inset_script(s->trace, name, directory, given->text ? given->text : s->text,
             given->text ? strlen(given->text) : s->length);
@@ -106,9 +107,15 @@ static int make_plan(session *s)
     wanted.explain = s->given->explain;
     wanted.memory_limit = (size_t)s->given->memory;
     double start = now();
-    int exit_status = record_script(s);
+    int exit_status = record_script(s, false);
     if (exit_status) return exit_status;
     inset_status status = inset_plan_create(s->trace, &wanted, &s->plan);
+    if (status == INSET_NO_MEMORY) { /* gradients can do with less */
+        inset_trace_free(s->trace);
+        s->trace = NULL;
+        if ((exit_status = record_script(s, true))) return exit_status;
+        status = inset_plan_create(s->trace, &wanted, &s->plan);
+    }
     s->planning = now() - start;
     if (!status) return EXIT_OK;
     return report(s->context,
@@ -259,6 +266,10 @@ static void print_check(session *s)
            "their own\n",
         (long long)is.fused_records, (long long)is.fused_launches, (long long)is.alone_records,
         (long long)is.alone_launches);
+    if (is.blocks_again)
+        printf("again      %lld blocks, for want of memory: run a second time before they go "
+               "backwards\n",
+            (long long)is.blocks_again);
     if (is.whole_sequences)
         printf("attention  cuDNN for %lld sequences, own kernel for the rest\n",
             (long long)is.whole_sequences);

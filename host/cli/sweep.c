@@ -245,15 +245,20 @@ void show_cost(const inset_cost *c, bool json)
     if (json) {
         printf("{\n  \"pairs\": %" PRId64 ",\n  \"pairs_at_once\": %" PRId64
                ",\n  \"rows\": %" PRId64 ",\n  \"flops\": %.0f,\n  \"weight_bytes\": %" PRId64
-               ",\n  \"device_bytes\": %" PRId64 ",\n  \"host_bytes\": %" PRId64 "\n}\n",
+               ",\n  \"device_bytes\": %" PRId64 ",\n  \"host_bytes\": %" PRId64
+               ",\n  \"blocks_again\": %" PRId64 "\n}\n",
             c->pairs, c->pairs_at_once, c->rows, c->flops, c->weight_bytes, c->device_bytes,
-            c->host_bytes);
+            c->host_bytes, c->blocks_again);
         return;
     }
     printf("pairs      %" PRId64 ", %" PRId64 " at once\nrows       %" PRId64 "\nFLOPs      %.4g\n",
         c->pairs, c->pairs_at_once, c->rows, c->flops);
     printf("memory     %.4g GB beside %.4g GB of weights\nhost       %.4g GB\n",
         (double)c->device_bytes / 1e9, (double)c->weight_bytes / 1e9, (double)c->host_bytes / 1e9);
+    if (c->blocks_again)
+        printf("again      %" PRId64 " blocks, for want of memory: run a second time before they go "
+               "backwards\n",
+            c->blocks_again);
 }
 
 static int run(session *s)

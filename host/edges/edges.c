@@ -142,6 +142,17 @@ static inset_status run_pairs(edges *e, int64_t count)
     return status;
 }
 
+/* After a step of `count` pairs that did not fit: fewer, or one whose blocks are run again. False:
+ * there is nothing left to try. */
+static bool fewer_pairs(edges *e, int64_t *count)
+{
+    if (*count == 1 && e->s->again) return false;
+    if (*count == 1) e->s->again = true;
+    else *count /= 2;
+    e->pairs_at_once = *count;
+    return true;
+}
+
 /* As many pairs as there is memory for. */
 inset_status edges_step(edges *e)
 {
@@ -149,12 +160,11 @@ inset_status edges_step(edges *e)
     if (e->spoilt)
         return error_set(
             e->s->context, INSET_USAGE_ERROR, "a step of these edges failed: begin anew");
-    for (int64_t count = e->pairs_at_once < left ? e->pairs_at_once : left; count > 0; count /= 2) {
+    for (int64_t count = e->pairs_at_once < left ? e->pairs_at_once : left; count > 0;) {
         inset_status status = run_pairs(e, count);
-        /* what was added of them cannot be taken back */
         if (!status) return edges_state_save(e);
-        if (e->spoilt || status != INSET_NO_MEMORY || count == 1) return status;
-        e->pairs_at_once = count / 2;
+        /* what was added of them cannot be taken back */
+        if (e->spoilt || status != INSET_NO_MEMORY || !fewer_pairs(e, &count)) return status;
     }
     return INSET_OK;
 }
@@ -176,12 +186,17 @@ static double host_bytes(const edges *e)
 inset_status edges_cost(edges *e, inset_cost *out)
 {
     const sweep *s = e->s;
-    const int64_t count = e->pairs_at_once < s->pairs ? e->pairs_at_once : s->pairs;
+    int64_t count = e->pairs_at_once < s->pairs ? e->pairs_at_once : s->pairs;
     edge_saved saved;
     arena memory;
     plan *planned = NULL;
     arena_start(&memory, s->context);
     inset_status status = edges_plan(e, 0, count, &memory, &saved, &planned);
+    while (status == INSET_NO_MEMORY && fewer_pairs(e, &count)) {
+        arena_free(&memory);
+        arena_start(&memory, s->context);
+        status = edges_plan(e, 0, count, &memory, &saved, &planned);
+    }
     if (!status) {
         const plan_statistics *is = plan_get_statistics(planned);
         const double share = (double)s->pairs / (double)count,
@@ -197,6 +212,7 @@ inset_status edges_cost(edges *e, inset_cost *out)
             .pairs_at_once = count,
             .rows = (int64_t)((double)is->rows * share),
             .flops = is->flops * share + products * (double)s->pairs,
+            .blocks_again = is->blocks_again,
             .device_bytes = is->arena_bytes + is->saved_bytes,
             .weight_bytes = s->model->device ? model_bytes_backward(s->model) : is->weight_bytes,
             .host_bytes = is->saved_bytes + (int64_t)host_bytes(e)};

@@ -19,7 +19,7 @@ static const char magic[8] = "edges\n1";
 typedef struct header {
     char magic[8];
     uint64_t fingerprint, bytes, hash;
-    int64_t next, pairs_at_once, rows, rows_unshared;
+    int64_t next, pairs_at_once, again, rows, rows_unshared;
     double flops, flops_unshared;
 } header;
 
@@ -79,6 +79,7 @@ static inset_status restore(edges *e, FILE *file)
     if (!whole || h.hash != hash_of(parts)) return refuse(e, "it is damaged; remove it");
     e->next = h.next;
     e->pairs_at_once = h.pairs_at_once;
+    s->again = h.again != 0;
     s->progress.done = s->progress.restored = h.next;
     s->progress.rows = h.rows, s->progress.rows_unshared = h.rows_unshared;
     s->progress.flops = h.flops, s->progress.flops_unshared = h.flops_unshared;
@@ -105,6 +106,7 @@ inset_status edges_state_save(edges *e)
     header h = {.fingerprint = fingerprint_of(e),
         .next = e->next,
         .pairs_at_once = e->pairs_at_once,
+        .again = s->again,
         .rows = s->progress.rows,
         .rows_unshared = s->progress.rows_unshared,
         .flops = s->progress.flops,

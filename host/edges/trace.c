@@ -260,7 +260,7 @@ static inset_status start(writer *w)
         if (!(w->points[k] = arena_new(m, places * sizeof **w->points))) return INSET_NO_MEMORY;
     inset_status status = find_orders(w);
     if (!status) status = trace_create(s->context, s->program, s->model->type, &w->t);
-    if (!status) trace_rules(w->t, s->method.rules);
+    if (!status) trace_rules(w->t, s->method.rules), trace_again(w->t, s->again);
     return status;
 }
 

@@ -40,7 +40,11 @@ static void value_name(const teller *t, int32_t value_index, char *out, size_t s
         program_site_name(g, (int32_t)i, out, size);
         if (shown->shape.n_columns == 1) return;
     }
-    if (made->of >= 0) {
+    if (made->again >= 0 && made->of < 0) {
+        char of[256];
+        value_name(t, g->steps[made->again].value, of, sizeof of);
+        snprintf(out, size, "again %.200s", of);
+    } else if (made->of >= 0) {
         char of[256];
         value_name(t, g->steps[made->of].value, of, sizeof of);
         snprintf(out, size, "back through %.200s", of);

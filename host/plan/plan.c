@@ -183,6 +183,7 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
     c->launches = count_launches(p, out);
     c->passes = s->n_passes;
     c->strands = (int64_t)p->n_strands;
+    c->blocks_again = trace_blocks_again(t);
     c->saved_bytes = s->saved_bytes;
     c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS]
                      + out->area_bytes[AREA_METRICS] + out->area_bytes[AREA_IDS]

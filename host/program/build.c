@@ -426,7 +426,8 @@ static const step plain_step = {.weight = -1,
     .norm_groups = 1,
     .rope_attention_scale = 1,
     .of = -1,
-    .through = -1};
+    .through = -1,
+    .again = -1};
 
 step program_like(step_kind kind)
 {

@@ -169,6 +169,7 @@ typedef struct step {
     /* of a reversed program: the forward step whose gradient it makes, and the forward slot that
      * the gradient goes through; -1 in a forward program. See reverse.h */
     int32_t of, through;
+    int32_t again; /* of a forward step that is run again (reverse.c): which; else -1 */
     bool inverse; /* rope: turns back */
     /* STEP_HEADS: which part of the weight each head has, see head_part */
     int32_t head_column, head_stride, heads_a_part;

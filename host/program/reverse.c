@@ -14,6 +14,8 @@ typedef struct reverser {
     int32_t *chain_value; /* which value's each is */
     size_t n_chain, chain_capacity, chain_value_capacity;
     int32_t event; /* the forward event that is being reversed */
+    /* of a block that is run again: the slots, values and steps that stand for the forward's; -1 */
+    int32_t *slot_again, *value_again, *step_again;
     inset_status status;
 } reverser;
 
@@ -112,9 +114,9 @@ static int32_t add_step_like(reverser *v, step s, value like, int32_t a, int32_t
 
 static int32_t add_step(reverser *v, step s, int32_t width, int32_t a, int32_t b)
 {
-    const program *f = v->forward;
+    const program *t = v->to;
     const bool per_position = s.of >= 0 && s.kind != STEP_JOIN
-                              && f->values[f->steps[s.of].value].per_position;
+                              && t->values[t->steps[s.of].value].per_position;
     return add_step_like(v, s, (value){.width = width, .per_position = per_position}, a, b, -1);
 }
 
@@ -131,11 +133,19 @@ static int32_t add_window(reverser *v, int32_t of, int32_t column, int32_t width
     return (int32_t)t->n_slots++;
 }
 
+/* The slot to read for what a forward step read: of the block's second run, where there is one. */
+static int32_t seen(const reverser *v, int32_t slot_index)
+{
+    return v->slot_again && v->slot_again[slot_index] >= 0 ? v->slot_again[slot_index] : slot_index;
+}
+
 static step backward(const reverser *v, step_kind kind, const step *of)
 {
     step s = *of;
     s.kind = kind;
     s.of = (int32_t)(of - v->forward->steps);
+    if (kind == STEP_ATTENTION_BACK && v->step_again && v->step_again[s.of] >= 0)
+        s.of = v->step_again[s.of]; /* it reads that step's queries, keys and values */
     s.through = -1;
     return s;
 }
@@ -195,7 +205,8 @@ static void reverse_gate(reverser *v, const step *s, int32_t dy)
 {
     const int32_t width = v->forward->values[s->value].width;
     for (int k = 0; k < 2; k++) {
-        int32_t sent = add_step(v, backward(v, STEP_GATE, s), width, s->operands[1 - k], dy);
+        int32_t sent = add_step(
+            v, backward(v, STEP_GATE, s), width, seen(v, s->operands[1 - k]), dy);
         if (v->rules & RULE_HALF) {
             step half = backward(v, STEP_SCALE, s);
             half.scale = 0.5f;
@@ -256,7 +267,7 @@ static void reverse_norm(reverser *v, const step *s, int32_t dy)
     step back = backward(v, STEP_NORM_BACK, s);
     back.norm_centred = s->kind == STEP_LAYERNORM;
     back.constant_scale = (v->rules & RULE_LN) != 0;
-    contribute(v, s, x, add_step(v, back, width, x, dy));
+    contribute(v, s, x, add_step(v, back, width, seen(v, x), dy));
     if (scale < 0 || !v->r->open[f->slots[scale].value]) return;
     const value *divisor = &f->values[f->slots[scale].value];
     back.kind = STEP_NORM_GIVEN_BACK;
@@ -271,7 +282,8 @@ static void reverse_plain(reverser *v, const step *s, step back, bool reads, int
 {
     const int32_t width = shown_width(&v->forward->slots[s->operands[0]]);
     contribute(v, s, s->operands[0],
-        reads ? add_step(v, back, width, s->operands[0], dy) : add_step(v, back, width, dy, -1));
+        reads ? add_step(v, back, width, seen(v, s->operands[0]), dy)
+              : add_step(v, back, width, dy, -1));
 }
 
 static void reverse_step(reverser *v, const step *s)
@@ -329,6 +341,92 @@ static bool has_gradient(const reverser *v, int32_t value_index)
     return !made->integer && kind != STEP_PAIR;
 }
 
+/* ---- blocks that are run again ------------------------------------------ */
+
+/* A slot that shows of a step's second value what a forward slot shows of the first. */
+static int32_t add_slot_again(reverser *v, int32_t of)
+{
+    program *t = v->to;
+    const int32_t made = v->value_again[v->forward->slots[of].value];
+    if (made < 0) return of; /* from outside of the block */
+    if (v->slot_again[of] >= 0) return v->slot_again[of];
+    if (!room(v, &t->slots, &t->slots_capacity, t->n_slots + 1, sizeof *t->slots)) return -1;
+    slot s = v->forward->slots[of];
+    s.source = -1;
+    s.value = made;
+    s.event = t->steps[t->values[made].step].event;
+    s.whole = false;
+    t->slots[t->n_slots] = s;
+    return v->slot_again[of] = (int32_t)t->n_slots++;
+}
+
+static void run_again(reverser *v, int32_t index)
+{
+    const program *f = v->forward;
+    step again = f->steps[index];
+    int32_t operands[3] = {-1, -1, -1};
+    for (int k = 0; k < again.n_operands; k++)
+        operands[k] = add_slot_again(v, again.operands[k]);
+    const int32_t bias = again.bias, n = again.n_operands, value_index = again.value;
+    again.again = index;
+    const int32_t made = add_step_like(
+        v, again, f->values[value_index], operands[0], operands[1], operands[2]);
+    if (made < 0) return;
+    step *s = &v->to->steps[v->to->n_steps - 1];
+    s->bias = bias, s->n_operands = n;
+    v->value_again[value_index] = s->value;
+    v->step_again[index] = (int32_t)v->to->n_steps - 1;
+}
+
+/* Nobody looks at scores, patterns and scales there, which a second run does not show. */
+static bool is_shut(const reverser *v, int32_t first, int32_t end)
+{
+    for (int32_t i = first; i < end; i++)
+        if (v->r->open[v->forward->steps[i].value]) return false;
+    return true;
+}
+
+/* Of a forward event that ends a block: the block's steps once more, from the stream that it begins
+ * with. What the gradients of its steps read is then that, and the first run's rows need not be
+ * kept. */
+static void begin_block(reverser *v, int32_t leaving)
+{
+    const program *f = v->forward;
+    for (size_t b = 0; b < f->n_blocks && v->slot_again; b++) {
+        const int32_t enter = f->slots[f->blocks[b]].event + 1;
+        const event *at = enter < (int32_t)f->n_events ? &f->events[enter] : NULL;
+        if (!at || at->kind != EVENT_ENTER || f->modules[at->index].leave != leaving)
+            continue;
+        int32_t first = 0, end = 0;
+        while (first < (int32_t)f->n_steps && f->steps[first].event < enter) first++;
+        for (end = first; end < (int32_t)f->n_steps && f->steps[end].event < leaving;) end++;
+        if (!is_shut(v, first, end)) return;
+        v->r->n_again++;
+        for (int32_t i = first; i < end; i++) {
+            const step_kind kind = f->steps[i].kind;
+            if (!f->steps[i].aside && kind != STEP_SCORES && kind != STEP_PATTERN
+                && kind != STEP_NORM_SCALE)
+                run_again(v, i);
+        }
+        /* what reads within the block reads the second run */
+        for (int32_t i = first; i < end; i++)
+            for (int k = 0; k < f->steps[i].n_operands; k++)
+                add_slot_again(v, f->steps[i].operands[k]);
+    }
+}
+
+static bool make_again(reverser *v)
+{
+    const program *f = v->forward;
+    int32_t **const arrays[] = {&v->slot_again, &v->value_again, &v->step_again};
+    const size_t counts[] = {f->n_slots, f->n_values, f->n_steps};
+    for (int i = 0; i < 3; i++) {
+        if (!(*arrays[i] = memory_new(f->context, (counts[i] + 1) * sizeof(int32_t)))) return false;
+        for (size_t k = 0; k < counts[i]; k++) (*arrays[i])[k] = -1;
+    }
+    return true;
+}
+
 static void reverse_all(reverser *v)
 {
     const program *f = v->forward;
@@ -343,6 +441,7 @@ static void reverse_all(reverser *v)
     size_t sent = 0;
     for (int32_t e = (int32_t)f->n_events - 1; e >= 0 && !v->status; e--) {
         v->event = e - 1;
+        if (f->events[e].kind == EVENT_LEAVE) begin_block(v, e);
         v->r->mark[e] = add_mark(v);
         for (; sent < v->r->n_contributions; sent++) v->r->contributions[sent].mark = v->r->mark[e];
         if (f->events[e].kind == EVENT_STEP) reverse_step(v, &f->steps[f->events[e].index]);
@@ -362,8 +461,8 @@ static void sort_versions(reverser *v)
     for (size_t i = 0; i < v->n_chain; i++) r->versions[next[v->chain_value[i]]++] = v->chain[i];
 }
 
-inset_status reversal_create(
-    const program *forward, int rules, const bool *open, const reversal *before, reversal **out)
+inset_status reversal_create(const program *forward, int rules, bool again, const bool *open,
+    const reversal *before, reversal **out)
 {
     inset_context *context = forward->context;
     *out = NULL;
@@ -388,7 +487,8 @@ inset_status reversal_create(
                            &to->memory, (forward->n_values + 1) * sizeof *r->first_version)
                             : NULL;
     v.latest = memory_new(context, (forward->n_values + 1) * sizeof *v.latest);
-    if (!r->mark || !r->first_version || !v.latest || !r->open) v.status = INSET_NO_MEMORY;
+    if (!r->mark || !r->first_version || !v.latest || !r->open || (again && !make_again(&v)))
+        v.status = INSET_NO_MEMORY;
     else r->mark++, reverse_all(&v);
     if (!v.status) {
         r->versions = arena_new(&to->memory, v.n_chain * sizeof *r->versions);
@@ -399,6 +499,9 @@ inset_status reversal_create(
     memory_free(context, v.latest);
     memory_free(context, v.chain);
     memory_free(context, v.chain_value);
+    memory_free(context, v.slot_again);
+    memory_free(context, v.value_again);
+    memory_free(context, v.step_again);
     if (v.status) {
         reversal_free(context, r);
         return v.status;

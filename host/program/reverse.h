@@ -50,6 +50,7 @@ typedef struct reversal {
     program *program;                             /* the reversed one */
     int32_t first_step, end_step;                 /* of the steps of this reversal */
     bool *open;                                   /* [n_values] */
+    int32_t n_again;                              /* blocks that are run again */
     int32_t n_values, n_steps, n_events, n_slots; /* of the forward program */
     int32_t *mark;          /* [n_events] event of the mark of a forward event */
     int32_t *first_version; /* [n_values + 1] */
@@ -60,10 +61,11 @@ typedef struct reversal {
 
 /* Reverses a finished program; rules are bits of reverse_rule; open [n_values]: the scores,
  * patterns and scales of norms that somebody touches. before: a reversal of the same program
- * whose steps come first, or NULL. What it refers to stays `forward`'s, which must outlive it.
+ * whose steps come first, or NULL. again: the steps of a block are run once more before they are
+ * reversed, so that of the first run only what blocks begin with is kept. What it refers to stays `forward`'s, which must outlive it.
  * INSET_NO_MEMORY. */
-inset_status reversal_create(
-    const program *forward, int rules, const bool *open, const reversal *before, reversal **out);
+inset_status reversal_create(const program *forward, int rules, bool again, const bool *open,
+    const reversal *before, reversal **out);
 void reversal_free(inset_context *context, reversal *r); /* takes NULL */
 /* The value that is the gradient of a forward value at the mark of a forward event (-1: before all
  * of them); -1 for a value without a gradient. */

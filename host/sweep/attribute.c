@@ -467,7 +467,7 @@ static inset_status start_writer(writer *w)
     inset_status status = readout_start(
         s, m, &w->readout, (size_t)w->a->count * (1 + (size_t)s->has_corrupt));
     if (!status) status = trace_create(s->context, s->program, s->model->type, &w->t);
-    if (!status) trace_rules(w->t, s->method.rules);
+    if (!status) trace_rules(w->t, s->method.rules), trace_again(w->t, s->again);
     if (!status && s->source == SOURCE_TENSOR) status = source_externals(s, w->t, w->external);
     return status;
 }
@@ -493,14 +493,16 @@ static inset_status prepare(sweep *s, int64_t first, int64_t count)
     return status;
 }
 
-/* Plans the pairs from `first` on, at most a->pairs of them and as many as there is memory for. */
+/* Plans the pairs from `first` on, at most a->pairs of them and as many as there is memory for; where
+ * one is too much, with its blocks run again. */
 static inset_status prepare_from(sweep *s, int64_t first)
 {
     struct attribution *a = s->attribution;
     int64_t count = a->pairs < s->pairs - first ? a->pairs : s->pairs - first;
     for (;; count /= 2) {
         inset_status status = prepare(s, first, count);
-        if (status != INSET_NO_MEMORY || count == 1) return status;
+        if (status != INSET_NO_MEMORY || (count == 1 && s->again)) return status;
+        if (count == 1) s->again = true, count = 2;
     }
 }
 
@@ -748,6 +750,7 @@ inset_status attribute_cost(sweep *s, inset_cost *out)
         .pairs_at_once = a->count,
         .rows = (int64_t)((double)is->rows * share),
         .flops = is->flops * share,
+        .blocks_again = is->blocks_again,
         .device_bytes = is->arena_bytes + is->saved_bytes,
         .weight_bytes = s->model->device ? model_bytes_backward(s->model) : is->weight_bytes,
         .host_bytes = is->saved_bytes + 3 * (int64_t)sizeof(float) * s->jobs};

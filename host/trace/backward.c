@@ -87,16 +87,52 @@ static void find_open(const trace *t, const program *forward, bool *open)
     }
 }
 
+/* Does a replaced slot get a copy of what it refers to anyway? */
+static bool is_copy(const trace *t, const invoke *v, const rebinding *r)
+{
+    for (size_t i = 0; i < v->n_records; i++) {
+        const trace_record *made = &t->records[v->first_record + i];
+        if (made->target->storage != r->view->storage) continue;
+        return made->kind == TRACE_MAKE && made->op == TRACE_COPY && made->a.view
+               && t->storages[made->a.view->storage].kind == STORAGE_VALUE
+               && t->storages[made->a.view->storage].value == t->program->slots[r->slot].value;
+    }
+    return false;
+}
+
+/* A block's second run is the model's own: lines that set something within one are not in it. */
+static bool runs_plain(const trace *t, const program *forward)
+{
+    if (!forward->n_blocks) return false;
+    const int32_t begin = forward->slots[forward->blocks[0]].event;
+    for (size_t i = 0; i < t->n_invokes; i++) {
+        const invoke *v = &t->invokes[i];
+        if (v->reversed) continue;
+        if (v->n_skips) return false;
+        for (size_t k = 0; k < v->n_rebindings; k++)
+            if (!is_copy(t, v, &v->rebindings[k])) return false;
+        for (size_t k = 0; k < v->n_records; k++) {
+            const trace_record *r = &t->records[v->first_record + k];
+            if (r->kind == TRACE_SET && r->event > begin
+                && t->storages[r->target->storage].kind == STORAGE_VALUE)
+                return false;
+        }
+    }
+    return true;
+}
+
 /* The reversal that all invokes so far can have: the one that is there, or a further one. */
 static inset_status reverse_program(trace *t)
 {
     const program *forward = t->reversal ? t->reversal->forward : t->program;
     bool *open = memory_new(t->context, forward->n_values * sizeof *open), more = !t->reversal;
     if (!open) return INSET_NO_MEMORY;
+    const bool again = t->again && runs_plain(t, forward);
     find_open(t, forward, open);
+    more |= t->reversal && t->reversal->n_again && !again;
     for (size_t i = 0; i < forward->n_values && !more; i++) more = open[i] && !t->reversal->open[i];
     reversal *made = NULL;
-    inset_status status = more ? reversal_create(forward, t->rules, open, t->reversal, &made)
+    inset_status status = more ? reversal_create(forward, t->rules, again, open, t->reversal, &made)
                                : INSET_OK;
     memory_free(t->context, open);
     if (!made) return status;
@@ -185,6 +221,10 @@ void trace_end_backward(trace *t)
 }
 
 void trace_rules(trace *t, int rules) { t->rules = rules; }
+
+void trace_again(trace *t, bool again) { t->again = again; }
+
+int32_t trace_blocks_again(const trace *t) { return t->reversal ? t->reversal->n_again : 0; }
 
 void trace_reopen(trace *t)
 {

@@ -137,6 +137,7 @@ struct trace {
     size_t n_metrics, metrics_capacity;
     /* tokens that metrics are of */
     int rules;                 /* of reverse_rule, for gradients */
+    bool again;                /* blocks are run again for them, see reverse.h */
     struct backward *backward; /* inside `with METRIC.backward():` */
     /* of invokes that touch heads on their own: what their shadows do besides (heads.h) */
     head_record *head_records;

@@ -178,6 +178,12 @@ int64_t trace_operand_length(const trace *t, const operand *value);
 /* ---- gradients (backward.c) ---- */
 /* Local slopes of gradients, bits of reverse_rule; before the first backward. */
 void trace_rules(trace *t, int rules);
+/* Gradients in less memory: every block is run a second time before it is gone through backwards, so
+ * that of the first run only what blocks begin with is kept: about one forward more. Where lines
+ * set something within a block, all is kept as without. Before the first backward. */
+void trace_again(trace *t, bool again);
+/* How many blocks the last backward runs again. */
+int32_t trace_blocks_again(const trace *t);
 /* Begins `with METRIC.backward():`, which ends the invoke. metric: one float that a run computes;
  * it may be of several invokes. Until trace_end_backward only trace_gradient and the calls that
  * work on values may follow. SHAPE, TYPE, VALUE errors; USAGE: what gradients do not go through. */

@@ -54,6 +54,7 @@ typedef struct plan_statistics {
     int64_t table_bytes;     /* of these: tables */
     int64_t saved_bytes;
     int64_t weight_bytes; /* of the model, in its type */
+    int64_t blocks_again; /* run a second time for gradients (trace_again) */
 } plan_statistics;
 
 #endif
