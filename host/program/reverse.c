@@ -9,6 +9,7 @@ typedef struct reverser {
     program *to;
     reversal *r;
     int rules;
+    bool skips;      /* some invoke skips a module */
     int32_t *latest; /* [n_values] slot of the latest version of each value's gradient; -1: none */
     gradient_version *chain;
     int32_t *chain_value; /* which value's each is */
@@ -172,6 +173,35 @@ static int32_t shown_width(const slot *s)
                                    : shape->extent[0] * shape->extent[1];
 }
 
+static bool has_gradient(const reverser *v, int32_t value_index)
+{
+    const value *made = &v->forward->values[value_index];
+    const step_kind kind = v->forward->steps[made->step].kind;
+    if (kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE
+        || v->forward->steps[made->step].aside)
+        return v->r->open[value_index];
+    return !made->integer && kind != STEP_PAIR;
+}
+
+/* The first version of a gradient: zeros. */
+static void begin_versions(reverser *v, int32_t value_index)
+{
+    const value *like = &v->forward->values[value_index];
+    step zero = program_like(STEP_ZERO);
+    if (like->by_keys) zero.of = like->step;
+    add_version(v, value_index, add_step_like(v, zero, *like, -1, -1, -1));
+}
+
+/* Is what a reader sends back the whole gradient so far, with nothing to add it to? So it is of a
+ * value that no line looks at, whose gradient no line can change; where a module may be skipped,
+ * only what a step of the reader's own makes (zeros then), not what goes through an addition. */
+static bool stands_alone(const reverser *v, const step *of, int32_t value_index)
+{
+    const value *like = &v->forward->values[value_index];
+    return !v->r->touched[value_index] && v->latest[value_index] < 0 && !like->by_keys
+           && !like->per_position && (of->kind != STEP_ADD || !v->skips);
+}
+
 /* What a reader sends back through a forward slot: noted, and added to the gradient of the value
  * behind it. */
 static void contribute(reverser *v, const step *of, int32_t through, int32_t sent)
@@ -179,7 +209,7 @@ static void contribute(reverser *v, const step *of, int32_t through, int32_t sen
     if (sent < 0 || v->status) return;
     const slot *s = &v->forward->slots[through];
     reversal *r = v->r;
-    if (v->latest[s->value] < 0) return;
+    if (!has_gradient(v, s->value)) return;
     if (!room(v, &r->contributions, &r->contributions_capacity, r->n_contributions + 1,
             sizeof *r->contributions))
         return;
@@ -194,6 +224,11 @@ static void contribute(reverser *v, const step *of, int32_t through, int32_t sen
         whole = add_step(v, join, width, sent, -1);
         if (whole < 0) return;
     }
+    if (stands_alone(v, of, s->value)) {
+        add_version(v, s->value, whole);
+        return;
+    }
+    if (v->latest[s->value] < 0) begin_versions(v, s->value);
     step add = backward(v, STEP_ADD, of);
     add.through = through;
     add_version(v, s->value, add_step_like(v, add, *like, v->latest[s->value], whole, -1));
@@ -331,16 +366,6 @@ static void reverse_step(reverser *v, const step *s)
     }
 }
 
-static bool has_gradient(const reverser *v, int32_t value_index)
-{
-    const value *made = &v->forward->values[value_index];
-    const step_kind kind = v->forward->steps[made->step].kind;
-    if (kind == STEP_SCORES || kind == STEP_PATTERN || kind == STEP_NORM_SCALE
-        || v->forward->steps[made->step].aside)
-        return v->r->open[value_index];
-    return !made->integer && kind != STEP_PAIR;
-}
-
 /* ---- blocks that are run again ------------------------------------------ */
 
 /* A slot that shows of a step's second value what a forward slot shows of the first. */
@@ -365,8 +390,7 @@ static void run_again(reverser *v, int32_t index)
     const program *f = v->forward;
     step again = f->steps[index];
     int32_t operands[3] = {-1, -1, -1};
-    for (int k = 0; k < again.n_operands; k++)
-        operands[k] = add_slot_again(v, again.operands[k]);
+    for (int k = 0; k < again.n_operands; k++) operands[k] = add_slot_again(v, again.operands[k]);
     const int32_t bias = again.bias, n = again.n_operands, value_index = again.value;
     again.again = index;
     const int32_t made = add_step_like(
@@ -395,8 +419,7 @@ static void begin_block(reverser *v, int32_t leaving)
     for (size_t b = 0; b < f->n_blocks && v->slot_again; b++) {
         const int32_t enter = f->slots[f->blocks[b]].event + 1;
         const event *at = enter < (int32_t)f->n_events ? &f->events[enter] : NULL;
-        if (!at || at->kind != EVENT_ENTER || f->modules[at->index].leave != leaving)
-            continue;
+        if (!at || at->kind != EVENT_ENTER || f->modules[at->index].leave != leaving) continue;
         int32_t first = 0, end = 0;
         while (first < (int32_t)f->n_steps && f->steps[first].event < enter) first++;
         for (end = first; end < (int32_t)f->n_steps && f->steps[end].event < leaving;) end++;
@@ -433,10 +456,7 @@ static void reverse_all(reverser *v)
     v->event = (int32_t)f->n_events - 1;
     for (size_t i = 0; i < f->n_values && !v->status; i++) {
         v->latest[i] = -1;
-        if (!has_gradient(v, (int32_t)i)) continue;
-        step zero = program_like(STEP_ZERO);
-        if (f->values[i].by_keys) zero.of = f->values[i].step;
-        add_version(v, (int32_t)i, add_step_like(v, zero, f->values[i], -1, -1, -1));
+        if (v->r->touched[i] && has_gradient(v, (int32_t)i)) begin_versions(v, (int32_t)i);
     }
     size_t sent = 0;
     for (int32_t e = (int32_t)f->n_events - 1; e >= 0 && !v->status; e--) {
@@ -461,8 +481,8 @@ static void sort_versions(reverser *v)
     for (size_t i = 0; i < v->n_chain; i++) r->versions[next[v->chain_value[i]]++] = v->chain[i];
 }
 
-inset_status reversal_create(const program *forward, int rules, bool again, const bool *open,
-    const reversal *before, reversal **out)
+inset_status reversal_create(
+    const program *forward, const reversal_options *o, const reversal *before, reversal **out)
 {
     inset_context *context = forward->context;
     *out = NULL;
@@ -475,19 +495,23 @@ inset_status reversal_create(const program *forward, int rules, bool again, cons
     to->context = context;
     r->forward = forward;
     r->program = to;
-    reverser v = {.forward = forward, .to = to, .r = r, .rules = rules};
+    reverser v = {.forward = forward, .to = to, .r = r, .rules = o->rules, .skips = o->skips};
     r->n_values = (int32_t)forward->n_values, r->n_steps = (int32_t)forward->n_steps;
     r->n_events = (int32_t)forward->n_events, r->n_slots = (int32_t)forward->n_slots;
     const program *base = before ? before->program : forward;
     bool fine = copy_program(&v, base);
     r->first_step = (int32_t)base->n_steps;
-    r->open = fine ? arena_copy(&to->memory, open, forward->n_values * sizeof *open) : NULL;
+    const size_t flags = forward->n_values * sizeof(bool);
+    r->open = fine ? arena_copy(&to->memory, o->open, flags) : NULL;
+    r->touched = fine ? arena_copy(&to->memory, o->touched, flags) : NULL;
+    r->skips = o->skips;
     r->mark = fine ? arena_new(&to->memory, (forward->n_events + 1) * sizeof *r->mark) : NULL;
     r->first_version = fine ? arena_new(
                            &to->memory, (forward->n_values + 1) * sizeof *r->first_version)
                             : NULL;
     v.latest = memory_new(context, (forward->n_values + 1) * sizeof *v.latest);
-    if (!r->mark || !r->first_version || !v.latest || !r->open || (again && !make_again(&v)))
+    if (!r->mark || !r->first_version || !v.latest || !r->open || !r->touched
+        || (o->again && !make_again(&v)))
         v.status = INSET_NO_MEMORY;
     else r->mark++, reverse_all(&v);
     if (!v.status) {

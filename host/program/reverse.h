@@ -12,7 +12,8 @@
  * Every forward value has a chain of *versions* of its gradient: zeros, then the sum with what its
  * last reader sends back, then with that of the one before, and so on. At the mark of e the version
  * is there that holds all readers behind e. So what a record did to a value at e is undone at the
- * mark of e: the same view, of the version that is there then.
+ * mark of e: the same view, of the version that is there then. A value that no line looks at has no
+ * zeros to begin with: its first version is what its last reader sends back, the very same value.
  *
  * Only rows' gradients are made, none of weights. */
 #ifndef INSET_PROGRAM_REVERSE_H
@@ -47,9 +48,10 @@ typedef struct contribution {
  * begins with all of the other's. */
 typedef struct reversal {
     const program *forward;
-    program *program;                             /* the reversed one */
-    int32_t first_step, end_step;                 /* of the steps of this reversal */
-    bool *open;                                   /* [n_values] */
+    program *program;             /* the reversed one */
+    int32_t first_step, end_step; /* of the steps of this reversal */
+    bool *open, *touched;         /* [n_values] */
+    bool skips;
     int32_t n_again;                              /* blocks that are run again */
     int32_t n_values, n_steps, n_events, n_slots; /* of the forward program */
     int32_t *mark;          /* [n_events] event of the mark of a forward event */
@@ -59,12 +61,20 @@ typedef struct reversal {
     size_t n_contributions, contributions_capacity;
 } reversal;
 
-/* Reverses a finished program; rules are bits of reverse_rule; open [n_values]: the scores,
- * patterns and scales of norms that somebody touches. before: a reversal of the same program
- * whose steps come first, or NULL. again: the steps of a block are run once more before they are
- * reversed, so that of the first run only what blocks begin with is kept. What it refers to stays `forward`'s, which must outlive it.
- * INSET_NO_MEMORY. */
-inset_status reversal_create(const program *forward, int rules, bool again, const bool *open,
+/* What the invokes at hand ask of a reversal. */
+typedef struct reversal_options {
+    int rules; /* bits of reverse_rule */
+    /* the steps of a block are run once more before they are reversed, so that of the first run
+     * only what blocks begin with is kept */
+    bool again;
+    bool skips;       /* some invoke skips a module */
+    const bool *open; /* [n_values]: scores, patterns and scales of norms, and heads on their own */
+    const bool *touched; /* [n_values]: what lines look at, or replaced slots refer to */
+} reversal_options;
+
+/* Reverses a finished program. before: a reversal of the same program whose steps come first, or
+ * NULL. What it refers to stays `forward`'s, which must outlive it. INSET_NO_MEMORY. */
+inset_status reversal_create(const program *forward, const reversal_options *options,
     const reversal *before, reversal **out);
 void reversal_free(inset_context *context, reversal *r); /* takes NULL */
 /* The value that is the gradient of a forward value at the mark of a forward event (-1: before all

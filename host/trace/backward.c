@@ -121,19 +121,52 @@ static bool runs_plain(const trace *t, const program *forward)
     return true;
 }
 
+/* The values that lines of any invoke look at, or that replaced slots refer to. */
+static void find_touched(const trace *t, const program *forward, bool *touched)
+{
+    for (size_t i = 0; i < t->n_invokes; i++) {
+        const invoke *v = &t->invokes[i];
+        for (size_t k = 0; k < v->n_values; k++)
+            if (v->values[k].value < (int32_t)forward->n_values) touched[v->values[k].value] = true;
+        for (size_t k = 0; k < v->n_rebindings; k++)
+            touched[forward->slots[v->rebindings[k].slot].value] = true;
+    }
+}
+
+static bool some_skip(const trace *t)
+{
+    for (size_t i = 0; i < t->n_invokes; i++)
+        if (t->invokes[i].n_skips) return true;
+    return false;
+}
+
+/* Will the reversal that is there do? */
+static bool suffices(const reversal *r, const reversal_options *o)
+{
+    if (!r || (r->n_again && !o->again) || (o->skips && !r->skips)) return false;
+    for (int32_t i = 0; i < r->n_values; i++)
+        if ((o->open[i] && !r->open[i]) || (o->touched[i] && !r->touched[i])) return false;
+    return true;
+}
+
 /* The reversal that all invokes so far can have: the one that is there, or a further one. */
 static inset_status reverse_program(trace *t)
 {
     const program *forward = t->reversal ? t->reversal->forward : t->program;
-    bool *open = memory_new(t->context, forward->n_values * sizeof *open), more = !t->reversal;
+    bool *open = memory_new(t->context, 2 * forward->n_values * sizeof *open),
+         *touched = open ? open + forward->n_values : NULL;
     if (!open) return INSET_NO_MEMORY;
-    const bool again = t->again && runs_plain(t, forward);
+    const reversal_options o = {.rules = t->rules,
+        .again = t->again && runs_plain(t, forward),
+        .skips = some_skip(t),
+        .open = open,
+        .touched = touched};
     find_open(t, forward, open);
-    more |= t->reversal && t->reversal->n_again && !again;
-    for (size_t i = 0; i < forward->n_values && !more; i++) more = open[i] && !t->reversal->open[i];
+    find_touched(t, forward, touched);
     reversal *made = NULL;
-    inset_status status = more ? reversal_create(forward, t->rules, again, open, t->reversal, &made)
-                               : INSET_OK;
+    inset_status status = suffices(t->reversal, &o)
+                              ? INSET_OK
+                              : reversal_create(forward, &o, t->reversal, &made);
     memory_free(t->context, open);
     if (!made) return status;
     reversal_free(t->context, t->reversal);
