@@ -67,7 +67,7 @@ static void the_same_numbers(inset_context *context, inset_model *model)
             o.sweep.no_share = 1;
             float *apart = scores_of(model, context, &o, &m);
             o.sweep.no_share = 0;
-            o.sweep.memory_limit = 400000;
+            o.sweep.memory_limit = 230000;
             float *limited = scores_of(model, context, &o, &m);
             if (plain && apart && limited) {
                 CHECK(distance(apart, plain, n) < 1e-5, "%s, method %d: %g apart without sharing",
@@ -263,7 +263,7 @@ static void resumed(inset_context *context, inset_model *model)
     }
     o.sweep.clean = (inset_prompts){.count = PAIRS, .lengths = lengths, .tokens = tokens[0]};
     o.sweep.corrupt = (inset_prompts){.count = PAIRS, .lengths = lengths, .tokens = tokens[1]};
-    o.sweep.memory_limit = 500000; /* the scores of all do not fit at once */
+    o.sweep.memory_limit = 150000; /* the scores of all do not fit at once */
     float *whole = scores_of(model, context, &o, &n);
     o.sweep.state = state;
     inset_status status = inset_attribution_create(model, &o, &begun);

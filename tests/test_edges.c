@@ -253,7 +253,7 @@ static void the_same_scores(inset_context *context, inset_model *model)
         inset_attribution_options o = options_of();
         o.steps = 2;
         o.sweep.no_share = k == 1;
-        o.sweep.memory_limit = k == 2 ? 300000 : 0;
+        o.sweep.memory_limit = k == 2 ? 120000 : 0;
         e[k] = edges_of(context, model, "gpt2", &o, &r[k]);
         if (!e[k]) return;
         CHECK(distance(r[k].mean, r[0].mean, r[0].sources * r[0].destinations) < 1e-5,

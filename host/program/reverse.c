@@ -192,14 +192,20 @@ static void begin_versions(reverser *v, int32_t value_index)
     add_version(v, value_index, add_step_like(v, zero, *like, -1, -1, -1));
 }
 
-/* Is what a reader sends back the whole gradient so far, with nothing to add it to? So it is of a
- * value that no line looks at, whose gradient no line can change; where a module may be skipped,
- * only what a step of the reader's own makes (zeros then), not what goes through an addition. */
-static bool stands_alone(const reverser *v, const step *of, int32_t value_index)
+/* Is what a reader sends back the whole gradient so far, with nothing to add it to? Not where lines
+ * send something to it. What goes through an addition is another value's gradient too: it stands
+ * alone only if no line can see it, and no module is skipped (a step of the reader's own makes
+ * zeros then). A gradient that lines ask for is a value of its own, and not columns of one. */
+static bool stands_alone(const reverser *v, const step *of, int32_t value_index, int32_t sent)
 {
     const value *like = &v->forward->values[value_index];
-    return !v->r->touched[value_index] && v->latest[value_index] < 0 && !like->by_keys
-           && !like->per_position && (of->kind != STEP_ADD || !v->skips);
+    const uint8_t touched = v->r->touched[value_index];
+    if (touched == TOUCH_SENT || v->latest[value_index] >= 0 || like->by_keys || like->per_position)
+        return false;
+    if (of->kind == STEP_ADD) return touched == TOUCH_NONE && !v->skips;
+    const slot *s = &v->to->slots[sent];
+    return touched == TOUCH_NONE
+           || (!s->shape.column && v->to->values[s->value].width == like->width);
 }
 
 /* What a reader sends back through a forward slot: noted, and added to the gradient of the value
@@ -224,7 +230,7 @@ static void contribute(reverser *v, const step *of, int32_t through, int32_t sen
         whole = add_step(v, join, width, sent, -1);
         if (whole < 0) return;
     }
-    if (stands_alone(v, of, s->value)) {
+    if (stands_alone(v, of, s->value, whole)) {
         add_version(v, s->value, whole);
         return;
     }
@@ -456,7 +462,8 @@ static void reverse_all(reverser *v)
     v->event = (int32_t)f->n_events - 1;
     for (size_t i = 0; i < f->n_values && !v->status; i++) {
         v->latest[i] = -1;
-        if (v->r->touched[i] && has_gradient(v, (int32_t)i)) begin_versions(v, (int32_t)i);
+        if (v->r->touched[i] == TOUCH_SENT && has_gradient(v, (int32_t)i))
+            begin_versions(v, (int32_t)i);
     }
     size_t sent = 0;
     for (int32_t e = (int32_t)f->n_events - 1; e >= 0 && !v->status; e--) {
@@ -503,7 +510,7 @@ inset_status reversal_create(
     r->first_step = (int32_t)base->n_steps;
     const size_t flags = forward->n_values * sizeof(bool);
     r->open = fine ? arena_copy(&to->memory, o->open, flags) : NULL;
-    r->touched = fine ? arena_copy(&to->memory, o->touched, flags) : NULL;
+    r->touched = fine ? arena_copy(&to->memory, o->touched, forward->n_values) : NULL;
     r->skips = o->skips;
     r->mark = fine ? arena_new(&to->memory, (forward->n_events + 1) * sizeof *r->mark) : NULL;
     r->first_version = fine ? arena_new(

@@ -12,8 +12,9 @@
  * Every forward value has a chain of *versions* of its gradient: zeros, then the sum with what its
  * last reader sends back, then with that of the one before, and so on. At the mark of e the version
  * is there that holds all readers behind e. So what a record did to a value at e is undone at the
- * mark of e: the same view, of the version that is there then. A value that no line looks at has no
- * zeros to begin with: its first version is what its last reader sends back, the very same value.
+ * mark of e: the same view, of the version that is there then. Where no line sends anything to a
+ * value's gradient there are no zeros to begin with: its first version is what its last reader
+ * sends back, the very same value.
  *
  * Only rows' gradients are made, none of weights. */
 #ifndef INSET_PROGRAM_REVERSE_H
@@ -50,7 +51,8 @@ typedef struct reversal {
     const program *forward;
     program *program;             /* the reversed one */
     int32_t first_step, end_step; /* of the steps of this reversal */
-    bool *open, *touched;         /* [n_values] */
+    bool *open;                   /* [n_values] */
+    uint8_t *touched;             /* [n_values] */
     bool skips;
     int32_t n_again;                              /* blocks that are run again */
     int32_t n_values, n_steps, n_events, n_slots; /* of the forward program */
@@ -61,6 +63,10 @@ typedef struct reversal {
     size_t n_contributions, contributions_capacity;
 } reversal;
 
+/* What lines do with a value: nothing; ask for its gradient, at its event; send something to its
+ * gradient, or take something from it, at any event. */
+enum reversal_touch { TOUCH_NONE, TOUCH_ASKED, TOUCH_SENT };
+
 /* What the invokes at hand ask of a reversal. */
 typedef struct reversal_options {
     int rules; /* bits of reverse_rule */
@@ -69,7 +75,7 @@ typedef struct reversal_options {
     bool again;
     bool skips;       /* some invoke skips a module */
     const bool *open; /* [n_values]: scores, patterns and scales of norms, and heads on their own */
-    const bool *touched; /* [n_values]: what lines look at, or replaced slots refer to */
+    const uint8_t *touched; /* [n_values]: reversal_touch */
 } reversal_options;
 
 /* Reverses a finished program. before: a reversal of the same program whose steps come first, or

@@ -121,16 +121,54 @@ static bool runs_plain(const trace *t, const program *forward)
     return true;
 }
 
-/* The values that lines of any invoke look at, or that replaced slots refer to. */
-static void find_touched(const trace *t, const program *forward, bool *touched)
+/* Marks a storage on which the metric depends; true when that is new. */
+static bool involve(bool *involved, const view *v)
 {
+    if (!v || involved[v->storage]) return false;
+    return involved[v->storage] = true;
+}
+
+/* The storages that the metric, or what the model reads, is made of. */
+static void find_involved(const trace *t, const view *metric, bool *involved)
+{
+    involve(involved, metric);
+    for (size_t i = 0; i < t->n_invokes; i++)
+        for (size_t k = 0; k < t->invokes[i].n_rebindings; k++)
+            involve(involved, t->invokes[i].rebindings[k].view);
+    for (bool more = true; more;) {
+        more = false;
+        for (size_t i = t->n_records; i-- > 0;) {
+            const trace_record *r = &t->records[i];
+            const bool into_model = r->kind == TRACE_SET
+                                    && t->storages[r->target->storage].kind == STORAGE_VALUE;
+            if (into_model) more |= involve(involved, r->target);
+            if (!involved[r->target->storage]) continue;
+            more |= involve(involved, r->a.view);
+            more |= involve(involved, r->b.view);
+        }
+    }
+}
+
+/* Of the forward's values, those that lines of any invoke look at; and those whose gradients what
+ * lines did sends something to. */
+static inset_status find_touched(
+    const trace *t, const program *forward, const view *metric, uint8_t *touched)
+{
+    bool *involved = memory_new(t->context, (t->n_storages + 1) * sizeof *involved);
+    if (!involved) return INSET_NO_MEMORY;
+    find_involved(t, metric, involved);
     for (size_t i = 0; i < t->n_invokes; i++) {
         const invoke *v = &t->invokes[i];
         for (size_t k = 0; k < v->n_values; k++)
-            if (v->values[k].value < (int32_t)forward->n_values) touched[v->values[k].value] = true;
+            if (v->values[k].value < (int32_t)forward->n_values) {
+                const uint8_t how = involved[v->values[k].storage] ? TOUCH_SENT : TOUCH_ASKED;
+                if (touched[v->values[k].value] < how) touched[v->values[k].value] = how;
+            }
         for (size_t k = 0; k < v->n_rebindings; k++)
-            touched[forward->slots[v->rebindings[k].slot].value] = true;
+            touched[forward->slots[v->rebindings[k].slot].value] = TOUCH_SENT;
     }
+    memory_free(t->context, involved);
+    return INSET_OK;
 }
 
 static bool some_skip(const trace *t)
@@ -145,29 +183,33 @@ static bool suffices(const reversal *r, const reversal_options *o)
 {
     if (!r || (r->n_again && !o->again) || (o->skips && !r->skips)) return false;
     for (int32_t i = 0; i < r->n_values; i++)
-        if ((o->open[i] && !r->open[i]) || (o->touched[i] && !r->touched[i])) return false;
+        if ((o->open[i] && !r->open[i]) || o->touched[i] > r->touched[i]) return false;
     return true;
 }
 
 /* The reversal that all invokes so far can have: the one that is there, or a further one. */
-static inset_status reverse_program(trace *t)
+static inset_status reverse_program(trace *t, const view *metric)
 {
     const program *forward = t->reversal ? t->reversal->forward : t->program;
-    bool *open = memory_new(t->context, 2 * forward->n_values * sizeof *open),
-         *touched = open ? open + forward->n_values : NULL;
-    if (!open) return INSET_NO_MEMORY;
+    bool *open = memory_new(t->context, forward->n_values * sizeof *open);
+    uint8_t *touched = memory_new(t->context, forward->n_values);
+    inset_status status = open && touched ? find_touched(t, forward, metric, touched)
+                                          : INSET_NO_MEMORY;
+    if (status) {
+        memory_free(t->context, open);
+        memory_free(t->context, touched);
+        return status;
+    }
     const reversal_options o = {.rules = t->rules,
         .again = t->again && runs_plain(t, forward),
         .skips = some_skip(t),
         .open = open,
         .touched = touched};
     find_open(t, forward, open);
-    find_touched(t, forward, touched);
     reversal *made = NULL;
-    inset_status status = suffices(t->reversal, &o)
-                              ? INSET_OK
-                              : reversal_create(forward, &o, t->reversal, &made);
+    if (!suffices(t->reversal, &o)) status = reversal_create(forward, &o, t->reversal, &made);
     memory_free(t->context, open);
+    memory_free(t->context, touched);
     if (!made) return status;
     reversal_free(t->context, t->reversal);
     t->reversal = made;
@@ -234,7 +276,8 @@ inset_status trace_backward(trace *t, const operand *metric)
 {
     inset_status status = check_metric(t, metric);
     const view *of = NULL;
-    if (status || (status = heads_for_gradients(t)) || (status = reverse_program(t))) return status;
+    if (status || (status = heads_for_gradients(t)) || (status = reverse_program(t, &metric->view)))
+        return status;
     if (!(of = view_keep(t, &metric->view))) return INSET_NO_MEMORY;
     const size_t invokes = t->n_invokes, records = t->n_records, storages = t->n_storages;
     const int64_t tokens = t->n_tokens;

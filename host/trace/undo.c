@@ -116,7 +116,12 @@ static inset_status send(trace *t, const view *to, const operand *gradient)
     operand target;
     bool found;
     inset_status status = gradient_view(t, to, true, &target, &found);
-    if (status || !found) return status;
+    if (status) return status;
+    /* a value that takes part in lines has a gradient from the start (find_touched) */
+    if (!found)
+        return error_set(t->context, INSET_USAGE_ERROR,
+            "a gradient has no place to go to: please "
+            "report this trace as a fault of inset");
     b->is_one[at] = false;
     return accumulate(t, &target, gradient);
 }
