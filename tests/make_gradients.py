@@ -411,6 +411,48 @@ with invoke({[CLEAN]}):
                                  "first_grad": first["block"].grad})
 
 
+def beside_nnsight(f):
+    """The same lines run by nnsight: a set from another run, gradients read, changed in place and replaced."""
+    from nnsight import NNsight
+    wrapped = NNsight(f.model)
+    blocks = wrapped
+    for name in f.blocks.split("."):
+        blocks = getattr(blocks, name)
+    attention, last = f.attention, f.last
+    inner, outer = getattr(getattr(blocks[1], attention), last), blocks[0].mlp
+    head = wrapped.lm_head if hasattr(f.model, "lm_head") else wrapped.embed_out
+    with wrapped.trace(torch.tensor([CLEAN])):
+        clean = outer.output.detach().save()
+    with wrapped.trace(torch.tensor([CORRUPT])):
+        mlp = outer.output
+        mlp[:, 1] = clean[:, 2] * 2
+        z = inner.input
+        block = blocks[1].mlp.output
+        rows = head.output[0, -1]
+        with (rows[3] - rows[7]).backward():
+            block_grad = block.grad.clone().save()
+            block.grad = block.grad * 0.5
+            z_grad = z.grad.clone().save()
+            z.grad[:, 2] = 0
+            mlp_grad = mlp.grad.clone().save()
+    script = f"""with invoke({[CLEAN]}):
+    clean = {f.site(0, 'mlp.output')}
+with invoke({[CORRUPT]}):
+    mlp = {f.site(0, 'mlp.output')}
+    mlp[:, 1] = clean[:, 2] * 2
+    z = {f.site(1, f'{f.attention}.{f.last}.input')}
+    block = {f.site(1, 'mlp.output')}
+    m = output.logits[0, -1].logit_diff(3, 7)
+    with m.backward():
+        block_grad = block.grad.clone().save()
+        block.grad = block.grad * 0.5
+        z_grad = z.grad.clone().save()
+        z.grad[:, 2] = 0
+        mlp_grad = mlp.grad.clone().save()
+"""
+    write(f, "nnsight", script, {"block_grad": block_grad, "z_grad": z_grad, "mlp_grad": mlp_grad})
+
+
 def positions(f):
     """A position embedding, which all sequences of an invoke share."""
     x = {}
@@ -442,6 +484,8 @@ if __name__ == "__main__":
             in_the_open(family)
             open_across(family)
             gathers(family)
+            if family.model.config.model_type != "gemma2":    # its logits go through a cap behind the head
+                beside_nnsight(family)
         if name == "gpt2":
             positions(family)
         print(name)

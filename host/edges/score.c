@@ -20,6 +20,7 @@ typedef struct scorer {
     float *deltas;             /* [n_writers, rows, width] */
     float *readers, *part;     /* [heads of q, k and v and the MLP, rows, width]; of one run */
     float *scores;             /* [n_writers, readers of a layer] */
+    float *hats;               /* [rows, width] of a norm's input */
     host_operands *products;   /* [n_heads] */
 } scorer;
 
@@ -67,24 +68,38 @@ static void norm_settle(norm_at *n, const float *x, int64_t d)
     n->inverse = (float)(1 / sqrt(square / (double)d + n->norm->eps));
 }
 
-static float norm_weight(const norm_at *n, int64_t i)
+static void times_weight(const norm_at *n, float *v, int64_t d)
 {
-    if (!n->weight) return 1;
-    return n->weight[i] + (n->norm->rms_weight == RMS_WEIGHT_PLUS_ONE);
+    const float one = n->norm->rms_weight == RMS_WEIGHT_PLUS_ONE ? 1 : 0;
+    for (int64_t i = 0; i < d && n->weight; i++) v[i] *= n->weight[i] + one;
 }
 
-/* v less its mean (where the norm is centred) and less its part along x^, over s. */
-static void norm_project(const norm_at *n, const float *x, float *v, int64_t d, bool constant_scale)
+enum { LANES = 8 };
+
+/* Sums of v and of v * hat, in an order of their own that several are added up in at once. */
+static void two_sums(const float *v, const float *hat, int64_t d, double *sum, double *along)
 {
-    double sum = 0, along = 0;
-    for (int64_t i = 0; i < d; i++) {
-        sum += v[i];
-        along += (double)v[i] * ((x[i] - n->mean) * n->inverse);
-    }
+    double s[LANES] = {0}, a[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= d; i += LANES)
+        for (int k = 0; k < LANES; k++) {
+            s[k] += v[i + k];
+            a[k] += (double)v[i + k] * hat[i + k];
+        }
+    for (; i < d; i++) s[0] += v[i], a[0] += (double)v[i] * hat[i];
+    for (int k = 1; k < LANES; k++) s[0] += s[k], a[0] += a[k];
+    *sum = s[0], *along = a[0];
+}
+
+/* v less its mean (where the norm is centred) and less its part along x^ (`hat`), over s. */
+static void norm_project(
+    const norm_at *n, const float *hat, float *v, int64_t d, bool constant_scale)
+{
+    double sum, along;
+    two_sums(v, hat, d, &sum, &along);
     const float mean = n->norm->norm_centred ? (float)(sum / (double)d) : 0,
-                share = constant_scale ? 0 : (float)(along / (double)d);
-    for (int64_t i = 0; i < d; i++)
-        v[i] = (v[i] - mean - (x[i] - n->mean) * n->inverse * share) * n->inverse;
+                share = constant_scale ? 0 : (float)(along / (double)d), inverse = n->inverse;
+    for (int64_t i = 0; i < d; i++) v[i] = (v[i] - mean - hat[i] * share) * inverse;
 }
 
 /* Rows [heads, rows, d] back through the norm, or (forward) a difference through it. */
@@ -103,12 +118,14 @@ static inset_status through_norm(
 #endif
     for (int64_t r = 0; r < c->rows; r++) {
         norm_at here = n;
+        float *hat = c->hats + r * d;
         norm_settle(&here, x + r * d, d);
+        for (int64_t i = 0; i < d; i++) hat[i] = (x[r * d + i] - here.mean) * here.inverse;
         for (int64_t h = 0; h < heads; h++) {
             float *row = v + (h * c->rows + r) * d;
-            for (int64_t i = 0; i < d && !forward; i++) row[i] *= norm_weight(&here, i);
-            norm_project(&here, x + r * d, row, d, constant);
-            for (int64_t i = 0; i < d && forward; i++) row[i] *= norm_weight(&here, i);
+            if (!forward) times_weight(&here, row, d);
+            norm_project(&here, hat, row, d, constant);
+            if (forward) times_weight(&here, row, d);
         }
     }
     return INSET_OK;
@@ -331,7 +348,8 @@ inset_status edges_add_scores(edges *e, run *r, const edge_saved *saved)
     c.part = memory_new(context, readers * one);
     c.scores = memory_new(context, (size_t)e->n_writers * readers * sizeof *c.scores);
     c.products = memory_new(context, (size_t)e->n_heads * sizeof *c.products);
-    inset_status status = c.deltas && c.readers && c.part && c.scores && c.products
+    c.hats = memory_new(context, one);
+    inset_status status = c.deltas && c.readers && c.part && c.scores && c.products && c.hats
                               ? keep_metrics(&c)
                               : INSET_NO_MEMORY;
     for (c.pair = saved->first; c.pair < saved->first + saved->count && !status; c.pair++)
@@ -341,5 +359,6 @@ inset_status edges_add_scores(edges *e, run *r, const edge_saved *saved)
     memory_free(context, c.part);
     memory_free(context, c.scores);
     memory_free(context, c.products);
+    memory_free(context, c.hats);
     return status;
 }
