@@ -1,5 +1,5 @@
-/* cpu.h: the CPU device, shared by cpu.c (memory, kernels, threads) and cpu/matmul.c (matrix
- * products). */
+/* cpu.h: the CPU device, shared by cpu.c (memory, kernels, threads) and the files of its matrix
+ * products (products.h). */
 #ifndef INSET_DEVICE_CPU_H
 #define INSET_DEVICE_CPU_H
 

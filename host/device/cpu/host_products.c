@@ -1,4 +1,4 @@
-/* product.c: products of plain fp32 matrices in host memory, beside those of a model's weights. */
+/* host_products.c: products of plain fp32 matrices in host memory, beside those of a model's weights. */
 #include <oneapi/dnnl/dnnl.h>
 
 #include "device/device.h"
