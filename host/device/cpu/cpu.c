@@ -100,13 +100,57 @@ void cpu_memory_free(inset_context *context, void *memory, size_t bytes)
     memory_free(context, header.block);
 }
 
+/* Bytes of a block of pages of its own; 0: it is a small one. */
+static size_t pages_of(const void *memory) { return ((const memory_header *)memory)[-1].pages; }
+
+static void drop_spares(device *base)
+{
+    cpu_device *d = (cpu_device *)base;
+    for (int i = 0; i < CPU_SPARES; i++) {
+        cpu_memory_free(base->context, d->spares[i], 0);
+        d->spares[i] = NULL;
+    }
+}
+
+/* A spare block that is large enough, and not much larger. */
+static void *take_spare(cpu_device *d, size_t bytes)
+{
+    for (int i = 0; i < CPU_SPARES && bytes >= LARGE_BLOCK; i++) {
+        const size_t pages = d->spares[i] ? pages_of(d->spares[i]) : 0;
+        if (pages < bytes + sizeof(memory_header) + ALIGNMENT || pages / 2 > bytes) continue;
+        void *found = d->spares[i];
+        d->spares[i] = NULL;
+        return found;
+    }
+    return NULL;
+}
+
 static inset_status cpu_allocate(device *d, size_t bytes, void **out)
 {
+    if ((*out = take_spare((cpu_device *)d, bytes))) return INSET_OK;
+    if (!cpu_memory_new(d->context, bytes, out)) return INSET_OK;
+    drop_spares(d);
     return cpu_memory_new(d->context, bytes, out);
 }
-static void cpu_release(device *d, void *memory, size_t bytes)
+
+static void cpu_release(device *base, void *memory, size_t bytes)
 {
-    cpu_memory_free(d->context, memory, bytes);
+    cpu_device *d = (cpu_device *)base;
+    size_t kept = pages_of(memory);
+    int place = -1;
+    for (int i = 0; i < CPU_SPARES; i++) {
+        if (d->spares[i]) kept += pages_of(d->spares[i]);
+        else place = i;
+    }
+#ifndef __SANITIZE_ADDRESS__ /* which is to see what is used after its release */
+    if (place >= 0 && pages_of(memory) && kept <= CPU_SPARE_BYTES) {
+        d->spares[place] = memory;
+        return;
+    }
+#else
+    (void)place, (void)kept;
+#endif
+    cpu_memory_free(base->context, memory, bytes);
 }
 
 static inset_status cpu_copy(device *d, void *to, const void *from, size_t bytes)
@@ -227,6 +271,7 @@ static void cpu_close(device *d)
 {
     cpu_device *cpu = (cpu_device *)d;
     cpu_products_close(d->context, cpu->products);
+    drop_spares(d);
     memory_free(d->context, cpu);
 }
 

@@ -9,6 +9,8 @@
 /* what all matrices of a device share: oneDNN's engine and its prepared products */
 typedef struct cpu_products cpu_products;
 
+enum { CPU_SPARES = 4, CPU_SPARE_BYTES = 1 << 30 }; /* of all of them, at most */
+
 typedef struct cpu_device {
     device base;
     /* of the widest instruction set this processor has */
@@ -16,6 +18,8 @@ typedef struct cpu_device {
     const char *instructions; /* its name: "AVX-512" */
     int threads;              /* work is spread over; 1 in builds without OpenMP */
     cpu_products *products;
+    /* large blocks that were released, for the next that is as large: pages are dear to get */
+    void *spares[CPU_SPARES];
 } cpu_device;
 
 /* Memory aligned to 64 bytes. Large blocks are pages that cost nothing until they are touched. Each
