@@ -103,13 +103,17 @@ void cpu_memory_free(inset_context *context, void *memory, size_t bytes)
 /* Bytes of a block of pages of its own; 0: it is a small one. */
 static size_t pages_of(const void *memory) { return ((const memory_header *)memory)[-1].pages; }
 
-static void drop_spares(device *base)
+/* Gives them back; false: there were none. */
+static bool drop_spares(device *base)
 {
     cpu_device *d = (cpu_device *)base;
+    bool dropped = false;
     for (int i = 0; i < CPU_SPARES; i++) {
+        dropped |= d->spares[i] != NULL;
         cpu_memory_free(base->context, d->spares[i], 0);
         d->spares[i] = NULL;
     }
+    return dropped;
 }
 
 /* A spare block that is large enough, and not much larger. */
@@ -128,9 +132,8 @@ static void *take_spare(cpu_device *d, size_t bytes)
 static inset_status cpu_allocate(device *d, size_t bytes, void **out)
 {
     if ((*out = take_spare((cpu_device *)d, bytes))) return INSET_OK;
-    if (!cpu_memory_new(d->context, bytes, out)) return INSET_OK;
-    drop_spares(d);
-    return cpu_memory_new(d->context, bytes, out);
+    inset_status status = cpu_memory_new(d->context, bytes, out);
+    return status && drop_spares(d) ? cpu_memory_new(d->context, bytes, out) : status;
 }
 
 static void cpu_release(device *base, void *memory, size_t bytes)
