@@ -178,8 +178,7 @@ static int run(circuits *c)
     inset_edge_result r;
     int status = open_edges(&c->s);
     if (status) return status;
-    if (inset_edges_ablate(c->s.edges, given->ablation))
-        return report(c->s.context, EXIT_REQUEST);
+    if (inset_edges_ablate(c->s.edges, given->ablation)) return report(c->s.context, EXIT_REQUEST);
     if (inset_edges_result(c->s.edges, 0, &r)) return report(c->s.context, EXIT_MACHINE);
     if ((status = read_sizes(c, given->sizes ? given->sizes : usual, r.edges))) return status;
     const size_t all = (size_t)(r.sources * r.destinations);
