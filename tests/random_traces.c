@@ -7,9 +7,8 @@
 
 /* ---- models ------------------------------------------------------------- */
 
-const char *const tiny_models[] = {
-    "gpt2", "llama", "neox", "neox_serial", "gemma2", "qwen3", "olmo2", "phi3", "sequential",
-    "qwen3_ungrouped", NULL};
+const char *const tiny_models[] = {"gpt2", "llama", "neox", "neox_serial", "gemma2", "qwen3",
+    "olmo2", "phi3", "sequential", "qwen3_ungrouped", NULL};
 
 static const char *const configs[] = {
     "{\"model_type\": \"gpt2\", \"n_embd\": 12, \"n_head\": 3, \"n_layer\": 3, \"n_positions\": "

@@ -253,8 +253,8 @@ static void run_all_ways(runner *r, const char *name, const char *text, size_t l
     run_script(
         r, name, text, length, expected, prefix, (plan_options){.chunks = INT32_MAX}, " in chunks");
     if (!strncmp(name, "gradients", 9))
-        run_script(r, name, text, length, expected, prefix, (plan_options){0},
-            " with blocks run again");
+        run_script(
+            r, name, text, length, expected, prefix, (plan_options){0}, " with blocks run again");
 }
 
 /* A script that must be refused: `accept` is "AError|BError". */

@@ -85,12 +85,15 @@ static const option known[] = {
         "scores of all edges from a writer of the stream to a later reader, in place of --patch"},
     {NULL, "--edges", "PATHS", WORD, IN_SWEEP, AT(edge_list),
         "with --patch edges: which, 'a0.h1->a1.h2<q>, m0->logits', or FILE of them; a0 stands for\n"
-        "                         all heads of layer 0, 0 for all of it, * for all there is; by default all\n"
+        "                         all heads of layer 0, 0 for all of it, * for all there is; by "
+        "default all\n"
         "                         edges"},
     {NULL, "--freeze", NULL, FLAG, IN_SWEEP, AT(freeze),
         "with --patch edges: path patching; all that is not on the path keeps the base run's\n"
-        "                         value, and what the last step changes reaches the logits directly. Paths\n"
-        "                         may be longer, 'a0.h1->a1.h0<k>->a2.h3<v>', and go together, 'a0.h1+a0.h2->m1'"},
+        "                         value, and what the last step changes reaches the logits "
+        "directly. Paths\n"
+        "                         may be longer, 'a0.h1->a1.h0<k>->a2.h3<v>', and go together, "
+        "'a0.h1+a0.h2->m1'"},
     {NULL, "--top", "N", COUNT, IN_SWEEP | IN_ATTRIBUTE, AT(top),
         "with edges: how many of the strongest are shown and drawn (20)"},
     {NULL, "--per-pair", NULL, FLAG, IN_ATTRIBUTE, AT(per_pair),

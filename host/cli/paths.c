@@ -22,8 +22,8 @@ static char *read_list(const char *given, int *status)
     static const char all[] = "*->*";
     FILE *file = given && !strstr(given, "->") ? fopen(given, "rb") : NULL;
     if (given && !file && !strstr(given, "->")) {
-        *status = usage_error(
-            "sweep", "--edges: SOURCE->DESTINATION, or a file of them, was expected, found '%s'", given);
+        *status = usage_error("sweep",
+            "--edges: SOURCE->DESTINATION, or a file of them, was expected, found '%s'", given);
         return NULL;
     }
     size_t n = 0, capacity = 1 << 16;
@@ -55,10 +55,11 @@ static int check_options(const options *given)
         {"--heads", given->heads}, {"--source", given->source}, {"--plot", given->plot}};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
         if (none[i].value)
-            return usage_error("sweep", "%s is of places; edges are named by --edges", none[i].name);
+            return usage_error(
+                "sweep", "%s is of places; edges are named by --edges", none[i].name);
     if (given->metrics[1])
-        return usage_error("sweep", "edges are patched for one metric, found a second: %s",
-            given->metrics[1]);
+        return usage_error(
+            "sweep", "edges are patched for one metric, found a second: %s", given->metrics[1]);
     if (given->resume) return usage_error("sweep", "--resume goes on with a sweep of places");
     if (given->output && !ends_with(given->output, ".csv"))
         return usage_error(

@@ -256,7 +256,8 @@ void show_cost(const inset_cost *c, bool json)
     printf("memory     %.4g GB beside %.4g GB of weights\nhost       %.4g GB\n",
         (double)c->device_bytes / 1e9, (double)c->weight_bytes / 1e9, (double)c->host_bytes / 1e9);
     if (c->blocks_again)
-        printf("again      %" PRId64 " blocks, for want of memory: run a second time before they go "
+        printf("again      %" PRId64
+               " blocks, for want of memory: run a second time before they go "
                "backwards\n",
             c->blocks_again);
 }

@@ -82,8 +82,7 @@ static inset_status run_prompts(
     trace *t = NULL;
     plan *planned = NULL;
     run *r = NULL;
-    const plan_options options = {
-        .memory_limit = e->s->memory_limit, .traits = sweep_traits(e->s)};
+    const plan_options options = {.memory_limit = e->s->memory_limit, .traits = sweep_traits(e->s)};
     inset_status status = trace_create(e->s->context, e->s->program, e->s->model->type, &t);
     if (!status) status = record_prompts(e, p, first, count, t);
     if (!status) status = plan_create(t, &options, &planned);
@@ -106,8 +105,8 @@ static inset_status take_means(edges *e, const prompts *p)
     inset_status status = sums && a->means ? INSET_OK : INSET_NO_MEMORY;
     for (int64_t first = 0, count; first < p->count && !status; first += count) {
         int64_t rows = p->lengths[first];
-        for (count = 1;
-             first + count < p->count && rows + p->lengths[first + count] <= MOST_ROWS; count++)
+        for (count = 1; first + count < p->count && rows + p->lengths[first + count] <= MOST_ROWS;
+             count++)
             rows += p->lengths[first + count];
         status = run_prompts(e, p, first, count, sums);
     }
@@ -161,12 +160,13 @@ inset_status ablation_changes(maker *m)
         change made = {site, event, CHANGE_ALL, {.kind = OPERAND_FLOAT, .number = 0}};
         if (a->means) {
             const int64_t shape[3] = {length, heads ? e->n_heads : e->width, e->head_dim};
-            inset_status status = trace_external(m->t, INSET_F32, heads ? 3 : 2, shape,
-                a->means + offset_of(e, i), &made.value);
+            inset_status status = trace_external(
+                m->t, INSET_F32, heads ? 3 : 2, shape, a->means + offset_of(e, i), &made.value);
             if (status) return status;
         }
         size_t at = m->n_ablated++;
-        for (; at > 0 && m->ablated[at - 1].event > event; at--) m->ablated[at] = m->ablated[at - 1];
+        for (; at > 0 && m->ablated[at - 1].event > event; at--)
+            m->ablated[at] = m->ablated[at - 1];
         m->ablated[at] = made;
     }
     return INSET_OK;

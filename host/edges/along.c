@@ -177,8 +177,7 @@ static inset_status check_path(const edges *e, const edge_path *p, bool freeze)
 inset_status edges_along(edges *e, const edge_paths *paths, bool freeze, double *out)
 {
     inset_status status = INSET_OK;
-    for (size_t i = 0; i < paths->n && !status; i++)
-        status = check_path(e, &paths->at[i], freeze);
+    for (size_t i = 0; i < paths->n && !status; i++) status = check_path(e, &paths->at[i], freeze);
     for (size_t i = 0; i < paths->n && !status; i += PATHS_A_PLAN) {
         const size_t n = paths->n - i < PATHS_A_PLAN ? paths->n - i : PATHS_A_PLAN;
         status = (freeze ? run_frozen : run_plain)(e, paths->at + i, n, out + i);

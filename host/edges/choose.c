@@ -47,7 +47,8 @@ static void choose_greedily(
         if (i == n_sorted) return;
         kept[sorted[i].index] = true;
         for (int64_t v = 0; v < e->n_readers; v++)
-            leads[v] |= edge_is_of_node(e, &e->readers[v], &e->writers[sorted[i].index / e->n_readers]);
+            leads[v] |= edge_is_of_node(
+                e, &e->readers[v], &e->writers[sorted[i].index / e->n_readers]);
     }
 }
 
@@ -91,7 +92,8 @@ static bool leads_on(const edges *e, const bool *kept, int64_t v)
 {
     if (e->readers[v].part == 'l') return true;
     for (int64_t u = 0; u < e->n_writers; u++)
-        for (int64_t w = 0; w < e->n_readers && edge_is_of_node(e, &e->readers[v], &e->writers[u]); w++)
+        for (int64_t w = 0; w < e->n_readers && edge_is_of_node(e, &e->readers[v], &e->writers[u]);
+             w++)
             if (kept[u * e->n_readers + w]) return true;
     return false;
 }

@@ -90,7 +90,8 @@ static inset_status circuit_layer(maker *m, int32_t layer, const bool *kept, rea
         if (at->read[k] == at->read[0]) x->own[k] = x->own[0];
     n = 0; /* the same of the other run */
     for (int k = 0; k < 3; k++)
-        if (!k || at->read[k] != at->read[0]) patching_want(m, reads, &n, at->read[k], &x->other[k]);
+        if (!k || at->read[k] != at->read[0])
+            patching_want(m, reads, &n, at->read[k], &x->other[k]);
     if (!status) status = patching_other_run(m, reads, n);
     for (int k = 1; k < 3; k++)
         if (at->read[k] == at->read[0]) x->other[k] = x->other[0];
@@ -118,7 +119,8 @@ static inset_status circuit_pair(maker *m, const bool *kept, operand *metric)
     m->n_changes = 0;
     memset(m->has_delta, 0, (size_t)e->n_writers * sizeof *m->has_delta);
     for (int32_t l = 0; l <= last && !status; l++) status = circuit_layer(m, l, kept, x);
-    patching_want(m, reads, &n, e->layers[last].place[PLACE_MLP_OUT], entry(m->own, last, PLACE_MLP_OUT));
+    patching_want(
+        m, reads, &n, e->layers[last].place[PLACE_MLP_OUT], entry(m->own, last, PLACE_MLP_OUT));
     patching_want(m, reads, &n, e->layers[0].place[PLACE_LAST], entry(m->own, 0, PLACE_LAST));
     if (!status) status = run_so_far(m, reads, n);
     if (!status)

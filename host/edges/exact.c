@@ -79,4 +79,3 @@ inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double 
     memory_free(e->s->context, sums);
     return status;
 }
-

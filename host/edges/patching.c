@@ -106,7 +106,8 @@ inset_status patching_delta(maker *m, int64_t u, operand *of, operand *less, ope
     if (m->e->layers[w->layer].out_norm < 0) {
         operand here, there;
         inset_status status = patching_head(m, entry(of, w->layer, PLACE_RESULT), w->head, &here);
-        if (!status) status = patching_head(m, entry(less, w->layer, PLACE_RESULT), w->head, &there);
+        if (!status)
+            status = patching_head(m, entry(less, w->layer, PLACE_RESULT), w->head, &there);
         return status ? status : trace_binary(m->t, TRACE_SUBTRACT, &here, &there, out);
     }
     const int32_t *at = m->e->layers[w->layer].place;
@@ -136,7 +137,8 @@ change patching_change(const maker *m, const edge_node *v, const operand *stream
 {
     const edges *e = m->e;
     const bool head = v->part != 'm' && v->part != 'l';
-    const int32_t site = head ? e->layers[v->layer].alone[patching_which(v)] : patching_reads_at(e, v);
+    const int32_t site = head ? e->layers[v->layer].alone[patching_which(v)]
+                              : patching_reads_at(e, v);
     return (change){site, e->s->program->sites[site].event, head ? v->head : CHANGE_SLOT, *stream};
 }
 
@@ -194,4 +196,3 @@ inset_status patching_both_runs(maker *m)
     inset_status status = whole_run(m, true, m->base, &m->base_metric);
     return status ? status : whole_run(m, false, m->other, NULL);
 }
-

@@ -85,8 +85,8 @@ static bool matches(const edge_node *n, const pattern *p)
 static inset_status no_node(parser *r, bool writer, const char *at, const char *end)
 {
     const edges *e = r->e;
-    inset_status status = error_set(e->s->context, INSET_VALUE_ERROR, "'%.*s' is no %s of this graph",
-        (int)(end - at), at, writer ? "source" : "destination");
+    inset_status status = error_set(e->s->context, INSET_VALUE_ERROR,
+        "'%.*s' is no %s of this graph", (int)(end - at), at, writer ? "source" : "destination");
     error_help(e->s->context,
         writer ? "Sources are input, a0.h0 to a%d.h%d, and m0 to m%d."
                : "Destinations are a0.h0<q> to a%d.h%d<q> (%d heads have a <k> and a <v>), m0 and "
@@ -162,7 +162,10 @@ static inset_status name_path(edges *e, edge_path *p)
     inset_context *c = e->s->context;
     for (int32_t k = 0; k < p->n; k++)
         for (int32_t i = 0; i < p->steps[k].n; i++)
-            text_add(c, &name, "%s%s", i ? "+" : k ? "->" : "",
+            text_add(c, &name, "%s%s",
+                i   ? "+"
+                : k ? "->"
+                    : "",
                 (k ? e->reader_names : e->writer_names)[p->steps[k].nodes[i]]);
     if (name.bytes) p->name = arena_text(&e->s->memory, name.bytes, strlen(name.bytes));
     text_free(c, &name);
@@ -178,13 +181,14 @@ static inset_status add_path(parser *r, const int32_t *choice)
         const bool all = r->steps[k].together;
         made.steps[k].nodes = r->steps[k].nodes + (all ? 0 : choice[k]);
         made.steps[k].n = all ? r->steps[k].n : 1;
-        if (k && !goes_on(e, k == 1, made.steps[k - 1].nodes, made.steps[k - 1].n,
+        if (k
+            && !goes_on(e, k == 1, made.steps[k - 1].nodes, made.steps[k - 1].n,
                 made.steps[k].nodes, made.steps[k].n))
             return INSET_OK;
     }
     if (r->out->n == MOST_PATHS)
-        return error_set(e->s->context, INSET_VALUE_ERROR, "more than %d paths at once",
-            (int)MOST_PATHS);
+        return error_set(
+            e->s->context, INSET_VALUE_ERROR, "more than %d paths at once", (int)MOST_PATHS);
     for (int32_t k = 0; k < made.n; k++) {
         const size_t bytes = (size_t)made.steps[k].n * sizeof(int64_t);
         made.steps[k].nodes = arena_copy(&e->s->memory, made.steps[k].nodes, bytes);
@@ -192,8 +196,8 @@ static inset_status add_path(parser *r, const int32_t *choice)
     }
     inset_status status = name_path(e, &made);
     if (status) return status;
-    if (!array_reserve(e->s->context, &r->out->at, &r->out->capacity, r->out->n + 1,
-            sizeof *r->out->at))
+    if (!array_reserve(
+            e->s->context, &r->out->at, &r->out->capacity, r->out->n + 1, sizeof *r->out->at))
         return INSET_NO_MEMORY;
     r->out->at[r->out->n++] = made;
     return INSET_OK;

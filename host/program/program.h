@@ -170,7 +170,7 @@ typedef struct step {
      * the gradient goes through; -1 in a forward program. See reverse.h */
     int32_t of, through;
     int32_t again; /* of a forward step that is run again (reverse.c): which; else -1 */
-    bool inverse; /* rope: turns back */
+    bool inverse;  /* rope: turns back */
     /* STEP_HEADS: which part of the weight each head has, see head_part */
     int32_t head_column, head_stride, heads_a_part;
     bool heads_join; /* parts of its rows, as an output projection has them, not of its columns */

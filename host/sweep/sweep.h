@@ -246,7 +246,7 @@ struct sweep {
     inset_sweep_result *results; /* made when first asked for, for what was done then */
     int64_t results_of;
     char *state_path;
-    bool again; /* attribution: blocks are run a second time, since memory is short */
+    bool again;           /* attribution: blocks are run a second time, since memory is short */
     uint64_t fingerprint; /* of all that decides the numbers */
 };
 
