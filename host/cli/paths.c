@@ -1,5 +1,5 @@
-/* paths.c: `inset sweep --patch edges`: edges, or paths of them, patched one by one, as a table, CSV
- * and JSON. */
+/* paths.c: `inset sweep --patch edges`: edges, or paths of them, patched one by one, as a table, as
+ * CSV and as JSON. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
