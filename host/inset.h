@@ -698,6 +698,19 @@ typedef struct inset_verified {
 INSET_API inset_status inset_attribution_verify(
     inset_sweep *attribution, size_t count, const inset_verified **found, size_t *n, double *rank);
 
+/* What an attribution, of places or of edges, would take: for all its pairs, planned as it would
+ * run and not run. It takes a model without a device ("none") and without weights, too. */
+typedef struct inset_cost {
+    int64_t pairs, pairs_at_once;
+    int64_t rows; /* that steps compute */
+    double flops; /* multiply-adds counted as two */
+    /* of the pairs that go through together, beside the weights; of these; on the host */
+    int64_t device_bytes, weight_bytes, host_bytes;
+    /* blocks that are run a second time before they are gone through backwards, since what one pair
+     * needs would not fit otherwise; 0: none */
+    int64_t blocks_again;
+} inset_cost;
+
 /* Attribution of edges: what carrying the other run's value from one writer of the residual
  * stream to one later reader would do, for all pairs of them (EAP, arXiv 2310.10348; with steps
  * EAP-IG, arXiv 2403.17806).
@@ -779,6 +792,11 @@ typedef struct inset_edge_effect {
 INSET_API inset_status inset_edges_patch(
     inset_edges *edges, const char *paths, int freeze, const inset_edge_effect **found, size_t *n);
 
+/* What inset_edges_patch of these paths would take: nothing is run, and the model needs neither a
+ * device nor weights. pairs_at_once is 1; host_bytes is 0. */
+INSET_API inset_status inset_edges_patch_cost(
+    inset_edges *edges, const char *paths, int freeze, inset_cost *out);
+
 /* What the edges that a circuit lets go carry: "other" (NULL), the other run's value; "zero"; or
  * "mean:PROMPTS", the mean over these prompts of what the writer has at that position, PROMPTS as
  * inset_prompts takes them. With zero and mean the other run is the base's prompt with every
@@ -799,19 +817,10 @@ INSET_API inset_status inset_edges_choose(
  * run itself, bit for bit; none: the other run. The edges need not have been stepped. */
 INSET_API inset_status inset_edges_circuit(
     inset_edges *edges, const unsigned char *kept, double *metric);
+/* What that would take, as inset_edges_patch_cost. */
+INSET_API inset_status inset_edges_circuit_cost(
+    inset_edges *edges, const unsigned char *kept, inset_cost *out);
 
-/* What an attribution, of places or of edges, would take: for all its pairs, planned as it would
- * run and not run. It takes a model without a device ("none") and without weights, too. */
-typedef struct inset_cost {
-    int64_t pairs, pairs_at_once;
-    int64_t rows; /* that steps compute */
-    double flops; /* multiply-adds counted as two */
-    /* of the pairs that go through together, beside the weights; of these; on the host */
-    int64_t device_bytes, weight_bytes, host_bytes;
-    /* blocks that are run a second time before they are gone through backwards, since what one pair
-     * needs would not fit otherwise; 0: none */
-    int64_t blocks_again;
-} inset_cost;
 /* Of an attribution that was not stepped. USAGE: a sweep. */
 INSET_API inset_status inset_attribution_cost(inset_sweep *attribution, inset_cost *out);
 INSET_API inset_status inset_edges_cost(inset_edges *edges, inset_cost *out);

@@ -194,10 +194,27 @@ inset_status inset_edges_patch(
     return status;
 }
 
+inset_status inset_edges_patch_cost(inset_edges *e, const char *text, int freeze, inset_cost *out)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!text || !out) return api_null(e->context, "paths and a place for the cost");
+    edge_paths paths;
+    inset_status status = edges_read_paths(e->edges, text, &paths);
+    if (status) return status;
+    inset_cost cost = {.pairs = e->edges->s->pairs, .pairs_at_once = 1};
+    e->edges->only_cost = &cost;
+    status = patch_paths(e, &paths, freeze != 0);
+    e->edges->only_cost = NULL;
+    edge_paths_free(e->edges, &paths);
+    if (!status) *out = cost;
+    return status;
+}
+
 inset_status inset_edges_ablate(inset_edges *e, const char *what)
 {
     if (!e) return INSET_USAGE_ERROR;
-    inset_status status = api_need_device(e->edges->s->model);
+    const bool runs = what && !strncmp(what, "mean:", 5);
+    inset_status status = runs ? api_need_device(e->edges->s->model) : INSET_OK;
     return status ? status : edges_ablate(e->edges, what);
 }
 
@@ -229,13 +246,9 @@ inset_status inset_edges_choose(
     return edges_choose(e->edges, scores, order, size, (bool *)kept);
 }
 
-inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, double *metric)
+static inset_status run_circuit(inset_edges *e, const unsigned char *kept, double *metric)
 {
-    if (!e) return INSET_USAGE_ERROR;
-    if (!kept || !metric) return api_null(e->context, "the edges and a place for the metric");
     edges *is = e->edges;
-    inset_status there = api_need_device(is->s->model);
-    if (there) return there;
     const int64_t all = is->n_writers * is->n_readers;
     bool *pruned = memory_new(e->context, (size_t)all * sizeof *pruned);
     if (!pruned) return INSET_NO_MEMORY;
@@ -250,6 +263,27 @@ inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, doub
     if (!every && (is->ablation.given || is->layers[0].out_norm < 0)) edges_prune(is, pruned);
     inset_status status = edges_circuit(is, pruned, metric);
     memory_free(e->context, pruned);
+    return status;
+}
+
+inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, double *metric)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!kept || !metric) return api_null(e->context, "the edges and a place for the metric");
+    inset_status there = api_need_device(e->edges->s->model);
+    return there ? there : run_circuit(e, kept, metric);
+}
+
+inset_status inset_edges_circuit_cost(inset_edges *e, const unsigned char *kept, inset_cost *out)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!kept || !out) return api_null(e->context, "the edges and a place for the cost");
+    double none;
+    inset_cost cost = {.pairs = e->edges->s->pairs, .pairs_at_once = 1};
+    e->edges->only_cost = &cost;
+    inset_status status = run_circuit(e, kept, &none);
+    e->edges->only_cost = NULL;
+    if (!status) *out = cost;
     return status;
 }
 

@@ -20,6 +20,7 @@ typedef struct circuits {
     double metric[MOST_SIZES], faithfulness[MOST_SIZES];
     int n;
     double run, other, cpr, cmd;
+    inset_cost cost; /* of all sizes, where nothing is to be run */
 } circuits;
 
 /* "50,100" or "0.1%,1%". */
@@ -97,13 +98,22 @@ static int run_sizes(circuits *c, const float *scores, unsigned char *kept, int6
 {
     inset_edges *e = c->s.edges;
     for (int i = -2; i < c->n; i++) {
+        inset_cost cost;
         double *to = i == -2 ? &c->other : i == -1 ? &c->run : &c->metric[i];
         const int64_t size = i == -2 ? 0 : i == -1 ? edges : c->sizes[i];
         /* all of them are all, however they are chosen */
         if (inset_edges_choose(e, scores, size == edges ? "abs" : c->s.given->by, size, kept))
             return report(c->s.context, EXIT_REQUEST);
-        if (inset_edges_circuit(e, kept, to)) return report(c->s.context, EXIT_MACHINE);
+        if (!c->s.given->dry_run) {
+            if (inset_edges_circuit(e, kept, to)) return report(c->s.context, EXIT_MACHINE);
+            continue;
+        }
+        if (inset_edges_circuit_cost(e, kept, &cost)) return report(c->s.context, EXIT_MACHINE);
+        cost.rows += c->cost.rows, cost.flops += c->cost.flops; /* one after the other */
+        if (cost.device_bytes < c->cost.device_bytes) cost.device_bytes = c->cost.device_bytes;
+        c->cost = cost;
     }
+    if (c->s.given->dry_run) return EXIT_OK;
     for (int i = 0; i < c->n; i++)
         c->faithfulness[i] = (c->metric[i] - c->other) / (c->run - c->other) + 0.0; /* no -0 */
     take_areas(c, edges);
@@ -194,9 +204,12 @@ static int run(circuits *c)
         status = run_sizes(c, scores, kept, r.edges);
     }
     c->s.seconds = now_seconds() - started;
-    if (!status) status = write_files(c);
-    if (!status && given->json) print_json(c);
-    else if (!status) show(c, r.edges);
+    if (!status && given->dry_run) {
+        show_cost(&c->cost, given->json);
+    } else if (!status && !(status = write_files(c))) {
+        if (given->json) print_json(c);
+        else show(c, r.edges);
+    }
     free(scores);
     free(kept);
     return status;

@@ -79,7 +79,7 @@ static const option known[] = {
         "constant)"},
     {NULL, "--verify", "N", COUNT, IN_ATTRIBUTE, AT(verify),
         "patch the N points with the largest scores, and show both numbers"},
-    {NULL, "--dry-run", NULL, FLAG, IN_ATTRIBUTE, AT(dry_run),
+    {NULL, "--dry-run", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(dry_run),
         "plan it, say what it would take, and run nothing; with -d none a config.json is enough"},
     {NULL, "--edges", NULL, FLAG, IN_ATTRIBUTE, AT(edges),
         "scores of all edges from a writer of the stream to a later reader, in place of --patch"},

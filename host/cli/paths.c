@@ -148,6 +148,13 @@ static int run(session_of_paths *p)
     char *text = status ? NULL : read_list(given->edge_list, &status);
     if (!text) return status;
     const double started = now_seconds();
+    if (given->dry_run) {
+        inset_cost cost;
+        const inset_status refused = inset_edges_patch_cost(p->s.edges, text, given->freeze, &cost);
+        free(text);
+        if (!refused) return show_cost(&cost, given->json), EXIT_OK;
+        return report(p->s.context, refused == INSET_NO_MEMORY ? EXIT_MACHINE : EXIT_REQUEST);
+    }
     inset_status done = inset_edges_patch(p->s.edges, text, given->freeze, &p->found, &p->n);
     free(text);
     if (!done) done = take_ends(p);

@@ -289,6 +289,10 @@ int command_sweep(const options *given, int count, char **arguments)
 {
     session s = {.given = given, .estimates = count > 0 && !strcmp(arguments[0], "attribute")};
     int status = find_kind(&s);
+    if (!status && !s.estimates && given->dry_run)
+        status = usage_error("sweep", "--dry-run is of --patch edges; of places, attribute "
+                                      "--dry-run says what their estimates "
+                                      "take");
     if (!status && s.estimates && given->steps == 0)
         status = usage_error(
             "attribute", "--steps: one or more were expected, found 0; leave it out for AtP");

@@ -88,6 +88,8 @@ typedef struct edges {
     float *per_pair; /* [n_metrics, pairs, n_positions, n_writers, n_readers], or NULL */
     const char **writer_names, **reader_names;
     edge_ablation ablation;
+    /* not NULL: what patching would run is planned and added up here, and nothing is run */
+    inset_cost *only_cost;
 } edges;
 
 /* A place of a layer in a table [n_layers * PLACE_COUNT]. */

@@ -170,6 +170,28 @@ void patching_close(maker *m)
     arena_free(&m->memory);
 }
 
+/* Runs a plan, and adds its results' numbers. */
+static inset_status run_plan(maker *m, plan *planned, double *out, size_t of)
+{
+    run *r = NULL;
+    inset_tensor x;
+    inset_status status = run_create(m->e->s->model, planned, &r);
+    if (!status) status = run_execute(r);
+    if (!status) status = run_saved(r, 0, &x);
+    for (size_t i = 0; i < m->n_results && !status; i++) out[i % of] += ((const float *)x.data)[i];
+    run_free(r);
+    return status;
+}
+
+static void add_cost(const plan_statistics *is, inset_cost *to)
+{
+    const int64_t bytes = is->arena_bytes + is->saved_bytes;
+    to->rows += is->rows;
+    to->flops += is->flops;
+    if (bytes > to->device_bytes) to->device_bytes = bytes;
+    to->weight_bytes = is->weight_bytes;
+}
+
 inset_status patching_finish(maker *m, double *out, size_t of)
 {
     const edges *e = m->e;
@@ -177,15 +199,10 @@ inset_status patching_finish(maker *m, double *out, size_t of)
         .memory_limit = e->s->memory_limit,
         .traits = sweep_traits(e->s)};
     plan *planned = NULL;
-    run *r = NULL;
-    inset_tensor x;
     inset_status status = trace_save_stack(m->t, "results", m->n_results, m->results);
     if (!status) status = plan_create(m->t, &options, &planned);
-    if (!status) status = run_create(e->s->model, planned, &r);
-    if (!status) status = run_execute(r);
-    if (!status) status = run_saved(r, 0, &x);
-    for (size_t i = 0; i < m->n_results && !status; i++) out[i % of] += ((const float *)x.data)[i];
-    run_free(r);
+    if (!status && e->only_cost) add_cost(plan_get_statistics(planned), e->only_cost);
+    else if (!status) status = run_plan(m, planned, out, of);
     plan_free(planned);
     return status;
 }
