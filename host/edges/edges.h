@@ -137,8 +137,8 @@ inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double 
  * the other run's value along all others. */
 inset_status edges_circuit(edges *e, const bool *kept, double *out);
 
-/* What the edges that a circuit lets go carry: "other" (NULL), "zero" or "mean:PROMPTS". VALUE_ERROR,
- * and the errors of prompts. */
+/* What the edges that a circuit lets go carry: "other" (NULL), "zero" or "mean:PROMPTS".
+ * VALUE_ERROR, and the errors of prompts. */
 inset_status edges_ablate(edges *e, const char *text);
 
 /* ---- choose.c: which edges a circuit has ---- */
@@ -152,8 +152,8 @@ int64_t edges_count(const edges *e); /* of the graph */
  * readers that lead nowhere. It changes no number. */
 void edges_prune(const edges *e, bool *kept);
 
-/* ---- state.c: what is done, kept on disk. None of these do anything without a state's path ---- */
-/* resume: takes up what the file holds, where there is one; else there must be none. FILE_ERROR. */
+/* ---- state.c: what is done, kept on disk ---- */
+/* None of these do anything without a state's path. resume: takes up what the file holds, where there is one; else there must be none. FILE_ERROR. */
 inset_status edges_state_open(edges *e, bool resume);
 inset_status edges_state_save(edges *e);
 void edges_state_remove(edges *e);
