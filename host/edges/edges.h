@@ -153,7 +153,8 @@ int64_t edges_count(const edges *e); /* of the graph */
 void edges_prune(const edges *e, bool *kept);
 
 /* ---- state.c: what is done, kept on disk ---- */
-/* None of these do anything without a state's path. resume: takes up what the file holds, where there is one; else there must be none. FILE_ERROR. */
+/* None of these do anything without a state's path. resume: takes up what the file holds, where
+ * there is one; else there must be none. FILE_ERROR. */
 inset_status edges_state_open(edges *e, bool resume);
 inset_status edges_state_save(edges *e);
 void edges_state_remove(edges *e);
