@@ -374,8 +374,8 @@ INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 
 /* Gradients in less memory, as checkpoints of PyTorch: every block is run a second time before it
  * is gone through backwards, and of its first run only what it begins with is kept. About one
- * forward more; the same numbers to rounding. Before the first inset_backward, and the script. Where
- * lines set something within a block, all is kept as without. */
+ * forward more; the same numbers to rounding. To be called before the first inset_backward, and
+ * before the script. Where lines set something within a block, all is kept as without. */
 INSET_API inset_status inset_trace_again(inset_trace *trace, int again);
 
 /* Gradients. inset_backward ends the invoke and begins `with metric.backward():`, until the next
