@@ -801,8 +801,8 @@ INSET_API inset_status inset_edges_patch_cost(
  * "mean:PROMPTS", the mean over these prompts of what the writer has at that position, PROMPTS as
  * inset_prompts takes them. With zero and mean the other run is the base's prompt with every
  * writer's output so set; and edges that are not connected, out of writers that see nothing or
- * into readers that lead nowhere, are let go too, as EAP-IG's evaluate_graph does. VALUE_ERROR;
- * the errors of prompts. */
+ * into readers that lead nowhere, are let go too, as EAP-IG's evaluate_graph does. Means are
+ * taken when a circuit first runs. VALUE_ERROR; the errors of prompts. */
 INSET_API inset_status inset_edges_ablate(inset_edges *edges, const char *what);
 
 /* kept [sources, destinations]: 1 for the `size` strongest edges by scores [sources,
@@ -817,7 +817,8 @@ INSET_API inset_status inset_edges_choose(
  * run itself, bit for bit; none: the other run. The edges need not have been stepped. */
 INSET_API inset_status inset_edges_circuit(
     inset_edges *edges, const unsigned char *kept, double *metric);
-/* What that would take, as inset_edges_patch_cost. */
+/* What that would take, as inset_edges_patch_cost. The first call after inset_edges_ablate holds
+ * what the means take, too. */
 INSET_API inset_status inset_edges_circuit_cost(
     inset_edges *edges, const unsigned char *kept, inset_cost *out);
 

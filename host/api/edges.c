@@ -170,14 +170,15 @@ inset_status inset_edges_verify(
 
 static inset_status patch_paths(inset_edges *e, const edge_paths *paths, bool freeze)
 {
-    memory_free(e->context, e->effects);
-    e->effects = memory_new(e->context, paths->n * sizeof *e->effects);
+    inset_edge_effect *effects = memory_new(e->context, paths->n * sizeof *effects);
     double *numbers = memory_new(e->context, paths->n * sizeof *numbers);
-    inset_status status = e->effects && numbers ? edges_along(e->edges, paths, freeze, numbers)
-                                                : INSET_NO_MEMORY;
+    inset_status status = effects && numbers ? edges_along(e->edges, paths, freeze, numbers)
+                                             : INSET_NO_MEMORY;
     for (size_t i = 0; i < paths->n && !status; i++)
-        e->effects[i] = (inset_edge_effect){paths->at[i].name, numbers[i]};
+        effects[i] = (inset_edge_effect){paths->at[i].name, numbers[i]};
     memory_free(e->context, numbers);
+    memory_free(e->context, status ? effects : e->effects);
+    if (!status) e->effects = effects;
     return status;
 }
 
@@ -202,9 +203,11 @@ inset_status inset_edges_patch_cost(inset_edges *e, const char *text, int freeze
     inset_status status = edges_read_paths(e->edges, text, &paths);
     if (status) return status;
     inset_cost cost = {.pairs = e->edges->s->pairs, .pairs_at_once = 1};
+    double *none = memory_new(e->context, paths.n * sizeof *none);
     e->edges->only_cost = &cost;
-    status = patch_paths(e, &paths, freeze != 0);
+    status = none ? edges_along(e->edges, &paths, freeze != 0, none) : INSET_NO_MEMORY;
     e->edges->only_cost = NULL;
+    memory_free(e->context, none);
     edge_paths_free(e->edges, &paths);
     if (!status) *out = cost;
     return status;
@@ -213,9 +216,7 @@ inset_status inset_edges_patch_cost(inset_edges *e, const char *text, int freeze
 inset_status inset_edges_ablate(inset_edges *e, const char *what)
 {
     if (!e) return INSET_USAGE_ERROR;
-    const bool runs = what && !strncmp(what, "mean:", 5);
-    inset_status status = runs ? api_need_device(e->edges->s->model) : INSET_OK;
-    return status ? status : edges_ablate(e->edges, what);
+    return edges_ablate(e->edges, what);
 }
 
 static bool read_order(const char *by, edge_order *out)

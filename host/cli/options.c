@@ -80,7 +80,8 @@ static const option known[] = {
     {NULL, "--verify", "N", COUNT, IN_ATTRIBUTE, AT(verify),
         "patch the N points with the largest scores, and show both numbers"},
     {NULL, "--dry-run", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(dry_run),
-        "plan it, say what it would take, and run nothing; with -d none a config.json is enough"},
+        "plan it, say what it would take, and run nothing; with -d none a config.json is enough "
+        "(a sweep: of --patch edges)"},
     {NULL, "--edges", NULL, FLAG, IN_ATTRIBUTE, AT(edges),
         "scores of all edges from a writer of the stream to a later reader, in place of --patch"},
     {NULL, "--edges", "PATHS", WORD, IN_SWEEP, AT(edge_list),

@@ -7,10 +7,8 @@
 #include <string.h>
 
 #include "edges/patching.h"
-#include "plan/plan.h"
 #include "run/run.h"
-
-enum { MOST_ROWS = 2048 }; /* prompt positions that are run at once */
+#include "sweep/prompt_runs.h"
 
 /* Where writers write: a site, and numbers a row there. The embeddings, then each layer's z and
  * MLP. */
@@ -32,16 +30,21 @@ static int64_t places(const edges *e) { return 1 + 2 * (int64_t)e->s->n_layers; 
 static int64_t offset_of(const edges *e, int64_t i)
 {
     const int64_t wide = (int64_t)e->n_heads * e->head_dim;
-    return e->ablation.positions * ((i + 1) / 2 * e->width + i / 2 * wide);
+    return e->ablation.prompts.longest * ((i + 1) / 2 * e->width + i / 2 * wide);
 }
 
 /* ---- the mean over prompts ---------------------------------------------- */
 
-static inset_status record_prompts(
-    edges *e, const prompts *p, int64_t first, int64_t count, trace *t)
+/* Sums over prompts, as the means lie. */
+typedef struct ablation_sums {
+    edges *e;
+    double *at;
+} ablation_sums;
+
+static inset_status record_written(void *of, trace *t)
 {
-    inset_status status = trace_invoke_tokens(
-        t, count, p->lengths + first, p->tokens + p->starts[first]);
+    const edges *e = ((const ablation_sums *)of)->e;
+    inset_status status = INSET_OK;
     for (int64_t i = 0; i < places(e) && !status; i++) {
         char name[32];
         operand here, kept;
@@ -57,11 +60,10 @@ static inset_status record_prompts(
 }
 
 static inset_status add_up(
-    edges *e, run *r, const prompts *p, int64_t first, int64_t count, double *sums)
+    void *of, run *r, const prompts *p, int64_t first, int64_t count, int64_t longest)
 {
-    int64_t longest = 0; /* of these: what is saved has zeros behind a prompt's end */
-    for (int64_t k = 0; k < count; k++)
-        if (p->lengths[first + k] > longest) longest = p->lengths[first + k];
+    const ablation_sums *sums = of;
+    const edges *e = sums->e;
     for (int64_t i = 0; i < places(e); i++) {
         inset_tensor saved;
         inset_status status = run_saved(r, (size_t)i, &saved);
@@ -69,55 +71,43 @@ static inset_status add_up(
         const int64_t width = width_at(e, i);
         for (int64_t k = 0; k < count; k++) {
             const float *from = (const float *)saved.data + k * longest * width;
-            double *to = sums + offset_of(e, i);
+            double *to = sums->at + offset_of(e, i);
             for (int64_t j = 0; j < p->lengths[first + k] * width; j++) to[j] += from[j];
         }
     }
     return INSET_OK;
 }
 
-static inset_status run_prompts(
-    edges *e, const prompts *p, int64_t first, int64_t count, double *sums)
+static void divide(const edges *e, const double *sums, float *means)
 {
-    trace *t = NULL;
-    plan *planned = NULL;
-    run *r = NULL;
-    const plan_options options = {.memory_limit = e->s->memory_limit, .traits = sweep_traits(e->s)};
-    inset_status status = trace_create(e->s->context, e->s->program, e->s->model->type, &t);
-    if (!status) status = record_prompts(e, p, first, count, t);
-    if (!status) status = plan_create(t, &options, &planned);
-    if (!status) status = run_create(e->s->model, planned, &r);
-    if (!status) status = run_execute(r);
-    if (!status) status = add_up(e, r, p, first, count, sums);
-    run_free(r);
-    plan_free(planned);
-    trace_free(t);
-    return status;
+    const edge_ablation *a = &e->ablation;
+    for (int64_t position = 0; position < a->prompts.longest; position++) {
+        int64_t there = 0; /* prompts that have this position */
+        for (int64_t k = 0; k < a->prompts.count; k++) there += a->prompts.lengths[k] > position;
+        for (int64_t i = 0; i < places(e); i++) {
+            const int64_t width = width_at(e, i), at = offset_of(e, i) + position * width;
+            for (int64_t j = 0; j < width; j++)
+                means[at + j] = (float)(sums[at + j] / (double)there);
+        }
+    }
 }
 
-static inset_status take_means(edges *e, const prompts *p)
+inset_status ablation_prepare(edges *e)
 {
     edge_ablation *a = &e->ablation;
-    a->positions = p->longest;
-    const int64_t n = offset_of(e, places(e));
-    double *sums = memory_new(e->s->context, (size_t)n * sizeof *sums);
-    a->means = arena_new(&e->s->memory, (size_t)n * sizeof *a->means);
-    inset_status status = sums && a->means ? INSET_OK : INSET_NO_MEMORY;
-    for (int64_t first = 0, count; first < p->count && !status; first += count) {
-        int64_t rows = p->lengths[first];
-        for (count = 1; first + count < p->count && rows + p->lengths[first + count] <= MOST_ROWS;
-             count++)
-            rows += p->lengths[first + count];
-        status = run_prompts(e, p, first, count, sums);
+    if (!a->mean || a->taken || (e->only_cost && a->counted)) return INSET_OK;
+    ablation_sums sums = {.e = e};
+    const prompt_reader reader = {&sums, record_written, add_up};
+    if (e->only_cost) {
+        a->counted = true;
+        return prompts_run(e->s, &a->prompts, &reader, e->only_cost);
     }
-    for (int64_t i = 0; i < places(e) && !status; i++)
-        for (int64_t position = 0; position < a->positions; position++) {
-            int64_t there = 0, width = width_at(e, i), at = offset_of(e, i) + position * width;
-            for (int64_t k = 0; k < p->count; k++) there += p->lengths[k] > position;
-            for (int64_t j = 0; j < width; j++)
-                a->means[at + j] = (float)(sums[at + j] / (double)there);
-        }
-    memory_free(e->s->context, sums);
+    const int64_t n = offset_of(e, places(e));
+    sums.at = memory_new(e->s->context, (size_t)n * sizeof *sums.at);
+    inset_status status = sums.at ? prompts_run(e->s, &a->prompts, &reader, NULL) : INSET_NO_MEMORY;
+    if (!status) divide(e, sums.at, a->means);
+    a->taken = !status;
+    memory_free(e->s->context, sums.at);
     return status;
 }
 
@@ -126,22 +116,21 @@ inset_status edges_ablate(edges *e, const char *text)
     inset_context *c = e->s->context;
     edge_ablation made = {.embedding = -1};
     if (!text || !strcmp(text, "other")) return e->ablation = made, INSET_OK;
-    const bool mean = !strncmp(text, "mean:", 5);
-    if (!mean && strcmp(text, "zero"))
+    made.mean = !strncmp(text, "mean:", 5);
+    if (!made.mean && strcmp(text, "zero"))
         return error_set(c, INSET_VALUE_ERROR,
             "an edge that is let go carries other, zero or mean:PROMPTS, found '%s'", text);
     made.given = true;
     inset_status status = attribute_embedding(e->s, &made.embedding);
+    if (!status && made.mean) status = prompts_for_mean(e->s, text + 5, &made.prompts);
+    if (status) return status;
     e->ablation = made;
-    if (status || !mean) return status;
-    prompts p;
-    const inset_prompts given = {.text = text + 5};
-    if ((status = prompts_read(e->s, "mean", &given, &p))) return status;
-    if (p.longest < e->s->clean.longest)
-        return error_set(c, INSET_VALUE_ERROR,
-            "mean: the longest of these prompts has %lld tokens, the longest pair %lld",
-            (long long)p.longest, (long long)e->s->clean.longest);
-    return take_means(e, &p);
+    if (!made.mean) return INSET_OK;
+    e->ablation.means = arena_new(
+        &e->s->memory, (size_t)offset_of(e, places(e)) * sizeof *made.means);
+    if (e->ablation.means) return INSET_OK;
+    e->ablation = (edge_ablation){.embedding = -1};
+    return INSET_NO_MEMORY;
 }
 
 /* ---- the ablated run ---------------------------------------------------- */
@@ -158,7 +147,7 @@ inset_status ablation_changes(maker *m)
         const int32_t site = written_at(e, i), event = e->s->program->sites[site].event;
         const bool heads = i % 2 == 1;
         change made = {site, event, CHANGE_ALL, {.kind = OPERAND_FLOAT, .number = 0}};
-        if (a->means) {
+        if (a->mean) {
             const int64_t shape[3] = {length, heads ? e->n_heads : e->width, e->head_dim};
             inset_status status = trace_external(
                 m->t, INSET_F32, heads ? 3 : 2, shape, a->means + offset_of(e, i), &made.value);

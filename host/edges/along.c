@@ -14,9 +14,7 @@ enum { PATHS_A_PLAN = 256 };
 static inset_status read_more(maker *m, const edge_node *v, const operand *delta)
 {
     const int64_t first = attribute_first_difference(m->e->s, m->pair);
-    const bool head = v->part != 'm' && v->part != 'l';
-    const int32_t site = head ? m->e->layers[v->layer].alone[patching_which(v)]
-                              : patching_reads_at(m->e, v);
+    const int32_t site = patching_alone_at(m->e, v);
     const index_item items[3] = {{.kind = INDEX_SLICE},
         {.kind = INDEX_SLICE, .has_start = true, .start = first},
         {.kind = INDEX_INTEGER, .integer = v->head}};
@@ -24,7 +22,7 @@ static inset_status read_more(maker *m, const edge_node *v, const operand *delta
     inset_status status = trace_index(m->t, delta, 2, items, &part);
     if (!status) status = trace_site(m->t, site, &here);
     if (status) return status;
-    if (head) return trace_set(m->t, &here, 3, items, TRACE_ADD, &part);
+    if (edge_is_of_head(v)) return trace_set(m->t, &here, 3, items, TRACE_ADD, &part);
     if ((status = trace_clone(m->t, &here, &copy))
         || (status = trace_set(m->t, &copy, 2, items, TRACE_ADD, &part)))
         return status;
@@ -33,10 +31,7 @@ static inset_status read_more(maker *m, const edge_node *v, const operand *delta
 
 static int32_t reads_when(const maker *m, const edge_node *v)
 {
-    const bool head = v->part != 'm' && v->part != 'l';
-    const int32_t site = head ? m->e->layers[v->layer].alone[patching_which(v)]
-                              : patching_reads_at(m->e, v);
-    return m->e->s->program->sites[site].event;
+    return m->e->s->program->sites[patching_alone_at(m->e, v)].event;
 }
 
 static inset_status add_to(maker *m, operand *sum, bool *begun, const operand *more)
@@ -108,8 +103,9 @@ static inset_status step_delta(maker *m, const int64_t *readers, int32_t n, oper
     return status;
 }
 
-static inset_status patch_path(maker *m, const edge_path *p, operand *metric)
+static inset_status patch_path(maker *m, const void *paths, size_t i_path, operand *metric)
 {
+    const edge_path *p = (const edge_path *)paths + i_path;
     const edges *e = m->e;
     operand delta = {0};
     bool begun = false;
@@ -128,27 +124,6 @@ static inset_status patch_path(maker *m, const edge_path *p, operand *metric)
     if (!status) status = patching_begin(m, true);
     if (!status) status = read_more(m, &e->readers[e->n_readers - 1], &delta);
     return status ? status : patching_metric(m, metric);
-}
-
-static inset_status run_frozen(edges *e, const edge_path *paths, size_t n, double *out)
-{
-    double *sums = memory_new(e->s->context, (n + 1) * sizeof *sums);
-    inset_status status = sums ? INSET_OK : INSET_NO_MEMORY;
-    for (int64_t pair = 0; pair < e->s->pairs && !status; pair++) {
-        maker m;
-        status = patching_open(&m, e, n + 1);
-        m.pair = pair;
-        if (!status) status = patching_both_runs(&m);
-        if (!status) m.results[m.n_results++] = m.base_metric;
-        for (size_t i = 0; i < n && !status; i++)
-            status = patch_path(&m, &paths[i], &m.results[m.n_results++]);
-        if (!status) status = patching_finish(&m, sums, n + 1);
-        patching_close(&m);
-    }
-    for (size_t i = 0; i < n && !status; i++)
-        out[i] = (sums[1 + i] - sums[0]) / (double)e->s->pairs;
-    memory_free(e->s->context, sums);
-    return status;
 }
 
 static inset_status run_plain(edges *e, const edge_path *paths, size_t n, double *out)
@@ -180,7 +155,8 @@ inset_status edges_along(edges *e, const edge_paths *paths, bool freeze, double 
     for (size_t i = 0; i < paths->n && !status; i++) status = check_path(e, &paths->at[i], freeze);
     for (size_t i = 0; i < paths->n && !status; i += PATHS_A_PLAN) {
         const size_t n = paths->n - i < PATHS_A_PLAN ? paths->n - i : PATHS_A_PLAN;
-        status = (freeze ? run_frozen : run_plain)(e, paths->at + i, n, out + i);
+        status = freeze ? patching_each(e, n, patch_path, paths->at + i, out + i)
+                        : run_plain(e, paths->at + i, n, out + i);
     }
     return status;
 }

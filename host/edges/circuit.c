@@ -3,8 +3,6 @@
 
 #include "edges/patching.h"
 
-/* ---- circuits ----------------------------------------------------------- */
-
 /* The circuit's run so far, up to the places asked for. */
 static inset_status run_so_far(maker *m, const wanted *reads, size_t n)
 {
@@ -54,7 +52,7 @@ static inset_status add_reader(
     int kind;
     inset_status status = circuit_stream(m, v, kept, own, other, &stream, &kind);
     if (status || !kind) return status;
-    if (kind == 1 && (to->part == 'q' || to->part == 'k' || to->part == 'v')) {
+    if (kind == 1 && edge_is_of_head(to)) {
         const edge_place place = PLACE_Q + patching_which(to);
         const int32_t site = m->e->layers[to->layer].place[place];
         made = (change){site, m->e->s->program->sites[site].event, to->head, {0}};
@@ -133,7 +131,7 @@ static inset_status circuit_pair(maker *m, const bool *kept, operand *metric)
 inset_status edges_circuit(edges *e, const bool *kept, double *out)
 {
     double sum = 0;
-    inset_status status = INSET_OK;
+    inset_status status = ablation_prepare(e);
     for (int64_t pair = 0; pair < e->s->pairs && !status; pair++) {
         maker m;
         status = patching_open(&m, e, 1);

@@ -64,12 +64,14 @@ typedef struct edge_node {
 } edge_node;
 
 /* What an edge that is let go carries (ablation.c): the other run's value, unless `given`; then
- * nothing, or means: of the embeddings, and of each layer's z and MLP, [positions, width] each. */
+ * nothing, or where `mean` the mean over prompts, taken when a circuit first runs. */
 typedef struct edge_ablation {
-    bool given;
+    bool given, mean;
     int32_t embedding; /* site */
-    int64_t positions;
-    float *means; /* NULL: zero */
+    prompts prompts;
+    float *means; /* of the embeddings, each layer's z and MLP: [longest prompt, width] each */
+    bool taken;   /* the means are there */
+    bool counted; /* a cost has what they take */
 } edge_ablation;
 
 typedef struct edges {

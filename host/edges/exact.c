@@ -1,12 +1,10 @@
 /* exact.c: edges patched one by one: what a reader makes when it alone sees the stream with the
  * writer's other value. */
-#include <string.h>
-
 #include "edges/patching.h"
 
-/* The same for one edge: a head's q, k or v as a run makes it all of whose heads read `stream`. It
- * is the product that the base run has, so that a row whose difference is zero is the base's row
- * to the bit. */
+/* The change by which a reader alone sees `stream`: a head's q, k or v as a run makes it all of whose
+ * heads read `stream`. It is the product that the base run has, so that a row whose difference is
+ * zero is the base's row to the bit. */
 static inset_status reader_of_run(maker *m, const edge_node *v, const operand *stream, change *out)
 {
     const edges *e = m->e;
@@ -37,21 +35,19 @@ static inset_status add_delta(maker *m, const operand *seen, const operand *delt
 
 /* ---- one edge ----------------------------------------------------------- */
 
-static inset_status patch_edge(maker *m, int64_t u, int64_t v, operand *metric)
+static inset_status patch_edge(maker *m, const void *edges, size_t i, operand *metric)
 {
-    const edge_node *to = &m->e->readers[v];
+    const int64_t *edge = ((const int64_t(*)[2])edges)[i], u = edge[0];
+    const edge_node *to = &m->e->readers[edge[1]];
     operand stream, seen;
-    wanted read;
-    size_t n = 0;
     inset_status status = INSET_OK;
     if (attribute_first_difference(m->e->s, m->pair) == m->e->s->clean.lengths[m->pair])
         return *metric = m->base_metric, INSET_OK; /* the two runs are one */
     if (!m->has_delta[u]) status = patching_delta(m, u, m->other, m->base, &m->deltas[u]);
     m->has_delta[u] = true;
     if (status || (status = patching_begin(m, true))) return status;
-    patching_want(m, &read, &n, patching_reads_at(m->e, to), &seen);
     change made;
-    if ((status = patching_travel(m, NULL, 0, &read, n))
+    if ((status = trace_site(m->t, patching_reads_at(m->e, to), &seen))
         || (status = add_delta(m, &seen, &m->deltas[u], &stream))
         || (status = reader_of_run(m, to, &stream, &made)) || (status = patching_begin(m, true))
         || (status = patching_travel(m, &made, 1, NULL, 0)))
@@ -61,21 +57,5 @@ static inset_status patch_edge(maker *m, int64_t u, int64_t v, operand *metric)
 
 inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double *out)
 {
-    double *sums = memory_new(e->s->context, (n + 1) * sizeof *sums);
-    inset_status status = sums ? INSET_OK : INSET_NO_MEMORY;
-    for (int64_t pair = 0; pair < e->s->pairs && !status; pair++) {
-        maker m;
-        status = patching_open(&m, e, n + 1);
-        m.pair = pair;
-        if (!status) status = patching_both_runs(&m);
-        if (!status) m.results[m.n_results++] = m.base_metric;
-        for (size_t i = 0; i < n && !status; i++)
-            status = patch_edge(&m, chosen[i][0], chosen[i][1], &m.results[m.n_results++]);
-        if (!status) status = patching_finish(&m, sums, n + 1);
-        patching_close(&m);
-    }
-    for (size_t i = 0; i < n && !status; i++)
-        out[i] = (sums[1 + i] - sums[0]) / (double)e->s->pairs;
-    memory_free(e->s->context, sums);
-    return status;
+    return patching_each(e, n, patch_edge, chosen, out);
 }

@@ -5,19 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
-static const step *maker(const program *p, int32_t value)
-{
-    return &p->steps[p->values[value].step];
-}
-
 static int32_t value_of_slot(const program *p, int32_t slot) { return p->slots[slot].value; }
 
 static int32_t value_of_site(const program *p, int32_t site)
 {
     return value_of_slot(p, p->sites[site].slot);
 }
-
-static bool is_norm(const step *s) { return s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM; }
 
 static int32_t step_index(const program *p, const step *s) { return (int32_t)(s - p->steps); }
 
@@ -32,9 +25,8 @@ static int32_t site_of_slot(const program *p, int32_t slot)
 /* The product behind a value, through steps that go row by row. */
 static const step *product_behind(const program *p, int32_t value)
 {
-    const step *s = maker(p, value);
-    while (s->kind != STEP_LINEAR && s->n_operands > 0)
-        s = maker(p, value_of_slot(p, s->operands[0]));
+    const step *s = &p->steps[p->values[value].step];
+    while (s->kind != STEP_LINEAR && s->n_operands > 0) s = program_maker(p, s->operands[0]);
     return s->kind == STEP_LINEAR ? s : NULL;
 }
 
@@ -42,7 +34,7 @@ static const step *reader_of(const program *p, int32_t value, bool norm)
 {
     for (size_t i = 0; i < p->n_steps; i++) {
         const step *s = &p->steps[i];
-        if (norm ? !is_norm(s) : s->kind != STEP_LINEAR) continue;
+        if (norm ? !step_is_norm(s) : s->kind != STEP_LINEAR) continue;
         if (value_of_slot(p, s->operands[0]) == value) return s;
     }
     return NULL;
@@ -76,17 +68,17 @@ static inset_status find_reading(edges *e, int32_t layer, edge_layer *at, int32_
     for (int k = 0; k < 3; k++) {
         const int32_t site = at->place[PLACE_Q + k] = layer_place(e->s, layer, names[k]);
         if (site < 0) return no_graph(e, layer, names[k]);
-        const step *linear = maker(p, value_of_site(p, site));
+        const step *linear = program_maker(p, p->sites[site].slot);
         if (linear->kind == STEP_SPREAD) /* ungrouped */
-            linear = maker(p, value_of_slot(p, linear->operands[0]));
+            linear = program_maker(p, linear->operands[0]);
         if (linear->kind != STEP_LINEAR) return no_graph(e, layer, "product that makes q, k and v");
         at->linear[k] = step_index(p, linear);
         if ((at->heads[k] = heads_behind(e, layer, inputs[k])) < 0)
             return no_graph(e, layer, inputs[k]);
         at->alone[k] = layer_place(e->s, layer, inputs[k]);
-        const step *norm = maker(p, value_of_slot(p, linear->operands[0]));
+        const step *norm = program_maker(p, linear->operands[0]);
         int32_t slot = linear->operands[0];
-        if (is_norm(norm) && value_of_slot(p, norm->operands[0]) == stream) {
+        if (step_is_norm(norm) && value_of_slot(p, norm->operands[0]) == stream) {
             at->norm = step_index(p, norm);
             slot = norm->operands[0];
         }
@@ -124,9 +116,9 @@ static inset_status find_mlp(edges *e, int32_t layer, edge_layer *at, int32_t st
     if (pre < 0) return no_graph(e, layer, "MLP");
     const step *linear = product_behind(p, value_of_site(p, pre));
     int32_t slot = linear ? linear->operands[0] : -1;
-    const step *norm = linear ? maker(p, value_of_slot(p, slot)) : NULL;
+    const step *norm = linear ? program_maker(p, slot) : NULL;
     const int32_t from = mid < 0 ? stream : value_of_site(p, mid);
-    const bool behind_norm = norm && is_norm(norm) && value_of_slot(p, slot) != from;
+    const bool behind_norm = norm && step_is_norm(norm) && value_of_slot(p, slot) != from;
     if (behind_norm) slot = norm->operands[0];
     if (slot < 0 || value_of_slot(p, slot) != from)
         return no_graph(e, layer, "MLP that reads the stream");
@@ -161,8 +153,10 @@ static inset_status find_last(edges *e)
 {
     const program *p = e->s->program;
     const step *head = product_behind(p, value_of_site(p, e->s->logits));
-    const step *norm = head ? maker(p, value_of_slot(p, head->operands[0])) : NULL;
-    const int32_t slot = norm && is_norm(norm) ? norm->operands[0] : head ? head->operands[0] : -1;
+    const step *norm = head ? program_maker(p, head->operands[0]) : NULL;
+    const int32_t slot = norm && step_is_norm(norm) ? norm->operands[0]
+                         : head                     ? head->operands[0]
+                                                    : -1;
     const int32_t site = slot < 0 ? -1 : site_of_slot(p, slot);
     if (site < 0) return no_graph(e, e->s->n_layers - 1, "norm before the logits");
     e->layers[0].place[PLACE_LAST] = site;

@@ -5,6 +5,7 @@
 
 #include "plan/plan.h"
 #include "run/run.h"
+#include "sweep/prompt_runs.h"
 
 inset_status patching_begin(maker *m, bool base)
 {
@@ -133,13 +134,17 @@ int32_t patching_reads_at(const edges *e, const edge_node *v)
     return e->layers[v->layer].read[patching_which(v)];
 }
 
+int32_t patching_alone_at(const edges *e, const edge_node *v)
+{
+    return edge_is_of_head(v) ? e->layers[v->layer].alone[patching_which(v)]
+                              : patching_reads_at(e, v);
+}
+
 change patching_change(const maker *m, const edge_node *v, const operand *stream)
 {
-    const edges *e = m->e;
-    const bool head = v->part != 'm' && v->part != 'l';
-    const int32_t site = head ? e->layers[v->layer].alone[patching_which(v)]
-                              : patching_reads_at(e, v);
-    return (change){site, e->s->program->sites[site].event, head ? v->head : CHANGE_SLOT, *stream};
+    const int32_t site = patching_alone_at(m->e, v);
+    return (change){site, m->e->s->program->sites[site].event,
+        edge_is_of_head(v) ? v->head : CHANGE_SLOT, *stream};
 }
 
 /* ---- plans -------------------------------------------------------------- */
@@ -183,15 +188,6 @@ static inset_status run_plan(maker *m, plan *planned, double *out, size_t of)
     return status;
 }
 
-static void add_cost(const plan_statistics *is, inset_cost *to)
-{
-    const int64_t bytes = is->arena_bytes + is->saved_bytes;
-    to->rows += is->rows;
-    to->flops += is->flops;
-    if (bytes > to->device_bytes) to->device_bytes = bytes;
-    to->weight_bytes = is->weight_bytes;
-}
-
 inset_status patching_finish(maker *m, double *out, size_t of)
 {
     const edges *e = m->e;
@@ -201,7 +197,7 @@ inset_status patching_finish(maker *m, double *out, size_t of)
     plan *planned = NULL;
     inset_status status = trace_save_stack(m->t, "results", m->n_results, m->results);
     if (!status) status = plan_create(m->t, &options, &planned);
-    if (!status && e->only_cost) add_cost(plan_get_statistics(planned), e->only_cost);
+    if (!status && e->only_cost) cost_add_plan(e->only_cost, planned);
     else if (!status) status = run_plan(m, planned, out, of);
     plan_free(planned);
     return status;
@@ -212,4 +208,25 @@ inset_status patching_both_runs(maker *m)
     memset(m->has_delta, 0, (size_t)m->e->n_writers * sizeof *m->has_delta);
     inset_status status = whole_run(m, true, m->base, &m->base_metric);
     return status ? status : whole_run(m, false, m->other, NULL);
+}
+
+inset_status patching_each(edges *e, size_t n, patch_one *patch, const void *things, double *out)
+{
+    double *sums = memory_new(e->s->context, (n + 1) * sizeof *sums);
+    inset_status status = sums ? INSET_OK : INSET_NO_MEMORY;
+    for (int64_t pair = 0; pair < e->s->pairs && !status; pair++) {
+        maker m;
+        status = patching_open(&m, e, n + 1);
+        m.pair = pair;
+        if (!status) status = patching_both_runs(&m);
+        if (!status) m.results[m.n_results++] = m.base_metric;
+        for (size_t i = 0; i < n && !status; i++)
+            status = patch(&m, things, i, &m.results[m.n_results++]);
+        if (!status) status = patching_finish(&m, sums, n + 1);
+        patching_close(&m);
+    }
+    for (size_t i = 0; i < n && !status; i++)
+        out[i] = (sums[1 + i] - sums[0]) / (double)e->s->pairs;
+    memory_free(e->s->context, sums);
+    return status;
 }

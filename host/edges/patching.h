@@ -65,6 +65,11 @@ inset_status patching_travel(
     maker *m, const change *changes, size_t n_changes, const wanted *reads, size_t n_reads);
 /* The first metric of the open invoke. */
 inset_status patching_metric(maker *m, operand *out);
+/* Patches n things one by one in every pair: `patch` makes the trace of the i-th of `things` and
+ * gives its metric. out [n]: what each changes the first metric by, mean over the pairs. */
+typedef inset_status patch_one(maker *m, const void *things, size_t i, operand *metric);
+inset_status patching_each(edges *e, size_t n, patch_one *patch, const void *things, double *out);
+
 /* The base and the other run with all their places, and the base's metric. */
 inset_status patching_both_runs(maker *m);
 
@@ -74,13 +79,21 @@ inset_status patching_head(maker *m, const operand *x, int32_t head, operand *ou
  * head's z of `of` among those of `less`. Opens an invoke where a head asks for one. */
 inset_status patching_delta(maker *m, int64_t u, operand *of, operand *less, operand *out);
 int patching_which(const edge_node *reader); /* q 0, k 1, v 2 */
+static inline bool edge_is_of_head(const edge_node *reader)
+{
+    return reader->part != 'm' && reader->part != 'l';
+}
 /* The site through which a reader reads. */
 int32_t patching_reads_at(const edges *e, const edge_node *reader);
+/* The same; a head's own. */
+int32_t patching_alone_at(const edges *e, const edge_node *reader);
 /* The change by which a reader alone sees `stream`. */
 change patching_change(const maker *m, const edge_node *reader, const operand *stream);
 
-/* The changes that make the ablated run of the base, where edges carry zero or a mean
- * (ablation.c). */
+/* Takes the means that an ablation wants, where they are not there yet (ablation.c). */
+inset_status ablation_prepare(edges *e);
+/* The changes that make the ablated run of the base, where edges carry zero or a
+ * mean. */
 inset_status ablation_changes(maker *m);
 
 #endif

@@ -14,13 +14,6 @@ static int32_t step_aside(program *p, step s, int32_t width, int32_t x)
     return program_step(p, &s, width, x, -1, -1);
 }
 
-static const step *maker_of(const program *p, int32_t slot_index)
-{
-    return &p->steps[p->values[p->slots[slot_index].value].step];
-}
-
-static bool is_norm(const step *s) { return s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM; }
-
 int32_t program_spread(
     program *p, int32_t x, int32_t parts, int32_t copies, int32_t head_dim, bool aside)
 {
@@ -39,8 +32,8 @@ void program_head_inputs(
     static const char *const names[3] = {"q_input", "k_input", "v_input"};
     inputs[0] = inputs[1] = inputs[2] = -1;
     if (p->status) return;
-    const step *norm = maker_of(p, x);
-    const int32_t stream = is_norm(norm) ? norm->operands[0] : x,
+    const step *norm = program_maker(p, x);
+    const int32_t stream = step_is_norm(norm) ? norm->operands[0] : x,
                   d = p->values[p->slots[stream].value].width;
     if ((int64_t)n_heads * d > WIDEST_SITE) return;
     for (int k = 0; k < 3 && !p->status; k++) {
@@ -69,8 +62,8 @@ static int32_t site_of(const program *p, int32_t slot_index)
 /* The norm before the product, for each head's row on its own. */
 static int32_t norm_of_heads(program *p, int32_t input, int32_t linear, int32_t n_heads)
 {
-    const step *before = maker_of(p, maker_of(p, linear)->operands[0]);
-    if (!is_norm(before)) return input;
+    const step *before = program_maker(p, program_maker(p, linear)->operands[0]);
+    if (!step_is_norm(before)) return input;
     step norm = *before;
     norm.norm_groups = n_heads;
     return step_aside(p, norm, p->values[p->slots[input].value].width, input);
@@ -82,7 +75,7 @@ void program_head_input_made(program *p, int32_t input, const head_columns *head
     const int32_t extent[2] = {heads->n_heads, heads->head_dim};
     const int32_t x = norm_of_heads(p, input, heads->linear, heads->n_heads);
     if (p->status) return;
-    const step *linear = maker_of(p, heads->linear);
+    const step *linear = program_maker(p, heads->linear);
     step s = program_like(STEP_HEADS);
     s.weight = linear->weight, s.bias = linear->bias;
     s.n_heads = heads->n_heads, s.head_dim = heads->head_dim;
@@ -103,7 +96,7 @@ void program_head_input_made(program *p, int32_t input, const head_columns *head
 void program_head_results(program *p, int32_t z, int32_t linear, int32_t n_heads, int32_t head_dim)
 {
     if (p->status) return;
-    const step *joined = maker_of(p, linear);
+    const step *joined = program_maker(p, linear);
     const int32_t d = p->values[joined->value].width, heads[2] = {n_heads, d};
     if ((int64_t)n_heads * d > WIDEST_SITE) return;
     step s = program_like(STEP_HEADS), fold = program_like(STEP_FOLD);

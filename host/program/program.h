@@ -406,6 +406,15 @@ inset_status program_finish(program *p);
 int32_t slot_column_end(const slot *s);
 
 /* ---- asking ------------------------------------------------------------- */
+static inline bool step_is_norm(const step *s)
+{
+    return s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM;
+}
+/* The step that makes what a slot shows. */
+static inline const step *program_maker(const program *p, int32_t slot)
+{
+    return &p->steps[p->values[p->slots[slot].value].step];
+}
 /* The child of `module` with this name (`length` bytes) or, for a container of numbered modules, at
  * this index (negative: from the end); -1 when there is none. */
 int32_t program_child(const program *p, int32_t module, const char *name, size_t length);

@@ -73,7 +73,7 @@ inset_status model_weights_get(model_weights *w, int32_t weight, int place, cons
  * transpose, without a bias. It is the model's. As model_weights_open's errors. */
 inset_status model_part(struct inset_model *model, int32_t weight, int32_t bias,
     const head_part *part, bool reverse, const matrix **out);
-/* Which part a matrix of model_part is; NULL: it is none. */
+/* Which part a matrix of model_part is; NULL: it is none. (Tests ask what a launch multiplies.) */
 const head_part *model_part_of(const struct inset_model *model, const matrix *m);
 /* A vector that only steps aside read, on the device; nothing where it is there already. */
 inset_status model_vector(struct inset_model *model, int32_t weight);

@@ -125,9 +125,15 @@ inset_status model_vector(struct inset_model *m, int32_t index)
     if (!status) status = model_weights_get(m->parts->weights, index, 1, &from);
     if (status) return status;
     const size_t bytes = (size_t)count * type_size(m->type);
-    if ((status = device_allocate(m->device, bytes, &to->data))) return status;
+    void *data;
+    if ((status = device_allocate(m->device, bytes, &data))) return status;
+    if ((status = device_upload_as(m->device, data, m->type, from, INSET_F32, count))) {
+        device_release(m->device, data, bytes); /* the next run is to try again */
+        return status;
+    }
+    to->data = data;
     to->bytes = bytes;
-    return device_upload_as(m->device, to->data, m->type, from, INSET_F32, count);
+    return INSET_OK;
 }
 
 void model_parts_free(struct inset_model *m)

@@ -23,7 +23,7 @@ static void want(struct attribution *a, int32_t place) { a->wanted[place] = true
 static int32_t made_at(const sweep *s, int32_t place)
 {
     const program *g = s->program;
-    return g->steps[g->values[g->slots[g->sites[place].slot].value].step].event;
+    return program_maker(g, g->sites[place].slot)->event;
 }
 
 inset_status attribute_embedding(sweep *s, int32_t *site)
@@ -32,9 +32,9 @@ inset_status attribute_embedding(sweep *s, int32_t *site)
     *site = -1;
     for (size_t i = 0; i < g->n_sites && *site < 0; i++) {
         const slot *shown = &g->slots[g->sites[i].slot];
-        const step *made = &g->steps[g->values[shown->value].step];
+        const step *made = program_maker(g, g->sites[i].slot);
         if (made->kind == STEP_SCALE) /* Gemma's embeddings are scaled */
-            made = &g->steps[g->values[g->slots[made->operands[0]].value].step];
+            made = program_maker(g, made->operands[0]);
         if (made->kind == STEP_EMBED && shown->settable && !g->values[shown->value].per_position)
             *site = (int32_t)i;
     }

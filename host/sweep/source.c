@@ -4,14 +4,12 @@
  * Values of runs stay in the trace, as references to what the source run holds. Means and tensors
  * come from outside: a mean is taken beforehand, over all prompts that have a position, in
  * double. */
-#include "sweep/sweep.h"
+#include "sweep/prompt_runs.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "run/run.h"
-
-enum { MOST_ROWS_A_MEAN = 2048 }; /* prompt positions that are run at once */
 
 bool source_is_other_run(const char *text) { return !text || !strcmp(text, "clean"); }
 
@@ -142,6 +140,7 @@ static inset_status read_tensor(sweep *s, const char *text)
 
 /* Sums, a tap each: [planes, positions, row]; counts [positions]. */
 typedef struct means {
+    sweep *of;
     double **sums;
     int64_t *counts;
     int64_t positions;
@@ -158,8 +157,9 @@ static int64_t numbers_of(const sweep_site *site, int64_t positions)
     return planes_of(site) * positions * row_of(site, positions);
 }
 
-static inset_status means_start(sweep *s, arena *a, const prompts *p, means *out)
+static inset_status means_start(arena *a, const prompts *p, means *out)
 {
+    const sweep *s = out->of;
     out->positions = p->longest;
     out->counts = arena_new(a, (size_t)p->longest * sizeof *out->counts);
     out->sums = arena_new(a, s->n_taps * sizeof *out->sums);
@@ -171,17 +171,16 @@ static inset_status means_start(sweep *s, arena *a, const prompts *p, means *out
     return INSET_OK;
 }
 
-/* Prompts first .. first + count as one invoke, every tap saved. */
-static inset_status record_prompts(
-    sweep *s, const prompts *p, int64_t first, int64_t count, trace *t)
+/* Saves every tap. */
+static inset_status record_taps(void *of, trace *t)
 {
+    const means *m = of;
     char name[32];
     operand value;
-    inset_status status = trace_invoke_tokens(
-        t, count, p->lengths + first, p->tokens + p->starts[first]);
-    for (size_t i = 0; i < s->n_taps && !status; i++) {
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < m->of->n_taps && !status; i++) {
         snprintf(name, sizeof name, "tap%zu", i);
-        if (!(status = trace_site(t, s->taps[i].place, &value)))
+        if (!(status = trace_site(t, m->of->taps[i].place, &value)))
             status = trace_save(t, name, &value);
     }
     return status;
@@ -204,44 +203,22 @@ static void add_prompt(const sweep_site *site, inset_type type, const char *from
 }
 
 static inset_status add_up(
-    sweep *s, run *r, const prompts *p, int64_t first, int64_t count, means *out)
+    void *of, run *r, const prompts *p, int64_t first, int64_t count, int64_t longest)
 {
-    /* of these: what is saved has zeros behind a prompt's end */
-    int64_t longest = 0;
-    for (int64_t k = 0; k < count; k++)
-        if (p->lengths[first + k] > longest) longest = p->lengths[first + k];
-    for (size_t i = 0; i < s->n_taps; i++) {
+    means *m = of;
+    for (size_t i = 0; i < m->of->n_taps; i++) {
         inset_tensor saved;
-        const sweep_site *site = &s->sites[s->taps[i].site];
+        const sweep_site *site = &m->of->sites[m->of->taps[i].site];
         inset_status status = run_saved(r, i, &saved);
         if (status) return status;
         size_t size = (size_t)numbers_of(site, longest) * type_size(saved.type);
         for (int64_t k = 0; k < count; k++)
             add_prompt(site, saved.type, (const char *)saved.data + (size_t)k * size, longest,
-                p->lengths[first + k], out, out->sums[i]);
+                p->lengths[first + k], m, m->sums[i]);
     }
     for (int64_t k = 0; k < count; k++)
-        for (int64_t j = 0; j < p->lengths[first + k]; j++) out->counts[j]++;
+        for (int64_t j = 0; j < p->lengths[first + k]; j++) m->counts[j]++;
     return INSET_OK;
-}
-
-static inset_status run_prompts(
-    sweep *s, const prompts *p, int64_t first, int64_t count, means *out)
-{
-    trace *t = NULL;
-    plan *plan_made = NULL;
-    run *r = NULL;
-    plan_options options = {.memory_limit = s->memory_limit, .traits = sweep_traits(s)};
-    inset_status status = trace_create(s->context, s->program, s->model->type, &t);
-    if (!status) status = record_prompts(s, p, first, count, t);
-    if (!status) status = plan_create(t, &options, &plan_made);
-    if (!status) status = run_create(s->model, plan_made, &r);
-    if (!status) status = run_execute(r);
-    if (!status) status = add_up(s, r, p, first, count, out);
-    run_free(r);
-    plan_free(plan_made);
-    trace_free(t);
-    return status;
 }
 
 /* Sums become tensors of each site's members. */
@@ -273,27 +250,14 @@ static inset_status means_finish(sweep *s, const means *m)
 
 static inset_status read_mean(sweep *s, const char *text)
 {
-    prompts p;
-    means m;
+    means m = {.of = s};
     arena scratch;
-    inset_prompts given = {.text = text};
-    inset_status status = prompts_read(s, "mean", &given, &p);
+    inset_status status = prompts_for_mean(s, text, &s->others);
     if (status) return status;
-    if (p.longest < s->clean.longest)
-        return error_set(s->context, INSET_VALUE_ERROR,
-            "mean: the longest of these prompts has %lld tokens, the longest pair %lld",
-            (long long)p.longest, (long long)s->clean.longest);
-    s->others = p;
     arena_start(&scratch, s->context);
-    status = means_start(s, &scratch, &p, &m);
-    for (int64_t first = 0, count; first < p.count && !status; first += count) {
-        int64_t rows = p.lengths[first];
-        for (count = 1;
-             first + count < p.count && rows + p.lengths[first + count] <= MOST_ROWS_A_MEAN;
-             count++)
-            rows += p.lengths[first + count];
-        status = run_prompts(s, &p, first, count, &m);
-    }
+    const prompt_reader reader = {&m, record_taps, add_up};
+    status = means_start(&scratch, &s->others, &m);
+    if (!status) status = prompts_run(s, &s->others, &reader, NULL);
     if (!status) status = means_finish(s, &m);
     arena_free(&scratch);
     return status;

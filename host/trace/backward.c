@@ -347,8 +347,7 @@ static bool is_reached(trace *t, int32_t value_index, int32_t event)
         if (!b->reached[s->value] || skipped) continue;
         if (s->kind == STEP_ATTENTION && i >= 3 && s[-2].kind == STEP_PATTERN)
             b->reached[s[-2].value] |= open_is_plain(t, v, s[-2].value);
-        if ((s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM) && s->operands[1] >= 0
-            && slot_is_plain(t, v, s->operands[1]))
+        if (step_is_norm(s) && s->operands[1] >= 0 && slot_is_plain(t, v, s->operands[1]))
             b->reached[g->slots[s->operands[1]].value] = true;
         for (int k = 0; k < s->n_operands; k++)
             if (slot_is_plain(t, v, s->operands[k]))

@@ -56,7 +56,7 @@ const head_path *heads_path_of(const trace *t, int32_t value_index)
 static bool is_skipped(const trace *t, const invoke *v, const head_path *path)
 {
     const program *g = t->program;
-    const int32_t event = g->steps[g->values[g->slots[path->target].value].step].event;
+    const int32_t event = program_maker(g, path->target)->event;
     for (size_t i = 0; i < v->n_skips; i++)
         if (event > v->skips[i].enter && event < v->skips[i].leave) return true;
     return false;
@@ -171,7 +171,10 @@ static inset_status add_whole(trace *t, int32_t invoke_index, const head_path *p
         || !array_reserve(t->context, &t->head_records, &t->head_records_capacity,
             t->n_head_records + 1, sizeof *t->head_records))
         return INSET_NO_MEMORY;
-    t->head_records[t->n_head_records++] = (head_record){invoke_index, (int32_t)t->n_records};
+    size_t at = t->n_head_records++;
+    for (; at > 0 && t->records[t->head_records[at - 1].record].event > r.event; at--)
+        t->head_records[at] = t->head_records[at - 1];
+    t->head_records[at] = (head_record){invoke_index, (int32_t)t->n_records};
     t->records[t->n_records++] = r;
     return INSET_OK;
 }

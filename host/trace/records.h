@@ -135,11 +135,11 @@ struct trace {
     /* in the order of their records */
     trace_metric_call *metrics;
     size_t n_metrics, metrics_capacity;
-    /* tokens that metrics are of */
     int rules;                 /* of reverse_rule, for gradients */
     bool again;                /* blocks are run again for them, see reverse.h */
     struct backward *backward; /* inside `with METRIC.backward():` */
-    /* of invokes that touch heads on their own: what their shadows do besides (heads.h) */
+    /* of invokes that touch heads on their own: what their shadows do besides (heads.h); by
+     * event, those of one event as they were added */
     head_record *head_records;
     size_t n_head_records, head_records_capacity;
     /* Once a line asked for a gradient: `program` is then that of the last reversal. */

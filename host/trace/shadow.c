@@ -273,42 +273,40 @@ static bool add_readers(trace *t)
     return true;
 }
 
+/* Repeats the records of the heads that the invoke looks at on their own, from the *next-th on,
+ * up to an event. */
+static inset_status repeat_head_records(trace *t, int32_t original, int32_t until, size_t *next)
+{
+    inset_status status = INSET_OK;
+    for (; *next < t->n_head_records && !status; ++*next) {
+        const head_record *h = &t->head_records[*next];
+        const trace_record *r = &t->records[h->record];
+        if (r->event > until) break;
+        if (h->invoke == original) status = repeat_record(t, r);
+    }
+    return status;
+}
+
 /* Those of the invoke's own records on which something depends, and where heads are looked at on
  * their own, first at its event, the record that takes all of them that way. */
 static inset_status repeat_records(trace *t, int32_t original)
 {
     backward *b = t->backward;
     const invoke v = t->invokes[original];
+    size_t next = 0;
     inset_status status = INSET_OK;
-    int32_t next = -1, from = -1; /* events of the heads' records, in order */
-    for (size_t i = 0; i <= v.n_records && !status; i++) {
-        const trace_record *r = i < v.n_records ? &t->records[v.first_record + i] : NULL;
-        const int32_t until = r ? r->event : INT32_MAX;
-        for (;; from = next) {
-            next = INT32_MAX;
-            for (size_t h = 0; h < t->n_head_records; h++) {
-                const int32_t event = t->records[t->head_records[h].record].event;
-                if (t->head_records[h].invoke == original && event > from && event < next)
-                    next = event;
-            }
-            if (next > until || next == INT32_MAX) break;
-            for (size_t h = 0; h < t->n_head_records && !status; h++) {
-                const int32_t at = t->head_records[h].record;
-                if (t->head_records[h].invoke == original && t->records[at].event == next)
-                    status = repeat_record(t, &t->records[at]);
-            }
-            if (status) return status;
-        }
-        r = i < v.n_records ? &t->records[v.first_record + i] : NULL; /* the array may have moved */
-        if (!r || !b->needed[r->target->storage]) continue;
+    for (size_t i = 0; i < v.n_records && !status; i++) {
+        const size_t at = v.first_record + i;
+        if ((status = repeat_head_records(t, original, t->records[at].event, &next))) break;
+        const trace_record *r = &t->records[at];
+        if (!b->needed[r->target->storage]) continue;
         const int32_t owner = b->owner[r->target->storage];
         if (owner == original) status = repeat_record(t, r);
         /* what others fill too has all its numbers; it is only undone */
-        else if (owner == OWNER_SEVERAL
-                 && !add_action(t, r->event, ACTION_RECORD, (int32_t)(r - t->records)))
+        else if (owner == OWNER_SEVERAL && !add_action(t, r->event, ACTION_RECORD, (int32_t)at))
             status = INSET_NO_MEMORY;
     }
-    return status;
+    return status ? status : repeat_head_records(t, original, INT32_MAX, &next);
 }
 
 inset_status shadow_open(trace *t, int32_t original)

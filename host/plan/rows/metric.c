@@ -59,7 +59,7 @@ const step *metric_product(const planner *p, const strand *s, piece *operand, fl
     const step *st = &g->steps[g->values[from->domain].step];
     if (st->kind == STEP_SOFTCAP && shows_all(p, &g->slots[st->operands[0]])) {
         *softcap = st->scale;
-        st = &g->steps[g->values[g->slots[st->operands[0]].value].step];
+        st = program_maker(g, st->operands[0]);
     }
     if (st != last_linear(p) || g->weights[st->weight].in_out) return NULL;
     const slot *x = &g->slots[st->operands[0]];

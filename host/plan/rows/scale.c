@@ -14,10 +14,7 @@ bool scale_touched(const planner *p, const invoke *v, const step *scale)
     return false;
 }
 
-static int32_t scale_slot(const step *s)
-{
-    return s->kind == STEP_LAYERNORM || s->kind == STEP_RMSNORM ? s->operands[1] : -1;
-}
+static int32_t scale_slot(const step *s) { return step_is_norm(s) ? s->operands[1] : -1; }
 
 int32_t scale_operands(const planner *p, const step *s)
 {

@@ -159,8 +159,7 @@ static bool keeps_rows(const planner *p, const step *s)
 {
     if (s->kind != STEP_LINEAR && s->kind != STEP_ACTIVATION && s->kind != STEP_SCALE
         && s->kind != STEP_SOFTCAP && s->kind != STEP_SPREAD && s->kind != STEP_FOLD
-        && s->kind != STEP_HEADS
-        && ((s->kind != STEP_LAYERNORM && s->kind != STEP_RMSNORM) || scale_operands(p, s) > 1))
+        && s->kind != STEP_HEADS && (!step_is_norm(s) || scale_operands(p, s) > 1))
         return false;
     const slot *o = &p->program->slots[s->operands[0]];
     const value *read = &p->program->values[o->value];
@@ -509,7 +508,7 @@ static bool touches_aside(const planner *p, const invoke *v)
         if (made->aside && made->of < 0) return true;
     }
     for (size_t i = 0; i < v->n_rebindings; i++)
-        if (g->steps[g->values[g->slots[v->rebindings[i].slot].value].step].aside) return true;
+        if (program_maker(g, v->rebindings[i].slot)->aside) return true;
     return false;
 }
 
