@@ -15,6 +15,7 @@
 #include "kernels/back.cu"
 #include "kernels/copies.cu"
 #include "kernels/open_back.cu"
+#include "kernels/edges.cu"
 #include "kernels/records.cu"
 #include "kernels/expand.cu"
 #include "kernels/table.cu"

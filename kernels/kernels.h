@@ -46,6 +46,8 @@ typedef enum kernel_id {
     KERNEL_MIX_BACK,
     KERNEL_DIVISOR_BACK,
     KERNEL_NORM_SCALE_BACK, /* norm_back_args; dy [rows, groups] is the gradient of the scale */
+    KERNEL_THROUGH_NORM,
+    KERNEL_WIDEN,
     KERNEL_TILE_ATTENTION_64,
     KERNEL_TILE_ATTENTION_128,
     KERNEL_TILE_ATTENTION_256, /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
@@ -344,6 +346,29 @@ typedef struct divisor_back_args {
     int64_t n_rows, width, out_stride, x_stride, scale_stride, dy_stride, groups;
     int32_t centred, plus_one;
 } divisor_back_args;
+
+/* Many rows v of one row x that a norm reads: out[h, r, :] = share * J(v[h, r, :]), or where `add`
+ * that much more. forward: J takes a small difference of x[r] through the norm; else a gradient
+ * back through it (edges.cu has the formulas). x NULL: J v = v. v, x and out are fp32 whatever the
+ * type, which is the weight's; out may be v. constant_scale: what the norm divides by counts as a
+ * constant. Blocks: n_rows * ceil(n_heads / heads_a_block). */
+typedef struct through_norm_args {
+    float *out;
+    const float *v, *x; /* [n_heads, n_rows, width], [n_rows, width] */
+    const void *weight; /* [width] or NULL */
+    int64_t n_rows, width;
+    int32_t n_heads, heads_a_block;
+    float eps, share;
+    int32_t centred, plus_one, constant_scale, forward, add;
+} through_norm_args;
+
+/* out[i] = x[i] in fp32, for i < count. Blocks: ceil(count / WIDEN_A_BLOCK). */
+enum { WIDEN_A_BLOCK = 4096 };
+typedef struct widen_args {
+    float *out;
+    const void *x;
+    int64_t count;
+} widen_args;
 
 /* What a norm divides by: out[r, g] = sqrt(mean(y^2) + eps) over part g of row r, `groups` equal
  * parts; y is x less the part's mean where `centred` (a layer norm), else x (rms). */

@@ -14,6 +14,7 @@ void metrics_entries(kernel_table *table);
 void copies_entries(kernel_table *table);
 void back_entries(kernel_table *table);
 void open_back_entries(kernel_table *table);
+void edges_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 void expand_entries(kernel_table *table);
 } // namespace KERNEL_NAMESPACE
@@ -41,6 +42,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     copies_entries(table);
     back_entries(table);
     open_back_entries(table);
+    edges_entries(table);
     records_entries(table);
     expand_entries(table);
 }

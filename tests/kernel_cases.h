@@ -1686,6 +1686,7 @@ static void run_attention_cases(subject *s, int type)
 }
 
 #include "back_cases.h"
+#include "edge_cases.h"
 
 static void run_kernel_cases(subject *s)
 {
@@ -1697,6 +1698,7 @@ static void run_kernel_cases(subject *s)
         run_open_cases(s, type);
         run_metric_cases(s, type);
         run_back_cases(s, type);
+        run_edge_cases(s, type);
         case_rope(s, type, 3, 10, 6, 0, 0);
         case_rope(s, type, 3, 10, 10, 31, 0);
         case_rope(s, type, 2, 64, 64, 0, 0);

@@ -178,6 +178,88 @@ static void probe_heights(subject *s, int type, int64_t in, int64_t out)
     free(first);
 }
 
+/* n products of one shape into one buffer, evenly apart or anywhere among the operands' numbers;
+ * the first may be repeated all along (a step of 0). */
+static void case_float_products(subject *s, int64_t n, const float_product *like, int spread)
+{
+    const int64_t a_size = like->rows * like->a_stride, out_rows = n * like->rows,
+                  b_size = (like->b_across ? like->columns : like->inner) * like->b_stride;
+    buffer a = buffer_random(s, INSET_F32, n * a_size, 1, 1),
+           b = buffer_random(s, INSET_F32, n * b_size, 3, 1),
+           out = buffer_result(s, INSET_F32, out_rows * like->out_stride, 2);
+    float_product *x = calloc((size_t)n, sizeof *x);
+    double *want = malloc((size_t)(out_rows * like->columns) * sizeof *want);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t a_at = spread == 2 ? (int64_t)(test_random(&s->random) % (uint64_t)n) : i,
+                      b_at = spread == 1 ? 0 : a_at;
+        x[i] = *like;
+        x[i].a = buffer_at(&a, a_at * a_size), x[i].b = buffer_at(&b, b_at * b_size);
+        x[i].out = buffer_at(&out, i * like->rows * like->out_stride);
+        for (int64_t r = 0; r < like->rows; r++)
+            for (int64_t c = 0; c < like->columns; c++) {
+                double *to = &want[(i * like->rows + r) * like->columns + c];
+                *to = 0;
+                for (int64_t k = 0; k < like->inner; k++)
+                    *to += a.values[a_at * a_size + r * like->a_stride + k]
+                           * b.values[b_at * b_size
+                                      + (like->b_across ? c * like->b_stride + k
+                                                        : k * like->b_stride + c)];
+            }
+    }
+    inset_status status = device_float_products(s->device, x, n);
+    CHECK(!status, "%s: %d float products: %s", s->name, (int)n, inset_message(s->device->context));
+    check_rows(s, "float products", &out, out_rows, like->columns, like->out_stride, want, 1.1,
+        2e-6 * sqrt((double)like->inner));
+    buffer_free(&a);
+    buffer_free(&b);
+    buffer_free(&out);
+    free(x);
+    free(want);
+}
+
+static void test_float_products(subject *s)
+{
+    for (int i = 0; i < 120; i++) {
+        const int64_t rows = 1 + (int64_t)(test_random(&s->random) % 40),
+                      columns = 1 + (int64_t)(test_random(&s->random) % 40),
+                      inner = 1 + (int64_t)(test_random(&s->random) % (i % 5 ? 60 : 3000)),
+                      gap = i % 3 ? 0 : 5;
+        const bool across = i & 1;
+        const float_product like = {.rows = rows,
+            .columns = columns,
+            .inner = inner,
+            .out_stride = columns + gap,
+            .a_stride = inner + gap,
+            .b_stride = (across ? inner : columns) + gap,
+            .b_across = across};
+        case_float_products(s, 1 + i % 7, &like, i / 2 % 3);
+    }
+    CHECK(!device_float_products(s->device, NULL, 0), "%s: no float products", s->name);
+}
+
+/* A weight's numbers lie on a GPU as the file has them. */
+static void test_numbers(subject *s)
+{
+    const product_case c = {12, 7, INSET_F32, false, true, 0, 1};
+    for (int type = 0; type < KERNEL_TYPES; type++) {
+        double *weight = random_values(s, INSET_F32, c.in * c.out, 1),
+               *bias = random_values(s, INSET_F32, c.out, 1);
+        matrix *m = make_matrix(s, type, &c, weight, bias);
+        const void *at = device_matrix_numbers(s->device, m);
+        unsigned char found[12 * 7 * 4];
+        CHECK(!at == s->device->shares_host_memory, "%s: a matrix's numbers", s->name);
+        if (at && device_download(s->device, found, at, (size_t)(c.in * c.out) * type_sizes[type]))
+            abort();
+        for (int64_t i = 0; at && i < c.in * c.out; i++)
+            CHECK(element_get((inset_type)type, found + (size_t)i * type_sizes[type])
+                      == as_type(type, weight[i]),
+                "%s: number %d of a %s matrix", s->name, (int)i, type_names[type]);
+        device_matrix_free(s->device, m);
+        free(weight);
+        free(bias);
+    }
+}
+
 int main(int count, char **arguments)
 {
     const char *name = count > 1                     ? arguments[1]
@@ -196,6 +278,8 @@ int main(int count, char **arguments)
         subject s = {d, name, false, 7, false};
         test_products(&s);
         test_blocks(&s);
+        test_float_products(&s);
+        test_numbers(&s);
         for (int type = 0; type < KERNEL_TYPES; type++) {
             probe_heights(&s, type, 5, 10);
             probe_heights(&s, type, 96, 160);

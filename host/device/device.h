@@ -20,6 +20,16 @@ typedef struct device_graph device_graph;
 /* host memory where numbers arrive while the device goes on */
 typedef struct device_landing device_landing;
 
+/* out [rows, columns] = a b in fp32, all on the device: a [rows, inner], b [inner, columns], or
+ * [columns, inner] where it lies `across`. Strides are from row to row. The sums are in an order
+ * that depends on the shape alone. */
+typedef struct float_product {
+    float *out;
+    const float *a, *b;
+    int64_t rows, columns, inner, out_stride, a_stride, b_stride;
+    bool b_across;
+} float_product;
+
 /* The functions an implementation fills in. */
 typedef struct device_functions {
     void (*close)(device *d);
@@ -42,6 +52,8 @@ typedef struct device_functions {
     int64_t (*matrix_bytes)(const matrix *m, bool reverse);
     inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
         int64_t y_stride, int64_t rows);
+    inset_status (*float_products)(device *d, const float_product *x, int64_t n);
+    const void *(*matrix_numbers)(const matrix *m); /* NULL: they are packed (cpu) */
     /* both NULL where nothing is gained by it (cpu) */
     inset_status (*matrix_gelu)(device *d, matrix *m, bool *allowed);
     inset_status (*matmul_gelu)(device *d, const matrix *m, const void *x, int64_t x_stride,
@@ -269,17 +281,17 @@ static inline inset_status device_landing_wait(device *d, device_landing *l, con
     return d->functions->landing_wait(d, l, at);
 }
 
-/* out [rows, columns] = a b (+ out), fp32 in host memory; a is [rows, inner], or [inner, rows]
- * where it lies `across`, b is [inner, columns] or [columns, inner]. Strides are from row to
- * row. The sums are in an order that depends on the shape alone. INSET_NO_MEMORY,
- * INSET_DEVICE_ERROR. */
-typedef struct host_operands {
-    float *out;
-    const float *a, *b;
-    int64_t rows, columns, inner, out_stride, a_stride, b_stride;
-    bool a_across, b_across, add;
-} host_operands;
-/* n of them, none of which writes what another reads or writes. */
-inset_status host_products(inset_context *context, const host_operands *x, int64_t n);
+/* n products, none of which writes what another reads or writes. Neighbours of one shape that lie
+ * evenly apart are one launch on a GPU. Not while capturing. INSET_NO_MEMORY, INSET_DEVICE_ERROR. */
+static inline inset_status device_float_products(device *d, const float_product *x, int64_t n)
+{
+    return d->functions->float_products(d, x, n);
+}
+/* The numbers of a matrix's weight on the device, in the matrix's type and the order that the file
+ * has; NULL where they lie packed (cpu). */
+static inline const void *device_matrix_numbers(const device *d, const matrix *m)
+{
+    return d->functions->matrix_numbers ? d->functions->matrix_numbers(m) : NULL;
+}
 
 #endif

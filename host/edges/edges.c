@@ -76,8 +76,9 @@ static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
     e->n_positions = o->by ? s->clean.longest : 1;
     if (!status) status = edges_find(e);
     if (!status) status = make_arrays(e, per_pair);
-    /* without a device nothing is run, and no weights need be there */
-    if (!status && s->model->device) status = model_weights_open(s->model, &e->weights);
+    /* on the CPU products read weights from a copy on the host */
+    if (!status && s->model->device && s->model->device->shares_host_memory)
+        status = model_weights_open(s->model, &e->weights);
     e->pairs_at_once = status ? 0 : pairs_at_once(e);
     s->progress.patches = s->pairs;
     sweep_take_fingerprint(s, o);
@@ -169,18 +170,17 @@ inset_status edges_step(edges *e)
     return INSET_OK;
 }
 
-/* Bytes on the host beside what is saved: differences, a layer's readers twice, the scores of one
- * product, sums and means of all, and four matrices as fp32. */
+/* Bytes on the host beside a CPU's own: sums and means of all, a layer's scores, and four matrices
+ * as fp32 where a CPU has them packed. */
 static double host_bytes(const edges *e)
 {
     const sweep *s = e->s;
-    const double rows = (double)s->clean.longest * e->width,
-                 readers = e->n_heads + 2.0 * e->n_kv_heads + 1,
+    const double readers = e->n_heads + 2.0 * e->n_kv_heads + 1,
                  all = (double)s->n_metrics * (double)e->n_positions * (double)e->n_writers
                        * (double)e->n_readers;
-    return 4 * rows * ((double)e->n_writers + 2 * readers) + 4 * (double)e->n_writers * readers
+    return 4 * (double)e->n_positions * (double)e->n_writers * readers
            + all * (12 + (e->per_pair ? 4.0 * (double)s->pairs : 0))
-           + 16.0 * e->width * e->n_heads * e->head_dim;
+           + (e->weights ? 16.0 * e->width * e->n_heads * e->head_dim : 0);
 }
 
 inset_status edges_cost(edges *e, inset_cost *out)
@@ -213,9 +213,9 @@ inset_status edges_cost(edges *e, inset_cost *out)
             .rows = (int64_t)((double)is->rows * share),
             .flops = is->flops * share + products * (double)s->pairs,
             .blocks_again = is->blocks_again,
-            .device_bytes = is->arena_bytes + is->saved_bytes,
+            .device_bytes = is->arena_bytes + is->saved_bytes + edges_room_bytes(e),
             .weight_bytes = s->model->device ? model_bytes_backward(s->model) : is->weight_bytes,
-            .host_bytes = is->saved_bytes + (int64_t)host_bytes(e)};
+            .host_bytes = (int64_t)host_bytes(e)};
     }
     plan_free(planned);
     arena_free(&memory);

@@ -16,7 +16,7 @@
  * a head's delta is taken through that norm, linearised at the patched run.
  *
  * What is needed of the runs comes out of one trace of some pairs (trace.c); differences,
- * readers' gradients and their products are made from it on the host, a layer's readers at a
+ * readers' gradients and their products are made from it on the device, a layer's readers at a
  * time (score.c). */
 #ifndef INSET_EDGES_H
 #define INSET_EDGES_H
@@ -81,8 +81,8 @@ typedef struct edges {
     int32_t embedding; /* site of the token embeddings, for steps */
     edge_node *writers, *readers;
     int64_t n_writers, n_readers;
-    int64_t n_positions; /* as many as there are matrices: 1, or the longest prompt's */
-    model_weights *weights;
+    int64_t n_positions;    /* as many as there are matrices: 1, or the longest prompt's */
+    model_weights *weights; /* where products read them on the host; else NULL */
     int64_t pairs_at_once, next;
     bool spoilt;     /* a step failed while it was adding */
     double *sums;    /* [n_metrics, n_positions, n_writers, n_readers] over the pairs so far */
@@ -131,6 +131,8 @@ inset_status edges_plan(
 struct run;
 /* Adds the scores of the pairs that ran. */
 inset_status edges_add_scores(edges *e, struct run *r, const edge_saved *saved);
+/* What that takes on the device beside the run. */
+int64_t edges_room_bytes(const edges *e);
 
 /* ---- exact.c, circuit.c: edges patched, circuits run ---- */
 /* What patching one edge alone changes the first metric by, mean over the pairs: out [n]. */

@@ -2,7 +2,7 @@
  *
  * A gradient with respect to what one module reads, and nobody else, is that of a copy put in the
  * place of its input: the copy has the same rows, so no run changes by it. What heads read is taken
- * apart on the host, from the gradients of q, k and v (score.c). */
+ * apart behind the run, from the gradients of q, k and v (score.c). */
 #include "edges/edges.h"
 
 #include <stdio.h>
@@ -282,9 +282,17 @@ inset_status edges_plan(
     edges *e, int64_t first, int64_t count, arena *memory, edge_saved *saved, plan **out)
 {
     writer w = {.e = e, .memory = memory, .saved = saved};
+    const int64_t room = edges_room_bytes(e);
+    const size_t limit = e->s->memory_limit;
+    const int64_t there = limit && limit < INT64_MAX ? (int64_t)limit : INT64_MAX;
     const plan_options options = {.no_share = e->s->no_share,
-        .memory_limit = e->s->memory_limit,
+        .memory_limit = (size_t)(there - room),
         .traits = sweep_traits(e->s)};
+    if (room >= there)
+        return error_set(e->s->context, INSET_NO_MEMORY,
+            "one row of all writers' differences and a layer's readers take %.3g GB beside the "
+            "weights, and there are %.3g",
+            (double)room / 1e9, (double)there / 1e9);
     *saved = (edge_saved){.first = first, .count = count};
     inset_status status = start(&w);
     for (w.pair = first; w.pair < first + count && !status; w.pair++) status = write_pair(&w);

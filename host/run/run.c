@@ -617,6 +617,12 @@ inset_status run_saved(run *r, size_t index, inset_tensor *out)
     return INSET_OK;
 }
 
+void run_saved_there(const run *r, size_t index, inset_tensor *out)
+{
+    plan_saved_describe(r->plan, index, out);
+    out->data = (const char *)r->base[AREA_SAVED] + r->plan->saved[index].offset;
+}
+
 /* ---- one run behind the other ------------------------------------------- */
 
 inset_status run_room_create(struct inset_model *model, run_room **out)

@@ -29,6 +29,8 @@ typedef struct layout {
     int32_t type;
     uint64_t rows, columns;
     int64_t stride;
+    int32_t count; /* matrices, `step` elements apart */
+    int64_t step;
 } layout;
 
 typedef struct preference {
@@ -127,6 +129,7 @@ static int create_layout(
     l->rows = rows;
     l->columns = columns;
     l->stride = stride;
+    l->count = 1;
     return 0;
 }
 
@@ -183,9 +186,10 @@ static int set_layout(cublas_layout handle, int number, const void *value, size_
     standin_count.descriptor_writes++;
     if (!handle_good(handle, HANDLE_LAYOUT, call)) return CUBLAS_INVALID_VALUE;
     layout *l = (layout *)handle;
-    const attribute known[] = {
-        {CUBLAS_LAYOUT_COLUMNS, &l->columns, 8}, {CUBLAS_LAYOUT_STRIDE, &l->stride, 8}};
-    return set(known, 2, call, number, value, bytes);
+    const attribute known[] = {{CUBLAS_LAYOUT_COLUMNS, &l->columns, 8},
+        {CUBLAS_LAYOUT_STRIDE, &l->stride, 8}, {CUBLAS_LAYOUT_BATCH, &l->count, 4},
+        {CUBLAS_LAYOUT_STEP, &l->step, 8}};
+    return set(known, 4, call, number, value, bytes);
 }
 
 static int set_preference(cublas_preference handle, int number, const void *value, size_t bytes)
@@ -217,6 +221,8 @@ static bool shapes_fit(
     const uint64_t m = transposed ? a->columns : a->rows, k = transposed ? a->rows : a->columns;
     const layout *all[] = {a, b, c, d};
     for (int i = 0; i < 4; i++) {
+        if (all[i]->count != a->count || all[i]->count < 1)
+            return standin_problem("a product of different numbers of matrices"), false;
         if (all[i]->type != a->type) return standin_problem("a product of different types"), false;
         if (all[i]->stride < (int64_t)all[i]->rows || all[i]->rows == 0 || all[i]->columns == 0)
             return standin_problem("matrix %c of a product: %llu x %llu with columns %lld apart",
@@ -479,6 +485,28 @@ static int algorithm_fits(
     return algorithm->data[WORD_KIND] == TALL_ONLY && q->n < TALL_ENOUGH ? CUBLAS_NOT_SUPPORTED : 0;
 }
 
+static const void *behind(const void *first, const layout *l, int32_t i)
+{
+    return (const char *)first + i * l->step * (int64_t)size_of(l->type);
+}
+
+/* The product, and those of the batch behind it. */
+static int queue_batch(const queued_product *first, cuda_stream stream)
+{
+    for (int32_t i = 0; i < first->d_layout.count; i++) {
+        queued_product q = *first;
+        q.a = behind(first->a, &first->a_layout, i);
+        q.b = behind(first->b, &first->b_layout, i);
+        q.d = (void *)behind(first->d, &first->d_layout, i);
+        if (!operands_live(&q)) return CUBLAS_INVALID_VALUE;
+        operation *o = standin_queue(stream, "a matrix product", run_product);
+        if (!o) return CUBLAS_INVALID_VALUE;
+        _Static_assert(sizeof q <= sizeof o->args, "a product fits an operation");
+        memcpy(o->args, &q, sizeof q);
+    }
+    return 0;
+}
+
 static int multiply(cublas_handle handle, cublas_product descriptor, const void *alpha,
     const void *a, cublas_layout a_layout, const void *b, cublas_layout b_layout, const void *beta,
     const void *c, cublas_layout c_layout, void *d, cublas_layout d_layout,
@@ -523,11 +551,8 @@ static int multiply(cublas_handle handle, cublas_product descriptor, const void 
         return CUBLAS_INVALID_VALUE;
     if (overlap(d, bytes_of(&q.d_layout), a, bytes_of(&q.a_layout)) || d == b)
         return standin_problem("a product that is written over its operands"), CUBLAS_INVALID_VALUE;
-    if ((error = algorithm_fits(algorithm, p, &q))) return error;
-    operation *o = standin_queue(stream, "a matrix product", run_product);
-    if (!o) return CUBLAS_INVALID_VALUE;
-    _Static_assert(sizeof q <= sizeof o->args, "a product fits an operation");
-    memcpy(o->args, &q, sizeof q);
+    if ((error = algorithm_fits(algorithm, p, &q)) || (error = queue_batch(&q, stream)))
+        return error;
     if (algorithm && algorithm->data[WORD_QUICK]) standin_time--;
     standin_count.products++;
     standin_count.gelu_products += q.gelu;

@@ -696,6 +696,8 @@ static const struct {
     [KERNEL_FOLD] = {"the fold kernel", sizeof(copies_args)},
     [KERNEL_DIVISOR_BACK] = {"the divisor_back kernel", sizeof(divisor_back_args)},
     [KERNEL_NORM_SCALE_BACK] = {"the norm_scale_back kernel", sizeof(norm_back_args)},
+    [KERNEL_THROUGH_NORM] = {"the through_norm kernel", sizeof(through_norm_args)},
+    [KERNEL_WIDEN] = {"the widen kernel", sizeof(widen_args)},
     [KERNEL_METRICS] = {"the metrics kernel", sizeof(metrics_args)},
     [KERNEL_RECORDS] = {"the records kernel", sizeof(records_args)},
     [KERNEL_EXPAND] = {"the expand kernel", sizeof(expand_args)},

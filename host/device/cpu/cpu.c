@@ -292,6 +292,7 @@ static const device_functions cpu_functions = {
     .matrix_free = cpu_matrix_free,
     .matrix_bytes = cpu_matrix_bytes,
     .matmul = cpu_matmul,
+    .float_products = cpu_float_products,
     .launch = cpu_launch,
     .synchronize = cpu_synchronize,
 };

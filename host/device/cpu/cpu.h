@@ -43,6 +43,7 @@ void cpu_matrix_free(device *d, matrix *m);
 int64_t cpu_matrix_bytes(const matrix *m, bool reverse);
 inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
     int64_t y_stride, int64_t rows);
+inset_status cpu_float_products(device *d, const float_product *x, int64_t n);
 /* Whether a row has the same bits beside any others (device.h). */
 bool cpu_products_steady(void);
 /* One line: oneDNN's version, and which types have products of their own. */

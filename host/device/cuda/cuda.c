@@ -367,6 +367,7 @@ static void cuda_close(device *base)
     if (d->stream) ignore(d, l->cudaStreamDestroy(d->stream));
     cuda_library_close(l);
     memory_free(base->context, d->choices);
+    memory_free(base->context, d->float_choices);
     memory_free(base->context, d);
 }
 
@@ -385,6 +386,8 @@ static const device_functions functions = {
     .matrix_bytes = cuda_matrix_bytes,
     .matrix_gelu = cuda_matrix_gelu,
     .matmul = cuda_matmul,
+    .float_products = cuda_float_products,
+    .matrix_numbers = cuda_matrix_numbers,
     .matmul_gelu = cuda_matmul_gelu,
     .launch = cuda_launch,
     .synchronize = cuda_synchronize,

@@ -1,6 +1,6 @@
 /* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), landing.c
- * (results that arrive later), matmul.c (matrix products), choose.c (their algorithms) and tiles.c
- * (attention by tiles). */
+ * (results that arrive later), matmul.c (products by weights), choose.c (their algorithms),
+ * float_products.c (other products) and tiles.c (attention by tiles). */
 #ifndef INSET_CUDA_H
 #define INSET_CUDA_H
 
@@ -37,6 +37,16 @@ typedef struct product_choice {
     cublas_algorithm algorithms[PRODUCT_HEIGHTS];
 } product_choice;
 
+/* A product of plain matrices as cuBLASLt sees it, and the algorithm for it; float_products.c. */
+typedef struct float_shape {
+    int64_t rows, columns, inner, out_stride, a_stride, b_stride, count, out_step, a_step, b_step;
+    uint32_t b_across, out_alignment, a_alignment, b_alignment; /* bytes */
+} float_shape;
+typedef struct float_choice {
+    float_shape shape;
+    cublas_algorithm algorithm;
+} float_choice;
+
 typedef struct cuda_attention cuda_attention; /* attention.c */
 
 typedef struct cuda_device {
@@ -51,6 +61,8 @@ typedef struct cuda_device {
     void *workspace; /* of WORKSPACE_BYTES, for one product at a time */
     product_choice *choices;
     size_t n_choices, choices_capacity;
+    float_choice *float_choices;
+    size_t n_float_choices, float_choices_capacity;
     int multiprocessors, shared_bytes; /* of the card; of a block at most */
     cuda_attention *attention;         /* NULL until somebody asks for it */
     bool attention_missing;            /* there is none */
@@ -135,6 +147,11 @@ int cuda_multiply(cuda_device *d, const matrix *m, epilogue e, const cublas_algo
     const row_layouts *rows, int height, const void *x, void *y);
 /* The error of a cublasStatus_t. doing: "a matrix product". */
 inset_status cuda_product_failed(cuda_device *d, const matrix *m, int status, const char *doing);
+
+/* ---- float_products.c --------------------------------------------------- */
+
+inset_status cuda_float_products(device *base, const float_product *x, int64_t n);
+const void *cuda_matrix_numbers(const matrix *m);
 
 /* ---- choose.c ----------------------------------------------------------- */
 

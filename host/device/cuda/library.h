@@ -80,6 +80,8 @@ enum {
     /* cublasLtMatrixLayoutAttribute_t: uint64_t */
     CUBLAS_LAYOUT_COLUMNS = 3,
     CUBLAS_LAYOUT_STRIDE = 4, /* int64_t */
+    CUBLAS_LAYOUT_BATCH = 5,  /* int32_t: so many matrices */
+    CUBLAS_LAYOUT_STEP = 6,   /* int64_t: elements from one to the next */
     /* cublasLtMatmulPreferenceAttributes_t: uint64_t */
     CUBLAS_PREFER_WORKSPACE = 1,
     /* uint32_t, as are the alignments (bytes) */
