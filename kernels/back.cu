@@ -57,49 +57,56 @@ KERNEL(norm_back, norm_back_args a)
 
 /* ---- activations -------------------------------------------------------- */
 
-/* The derivative at x; kinds are activation_args's. */
-DEVICE float slope_of(int kind, float x)
+enum { SECANTS = 16 }; /* kinds of secants begin here */
+
+/* The derivative at x of the kinds of activation_args. */
+DEVICE float gelu_slope(float x) /* Phi(x) + x phi(x) */
 {
-    switch (kind) {
-    case 0: /* gelu: Phi(x) + x phi(x) */
-        return 0.5f * (1.0f + error_function(x * 0.70710678118654752f))
-               + x * 0.39894228040143268f * exponential(-0.5f * (x * x));
-    case 1: { /* gelu by tanh */
-        const float t = hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x)));
-        return 0.5f * (1.0f + t)
-               + 0.5f * x * (1.0f - t * t) * (0.79788456080286536f * (1.0f + 0.134145f * (x * x)));
-    }
-    case 2: return x > 0.0f ? 1.0f : 0.0f;
-    case 3: { /* silu */
-        const float s = 1.0f / (1.0f + exponential(-x));
-        return s * (1.0f + x * (1.0f - s));
-    }
-    case 4: {
-        const float t = hyperbolic_tangent(x);
-        return 1.0f - t * t;
-    }
-    default: {
-        const float s = 1.0f / (1.0f + exponential(-x));
-        return s * (1.0f - s);
-    }
-    }
+    return 0.5f * (1.0f + error_function(x * 0.70710678118654752f))
+           + x * 0.39894228040143268f * exponential(-0.5f * (x * x));
+}
+DEVICE float gelu_tanh_slope(float x)
+{
+    const float t = hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x)));
+    return 0.5f * (1.0f + t)
+           + 0.5f * x * (1.0f - t * t) * (0.79788456080286536f * (1.0f + 0.134145f * (x * x)));
+}
+DEVICE float silu_slope(float x)
+{
+    const float s = 1.0f / (1.0f + exponential(-x));
+    return s * (1.0f + x * (1.0f - s));
+}
+DEVICE float tanh_slope(float x)
+{
+    const float t = hyperbolic_tangent(x);
+    return 1.0f - t * t;
+}
+DEVICE float sigmoid_slope(float x)
+{
+    const float s = 1.0f / (1.0f + exponential(-x));
+    return s * (1.0f - s);
 }
 
-/* a(x) itself, for the secant a(x) / x. */
-DEVICE float activation_at(int kind, float x)
+/* a(x) / x, by an x that is never 0. */
+DEVICE float secant_of(float x, float value) { return value / (x < 0.0f ? x - 1e-6f : x + 1e-6f); }
+DEVICE float gelu_secant(float x)
 {
-    switch (kind) {
-    case 0: return x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f));
-    case 1:
-        return 0.5f * x
-               * (1.0f + hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x))));
-    case 2: return x > 0.0f ? x : 0.0f;
-    case 3: return x / (1.0f + exponential(-x));
-    case 4: return hyperbolic_tangent(x);
-    default: return 1.0f / (1.0f + exponential(-x));
-    }
+    return secant_of(x, x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f)));
+}
+DEVICE float gelu_tanh_secant(float x)
+{
+    const float t = hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x)));
+    return secant_of(x, 0.5f * x * (1.0f + t));
 }
 
+template <typename T, typename F>
+DEVICE void slope_row(T *RESTRICT out, const T *RESTRICT x, const T *RESTRICT dy, int d, F slope)
+{
+    for (int i = threadIdx.x; i < d; i += blockDim.x)
+        out[i] = store<T>(load(dy[i]) * slope(load(x[i])));
+}
+
+/* The kind is decided before the loop, whose body is straight then and vectorises. */
 template <typename T>
 KERNEL(activation_back, activation_back_args a)
 {
@@ -107,19 +114,35 @@ KERNEL(activation_back, activation_back_args a)
     const T *x = (const T *)a.x + (a.x_rows ? a.x_rows[row] : row) * a.x_stride;
     const T *dy = (const T *)a.dy + (a.dy_rows ? a.dy_rows[row] : row) * a.dy_stride;
     T *out = (T *)a.out + row * a.out_stride;
-    for (int i = threadIdx.x; i < (int)a.width; i += blockDim.x) {
-        const float at = load(x[i]);
-        float slope;
-        if (a.kind == ACTIVATION_BACK_SOFTCAP) {
-            const float t = hyperbolic_tangent(at / a.softcap);
-            slope = 1.0f - t * t;
-        } else if (a.secant) {
-            const float apart = at < 0.0f ? at - 1e-6f : at + 1e-6f; /* never 0 */
-            slope = activation_at(a.kind, at) / apart;
-        } else {
-            slope = slope_of(a.kind, at);
-        }
-        out[i] = store<T>(load(dy[i]) * slope);
+    const int d = (int)a.width;
+    const float cap = a.softcap;
+    const int kind = a.secant && a.kind != ACTIVATION_BACK_SOFTCAP ? SECANTS + a.kind : a.kind;
+    switch (kind) {
+    case 0: slope_row(out, x, dy, d, [](float v) { return gelu_slope(v); }); break;
+    case 1: slope_row(out, x, dy, d, [](float v) { return gelu_tanh_slope(v); }); break;
+    case 2: slope_row(out, x, dy, d, [](float v) { return v > 0.0f ? 1.0f : 0.0f; }); break;
+    case 3: slope_row(out, x, dy, d, [](float v) { return silu_slope(v); }); break;
+    case 4: slope_row(out, x, dy, d, [](float v) { return tanh_slope(v); }); break;
+    case 5: slope_row(out, x, dy, d, [](float v) { return sigmoid_slope(v); }); break;
+    case ACTIVATION_BACK_SOFTCAP:
+        slope_row(out, x, dy, d, [=](float v) { return tanh_slope(v / cap); });
+        break;
+    case SECANTS: slope_row(out, x, dy, d, [](float v) { return gelu_secant(v); }); break;
+    case SECANTS + 1: slope_row(out, x, dy, d, [](float v) { return gelu_tanh_secant(v); }); break;
+    case SECANTS + 2:
+        slope_row(out, x, dy, d, [](float v) { return secant_of(v, v > 0.0f ? v : 0.0f); });
+        break;
+    case SECANTS + 3:
+        slope_row(
+            out, x, dy, d, [](float v) { return secant_of(v, v / (1.0f + exponential(-v))); });
+        break;
+    case SECANTS + 4:
+        slope_row(out, x, dy, d, [](float v) { return secant_of(v, hyperbolic_tangent(v)); });
+        break;
+    case SECANTS + 5:
+        slope_row(
+            out, x, dy, d, [](float v) { return secant_of(v, 1.0f / (1.0f + exponential(-v))); });
+        break;
     }
 }
 
