@@ -10,6 +10,8 @@ import re
 import statistics
 import sys
 
+SCORES = {"nodes": "nodes (`resid_pre`, `z`)", "edges": "edges (EAP)", "ig5": "edges, 5 steps (EAP-IG)"}
+
 
 def read(folder, step):
     path = pathlib.Path(folder, f"{step}.txt")
@@ -19,10 +21,10 @@ def read(folder, step):
 def samples(folder):
     """{(benchmark, who, case): median} of all lines "BENCHMARK WHO CASE NUMBER"."""
     found = collections.defaultdict(list)
-    for step in ("forward", "sweep", "peers", "compiled"):
+    for step in ("forward", "sweep", "attribute", "peers", "compiled"):
         for line in read(folder, step).splitlines():
             words = line.split()
-            if len(words) == 4 and words[0] in ("forward", "sweep", "plan", "rows", "flops", "records", "product", "check"):
+            if len(words) == 4 and words[0] in ("forward", "sweep", "plan", "rows", "flops", "records", "product", "check", *SCORES):
                 found[tuple(words[:3])].append(float(words[3]))
     return {key: statistics.median(values) for key, values in found.items()}
 
@@ -60,6 +62,16 @@ def sweeps(numbers):
     return lines + [""]
 
 
+def attributions(numbers):
+    cases = sorted({case for kind, who, case in numbers if kind in SCORES})
+    lines = ["## Attribution", "", "Scores of a pair of prompts that differ from the first token on, logit difference; milliseconds from the options to the scores.", "",
+             "| shape, type, tokens | " + " | ".join(SCORES.values()) + " |", "|---" * (1 + len(SCORES)) + "|"]
+    for case in cases:
+        times = [numbers.get((kind, "inset", case)) for kind in SCORES]
+        lines.append(f"| {case} | " + " | ".join("-" if t is None else f"{1e3 * t:.2f}" for t in times) + " |")
+    return lines + [""] if cases else []
+
+
 def records(numbers):
     cases = sorted({case for kind, who, case in numbers if kind == "records"})
     lines = ["## A hundred sets in a forward", "", "64 columns at each of 10 positions of 10 layers, milliseconds.", "", "| shape, type, tokens | none | 100 | more |", "|---|---|---|---|"]
@@ -71,7 +83,7 @@ def records(numbers):
 
 def tables(text):
     """What is a table in a step's output, and the sentences before each."""
-    return [line for line in text.splitlines() if not re.match(r"(forward|sweep|plan|rows|flops|check|phase|records) ", line)]
+    return [line for line in text.splitlines() if not re.match(r"(forward|sweep|plan|rows|flops|check|phase|records|nodes|edges|ig5) ", line)]
 
 
 def main():
@@ -80,9 +92,9 @@ def main():
     versions = [line for line in read(folder, "describe").splitlines() if re.match(r"(inset|cuda:|cpu:|torch) ?", line)]
     lines += [f"- {line}" for line in versions] + ["", "Made by `bench/gpu_bundle`, `bench/gpu_day` and `bench/gpu/page.py`; weights from a seed.", ""]
     lines += ["| step | |", "|---|---|"] + [f"| {line.split(':', 1)[0]} | {line.split(':', 1)[1].strip()} |" for line in read(folder, "day").splitlines()] + [""]
-    lines += forwards(numbers) + sweeps(numbers) + records(numbers)
+    lines += forwards(numbers) + sweeps(numbers) + attributions(numbers) + records(numbers)
     for title, step in (("Kernels, alone", "kernels"), ("Opening a model, and what its products chose", "open"), ("Where the time goes: forwards", "forward"),
-                        ("Where the time goes: sweeps", "sweep")):
+                        ("Where the time goes: sweeps", "sweep"), ("Where the time goes: attribution", "attribute")):
         if text := tables(read(folder, step)):
             lines += [f"## {title}", ""] + text + [""]
     if text := read(folder, "sanitize"):

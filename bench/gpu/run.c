@@ -4,8 +4,9 @@
  *
  * SHAPE: a folder with a config.json; weights come from a seed. CASE: forward-T (logits of the last
  * position), sweep-SITE-T (one pair of prompts of T tokens that differ from the first on; every
- * layer and position, of `z` every layer and head), records-T (a forward of gpt2 with and without
- * 100 sets). Lines "forward inset SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as
+ * layer and position, of `z` every layer and head), nodes-T, edges-T and ig5-T (scores of such a
+ * pair's nodes of resid_pre and z, of all edges, and of these by 5 steps), records-T (a forward of
+ * gpt2 with and without 100 sets). Lines "forward inset SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as
  * bench/run reads them; "phase" lines say what the host did meanwhile. Then a table of a run whose
  * launches are made one by one: each kernel's launches and time, between an event before it and one
  * behind it. */
@@ -14,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_TOKENS = 1024, PRODUCT = KERNEL_ALL, GELU_PRODUCT, ZERO, SORTS };
+enum { MOST_TOKENS = 1024, PRODUCT = KERNEL_ALL, GELU_PRODUCT, FLOAT_PRODUCT, ZERO, SORTS };
 
 /* ---- device time, launch by launch -------------------------------------- */
 
@@ -41,6 +42,12 @@ static const char *const kernel_names[KERNEL_COUNT] = {
     [KERNEL_WHOLE_ATTENTION] = "whole attention",
     [KERNEL_COLUMNS] = "columns",
     [KERNEL_METRICS] = "metrics",
+    [KERNEL_NORM_BACK] = "norm, back",
+    [KERNEL_ACTIVATION_BACK] = "activation, back",
+    [KERNEL_JOIN] = "join",
+    [KERNEL_ATTENTION_BACK] = "attention, back",
+    [KERNEL_THROUGH_NORM] = "through norm",
+    [KERNEL_WIDEN] = "widen",
     [KERNEL_RECORDS] = "records",
     [KERNEL_EXPAND] = "expand",
 };
@@ -82,6 +89,14 @@ static inset_status marked_gelu(device *d, const matrix *m, const void *x, int64
     return status;
 }
 
+static inset_status marked_float_products(device *d, const float_product *x, int64_t n)
+{
+    mark(d, -1);
+    inset_status status = marks.plain->float_products(d, x, n);
+    mark(d, FLOAT_PRODUCT);
+    return status;
+}
+
 static inset_status marked_zero(device *d, void *at, size_t bytes)
 {
     mark(d, -1);
@@ -100,6 +115,7 @@ static void marks_start(device *base)
     functions.matmul = marked_matmul;
     functions.matmul_gelu = marked_gelu;
     functions.zero = marked_zero;
+    functions.float_products = marked_float_products;
     functions.capture_begin = NULL; /* runs are launched one by one */
     functions.replay = NULL;
     marks.capacity = 32768;
@@ -135,10 +151,11 @@ static void marks_end(device *base, const char *what)
         what, marks.n, all);
     for (int i = 0; i < SORTS; i++) {
         if (!launches[i]) continue;
-        const char *name = i == PRODUCT        ? "product"
-                           : i == GELU_PRODUCT ? "product with GELU"
-                           : i == ZERO         ? "zero"
-                                               : kernel_names[i % KERNEL_COUNT];
+        const char *name = i == PRODUCT         ? "product"
+                           : i == GELU_PRODUCT  ? "product with GELU"
+                           : i == FLOAT_PRODUCT ? "products of edges"
+                           : i == ZERO          ? "zero"
+                                                : kernel_names[i % KERNEL_COUNT];
         printf("| %s%s | %d | %.3f | %.1f %% |\n", name ? name : "?",
             i >= KERNEL_COUNT && i < KERNEL_ALL ? " with records" : "", launches[i], time[i],
             100 * time[i] / all);
@@ -230,6 +247,15 @@ static void records_case(subject *s, int length)
     }
 }
 
+/* A pair of prompts of `length` tokens that differ from the first on. */
+static void fill_pair(int length, int64_t *clean, int64_t *corrupt)
+{
+    for (int k = 0; k < length; k++) {
+        clean[k] = (int64_t)(7919 * (k + 1)) % 50257;
+        corrupt[k] = (clean[k] + 1234) % 50257;
+    }
+}
+
 static double run_sweep(
     subject *s, const char *site, int length, double *sum, inset_sweep_progress *progress)
 {
@@ -238,10 +264,7 @@ static double run_sweep(
     inset_sweep *sweep;
     inset_sweep_result r;
     inset_sweep_options o = INSET_SWEEP_OPTIONS;
-    for (int k = 0; k < length; k++) {
-        clean[k] = (int64_t)(7919 * (k + 1)) % 50257;
-        corrupt[k] = (clean[k] + 1234) % 50257;
-    }
+    fill_pair(length, clean, corrupt);
     o.clean = (inset_prompts){.count = 1, .lengths = lengths, .tokens = clean};
     o.corrupt = (inset_prompts){.count = 1, .lengths = lengths, .tokens = corrupt};
     o.patch = site;
@@ -282,6 +305,57 @@ static void sweep_case(subject *s, const char *site, int length)
     marks_end(s->model->device, what);
 }
 
+/* steps < 0: nodes; else edges, with 0 steps EAP. *sum: of all sizes. */
+static double run_attribution(subject *s, int steps, int length, double *sum)
+{
+    int64_t clean[MOST_TOKENS], corrupt[MOST_TOKENS], lengths[] = {length};
+    const char *const metrics[] = {"logit_diff:11,12", NULL};
+    inset_attribution_options o = INSET_ATTRIBUTION_OPTIONS;
+    fill_pair(length, clean, corrupt);
+    o.sweep.clean = (inset_prompts){.count = 1, .lengths = lengths, .tokens = clean};
+    o.sweep.corrupt = (inset_prompts){.count = 1, .lengths = lengths, .tokens = corrupt};
+    o.sweep.metrics = metrics;
+    o.steps = steps > 0 ? steps : 0;
+    *sum = 0;
+    double passed, start = seconds();
+    if (steps < 0) {
+        inset_sweep *nodes;
+        inset_sweep_result r;
+        o.sweep.patch = "resid_pre,z";
+        gpu_need(s->context, inset_attribution_create(s->model, &o, &nodes));
+        while (!inset_sweep_done(nodes)) gpu_need(s->context, inset_sweep_step(nodes));
+        passed = seconds() - start;
+        gpu_need(s->context, inset_sweep_result_at(nodes, 0, &r));
+        for (int64_t i = 0; i < r.pairs * r.points; i++) *sum += fabs(r.values[i]);
+        inset_sweep_free(nodes);
+        return passed;
+    }
+    inset_edges *edges;
+    inset_edge_result r;
+    gpu_need(s->context, inset_edges_create(s->model, &o, 0, &edges));
+    while (!inset_edges_done(edges)) gpu_need(s->context, inset_edges_step(edges));
+    passed = seconds() - start;
+    gpu_need(s->context, inset_edges_result(edges, 0, &r));
+    for (int64_t i = 0; i < r.sources * r.destinations; i++) *sum += fabs((double)r.mean[i]);
+    inset_edges_free(edges);
+    return passed;
+}
+
+static void attribution_case(subject *s, const char *sort, int steps, int length)
+{
+    char what[256];
+    double sum;
+    for (int i = -1; i < s->samples; i++) {
+        const double time = run_attribution(s, steps, length, &sum);
+        if (i >= 0) printf("%s inset %s-%d %.9f\n", sort, s->name, length, time);
+    }
+    printf("check inset %s-%s-%d %.6f\n", s->name, sort, length, sum);
+    marks_start(s->model->device);
+    run_attribution(s, steps, length, &sum);
+    snprintf(what, sizeof what, "Scores of %s of %s, T=%d", sort, s->name, length);
+    marks_end(s->model->device, what);
+}
+
 int main(int count, char **arguments)
 {
     subject s = {.samples = 5};
@@ -307,6 +381,9 @@ int main(int count, char **arguments)
         if (!site || atoi(length + 1) < 1 || atoi(length + 1) > MOST_TOKENS) return 2;
         if (!strncmp(sort, "forward-", 8)) forward_case(&s, atoi(length + 1));
         else if (!strncmp(sort, "records-", 8)) records_case(&s, atoi(length + 1));
+        else if (!strncmp(sort, "nodes-", 6)) attribution_case(&s, "nodes", -1, atoi(length + 1));
+        else if (!strncmp(sort, "edges-", 6)) attribution_case(&s, "edges", 0, atoi(length + 1));
+        else if (!strncmp(sort, "ig5-", 4)) attribution_case(&s, "ig5", 5, atoi(length + 1));
         else {
             *length = 0;
             sweep_case(&s, site + 1, atoi(length + 1));
