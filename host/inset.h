@@ -722,8 +722,9 @@ typedef struct inset_cost {
  *     score = mean over pairs of the sum over positions of (source - u) . g
  * with u what the writer adds in the run that is patched, g the gradient with respect to what
  * the reader reads. Where a norm stands behind attention, a head's difference goes through it,
- * linear at the patched run. Memory: writers x positions x width numbers on the host, a layer's
- * readers at a time. The model's weights are read once more from its directory. */
+ * linear at the patched run. Differences of all writers and gradients of one layer's readers are on
+ * the device for some positions at a time, in at most 1 GiB. A CPU reads the model's weights once
+ * more from its directory. */
 typedef struct inset_edges inset_edges;
 /* options: as for inset_attribution_create, with neither patch nor ranges, source, qk and
  * graddrop. by: NULL or "position". per_pair: 1 to keep each pair's scores. Errors as there;
