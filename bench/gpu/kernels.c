@@ -16,13 +16,13 @@ typedef struct bench {
     int64_t rows;
 } bench;
 
-typedef struct job {
+typedef struct measured {
     kernel_id kernel;
     inset_type type;
     const void *args;
     size_t size;
     int64_t blocks;
-} job;
+} measured;
 typedef struct product_job {
     const matrix *m;
     void *x, *y;
@@ -46,7 +46,7 @@ static double time_of(bench *b, body *run, const void *of)
 
 static inset_status run_job(bench *b, const void *of)
 {
-    const job *j = of;
+    const measured *j = of;
     return device_launch(&b->d->base, j->kernel, j->type, j->args, j->size, j->blocks, 0);
 }
 
@@ -177,7 +177,7 @@ static void measure_rows(bench *b, inset_type type, int64_t width)
         {"embed", KERNEL_EMBED, &embed, sizeof embed, 2},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        const job j = {all[i].kernel, type, all[i].args, all[i].size, n};
+        const measured j = {all[i].kernel, type, all[i].args, all[i].size, n};
         print_moved(b, all[i].name, type, width, all[i].passes * row, time_of(b, run_job, &j));
     }
     void *buffers[] = {x, y, out, norm, weight, (void *)rows};
@@ -198,8 +198,8 @@ static void measure_rope(bench *b, inset_type type, int heads, int head_dim)
     void *positions = upload(b, at, (size_t)n * sizeof *at),
          *angles = upload(b, frequencies, sizeof frequencies);
     const rope_args args = {
-        out, x, NULL, positions, angles, n, width, width, heads, head_dim, head_dim, 1, 0, 0};
-    const job j = {KERNEL_ROPE, type, &args, sizeof args, n};
+        out, x, NULL, positions, angles, n, width, width, heads, head_dim, head_dim, 1, 0, 0, 0};
+    const measured j = {KERNEL_ROPE, type, &args, sizeof args, n};
     print_moved(b, "rope", type, width, 2 * (double)(n * width) * (double)type_size(type),
         time_of(b, run_job, &j));
     void *buffers[] = {x, out, positions, angles};
@@ -234,7 +234,7 @@ static void measure_records(bench *b, inset_type type, int32_t columns, record_o
     const int64_t blocks = records_number_blocks(records, n);
     void *table = upload(b, records, (size_t)n * sizeof *records);
     const records_args args = {table, n};
-    const job j = {KERNEL_RECORDS, type, &args, sizeof args, blocks};
+    const measured j = {KERNEL_RECORDS, type, &args, sizeof args, blocks};
     const double bytes = (double)n
                          * (sizeof *records
                              + (op == RECORD_COPY ? 2.0 : 3.0) * (double)(columns * size));
@@ -301,7 +301,7 @@ static void measure_attention(bench *b, const attention_shape *s)
          *places = upload(b, contexts, (size_t)rows * sizeof *contexts);
     const attention_args args = {out, q, k, v, NULL, table, table, places, rows, q_width, q_width,
         kv_width, kv_width, s->heads, s->kv_heads, s->head_dim, 0, 0.1f, 0};
-    const job j = {KERNEL_ATTENTION, s->type, &args, sizeof args, rows * s->heads};
+    const measured j = {KERNEL_ATTENTION, s->type, &args, sizeof args, rows * s->heads};
     const double time = time_of(b, run_job, &j);
     printf("| %s | %d / %d of %d | %d | %lld | %.0f | %.1f |\n", type_name(s->type), s->heads,
         s->kv_heads, s->head_dim, s->length, (long long)rows, time * 1e6,
