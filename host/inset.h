@@ -347,8 +347,12 @@ INSET_API inset_status inset_invoke_rows(
 /* The same with a value that inset_external gave: integers [batch, position] or numbers [batch,
  * width]. */
 INSET_API inset_status inset_invoke_value(inset_trace *trace, inset_value *input);
-/* Ends the invoke; needed only before saving or setting what belongs to no invoke. */
+/* Ends the invoke, or the block of gradients; needed only before saving or setting what belongs to
+ * no invoke. */
 INSET_API inset_status inset_invoke_end(inset_trace *trace);
+/* Goes on with the last invoke, where it ended: for arithmetic of metrics of several invokes before
+ * inset_backward, which then belongs to it. Nothing happens where there is none. */
+INSET_API inset_status inset_invoke_reopen(inset_trace *trace);
 
 /* A reference to what a site holds, or to a view of it: "transformer.h[5].output",
  * "transformer.h.5.output[:, -1]". */
@@ -422,6 +426,29 @@ INSET_API inset_status inset_update(
 INSET_API inset_status inset_set_value(inset_value *target, const char *index, inset_value *source);
 INSET_API inset_status inset_update_value(
     inset_value *target, const char *index, inset_operation operation, inset_value *source);
+
+/* The same without texts, for callers that have numbers: sites as inset_site_at counts them, and an
+ * index item by item. Reading text takes most of the time of a line's call. */
+typedef enum inset_index_kind {
+    INSET_AT,       /* 3 */
+    INSET_SLICE,    /* 2:, :-1, ::2 */
+    INSET_ELLIPSIS, /* ... */
+    INSET_LIST      /* [0, 2] */
+} inset_index_kind;
+typedef struct inset_index_item {
+    inset_index_kind kind;
+    int64_t at;                        /* INSET_AT */
+    int has_start, has_stop, has_step; /* INSET_SLICE: which of the three there are */
+    int64_t start, stop, step;
+    size_t count; /* INSET_LIST: numbers, read during the call */
+    const int64_t *list;
+} inset_index_item;
+INSET_API inset_status inset_get_site(inset_trace *trace, size_t site, inset_value **out);
+INSET_API inset_status inset_set_site(inset_trace *trace, size_t site, inset_value *source);
+INSET_API inset_status inset_index_items(
+    inset_value *value, size_t n, const inset_index_item *items, inset_value **out);
+INSET_API inset_status inset_set_items(
+    inset_value *target, size_t n, const inset_index_item *items, inset_value *source);
 
 /* The module does not run and its output is `output`; inset_stop ends the invoke there. */
 INSET_API inset_status inset_skip(inset_trace *trace, const char *module, inset_value *output);

@@ -54,6 +54,11 @@ inset_status api_need_device(const inset_model *model);
 inset_status api_attribution(inset_context *context, const inset_attribution_options *options,
     inset_sweep_options *runs, attribution_method *method);
 
+/* INSET_OK when the value is there and the trace's own. */
+inset_status api_check_value(inset_trace *t, const inset_value *value);
+/* The finished `status` of a call that made `made`: hands out a value. */
+inset_status api_give(inset_trace *t, inset_status status, const operand *made, inset_value **out);
+
 /* "a NULL trace was given": for the calls that have a context to say it in. */
 inset_status api_null(inset_context *context, const char *what);
 

@@ -55,23 +55,28 @@ inset_status inset_invoke_rows(inset_trace *t, int64_t n_rows, int64_t width, co
 inset_status inset_invoke_end(inset_trace *t)
 {
     if (!t) return INSET_USAGE_ERROR;
+    trace_end_backward(t->trace);
     trace_end_invoke(t->trace);
+    return INSET_OK;
+}
+
+inset_status inset_invoke_reopen(inset_trace *t)
+{
+    if (!t) return INSET_USAGE_ERROR;
+    trace_reopen(t->trace);
     return INSET_OK;
 }
 
 /* ---- values ------------------------------------------------------------- */
 
-/* INSET_OK when the value is there and the trace's own. */
-static inset_status check_value(inset_trace *t, const inset_value *value)
+inset_status api_check_value(inset_trace *t, const inset_value *value)
 {
     if (!value) return api_null(t->context, "a value");
     if (value->trace == t) return INSET_OK;
     return error_set(t->context, INSET_USAGE_ERROR, "a value of another trace was given");
 }
 
-/* The finished `status` of a call that made `made`: hands out a value. */
-static inset_status give(
-    inset_trace *t, inset_status status, const operand *made, inset_value **out)
+inset_status api_give(inset_trace *t, inset_status status, const operand *made, inset_value **out)
 {
     if (status) return status;
     inset_value *value = arena_new(trace_arena(t->trace), sizeof *value);
@@ -88,7 +93,7 @@ static inset_status give(
 inset_status inset_invoke_value(inset_trace *t, inset_value *input)
 {
     if (!t) return INSET_USAGE_ERROR;
-    inset_status status = check_value(t, input);
+    inset_status status = api_check_value(t, input);
     return status ? status : trace_invoke_operand(t->trace, &input->operand);
 }
 
@@ -101,7 +106,7 @@ inset_status inset_trace_again(inset_trace *t, int again)
 inset_status inset_backward(inset_trace *t, inset_value *metric)
 {
     if (!t) return INSET_USAGE_ERROR;
-    inset_status status = check_value(t, metric);
+    inset_status status = api_check_value(t, metric);
     if (status) return status;
     trace_end_backward(t->trace);
     return trace_backward(t->trace, &metric->operand);
@@ -112,9 +117,9 @@ inset_status inset_gradient(inset_trace *t, inset_value *value, inset_value **ou
     operand made;
     if (!t) return INSET_USAGE_ERROR;
     NEED_OUT(t, out);
-    inset_status status = check_value(t, value);
+    inset_status status = api_check_value(t, value);
     if (!status) status = trace_gradient(t->trace, &value->operand, &made);
-    return give(t, status, &made, out);
+    return api_give(t, status, &made, out);
 }
 
 inset_status inset_get(inset_trace *t, const char *text, inset_value **out)
@@ -128,9 +133,9 @@ inset_status inset_get(inset_trace *t, const char *text, inset_value **out)
     NEED_OUT(t, out);
     inset_status status = script_parse_site(t->trace, text, &site, &n_items, &items);
     if (!status) status = trace_site(t->trace, site, &whole);
-    if (status || !n_items) return give(t, status, &whole, out);
+    if (status || !n_items) return api_give(t, status, &whole, out);
     status = trace_index(t->trace, &whole, n_items, items, &made);
-    return give(t, status, &made, out);
+    return api_give(t, status, &made, out);
 }
 
 inset_status api_check_tensor(inset_context *context, const inset_tensor *tensor)
@@ -162,7 +167,7 @@ inset_status inset_external(inset_trace *t, const inset_tensor *tensor, inset_va
     if (status) return status;
     status = trace_external(
         t->trace, tensor->type, tensor->n_dimensions, tensor->shape, tensor->data, &made);
-    return give(t, status, &made, out);
+    return api_give(t, status, &made, out);
 }
 
 inset_status inset_zeros(
@@ -177,7 +182,7 @@ inset_status inset_zeros(
             (int)INSET_MAX_DIMENSIONS);
     if (!shape && n_dimensions) return api_null(t->context, "a shape");
     inset_status status = trace_zeros(t->trace, n_dimensions, shape, &made);
-    return give(t, status, &made, out);
+    return api_give(t, status, &made, out);
 }
 
 inset_status inset_number(inset_trace *t, double number, inset_value **out)
@@ -185,7 +190,7 @@ inset_status inset_number(inset_trace *t, double number, inset_value **out)
     if (!t) return INSET_USAGE_ERROR;
     NEED_OUT(t, out);
     operand made = {.kind = OPERAND_FLOAT, .number = number};
-    return give(t, INSET_OK, &made, out);
+    return api_give(t, INSET_OK, &made, out);
 }
 
 inset_status inset_integer(inset_trace *t, int64_t number, inset_value **out)
@@ -193,7 +198,7 @@ inset_status inset_integer(inset_trace *t, int64_t number, inset_value **out)
     if (!t) return INSET_USAGE_ERROR;
     NEED_OUT(t, out);
     operand made = {.kind = OPERAND_INTEGER, .integer = number, .number = (double)number};
-    return give(t, INSET_OK, &made, out);
+    return api_give(t, INSET_OK, &made, out);
 }
 
 inset_status inset_index(inset_value *value, const char *index, inset_value **out)
@@ -207,7 +212,7 @@ inset_status inset_index(inset_value *value, const char *index, inset_value **ou
     if (!index) return api_null(t->context, "an index");
     inset_status status = script_parse_index(t->trace, index, &n_items, &items);
     if (!status) status = trace_index(t->trace, &value->operand, n_items, items, &made);
-    return give(t, status, &made, out);
+    return api_give(t, status, &made, out);
 }
 
 inset_status inset_clone(inset_value *value, inset_value **out)
@@ -216,7 +221,7 @@ inset_status inset_clone(inset_value *value, inset_value **out)
     if (!value) return INSET_USAGE_ERROR;
     NEED_OUT(value->trace, out);
     inset_status status = trace_clone(value->trace->trace, &value->operand, &made);
-    return give(value->trace, status, &made, out);
+    return api_give(value->trace, status, &made, out);
 }
 
 /* The trace's name for an operation; false for a number that is none. */
@@ -240,11 +245,11 @@ inset_status inset_arithmetic(
     operand made;
     if (!a) return INSET_USAGE_ERROR;
     NEED_OUT(a->trace, out);
-    inset_status status = check_value(a->trace, b);
+    inset_status status = api_check_value(a->trace, b);
     if (status) return status;
     if (!operation_of(operation, &op)) return no_operation(a->trace, operation);
     status = trace_binary(a->trace->trace, op, &a->operand, &b->operand, &made);
-    return give(a->trace, status, &made, out);
+    return api_give(a->trace, status, &made, out);
 }
 
 /* False, with a message, when tokens are missing that the kind needs. */
@@ -267,12 +272,12 @@ inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, 
     if ((int)kind < 0 || kind > INSET_KL)
         return error_set(t->context, INSET_USAGE_ERROR, "%d is no kind of metric", (int)kind);
     if (!has_tokens(row, kind, n_a, a, n_b, b)) return INSET_USAGE_ERROR;
-    if (kind == INSET_KL && (status = check_value(t, reference))) return status;
+    if (kind == INSET_KL && (status = api_check_value(t, reference))) return status;
     const metric_request m = {.kind = kind,
         .sets = {{n_a, a}, {n_b, b}},
         .reference = reference ? &reference->operand : NULL};
     status = trace_metric(t->trace, &row->operand, &m, &made);
-    return give(t, status, &made, out);
+    return api_give(t, status, &made, out);
 }
 
 inset_status inset_negate(inset_value *value, inset_value **out)
@@ -281,7 +286,7 @@ inset_status inset_negate(inset_value *value, inset_value **out)
     if (!value) return INSET_USAGE_ERROR;
     NEED_OUT(value->trace, out);
     inset_status status = trace_negate(value->trace->trace, &value->operand, &made);
-    return give(value->trace, status, &made, out);
+    return api_give(value->trace, status, &made, out);
 }
 
 /* ---- setting ------------------------------------------------------------ */
@@ -294,7 +299,7 @@ inset_status inset_set(inset_trace *t, const char *text, inset_value *source)
     operand target;
     if (!t) return INSET_USAGE_ERROR;
     if (!text) return api_null(t->context, "a site");
-    inset_status status = check_value(t, source);
+    inset_status status = api_check_value(t, source);
     if (!status) status = script_parse_site(t->trace, text, &site, &n_items, &items);
     if (status) return status;
     if (!n_items) return trace_replace(t->trace, site, &source->operand);
@@ -313,7 +318,7 @@ inset_status inset_update(
     trace_op op;
     if (!t) return INSET_USAGE_ERROR;
     if (!text) return api_null(t->context, "a site");
-    inset_status status = check_value(t, source);
+    inset_status status = api_check_value(t, source);
     if (status) return status;
     if (!operation_of(operation, &op)) return no_operation(t, operation);
     status = script_parse_site(t->trace, text, &site, &n_items, &items);
@@ -329,7 +334,7 @@ static inset_status change_value(
     index_item *items;
     inset_trace *t = target->trace;
     if (!index) return api_null(t->context, "an index");
-    inset_status status = check_value(t, source);
+    inset_status status = api_check_value(t, source);
     if (!status) status = script_parse_index(t->trace, index, &n_items, &items);
     return status ? status
                   : trace_set(t->trace, &target->operand, n_items, items, op, &source->operand);
@@ -354,7 +359,7 @@ inset_status inset_skip(inset_trace *t, const char *text, inset_value *output)
     int32_t module;
     if (!t) return INSET_USAGE_ERROR;
     if (!text) return api_null(t->context, "a module");
-    inset_status status = check_value(t, output);
+    inset_status status = api_check_value(t, output);
     if (!status) status = program_find_module(trace_program(t->trace), text, strlen(text), &module);
     return status ? status : trace_skip(t->trace, module, &output->operand);
 }
@@ -367,7 +372,7 @@ inset_status inset_save(inset_trace *t, const char *name, inset_value *value)
 {
     if (!t) return INSET_USAGE_ERROR;
     if (!name) return api_null(t->context, "a name");
-    inset_status status = check_value(t, value);
+    inset_status status = api_check_value(t, value);
     return status ? status : trace_save(t->trace, name, &value->operand);
 }
 
@@ -377,7 +382,7 @@ inset_status inset_save_stack(
     inset_status status = INSET_OK;
     if (!t) return INSET_USAGE_ERROR;
     if (!name || (!values && count)) return api_null(t->context, name ? "values" : "a name");
-    for (size_t i = 0; i < count && !status; i++) status = check_value(t, values[i]);
+    for (size_t i = 0; i < count && !status; i++) status = api_check_value(t, values[i]);
     if (status) return status;
     if (count > SIZE_MAX / sizeof(operand)) return error_no_memory(t->context);
     operand *operands = memory_new(t->context, count * sizeof *operands);

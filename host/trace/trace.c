@@ -279,13 +279,24 @@ static inset_status reached(trace *t, int32_t event, int32_t site)
     return INSET_OK;
 }
 
+/* Whether the open invoke can go on to a site: what no error needs is not spelt out. */
+static inset_status may_reach(trace *t, int32_t site_index)
+{
+    const int32_t event = t->program->sites[site_index].event;
+    char name[SITE_NAME];
+    if (!t->backward && t->open && !current(t)->stopped && !current(t)->n_skips
+        && event >= current(t)->current_event)
+        return INSET_OK;
+    program_site_name(t->program, site_index, name, sizeof name);
+    inset_status status = need_invoke(t, name);
+    return status ? status : check_order(t, event, name);
+}
+
 inset_status trace_site(trace *t, int32_t site_index, operand *out)
 {
     const site *s = &t->program->sites[site_index];
-    char name[SITE_NAME];
-    program_site_name(t->program, site_index, name, sizeof name);
-    inset_status status = need_invoke(t, name);
-    if (status || (status = check_order(t, s->event, name))) return status;
+    inset_status status = may_reach(t, site_index);
+    if (status) return status;
     operand result = {.kind = OPERAND_TENSOR, .unchangeable = !t->program->slots[s->slot].settable};
     if ((status = view_of_slot(t, (int32_t)t->n_invokes - 1, s->slot, &result.view))
         || (status = reached(t, s->event, site_index)))

@@ -1,0 +1,113 @@
+/* handles.h: C handles as Python objects hold them.
+ *
+ * A model has a context of its own, so that two models may be used by two threads. A handle keeps
+ * what it was made from alive, and is freed before it: plan -> trace -> model, sweep -> model.
+ * Arrays keep their plan.
+ *
+ * The lock. One thread at a time may use a context. Calls that take long give up the GIL and hold
+ * the lock; whoever waits for the lock gives the GIL up while waiting, and nobody waits for the
+ * GIL while holding the lock, so that the two cannot block each other. */
+#ifndef INSET_PYTHON_HANDLES_H
+#define INSET_PYTHON_HANDLES_H
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "inset.h"
+
+namespace nb = nanobind;
+
+struct TraceState;
+
+struct ModelState {
+    inset_context *context = nullptr;
+    inset_model *model = nullptr;
+    std::mutex lock;
+    std::weak_ptr<TraceState> active; /* the trace whose `with` block is open */
+
+    ~ModelState() { inset_context_free(context); }
+};
+
+/* Holds the lock; the GIL is held before and after. */
+class Locked {
+  public:
+    explicit Locked(ModelState &m) : m_(m)
+    {
+        while (!m_.lock.try_lock()) {
+            nb::gil_scoped_release without;
+            std::this_thread::sleep_for(std::chrono::microseconds(50));
+        }
+    }
+    ~Locked() { m_.lock.unlock(); }
+    Locked(const Locked &) = delete;
+
+  private:
+    ModelState &m_;
+};
+
+/* Holds the lock with the GIL given up, for what takes long. */
+class Alone {
+  public:
+    explicit Alone(ModelState &m) : lock_(m.lock) {}
+
+  private:
+    nb::gil_scoped_release without_; /* first to go, last to come back */
+    std::lock_guard<std::mutex> lock_;
+};
+
+/* Throws the Python exception of a status, with the context's message; under the lock. The classes
+ * come from errors.py (set_errors). */
+void check(ModelState &m, inset_status status);
+[[noreturn]] void fail_as(inset_status status, const std::string &message);
+[[noreturn]] void fail(const char *error, const std::string &message);
+
+/* Makes a call that takes long: without the GIL. */
+template <typename F>
+void run_alone(ModelState &m, F call)
+{
+    std::string message;
+    inset_status status;
+    {
+        Alone alone(m);
+        if ((status = call()) != INSET_OK) message = inset_message(m.context);
+    }
+    if (status != INSET_OK) fail_as(status, message);
+}
+
+struct TraceState {
+    std::shared_ptr<ModelState> model;
+    inset_trace *trace = nullptr;
+    int64_t invoke = 0; /* the last begun, from 1; 0: none yet */
+    bool inside = false; /* it is open */
+    int64_t saved = 0;  /* values so far, saved as "v0", "v1", ... */
+
+    ~TraceState()
+    {
+        if (!trace) return;
+        std::lock_guard<std::mutex> lock(model->lock);
+        inset_trace_free(trace);
+    }
+};
+
+struct PlanState {
+    std::shared_ptr<TraceState> trace;
+    inset_plan *plan = nullptr;
+
+    ~PlanState()
+    {
+        if (!plan) return;
+        std::lock_guard<std::mutex> lock(trace->model->lock);
+        inset_plan_free(plan);
+    }
+};
+
+void define_models(nb::module_ &m);
+void define_traces(nb::module_ &m);
+void define_sweeps(nb::module_ &m);
+
+#endif

@@ -1,0 +1,190 @@
+"""A model: its modules as attributes, whose sites traces read and set."""
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy
+
+from . import _inset, errors
+from .sweep import Sweeping
+from .text import Text
+from .trace import Tracer
+
+_classes = {}
+
+
+def _module_class(sites):
+    """A class with a property a site, so that they are completed and misspelt ones are refused."""
+    key = tuple(sites)
+    if key not in _classes:
+        def site(which, name, shape):
+            return property(lambda self: self._get(which), lambda self, source: self._set(which, source), doc=f"{name} {list(shape)}")
+        members = {name: site(which, name, shape) for which, (name, shape) in enumerate(sites)}
+        if "input" in members:
+            members["inputs"] = members["input"]
+        _classes[key] = type("Module", (Module,), members)
+    return _classes[key]
+
+
+class Module(_inset.Module):
+    """A module of the model: `.output`, `.input` and whatever else it shows, its children as attributes."""
+
+    def skip(self, output):
+        """The module does not run; its output is this."""
+        self._skip(output)
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        here = self._path or "the model"
+        there = sorted(set(n for n in dir(self) if not n.startswith("_")) - {"skip"})
+        import difflib
+        near = difflib.get_close_matches(name, there, 3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise errors.UnknownSiteError(f"{here} has no '{name}': {hint}there is {', '.join(there)}")
+
+    def __setattr__(self, name, source):
+        if name.startswith("_") or isinstance(source, (Module, ModuleList)) or isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, source)
+        else:
+            self.__getattr__(name)
+
+    def __repr__(self):
+        return f"<{self._path or 'model'}: {', '.join(n for n in dir(self) if not n.startswith('_') and n != 'skip')}>"
+
+
+class ModuleList(list):
+    """Numbered modules, such as a model's blocks."""
+
+    def __repr__(self):
+        return f"<{len(self)} modules>"
+
+
+def _tree(m):
+    """The root's children by name."""
+    sites = {}
+    numbers = {}
+    for number, (module, name, path, _, _, _, shape) in enumerate(m.sites()):
+        if not module:
+            module, name = path.rsplit(".", 1)  # the root's logits, output.logits
+        sites.setdefault(module, []).append((name, shape))
+        numbers.setdefault(module, []).append(number)
+    nodes, root = {}, {}
+    for path in sites:
+        parts = path.split(".")
+        for n in range(1, len(parts) + 1):
+            nodes.setdefault(".".join(parts[:n]), None)
+    numbered = {path.rsplit(".", 1)[0] for path in nodes if path.rsplit(".", 1)[-1].isdigit()}
+    for path in nodes:
+        nodes[path] = ModuleList() if path in numbered else _module_class(sites.get(path, ()))(m, path, numbers.get(path, []))
+    for path, node in nodes.items():
+        parent, _, name = path.rpartition(".")
+        if parent in numbered:
+            nodes[parent].append(node)
+        elif parent:
+            setattr(nodes[parent], name, node)
+        else:
+            root[name] = node
+    return root
+
+
+def _directory(source):
+    """A folder with config.json: given, or of a name in the local Hugging Face cache."""
+    if os.path.exists(os.path.join(source, "config.json")):
+        return str(source)
+    cache = pathlib.Path(os.environ.get("HF_HUB_CACHE") or pathlib.Path(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub")).expanduser()
+    snapshots = sorted(cache.glob(f"models--{str(source).replace('/', '--')}/snapshots/*/config.json"), key=os.path.getmtime)
+    if snapshots:
+        return str(snapshots[-1].parent)
+    if os.path.exists(source):
+        return str(source)
+    raise errors.FileError(f"'{source}' is neither a folder with a config.json nor a model in {cache}; nothing is downloaded")
+
+
+class Model(Sweeping):
+    """A model that traces run on.
+
+    source: a folder in Hugging Face's form, the name of a model in the local Hugging Face cache, or a transformers model (whose weights are written to a
+    temporary folder and read from there).
+    device: None (a GPU where one answers, else the CPU), "cpu", "cuda", "cuda:1". dtype: "f32", "bf16", "f16"; None: the file's. fast: the fastest way
+    even where a row's last bits then depend on what is computed beside it. ungroup: a copy of shared keys and values for each query head.
+    tokenizer: a `tokenizers.Tokenizer`, a path to a tokenizer.json, or None: the folder's.
+    Raises FileError, DeviceError, UsageError, MemoryError.
+    """
+
+    def __init__(self, source, *, device=None, dtype=None, fast=False, ungroup=False, tokenizer=None):
+        folder = written = None
+        if hasattr(source, "save_pretrained"):
+            folder = written = tempfile.mkdtemp(prefix="inset-")
+            source.save_pretrained(written)
+        try:
+            folder = folder or _directory(source)
+            self._m = _inset.Model.open(folder, device, dtype, fast, ungroup)
+        finally:
+            if written:
+                shutil.rmtree(written)
+        self.text = Text(tokenizer or (None if written else os.path.join(folder, "tokenizer.json")))
+        self._takes_rows = not any(integer for _, _, _, _, _, integer, _ in self._m.sites())
+        self._name = str(getattr(source, "name_or_path", "") or source)
+        for name, node in _tree(self._m).items():
+            if hasattr(type(self), name):
+                name += "_"
+            setattr(self, name, node)
+
+    device = property(lambda self: self._m.device, doc="What runs it.")
+    kind = property(lambda self: self._m.kind, doc="Its family: config.json's model_type.")
+    dtype = property(lambda self: self._m.dtype, doc="The type of its numbers.")
+
+    @property
+    def sites(self):
+        """Paths of all that can be read or set, in execution order, with their shapes: {"transformer.h.0.output": ("batch", "position", 768)}."""
+        return {path: shape for _, _, path, _, _, _, shape in self._m.sites()}
+
+    def trace(self, inputs=None, *, memory=0, no_share=False, explain=False, checkpoint=False):
+        """`with model.trace(prompt) as tracer:` - the body's lines are recorded, and run as one program when the block ends. Without a prompt the body holds
+        `with tracer.invoke(prompt):` blocks. What is saved in it is an array behind it.
+
+        memory: bytes of device memory beside the weights that a run may take. checkpoint: gradients in less memory, blocks are run again for them.
+        """
+        return Tracer(self, inputs, True, {"memory": memory, "no_share": no_share, "explain": explain, "checkpoint": checkpoint})
+
+    def scan(self, inputs=None):
+        """As trace, but nothing is run: everything is checked, and values have shapes and types."""
+        return Tracer(self, inputs, False, {})
+
+    def tokens(self, text):
+        """(ids, pieces) of a text, as the model's prompts get them."""
+        return self.text.ids(text), self.text.pieces(text)
+
+    def _answer(self, answer):
+        return self.text.answer(answer)
+
+    def _input(self, inputs):
+        """("tokens", lists of ids) or ("rows", numbers)."""
+        if self._takes_rows and not isinstance(inputs, str):
+            numbers = numpy.asarray(inputs.detach().cpu() if hasattr(inputs, "detach") else inputs, dtype=numpy.float32)
+            return "rows", numpy.ascontiguousarray(numpy.atleast_2d(numbers))
+        if isinstance(inputs, str):
+            return "tokens", [self.text.ids(inputs)]
+        if isinstance(inputs, (list, tuple)) and inputs and all(isinstance(x, str) for x in inputs):
+            return "tokens", [self.text.ids(x) for x in inputs]
+        if isinstance(inputs, (list, tuple)) and inputs and all(isinstance(x, (list, tuple)) for x in inputs) \
+                and all(isinstance(y, int) for x in inputs for y in x):
+            return "tokens", [list(x) for x in inputs]
+        if isinstance(inputs, dict) or hasattr(inputs, "input_ids"):
+            ids, mask = (numpy.asarray(inputs[k]) if k in inputs else None for k in ("input_ids", "attention_mask"))
+            return "tokens", [row[m.astype(bool)].tolist() for row, m in zip(ids, numpy.ones_like(ids) if mask is None else mask)]
+        array = numpy.asarray(inputs.detach().cpu() if hasattr(inputs, "detach") else inputs)
+        if array.dtype.kind in "iu" and array.ndim in (1, 2):
+            return "tokens", numpy.atleast_2d(array).tolist()
+        raise errors.TypeError(f"an input is a text, a list of token ids, or a list of either; found {type(inputs).__name__}")
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        there = [n for n, x in vars(self).items() if isinstance(x, (Module, ModuleList))]
+        raise errors.UnknownSiteError(f"the model has no '{name}': there is {', '.join(there)}")
+
+    def __repr__(self):
+        return f"<inset.Model {self._name}: {self.kind}, {self.dtype}, on {self.device}>"

@@ -1,0 +1,110 @@
+"""Traces: `with model.trace(...)` records its body, and plans and runs it when the block ends."""
+from . import _inset, errors
+
+_open = {}  # trace -> its Tracer, while its block is open
+
+
+def current(value):
+    """The tracer of the model whose block is open and that recorded the value; None where its block is over."""
+    for tracer in _open.values():
+        if tracer._owns(value):
+            return tracer
+    return None
+
+
+class Tracer:
+    """What `with model.trace(...) as tracer` gives."""
+
+    def __init__(self, model, inputs, run, options):
+        self._model, self._inputs, self._run, self._options = model, inputs, run, options
+        self._trace, self._saved, self.plan = None, [], None
+
+    def __enter__(self):
+        self._trace = _inset.Trace.begin(self._model._m)
+        _open[id(self)] = self
+        try:
+            if self._inputs is not None:
+                self._begin(self._inputs)
+            if self._options.get("checkpoint"):
+                self._trace.again(True)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self._close()
+        if kind is not None or not self._run:
+            return False
+        if not self._saved:
+            self._trace.plan(False, 0, False)
+            return False
+        self.plan = self._trace.plan(bool(self._options.get("no_share")), int(self._options.get("memory") or 0), bool(self._options.get("explain")))
+        self.plan.run()
+        for saved in self._saved:
+            saved.plan = self.plan
+        return False
+
+    def _close(self):
+        _open.pop(id(self), None)
+        self._trace.end()
+
+    def _owns(self, value):
+        return value._of(self._trace)
+
+    def _begin(self, inputs):
+        if isinstance(inputs, _inset.Value) and self._owns(inputs):
+            self._trace.invoke_value(inputs)
+            return
+        kind, given = self._model._input(inputs)
+        if kind == "tokens":
+            self._trace.invoke_tokens(given)
+        else:
+            self._trace.invoke_rows(given)
+
+    def invoke(self, inputs):
+        """`with tracer.invoke(prompt):` - another input, with records of its own; values of earlier invokes may be used in it. inputs: a text, a list of
+        token ids, a list of either (a batch), or rows of numbers for a model that takes them."""
+        return Invoke(self, inputs)
+
+    def stop(self):
+        """Ends the invoke here: what comes behind does not run."""
+        self._trace.stop()
+
+    def barrier(self, n=None):
+        """nnsight's; nothing is to be waited for here."""
+
+        def reached():
+            pass
+        return reached
+
+    def zeros(self, *shape):
+        """Zeros, float32, to be filled by lines of the trace."""
+        return self._trace.zeros(list(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else list(shape))
+
+    def tensor(self, array):
+        """An array as a value of the trace, copied."""
+        return self._trace.external(array)
+
+    @property
+    def statistics(self):
+        """Rows computed and spared, FLOPs, bytes: of the trace that has run."""
+        if self.plan is None:
+            raise errors.UsageError("statistics: the trace has not run yet")
+        return self.plan.statistics()
+
+
+class Invoke:
+    """A `with tracer.invoke(...)` block."""
+
+    def __init__(self, tracer, inputs):
+        self._tracer, self._inputs = tracer, inputs
+
+    def __enter__(self):
+        self._tracer._begin(self._inputs)
+        return self._tracer
+
+    def __exit__(self, kind, error, traceback):
+        if kind is None:
+            self._tracer._trace.invoke_end()
+        return False

@@ -1,0 +1,582 @@
+/* traces.cc: a trace that is being recorded, its values, the plan that is made of it, and what the
+ * plan saved as arrays. */
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <vector>
+
+#include "handles.h"
+
+/* A reference to a tensor of a trace. */
+struct Value {
+    std::shared_ptr<TraceState> trace;
+    inset_value *value = nullptr;
+    /* How it was got: `base[index]`, a view of base, where base is not NULL; as a site in an invoke
+     * where site is not -1. What is assigned to where it was got changes nothing: that is the
+     * second half of x[i] += 1, whose first half has changed x already. Python hands the very same
+     * index object to both. */
+    const inset_value *base = nullptr;
+    nb::object index;
+    int64_t site = -1, invoke = 0;
+};
+
+/* convert(object, None) -> an array; convert(lists, "bf16") -> one of that type */
+static nb::callable *convert;
+
+/* ---- indices ------------------------------------------------------------ */
+
+static bool whole_number(nb::handle x, int64_t *out)
+{
+    if (PyBool_Check(x.ptr()) || !PyIndex_Check(x.ptr())) return false;
+    *out = PyNumber_AsSsize_t(x.ptr(), PyExc_IndexError);
+    if (*out == -1 && PyErr_Occurred()) throw nb::python_error();
+    return true;
+}
+
+[[noreturn]] static void no_index(nb::handle item)
+{
+    const std::string what = nb::repr(item).c_str();
+    fail("TypeError", "an index is made of integers, slices, lists of integers and ..., found "
+                          + what + "; an array of indices goes in as a list: x[:, ids.tolist()]");
+}
+
+/* An index as C takes it. */
+class Index {
+  public:
+    explicit Index(nb::handle index)
+    {
+        if (!PyTuple_Check(index.ptr())) {
+            add(index);
+            return;
+        }
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(index.ptr()); i++)
+            add(PyTuple_GET_ITEM(index.ptr(), i));
+    }
+    size_t n() const { return n_; }
+    const inset_index_item *items() const { return items_; }
+    bool is_view() const { return !has_list_; }
+
+  private:
+    enum { MOST = 16 };
+    inset_index_item items_[MOST];
+    size_t n_ = 0;
+    bool has_list_ = false;
+    std::vector<std::vector<int64_t>> lists_;
+
+    static int part(nb::handle x, int64_t *out)
+    {
+        if (x.is_none()) return 0;
+        if (!whole_number(x, out)) no_index(x);
+        return 1;
+    }
+
+    void add(nb::handle item)
+    {
+        if (n_ == MOST) fail("IndexError", "an index of more than 16 parts");
+        inset_index_item &to = items_[n_] = {};
+        if (PySlice_Check(item.ptr())) {
+            const PySliceObject *s = (const PySliceObject *)item.ptr();
+            to.kind = INSET_SLICE;
+            to.has_start = part(s->start, &to.start);
+            to.has_stop = part(s->stop, &to.stop);
+            to.has_step = part(s->step, &to.step);
+        } else if (item.ptr() == Py_Ellipsis) {
+            to.kind = INSET_ELLIPSIS;
+        } else if (PyList_Check(item.ptr())) {
+            to.kind = INSET_LIST;
+            has_list_ = true;
+            lists_.emplace_back();
+            for (nb::handle one : nb::borrow<nb::list>(item)) {
+                int64_t number;
+                if (!whole_number(one, &number)) no_index(item);
+                lists_.back().push_back(number);
+            }
+            to.count = lists_.back().size();
+            to.list = lists_.back().data(); /* which stays where it is when others join */
+        } else if (whole_number(item, &to.at)) {
+            to.kind = INSET_AT;
+        } else {
+            no_index(item);
+        }
+        n_++;
+    }
+};
+
+/* ---- arrays ------------------------------------------------------------- */
+
+static bool type_of(nb::dlpack::dtype d, inset_type *out)
+{
+    typedef nb::dlpack::dtype_code code;
+    const struct {
+        code kind;
+        int bits;
+        inset_type type;
+    } known[] = {{code::Float, 32, INSET_F32}, {code::Bfloat, 16, INSET_BF16},
+        {code::Float, 16, INSET_F16}, {code::Float, 64, INSET_F64}, {code::Int, 64, INSET_I64},
+        {code::Int, 32, INSET_I32}, {code::Int, 16, INSET_I16}, {code::Int, 8, INSET_I8},
+        {code::UInt, 8, INSET_U8}, {code::Bool, 8, INSET_BOOL}, {code::UInt, 16, INSET_I16}};
+    for (const auto &k : known)
+        if ((int)d.code == (int)k.kind && d.bits == k.bits && d.lanes == 1)
+            return *out = k.type, true;
+    return false;
+}
+
+static nb::dlpack::dtype dtype_of(inset_type type)
+{
+    const uint8_t bits = (uint8_t)(8 * inset_type_size(type));
+    switch (type) {
+    case INSET_F32:
+    case INSET_F16:
+    case INSET_F64: return {(uint8_t)nb::dlpack::dtype_code::Float, bits, 1};
+    case INSET_BF16: return {(uint8_t)nb::dlpack::dtype_code::UInt, bits, 1}; /* numpy has none */
+    case INSET_U8: return {(uint8_t)nb::dlpack::dtype_code::UInt, bits, 1};
+    case INSET_BOOL: return {(uint8_t)nb::dlpack::dtype_code::Bool, bits, 1};
+    default: return {(uint8_t)nb::dlpack::dtype_code::Int, bits, 1};
+    }
+}
+
+typedef nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> array;
+
+/* The tensor of an array, which stays the owner of its numbers. */
+static inset_tensor tensor_of(const array &a)
+{
+    inset_tensor t = {a.data(), INSET_F32, (int32_t)a.ndim(), {0}};
+    if (a.ndim() > INSET_MAX_DIMENSIONS || !type_of(a.dtype(), &t.type))
+        fail("TypeError",
+            "an array of up to 8 dimensions of floats, integers or bools was expected");
+    for (size_t i = 0; i < a.ndim(); i++) t.shape[i] = (int64_t)a.shape(i);
+    return t;
+}
+
+static array array_of(nb::handle x)
+{
+    array a;
+    if (nb::try_cast(x, a)) return a;
+    if (!nb::try_cast((*convert)(x, nb::none()), a))
+        fail("TypeError", "an array on the CPU was expected");
+    return a;
+}
+
+/* ---- values ------------------------------------------------------------- */
+
+static nb::object made(const std::shared_ptr<TraceState> &t, inset_value *value)
+{
+    Value v;
+    v.trace = t;
+    v.value = value;
+    return nb::cast(std::move(v));
+}
+
+/* Lists of numbers, which have the model's type: convert gives bfloat16 as its bits. */
+static inset_status literal(TraceState &t, nb::handle x, inset_value **out)
+{
+    const inset_type type = inset_model_type(t.model->model);
+    array a;
+    if (!nb::try_cast((*convert)(x, inset_type_name(type)), a))
+        fail("TypeError", "nested lists of numbers were expected");
+    inset_tensor numbers = tensor_of(a);
+    numbers.type = type;
+    return inset_external(t.trace, &numbers, out);
+}
+
+/* What stands in a line of the trace: a value of it, a number, or an array, which is copied. Under
+ * the lock. */
+static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x)
+{
+    inset_value *out = nullptr;
+    Value *v;
+    if (PyLong_Check(x.ptr()))
+        check(*t->model, inset_integer(t->trace, nb::cast<int64_t>(x), &out));
+    else if (PyFloat_Check(x.ptr()))
+        check(*t->model, inset_number(t->trace, PyFloat_AS_DOUBLE(x.ptr()), &out));
+    else if (nb::try_cast(x, v) && v->trace == t) return v->value;
+    else if (PyList_Check(x.ptr()) || PyTuple_Check(x.ptr()))
+        check(*t->model, literal(*t, x, &out));
+    else {
+        const array a = array_of(x);
+        const inset_tensor tensor = tensor_of(a);
+        check(*t->model, inset_external(t->trace, &tensor, &out));
+    }
+    return out;
+}
+
+static std::shared_ptr<TraceState> recording(const std::shared_ptr<ModelState> &m, const char *what)
+{
+    std::shared_ptr<TraceState> t = m->active.lock();
+    if (!t)
+        fail("UsageError",
+            std::string(what) + ": outside a trace. Write it inside `with model.trace(prompt):`");
+    return t;
+}
+
+static const std::shared_ptr<TraceState> &recording(const Value &v)
+{
+    if (v.trace->model->active.lock() != v.trace)
+        fail("UsageError", "a value of a trace that is over: what is to be looked at behind it "
+                           "must be saved in it, x.save()");
+    return v.trace;
+}
+
+static bool is_recorded(const Value &v) { return v.trace->model->active.lock() == v.trace; }
+
+/* x[index]: recorded, or behind the trace of what was saved. */
+static nb::object value_index(nb::handle self, nb::handle index)
+{
+    const Value &v = nb::cast<const Value &>(self);
+    if (!is_recorded(v)) return self.attr("_natural")()[index];
+    const Index parts(index);
+    Value made;
+    {
+        Locked locked(*v.trace->model);
+        check(*v.trace->model, inset_index_items(v.value, parts.n(), parts.items(), &made.value));
+    }
+    made.trace = v.trace;
+    if (parts.is_view()) made.base = v.value, made.index = nb::borrow(index);
+    return nb::cast(std::move(made));
+}
+
+static void value_set(const Value &v, nb::handle index, nb::handle source)
+{
+    const auto &t = recording(v);
+    Value *from;
+    if (!PyLong_Check(source.ptr()) && !PyFloat_Check(source.ptr()) && nb::try_cast(source, from)
+        && from->base == v.value && from->index.is(index))
+        return;
+    const Index parts(index);
+    Locked locked(*t->model);
+    check(*t->model, inset_set_items(v.value, parts.n(), parts.items(), operand(t, source)));
+}
+
+static nb::object value_update(nb::handle self, inset_operation operation, nb::handle other)
+{
+    const Value &v = nb::cast<const Value &>(self);
+    const auto &t = recording(v);
+    Locked locked(*t->model);
+    check(*t->model, inset_update_value(v.value, "", operation, operand(t, other)));
+    return nb::borrow(self);
+}
+
+/* What a line computes between invokes belongs to the last one. Under the lock. */
+class Between {
+  public:
+    explicit Between(TraceState &t) : t_(t), open_(!t.inside && t.invoke)
+    {
+        if (open_) inset_invoke_reopen(t.trace);
+    }
+    ~Between()
+    {
+        if (open_) inset_invoke_end(t_.trace);
+    }
+
+  private:
+    TraceState &t_;
+    bool open_;
+};
+
+static nb::object arithmetic(
+    const Value &v, inset_operation operation, nb::handle other, bool reflected)
+{
+    const auto &t = recording(v);
+    inset_value *out = nullptr;
+    {
+        Locked locked(*t->model);
+        Between between(*t);
+        inset_value *x = operand(t, other);
+        check(*t->model,
+            inset_arithmetic(reflected ? x : v.value, operation, reflected ? v.value : x, &out));
+    }
+    return made(t, out);
+}
+
+template <typename F>
+static nb::object unary(const Value &v, F call)
+{
+    const auto &t = recording(v);
+    inset_value *out = nullptr;
+    {
+        Locked locked(*t->model);
+        check(*t->model, call(v.value, &out));
+    }
+    return made(t, out);
+}
+
+static nb::object metric(const Value &v, int kind, const std::vector<int64_t> &a,
+    const std::vector<int64_t> &b, const Value *reference)
+{
+    return unary(v, [&](inset_value *row, inset_value **out) {
+        return inset_metric(row, (inset_metric_kind)kind, a.size(), a.data(), b.size(), b.data(),
+            reference ? reference->value : nullptr, out);
+    });
+}
+
+/* ("(2, 3|5, 48)", "f32") */
+static nb::tuple value_shape(const Value &v)
+{
+    char text[256];
+    inset_type type;
+    Locked locked(*v.trace->model);
+    check(*v.trace->model, inset_value_shape(v.value, text, sizeof text, &type));
+    return nb::make_tuple(std::string(text), inset_type_name(type));
+}
+
+/* Saves it under the next name; returns that. */
+static std::string save(const Value &v)
+{
+    const auto &t = recording(v);
+    const std::string name = "v" + std::to_string(t->saved);
+    Locked locked(*t->model);
+    check(*t->model, inset_save(t->trace, name.c_str(), v.value));
+    t->saved++;
+    return name;
+}
+
+/* ---- sites -------------------------------------------------------------- */
+
+struct Module {
+    std::shared_ptr<ModelState> model;
+    std::string path;           /* "" for the root */
+    std::vector<int64_t> sites; /* as inset_site_at counts them, in the order of the properties */
+};
+
+static nb::object site_get(const Module &m, size_t which)
+{
+    Value v;
+    v.site = m.sites.at(which);
+    v.trace = recording(m.model, m.path.c_str());
+    v.invoke = v.trace->invoke;
+    {
+        Locked locked(*m.model);
+        check(*m.model, inset_get_site(v.trace->trace, (size_t)v.site, &v.value));
+    }
+    return nb::cast(std::move(v));
+}
+
+static void site_set(const Module &m, size_t which, nb::handle source)
+{
+    const auto t = recording(m.model, m.path.c_str());
+    const int64_t site = m.sites.at(which);
+    Value *from;
+    if (nb::try_cast(source, from) && from->trace == t && from->invoke == t->invoke
+        && from->site == site)
+        return;
+    Locked locked(*m.model);
+    check(*m.model, inset_set_site(t->trace, (size_t)site, operand(t, source)));
+}
+
+static void skip(const Module &m, nb::handle output)
+{
+    const auto t = recording(m.model, m.path.c_str());
+    Locked locked(*m.model);
+    check(*m.model, inset_skip(t->trace, m.path.c_str(), operand(t, output)));
+}
+
+/* ---- traces ------------------------------------------------------------- */
+
+static std::shared_ptr<TraceState> trace_begin(const std::shared_ptr<ModelState> &m)
+{
+    if (m->active.lock())
+        fail("UsageError", "a trace of this model is open already: several inputs in one trace "
+                           "are invokes, `with model.trace() as tracer: with tracer.invoke(x):`");
+    auto t = std::make_shared<TraceState>();
+    t->model = m;
+    Locked locked(*m);
+    check(*m, inset_trace_create(m->model, &t->trace));
+    m->active = t;
+    return t;
+}
+
+static void trace_end(TraceState &t) { t.model->active.reset(); }
+
+static void invoke_tokens(TraceState &t, const std::vector<std::vector<int64_t>> &prompts)
+{
+    std::vector<int64_t> lengths, tokens;
+    for (const auto &p : prompts) {
+        lengths.push_back((int64_t)p.size());
+        tokens.insert(tokens.end(), p.begin(), p.end());
+    }
+    Locked locked(*t.model);
+    check(*t.model,
+        inset_invoke_tokens(t.trace, (int64_t)lengths.size(), lengths.data(), tokens.data()));
+    t.invoke++, t.inside = true;
+}
+
+static void invoke_rows(TraceState &t, nb::handle rows)
+{
+    const array a = array_of(rows);
+    const inset_tensor x = tensor_of(a);
+    if (x.type != INSET_F32 || x.n_dimensions != 2)
+        fail("ShapeError", "rows of numbers [batch, width] in float32 were expected");
+    Locked locked(*t.model);
+    check(*t.model, inset_invoke_rows(t.trace, x.shape[0], x.shape[1], (const float *)x.data));
+    t.invoke++, t.inside = true;
+}
+
+static std::shared_ptr<PlanState> plan_create(
+    const std::shared_ptr<TraceState> &t, bool no_share, size_t memory, bool explain)
+{
+    auto p = std::make_shared<PlanState>();
+    inset_plan_options options = INSET_PLAN_OPTIONS;
+    options.no_share = no_share;
+    options.memory_limit = memory;
+    options.explain = explain;
+    p->trace = t;
+    run_alone(*t->model, [&]() { return inset_plan_create(t->trace, &options, &p->plan); });
+    return p;
+}
+
+static void plan_run(PlanState &p)
+{
+    run_alone(*p.trace->model, [&]() { return inset_run(p.plan); });
+}
+
+/* (array, type): bf16 as the same bits in 16-bit integers. The array is the plan's memory. */
+static nb::tuple plan_saved(const std::shared_ptr<PlanState> &p, const std::string &name)
+{
+    inset_tensor x;
+    size_t shape[INSET_MAX_DIMENSIONS];
+    ModelState &m = *p->trace->model;
+    Locked locked(m);
+    check(m, inset_saved(p->plan, name.c_str(), &x));
+    for (int i = 0; i < x.n_dimensions; i++) shape[i] = (size_t)x.shape[i];
+    nb::ndarray<nb::numpy> out(
+        (void *)x.data, (size_t)x.n_dimensions, shape, nb::cast(p), nullptr, dtype_of(x.type));
+    return nb::make_tuple(out, inset_type_name(x.type));
+}
+
+static nb::dict plan_statistics(const PlanState &p)
+{
+    inset_statistics s = INSET_STATISTICS;
+    nb::dict out;
+    Locked locked(*p.trace->model);
+    check(*p.trace->model, inset_plan_statistics(p.plan, &s));
+    out["invokes"] = s.invokes, out["sequences"] = s.sequences, out["records"] = s.records;
+    out["rows"] = s.rows, out["rows_unshared"] = s.rows_unshared;
+    out["flops"] = s.flops, out["flops_unshared"] = s.flops_unshared;
+    out["arena_bytes"] = s.arena_bytes, out["saved_bytes"] = s.saved_bytes;
+    out["weight_bytes"] = s.weight_bytes, out["launches"] = s.launches;
+    return out;
+}
+
+static nb::object external(const std::shared_ptr<TraceState> &t, nb::handle x)
+{
+    inset_value *out;
+    {
+        Locked locked(*t->model);
+        out = operand(t, x);
+    }
+    return made(t, out);
+}
+
+static nb::object zeros(const std::shared_ptr<TraceState> &t, const std::vector<int64_t> &shape)
+{
+    inset_value *out = nullptr;
+    {
+        Locked locked(*t->model);
+        check(*t->model, inset_zeros(t->trace, (int32_t)shape.size(), shape.data(), &out));
+    }
+    return made(t, out);
+}
+
+/* ---- the module --------------------------------------------------------- */
+
+static void define_values(nb::module_ &m)
+{
+    nb::class_<Value> c(m, "Value", nb::dynamic_attr(), nb::is_weak_referenceable());
+    c.def("__getitem__", &value_index)
+        .def("_of",
+            [](const Value &v, const std::shared_ptr<TraceState> &t) { return v.trace == t; })
+        .def("__setitem__", &value_set, nb::arg("index"), nb::arg("source").none())
+        .def("_shape", &value_shape)
+        .def("_save", &save)
+        .def("_metric", &metric, nb::arg("kind"), nb::arg("a"), nb::arg("b"),
+            nb::arg("reference").none())
+        .def("_clone", [](const Value &v) { return unary(v, inset_clone); })
+        .def("_negate", [](const Value &v) { return unary(v, inset_negate); })
+        .def("_gradient",
+            [](const Value &v) {
+                return unary(v, [&](inset_value *x, inset_value **out) {
+                    return inset_gradient(v.trace->trace, x, out);
+                });
+            })
+        .def("_backward",
+            [](const Value &v) {
+                const auto &t = recording(v);
+                Locked locked(*t->model);
+                if (!t->inside) inset_invoke_reopen(t->trace);
+                check(*t->model, inset_backward(t->trace, v.value));
+                t->inside = true;
+            })
+        .def("_set_all",
+            [](const Value &v, nb::handle source) {
+                const auto &t = recording(v);
+                Locked locked(*t->model);
+                check(*t->model, inset_set_value(v.value, "", operand(t, source)));
+            })
+        .def("_arithmetic",
+            [](const Value &v, int operation, nb::handle other, bool reflected) {
+                return arithmetic(v, (inset_operation)operation, other, reflected);
+            })
+        .def("_update", [](nb::handle self, int operation, nb::handle other) {
+            return value_update(self, (inset_operation)operation, other);
+        });
+}
+
+void define_traces(nb::module_ &m)
+{
+    define_values(m);
+    m.def("set_convert", [](nb::callable f) {
+        delete convert;
+        convert = new nb::callable(f);
+    });
+    nb::class_<Module>(m, "Module", nb::dynamic_attr())
+        .def("__init__",
+            [](Module *self, std::shared_ptr<ModelState> model, const std::string &path,
+                const std::vector<int64_t> &sites) {
+                new (self) Module{model, path, sites};
+            })
+        .def_ro("_path", &Module::path)
+        .def("_get", &site_get)
+        .def("_set", &site_set, nb::arg("which"), nb::arg("source").none())
+        .def("_skip", &skip);
+    nb::class_<TraceState>(m, "Trace")
+        .def_static("begin", &trace_begin)
+        .def("end", &trace_end)
+        .def("invoke_tokens", &invoke_tokens)
+        .def("invoke_rows", &invoke_rows)
+        .def("invoke_value",
+            [](TraceState &t, const Value &input) {
+                Locked locked(*t.model);
+                check(*t.model, inset_invoke_value(t.trace, input.value));
+                t.invoke++, t.inside = true;
+            })
+        .def("invoke_end",
+            [](TraceState &t) {
+                Locked locked(*t.model);
+                t.inside = false;
+                check(*t.model, inset_invoke_end(t.trace));
+            })
+        .def("stop",
+            [](TraceState &t) {
+                Locked locked(*t.model);
+                check(*t.model, inset_stop(t.trace));
+            })
+        .def("again",
+            [](TraceState &t, bool again) {
+                Locked locked(*t.model);
+                check(*t.model, inset_trace_again(t.trace, again));
+            })
+        .def("external", &external)
+        .def("zeros", &zeros)
+        .def("plan", &plan_create);
+    nb::class_<PlanState>(m, "Plan")
+        .def("run", &plan_run)
+        .def("saved", &plan_saved)
+        .def("statistics", &plan_statistics)
+        .def("explanation", [](PlanState &p) {
+            const char *text = inset_plan_explanation(p.plan);
+            return std::string(text ? text : "");
+        });
+}
