@@ -27,7 +27,7 @@ struct TraceState;
 struct ModelState {
     inset_context *context = nullptr;
     inset_model *model = nullptr;
-    std::mutex lock;
+    std::recursive_mutex lock;        /* a source may be an array of this very model */
     std::weak_ptr<TraceState> active; /* the trace whose `with` block is open */
 
     ~ModelState() { inset_context_free(context); }
@@ -57,7 +57,7 @@ class Alone {
 
   private:
     nb::gil_scoped_release without_; /* first to go, last to come back */
-    std::lock_guard<std::mutex> lock_;
+    std::lock_guard<std::recursive_mutex> lock_;
 };
 
 /* Throws the Python exception of a status, with the context's message; under the lock. The classes
@@ -82,14 +82,14 @@ void run_alone(ModelState &m, F call)
 struct TraceState {
     std::shared_ptr<ModelState> model;
     inset_trace *trace = nullptr;
-    int64_t invoke = 0; /* the last begun, from 1; 0: none yet */
+    int64_t invoke = 0;  /* the last begun, from 1; 0: none yet */
     bool inside = false; /* it is open */
-    int64_t saved = 0;  /* values so far, saved as "v0", "v1", ... */
+    int64_t saved = 0;   /* values so far, saved as "v0", "v1", ... */
 
     ~TraceState()
     {
         if (!trace) return;
-        std::lock_guard<std::mutex> lock(model->lock);
+        std::lock_guard<std::recursive_mutex> lock(model->lock);
         inset_trace_free(trace);
     }
 };
@@ -101,7 +101,7 @@ struct PlanState {
     ~PlanState()
     {
         if (!plan) return;
-        std::lock_guard<std::mutex> lock(trace->model->lock);
+        std::lock_guard<std::recursive_mutex> lock(trace->model->lock);
         inset_plan_free(plan);
     }
 };

@@ -17,7 +17,7 @@ def to_numpy(x, dtype=None):
         array = numpy.asarray(x)
     except (ValueError, TypeError):
         array = None
-    if array is None or array.dtype == object or (dtype and array.dtype.kind not in "iufb"):
+    if array is None or array.dtype.kind not in "iufb":
         raise errors.TypeError(f"a number, a value of this trace or an array was expected, found {type(x).__name__}")
     if dtype == "bf16":
         array = rounded(array.astype(numpy.float32))

@@ -42,10 +42,18 @@ class Saved:
 def save(value):
     """Keeps the value: behind the trace it is an array. Returns it, so that `x = y.save()` reads as in nnsight; lists, tuples and dicts of values are
     saved one by one."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(save(x) for x in value)
+    if isinstance(value, list):
+        for i, x in enumerate(value):
+            value[i] = save(x)
+        return value
+    if isinstance(value, tuple):
+        return tuple(save(x) for x in value)
     if isinstance(value, dict):
-        return {k: save(x) for k, x in value.items()}
+        for k, x in value.items():
+            value[k] = save(x)
+        return value
+    if not isinstance(value, Value):
+        return value
     if getattr(value, "_saved", None) is None:
         tracer = value._tracer()
         value._saved = Saved(value._save())

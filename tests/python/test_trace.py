@@ -1,0 +1,305 @@
+"""What recording is: values before and behind their trace, setting in place and not, errors that say what to write, memory and threads."""
+import gc
+import os
+import threading
+
+import numpy
+import pytest
+import scripts
+
+import inset
+
+PROMPT, OTHER = [5, 9, 2, 7], [5, 9, 3, 7]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return inset.Model(scripts.FIXTURES / "gpt2", device="cpu")
+
+
+def logits(model, change=None):
+    with model.trace([PROMPT]):
+        if change:
+            change(model.transformer.h)
+        out = model.output.logits.save()
+    return out.numpy()
+
+
+# ---- values
+
+
+def test_before_and_behind(model):
+    with model.trace([PROMPT]) as tracer:
+        x = model.transformer.h[1].output
+        y = (x[:, 1:] * 2).save()
+        assert x.shape == (1, 4, 28) and y.shape == (1, 3, 28) and x.dtype == "f32" and x.ndim == 3 and len(x) == 1
+        assert "recorded" in repr(x)
+        kept = x.save()
+        assert kept is x
+    assert tracer.statistics["rows"] > 0
+    assert isinstance(x.numpy(), numpy.ndarray) and x.shape == (1, 4, 28) and not x.numpy().flags.writeable
+    assert numpy.allclose(2 * numpy.asarray(x)[:, 1:], y)
+    assert numpy.from_dlpack(x).shape == (1, 4, 28)
+    assert float(x[0, 0, 0]) == x.numpy()[0, 0, 0] and (x == x).all() and len(list(x)) == 1
+    assert numpy.allclose(numpy.asarray(x + y[:, :1]), x.numpy() + y.numpy()[:, :1])
+
+
+def test_lists_and_dicts(model):
+    with model.trace([PROMPT]):
+        blocks = inset.save([b.output for b in model.transformer.h])
+        kept = inset.save({"logits": model.output.logits})
+    assert len(blocks) == len(model.transformer.h) and kept["logits"].shape == (1, 4, 61)
+
+
+def test_ragged(model):
+    with model.trace([[1, 2, 3], [4, 5]]):
+        x = model.transformer.h[0].output.save()
+        assert x.shape == (2, (3, 2), 28)
+    assert x.shape == (2, 3, 28) and not x.numpy()[1, 2].any()
+
+
+@pytest.mark.parametrize("look", [bool, float, int, lambda x: x > 0, lambda x: x.numpy(), lambda x: numpy.asarray(x), lambda x: x.mean(),
+                                  lambda x: x.torch()])
+def test_no_numbers_yet(model, look):
+    with pytest.raises(inset.errors.UsageError, match="[Ss]ave it"):
+        with model.trace([PROMPT]):
+            look(model.transformer.h[0].output)
+
+
+def test_not_saved(model):
+    with model.trace([PROMPT]):
+        x = model.transformer.h[0].output
+        model.output.logits.save()
+    with pytest.raises(inset.errors.UsageError, match="[Ss]ave"):
+        x.numpy()
+    with pytest.raises(inset.errors.UsageError):
+        x.save()
+    with pytest.raises(inset.errors.UsageError):
+        x[0] = 1
+
+
+# ---- setting
+
+
+def test_in_place(model):
+    def by_parts(h):
+        x = h[1].output
+        x[:, 2] = x[:, 2] + 3
+
+    def added(h):
+        h[1].output[:, 2] += 3
+
+    def whole(h):
+        h[1].output += numpy.array([0, 0, 3, 0], dtype=numpy.float32)[:, None]
+
+    def replaced(h):
+        h[1].output = h[1].output + numpy.array([0, 0, 3, 0], dtype=numpy.float32)[:, None]
+    want = logits(model, by_parts)
+    assert not numpy.allclose(want, logits(model))
+    for change in (added, whole, replaced):
+        assert numpy.allclose(logits(model, change), want, atol=1e-5)
+
+
+def test_lists_are_copies(model):
+    def part(h):
+        h[0].output[:, [0, 2]] += 1
+
+    def one_by_one(h):
+        h[0].output[:, 0] += 1
+        h[0].output[:, 2] += 1
+
+    def lost(h):
+        x = h[0].output[:, [0, 2]]
+        x += 1
+    assert numpy.allclose(logits(model, part), logits(model, one_by_one), atol=1e-5)
+    assert numpy.array_equal(logits(model, lost), logits(model))
+
+
+def test_same_place_of_another_invoke(model):
+    """What another invoke has there is another value, though it has the same name."""
+    with model.trace() as tracer:
+        with tracer.invoke([OTHER]):
+            x = model.transformer.h[1].output
+            want = model.output.logits[:, -1].save()
+        with tracer.invoke([PROMPT]):
+            model.transformer.h[1].output = x
+            got = model.output.logits[:, -1].save()
+    assert numpy.allclose(got, want, atol=1e-5)
+
+
+def test_sources(model):
+    row = numpy.arange(28, dtype=numpy.float32)
+    want = logits(model, lambda h: h[0].output.__setitem__((slice(None), 1), row))
+    assert numpy.array_equal(want, logits(model, lambda h: h[0].output.__setitem__((slice(None), 1), row.tolist())))
+    with model.trace([PROMPT]):
+        x = model.transformer.h[0].output
+        x[:, 1] = row
+        kept = x[:, 1].save()
+    assert numpy.array_equal(want, logits(model, lambda h: h[0].output.__setitem__((slice(None), 1), kept)))  # of a trace before
+    with pytest.raises(inset.errors.TypeError, match="array was expected"):
+        logits(model, lambda h: h[0].output.__setitem__(0, "x"))
+
+
+def test_torch():
+    torch = pytest.importorskip("torch")
+    model = inset.Model(scripts.FIXTURES / "gpt2_bf16", device="cpu")
+    with model.trace(torch.tensor([PROMPT])):
+        model.transformer.h[0].output[:, 1] = torch.ones(28, dtype=torch.bfloat16, requires_grad=True)
+        x = model.transformer.h[0].output.save()
+        y = model.output.logits[0, -1].save()
+        with pytest.raises(inset.errors.TypeError, match="softmax"):
+            torch.softmax(x, -1)
+    assert x.torch().dtype == torch.bfloat16 and x.numpy().dtype == numpy.float32 and bool((x.torch()[:, 1] == 1).all())
+    assert torch.softmax(y, -1).shape == (61,) and int(y.argmax()) == int(y.numpy().argmax())
+    assert torch.from_dlpack(x).dtype == torch.bfloat16
+
+
+def test_skip_and_stop(model):
+    with model.trace([PROMPT]) as tracer:
+        y = model.transformer.h[0].output.save()
+        model.transformer.h[1].skip(y)
+        x = model.transformer.h[1].output.save()
+        tracer.stop()
+    assert numpy.array_equal(x, y)
+
+
+def test_rows():
+    model = inset.Model(scripts.FIXTURES / "notebook", device="cpu")
+    with model.trace([[1, 2, 3, 4, 5]]):
+        x = model.layer1.output.save()
+    assert x.shape == (1, 10)
+
+
+def test_memory_and_sharing(model):
+    def run(**options):
+        with model.trace(**options) as tracer:
+            with tracer.invoke(PROMPT):
+                x = model.transformer.h[1].output
+            out = []
+            for p in range(4):
+                with tracer.invoke(OTHER):
+                    model.transformer.h[1].output[:, p] = x[:, p]
+                    out.append(model.output.logits[0, -1].logit_diff(3, 5).save())
+        return [float(v) for v in out], tracer.statistics
+    plain, shared = run()
+    alone, unshared = run(no_share=True)
+    chunks, _ = run(memory=20000)
+    assert numpy.allclose(plain, alone, atol=1e-5) and numpy.allclose(plain, chunks, atol=1e-5) and shared["rows"] < unshared["rows"]
+    with pytest.raises(MemoryError):
+        run(memory=100)
+
+
+def test_scan(model):
+    with model.scan([PROMPT]):
+        x = model.transformer.h[0].attn.pattern.save()
+        assert x.shape == (1, 4, 4, 4)
+    with pytest.raises(inset.errors.UsageError):
+        x.numpy()
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize("error, part, wrong", [
+    (inset.errors.UnknownSiteError, "did you mean output", lambda m: m.transformer.h[1].outptu),
+    (inset.errors.UnknownSiteError, "there is", lambda m: m.transformer.h[1].attn.zz),
+    (AttributeError, "transformer", lambda m: m.transfomer),
+    (IndexError, "range", lambda m: m.transformer.h[9]),
+    (inset.errors.IndexError, "", lambda m: m.transformer.h[1].output[:, 9]),
+    (inset.errors.TypeError, "an index is made of", lambda m: m.transformer.h[1].output["a"]),
+    (inset.errors.ShapeError, "", lambda m: m.transformer.h[1].output.__setitem__((slice(None), 1), [1.0, 2.0])),
+    (inset.errors.UnknownSiteError, "mlp", lambda m: setattr(m.transformer.h[1], "mpl", 1)),
+])
+def test_refused(model, error, part, wrong):
+    with pytest.raises(error, match=part):
+        with model.trace([PROMPT]):
+            wrong(model)
+    assert logits(model).shape == (1, 4, 61)  # nothing of it is left
+
+
+def test_order(model):
+    with pytest.raises(inset.errors.OutOfOrderError, match="ask for transformer.h.0.output first"):
+        with model.trace([PROMPT]):
+            model.transformer.h[1].output.save()
+            model.transformer.h[0].output.save()
+
+
+def test_outside(model):
+    with pytest.raises(inset.errors.UsageError, match="with model.trace"):
+        model.transformer.h[0].output
+    with pytest.raises(inset.errors.UsageError, match="invokes"):
+        with model.trace([PROMPT]):
+            with model.trace([PROMPT]):
+                pass
+    with pytest.raises(inset.errors.IndexError):
+        with model.trace([[1, 2, 100000]]):
+            pass
+    with pytest.raises(inset.errors.TypeError, match="an input is"):
+        with model.trace(3.5):
+            pass
+    with pytest.raises(ZeroDivisionError):
+        with model.trace([PROMPT]):
+            1 / 0
+    assert logits(model).shape == (1, 4, 61)
+
+
+def test_no_model():
+    with pytest.raises(inset.errors.FileError, match="neither a folder"):
+        inset.Model("no/such/model")
+    with pytest.raises(inset.errors.UsageError):
+        inset.Model(scripts.FIXTURES / "gpt2", device="gpu")
+
+
+# ---- lives
+
+
+def test_arrays_outlive_all():
+    model = inset.Model(scripts.FIXTURES / "gpt2", device="cpu")
+    with model.trace([PROMPT]):
+        x = model.transformer.h[0].output.save()
+        y = model.transformer.h[1].output
+    array, again = x.numpy(), x.numpy().copy()
+    del model, x
+    gc.collect()
+    assert numpy.array_equal(array, again)
+    del y
+    gc.collect()
+    assert numpy.array_equal(array, again)
+
+
+def resident():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_is_flat(model):
+    def some():
+        for _ in range(500):
+            with model.trace([PROMPT]):
+                model.transformer.h[0].output[:, 1] = 0
+                model.output.logits[:, -1].save()
+        for _ in range(200):
+            with pytest.raises(inset.InsetError):
+                with model.trace([PROMPT]):
+                    model.transformer.h[0].output[:, 9]
+        gc.collect()
+    some()
+    before = resident()
+    some()
+    some()
+    assert resident() - before < 1 << 20
+
+
+def test_threads():
+    found, want = {}, None
+
+    def work(k):
+        own = inset.Model(scripts.FIXTURES / "gpt2", device="cpu")
+        found[k] = [logits(own) for _ in range(20)]
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    want = found[0][0]
+    assert len(found) == 4 and all(numpy.array_equal(x, want) for xs in found.values() for x in xs)
