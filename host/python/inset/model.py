@@ -163,8 +163,8 @@ class Model(Sweeping):
     def _input(self, inputs):
         """("tokens", lists of ids) or ("rows", numbers)."""
         if self._takes_rows and not isinstance(inputs, str):
-            numbers = numpy.asarray(inputs.detach().cpu() if hasattr(inputs, "detach") else inputs, dtype=numpy.float32)
-            return "rows", numpy.ascontiguousarray(numpy.atleast_2d(numbers))
+            numbers = numpy.asarray(inputs.detach().cpu() if hasattr(inputs, "detach") else inputs, dtype=numpy.float32, order="C")
+            return "rows", numbers if numbers.ndim == 2 else numpy.atleast_2d(numbers)
         if isinstance(inputs, str):
             return "tokens", [self.text.ids(inputs)]
         if isinstance(inputs, (list, tuple)) and inputs and all(isinstance(x, str) for x in inputs):

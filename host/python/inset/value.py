@@ -12,14 +12,14 @@ NOTHING = []
 
 def _plan_of(value):
     """(plan, name) of a value that was saved by a trace that has run, else None."""
-    saved = getattr(value, "_saved", None)
+    saved = value._saved
     return saved if saved is not None and saved.plan is not None else None
 
 
 def _need_array(value, what):
     saved = _plan_of(value)
     if saved is None:
-        if getattr(value, "_saved", None) is None:
+        if value._saved is None:
             raise errors.UsageError(f"{what}: the trace records this value and has no numbers of it yet. Save it in the trace, x = x.save(), and look at "
                                     "it behind the `with` block")
         raise errors.UsageError(f"{what}: the trace has not run yet, its `with` block is still open: look at what is saved behind it")
@@ -54,7 +54,7 @@ def save(value):
         return value
     if not isinstance(value, Value):
         return value
-    if getattr(value, "_saved", None) is None:
+    if value._saved is None:
         tracer = value._tracer()
         value._saved = Saved(value._save())
         tracer._saved.append(value._saved)
@@ -217,6 +217,7 @@ def _dlpack(self, **options):
 Value.__doc__ = """A tensor of the model in a trace. While the trace is recorded it has a shape and a type, indices, arithmetic, metrics and a gradient; saved
 (`.save()`) it is an array behind the trace: .numpy(), .torch(), numpy.asarray(x), torch functions, x[..]."""
 Value.save = save
+Value._saved = None
 Value._tracer = _tracer
 Value.numpy, Value.torch = _as_numpy, _as_torch
 Value.shape, Value.dtype = property(_shape, doc="Extents; of sequences of different length a tuple of theirs."), property(_dtype, doc="'f32', 'bf16', ...")
