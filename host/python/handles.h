@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "inset.h"
+#include "log.h"
 
 namespace nb = nanobind;
 
@@ -84,7 +85,9 @@ struct TraceState {
     inset_trace *trace = nullptr;
     int64_t invoke = 0;  /* the last begun, from 1; 0: none yet */
     bool inside = false; /* it is open */
-    int64_t saved = 0;   /* values so far, saved as "v0", "v1", ... */
+    int64_t values = 0;  /* so far; the log counts them */
+    Log log;
+    int64_t saved = 0; /* values so far, saved as "v0", "v1", ... */
 
     ~TraceState()
     {

@@ -21,6 +21,7 @@ struct Value {
     const inset_value *base = nullptr;
     nb::object index;
     int64_t site = -1, invoke = 0;
+    int64_t number = -1; /* in the log */
 };
 
 /* convert(object, None) -> an array; convert(lists, "bf16") -> one of that type */
@@ -162,12 +163,23 @@ static array array_of(nb::handle x)
 
 /* ---- values ------------------------------------------------------------- */
 
-static nb::object made(const std::shared_ptr<TraceState> &t, inset_value *value)
+/* A new value, of which `line` says how it was made. */
+static nb::object made(const std::shared_ptr<TraceState> &t, inset_value *value, LogLine line)
 {
     Value v;
     v.trace = t;
     v.value = value;
+    line.made = v.number = t->values++;
+    t->log.add(std::move(line));
     return nb::cast(std::move(v));
+}
+
+static LogLine line_of(LogLine::Kind kind, int64_t of = -1)
+{
+    LogLine line;
+    line.kind = kind;
+    line.of = of;
+    return line;
 }
 
 /* Lists of numbers, which have the model's type: convert gives bfloat16 as its bits. */
@@ -184,22 +196,34 @@ static inset_status literal(TraceState &t, nb::handle x, inset_value **out)
 
 /* What stands in a line of the trace: a value of it, a number, or an array, which is copied. Under
  * the lock. */
-static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x)
+static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, LogOperand &log)
 {
     inset_value *out = nullptr;
     Value *v;
-    if (PyLong_Check(x.ptr()))
-        check(*t->model, inset_integer(t->trace, nb::cast<int64_t>(x), &out));
-    else if (PyFloat_Check(x.ptr()))
-        check(*t->model, inset_number(t->trace, PyFloat_AS_DOUBLE(x.ptr()), &out));
-    else if (nb::try_cast(x, v) && v->trace == t) return v->value;
-    else if (PyList_Check(x.ptr()) || PyTuple_Check(x.ptr()))
-        check(*t->model, literal(*t, x, &out));
-    else {
-        const array a = array_of(x);
-        const inset_tensor tensor = tensor_of(a);
-        check(*t->model, inset_external(t->trace, &tensor, &out));
+    if (PyLong_Check(x.ptr())) {
+        log.kind = LogOperand::INTEGER, log.integer = nb::cast<int64_t>(x);
+        check(*t->model, inset_integer(t->trace, log.integer, &out));
+        return out;
     }
+    if (PyFloat_Check(x.ptr())) {
+        log.kind = LogOperand::FLOAT, log.number = PyFloat_AS_DOUBLE(x.ptr());
+        check(*t->model, inset_number(t->trace, log.number, &out));
+        return out;
+    }
+    if (nb::try_cast(x, v) && v->trace == t) {
+        log.kind = LogOperand::VALUE, log.integer = v->number;
+        return v->value;
+    }
+    log.kind = LogOperand::ARRAY;
+    if (PyList_Check(x.ptr()) || PyTuple_Check(x.ptr())) {
+        check(*t->model, literal(*t, x, &out));
+        log.array = nb::str(x); /* as it is now */
+        return out;
+    }
+    const array a = array_of(x);
+    const inset_tensor tensor = tensor_of(a);
+    check(*t->model, inset_external(t->trace, &tensor, &out));
+    log.array = nb::module_::import_("numpy").attr("array")(x);
     return out;
 }
 
@@ -222,6 +246,12 @@ static const std::shared_ptr<TraceState> &recording(const Value &v)
 
 static bool is_recorded(const Value &v) { return v.trace->model->active.lock() == v.trace; }
 
+/* An index for the log: lists may change later. */
+static nb::object kept(const Index &parts, nb::handle index)
+{
+    return parts.is_view() ? nb::borrow(index) : nb::object(nb::str(index_text(index).c_str()));
+}
+
 /* x[index]: recorded, or behind the trace of what was saved. */
 static nb::object value_index(nb::handle self, nb::handle index)
 {
@@ -234,7 +264,12 @@ static nb::object value_index(nb::handle self, nb::handle index)
         check(*v.trace->model, inset_index_items(v.value, parts.n(), parts.items(), &made.value));
     }
     made.trace = v.trace;
-    if (parts.is_view()) made.base = v.value, made.index = nb::borrow(index);
+    made.number = v.trace->values++;
+    LogLine line = line_of(LogLine::INDEX, v.number);
+    line.made = made.number;
+    line.index = kept(parts, index);
+    if (parts.is_view()) made.base = v.value, made.index = line.index;
+    v.trace->log.add(std::move(line));
     return nb::cast(std::move(made));
 }
 
@@ -246,16 +281,23 @@ static void value_set(const Value &v, nb::handle index, nb::handle source)
         && from->base == v.value && from->index.is(index))
         return;
     const Index parts(index);
+    LogLine line = line_of(LogLine::SET, v.number);
     Locked locked(*t->model);
-    check(*t->model, inset_set_items(v.value, parts.n(), parts.items(), operand(t, source)));
+    inset_value *x = operand(t, source, line.source);
+    check(*t->model, inset_set_items(v.value, parts.n(), parts.items(), x));
+    line.index = kept(parts, index);
+    t->log.add(std::move(line));
 }
 
 static nb::object value_update(nb::handle self, inset_operation operation, nb::handle other)
 {
     const Value &v = nb::cast<const Value &>(self);
     const auto &t = recording(v);
+    LogLine line = line_of(LogLine::UPDATE, v.number);
+    line.operation = (char)operation;
     Locked locked(*t->model);
-    check(*t->model, inset_update_value(v.value, "", operation, operand(t, other)));
+    check(*t->model, inset_update_value(v.value, "", operation, operand(t, other, line.source)));
+    t->log.add(std::move(line));
     return nb::borrow(self);
 }
 
@@ -281,18 +323,20 @@ static nb::object arithmetic(
 {
     const auto &t = recording(v);
     inset_value *out = nullptr;
+    LogLine line = line_of(LogLine::ARITHMETIC, v.number);
+    line.operation = (char)(operation | (reflected ? 4 : 0));
     {
         Locked locked(*t->model);
         Between between(*t);
-        inset_value *x = operand(t, other);
+        inset_value *x = operand(t, other, line.source);
         check(*t->model,
             inset_arithmetic(reflected ? x : v.value, operation, reflected ? v.value : x, &out));
     }
-    return made(t, out);
+    return made(t, out, std::move(line));
 }
 
 template <typename F>
-static nb::object unary(const Value &v, F call)
+static nb::object unary(const Value &v, LogLine line, F call)
 {
     const auto &t = recording(v);
     inset_value *out = nullptr;
@@ -300,13 +344,29 @@ static nb::object unary(const Value &v, F call)
         Locked locked(*t->model);
         check(*t->model, call(v.value, &out));
     }
-    return made(t, out);
+    return made(t, out, std::move(line));
+}
+
+static std::string metric_text(
+    int kind, const std::vector<int64_t> &a, const std::vector<int64_t> &b)
+{
+    static const char *const names[] = {
+        "logit_diff", "logit", "probability", "log_probability", "rank"};
+    std::string text = names[kind];
+    const char *between = "([";
+    for (int64_t token : a) text += between + std::to_string(token), between = ", ";
+    between = "], [";
+    for (int64_t token : b) text += between + std::to_string(token), between = ", ";
+    return text + "])";
 }
 
 static nb::object metric(const Value &v, int kind, const std::vector<int64_t> &a,
     const std::vector<int64_t> &b, const Value *reference)
 {
-    return unary(v, [&](inset_value *row, inset_value **out) {
+    LogLine line = line_of(reference ? LogLine::KL : LogLine::METRIC, v.number);
+    if (reference) line.source.kind = LogOperand::VALUE, line.source.integer = reference->number;
+    else line.text = metric_text(kind, a, b);
+    return unary(v, std::move(line), [&](inset_value *row, inset_value **out) {
         return inset_metric(row, (inset_metric_kind)kind, a.size(), a.data(), b.size(), b.data(),
             reference ? reference->value : nullptr, out);
     });
@@ -330,6 +390,7 @@ static std::string save(const Value &v)
     Locked locked(*t->model);
     check(*t->model, inset_save(t->trace, name.c_str(), v.value));
     t->saved++;
+    t->log.add(line_of(LogLine::SAVE, v.number));
     return name;
 }
 
@@ -351,6 +412,9 @@ static nb::object site_get(const Module &m, size_t which)
         Locked locked(*m.model);
         check(*m.model, inset_get_site(v.trace->trace, (size_t)v.site, &v.value));
     }
+    LogLine line = line_of(LogLine::READ, v.site);
+    line.made = v.number = v.trace->values++;
+    v.trace->log.add(std::move(line));
     return nb::cast(std::move(v));
 }
 
@@ -362,15 +426,20 @@ static void site_set(const Module &m, size_t which, nb::handle source)
     if (nb::try_cast(source, from) && from->trace == t && from->invoke == t->invoke
         && from->site == site)
         return;
+    LogLine line = line_of(LogLine::SET_SITE, site);
     Locked locked(*m.model);
-    check(*m.model, inset_set_site(t->trace, (size_t)site, operand(t, source)));
+    check(*m.model, inset_set_site(t->trace, (size_t)site, operand(t, source, line.source)));
+    t->log.add(std::move(line));
 }
 
 static void skip(const Module &m, nb::handle output)
 {
     const auto t = recording(m.model, m.path.c_str());
     Locked locked(*m.model);
-    check(*m.model, inset_skip(t->trace, m.path.c_str(), operand(t, output)));
+    LogLine line = line_of(LogLine::SKIP);
+    line.text = m.path;
+    check(*m.model, inset_skip(t->trace, m.path.c_str(), operand(t, output, line.source)));
+    t->log.add(std::move(line));
 }
 
 /* ---- traces ------------------------------------------------------------- */
@@ -390,6 +459,18 @@ static std::shared_ptr<TraceState> trace_begin(const std::shared_ptr<ModelState>
 
 static void trace_end(TraceState &t) { t.model->active.reset(); }
 
+/* "[[464, 412], [733]]" */
+static std::string prompts_text(const std::vector<std::vector<int64_t>> &prompts)
+{
+    std::string text;
+    for (const auto &p : prompts) {
+        text += text.empty() ? "[[" : ", [";
+        for (size_t i = 0; i < p.size(); i++) text += (i ? ", " : "") + std::to_string(p[i]);
+        text += "]";
+    }
+    return text + "]";
+}
+
 static void invoke_tokens(TraceState &t, const std::vector<std::vector<int64_t>> &prompts)
 {
     std::vector<int64_t> lengths, tokens;
@@ -400,6 +481,9 @@ static void invoke_tokens(TraceState &t, const std::vector<std::vector<int64_t>>
     Locked locked(*t.model);
     check(*t.model,
         inset_invoke_tokens(t.trace, (int64_t)lengths.size(), lengths.data(), tokens.data()));
+    LogLine line = line_of(LogLine::INVOKE);
+    line.text = prompts_text(prompts);
+    t.log.add(std::move(line));
     t.invoke++, t.inside = true;
 }
 
@@ -411,6 +495,9 @@ static void invoke_rows(TraceState &t, nb::handle rows)
         fail("ShapeError", "rows of numbers [batch, width] in float32 were expected");
     Locked locked(*t.model);
     check(*t.model, inset_invoke_rows(t.trace, x.shape[0], x.shape[1], (const float *)x.data));
+    LogLine line = line_of(LogLine::INVOKE);
+    line.text = nb::str(rows.attr("tolist")()).c_str();
+    t.log.add(std::move(line));
     t.invoke++, t.inside = true;
 }
 
@@ -463,11 +550,14 @@ static nb::dict plan_statistics(const PlanState &p)
 static nb::object external(const std::shared_ptr<TraceState> &t, nb::handle x)
 {
     inset_value *out;
+    LogLine line = line_of(LogLine::EXTERNAL);
     {
         Locked locked(*t->model);
-        out = operand(t, x);
+        out = operand(t, x, line.source);
     }
-    return made(t, out);
+    if (line.source.kind != LogOperand::ARRAY)
+        fail("TypeError", "an array was expected; numbers stand in lines as they are");
+    return made(t, out, std::move(line));
 }
 
 static nb::object zeros(const std::shared_ptr<TraceState> &t, const std::vector<int64_t> &shape)
@@ -477,7 +567,10 @@ static nb::object zeros(const std::shared_ptr<TraceState> &t, const std::vector<
         Locked locked(*t->model);
         check(*t->model, inset_zeros(t->trace, (int32_t)shape.size(), shape.data(), &out));
     }
-    return made(t, out);
+    LogLine line = line_of(LogLine::ZEROS);
+    for (int64_t extent : shape)
+        line.text += (line.text.empty() ? "" : ", ") + std::to_string(extent);
+    return made(t, out, std::move(line));
 }
 
 /* ---- the module --------------------------------------------------------- */
@@ -493,11 +586,16 @@ static void define_values(nb::module_ &m)
         .def("_save", &save)
         .def("_metric", &metric, nb::arg("kind"), nb::arg("a"), nb::arg("b"),
             nb::arg("reference").none())
-        .def("_clone", [](const Value &v) { return unary(v, inset_clone); })
-        .def("_negate", [](const Value &v) { return unary(v, inset_negate); })
+        .def("_clone",
+            [](const Value &v) { return unary(v, line_of(LogLine::CLONE, v.number), inset_clone); })
+        .def("_negate",
+            [](const Value &v) {
+                return unary(v, line_of(LogLine::NEGATE, v.number), inset_negate);
+            })
         .def("_gradient",
             [](const Value &v) {
-                return unary(v, [&](inset_value *x, inset_value **out) {
+                LogLine line = line_of(LogLine::GRADIENT, v.number);
+                return unary(v, std::move(line), [&](inset_value *x, inset_value **out) {
                     return inset_gradient(v.trace->trace, x, out);
                 });
             })
@@ -508,12 +606,15 @@ static void define_values(nb::module_ &m)
                 if (!t->inside) inset_invoke_reopen(t->trace);
                 check(*t->model, inset_backward(t->trace, v.value));
                 t->inside = true;
+                t->log.add(line_of(LogLine::BACKWARD, v.number));
             })
         .def("_set_all",
             [](const Value &v, nb::handle source) {
                 const auto &t = recording(v);
                 Locked locked(*t->model);
-                check(*t->model, inset_set_value(v.value, "", operand(t, source)));
+                LogLine line = line_of(LogLine::SET, v.number);
+                check(*t->model, inset_set_value(v.value, "", operand(t, source, line.source)));
+                t->log.add(std::move(line));
             })
         .def("_arithmetic",
             [](const Value &v, int operation, nb::handle other, bool reflected) {
@@ -550,6 +651,9 @@ void define_traces(nb::module_ &m)
             [](TraceState &t, const Value &input) {
                 Locked locked(*t.model);
                 check(*t.model, inset_invoke_value(t.trace, input.value));
+                LogLine line = line_of(LogLine::INVOKE);
+                line.text = "v" + std::to_string(input.number);
+                t.log.add(std::move(line));
                 t.invoke++, t.inside = true;
             })
         .def("invoke_end",
@@ -557,17 +661,20 @@ void define_traces(nb::module_ &m)
                 Locked locked(*t.model);
                 t.inside = false;
                 check(*t.model, inset_invoke_end(t.trace));
+                t.log.add(line_of(LogLine::END));
             })
         .def("stop",
             [](TraceState &t) {
                 Locked locked(*t.model);
                 check(*t.model, inset_stop(t.trace));
+                t.log.add(line_of(LogLine::STOP));
             })
         .def("again",
             [](TraceState &t, bool again) {
                 Locked locked(*t.model);
                 check(*t.model, inset_trace_again(t.trace, again));
             })
+        .def("script", [](TraceState &t) { return t.log.script(t.model->model); })
         .def("external", &external)
         .def("zeros", &zeros)
         .def("plan", &plan_create);

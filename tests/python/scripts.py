@@ -39,7 +39,7 @@ def run(model, script, folder, name="script", **options):
     names = {n: x for n, x in vars(model).items() if isinstance(x, (Module, ModuleList))}
     code = compile(python_of(script), name, "exec")
     with model.trace(**options) as tracer:
-        names.update(invoke=tracer.invoke, save=inset.save, zeros=tracer.zeros, stop=tracer.stop,
+        names.update(tracer=tracer, invoke=tracer.invoke, save=inset.save, zeros=tracer.zeros, stop=tracer.stop,
                      load=lambda file, key=None: tracer.tensor(read(folder / file)[key] if key else numpy.load(folder / file)))
         exec(code, names)
     return names

@@ -1,6 +1,7 @@
 """Every fixture's scripts as Python, beside nnsight's and transformers' numbers; refused ones raise what they should, at the user's own line."""
 import traceback
 
+import numpy
 import pytest
 import scripts
 
@@ -55,3 +56,27 @@ def test_random(name):
         assert not line or not at or at[-1] == line, f"{case}: at line {at}, expected {line}"
         refused += 1
     assert ran > 5 and refused > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_read_back(name):
+    """tracer.script() of a trace, run again, gives the same bits."""
+    folder = scripts.FIXTURES / name
+    model = inset.Model(folder, device="cpu")
+    texts = [(path.name, path.read_text()) for path in sorted((folder / "cases").glob("*.inset"))]
+    if (folder / "random.cases").exists():
+        texts += [(case, text) for case, errors, _, text in scripts.random_scripts(folder) if not errors]
+    read = 0
+    for case, text in texts:
+        names = scripts.run(model, text, folder / "cases", case)
+        try:
+            script = names["tracer"].script()
+        except inset.errors.UsageError:
+            continue  # a large array
+        again = scripts.run(model, script, folder / "cases", "again")
+        order = [saved for saved in names["tracer"]._saved]
+        for first, second in zip(order, again["tracer"]._saved):
+            assert numpy.array_equal(first.load(), second.load(), equal_nan=True), f"{case}:\n{script}"
+        assert len(order) == len(again["tracer"]._saved)
+        read += 1
+    assert read > 0

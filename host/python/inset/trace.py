@@ -86,6 +86,11 @@ class Tracer:
         """An array as a value of the trace, copied."""
         return self._trace.external(array)
 
+    def script(self):
+        """The lines recorded so far as a trace script, which `inset run -m MODEL` takes; values are called v0, v1, ... UsageError: an array of more than
+        4096 numbers stands in it."""
+        return self._trace.script()
+
     @property
     def statistics(self):
         """Rows computed and spared, FLOPs, bytes: of the trace that has run."""

@@ -1,0 +1,151 @@
+/* log.cc: recorded lines as a trace script. */
+#include "log.h"
+
+#include <map>
+
+#include "handles.h"
+
+enum { MOST_NUMBERS = 4096 };
+
+static std::string text_of(nb::handle x) { return nb::str(x).c_str(); }
+
+static void add_item(std::string &text, nb::handle item)
+{
+    if (PySlice_Check(item.ptr())) {
+        const PySliceObject *s = (const PySliceObject *)item.ptr();
+        const nb::handle start = s->start, stop = s->stop, step = s->step;
+        if (!start.is_none()) text += text_of(start);
+        text += ":";
+        if (!stop.is_none()) text += text_of(stop);
+        if (!step.is_none()) text += ":" + text_of(step);
+    } else {
+        text += item.ptr() == Py_Ellipsis ? "..." : text_of(item);
+    }
+}
+
+std::string index_text(nb::handle index)
+{
+    if (PyUnicode_Check(index.ptr())) return text_of(index);
+    std::string text = "[";
+    if (!PyTuple_Check(index.ptr())) {
+        add_item(text, index);
+        return text + "]";
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(index.ptr()); i++) {
+        if (i) text += ", ";
+        add_item(text, PyTuple_GET_ITEM(index.ptr(), i));
+    }
+    return text + "]";
+}
+
+static std::string array_text(nb::handle array)
+{
+    if (PyUnicode_Check(array.ptr())) return text_of(array);
+    nb::object numpy = nb::module_::import_("numpy").attr("asarray")(array);
+    if (nb::cast<int64_t>(numpy.attr("size")) > MOST_NUMBERS)
+        fail("UsageError",
+            "this trace has an array of more than 4096 numbers from outside, which a "
+            "script loads from a file: load(\"FILE.npy\")");
+    return text_of(numpy.attr("tolist")());
+}
+
+/* Writes lines, one after the other. */
+class Writer {
+  public:
+    explicit Writer(inset_model *model) : model_(model) {}
+    std::string text;
+
+    void line(const LogLine &l)
+    {
+        switch (l.kind) {
+        case LogLine::INVOKE: end(), put("with invoke(" + l.text + "):"), begin(); break;
+        case LogLine::END: end(); break;
+        case LogLine::BACKWARD: put("with " + value(l.of) + ".backward():"), begin(); break;
+        case LogLine::READ: put(value(l.made) + " = " + site(l.of)); break;
+        case LogLine::SET_SITE: put(site(l.of) + " = " + source(l.source)); break;
+        case LogLine::SKIP: put(l.text + ".skip(" + source(l.source) + ")"); break;
+        case LogLine::STOP: put("stop()"); break;
+        case LogLine::SAVE: put(value(l.of) + ".save()"); break;
+        case LogLine::SET:
+            put(value(l.of) + (l.index.is_valid() ? index_text(l.index) : "[...]") + " = "
+                + source(l.source));
+            break;
+        case LogLine::UPDATE:
+            put(value(l.of) + " " + "+-*/"[(int)l.operation] + "= " + source(l.source));
+            break;
+        default: made(l);
+        }
+    }
+    void end()
+    {
+        if (depth_ && empty_) put("pass");
+        depth_ = 0;
+    }
+
+  private:
+    inset_model *model_;
+    int depth_ = 0;
+    bool empty_ = false;
+    std::map<int64_t, std::string> between_; /* sums of metrics that no line may hold */
+
+    void put(const std::string &line)
+    {
+        text.append(4 * (size_t)depth_, ' ');
+        text += line + "\n";
+        empty_ = false;
+    }
+    void begin() { depth_++, empty_ = true; }
+
+    std::string site(int64_t number) const
+    {
+        inset_site s;
+        return inset_site_at(model_, (size_t)number, &s) ? "?" : s.path;
+    }
+    std::string value(int64_t number) const
+    {
+        const auto at = between_.find(number);
+        return at == between_.end() ? "v" + std::to_string(number) : at->second;
+    }
+    std::string source(const LogOperand &o) const
+    {
+        switch (o.kind) {
+        case LogOperand::VALUE: return value(o.integer);
+        case LogOperand::INTEGER: return std::to_string(o.integer);
+        case LogOperand::FLOAT: return text_of(nb::repr(nb::float_(o.number)));
+        default: return array_text(o.array);
+        }
+    }
+
+    std::string arithmetic(const LogLine &l) const
+    {
+        const std::string a = value(l.of), b = source(l.source),
+                          between = std::string(" ") + "+-*/"[l.operation & 3] + " ";
+        return l.operation & 4 ? b + between + a : a + between + b;
+    }
+    void made(const LogLine &l)
+    {
+        if (l.kind == LogLine::EXTERNAL)
+            fail("UsageError", "tracer.tensor(): a script has no arrays from outside, it loads them "
+                               "from a file: load(\"FILE.npy\")");
+        const std::string of = value(l.of);
+        std::string made = l.kind == LogLine::INDEX        ? of + index_text(l.index)
+                           : l.kind == LogLine::ARITHMETIC ? arithmetic(l)
+                           : l.kind == LogLine::NEGATE     ? "-" + of
+                           : l.kind == LogLine::CLONE      ? of + ".clone()"
+                           : l.kind == LogLine::GRADIENT   ? of + ".grad"
+                           : l.kind == LogLine::METRIC     ? of + "." + l.text
+                           : l.kind == LogLine::KL         ? of + ".kl(" + source(l.source) + ")"
+                           : l.kind == LogLine::ZEROS      ? "zeros(" + l.text + ")"
+                                                           : array_text(l.source.array);
+        if (!depth_ && l.kind != LogLine::ZEROS) between_[l.made] = "(" + made + ")";
+        else put(value(l.made) + " = " + made);
+    }
+};
+
+std::string Log::script(inset_model *model) const
+{
+    Writer writer(model);
+    for (const LogLine &l : lines_) writer.line(l);
+    writer.end();
+    return writer.text;
+}
