@@ -100,7 +100,7 @@ static void run_edge_cases(subject *s, int type)
     for (int i = 0; i < shape_count(s); i++) {
         const row_shape *shape = &row_shapes[i];
         if (shape->width > 300) continue; /* differences of long rows take long */
-        for (int k = 0; k < 32; k++) {
+        for (int k = 0; k < 32; k += s->brief ? 5 : 1) {
             const through_norm_args like = {.x = k % 16 == 15 ? NULL : &there,
                 .centred = k & 1 && shape->width > 1,
                 .forward = k >> 1 & 1,
