@@ -125,8 +125,9 @@ class Writer {
     void made(const LogLine &l)
     {
         if (l.kind == LogLine::EXTERNAL)
-            fail("UsageError", "tracer.tensor(): a script has no arrays from outside, it loads them "
-                               "from a file: load(\"FILE.npy\")");
+            fail("UsageError",
+                "tracer.tensor(): a script has no arrays from outside, it loads them "
+                "from a file: load(\"FILE.npy\")");
         const std::string of = value(l.of);
         std::string made = l.kind == LogLine::INDEX        ? of + index_text(l.index)
                            : l.kind == LogLine::ARITHMETIC ? arithmetic(l)

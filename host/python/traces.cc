@@ -223,7 +223,7 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
     const array a = array_of(x);
     const inset_tensor tensor = tensor_of(a);
     check(*t->model, inset_external(t->trace, &tensor, &out));
-    log.array = nb::module_::import_("numpy").attr("array")(x);
+    log.array = (*convert)(x, "copy");
     return out;
 }
 

@@ -7,8 +7,13 @@ from . import _inset, errors
 
 
 def to_numpy(x, dtype=None):
-    """What a line puts into the model, on the CPU and in one piece. dtype: the type that nested lists of numbers get, bfloat16 as its bits."""
+    """What a line puts into the model, on the CPU and in one piece. dtype: the type that nested lists of numbers get, bfloat16 as its bits; or "copy"."""
     torch = sys.modules.get("torch")
+    if dtype == "copy":  # for the log: numbers that nobody changes any more
+        if torch is not None and isinstance(x, torch.Tensor):
+            x = x.detach().cpu()
+            x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+        return numpy.array(x)
     if torch is not None and isinstance(x, torch.Tensor):
         return x.detach().cpu().contiguous()
     if hasattr(x, "_saved_array"):
