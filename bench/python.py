@@ -32,7 +32,7 @@ def microseconds(function, n):
     return statistics.median(times)
 
 
-def small(model, sets, reads, number):
+def small(model, sets, reads):
     """One trace with so many lines."""
     if sets == 100:
         with model.trace(INPUT):
@@ -50,9 +50,9 @@ def small(model, sets, reads, number):
 
 
 def measure(name, model, n):
-    plain = microseconds(lambda: small(model, 0, 0, 0), n)
-    sets = (microseconds(lambda: small(model, 100, 0, 0), max(n // 20, 3)) - plain) / 100
-    reads = (microseconds(lambda: small(model, 0, 100, 0), max(n // 20, 3)) - plain) / 100
+    plain = microseconds(lambda: small(model, 0, 0), n)
+    sets = (microseconds(lambda: small(model, 100, 0), max(n // 20, 3)) - plain) / 100
+    reads = (microseconds(lambda: small(model, 0, 100), max(n // 20, 3)) - plain) / 100
     print(f"{name}: a trace with one save {plain:.1f} us, a set {sets:.2f}, a read {reads:.2f}")
     return plain, sets, reads
 

@@ -755,8 +755,8 @@ typedef struct inset_cost {
 typedef struct inset_edges inset_edges;
 /* options: as for inset_attribution_create, with neither patch nor ranges, source, qk and
  * graddrop. by: NULL or "position". per_pair: 1 to keep each pair's scores. Errors as there;
- * UNKNOWN_SITE: a family whose stream is no sum; USAGE: options that edges have not got, a model
- * that was built in memory. Freed with inset_edges_free, or with its model. */
+ * UNKNOWN_SITE: a family whose stream is no sum; USAGE: options that edges have not got, on a
+ * CPU a model that was built in memory. Freed with inset_edges_free, or with its model. */
 INSET_API inset_status inset_edges_create(
     inset_model *model, const inset_attribution_options *options, int per_pair, inset_edges **out);
 INSET_API void inset_edges_free(inset_edges *edges); /* takes NULL */

@@ -323,6 +323,44 @@ static void ungrouped(inset_context *context, const char *name)
     free(sums);
 }
 
+/* 16 bits: weights are widened where products read them on the device. Beside the same file run in
+ * fp32, whose scores are held against PyTorch elsewhere. */
+static void sixteen_bits(inset_context *context)
+{
+    inset_model *models[2] = {open_model(context, "llama_bf16"), NULL};
+    inset_model_options o = INSET_MODEL_OPTIONS;
+    o.device = getenv("INSET_TEST_DEVICE") ? getenv("INSET_TEST_DEVICE") : "cpu";
+    o.dtype = "f32";
+    CHECK(!inset_model_open(context, "fixtures/llama_bf16", &o, &models[1]), "%s",
+        inset_message(context));
+    for (int steps = 0; steps < 4 && models[0] && models[1]; steps += 3) {
+        inset_attribution_options given = options_of();
+        inset_edge_result r[2];
+        inset_edges *e[2];
+        given.steps = steps;
+        for (int k = 0; k < 2; k++)
+            e[k] = edges_of(context, models[k], "llama_bf16", &given, &r[k]);
+        if (!e[0] || !e[1]) break;
+        const double apart = distance(r[0].mean, r[1].mean, r[0].sources * r[0].destinations);
+        CHECK(apart > 0 && apart < 5e-2, "scores in 16 bits are %g from those in 32", apart);
+        for (int k = 0; k < 2; k++) inset_edges_free(e[k]);
+    }
+    for (int k = 0; k < 2; k++) inset_model_free(models[k]);
+}
+
+/* So little memory that not one row of differences fits is refused before anything runs. */
+static void no_room(inset_context *context, inset_model *model)
+{
+    inset_attribution_options o = options_of();
+    inset_edges *e = NULL;
+    o.sweep.memory_limit = 2000;
+    CHECK(!inset_edges_create(model, &o, 0, &e), "%s", inset_message(context));
+    CHECK(inset_edges_step(e) == INSET_NO_MEMORY
+              && strstr(inset_message(context), "all writers' differences"),
+        "%s", inset_message(context));
+    inset_edges_free(e);
+}
+
 /* Two metrics in one run are each what it is alone. */
 static void two_metrics(inset_context *context, inset_model *model)
 {
@@ -581,12 +619,14 @@ int main(void)
     if (model) {
         the_same_scores(context, model);
         by_position(context, model);
+        no_room(context, model);
         two_metrics(context, model);
         if (cpu) files(context, model);
         if (cpu) resumed(context, model);
         if (cpu) choices(context, model);
         refusals(context, model);
     }
+    sixteen_bits(context);
     if (cpu) allocations_may_fail();
     inset_context_free(context);
     return test_result();

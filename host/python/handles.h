@@ -5,8 +5,8 @@
  * Arrays keep their plan.
  *
  * The lock. One thread at a time may use a context. Calls that take long give up the GIL and hold
- * the lock; whoever waits for the lock gives the GIL up while waiting, and nobody waits for the
- * GIL while holding the lock, so that the two cannot block each other. */
+ * the lock. Whoever waits for the lock, a destructor too, has given up the GIL, so that one who
+ * holds the lock and runs Python code (a source is converted) gets the GIL back. */
 #ifndef INSET_PYTHON_HANDLES_H
 #define INSET_PYTHON_HANDLES_H
 
@@ -92,7 +92,7 @@ struct TraceState {
     ~TraceState()
     {
         if (!trace) return;
-        std::lock_guard<std::recursive_mutex> lock(model->lock);
+        Locked locked(*model);
         inset_trace_free(trace);
     }
 };
@@ -104,7 +104,7 @@ struct PlanState {
     ~PlanState()
     {
         if (!plan) return;
-        std::lock_guard<std::recursive_mutex> lock(trace->model->lock);
+        Locked locked(*trace->model);
         inset_plan_free(plan);
     }
 };

@@ -5,8 +5,6 @@
 
 #include "handles.h"
 
-enum { MOST_NUMBERS = 4096 };
-
 static std::string text_of(nb::handle x) { return nb::str(x).c_str(); }
 
 static void add_item(std::string &text, nb::handle item)
@@ -40,13 +38,11 @@ std::string index_text(nb::handle index)
 
 static std::string array_text(nb::handle array)
 {
-    if (PyUnicode_Check(array.ptr())) return text_of(array);
-    nb::object numpy = nb::module_::import_("numpy").attr("asarray")(array);
-    if (nb::cast<int64_t>(numpy.attr("size")) > MOST_NUMBERS)
+    if (array.is_none())
         fail("UsageError",
             "this trace has an array of more than 4096 numbers from outside, which a "
             "script loads from a file: load(\"FILE.npy\")");
-    return text_of(numpy.attr("tolist")());
+    return PyUnicode_Check(array.ptr()) ? text_of(array) : text_of(array.attr("tolist")());
 }
 
 /* Writes lines, one after the other. */
@@ -58,7 +54,11 @@ class Writer {
     void line(const LogLine &l)
     {
         switch (l.kind) {
-        case LogLine::INVOKE: end(), put("with invoke(" + l.text + "):"), begin(); break;
+        case LogLine::INVOKE:
+            end();
+            put("with invoke(" + (l.text.empty() ? source(l.source) : l.text) + "):");
+            begin();
+            break;
         case LogLine::END: end(); break;
         case LogLine::BACKWARD: put("with " + value(l.of) + ".backward():"), begin(); break;
         case LogLine::READ: put(value(l.made) + " = " + site(l.of)); break;
@@ -136,8 +136,7 @@ class Writer {
                            : l.kind == LogLine::GRADIENT   ? of + ".grad"
                            : l.kind == LogLine::METRIC     ? of + "." + l.text
                            : l.kind == LogLine::KL         ? of + ".kl(" + source(l.source) + ")"
-                           : l.kind == LogLine::ZEROS      ? "zeros(" + l.text + ")"
-                                                           : array_text(l.source.array);
+                                                           : "zeros(" + l.text + ")";
         if (!depth_ && l.kind != LogLine::ZEROS) between_[l.made] = "(" + made + ")";
         else put(value(l.made) + " = " + made);
     }

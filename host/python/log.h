@@ -17,14 +17,15 @@ struct LogOperand {
     enum Kind : char { NOTHING, VALUE, INTEGER, FLOAT, ARRAY } kind = NOTHING;
     int64_t integer = 0; /* of a VALUE: its number */
     double number = 0;
-    nb::object array;
+    nb::object array; /* a copy; None: it has more than MOST_NUMBERS */
 };
+enum { MOST_NUMBERS = 4096 }; /* of an array in a script */
 
-/* One line. Example: v3 = v1[:, -1] is {INDEX, made 3, of 1, text "[:, -1]"}; v1[:, 0] = 0 is {SET,
- * of 1, text "[:, 0]", source 0}; transformer.h.1.output = v3 is {SET_SITE, of the site's number, source v3}. */
+/* One line. Example: v3 = v1[:, -1] is {INDEX, made 3, of 1, index (:, -1)}; v1[:, 0] = 0 is {SET, of
+ * 1, index (:, 0), source 0}; transformer.h.1.output = v3 is {SET_SITE, of that site, source v3}. */
 struct LogLine {
     enum Kind : char {
-        INVOKE,     /* text: the input */
+        INVOKE,     /* text: token ids or a value's name; else source: rows */
         END,        /* of an invoke or of a block of gradients */
         BACKWARD,   /* of */
         READ,       /* made = the site with the number `of` */
@@ -54,8 +55,8 @@ struct LogLine {
 class Log {
   public:
     void add(LogLine line) { lines_.push_back(std::move(line)); }
-    /* UsageError for arrays from outside of more than 4096 numbers, which a script loads from a
-     * file. */
+    /* UsageError for arrays of more than MOST_NUMBERS and those that have a name, which a script
+     * loads from a file. */
     std::string script(inset_model *model) const;
 
   private:

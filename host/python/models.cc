@@ -54,13 +54,4 @@ void define_models(nb::module_ &m)
         .def_prop_ro(
             "dtype", [](ModelState &s) { return inset_type_name(inset_model_type(s.model)); })
         .def("sites", &sites);
-    m.def("describe", [](ModelState &s) {
-        size_t length = 0;
-        Locked locked(s);
-        check(s, inset_describe(s.context, nullptr, 0, &length));
-        std::string text(length + 1, 0);
-        check(s, inset_describe(s.context, text.data(), text.size(), nullptr));
-        text.resize(length);
-        return text;
-    });
 }

@@ -1,7 +1,5 @@
 /* module.cc: the extension module inset._inset: the C API's calls as methods, errors as Python's
  * exceptions. What users see beyond that is written in Python (inset/). */
-#include <cstring>
-
 #include "handles.h"
 
 /* by the names that inset_status_name gives */

@@ -1,6 +1,6 @@
-#The Python package's extension module, inset._inset: what pyproject.toml builds (`pip install .`). Needs a Python with its headers and
-#nanobind, which pip brings along.
-if (INSET_PYTHON)
+# The Python package's extension module, inset._inset: what pyproject.toml builds (`pip install .`). Needs a Python with its headers and
+# nanobind, which pip brings along.
+if(INSET_PYTHON)
   find_package(Python 3.9 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.SABIModule)
   execute_process(COMMAND ${Python_EXECUTABLE} -m nanobind --cmake_dir OUTPUT_STRIP_TRAILING_WHITESPACE OUTPUT_VARIABLE nanobind_ROOT)
   find_package(nanobind CONFIG REQUIRED)

@@ -98,7 +98,7 @@ struct Sweep {
     ~Sweep()
     {
         if (!sweep) return;
-        std::lock_guard<std::recursive_mutex> lock(model->lock);
+        Locked locked(*model);
         inset_sweep_free(sweep);
     }
 };
@@ -110,7 +110,7 @@ struct Edges {
     ~Edges()
     {
         if (!edges) return;
-        std::lock_guard<std::recursive_mutex> lock(model->lock);
+        Locked locked(*model);
         inset_edges_free(edges);
     }
 };

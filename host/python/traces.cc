@@ -223,7 +223,7 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
     const array a = array_of(x);
     const inset_tensor tensor = tensor_of(a);
     check(*t->model, inset_external(t->trace, &tensor, &out));
-    log.array = (*convert)(x, "copy");
+    log.array = a.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(x, "copy"));
     return out;
 }
 
@@ -496,7 +496,8 @@ static void invoke_rows(TraceState &t, nb::handle rows)
     Locked locked(*t.model);
     check(*t.model, inset_invoke_rows(t.trace, x.shape[0], x.shape[1], (const float *)x.data));
     LogLine line = line_of(LogLine::INVOKE);
-    line.text = nb::str(rows.attr("tolist")()).c_str();
+    line.source.kind = LogOperand::ARRAY;
+    line.source.array = a.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(rows, "copy"));
     t.log.add(std::move(line));
     t.invoke++, t.inside = true;
 }

@@ -86,8 +86,8 @@ def test_edges():
     model = inset.Model(scripts.FIXTURES / "gpt2", device="cpu")
     want = scripts.read(scripts.FIXTURES / "edges" / "gpt2.safetensors")
     e = model.attribute(EDGES_CLEAN, EDGES_CORRUPT, edges=True, metric="logit_diff:3,7", progress=False, per_pair=True)
-    if e.values.shape == want["scores"].shape:
-        assert numpy.linalg.norm(e.values - want["scores"]) < 1e-4 * numpy.linalg.norm(want["scores"])
+    assert e.values.shape == want["scores"].shape
+    assert numpy.linalg.norm(e.values - want["scores"]) < 1e-4 * numpy.linalg.norm(want["scores"])
     assert numpy.allclose(e.per_pair.mean(0), e.values, atol=1e-6)
     found, rank = e.verify(12)
     assert len(found) == 12 and e.top(1)[0][:2] == found[0][:2]
@@ -103,9 +103,9 @@ def test_edges():
 
 @pytest.mark.parametrize("error, part, options", [
     (inset.errors.UnknownSiteError, "resid_pree", {"patch": "resid_pree"}),
-    (inset.errors.ValueError, "", {"by": "layers"}),
-    (inset.errors.InsetError, "", {"metric": "logit_dif:1,2"}),
-    (inset.errors.InsetError, "", {"corrupt": [[1, 2]]}),
+    (inset.errors.ValueError, "no axis 'layers'", {"by": "layers"}),
+    (inset.errors.ValueError, "is no metric", {"metric": "logit_dif:1,2"}),
+    (inset.errors.ValueError, "6 tokens, the corrupt one 2", {"corrupt": [[1, 2]]}),
 ])
 def test_refused(model, error, part, options):
     given = {"patch": "resid_pre", "metric": "logit_diff:11,12", "corrupt": CORRUPT[0], **options}

@@ -1,6 +1,7 @@
 """What recording is: values before and behind their trace, setting in place and not, errors that say what to write, memory and threads."""
 import gc
 import os
+import sys
 import threading
 
 import numpy
@@ -76,6 +77,8 @@ def test_not_saved(model):
         x.save()
     with pytest.raises(inset.errors.UsageError):
         x[0] = 1
+    with pytest.raises(inset.errors.UsageError, match="a trace that is over"):
+        x.logit(3)
 
 
 # ---- setting
@@ -189,6 +192,33 @@ def test_memory_and_sharing(model):
         run(memory=100)
 
 
+def test_explained(model):
+    with model.trace([PROMPT], explain=True) as tracer:
+        with pytest.raises(inset.errors.UsageError, match="planned when"):
+            tracer.statistics
+        model.output.logits.save()
+    assert "lm_head" in tracer.plan.explanation()
+
+
+def test_script_of_arrays(model):
+    """A small array stands in the script as it was; a large one is not kept, and asked for by its file."""
+    row = numpy.ones(28, dtype=numpy.float32)
+    with model.trace([PROMPT]) as tracer:
+        model.transformer.h[0].output[:, 1] = row
+        row[:] = 7
+        assert "[1.0, 1.0" in tracer.script() and "7.0" not in tracer.script()
+    for array in (numpy.ones((1, 4, 28), dtype=numpy.float32), numpy.ones((80, 80))):
+        with model.trace([PROMPT]) as tracer:
+            tracer.tensor(array)
+            with pytest.raises(inset.errors.UsageError, match="from a file"):
+                tracer.script()
+    wide = inset.Model(scripts.FIXTURES / "gpt2", device="cpu")
+    with wide.trace([[k % 61 for k in range(16)] for _ in range(12)]) as tracer:
+        wide.transformer.h[0].output[:] = numpy.ones((12, 16, 28), dtype=numpy.float32)
+        with pytest.raises(inset.errors.UsageError, match="more than 4096"):
+            tracer.script()
+
+
 def test_scan(model):
     with model.scan([PROMPT]):
         x = model.transformer.h[0].attn.pattern.save()
@@ -205,9 +235,9 @@ def test_scan(model):
     (inset.errors.UnknownSiteError, "there is", lambda m: m.transformer.h[1].attn.zz),
     (AttributeError, "transformer", lambda m: m.transfomer),
     (IndexError, "range", lambda m: m.transformer.h[9]),
-    (inset.errors.IndexError, "", lambda m: m.transformer.h[1].output[:, 9]),
+    (inset.errors.IndexError, "index 9 is out of bounds", lambda m: m.transformer.h[1].output[:, 9]),
     (inset.errors.TypeError, "an index is made of", lambda m: m.transformer.h[1].output["a"]),
-    (inset.errors.ShapeError, "", lambda m: m.transformer.h[1].output.__setitem__((slice(None), 1), [1.0, 2.0])),
+    (inset.errors.ShapeError, "does not broadcast", lambda m: m.transformer.h[1].output.__setitem__((slice(None), 1), [1.0, 2.0])),
     (inset.errors.UnknownSiteError, "mlp", lambda m: setattr(m.transformer.h[1], "mpl", 1)),
 ])
 def test_refused(model, error, part, wrong):
@@ -303,3 +333,29 @@ def test_threads():
         t.join()
     want = found[0][0]
     assert len(found) == 4 and all(numpy.array_equal(x, want) for xs in found.values() for x in xs)
+
+
+def test_values_dropped_while_another_thread_records(model):
+    """Who holds the model's lock runs Python code, which may lose the GIL to a thread that frees a trace of the same model."""
+    old, done = [], threading.Event()
+    for _ in range(300):
+        with model.trace([PROMPT]):
+            old.append(model.transformer.h[0].output.save())
+
+    def drop():
+        while old and not done.is_set():
+            old.pop()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=drop, daemon=True)
+    try:
+        thread.start()
+        for _ in range(100):
+            with model.trace([PROMPT]):
+                model.transformer.h[0].output[:, 1] = [[float(k) for k in range(28)]]
+                model.output.logits.save()
+        thread.join(20)
+        assert not thread.is_alive()
+    finally:
+        done.set()
+        sys.setswitchinterval(interval)

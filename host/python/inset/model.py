@@ -145,7 +145,7 @@ class Model(Sweeping):
         """`with model.trace(prompt) as tracer:` - the body's lines are recorded, and run as one program when the block ends. Without a prompt the body holds
         `with tracer.invoke(prompt):` blocks. What is saved in it is an array behind it.
 
-        memory: bytes of device memory beside the weights that a run may take. checkpoint: gradients in less memory, blocks are run again for them.
+        memory: bytes of device memory beside the weights that a run may take. explain: tracer.plan.explanation() is the plan in words. checkpoint: gradients in less memory, blocks are run again for them.
         """
         return Tracer(self, inputs, True, {"memory": memory, "no_share": no_share, "explain": explain, "checkpoint": checkpoint})
 

@@ -1,7 +1,6 @@
 """Sweeps, attribution of places and edges, circuits: the command line's options as keywords."""
 import os
 
-
 from . import _inset, errors
 from .result import EdgeResult, Result
 
@@ -134,5 +133,3 @@ class Sweeping:
 def _words(text):
     """"Mary+ Mary" -> the words of a set."""
     return [word.strip('"') if '"' in word else word for word in text.split("+")]
-
-

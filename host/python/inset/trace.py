@@ -36,11 +36,9 @@ class Tracer:
         self._close()
         if kind is not None or not self._run:
             return False
-        if not self._saved:
-            self._trace.plan(False, 0, False)
-            return False
         self.plan = self._trace.plan(bool(self._options.get("no_share")), int(self._options.get("memory") or 0), bool(self._options.get("explain")))
-        self.plan.run()
+        if self._saved:
+            self.plan.run()
         for saved in self._saved:
             saved.plan = self.plan
         return False
@@ -87,15 +85,15 @@ class Tracer:
         return self._trace.external(array)
 
     def script(self):
-        """The lines recorded so far as a trace script, which `inset run -m MODEL` takes; values are called v0, v1, ... UsageError: an array of more than
-        4096 numbers stands in it."""
+        """The lines recorded so far as a trace script, which `inset run -m MODEL` takes; values are called v0, v1, ... Arrays from outside
+        have the model's type in it. UsageError: one of more than 4096 numbers, or tracer.tensor()."""
         return self._trace.script()
 
     @property
     def statistics(self):
-        """Rows computed and spared, FLOPs, bytes: of the trace that has run."""
+        """Rows computed and spared, FLOPs, bytes: of the trace as it was planned when its block ended."""
         if self.plan is None:
-            raise errors.UsageError("statistics: the trace has not run yet")
+            raise errors.UsageError("statistics: the trace is planned when its block ends")
         return self.plan.statistics()
 
 

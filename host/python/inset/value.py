@@ -3,6 +3,7 @@ import contextlib
 import sys
 
 from . import _inset, arrays, errors
+from .trace import current
 
 Value = _inset.Value
 ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
@@ -11,7 +12,7 @@ NOTHING = []
 
 
 def _plan_of(value):
-    """(plan, name) of a value that was saved by a trace that has run, else None."""
+    """The Saved of a value whose trace has run, else None."""
     saved = value._saved
     return saved if saved is not None and saved.plan is not None else None
 
@@ -62,10 +63,9 @@ def save(value):
 
 
 def _tracer(self):
-    from .trace import current
     tracer = current(self)
     if tracer is None:
-        raise errors.UsageError("a value of a trace that is over cannot be saved any more: save it inside the `with` block")
+        raise errors.UsageError("a value of a trace that is over: what is to be looked at behind it is saved in it, x = x.save(), and metrics belong into it too")
     return tracer
 
 
@@ -171,10 +171,9 @@ def _iter(self):
 
 def _metric(name, parameters, doc):
     def method(self, *answers):
-        from .trace import current
         if len(answers) != parameters:
             raise TypeError(f"{name}() takes {parameters} set{'s' if parameters > 1 else ''} of tokens, found {len(answers)}")
-        tokens = current(self)._model._answer
+        tokens = _tracer(self)._model._answer
         sets = [tokens(a) for a in answers] + [NOTHING, NOTHING]
         return self._metric(METRICS[name], sets[0], sets[1], None)
     method.__name__, method.__doc__ = name, doc
@@ -210,8 +209,9 @@ def _torch_function(cls, function, types, arguments=(), keywords=None):
 
 
 def _dlpack(self, **options):
-    return _as_torch(self).__dlpack__(**options) if _need_array(self, "DLPack").load() is not None and self.dtype == "bf16" \
-        else _need_array(self, "DLPack").load().__dlpack__(**options)
+    saved = _need_array(self, "DLPack")
+    array = saved.load()  # numpy has no bfloat16
+    return (arrays.to_torch(array, "bf16") if saved.dtype == "bf16" else array).__dlpack__(**options)
 
 
 Value.__doc__ = """A tensor of the model in a trace. While the trace is recorded it has a shape and a type, indices, arithmetic, metrics and a gradient; saved
