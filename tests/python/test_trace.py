@@ -1,8 +1,9 @@
 """What recording is: values before and behind their trace, setting in place and not, errors that say what to write, memory and threads."""
+import faulthandler
 import gc
 import os
-import sys
 import threading
+import time
 
 import numpy
 import pytest
@@ -336,26 +337,29 @@ def test_threads():
 
 
 def test_values_dropped_while_another_thread_records(model):
-    """Who holds the model's lock runs Python code, which may lose the GIL to a thread that frees a trace of the same model."""
-    old, done = [], threading.Event()
-    for _ in range(300):
-        with model.trace([PROMPT]):
-            old.append(model.transformer.h[0].output.save())
+    """Who holds the model's lock runs Python code, which gives the GIL to a thread that frees a trace of the same model."""
+    converting, dropped = threading.Event(), threading.Event()
+    with model.trace([PROMPT]):
+        old = [model.transformer.h[0].output.save()]
+
+    class Slow:
+        def __array__(self, dtype=None, copy=None):
+            converting.set()
+            time.sleep(0.2)
+            return numpy.ones(28, dtype=numpy.float32)
 
     def drop():
-        while old and not done.is_set():
-            old.pop()
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    thread = threading.Thread(target=drop, daemon=True)
+        converting.wait(10)
+        old.clear()
+        dropped.set()
+    faulthandler.dump_traceback_later(30, exit=True)  # a deadlock would hold the GIL for ever
     try:
+        thread = threading.Thread(target=drop)
         thread.start()
-        for _ in range(100):
-            with model.trace([PROMPT]):
-                model.transformer.h[0].output[:, 1] = [[float(k) for k in range(28)]]
-                model.output.logits.save()
-        thread.join(20)
-        assert not thread.is_alive()
+        with model.trace([PROMPT]):
+            model.transformer.h[0].output[:, 1] = Slow()
+            x = model.transformer.h[0].output[:, 1].save()
+        thread.join()
     finally:
-        done.set()
-        sys.setswitchinterval(interval)
+        faulthandler.cancel_dump_traceback_later()
+    assert dropped.is_set() and (x.numpy() == 1).all()
