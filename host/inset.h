@@ -76,7 +76,8 @@ typedef enum inset_status {
     INSET_FILE_ERROR,      /* FileError */
     INSET_DEVICE_ERROR,    /* DeviceError */
     /* UsageError: a call that makes no sense (a NULL handle, an unknown option) */
-    INSET_USAGE_ERROR
+    INSET_USAGE_ERROR,
+    INSET_STOPPED /* StoppedError: the watcher asked for it, see inset_watch */
 } inset_status;
 
 /* "OutOfOrderError" and so on; "OK" for INSET_OK. Never NULL. */
@@ -109,6 +110,22 @@ INSET_API const char *inset_message(inset_context *context);
 INSET_API inset_status inset_describe(
     inset_context *context, char *buffer, size_t capacity, size_t *length);
 
+/* How far a long call is: `done` of `total` steps of the model, invokes or launches. */
+typedef struct inset_progress {
+    const char *doing; /* "opening", "planning", "running" */
+    int64_t done, total;
+} inset_progress;
+/* Is called, in the caller's thread, while a call opens a model, plans or runs (sweeps,
+ * attributions and circuits plan and run), and must not use the context. 0: go on; anything else:
+ * stop, and the call returns INSET_STOPPED as if it had failed. */
+typedef int (*inset_watcher)(void *user, const inset_progress *progress);
+/* Sets the context's watcher; NULL: none. It is called when `seconds` have passed since the last
+ * time; 0: at every weight, invoke and launch. What a GPU was given before a stop it finishes: the
+ * next call waits for it, and a graph (a plan's third run and later ones) is stopped before it
+ * begins or not at all. INSET_USAGE_ERROR: a NULL context, seconds below 0 or not a number. */
+INSET_API inset_status inset_watch(
+    inset_context *context, inset_watcher watcher, void *user, double seconds);
+
 /* ---- tensors ------------------------------------------------------------ */
 typedef enum inset_type {
     INSET_F32,
@@ -139,6 +156,21 @@ typedef struct inset_tensor {
 #define INSET_TENSOR(data, type, ...)      \
     (&(const inset_tensor){(data), (type), \
         (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
+
+/* A tensor on the device that the model runs on, dense and row-major there: numbers that stay on a
+ * GPU. One that inset gave is a copy of its own, whole when the call returns: nothing that is run or
+ * freed later changes it, and inset_device_tensor_free may be called by any thread at any time. One
+ * that inset takes is borrowed during the call; memory and release may be NULL. inset_dlpack.h
+ * makes DLPack's tensors of these and these of DLPack's. */
+enum { INSET_ON_CPU = 1, INSET_ON_CUDA = 2 }; /* DLPack's kDLCPU, kDLCUDA */
+typedef struct inset_device_tensor {
+    inset_tensor tensor; /* data is an address there */
+    int32_t device_type, device_index;
+    void *memory;
+    void (*release)(void *memory);
+} inset_device_tensor;
+/* Takes NULL, and one that was freed. */
+INSET_API void inset_device_tensor_free(inset_device_tensor *tensor);
 
 /* Bytes of one element; 0 for a value that is no type. */
 INSET_API size_t inset_type_size(inset_type type);
@@ -185,6 +217,17 @@ typedef struct inset_model_options {
  * answer, INSET_USAGE_ERROR: an option that is none, INSET_NO_MEMORY. On failure *out is
  * untouched. */
 INSET_API inset_status inset_model_open(inset_context *context, const char *directory,
+    const inset_model_options *options, inset_model **out);
+/* The same without files: from the text of a config.json and tensors by the names that
+ * model.safetensors would have. They are borrowed as long as the model, unchanged and where they
+ * are: parts of them may be read later. On a CPU matrices are packed, as those of files are. On a
+ * GPU, tensors that lie on it in the model's type are read where they are, but for matrices [in,
+ * out] (GPT-2's), whose other order is made once.
+ *   names, tensors  [n]; on the CPU or on the model's GPU
+ * Errors as inset_model_open's, the same things being wrong with them; INSET_VALUE_ERROR: a name
+ * twice; INSET_DEVICE_ERROR: a tensor on another device. */
+INSET_API inset_status inset_model_from_tensors(inset_context *context, const char *config,
+    size_t n, const char *const *names, const inset_device_tensor *tensors,
     const inset_model_options *options, inset_model **out);
 /* Frees the model and every trace and plan made from it. Takes NULL. */
 INSET_API void inset_model_free(inset_model *model);
@@ -362,6 +405,12 @@ INSET_API inset_status inset_get(inset_trace *trace, const char *site, inset_val
  * take the type of what they meet. */
 INSET_API inset_status inset_external(
     inset_trace *trace, const inset_tensor *tensor, inset_value **out);
+/* The same for numbers on the model's own GPU, which are copied there and not brought to the host,
+ * or on the CPU, as inset_external.
+ *   stream  the cudaStream_t that makes the numbers, which is waited for; NULL: the default one
+ * It can be no invoke's input. INSET_DEVICE_ERROR: a tensor on another device. */
+INSET_API inset_status inset_external_device(
+    inset_trace *trace, const inset_device_tensor *tensor, void *stream, inset_value **out);
 /* f32 */
 INSET_API inset_status inset_zeros(
     inset_trace *trace, int32_t n_dimensions, const int64_t *shape, inset_value **out);
@@ -465,6 +514,13 @@ INSET_API inset_status inset_save_stack(
  * "3|5", and its type; a number's is "()". Writes at most `size` bytes with the final NUL. */
 INSET_API inset_status inset_value_shape(
     inset_value *value, char *out, size_t size, inset_type *type);
+
+/* What is saved so far, in the order of saving: how many, and of one its name (NULL: it is not
+ * wanted) and the value, or the first of a stack. Both hold as long as the trace. INSET_INDEX_ERROR:
+ * past the last. */
+INSET_API size_t inset_trace_saved_count(const inset_trace *trace);
+INSET_API inset_status inset_trace_saved_at(
+    inset_trace *trace, size_t index, const char **name, inset_value **value);
 
 /* Reads a trace script, whose lines are recorded after what the trace already holds.
  *   file       its name in messages
@@ -582,6 +638,10 @@ INSET_API inset_status inset_saved_at(
 /* Shape and type of what a run will save; out->data is NULL. */
 INSET_API inset_status inset_saved_describe(
     inset_plan *plan, size_t index, const char **name, inset_tensor *out);
+/* The saved value where the device has it, as a tensor that is the caller's: freed with
+ * inset_device_tensor_free. Errors as inset_saved_at's, and INSET_NO_MEMORY. */
+INSET_API inset_status inset_saved_device(
+    inset_plan *plan, size_t index, const char **name, inset_device_tensor *out);
 /* Writes everything that the last run saved to a safetensors file: to another name first, which
  * then takes the place of `path` at once. INSET_FILE_ERROR, and nothing is left behind. */
 INSET_API inset_status inset_saved_write(inset_plan *plan, const char *path);

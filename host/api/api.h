@@ -13,11 +13,19 @@
 #include "sweep/sweep.h"
 #include "trace/trace.h"
 
+/* A tensor from outside on the device, as long as its trace. */
+typedef struct kept_tensor {
+    struct kept_tensor *next;
+    void *data;
+    size_t bytes;
+} kept_tensor;
+
 struct inset_trace {
     handle handle; /* owner: the model */
     inset_context *context;
     inset_model *model;
     trace *trace;
+    kept_tensor *kept;
 };
 
 struct inset_value { /* in the trace's arena */
@@ -53,6 +61,9 @@ inset_status api_need_device(const inset_model *model);
 /* What the options of an attribution ask for, checked as far as they alone say. */
 inset_status api_attribution(inset_context *context, const inset_attribution_options *options,
     inset_sweep_options *runs, attribution_method *method);
+
+/* Releases the tensors on the device that the trace keeps. */
+void api_free_kept(inset_trace *t);
 
 /* INSET_OK when the value is there and the trace's own. */
 inset_status api_check_value(inset_trace *t, const inset_value *value);

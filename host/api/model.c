@@ -73,6 +73,59 @@ inset_status inset_model_open(inset_context *context, const char *directory,
     return INSET_OK;
 }
 
+/* Takes tensors over into the files' form. */
+static inset_status convert_tensors(inset_context *context, size_t n, const char *const *names,
+    const inset_device_tensor *tensors, file_tensor *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        const inset_tensor *t = &tensors[i].tensor;
+        if (!names[i]) return api_null(context, "a tensor's name");
+        inset_status status = api_check_tensor(context, t);
+        if (status) return status;
+        if (tensors[i].device_type != INSET_ON_CPU && tensors[i].device_type != INSET_ON_CUDA)
+            return error_set(context, INSET_DEVICE_ERROR,
+                "%s is on a device of DLPack's type %d: the CPU or a CUDA device was expected",
+                names[i], (int)tensors[i].device_type);
+        out[i] = (file_tensor){.name = names[i],
+            .type = t->type,
+            .n_dimensions = t->n_dimensions,
+            .data = t->data,
+            .bytes = (size_t)inset_tensor_count(t) * type_size(t->type),
+            .gpu = tensors[i].device_type == INSET_ON_CUDA ? tensors[i].device_index + 1 : 0};
+        memcpy(out[i].shape, t->shape, sizeof t->shape);
+    }
+    return INSET_OK;
+}
+
+inset_status inset_model_from_tensors(inset_context *context, const char *config, size_t n,
+    const char *const *names, const inset_device_tensor *tensors,
+    const inset_model_options *options, inset_model **out)
+{
+    model_choice choice;
+    inset_model *model = NULL;
+    if (!context) return INSET_USAGE_ERROR;
+    if (!config || (n && (!names || !tensors)))
+        return api_null(context, !config ? "a config" : "the tensors and their names");
+    if (!out) return api_null(context, "a place for the model");
+    inset_status status = api_model_choice(context, options, &choice);
+    if (status) return status;
+    file_tensor *given = memory_new(context, n * sizeof *given);
+    if (!given) return INSET_NO_MEMORY;
+    status = convert_tensors(context, n, names, tensors, given);
+    if (!status && choice.device)
+        status = model_from_tensors(context, config, strlen(config), given, n, choice.device,
+            choice.type, choice.fast, choice.ungroup, &model);
+    program *p = NULL;
+    if (!status && !choice.device
+        && !(status = model_program_of(context, config, strlen(config), choice.ungroup, &p)))
+        status = api_model_without_device(p, choice.type, &model);
+    memory_free(context, given);
+    if (status) return status;
+    api_model_register(model);
+    *out = model;
+    return INSET_OK;
+}
+
 void inset_model_free(inset_model *model)
 {
     if (!model) return;

@@ -32,6 +32,7 @@ void inset_trace_free(inset_trace *t)
     handle_free_owned(t->context, t);
     handle_remove(t->context, &t->handle);
     trace_free(t->trace);
+    api_free_kept(t);
     memory_free(t->context, t);
 }
 
@@ -405,6 +406,24 @@ inset_status inset_value_shape(inset_value *value, char *out, size_t size, inset
                 : value->operand.kind == OPERAND_INTEGER ? INSET_I64
                                                          : INSET_F32;
     return INSET_OK;
+}
+
+size_t inset_trace_saved_count(const inset_trace *t) { return t ? trace_saved_count(t->trace) : 0; }
+
+inset_status inset_trace_saved_at(
+    inset_trace *t, size_t index, const char **name, inset_value **value)
+{
+    operand found;
+    if (!t) return INSET_USAGE_ERROR;
+    NEED_OUT(t, value);
+    const size_t count = trace_saved_count(t->trace);
+    if (index >= count)
+        return error_set(t->context, INSET_INDEX_ERROR,
+            "saved value %zu was asked for; the trace saves %zu so far", index, count);
+    const char *saved = trace_saved_at(t->trace, index, &found);
+    inset_status status = api_give(t, INSET_OK, &found, value);
+    if (!status && name) *name = saved;
+    return status;
 }
 
 inset_status inset_script(

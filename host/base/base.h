@@ -39,6 +39,9 @@ struct inset_context {
     arena_block *spare;
     size_t spare_bytes;
     handle *handles; /* newest first; see handle_add */
+    inset_watcher watcher;
+    void *watcher_user;
+    double watch_every, watched; /* seconds: between two calls; when it was called last */
 };
 
 /* ---- memory -------------------------------------------------------------- */
@@ -123,6 +126,11 @@ void error_place(inset_context *context, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* "MemoryError: out of memory on the host" without allocating */
 inset_status error_no_memory(inset_context *context);
+
+/* ---- long calls ---------------------------------------------------------- */
+/* Tells the watcher, if there is one and it is time, that `done` of `total` are done: to be called
+ * before each piece of work. INSET_STOPPED, with a message: the call is to end. */
+inset_status context_watch(inset_context *context, const char *doing, int64_t done, int64_t total);
 
 /* ---- text --------------------------------------------------------------- */
 void text_add(inset_context *context, text *t, const char *format, ...)

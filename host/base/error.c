@@ -23,6 +23,7 @@ const char *inset_status_name(inset_status status)
     case INSET_FILE_ERROR: return "FileError";
     case INSET_DEVICE_ERROR: return "DeviceError";
     case INSET_USAGE_ERROR: return "UsageError";
+    case INSET_STOPPED: return "StoppedError";
     }
     return "Error";
 }

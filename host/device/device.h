@@ -30,6 +30,13 @@ typedef struct float_product {
     bool b_across;
 } float_product;
 
+/* Memory of the device that belongs to nobody here: whoever has it calls release(owner) once, in any
+ * thread, even after the device is closed. */
+typedef struct device_share {
+    void *data, *owner;
+    void (*release)(void *owner);
+} device_share;
+
 /* The functions an implementation fills in. */
 typedef struct device_functions {
     void (*close)(device *d);
@@ -42,6 +49,8 @@ typedef struct device_functions {
     /* complete on return */
     inset_status (*download)(device *d, void *to, const void *from, size_t bytes);
     inset_status (*zero)(device *d, void *at, size_t bytes);
+    inset_status (*copy)(device *d, void *to, const void *from, size_t bytes);
+    inset_status (*share)(device *d, size_t bytes, device_share *out);
     inset_status (*matrix_create)(device *d, inset_type type, int64_t in, int64_t out,
         const void *weight, inset_type weight_type, bool in_out, const void *bias,
         inset_type bias_type, matrix **result);
@@ -61,6 +70,7 @@ typedef struct device_functions {
     inset_status (*launch)(device *d, kernel_id kernel, inset_type type, const void *args,
         size_t args_size, int64_t blocks, int64_t work);
     inset_status (*synchronize)(device *d);
+    inset_status (*wait_for)(device *d, void *stream); /* NULL: it has no streams (cpu) */
     /* Launches captured and replayed; NULL on a device where a launch costs nothing (cpu). */
     inset_status (*capture_begin)(device *d);
     inset_status (*capture_end)(device *d, device_graph **out);
@@ -82,6 +92,7 @@ struct device {
     /* "cpu: Intel Xeon ..., AVX-512, 2 threads" or "cuda:0: NVIDIA H200" */
     char name[128];
     bool is_cuda;
+    int32_t index; /* which of the machine's GPUs; 0 for a CPU */
     /* set once it is open, before it is given anything: a row's bits may depend on what is computed
      * beside it where that is faster. cpu.c has nothing that would be */
     bool fast;
@@ -132,6 +143,20 @@ static inline inset_status device_upload_as(
 static inline inset_status device_download(device *d, void *to, const void *from, size_t bytes)
 {
     return bytes ? d->functions->download(d, to, from, bytes) : INSET_OK;
+}
+/* From one place on the device to another. */
+static inline inset_status device_copy(device *d, void *to, const void *from, size_t bytes)
+{
+    return bytes ? d->functions->copy(d, to, from, bytes) : INSET_OK;
+}
+static inline inset_status device_share_new(device *d, size_t bytes, device_share *out)
+{
+    return d->functions->share(d, bytes, out);
+}
+/* Waits for a stream of somebody else's (a cudaStream_t; NULL: the default one) on this device. */
+static inline inset_status device_wait_for(device *d, void *stream)
+{
+    return d->functions->wait_for ? d->functions->wait_for(d, stream) : INSET_OK;
 }
 static inline inset_status device_zero(device *d, void *at, size_t bytes)
 {

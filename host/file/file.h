@@ -18,8 +18,9 @@ typedef struct file_tensor {
     int64_t shape[FILE_MAX_DIMENSIONS];
     const void *data;
     size_t bytes; /* the shape's product times the type's size */
-    /* as the file spells it, "F8_E4M3"; NULL in tensors to be written */
+    /* as the file spells it, "F8_E4M3"; NULL in tensors to be written or given in memory */
     const char *stored_type;
+    int32_t gpu; /* 0: data is host memory; else an address on GPU gpu - 1 (tensors in memory) */
 } file_tensor;
 
 /* All functions that give an object through `out` set it to NULL when they fail. */
@@ -55,7 +56,11 @@ inset_status safetensors_parse(
  * not list is there as well: whoever knows what the model needs says whether it is one too many. */
 typedef struct weight_files weight_files;
 inset_status weight_files_open(inset_context *context, const char *directory, weight_files **out);
-void weight_files_close(weight_files *files);
+/* The same from `count` tensors in memory, whose data is borrowed for as long as the object; `name`
+ * stands for them in messages. A name twice is INSET_VALUE_ERROR. */
+inset_status weight_files_from(inset_context *context, const char *name, const file_tensor *tensors,
+    size_t count, weight_files **out);
+void weight_files_close(weight_files *files); /* takes NULL */
 size_t weight_files_count(const weight_files *files);
 const file_tensor *weight_files_at(const weight_files *files, size_t index);
 const file_tensor *weight_files_find(const weight_files *files, const char *name);

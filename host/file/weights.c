@@ -1,5 +1,5 @@
 /* weights.c: the weights of a Hugging Face directory as one list of tensors, whether they lie in
- * one file or in shards with an index.
+ * one file or in shards with an index, or were given in memory.
  *
  * The index is a JSON object whose "weight_map" gives each tensor the name of its shard. It is as
  * hostile as any file: a shard must be a plain name, so that an index cannot reach outside its
@@ -226,6 +226,43 @@ inset_status weight_files_open(inset_context *context, const char *directory, we
     return INSET_OK;
 }
 
+static inset_status copy_tensors(weight_files *files, const file_tensor *tensors, size_t count)
+{
+    file_tensor *own = arena_new(&files->arena, count * sizeof *own);
+    files->tensors = memory_new(files->context, count * sizeof *files->tensors);
+    if (!own || !files->tensors) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < count; i++) {
+        own[i] = tensors[i];
+        if (!(own[i].name = arena_text(&files->arena, tensors[i].name, strlen(tensors[i].name))))
+            return INSET_NO_MEMORY;
+        if (weight_files_find(files, own[i].name))
+            return error_set(files->context, INSET_VALUE_ERROR, "%s: '%s' is there twice",
+                files->directory, own[i].name);
+        files->tensors[i] = &own[i];
+        if (!table_add(files->context, &files->by_name,
+                hash_bytes(0, own[i].name, strlen(own[i].name)), (int32_t)i))
+            return INSET_NO_MEMORY;
+        files->count++;
+    }
+    return INSET_OK;
+}
+
+inset_status weight_files_from(inset_context *context, const char *name, const file_tensor *tensors,
+    size_t count, weight_files **out)
+{
+    *out = NULL;
+    weight_files *files = memory_new(context, sizeof *files);
+    if (!files) return INSET_NO_MEMORY;
+    files->context = context;
+    arena_start(&files->arena, context);
+    inset_status status = INSET_NO_MEMORY;
+    if ((files->directory = arena_text(&files->arena, name, strlen(name))))
+        status = copy_tensors(files, tensors, count);
+    if (status) weight_files_close(files);
+    else *out = files;
+    return status;
+}
+
 void weight_files_close(weight_files *files)
 {
     if (!files) return;
@@ -263,6 +300,6 @@ const file_tensor *weight_files_find(const weight_files *files, const char *name
 
 void weight_files_release_pages(const weight_files *files, const file_tensor *tensor)
 {
-    int32_t index = find_index(files, tensor->name);
+    int32_t index = files->n_shards ? find_index(files, tensor->name) : -1;
     if (index >= 0) safetensors_release_pages(files->shards[files->shard_of[index]].file, tensor);
 }

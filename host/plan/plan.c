@@ -147,11 +147,12 @@ static inset_status keep_results(planner *p, schedule *s, plan *out)
         if (s->external_offset[i] < 0) continue;
         const storage *e = &p->trace->storages[i];
         int64_t bytes = e->lengths[0] * e->width * (int64_t)type_size(e->type);
-        void *data = arena_copy(&out->memory, e->data, (size_t)bytes);
-        if (!data) return INSET_NO_MEMORY;
+        void *data = e->there ? NULL : arena_copy(&out->memory, e->data, (size_t)bytes);
+        if (!data && !e->there) return INSET_NO_MEMORY;
         out->externals[out->n_externals].storage = (int32_t)i;
         out->externals[out->n_externals].offset = s->external_offset[i];
         out->externals[out->n_externals].bytes = bytes;
+        out->externals[out->n_externals].there = e->there;
         out->externals[out->n_externals++].data = data;
     }
     return INSET_OK;

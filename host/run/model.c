@@ -27,6 +27,7 @@ typedef struct opening {
     json_document *config;
     weight_files *files; /* NULL for a model in memory */
     source *sources;     /* one a weight */
+    void *fetched[2];    /* numbers of a weight and of its bias, brought from the device */
     struct inset_model *model;
 } opening;
 
@@ -49,6 +50,17 @@ inset_status model_program(
     json_document *config = NULL;
     *out = NULL;
     inset_status status = open_config(context, directory, &config);
+    if (!status) status = models_build(context, config, ungroup, out);
+    json_close(config);
+    return status;
+}
+
+inset_status model_program_of(
+    inset_context *context, const char *text, size_t length, bool ungroup, program **out)
+{
+    json_document *config = NULL;
+    *out = NULL;
+    inset_status status = json_parse(context, "the config", text, length, &config);
     if (!status) status = models_build(context, config, ungroup, out);
     json_close(config);
     return status;
@@ -124,7 +136,9 @@ static inset_status check_tensor(const opening *o, const weight *w, const file_t
         && t->type != INSET_F64)
         return error_set(o->context, INSET_FILE_ERROR,
             "%s: weight %s must be F32, BF16, F16 or F64, found %s", o->directory, t->name,
-            t->stored_type ? t->stored_type : "another type");
+            t->stored_type                       ? t->stored_type
+            : (size_t)t->type < INSET_TYPE_COUNT ? type_torch_name(t->type)
+                                                 : "another type");
     bool vector = w->role == WEIGHT_VECTOR;
     const int64_t expected[2] = {vector ? w->columns : w->rows, w->columns};
     int32_t n = vector ? 1 : 2;
@@ -278,12 +292,29 @@ static void give_back_pages(const opening *o, int32_t index)
         weight_files_release_pages(o->files, o->sources[index].tensor);
 }
 
-/* Puts a vector or table on the device, once however many steps read it. */
+static bool is_there(const source *s) { return s->tensor && s->tensor->gpu; }
+
+/* A source's numbers on the host. place: 0 or 1; they hold until the next call with the same. */
+static inset_status on_host(opening *o, const source *s, int place, const void **out)
+{
+    if (!is_there(s)) return *out = s->data, INSET_OK;
+    memory_free(o->context, o->fetched[place]);
+    if (!(o->fetched[place] = memory_new(o->context, s->tensor->bytes))) return INSET_NO_MEMORY;
+    *out = o->fetched[place];
+    return device_download(o->model->device, o->fetched[place], s->data, s->tensor->bytes);
+}
+
+/* Puts a vector or table on the device, once however many steps read it; one that is there already,
+ * in the model's type, is read where it is. */
 static inset_status load_data(opening *o, int32_t index)
 {
     struct inset_model *m = o->model;
     if (index < 0 || m->weights[index].data) return INSET_OK;
     const weight *w = &m->program->weights[index];
+    const source *from = &o->sources[index];
+    const void *numbers;
+    if (is_there(from) && from->type == m->type && (uintptr_t)from->data % 16 == 0)
+        return m->weights[index].data = (void *)(uintptr_t)from->data, INSET_OK;
     if (w->same_as >= 0) { /* the partner owns it: bytes stays 0 here */
         inset_status status = load_data(o, w->same_as);
         m->weights[index].data = m->weights[w->same_as].data;
@@ -293,8 +324,9 @@ static inset_status load_data(opening *o, int32_t index)
     inset_status status = device_allocate(m->device, bytes, &m->weights[index].data);
     if (status) return status;
     m->weights[index].bytes = bytes;
-    status = device_upload_as(m->device, m->weights[index].data, m->type, o->sources[index].data,
-        o->sources[index].type, (int64_t)count);
+    if (!(status = on_host(o, from, 0, &numbers)))
+        status = device_upload_as(
+            m->device, m->weights[index].data, m->type, numbers, from->type, (int64_t)count);
     give_back_pages(o, index);
     return status;
 }
@@ -348,15 +380,20 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     inset_status status = is_table ? load_data(o, s->weight) : INSET_OK;
     if (is_table && !status) status = load_data(o, s->bias);
     if (status) return status;
-    const void *bias_data = bias ? bias->data : NULL;
+    const bool in_place = is_there(from) && from->type == m->type && !w->in_out
+                          && (uintptr_t)from->data % 16 == 0;
+    const void *numbers = NULL, *bias_data = NULL;
     const inset_type bias_type = bias ? bias->type : INSET_F32;
     matrix **result = &m->weights[s->weight].matrix;
-    if (is_table)
-        status = device_matrix_over(
-            m->device, m->type, in, out, m->weights[s->weight].data, bias_data, bias_type, result);
+    if (bias) status = on_host(o, bias, 1, &bias_data);
+    if (!status && !is_table && !in_place) status = on_host(o, from, 0, &numbers);
+    if (status) return status;
+    if (numbers)
+        status = device_matrix_create(m->device, m->type, in, out, numbers, from->type, w->in_out,
+            bias_data, bias_type, result);
     else
-        status = device_matrix_create(m->device, m->type, in, out, from->data, from->type,
-            w->in_out, bias_data, bias_type, result);
+        status = device_matrix_over(m->device, m->type, in, out,
+            in_place ? from->data : m->weights[s->weight].data, bias_data, bias_type, result);
     biases[s->weight] = s->bias;
     give_back_pages(o, s->weight);
     return status;
@@ -373,6 +410,9 @@ static inset_status load_weights(opening *o)
     /* the last first: a head is the largest, and room to convert it is there while little else is */
     for (size_t i = p->n_steps; i-- > 0 && !status;) {
         const step *s = &p->steps[i];
+        status = context_watch(
+            o->context, "opening", (int64_t)(p->n_steps - 1 - i), (int64_t)p->n_steps);
+        if (status) break;
         if (s->kind == STEP_LINEAR) {
             status = load_matrix(o, s, biases);
             if (!status) status = load_gelu(o, s);
@@ -398,6 +438,23 @@ static inset_status check_type(inset_context *context, inset_type type)
         (unsigned)type < INSET_TYPE_COUNT ? type_name(type) : "an unknown type");
 }
 
+/* INSET_OK when all numbers are on the host or on the model's GPU, whose copies from elsewhere are
+ * then waited for. */
+static inset_status check_places(const opening *o)
+{
+    device *d = o->model->device;
+    bool any = false;
+    for (size_t i = 0; i < weight_files_count(o->files); i++) {
+        const file_tensor *t = weight_files_at(o->files, i);
+        any = any || t->gpu;
+        if (t->gpu && (!d->is_cuda || d->index != t->gpu - 1))
+            return error_set(o->context, INSET_DEVICE_ERROR,
+                "%s: %s is on cuda:%d and the model runs on %s: open it on cuda:%d", o->directory,
+                t->name, (int)t->gpu - 1, d->name, (int)t->gpu - 1);
+    }
+    return any ? device_wait_for(d, NULL) : INSET_OK;
+}
+
 /* From a program in o->model to a model that is ready. */
 static inset_status finish(opening *o, const char *device_name, inset_type type, bool fast)
 {
@@ -410,7 +467,8 @@ static inset_status finish(opening *o, const char *device_name, inset_type type,
     m->type = choose_type(o, type);
     if ((status = device_open(o->context, device_name, &m->device))) return status;
     m->device->fast = fast;
-    return load_weights(o);
+    status = o->files ? check_places(o) : INSET_OK;
+    return status ? status : load_weights(o);
 }
 
 /* Ends an opening: the model goes out, or is freed with all it has when `status` says that
@@ -418,7 +476,8 @@ static inset_status finish(opening *o, const char *device_name, inset_type type,
 static inset_status conclude(opening *o, inset_status status, struct inset_model **out)
 {
     memory_free(o->context, o->sources);
-    weight_files_close(o->files);
+    for (int i = 0; i < 2; i++) memory_free(o->context, o->fetched[i]);
+    if (o->files != o->model->given) weight_files_close(o->files);
     json_close(o->config);
     if (status) model_free(o->model);
     else *out = o->model;
@@ -450,6 +509,24 @@ inset_status model_open(inset_context *context, const char *directory, const cha
     return conclude(&o, status, out);
 }
 
+inset_status model_from_tensors(inset_context *context, const char *config, size_t length,
+    const file_tensor *tensors, size_t count, const char *device_name, inset_type type, bool fast,
+    bool ungroup, struct inset_model **out)
+{
+    static const char name[] = "the tensors given";
+    *out = NULL;
+    inset_status status = check_type(context, type);
+    if (status) return status;
+    opening o = {.context = context, .directory = name, .model = new_model(context)};
+    if (!o.model) return INSET_NO_MEMORY;
+    status = json_parse(context, "the config", config, length, &o.config);
+    if (!status) status = models_build(context, o.config, ungroup, &o.model->program);
+    if (!status) status = weight_files_from(context, name, tensors, count, &o.model->given);
+    o.files = o.model->given;
+    if (!status) status = finish(&o, device_name, type, fast);
+    return conclude(&o, status, out);
+}
+
 /* ---- the weights once more ---------------------------------------------- */
 
 enum { PLACES = 4 };
@@ -464,13 +541,14 @@ inset_status model_weights_open(struct inset_model *model, model_weights **out)
     inset_context *c = model->context;
     *out = NULL;
     /* numbers in memory are a builder's, who may have let go of them; a family's stay */
-    if (!model->directory && !model->program->n_head_paths)
+    if (!model->directory && !model->given && !model->program->n_head_paths)
         return error_set(c, INSET_USAGE_ERROR,
             "heads on their own need the weights once more, and this model's were given in "
             "memory: open a directory");
     model_weights *w = memory_new(c, sizeof *w);
     if (!w) return INSET_NO_MEMORY;
-    w->opening = (opening){.context = c, .directory = model->directory, .model = model};
+    w->opening = (opening){
+        .context = c, .directory = model->directory, .files = model->given, .model = model};
     for (int i = 0; i < PLACES; i++) w->which[i] = -1;
     inset_status status = model->directory
                               ? weight_files_open(c, model->directory, &w->opening.files)
@@ -478,7 +556,7 @@ inset_status model_weights_open(struct inset_model *model, model_weights **out)
     w->opening.sources = memory_new(c, model->program->n_weights * sizeof *w->opening.sources);
     if (!status && !w->opening.sources) status = INSET_NO_MEMORY;
     if (!status)
-        status = model->directory ? find_sources(&w->opening) : sources_in_memory(&w->opening);
+        status = w->opening.files ? find_sources(&w->opening) : sources_in_memory(&w->opening);
     if (status) {
         model_weights_close(w);
         return status;
@@ -493,7 +571,8 @@ void model_weights_close(model_weights *w)
     inset_context *c = w->opening.context;
     for (int i = 0; i < PLACES; i++) memory_free(c, w->at[i]);
     memory_free(c, w->opening.sources);
-    weight_files_close(w->opening.files);
+    memory_free(c, w->opening.fetched[0]);
+    if (w->opening.files != w->opening.model->given) weight_files_close(w->opening.files);
     memory_free(c, w);
 }
 
@@ -502,14 +581,17 @@ inset_status model_weights_get(model_weights *w, int32_t index, int place, const
     const weight *is = &w->opening.model->program->weights[index];
     const source *from = &w->opening.sources[index];
     const size_t count = (size_t)is->rows * (size_t)is->columns;
-    if (from->type == INSET_F32 && (uintptr_t)from->data % sizeof(float) == 0)
+    if (from->type == INSET_F32 && (uintptr_t)from->data % sizeof(float) == 0 && !is_there(from))
         return *out = from->data, INSET_OK;
     if (w->which[place] != index || !w->at[place]) {
         memory_free(w->opening.context, w->at[place]);
         w->which[place] = index;
         if (!(w->at[place] = memory_new(w->opening.context, count * sizeof(float))))
             return INSET_NO_MEMORY;
-        elements_convert(INSET_F32, w->at[place], from->type, from->data, (int64_t)count);
+        const void *numbers;
+        inset_status status = on_host(&w->opening, from, 0, &numbers);
+        if (status) return status;
+        elements_convert(INSET_F32, w->at[place], from->type, numbers, (int64_t)count);
         give_back_pages(&w->opening, index);
     }
     return *out = w->at[place], INSET_OK;
@@ -567,6 +649,7 @@ void model_free(struct inset_model *m)
     }
     memory_free(m->context, m->weights);
     memory_free(m->context, m->directory);
+    weight_files_close(m->given);
     device_close(m->device);
     program_free(m->program);
     memory_free(m->context, m);

@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "device/device.h"
+#include "file/file.h"
 #include "plan/plan.h"
 #include "program/program.h"
 
@@ -31,6 +32,7 @@ struct inset_model {
     int64_t weight_bytes; /* of all weights in the model's type, a tied one once */
     model_parts *parts;   /* NULL until a head is run on its own */
     char *directory;      /* where the weights are; NULL: they were in memory */
+    weight_files *given;  /* tensors that somebody keeps for the model, or NULL */
 };
 
 /* Opens a Hugging Face directory (config.json; model.safetensors or an index of shards): reads the
@@ -46,11 +48,20 @@ struct inset_model {
 struct inset_model;
 inset_status model_open(inset_context *context, const char *directory, const char *device_name,
     inset_type type, bool fast, bool ungroup, struct inset_model **out);
+/* The same from a config's text and tensors by the names that a file would have, which stay where
+ * they are, unchanged, as long as the model: on the host, or on the GPU it runs on, where those that
+ * can be read as they lie are not copied. */
+inset_status model_from_tensors(inset_context *context, const char *config, size_t length,
+    const file_tensor *tensors, size_t count, const char *device_name, inset_type type, bool fast,
+    bool ungroup, struct inset_model **out);
 /* A model whose program was built in memory (weights have `data`). Takes the program over, also on
  * failure. */
 inset_status model_from_program(
     program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out);
-/* The program of a directory without weights or device: for `inset sites`. */
+/* The program of a config's text, and of a directory, without weights or device: for `inset
+ * sites`. */
+inset_status model_program_of(
+    inset_context *context, const char *config, size_t length, bool ungroup, program **out);
 inset_status model_program(
     inset_context *context, const char *directory, bool ungroup, program **out);
 /* What plans for this model must know of its device. */

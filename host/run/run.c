@@ -38,6 +38,7 @@ struct run {
      * host's */
     char *inputs;
     size_t changed, changed_end; /* of these bytes, what the device has not got yet */
+    const void **there;          /* for each external, where the device has its numbers, or NULL */
     int64_t *tokens;             /* what the next run takes */
     float *rows;
     int32_t *answers;                             /* tokens of the trace's metrics, likewise */
@@ -235,8 +236,23 @@ static void mark_changed(run *r, size_t from, size_t bytes)
 static void put_external(run *r, const struct external *e, const void *data)
 {
     size_t place = input_place(r, AREA_EXTERNAL) + (size_t)e->offset;
-    if (e->bytes) memcpy(r->inputs + place, data, (size_t)e->bytes);
+    if (e->bytes && data) memcpy(r->inputs + place, data, (size_t)e->bytes);
+    r->there[e - r->plan->externals] = data ? NULL : e->there;
     mark_changed(r, place, (size_t)e->bytes);
+}
+
+/* After an upload: externals that the device has itself, where the upload has written over them. */
+static inset_status copy_externals(run *r)
+{
+    const plan *p = r->plan;
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < p->n_externals && !status; i++) {
+        const size_t place = input_place(r, AREA_EXTERNAL) + (size_t)p->externals[i].offset;
+        if (r->there[i] && place < r->changed_end && place >= r->changed)
+            status = device_copy(r->model->device, r->base[AREA_FIRST_INPUT] + place, r->there[i],
+                (size_t)p->externals[i].bytes);
+    }
+    return status;
 }
 
 static inset_status copy_inputs(run *r)
@@ -246,7 +262,8 @@ static inset_status copy_inputs(run *r)
     bool in_place = r->model->device->shares_host_memory;
     size_t bytes = (size_t)(r->memory + r->bytes - r->base[AREA_FIRST_INPUT]);
     r->inputs = in_place ? r->base[AREA_FIRST_INPUT] : memory_new(r->context, bytes);
-    if (!r->inputs) return INSET_NO_MEMORY;
+    r->there = memory_new(r->context, p->n_externals * sizeof *r->there);
+    if (!r->inputs || !r->there) return INSET_NO_MEMORY;
     for (size_t i = 0; i < p->n_externals; i++)
         put_external(r, &p->externals[i], p->externals[i].data);
     if (p->rows) {
@@ -319,6 +336,7 @@ void run_free(run *r)
     if (r->memory && !r->room) device_release(r->model->device, r->memory, r->bytes);
     memory_free(r->context, r->launches);
     if (!r->model->device->shares_host_memory) memory_free(r->context, r->inputs);
+    memory_free(r->context, r->there);
     memory_free(r->context, r->tokens);
     memory_free(r->context, r->answers);
     memory_free(r->context, r->rows);
@@ -515,6 +533,7 @@ static inset_status upload_inputs(run *r)
     if (!d->shares_host_memory)
         status = device_upload(d, r->base[AREA_FIRST_INPUT] + r->changed, r->inputs + r->changed,
             r->changed_end - r->changed);
+    if (!status) status = copy_externals(r);
     if (!status) r->changed = r->changed_end = 0;
     return status;
 }
@@ -539,7 +558,8 @@ int64_t run_later_launches(const struct inset_model *model, const plan *p)
                : p->statistics.launches;
 }
 
-static inset_status launch_all(run *r)
+/* watched: the context's watcher may stop it. */
+static inset_status launch_all(run *r, bool watched)
 {
     plan *p = r->plan;
     device *d = r->model->device;
@@ -551,6 +571,9 @@ static inset_status launch_all(run *r)
         const launch *l = &r->launches[i];
         const matrix *m = l->matrix;
         size_t size;
+        if (watched
+            && (status = context_watch(r->context, "running", (int64_t)i, (int64_t)p->n_launches)))
+            return status;
         const void *arguments = launch_arguments(l, &size);
         status = l->gelu ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
                  : l->is_matmul ? device_matmul(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
@@ -568,7 +591,7 @@ static void capture_launches(run *r)
     device *d = r->model->device;
     r->launched_singly = true;
     if (device_capture_begin(d)) return;
-    inset_status status = launch_all(r);
+    inset_status status = launch_all(r, false);
     r->launched_singly = device_capture_end(d, status ? NULL : &r->graph) || status;
 }
 
@@ -581,7 +604,9 @@ static inset_status enqueue(run *r)
     r->saved_here = false;
     if (r->has_run && !r->graph && !r->launched_singly && r->plan->n_launches && device_captures(d))
         capture_launches(r);
-    return r->graph ? device_replay(d, r->graph) : launch_all(r);
+    if (!r->graph) return launch_all(r, true);
+    status = context_watch(r->context, "running", 0, (int64_t)r->plan->n_launches);
+    return status ? status : device_replay(d, r->graph);
 }
 
 inset_status run_execute(run *r)
@@ -621,6 +646,19 @@ void run_saved_there(const run *r, size_t index, inset_tensor *out)
 {
     plan_saved_describe(r->plan, index, out);
     out->data = (const char *)r->base[AREA_SAVED] + r->plan->saved[index].offset;
+}
+
+inset_status run_saved_share(run *r, size_t index, inset_tensor *out, device_share *share)
+{
+    device *d = r->model->device;
+    run_saved_there(r, index, out);
+    const size_t bytes = (size_t)inset_tensor_count(out) * type_size(out->type);
+    inset_status status = device_share_new(d, bytes, share);
+    if (status) return status;
+    if (!(status = device_copy(d, share->data, out->data, bytes))) status = device_synchronize(d);
+    if (status) share->release(share->owner);
+    out->data = status ? NULL : share->data;
+    return status;
 }
 
 /* ---- one run behind the other ------------------------------------------- */

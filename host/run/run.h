@@ -31,6 +31,8 @@ inset_status run_saved(run *r, size_t index, inset_tensor *out);
 /* The same where the device has it, of a run that was executed: out's data is device memory, until
  * run_free. Nothing is copied. */
 void run_saved_there(const run *r, size_t index, inset_tensor *out);
+/* A copy on the device that is the caller's (share->release). */
+inset_status run_saved_share(run *r, size_t index, inset_tensor *out, device_share *share);
 /* Give an invoke other input of the same shape for the next run_execute. Tokens (rows) that were
  * equal at one position of several prompts when the plan was made are computed once, so they must
  * be equal still: run_execute answers INSET_VALUE_ERROR otherwise, and runs nothing. Set all

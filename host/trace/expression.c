@@ -143,6 +143,18 @@ inset_status trace_external(trace *t, inset_type type, int n_dimensions, const i
     return INSET_OK;
 }
 
+inset_status trace_external_there(trace *t, inset_type type, int n_dimensions, const int64_t *shape,
+    const void *data, operand *out)
+{
+    view wanted, made;
+    inset_status status = checked_shape(t, n_dimensions, shape, &wanted);
+    if (status || (status = storage_for_shape(t, STORAGE_EXTERNAL, type, &wanted, &made)))
+        return status;
+    t->storages[made.storage].there = data;
+    *out = tensor_operand(&made);
+    return INSET_OK;
+}
+
 bool trace_is_external(const trace *t, const operand *a, int32_t *storage_index, inset_type *type)
 {
     if (a->kind != OPERAND_TENSOR) return false;

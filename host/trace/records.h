@@ -22,8 +22,8 @@ typedef struct storage {
     int32_t n_sequences;
     const int32_t *lengths; /* rows of each sequence */
     int64_t width;          /* elements a row */
-    /* STORAGE_EXTERNAL: rows one after the other, in the trace's arena */
-    const void *data;
+    /* STORAGE_EXTERNAL: rows one after the other, in the trace's arena; or else on the device */
+    const void *data, *there;
     bool changed; /* a set wrote to it */
 } storage;
 

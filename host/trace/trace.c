@@ -192,6 +192,9 @@ inset_status trace_invoke_operand(trace *t, const operand *input)
     if (s->kind != STORAGE_EXTERNAL || s->changed)
         return error_set(t->context, INSET_TYPE_ERROR,
             "an invoke's input is a literal or a loaded tensor that no line changes");
+    if (s->there)
+        return error_set(t->context, INSET_TYPE_ERROR,
+            "an invoke's input is a tensor in host memory, found one on the device");
     const view *v = &input->view;
     int64_t elements = view_elements(v);
     bool whole = elements == s->lengths[0] * s->width;
@@ -548,6 +551,14 @@ inset_status trace_save_stack(trace *t, const char *name, size_t count, const op
 }
 
 /* ---- asking ------------------------------------------------------------- */
+
+size_t trace_saved_count(const trace *t) { return t->n_saves; }
+
+const char *trace_saved_at(const trace *t, size_t index, operand *out)
+{
+    *out = (operand){.kind = OPERAND_TENSOR, .view = t->saves[index].view[0]};
+    return t->saves[index].name;
+}
 
 void trace_shape_text(const trace *t, const operand *value, char *out, size_t size)
 {

@@ -119,6 +119,10 @@ inset_status trace_site(trace *t, int32_t site, operand *out);
 /* copied; may be unaligned */
 inset_status trace_external(trace *t, inset_type type, int n_dimensions, const int64_t *shape,
     const void *data, operand *out);
+/* The same for numbers on the device that the trace's plans run on, where they stay, unchanged, as
+ * long as the trace. */
+inset_status trace_external_there(trace *t, inset_type type, int n_dimensions, const int64_t *shape,
+    const void *data, operand *out);
 /* Is the operand all of a tensor that trace_external took? Then *storage names it, *type is its
  * type. */
 bool trace_is_external(const trace *t, const operand *a, int32_t *storage, inset_type *type);
@@ -169,6 +173,9 @@ inset_status trace_save(trace *t, const char *name, const operand *value);
  * ShapeError otherwise; ValueError when empty. */
 inset_status trace_save_stack(trace *t, const char *name, size_t count, const operand *values);
 
+/* How many values are saved so far; the name of one, and in *out the value (of a stack the first). */
+size_t trace_saved_count(const trace *t);
+const char *trace_saved_at(const trace *t, size_t index, operand *out);
 /* Asking: the shape of an operand as users see it, "(2, 5, 48)"; ragged dimensions as "3|5". */
 void trace_shape_text(const trace *t, const operand *value, char *out, size_t size);
 inset_type trace_operand_type(const trace *t, const operand *value);

@@ -510,7 +510,8 @@ static int stream_destroy(cuda_stream stream)
 static int stream_synchronize(cuda_stream stream)
 {
     int error = standin_begin(ERROR_UNKNOWN);
-    if (!handle_good(stream, HANDLE_STREAM, "cudaStreamSynchronize"))
+    /* NULL: the default stream, on which nothing was put */
+    if (stream && !handle_good(stream, HANDLE_STREAM, "cudaStreamSynchronize"))
         return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaStreamSynchronize")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     run_until(s.seen);

@@ -8,6 +8,7 @@
 #include "device/cpu/cpu.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -172,6 +173,15 @@ static inset_status cpu_upload_as(
     return INSET_OK;
 }
 
+/* Not from the context, which it may outlive. */
+static inset_status cpu_share(device *d, size_t bytes, device_share *out)
+{
+    void *data = NULL;
+    if (posix_memalign(&data, ALIGNMENT, bytes ? bytes : 1)) return error_no_memory(d->context);
+    *out = (device_share){data, data, free};
+    return INSET_OK;
+}
+
 static inset_status cpu_zero(device *d, void *at, size_t bytes)
 {
     (void)d;
@@ -286,6 +296,8 @@ static const device_functions cpu_functions = {
     .upload_as = cpu_upload_as,
     .download = cpu_copy,
     .zero = cpu_zero,
+    .copy = cpu_copy,
+    .share = cpu_share,
     .matrix_create = cpu_matrix_create,
     .matrix_over = cpu_matrix_over,
     .matrix_reverse = cpu_matrix_reverse,

@@ -197,6 +197,15 @@ inset_status cuda_download(device *base, void *to, const void *from, size_t byte
     return status ? status : finish(d, &previous);
 }
 
+static inset_status cuda_copy(device *base, void *to, const void *from, size_t bytes)
+{
+    cuda_device *d = of(base);
+    inset_status status = cuda_enter(d);
+    if (status) return status;
+    int error = d->library.cudaMemcpyAsync(to, from, bytes, CUDA_DEVICE_TO_DEVICE, d->stream);
+    return error ? cuda_failed(d, error, "copying on the device") : INSET_OK;
+}
+
 static inset_status cuda_zero(device *base, void *at, size_t bytes)
 {
     cuda_device *d = of(base);
@@ -379,6 +388,8 @@ static const device_functions functions = {
     .download = cuda_download,
     .upload_as = cuda_upload_as,
     .zero = cuda_zero,
+    .copy = cuda_copy,
+    .share = cuda_share,
     .matrix_create = cuda_matrix_create,
     .matrix_over = cuda_matrix_over,
     .matrix_reverse = cuda_matrix_reverse,
@@ -391,6 +402,7 @@ static const device_functions functions = {
     .matmul_gelu = cuda_matmul_gelu,
     .launch = cuda_launch,
     .synchronize = cuda_synchronize,
+    .wait_for = cuda_wait_for,
     .capture_begin = cuda_capture_begin,
     .capture_end = cuda_capture_end,
     .replay = cuda_replay,
@@ -505,6 +517,7 @@ inset_status device_open_cuda(inset_context *context, int index, device **out)
     d->base = (device){.context = context,
         .functions = &functions,
         .is_cuda = true,
+        .index = index,
         .steady = true,
         .row_block = PRODUCT_TALLEST};
     d->index = index;

@@ -82,6 +82,9 @@ inset_status cuda_failed(cuda_device *d, int error, const char *doing);
 inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const void *args,
     size_t args_size, int64_t blocks, int64_t work);
 inset_status cuda_allocate(device *base, size_t bytes, void **out);
+/* share.c: what device.h says of them */
+inset_status cuda_share(device *base, size_t bytes, device_share *out);
+inset_status cuda_wait_for(device *base, void *stream);
 void cuda_release(device *base, void *memory, size_t bytes);
 inset_status cuda_upload(device *base, void *to, const void *from, size_t bytes);
 inset_status cuda_download(device *base, void *to, const void *from, size_t bytes);

@@ -161,7 +161,8 @@ struct plan {
     struct external {
         int32_t storage;
         int64_t offset, bytes;
-        void *data;
+        void *data;        /* the plan's own copy; or NULL, and */
+        const void *there; /* where the trace has it on the device */
     } * externals;
     size_t n_externals;
     /* the saved area has padding: zero it before a run */

@@ -558,7 +558,9 @@ inset_status plan_walk(planner *p)
         p->invoke++;
         p->first_strand = (int32_t)p->n_strands;
         p->floor = (int32_t)((int64_t)i * p->chunks / (int64_t)p->trace->n_invokes);
-        inset_status status = walk_invoke(p, (int32_t)i);
+        inset_status status = context_watch(
+            p->context, "planning", (int64_t)i, (int64_t)p->trace->n_invokes);
+        if (!status) status = walk_invoke(p, (int32_t)i);
         if (status) return status;
     }
     return INSET_OK;
