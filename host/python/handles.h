@@ -11,12 +11,14 @@
 #define INSET_PYTHON_HANDLES_H
 
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>
 
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "inset.h"
 #include "log.h"
@@ -28,11 +30,20 @@ struct TraceState;
 struct ModelState {
     inset_context *context = nullptr;
     inset_model *model = nullptr;
-    std::recursive_mutex lock;        /* a source may be an array of this very model */
+    std::recursive_mutex lock; /* a source may be an array of this very model */
+    bool on_gpu = false;       /* and on which */
+    int32_t gpu = 0;
     std::weak_ptr<TraceState> active; /* the trace whose `with` block is open */
+    std::vector<nb::ndarray<nb::ro, nb::c_contig>>
+        held;                            /* tensors in memory that the model reads */
+    nb::object on_progress = nb::none(); /* what Python code watches with */
 
     ~ModelState() { inset_context_free(context); }
 };
+
+/* The context's watcher while the GIL is given up: Ctrl-C, and who watches from Python. An exception
+ * that one of them raises stops the call and is what comes out of it. */
+int watch_from_python(void *model, const inset_progress *progress);
 
 /* Holds the lock; the GIL is held before and after. */
 class Locked {
@@ -77,6 +88,7 @@ void run_alone(ModelState &m, F call)
         Alone alone(m);
         if ((status = call()) != INSET_OK) message = inset_message(m.context);
     }
+    if (status == INSET_STOPPED && PyErr_Occurred()) throw nb::python_error();
     if (status != INSET_OK) fail_as(status, message);
 }
 

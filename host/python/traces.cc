@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "handles.h"
+#include "tensors.h"
 
 /* A reference to a tensor of a trace. */
 struct Value {
@@ -108,49 +109,9 @@ class Index {
 
 /* ---- arrays ------------------------------------------------------------- */
 
-static bool type_of(nb::dlpack::dtype d, inset_type *out)
-{
-    typedef nb::dlpack::dtype_code code;
-    const struct {
-        code kind;
-        int bits;
-        inset_type type;
-    } known[] = {{code::Float, 32, INSET_F32}, {code::Bfloat, 16, INSET_BF16},
-        {code::Float, 16, INSET_F16}, {code::Float, 64, INSET_F64}, {code::Int, 64, INSET_I64},
-        {code::Int, 32, INSET_I32}, {code::Int, 16, INSET_I16}, {code::Int, 8, INSET_I8},
-        {code::UInt, 8, INSET_U8}, {code::Bool, 8, INSET_BOOL}, {code::UInt, 16, INSET_I16}};
-    for (const auto &k : known)
-        if ((int)d.code == (int)k.kind && d.bits == k.bits && d.lanes == 1)
-            return *out = k.type, true;
-    return false;
-}
-
-static nb::dlpack::dtype dtype_of(inset_type type)
-{
-    const uint8_t bits = (uint8_t)(8 * inset_type_size(type));
-    switch (type) {
-    case INSET_F32:
-    case INSET_F16:
-    case INSET_F64: return {(uint8_t)nb::dlpack::dtype_code::Float, bits, 1};
-    case INSET_BF16: return {(uint8_t)nb::dlpack::dtype_code::UInt, bits, 1}; /* numpy has none */
-    case INSET_U8: return {(uint8_t)nb::dlpack::dtype_code::UInt, bits, 1};
-    case INSET_BOOL: return {(uint8_t)nb::dlpack::dtype_code::Bool, bits, 1};
-    default: return {(uint8_t)nb::dlpack::dtype_code::Int, bits, 1};
-    }
-}
-
 typedef nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> array;
 
-/* The tensor of an array, which stays the owner of its numbers. */
-static inset_tensor tensor_of(const array &a)
-{
-    inset_tensor t = {a.data(), INSET_F32, (int32_t)a.ndim(), {0}};
-    if (a.ndim() > INSET_MAX_DIMENSIONS || !type_of(a.dtype(), &t.type))
-        fail("TypeError",
-            "an array of up to 8 dimensions of floats, integers or bools was expected");
-    for (size_t i = 0; i < a.ndim(); i++) t.shape[i] = (int64_t)a.shape(i);
-    return t;
-}
+static inset_tensor tensor_of(const array &a) { return tensor_of(any_array(a)).tensor; }
 
 static array array_of(nb::handle x)
 {
@@ -218,6 +179,15 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
     if (PyList_Check(x.ptr()) || PyTuple_Check(x.ptr())) {
         check(*t->model, literal(*t, x, &out));
         log.array = nb::str(x); /* as it is now */
+        return out;
+    }
+    typedef nb::ndarray<nb::ro, nb::c_contig, nb::device::cuda> gpu_array;
+    gpu_array there;
+    if (t->model->on_gpu && nb::try_cast(x, there)
+        && there.device_id() == t->model->gpu) { /* it stays there */
+        const inset_device_tensor tensor = tensor_of(any_array(there));
+        check(*t->model, inset_external_device(t->trace, &tensor, nullptr, &out));
+        log.array = there.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(x, "copy"));
         return out;
     }
     const array a = array_of(x);
@@ -529,9 +499,26 @@ static nb::tuple plan_saved(const std::shared_ptr<PlanState> &p, const std::stri
     Locked locked(m);
     check(m, inset_saved(p->plan, name.c_str(), &x));
     for (int i = 0; i < x.n_dimensions; i++) shape[i] = (size_t)x.shape[i];
-    nb::ndarray<nb::numpy> out(
-        (void *)x.data, (size_t)x.n_dimensions, shape, nb::cast(p), nullptr, dtype_of(x.type));
+    nb::ndarray<nb::numpy> out((void *)x.data, (size_t)x.n_dimensions, shape, nb::cast(p), nullptr,
+        x.type == INSET_BF16 ? nb::dtype<uint16_t>() : dtype_of(x.type)); /* numpy has no bf16 */
     return nb::make_tuple(out, inset_type_name(x.type));
+}
+
+/* The saved value where the device has it, as a capsule of DLPack's. */
+static nb::object plan_saved_device(const std::shared_ptr<PlanState> &p, const std::string &name)
+{
+    inset_device_tensor out;
+    ModelState &m = *p->trace->model;
+    Locked locked(m);
+    for (size_t i = 0; i < inset_saved_count(p->plan); i++) {
+        const char *saved;
+        inset_tensor shape;
+        check(m, inset_saved_describe(p->plan, i, &saved, &shape));
+        if (name != saved) continue;
+        check(m, inset_saved_device(p->plan, i, nullptr, &out));
+        return give(out);
+    }
+    fail("NameError", "nothing was saved under " + name);
 }
 
 static nb::dict plan_statistics(const PlanState &p)
@@ -682,6 +669,7 @@ void define_traces(nb::module_ &m)
     nb::class_<PlanState>(m, "Plan")
         .def("run", &plan_run)
         .def("saved", &plan_saved)
+        .def("saved_device", &plan_saved_device)
         .def("statistics", &plan_statistics)
         .def("explanation", [](PlanState &p) {
             const char *text = inset_plan_explanation(p.plan);

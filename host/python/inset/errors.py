@@ -25,7 +25,8 @@ TypeError = _error("TypeError", builtins.TypeError, "Types that do not fit.")
 FileError = _error("FileError", builtins.OSError, "Something is wrong with a file.")
 DeviceError = _error("DeviceError", builtins.RuntimeError, "The device does not answer, or failed.")
 UsageError = _error("UsageError", builtins.RuntimeError, "A call that makes no sense.")
+StoppedError = _error("StoppedError", builtins.RuntimeError, "Somebody who watches asked a long call to stop.")
 
 NAMES = ("MemoryError", "SyntaxError", "NameError", "UnknownSiteError", "OutOfOrderError", "MissedProviderError", "IndexError", "ValueError",
-         "ShapeError", "TypeError", "FileError", "DeviceError", "UsageError")
+         "ShapeError", "TypeError", "FileError", "DeviceError", "UsageError", "StoppedError")
 _inset.set_errors({name: globals()[name] for name in NAMES})

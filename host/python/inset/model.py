@@ -1,8 +1,7 @@
 """A model: its modules as attributes, whose sites traces read and set."""
+import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
 
 import numpy
 
@@ -102,11 +101,25 @@ def _directory(source):
     raise errors.FileError(f"'{source}' is neither a folder with a config.json nor a model in {cache}; nothing is downloaded")
 
 
+def _in_memory(model, device):
+    """(config, {name: tensor}, device) of a transformers model: its own tensors, which stay where they are. On a GPU the model runs there too, unless the
+    caller wants another device, to which the tensors are then copied by way of the CPU."""
+    if not hasattr(getattr(model, "config", None), "to_json_string"):
+        raise errors.TypeError(f"{type(model).__name__} has weights and no config: a transformers model, or a folder with its config.json, was expected")
+    tensors = {name: x.detach().contiguous() for name, x in model.state_dict().items()}
+    gpus = {x.device.index for x in tensors.values() if x.device.type == "cuda"}
+    if len(gpus) == 1 and device in (None, "auto", "cuda", f"cuda:{next(iter(gpus))}"):
+        return model.config.to_json_string(use_diff=False), tensors, f"cuda:{gpus.pop()}"
+    if any(x.device.type == "meta" for x in tensors.values()):
+        raise errors.ValueError("the model has tensors without numbers (on the meta device): load it whole")
+    return model.config.to_json_string(use_diff=False), {name: x.cpu() for name, x in tensors.items()}, device
+
+
 class Model(Sweeping):
     """A model that traces run on.
 
-    source: a folder in Hugging Face's form, the name of a model in the local Hugging Face cache, or a transformers model (whose weights are written to a
-    temporary folder and read from there).
+    source: a folder in Hugging Face's form, the name of a model in the local Hugging Face cache, or a transformers model in memory, whose own tensors are
+    read, on the CPU or on a GPU, where matrices are not even copied if they lie as they are used: leave them unchanged while this model is there.
     device: None (a GPU where one answers, else the CPU), "cpu", "cuda", "cuda:1". dtype: "f32", "bf16", "f16"; None: the file's. fast: the fastest way
     even where a row's last bits then depend on what is computed beside it. ungroup: a copy of shared keys and values for each query head.
     tokenizer: a `tokenizers.Tokenizer`, a path to a tokenizer.json, or None: the folder's.
@@ -114,17 +127,14 @@ class Model(Sweeping):
     """
 
     def __init__(self, source, *, device=None, dtype=None, fast=False, ungroup=False, tokenizer=None):
-        folder = written = None
-        if hasattr(source, "save_pretrained"):
-            folder = written = tempfile.mkdtemp(prefix="inset-")
-            source.save_pretrained(written)
-        try:
-            folder = folder or _directory(source)
+        if hasattr(source, "state_dict"):
+            config, tensors, device = _in_memory(source, device)
+            self._m = _inset.Model.from_tensors(config, tensors, device, dtype, fast, ungroup)
+            self.text = Text(tokenizer)
+        else:
+            folder = _directory(source)
             self._m = _inset.Model.open(folder, device, dtype, fast, ungroup)
-        finally:
-            if written:
-                shutil.rmtree(written)
-        self.text = Text(tokenizer or (None if written else os.path.join(folder, "tokenizer.json")))
+            self.text = Text(tokenizer or os.path.join(folder, "tokenizer.json"))
         self._takes_rows = not any(integer for _, _, _, _, _, integer, _ in self._m.sites())
         self._name = str(getattr(source, "name_or_path", "") or source)
         for name, node in _tree(self._m).items():
@@ -152,6 +162,21 @@ class Model(Sweeping):
     def scan(self, inputs=None):
         """As trace, but nothing is run: everything is checked, and values have shapes and types."""
         return Tracer(self, inputs, False, {})
+
+    @contextlib.contextmanager
+    def session(self):
+        """nnsight's: traces in it may use what earlier ones saved, as they may without it, since a trace runs when its block ends."""
+        yield self
+
+    @contextlib.contextmanager
+    def watch(self, progress):
+        """`with model.watch(f):` - f(doing, done, total) is called about ten times a second while the model plans or runs; doing is "planning" or "running".
+        An exception that it raises stops the call and comes out of it. (Ctrl-C does without.)"""
+        before, self._m.on_progress = self._m.on_progress, progress
+        try:
+            yield
+        finally:
+            self._m.on_progress = before
 
     def tokens(self, text):
         """(ids, pieces) of a text, as the model's prompts get them."""

@@ -29,10 +29,11 @@ def _need_array(value, what):
 
 class Saved:
     """A value's name in its plan; the plan comes when the trace has run."""
-    __slots__ = ("name", "plan", "array", "dtype")
+    __slots__ = ("name", "plan", "array", "dtype", "gpu")
 
-    def __init__(self, name):
+    def __init__(self, name, gpu):
         self.name, self.plan, self.array, self.dtype = name, None, None, None
+        self.gpu = gpu  # which one has the numbers; -1: the CPU
 
     def load(self):
         if self.array is None:
@@ -57,7 +58,7 @@ def save(value):
         return value
     if value._saved is None:
         tracer = value._tracer()
-        value._saved = Saved(value._save())
+        value._saved = Saved(value._save(), tracer._model._m.gpu)
         tracer._saved.append(value._saved)
     return value
 
@@ -78,16 +79,24 @@ def _as_numpy(self):
     return array
 
 
-def _as_torch(self):
-    """The numbers as a PyTorch tensor, without a copy."""
+def _as_torch(self, device=None):
+    """The numbers as a PyTorch tensor: where the model ran, or on another device. On the CPU without a copy; on a GPU they never were on the host."""
     saved = _need_array(self, "torch()")
-    return arrays.to_torch(saved.load(), saved.dtype)
+    if saved.gpu < 0 or device == "cpu":
+        tensor = arrays.to_torch(saved.load(), saved.dtype)
+    else:
+        import torch
+        tensor = torch.from_dlpack(self)
+    return tensor if device is None else tensor.to(device)
 
 
 def _natural(self):
-    """What was saved: a PyTorch tensor where PyTorch is there, else a numpy array: what methods that are not ours are looked up in."""
-    _need_array(self, "looking at it")
-    return _as_torch(self) if "torch" in sys.modules else _as_numpy(self)
+    """What was saved: a PyTorch tensor where PyTorch is there, else a numpy array: what methods that are not ours are looked up in. On the CPU where
+    PyTorch knows no GPU."""
+    saved = _need_array(self, "looking at it")
+    if "torch" not in sys.modules:
+        return _as_numpy(self)
+    return _as_torch(self, "cpu" if saved.gpu >= 0 and not sys.modules["torch"].cuda.is_available() else None)
 
 
 def _array(self, dtype=None, copy=None):
@@ -210,8 +219,15 @@ def _torch_function(cls, function, types, arguments=(), keywords=None):
 
 def _dlpack(self, **options):
     saved = _need_array(self, "DLPack")
+    if saved.gpu >= 0:
+        return saved.plan.saved_device(saved.name)  # whole already, on whatever stream it is read
     array = saved.load()  # numpy has no bfloat16
     return (arrays.to_torch(array, "bf16") if saved.dtype == "bf16" else array).__dlpack__(**options)
+
+
+def _dlpack_device(self):
+    gpu = _need_array(self, "DLPack").gpu
+    return (1, 0) if gpu < 0 else (2, gpu)
 
 
 Value.__doc__ = """A tensor of the model in a trace. While the trace is recorded it has a shape and a type, indices, arithmetic, metrics and a gradient; saved
@@ -223,7 +239,7 @@ Value.numpy, Value.torch = _as_numpy, _as_torch
 Value.shape, Value.dtype = property(_shape, doc="Extents; of sequences of different length a tuple of theirs."), property(_dtype, doc="'f32', 'bf16', ...")
 Value.ndim = property(lambda self: len(self.shape))
 Value._saved_array = lambda self: _need_array(self, "a source").load()
-Value.__array__, Value.__dlpack__, Value.__dlpack_device__ = _array, _dlpack, lambda self: (1, 0)
+Value.__array__, Value.__dlpack__, Value.__dlpack_device__ = _array, _dlpack, _dlpack_device
 Value.__torch_function__ = classmethod(_torch_function)
 Value.__len__, Value.__iter__, Value._natural = _len, _iter, _natural
 Value.__repr__, Value.__getattr__ = _repr, _getattr

@@ -32,8 +32,8 @@ class Value:
     def kl(self, reference: "Value") -> "Value": ...
     def numpy(self) -> numpy.ndarray:
         """The saved numbers, read-only and without a copy (bfloat16 comes as float32). UsageError: not saved, or the trace has not run."""
-    def torch(self) -> Any:
-        """The saved numbers as a torch.Tensor, without a copy."""
+    def torch(self, device: Any = None) -> Any:
+        """The saved numbers as a torch.Tensor where the model ran (on the CPU without a copy, on a GPU without going through the host), or on a device."""
     def item(self) -> Any: ...
     def __getitem__(self, index: Any) -> Any: ...
     def __setitem__(self, index: Any, source: Any) -> None:
