@@ -36,12 +36,25 @@ std::string index_text(nb::handle index)
     return text + "]";
 }
 
-static std::string array_text(nb::handle array)
+static void need_numbers(nb::handle array)
 {
     if (array.is_none())
         fail("UsageError",
             "this trace has an array of more than 4096 numbers from outside, which a "
             "script loads from a file: load(\"FILE.npy\")");
+}
+
+static std::string rows_text(nb::handle bytes, int64_t width)
+{
+    need_numbers(bytes);
+    const nb::object all = nb::steal(PyMemoryView_FromObject(bytes.ptr()));
+    const int64_t n = (int64_t)nb::len(bytes) / (4 * width);
+    return text_of(all.attr("cast")("f", nb::make_tuple(n, width)).attr("tolist")());
+}
+
+static std::string array_text(nb::handle array)
+{
+    need_numbers(array);
     return PyUnicode_Check(array.ptr()) ? text_of(array) : text_of(array.attr("tolist")());
 }
 
@@ -112,6 +125,7 @@ class Writer {
         case LogOperand::VALUE: return value(o.integer);
         case LogOperand::INTEGER: return std::to_string(o.integer);
         case LogOperand::FLOAT: return text_of(nb::repr(nb::float_(o.number)));
+        case LogOperand::ROWS: return rows_text(o.array, o.integer);
         default: return array_text(o.array);
         }
     }

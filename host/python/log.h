@@ -14,10 +14,11 @@ namespace nb = nanobind;
 
 /* What stands at the right of a line: a value by its number, a number, or lists of numbers. */
 struct LogOperand {
-    enum Kind : char { NOTHING, VALUE, INTEGER, FLOAT, ARRAY } kind = NOTHING;
-    int64_t integer = 0; /* of a VALUE: its number */
+    enum Kind : char { NOTHING, VALUE, INTEGER, FLOAT, ARRAY, ROWS } kind = NOTHING;
+    int64_t integer = 0; /* of a VALUE: its number; of ROWS: their width */
     double number = 0;
-    nb::object array; /* a copy; None: it has more than MOST_NUMBERS */
+    /* a copy (of ROWS the bytes of their floats); None: it has more than MOST_NUMBERS */
+    nb::object array;
 };
 enum { MOST_NUMBERS = 4096 }; /* of an array in a script */
 

@@ -459,19 +459,22 @@ static void invoke_tokens(TraceState &t, const std::vector<std::vector<int64_t>>
 
 static void invoke_rows(TraceState &t, nb::handle rows)
 {
-    const array a = array_of(rows);
-    const inset_tensor x = tensor_of(a);
-    if (x.type != INSET_F32 || x.n_dimensions != 2)
+    nb::ndarray<float, nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu> a;
+    if (!nb::try_cast(rows, a) && !nb::try_cast((*convert)(rows, nb::none()), a))
         fail("ShapeError", "rows of numbers [batch, width] in float32 were expected");
     Locked locked(*t.model);
-    check(*t.model, inset_invoke_rows(t.trace, x.shape[0], x.shape[1], (const float *)x.data));
+    check(*t.model, inset_invoke_rows(t.trace, (int64_t)a.shape(0), (int64_t)a.shape(1), a.data()));
     LogLine line = line_of(LogLine::INVOKE);
-    line.source.kind = LogOperand::ARRAY;
-    line.source.array = a.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(rows, "copy"));
+    line.source.kind = LogOperand::ROWS;
+    line.source.integer = (int64_t)a.shape(1);
+    line.source.array = a.size() > MOST_NUMBERS
+                            ? nb::none()
+                            : nb::object(nb::bytes((const void *)a.data(), a.nbytes()));
     t.log.add(std::move(line));
     t.invoke++, t.inside = true;
 }
 
+/* A plan of the trace, run where anything is saved. */
 static std::shared_ptr<PlanState> plan_create(
     const std::shared_ptr<TraceState> &t, bool no_share, size_t memory, bool explain)
 {
@@ -481,13 +484,11 @@ static std::shared_ptr<PlanState> plan_create(
     options.memory_limit = memory;
     options.explain = explain;
     p->trace = t;
-    run_alone(*t->model, [&]() { return inset_plan_create(t->trace, &options, &p->plan); });
+    run_alone(*t->model, [&]() {
+        const inset_status status = inset_plan_create(t->trace, &options, &p->plan);
+        return status || !t->saved ? status : inset_run(p->plan);
+    });
     return p;
-}
-
-static void plan_run(PlanState &p)
-{
-    run_alone(*p.trace->model, [&]() { return inset_run(p.plan); });
 }
 
 /* (array, type): bf16 as the same bits in 16-bit integers. The array is the plan's memory. */
@@ -667,7 +668,6 @@ void define_traces(nb::module_ &m)
         .def("zeros", &zeros)
         .def("plan", &plan_create);
     nb::class_<PlanState>(m, "Plan")
-        .def("run", &plan_run)
         .def("saved", &plan_saved)
         .def("saved_device", &plan_saved_device)
         .def("statistics", &plan_statistics)

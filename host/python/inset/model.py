@@ -2,6 +2,7 @@
 import contextlib
 import os
 import pathlib
+import sys
 
 import numpy
 
@@ -101,6 +102,12 @@ def _directory(source):
     raise errors.FileError(f"'{source}' is neither a folder with a config.json nor a model in {cache}; nothing is downloaded")
 
 
+def _is_float_rows(x):
+    """A tensor of PyTorch's that can be read as it is."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor) and x.dtype == torch.float32 and x.ndim == 2 and not x.requires_grad
+
+
 def _in_memory(model, device):
     """(config, {name: tensor}, device) of a transformers model: its own tensors, which stay where they are. On a GPU the model runs there too, unless the
     caller wants another device, to which the tensors are then copied by way of the CPU."""
@@ -188,6 +195,8 @@ class Model(Sweeping):
     def _input(self, inputs):
         """("tokens", lists of ids) or ("rows", numbers)."""
         if self._takes_rows and not isinstance(inputs, str):
+            if isinstance(inputs, numpy.ndarray) and inputs.ndim == 2 and inputs.dtype.char == "f" or _is_float_rows(inputs):
+                return "rows", inputs
             numbers = numpy.asarray(inputs.detach().cpu() if hasattr(inputs, "detach") else inputs, dtype=numpy.float32, order="C")
             return "rows", numbers if numbers.ndim == 2 else numpy.atleast_2d(numbers)
         if isinstance(inputs, str):

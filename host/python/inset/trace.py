@@ -37,8 +37,6 @@ class Tracer:
         if kind is not None or not self._run:
             return False
         self.plan = self._trace.plan(bool(self._options.get("no_share")), int(self._options.get("memory") or 0), bool(self._options.get("explain")))
-        if self._saved:
-            self.plan.run()
         for saved in self._saved:
             saved.plan = self.plan
         return False
