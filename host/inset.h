@@ -425,6 +425,14 @@ INSET_API inset_status inset_arithmetic(
     inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
 INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 
+/* What a module of the model makes of rows of one's own, x [.., in] -> [.., out], both of the model's
+ * type: the logit lens is inset_call(trace, "lm_head", inset_call(trace, "transformer.ln_f", x)).
+ * These are rows like any other at that step: what the model computes anyway is not computed again.
+ * Norms, linear layers and MLPs, whose row i is made of row i alone; INSET_TYPE_ERROR for others, for
+ * other types and for numbers. Gradients do not go through it. */
+INSET_API inset_status inset_call(
+    inset_trace *trace, const char *module, inset_value *x, inset_value **out);
+
 /* Gradients in less memory, as checkpoints of PyTorch: every block is run a second time before it
  * is gone through backwards, and of its first run only what it begins with is kept. About one
  * forward more; the same numbers to rounding. To be called before the first inset_backward, and

@@ -201,6 +201,7 @@ def write_family_cases(folder):
     for i, prompt in enumerate(prompts):
         lines += [f"with invoke({prompt}):", f"    block{i} = {block}.output.save()", f"    logits{i} = output.logits[:, -1].save()", "    pass", ""]
     write_metrics(reference, cases, block)
+    write_calls(reference, cases)
     write_case(reference, os.path.join(cases, "lengths.inset"), "below, at and beyond a window of 4; ragged", lines)
 
 
@@ -234,6 +235,41 @@ def write_metrics(reference, cases, block):
     if reference.dtype != torch.float32:                 # differences of logits are mostly their last bits there
         lines = [line for line in lines if "logit_diff" not in line]
     write_case(reference, os.path.join(cases, "metrics.inset"), "numbers made from rows of logits", lines)
+
+
+def write_calls(reference, cases):
+    """The lens of every block; every module of one block that can be applied, on values of another prompt, of views, ragged, and put back in."""
+    indexed = lambda path: re.sub(r"\.(\d+)", r"[\1]", path)
+    runner = reference.runner
+    interpreter, widths = Interpreter(runner, None), {}
+    for path in runner.modules:
+        try:
+            widths[path] = interpreter.callable_width(path)
+        except ScriptError:
+            pass
+    blocks = sorted({p for p, s in runner.sites if p.rsplit(".", 1)[-1].isdigit() and s == "output" and p.count(".") == 2})
+    norm, head = [p for p in widths if p.count(".") < 2][-2:]          # transformer.ln_f, lm_head
+    width = widths[norm]
+    lens = lambda x: f"{indexed(head)}({indexed(norm)}({x}))"
+    last, mlp = indexed(blocks[-1]), indexed(next(p for p in widths if p.startswith(blocks[1]) and p.endswith("mlp")))
+    lines = ["with invoke([[7, 31, 2, 55, 19]]):"]
+    for i, block in enumerate(blocks):
+        lines += [f"    h{i} = {indexed(block)}.output", f"    lens{i} = {lens(f'h{i}[:, -1]')}.save()", f"    all{i} = {lens(f'h{i}')}[0, 1:3, :40].save()"]
+    lines += ["    logits = output.logits[:, -1].save()",
+              "with invoke([[7, 31, 2, 9, 20], [3, 4, 5, 6, 8]]):",
+              f"    early = {mlp}(h0[:, 1:])"]
+    lines += [f"    m{i} = {indexed(p)}({'h0' if widths[p] == width else 'wide'}{'[:, -1]' if i % 2 else '[0, 2:]'}){'[..., 3:19]'}.save()"
+              for i, p in enumerate(p for p in widths if p.startswith(blocks[1]) and widths[p] == width)]
+    lines += ["    seen = early.save()",
+              f"    {last}.output[:, 1:3] += early[:, 1:3]",
+              f"    odd = {mlp}({mlp}({last}.output[:, [0, 2]] * 0.5))[0].save()",
+              f"    {last}.output[1] = {indexed(norm)}(h0[0])",
+              "    back = output.logits[:, -1, :40].save()",
+              "with invoke([[7, 31, 2, 9], [3, 4]]):",
+              f"    ragged = {mlp}({indexed(blocks[0])}.output)[..., 5:17].save()",
+              f"    diff = {lens(f'{indexed(blocks[1])}.output')}[:, -1].logit({[11, 12]}).save()",
+              f"    row = {indexed(norm)}({indexed(blocks[1])}.output[0, 1])[2:30].save()"]
+    write_case(reference, os.path.join(cases, "calls.inset"), "modules applied to values", lines)
 
 
 def make_data(folder, width, rows, vocabulary):

@@ -388,8 +388,14 @@ static void apply_metric(plain *p, const trace_record *r)
     free(x);
 }
 
+static void apply_call(plain *p, const trace_record *r);
+
 static void apply(plain *p, const trace_record *r)
 {
+    if (r->kind == TRACE_CALL) {
+        apply_call(p, r);
+        return;
+    }
     if (r->kind == TRACE_METRIC) {
         apply_metric(p, r);
         return;
@@ -628,6 +634,54 @@ static void row_step(const plain *p, const step *s, const plain_cell *const *x, 
             for (int k = 1; k < s->n_operands; k++) y += x[k][i].number;
         out[i].number = y;
     }
+}
+
+/* What a slot shows of a module applied to a row x, which stands for the module's input. */
+static plain_cell *called_cells(plain *p, int32_t slot_index, int32_t input, const plain_cell *x)
+{
+    const slot *s = &p->g->slots[slot_index];
+    const int64_t all = p->g->values[s->value].width, n = slot_column_end(s) - s->shape.column;
+    plain_cell *row = need(calloc((size_t)all + 1, sizeof *row));
+    if (s->value == input) memcpy(row, x, (size_t)all * sizeof *row);
+    else {
+        const step *st = &p->g->steps[p->g->values[s->value].step];
+        plain_cell *in[3] = {NULL, NULL, NULL};
+        int64_t width[3] = {0, 0, 0};
+        for (int k = 0; k < st->n_operands; k++) {
+            const slot *o = &p->g->slots[st->operands[k]];
+            in[k] = called_cells(p, st->operands[k], input, x);
+            width[k] = slot_column_end(o) - o->shape.column;
+        }
+        if (p->identities) {
+            key_start(p, TAG_STEP, s->value, 0, 0);
+            for (int k = 0; k < st->n_operands; k++) key_cells(p, in[k], width[k]);
+            fill_row(p, row, all);
+        } else row_step(p, st, (const plain_cell *const *)in, width[0], 0, row, all);
+        for (int k = 0; k < 3; k++) free(in[k]);
+    }
+    memmove(row, row + s->shape.column, (size_t)n * sizeof *row);
+    return row;
+}
+
+static void apply_call(plain *p, const trace_record *r)
+{
+    module_call call;
+    if (!program_callable(p->g, r->module, &call)) abort();
+    const int32_t input = p->g->slots[call.in].value, in = slot_column_end(&p->g->slots[call.in]),
+                  out = slot_column_end(&p->g->slots[call.out]);
+    const int last = r->target->n_dimensions - 1;
+    int64_t at[INSET_MAX_DIMENSIONS] = {0};
+    plain_cell *x = need(calloc((size_t)in + 1, sizeof *x));
+    if (view_elements(r->target)) do {
+            if (at[last] || !is_there(r->target, at)) continue;
+            read_row(p, r->a.view, at, last, in, x);
+            plain_cell *row = called_cells(p, call.out, input, x);
+            for (at[last] = 0; at[last] < out; at[last]++)
+                *element(p, r->target, at, 0) = row[at[last]];
+            at[last] = 0;
+            free(row);
+        } while (next(r->target, at));
+    free(x);
 }
 
 /* Scores of one query with all keys of its sequence, one head: [n_columns]. */

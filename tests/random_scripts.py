@@ -162,8 +162,38 @@ class Sketch:
         return self.pick(a, a, f"{self.number()} * {a}", f"{a} * {self.number()} + {self.number()}", f"{a} + {b}", f"{a} - {b}",
                          f"({a} - {b}) / 2", f"-{a}", f"{a} / 4", f"{a} * {b}", f"0.5 * ({a} + {b})")
 
+    def callable_modules(self):
+        if not hasattr(self, "known_callable"):
+            self.known_callable = {}
+            for path, module in self.runner.modules.items():
+                try:
+                    self.known_callable[path] = self.interpreter.callable_width(path)
+                except ScriptError:
+                    pass
+        return self.known_callable
+
+    def call_text(self, site_text):
+        """A module applied to a value whose rows it takes, if there is one."""
+        widths = self.callable_modules()
+        if not widths:
+            return site_text
+        path = self.random.choice(sorted(widths))
+        fits = [n for n in self.names() if widths[path] == (self.interpreter.names[n].parts[0] if isinstance(self.interpreter.names[n], Ragged)
+                                                            else self.interpreter.names[n]).shape[-1:].numel()]
+        value = self.random.choice(fits[-5:]) if fits and self.random.random() < 0.7 else site_text
+        if fits and self.random.random() < 0.4:
+            value += self.pick("[:, -1]", "[0]", "[:, 1:]", " * 2", "[-1:, 0]", "[[0]]", " + 1")
+        outer = [p for p in sorted(widths) if self.random.random() < 0.2]
+        text = f"{self.module_text(path)}({value})"
+        return f"{self.module_text(outer[0])}({text})" if outer else text
+
     # ---- lines
     def propose(self):
+        if self.random.random() < 0.12:
+            key = self.some_site()
+            call = self.call_text(self.site_text(key))
+            return self.pick(f"{self.fresh('c')} = {call}", f"{self.fresh('c')} = {call}", f"{self.fresh('c')} = {call} - {self.number()}",
+                             f"{self.site_text(key)}{self.index_text(self.zeros(key))} = {call}", f"{self.site_text(key)} += {call}")
         key = self.some_site()
         site, roll = self.site_text(key), self.random.random()
         value = self.zeros(key)

@@ -433,6 +433,33 @@ static void line_metric(maker *m, const operand *value)
     if (!one_in(m, 3)) save(m, &made);
 }
 
+/* A module applied to this value, or to another one of its width; sometimes a second to what it
+ * gives. */
+static void line_call(maker *m, const operand *value)
+{
+    operand x = *value, made;
+    items at;
+    module_call call;
+    if (one_in(m, 3) && !pick(m, value, &x)) x = *value;
+    random_index(m, &x.view, &at);
+    if (one_in(m, 2)) took(m, trace_index(m->t, &x, at.n, at.items, &x));
+    if (one_in(m, 4)) arithmetic(m, &x, &x);
+    bool any = false;
+    for (int tries = 0; tries < 40; tries++) {
+        const int32_t module = below(m, (int)m->g->n_modules);
+        if (!program_callable(m->g, module, &call)
+            || slot_column_end(&m->g->slots[call.in]) != last_dimension(&x))
+            continue;
+        if (!took(m, trace_call(m->t, module, &x, &made))) break;
+        any = true;
+        x = made;
+        if (!one_in(m, 3)) break;
+    }
+    if (!any) return;
+    keep(m, &made, -1);
+    if (!one_in(m, 3)) save(m, &made);
+}
+
 /* A norm's scale is divided by: it stays well away from zero, where a last bit would decide. */
 static void line_scale(maker *m, int32_t site, const operand *value)
 {
@@ -466,7 +493,8 @@ static void line(maker *m, int32_t site)
         else line_read(m, site, &value);
         return;
     }
-    switch (below(m, 10)) {
+    switch (below(m, 11)) {
+    case 10: line_call(m, &value); return;
     case 9: line_metric(m, &value); return;
     case 0:
     case 1: line_read(m, site, &value); return;

@@ -15,6 +15,7 @@ import torch
 
 from named_sites import NamedSites, flat, is_norm, norm_with_scale
 
+METHODS = ("clone", "kl", "logit_diff", "logit", "probability", "log_probability", "rank", "save", "append", "skip")
 NAMED = ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "pre", "up", "post", "scale")
 
 
@@ -793,7 +794,40 @@ class Interpreter:
             return (yield from self.call(node))
         raise ScriptError("SyntaxError", type(node).__name__)
 
+    def callable_width(self, path):
+        """How long rows are that a module takes which makes each row of its output of that row alone; else a TypeError."""
+        module, shape = self.runner.modules[path], self.runner.shapes.get((path, "input"))
+        inside = [type(m).__name__ for m in module.modules()]
+        if not shape or len(shape) != (2 if self.runner.sequential else 3) or any("Attention" in n or "Embedding" in n for n in inside):
+            raise ScriptError("TypeError", f"{path} is not made row by row")
+        return shape[-1]
+
+    def module_call(self, path, value):
+        width, dtype = self.callable_width(path), next(self.runner.model.parameters()).dtype
+        if isinstance(value, (int, float)):
+            raise ScriptError("TypeError", "a module of a number")
+        if isinstance(value, Literal):
+            value = Literal(value.tensor.to(dtype)).tensor
+        parts = value.parts if isinstance(value, Ragged) else [value]
+        if not parts[0].dim() or parts[0].shape[-1] != width or (isinstance(value, Ragged) and value.axis == parts[0].dim() - 1):
+            raise ScriptError("ShapeError", f"{path} takes rows of {width}")
+        if parts[0].dtype != dtype:
+            raise ScriptError("TypeError", f"{path} takes {dtype}")
+        if isinstance(value, Ragged) and parts[0].dim() > 2:
+            raise ScriptError("ShapeError", "heads of ragged prompts")
+        driver, self.runner.driver = self.runner.driver, None
+        try:
+            with torch.no_grad():
+                made = [self.runner.modules[path](p.contiguous()) for p in parts]   # Conv1D wants them so
+        finally:
+            self.runner.driver = driver
+        return value.fresh(made) if isinstance(value, Ragged) else made[0].clone()
+
     def call(self, node):
+        parts = self.parts(node.func) if not (isinstance(node.func, ast.Name) and node.func.id not in self.top_level) else None
+        if parts and parts[0] in self.top_level and len(node.args) == 1 and not (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
+            value = yield from self.evaluate(node.args[0])
+            return self.module_call(self.join(parts), value)
         if isinstance(node.func, ast.Attribute) and node.func.attr == "clone" and not node.args:
             return clone((yield from self.evaluate(node.func.value)))
         if isinstance(node.func, ast.Attribute) and node.func.attr == "kl":

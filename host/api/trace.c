@@ -281,6 +281,20 @@ inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, 
     return api_give(t, status, &made, out);
 }
 
+inset_status inset_call(inset_trace *t, const char *module, inset_value *x, inset_value **out)
+{
+    operand made;
+    int32_t found;
+    if (!t) return INSET_USAGE_ERROR;
+    NEED_OUT(t, out);
+    if (!module) return api_null(t->context, "a module");
+    inset_status status = api_check_value(t, x);
+    if (!status)
+        status = program_find_module(trace_program(t->trace), module, strlen(module), &found);
+    if (!status) status = trace_call(t->trace, found, &x->operand, &made);
+    return api_give(t, status, &made, out);
+}
+
 inset_status inset_negate(inset_value *value, inset_value **out)
 {
     operand made;

@@ -419,6 +419,15 @@ static inline const step *program_maker(const program *p, int32_t slot)
  * this index (negative: from the end); -1 when there is none. */
 int32_t program_child(const program *p, int32_t module, const char *name, size_t length);
 int32_t program_child_at(const program *p, int32_t module, int64_t index);
+/* A module that can be applied to any rows (call.c): its `.input` and `.output`. */
+typedef struct module_call {
+    int32_t in, out; /* slots, each all of a value */
+} module_call;
+/* False for a module whose rows are made of other rows too, or of none. */
+bool program_callable(const program *p, int32_t module, module_call *out);
+/* The same; INSET_TYPE_ERROR names the module and those that can be applied. */
+inset_status program_call(const program *p, int32_t module, module_call *out);
+
 /* The site of a module by name ("inputs" is "input"); -1 when it has none. */
 int32_t program_site(const program *p, int32_t module, const char *name, size_t length);
 /* Set INSET_UNKNOWN_SITE with the nearest names; return it. `wanted` is what the user wrote. */

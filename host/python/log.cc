@@ -76,6 +76,9 @@ class Writer {
         case LogLine::BACKWARD: put("with " + value(l.of) + ".backward():"), begin(); break;
         case LogLine::READ: put(value(l.made) + " = " + site(l.of)); break;
         case LogLine::SET_SITE: put(site(l.of) + " = " + source(l.source)); break;
+        case LogLine::CALL:
+            put(value(l.made) + " = " + l.text + "(" + source(l.source) + ")");
+            break;
         case LogLine::SKIP: put(l.text + ".skip(" + source(l.source) + ")"); break;
         case LogLine::STOP: put("stop()"); break;
         case LogLine::SAVE: put(value(l.of) + ".save()"); break;

@@ -41,6 +41,7 @@ struct LogLine {
         METRIC, /* made = of.text(..) with the metric's arguments in text */
         KL,     /* made = of.kl(source) */
         SAVE,
+        CALL, /* made = text(source) */
         SKIP, /* text.skip(source) */
         STOP,
         ZEROS,   /* made = zeros(text) */

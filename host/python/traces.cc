@@ -412,6 +412,20 @@ static void skip(const Module &m, nb::handle output)
     t->log.add(std::move(line));
 }
 
+/* What the module makes of a value. */
+static nb::object call(const Module &m, nb::handle x)
+{
+    const auto t = recording(m.model, m.path.c_str());
+    inset_value *out = nullptr;
+    LogLine line = line_of(LogLine::CALL);
+    line.text = m.path;
+    {
+        Locked locked(*m.model);
+        check(*m.model, inset_call(t->trace, m.path.c_str(), operand(t, x, line.source), &out));
+    }
+    return made(t, out, std::move(line));
+}
+
 /* ---- traces ------------------------------------------------------------- */
 
 static std::shared_ptr<TraceState> trace_begin(const std::shared_ptr<ModelState> &m)
@@ -630,6 +644,7 @@ void define_traces(nb::module_ &m)
         .def_ro("_path", &Module::path)
         .def("_get", &site_get)
         .def("_set", &site_set, nb::arg("which"), nb::arg("source").none())
+        .def("__call__", &call)
         .def("_skip", &skip);
     nb::class_<TraceState>(m, "Trace")
         .def_static("begin", &trace_begin)

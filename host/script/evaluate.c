@@ -318,6 +318,16 @@ static inset_status site_operand(script *s, expression *e, operand *out)
     return status ? status : script_at(s, e->at, trace_site(s->trace, found, out));
 }
 
+/* What a module makes of a value. */
+static inset_status call(script *s, expression *e, operand *out)
+{
+    int32_t module;
+    operand x;
+    inset_status status = script_find_module(s, e, &module);
+    if (!status) status = script_operand(s, e->argument, &x);
+    return status ? status : script_at(s, e->at, trace_call(s->trace, module, &x, out));
+}
+
 /* "[]" is a new list; any other literal may become a tensor later. */
 static inset_status literal_value(script *s, const expression *e, script_value *out)
 {
@@ -338,6 +348,7 @@ inset_status script_evaluate_before(script *s, expression *e, const link *end, s
     case EXPRESSION_LITERAL: status = literal_value(s, e, out); break;
     case EXPRESSION_NAME: status = script_look_up(s, e->name, e->at, out); break;
     case EXPRESSION_SITE: status = site_operand(s, e, &out->operand); break;
+    case EXPRESSION_CALL: status = call(s, e, &out->operand); break;
     case EXPRESSION_CHAIN: status = chain(s, e, &out->operand); break;
     case EXPRESSION_NEGATE: status = negate(s, e, &out->operand); break;
     case EXPRESSION_LENGTH: status = length(s, e, &out->operand); break;

@@ -70,8 +70,17 @@ expression *script_new_expression(script *s, expression_kind kind, uint32_t at, 
 
 /* ---- chains ------------------------------------------------------------- */
 
-/* What follows ".": a name, a number of a path, or a call. */
-static void dot_link(script *s, link *l, bool own_line)
+static void refuse_method(script *s, const link *l)
+{
+    script_refuse(s, l->at, INSET_SYNTAX_ERROR, "there is no call .%.*s()",
+        script_quote_length(l->at, l->end), s->text + l->at);
+    error_help(s->context, "Values have .clone() and .save(), rows of logits .logit_diff(), "
+                           ".logit(), .probability(), .log_probability(), .rank() and .kl(), "
+                           "lists .append(), modules .skip().");
+}
+
+/* What follows ".": a name, a number of a path, or a call. path: it began with a module's name. */
+static void dot_link(script *s, link *l, bool own_line, bool path)
 {
     token t = s->current;
     l->at = t.at;
@@ -103,32 +112,36 @@ static void dot_link(script *s, link *l, bool own_line)
     } else if (script_is(s, t, "append") || script_is(s, t, "skip")) {
         script_refuse(s, t.at, INSET_SYNTAX_ERROR, ".%.*s() stands on a line of its own",
             (int)(t.end - t.at), s->text + t.at);
-    } else {
-        script_refuse(s, t.at, INSET_SYNTAX_ERROR, "there is no call .%.*s()",
-            script_quote_length(t.at, t.end), s->text + t.at);
-        error_help(s->context, "Values have .clone() and .save(), rows of logits .logit_diff(), "
-                               ".logit(), .probability(), .log_probability(), .rank() and .kl(), "
-                               "lists .append(), modules .skip().");
-    }
+    } else if (path) {
+        l->kind = LINK_CALL;
+        l->argument = script_expression(s);
+    } else refuse_method(s, l);
     script_expect(s, ')', "')'");
 }
 
-/* { "." NAME | "." INT | "." CALL "(" ... ")" | index }, in the order of the text */
-static link *read_links(script *s, bool own_line)
+/* { "." NAME | "." INT | "." CALL "(" ... ")" | index | "(" expr ")" }, in the order of the text; the
+ * last behind the path of a module */
+static link *read_links(script *s, bool own_line, bool path)
 {
     link *first = NULL, **last = &first;
-    while (s->current.kind == '.' || s->current.kind == '[') {
+    while (s->current.kind == '.' || s->current.kind == '[' || (path && s->current.kind == '(')) {
         link *l = script_new(s, sizeof *l);
-        l->at = s->current.at;
-        if (s->current.kind == '[') {
+        l->at = l->end = s->current.at;
+        if (s->current.kind == '(') { /* lm_head(x), h[3](x) */
+            script_advance(s);
+            l->kind = LINK_CALL;
+            l->argument = script_expression(s);
+            script_expect(s, ')', "')'");
+        } else if (s->current.kind == '[') {
             script_index(s, l);
         } else {
             script_advance(s);
-            dot_link(s, l, own_line);
+            dot_link(s, l, own_line, path);
         }
         if (s->status) return NULL;
         *last = l;
         last = &l->next;
+        if (l->kind == LINK_CALL) path = false; /* a value from here on */
         if (l->kind == LINK_APPEND || l->kind == LINK_SKIP) break;
     }
     return first;
@@ -182,6 +195,29 @@ static void make_site(script *s, expression *e, int32_t head, link *links)
     e->parts = links;
 }
 
+/* call = module "(" expr ")"; false where the links call no module. */
+static bool make_call(script *s, expression *e, int32_t head, link *links)
+{
+    link **call = &links;
+    while (*call && (*call)->kind != LINK_CALL) call = &(*call)->next;
+    if (!*call) return false;
+    e->kind = EXPRESSION_CALL;
+    e->head = head;
+    e->argument = (*call)->argument;
+    e->links = (*call)->next;
+    e->end = (*call)->end;
+    if (s->text[(*call)->at] == '(') *call = NULL;
+    else (*call)->kind = LINK_NAME, (*call)->next = NULL; /* .ln_f(x): part of the path */
+    e->parts = links;
+    check_path(s, links, NULL);
+    for (const link *l = e->links; l && !s->status; l = l->next)
+        if (l->kind == LINK_NAME || l->kind == LINK_NUMBER)
+            script_refuse(s, l->at, INSET_SYNTAX_ERROR, "a value has no .%.*s",
+                script_quote_length(l->at, l->end), s->text + l->at);
+    take_save(e);
+    return true;
+}
+
 static bool has_plain_name(const link *l)
 {
     for (; l; l = l->next)
@@ -202,8 +238,9 @@ expression *script_chain(script *s, token head, bool own_line)
     expression *e = script_new_expression(s, EXPRESSION_NAME, head.at, head.end);
     if (s->status) return e;
     e->name = name;
-    link *links = read_links(s, own_line);
+    link *links = read_links(s, own_line, s->names[name].module >= 0);
     if (s->status) return e;
+    if (make_call(s, e, name, links)) return e;
     if (skips(links) || !(s->names[name].module >= 0 || has_plain_name(links))) e->links = links;
     else make_site(s, e, name, links);
     take_save(e);
@@ -251,7 +288,7 @@ static void refuse_call(script *s, token head)
 static void value_links(script *s, expression *e)
 {
     link **last = &e->links;
-    link *more = read_links(s, false);
+    link *more = read_links(s, false, false);
     if (s->status) return;
     if (more && e->saved) {
         script_refuse(s, e->save_at, INSET_SYNTAX_ERROR, ".save() ends a right side");
@@ -287,7 +324,9 @@ static expression *factor(script *s)
         if (script_refuse_word(s, t))
             return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);
         script_advance(s);
-        if (s->current.kind != '(') return script_chain(s, t, false);
+        if (s->current.kind != '('
+            || program_child(s->program, 0, s->text + t.at, t.end - t.at) >= 0)
+            return script_chain(s, t, false);
         if (script_is(s, t, "len")) return length(s, t);
         refuse_call(s, t);
         return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);

@@ -94,6 +94,7 @@ typedef enum link_kind {
     LINK_APPEND,
     LINK_SKIP,
     LINK_METRIC,
+    LINK_CALL,    /* ".ln_f(x)", "(x)": a module, by the links before it */
     LINK_GRAD,    /* ".grad" */
     LINK_BACKWARD /* ".backward()", at the end of a `with` */
 } link_kind;
@@ -103,7 +104,7 @@ typedef struct link {
     item *items;
     size_t n_items;
     index_item *values;       /* room for the items' values */
-    expression *argument;     /* append, skip; kl's reference */
+    expression *argument;     /* append, skip, a module's call; kl's reference */
     inset_metric_kind metric; /* LINK_METRIC: its tokens are items, one a set */
     struct link *next;
 } link;
@@ -113,6 +114,7 @@ typedef enum expression_kind {
     EXPRESSION_LITERAL,
     EXPRESSION_NAME,
     EXPRESSION_SITE,
+    EXPRESSION_CALL,
     EXPRESSION_CHAIN,
     EXPRESSION_NEGATE,
     EXPRESSION_LENGTH,
@@ -152,11 +154,12 @@ struct expression {
         };                /* NUMBER */
         literal *literal; /* LITERAL */
         int32_t name;     /* NAME, LENGTH */
-        struct {          /* SITE; a module where `site` is NULL */
+        struct {          /* SITE; a module where `site` is NULL; CALL: of that module */
             int32_t head; /* the path's first name */
             link *parts;  /* what lies between it and the site */
             link *site;
-            bool resolved; /* a path without loop names is looked up once */
+            expression *argument; /* CALL */
+            bool resolved;        /* a path without loop names is looked up once */
             int32_t found;
         };
         struct {

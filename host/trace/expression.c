@@ -74,6 +74,17 @@ inset_status trace_record_metric(
     return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
 }
 
+inset_status trace_record_call(trace *t, int32_t module, const view *made, const operand *rows)
+{
+    bool lost = false;
+    trace_record r = {.kind = TRACE_CALL,
+        .event = -1,
+        .module = module,
+        .target = view_keep(t, made),
+        .a = source_of(t, rows, &lost)};
+    return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
+}
+
 inset_status trace_record_slope(
     trace *t, int32_t metric, const view *made, const view *rows, const view *reference)
 {

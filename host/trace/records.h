@@ -36,8 +36,9 @@ typedef struct source {
 typedef enum record_kind {
     /* storage `made` = a op b, over the whole of it; TRACE_COPY and TRACE_NEGATE have a alone */
     TRACE_MAKE,
-    TRACE_SET,   /* target = a, converted to its type */
-    TRACE_METRIC /* storage `made` = a metric of a's rows; b: kl's reference */
+    TRACE_SET,    /* target = a, converted to its type */
+    TRACE_METRIC, /* storage `made` = a metric of a's rows; b: kl's reference */
+    TRACE_CALL    /* storage `made` = what a module makes of a's rows */
 } record_kind;
 
 typedef struct trace_record {
@@ -45,6 +46,7 @@ typedef struct trace_record {
     trace_op op;
     int32_t event;  /* runs after this event of its invoke; -1: before the model */
     int32_t metric; /* TRACE_METRIC: which of the trace's */
+    int32_t module; /* TRACE_CALL */
     bool slope;     /* ... what it changes by as each logit of its rows does, not the metric */
     /* what is written: the view of all of `made`, or the set's target */
     const view *target;
@@ -225,6 +227,7 @@ bool view_broadcasts(const view *from, const view *to);
 inset_status trace_need_line(trace *t, const char *what);
 inset_status trace_record_metric(
     trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference);
+inset_status trace_record_call(trace *t, int32_t module, const view *made, const operand *rows);
 inset_status trace_record_slope(
     trace *t, int32_t metric, const view *made, const view *rows, const view *reference);
 /* A copy of a tensor in another type (expression.c). */

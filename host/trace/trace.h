@@ -133,6 +133,11 @@ inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, con
 inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, operand *out);
 inset_status trace_index(
     trace *t, const operand *base, size_t n_items, const index_item *items, operand *out);
+
+/* What a module makes of rows of the model's type, [.., in] -> [.., out]: a module that
+ * program_callable takes. TypeError for others and for other types, ShapeError. */
+inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out);
+
 inset_status trace_clone(trace *t, const operand *a, operand *out);
 /* TRACE_ADD, SUBTRACT, MULTIPLY, DIVIDE; numbers and tensors in any combination; ShapeError with
  * both shapes, TypeError for bool - bool. */

@@ -2,6 +2,8 @@
  * gradient of what a record made goes to what it read. */
 #include "trace/backward.h"
 
+#include <stdio.h>
+
 /* ---- sending gradients -------------------------------------------------- */
 
 /* The view of a storage's gradient that goes with a view of the storage (one of the original's
@@ -208,6 +210,12 @@ static inset_status undo_record(trace *t, int32_t index)
     inset_status status = gradient_view(t, r.target, false, &gradient, &found);
     if (status || !found) return status;
     if (r.kind == TRACE_METRIC) return undo_metric(t, &r, &gradient);
+    if (r.kind == TRACE_CALL) {
+        char what[160];
+        snprintf(
+            what, sizeof what, "%.120s(), applied to a value,", t->program->modules[r.module].path);
+        return gradient_not_yet(t, what);
+    }
     if (r.kind == TRACE_MAKE) return undo_arithmetic(t, &r, index, &gradient);
     if (is_view(&r.a) && (status = trace_clone(t, &gradient, &kept))) return status;
     if ((status = trace_set(t, &gradient, 0, NULL, TRACE_COPY, &none))) return status;

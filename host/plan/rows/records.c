@@ -272,6 +272,7 @@ inset_status record_apply(planner *p, const trace_record *record)
     const view *sources[STRIP_SOURCES] = {record->a.view, record->b.view};
     inset_status status = INSET_OK;
     if (record->kind == TRACE_METRIC) return metric_apply(p, record);
+    if (record->kind == TRACE_CALL) return call_apply(p, record);
     if (!(r.target = storage_tensor(p, record->target->storage))) return INSET_NO_MEMORY;
     for (int k = 0; k < STRIP_SOURCES && !status; k++) {
         if (!sources[k]) continue;

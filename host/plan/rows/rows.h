@@ -326,6 +326,13 @@ inset_status record_apply(planner *p, const trace_record *r);
 inset_status view_as_value(
     planner *p, const view *v, const invoke *inv, int32_t slot, const map **out);
 
+/* The same for rows of no invoke: as many as `target` shows, whose columns are the slot's. */
+inset_status view_as_rows(
+    planner *p, const view *v, const view *target, int32_t slot_index, const map **out);
+
+/* ---- call.c: modules applied to rows ------------------------------------- */
+inset_status call_apply(planner *p, const trace_record *r);
+
 /* ---- tensors.c
  * Turns a draft into maps; nothing for a tensor that has maps. */
 inset_status tensor_freeze(planner *p, tensor *t);
@@ -474,6 +481,8 @@ inset_status plan_walk(planner *p);
 /* Every sequence's rows of an operand, as the slot shows them. */
 inset_status slot_maps(
     planner *p, const invoke *v, int32_t invoke_index, int32_t slot_index, const map ***out);
+/* Rows of one sequence after a step, from its operands' rows. */
+const map *step_rows(planner *p, const step *s, const map *const *in, int32_t rows);
 /* The step that joins an attention step's keys and values. */
 const step *pair_step(const planner *p, const step *attention);
 

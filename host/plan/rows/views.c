@@ -93,6 +93,25 @@ static bool shows_value(const view *v, const tensor *t, const slot *s)
     return v->position_dimension >= 0 || !s->shape.has_position;
 }
 
+inset_status view_as_rows(
+    planner *p, const view *v, const view *target, int32_t slot_index, const map **out)
+{
+    const slot *s = &p->program->slots[slot_index];
+    tensor *t = storage_tensor(p, v->storage);
+    inset_status status = t ? tensor_freeze(p, t) : INSET_NO_MEMORY;
+    if (status) return status;
+    caster c = {.r = {.p = p, .sequence = -1, .maps = out, .sources = {t, NULL}},
+        .value = s->value,
+        .c0 = s->shape.column,
+        .c1 = slot_column_end(s)};
+    const view *const sources[STRIP_SOURCES] = {v, NULL};
+    status = strips_walk(p->context, &p->strips, target, sources, cast_strip, &c);
+    if (!status && c.r.sequence >= 0 && !(out[c.r.sequence] = segments_finish(p, &c.r.out)))
+        status = INSET_NO_MEMORY;
+    memory_free(p->context, c.r.out.at);
+    return status;
+}
+
 inset_status view_as_value(
     planner *p, const view *v, const invoke *inv, int32_t slot_index, const map **out)
 {
@@ -105,17 +124,8 @@ inset_status view_as_value(
         return INSET_OK;
     }
     view target;
-    if ((status = nominal_view(p, inv, s, &target))) return status;
-    caster c = {.r = {.p = p, .sequence = -1, .maps = out, .sources = {t, NULL}},
-        .value = s->value,
-        .c0 = s->shape.column,
-        .c1 = slot_column_end(s)};
-    const view *const sources[STRIP_SOURCES] = {v, NULL};
-    status = strips_walk(p->context, &p->strips, &target, sources, cast_strip, &c);
-    if (!status && c.r.sequence >= 0 && !(out[c.r.sequence] = segments_finish(p, &c.r.out)))
-        status = INSET_NO_MEMORY;
-    memory_free(p->context, c.r.out.at);
-    return status;
+    status = nominal_view(p, inv, s, &target);
+    return status ? status : view_as_rows(p, v, &target, slot_index, out);
 }
 
 /* ---- rows of a view, one piece each ------------------------------------- */

@@ -62,8 +62,7 @@ static const map *map_head(planner *p, const map *m, int32_t rows)
     return segments_add_cut(p, &p->segments, m, 0, rows) ? segments_finish(p, &p->segments) : NULL;
 }
 
-/* Rows of one sequence after a step, from its operands' rows. */
-static const map *step_rows(planner *p, const step *s, const map *const *in, int32_t rows)
+const map *step_rows(planner *p, const step *s, const map *const *in, int32_t rows)
 {
     switch (s->kind) {
     case STEP_ADD:

@@ -28,7 +28,8 @@ def _module_class(sites):
 
 
 class Module(_inset.Module):
-    """A module of the model: `.output`, `.input` and whatever else it shows, its children as attributes."""
+    """A module of the model: `.output`, `.input` and whatever else it shows, its children as attributes. Norms, linear layers and MLPs can be applied to
+    values of a trace, [.., in] -> [.., out]: `model.lm_head(model.transformer.ln_f(x))`."""
 
     def skip(self, output):
         """The module does not run; its output is this."""

@@ -15,6 +15,8 @@ class Module:
     output: Any
     input: Any
     inputs: Any
+    def __call__(self, x: Any) -> Any:
+        """What it makes of a value's rows, [.., in] -> [.., out]. TypeError: a module that does more than that; ShapeError."""
     def skip(self, output: Any) -> None:
         """The module does not run; its output is this. ShapeError, TypeError, OutOfOrderError."""
     def __getattr__(self, name: str) -> Any: ...

@@ -1,0 +1,76 @@
+/* call.c: modules that can be applied to any rows: those whose output's row i is made of their
+ * input's row i and of nothing else, by the steps between the two. Norms, linear layers and MLPs
+ * are; what attends reads other rows. */
+#include <string.h>
+
+#include "program/program.h"
+
+static bool is_row_step(step_kind kind)
+{
+    return kind == STEP_LINEAR || kind == STEP_LAYERNORM || kind == STEP_RMSNORM
+           || kind == STEP_ACTIVATION || kind == STEP_GATE || kind == STEP_ADD || kind == STEP_SCALE
+           || kind == STEP_SOFTCAP;
+}
+
+/* Is what the slot shows made of value `input` alone, within the module? */
+static bool made_of(const program *p, const module *m, int32_t slot_index, int32_t input)
+{
+    const int32_t value_index = p->slots[slot_index].value;
+    if (value_index == input) return true;
+    const step *s = &p->steps[p->values[value_index].step];
+    if (!is_row_step(s->kind) || s->aside || s->event < m->enter || s->event > m->leave)
+        return false;
+    for (int k = 0; k < s->n_operands; k++)
+        if (!made_of(p, m, s->operands[k], input)) return false;
+    return true;
+}
+
+static bool shows_whole(const program *p, int32_t slot_index)
+{
+    const slot *s = &p->slots[slot_index];
+    return s->shape.n_columns == 1 && !s->shape.column && !s->shape.stride && !s->shape.by_keys
+           && slot_column_end(s) == p->values[s->value].width && !p->values[s->value].integer
+           && !p->values[s->value].per_position;
+}
+
+bool program_callable(const program *p, int32_t module_index, module_call *out)
+{
+    const int32_t in = program_site(p, module_index, "input", 5),
+                  made = program_site(p, module_index, "output", 6);
+    if (in < 0 || made < 0) return false;
+    *out = (module_call){p->sites[in].slot, p->sites[made].slot};
+    return shows_whole(p, out->in) && shows_whole(p, out->out)
+           && made_of(p, &p->modules[module_index], out->out, p->slots[out->in].value);
+}
+
+static bool has_number(const char *path) { return strpbrk(path, "0123456789") != NULL; }
+
+/* Those within the module, and those that stand outside of blocks. */
+static void list_callable(const program *p, int32_t module_index)
+{
+    text names = {0};
+    int n = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 1; i < p->n_modules && n < 8; i++) {
+            module_call known;
+            const module *m = &p->modules[i];
+            const bool inside = module_index && m->parent == module_index;
+            if (pass ? inside || has_number(m->path) : !inside) continue;
+            if (program_callable(p, (int32_t)i, &known))
+                text_add(p->context, &names, "%s%s", n++ ? ", " : "", m->path);
+        }
+    if (n) error_help(p->context, "Norms, linear layers and MLPs can: %s.", names.bytes);
+    text_free(p->context, &names);
+}
+
+inset_status program_call(const program *p, int32_t module_index, module_call *out)
+{
+    if (program_callable(p, module_index, out)) return INSET_OK;
+    const char *path = p->modules[module_index].path;
+    inset_status status = error_set(p->context, INSET_TYPE_ERROR,
+        "%s cannot be applied to a value: it does more than make each row of its output of the "
+        "same row of its input",
+        *path ? path : "the model");
+    list_callable(p, module_index);
+    return status;
+}
