@@ -1,8 +1,8 @@
 /* attention.cu: softmax(scale * q k) v for one query row and one head, keys and values found
  * through a row table.
  *
- * What the CPU runs, and the reference for tile_attention.cu, which a GPU launches in its place
- * (host/device/cuda/tiles.c).
+ * The reference for what is launched in its place: attention_rows.h on the CPU, the same bits, and
+ * tile_attention.cu on a GPU (host/device/cuda/tiles.c).
  *
  * One block a (row, head), block = row * n_heads + head; any block size. Keys are taken in chunks
  * of CHUNK, counted from the start of the row's own context, with the running maximum, sum and
@@ -12,8 +12,8 @@
 #include "kernels/attention_chunk.h"
 #include "kernels/fused.h"
 
-/* Blocks of one thread do many rows together: the same bits, see attention_rows.h. A test compiles
- * this file as PLAIN_ATTENTION to compare. */
+/* For blocks of one thread, but where PLAIN_ATTENTION asks for what follows to compare it with
+ * (tests/plain_attention.cc). */
 #if !defined(__CUDACC__) && !defined(GRID_THREADS) && !defined(PLAIN_ATTENTION)
 #include "kernels/attention_rows.h"
 #endif

@@ -1,5 +1,5 @@
-/* attention_chunk.h: what both forms of attention on one row at a time or many (attention.cu,
- * attention_rows.h) do alike: which keys a row has, and a chunk's scores made weights. */
+/* attention_chunk.h: what attention does alike for one query (attention.cu) and for many together
+ * (attention_rows.h): which keys a row has, and a chunk's scores made weights. */
 #ifndef INSET_ATTENTION_CHUNK_H
 #define INSET_ATTENTION_CHUNK_H
 

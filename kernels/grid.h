@@ -501,8 +501,8 @@ DEVICE float wide_sum(wide x) { return eight_sum(x); }
 DEVICE float wide_sum(wide x) { return four_sum(x); }
 #endif
 
-/* Lane i of the result is wide_sum(x[i]): halves of vectors are added in the same tree, but those of
- * several at once. Each step takes the lower and the upper halves of what two vectors hold. */
+/* wide_sums: lane i is wide_sum(x[i]). Halves are added in the same tree, but those of two vectors
+ * at once: half_sums_N of two that hold sums' last 2 N parts side by side. */
 #if defined(__AVX512F__)
 DEVICE wide half_sums_8(wide a, wide b)
 {
@@ -528,7 +528,6 @@ DEVICE wide half_sums_1(wide a, wide b)
            + __builtin_shufflevector(
                a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
 }
-/* Four sums lie where lane 0, 1, 2, 3 of their four 128-bit parts do. */
 DEVICE wide four_of_sums(const wide *x)
 {
     return half_sums_4(half_sums_8(x[0], x[4]), half_sums_8(x[8], x[12]));
