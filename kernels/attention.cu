@@ -1,20 +1,24 @@
 /* attention.cu: softmax(scale * q k) v for one query row and one head, keys and values found
  * through a row table.
  *
- * What the CPU runs, and the reference for tile_attention.cu, which a GPU launches in its place
- * (host/device/cuda/tiles.c).
+ * The reference for what is launched in its place: attention_rows.h on the CPU, the same bits, and
+ * tile_attention.cu on a GPU (host/device/cuda/tiles.c).
  *
  * One block a (row, head), block = row * n_heads + head; any block size. Keys are taken in chunks
  * of CHUNK, counted from the start of the row's own context, with the running maximum, sum and
  * weighted values of an online softmax, so that a row's bits depend on its context alone: not on
  * the rows beside it, nor on where its keys lie. Within a chunk, threads share the keys for the
  * scores and the columns of the head for the values. */
+#include "kernels/attention_chunk.h"
 #include "kernels/fused.h"
-#include "kernels/math.h"
+
+/* For blocks of one thread, but where PLAIN_ATTENTION asks for what follows to compare it with
+ * (tests/plain_attention.cc). */
+#if !defined(__CUDACC__) && !defined(GRID_THREADS) && !defined(PLAIN_ATTENTION)
+#include "kernels/attention_rows.h"
+#endif
 
 namespace KERNEL_NAMESPACE {
-
-enum { MAX_HEAD = 256, CHUNK = 64 };
 
 template <typename T>
 DEVICE float dot(const float *q, const T *k, int d)
@@ -61,22 +65,6 @@ DEVICE void add_values(float *values, const float *p, const T *v, int64_t v_stri
     }
 }
 
-/* The largest and the sum of scores[0 .. n - 1]; n is a multiple of 16. */
-DEVICE float largest_score(const float *scores, int n)
-{
-    wide largest = wide_all(-INFINITE);
-    for (int j = threadIdx.x * WIDTH; j < n; j += blockDim.x * WIDTH)
-        largest = wide_maximum(wide_load(scores + j), largest);
-    return block_max(wide_largest(largest));
-}
-DEVICE float sum_scores(const float *scores, int n)
-{
-    wide sum = wide_all(0.0f);
-    for (int j = threadIdx.x * WIDTH; j < n; j += blockDim.x * WIDTH)
-        sum = sum + wide_load(scores + j);
-    return block_sum(wide_sum(sum));
-}
-
 template <typename T>
 DEVICE void attention_head(const attention_args &a, int64_t row, int head)
 {
@@ -84,14 +72,10 @@ DEVICE void attention_head(const attention_args &a, int64_t row, int head)
     SHARED(float, values, MAX_HEAD);
     SHARED(float, scores, CHUNK);
     const int group = head / (a.n_heads / a.n_kv_heads), d = a.head_dim;
-    const T *q = (const T *)a.q + (int64_t)(a.q_rows ? a.q_rows[row] : row) * a.q_stride
-                 + (int64_t)head * d;
+    const T *q = query_of<T>(a, row, head);
     const T *k = (const T *)a.k + (int64_t)group * d, *v = (const T *)a.v + (int64_t)group * d;
-    T *out = (T *)a.out + row * a.out_stride + (int64_t)head * d;
-    const attention_context context = a.contexts[row];
-    const int count = a.window > 0 && a.window < context.count ? a.window : context.count;
-    const int32_t *key_rows = a.key_rows + context.first + (context.count - count);
-    const int32_t *value_rows = a.value_rows + context.first + (context.count - count);
+    T *out = result_of<T>(a, row, head);
+    const seen_keys seen = keys_seen(a, row);
 
     for (int i = threadIdx.x; i < d; i += blockDim.x) {
         query[i] = load(q[i]);
@@ -100,25 +84,13 @@ DEVICE void attention_head(const attention_args &a, int64_t row, int head)
     __syncthreads();
 
     float largest = -INFINITE, sum = 0.0f;
-    for (int start = 0; start < count; start += CHUNK) {
-        const int n = count - start < CHUNK ? count - start : CHUNK, padded = (n + 15) / 16 * 16;
-        for (int j = threadIdx.x; j < padded; j += blockDim.x)
-            scores[j] = j < n ? a.scale * dot(query, k + key_rows[start + j] * a.k_stride, d)
-                              : -INFINITE;
-        if (a.softcap > 0.0f)
-            for (int j = threadIdx.x; j < n; j += blockDim.x)
-                scores[j] = a.softcap * hyperbolic_tangent(scores[j] / a.softcap);
-
-        const float before = largest;
-        largest = maximum(largest_score(scores, padded), before);
-        /* nothing but -inf so far: weights 0, not exp(-inf + inf) */
-        const float base = largest == -INFINITE ? 0.0f : largest;
-        const float rescale = exponential(before - base);
-        for (int j = threadIdx.x; j < padded; j += blockDim.x)
-            scores[j] = exponential(scores[j] - base);
-        sum = sum * rescale + sum_scores(scores, padded);
+    for (int start = 0; start < seen.count; start += CHUNK) {
+        const int n = seen.count - start < CHUNK ? seen.count - start : CHUNK;
+        for (int j = threadIdx.x; j < n; j += blockDim.x)
+            scores[j] = a.scale * dot(query, k + seen.key_rows[start + j] * a.k_stride, d);
+        const float rescale = weigh_chunk(scores, n, a.softcap, &largest, &sum);
         __syncthreads();
-        add_values(values, scores, v, a.v_stride, value_rows + start, n, d, rescale);
+        add_values(values, scores, v, a.v_stride, seen.value_rows + start, n, d, rescale);
         __syncthreads();
     }
     for (int i = threadIdx.x; i < d; i += blockDim.x) out[i] = store<T>(values[i] / sum);
@@ -141,7 +113,11 @@ ROOMY_KERNEL(attention_with_records, with_records<attention_args> a, 4)
 
 void attention_entries(kernel_table *table)
 {
+#ifdef INSET_ATTENTION_ROWS_H
+    attention_rows_entries(table);
+#else
     BOTH_ENTRIES(table, KERNEL_ATTENTION, attention_args, attention);
+#endif
 }
 
 } // namespace KERNEL_NAMESPACE

@@ -500,6 +500,71 @@ DEVICE float wide_sum(wide x) { return eight_sum(x); }
 #else
 DEVICE float wide_sum(wide x) { return four_sum(x); }
 #endif
+
+/* wide_sums: lane i is wide_sum(x[i]). Halves are added in the same tree, but those of two vectors
+ * at once: half_sums_N of two that hold sums' last 2 N parts side by side. */
+#if defined(__AVX512F__)
+DEVICE wide half_sums_8(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+           + __builtin_shufflevector(
+               a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+DEVICE wide half_sums_4(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
+           + __builtin_shufflevector(
+               a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+DEVICE wide half_sums_2(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+           + __builtin_shufflevector(
+               a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+DEVICE wide half_sums_1(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30)
+           + __builtin_shufflevector(
+               a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+}
+DEVICE wide four_of_sums(const wide *x)
+{
+    return half_sums_4(half_sums_8(x[0], x[4]), half_sums_8(x[8], x[12]));
+}
+#elif defined(__AVX2__)
+DEVICE wide half_sums_4(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
+           + __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+DEVICE wide half_sums_2(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
+           + __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+DEVICE wide half_sums_1(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14)
+           + __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+}
+DEVICE wide four_of_sums(const wide *x) { return half_sums_4(x[0], x[4]); }
+#else
+DEVICE wide half_sums_2(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+}
+DEVICE wide half_sums_1(wide a, wide b)
+{
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+}
+DEVICE wide four_of_sums(const wide *x) { return x[0]; }
+#endif
+DEVICE wide wide_sums(const wide *x)
+{
+    return half_sums_1(half_sums_2(four_of_sums(x), four_of_sums(x + 1)),
+        half_sums_2(four_of_sums(x + 2), four_of_sums(x + 3)));
+}
 DEVICE float wide_largest(wide x)
 {
     float largest = x[0];

@@ -1,6 +1,6 @@
 # Tests of the kernels that need a compilation of their own: blocks of real threads, alone and under ThreadSanitizer. They link neither OpenMP nor
 # oneDNN, of whose threads ThreadSanitizer knows nothing, and of inset only host/base. Included by tests.cmake.
-list(APPEND INSET_CLAIMED_TESTS test_blocks)
+list(APPEND INSET_CLAIMED_TESTS test_blocks test_attention_rows)
 
 include(CheckCSourceCompiles)
 find_package(Threads REQUIRED)
@@ -29,3 +29,14 @@ if(NOT INSET_SANITIZE)
     inset_block_test(test_blocks_tsan 32 -fsanitize=thread -g)
   endif()
 endif()
+
+# Attention's plain kernel for blocks of one thread, once per instruction set, which the library's is compared with.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/tests/plain_attention.cc PROPERTIES OBJECT_DEPENDS "${INSET_KERNEL_FILES}")
+set(plain_objects "")
+foreach(set IN LISTS INSET_KERNEL_SETS)
+  add_library(plain_attention_${set} OBJECT ${PROJECT_SOURCE_DIR}/tests/plain_attention.cc)
+  target_link_libraries(plain_attention_${set} PRIVATE inset_flags)
+  target_compile_options(plain_attention_${set} PRIVATE ${INSET_KERNEL_OPTIONS} -DKERNEL_NAMESPACE=plain_${set} ${INSET_KERNEL_OPTIONS_${set}})
+  list(APPEND plain_objects $<TARGET_OBJECTS:plain_attention_${set}>)
+endforeach()
+inset_add_test(test_attention_rows tests/test_attention_rows.c ${plain_objects})
