@@ -637,19 +637,21 @@ static void row_step(const plain *p, const step *s, const plain_cell *const *x, 
 }
 
 /* What a slot shows of a module applied to a row x, which stands for the module's input. */
-static plain_cell *called_cells(plain *p, int32_t slot_index, int32_t input, const plain_cell *x)
+static plain_cell *called_cells(
+    plain *p, int32_t slot_index, const slot *in_slot, const plain_cell *x)
 {
     const slot *s = &p->g->slots[slot_index];
     const int64_t all = p->g->values[s->value].width, n = slot_column_end(s) - s->shape.column;
     plain_cell *row = need(calloc((size_t)all + 1, sizeof *row));
-    if (s->value == input) memcpy(row, x, (size_t)all * sizeof *row);
+    if (s->value == in_slot->value)
+        memcpy(row + in_slot->shape.column, x, (size_t)slot_columns(in_slot) * sizeof *row);
     else {
         const step *st = &p->g->steps[p->g->values[s->value].step];
         plain_cell *in[3] = {NULL, NULL, NULL};
         int64_t width[3] = {0, 0, 0};
         for (int k = 0; k < st->n_operands; k++) {
             const slot *o = &p->g->slots[st->operands[k]];
-            in[k] = called_cells(p, st->operands[k], input, x);
+            in[k] = called_cells(p, st->operands[k], in_slot, x);
             width[k] = slot_column_end(o) - o->shape.column;
         }
         if (p->identities) {
@@ -667,15 +669,15 @@ static void apply_call(plain *p, const trace_record *r)
 {
     module_call call;
     if (!program_callable(p->g, r->module, &call)) abort();
-    const int32_t input = p->g->slots[call.in].value, in = slot_column_end(&p->g->slots[call.in]),
-                  out = slot_column_end(&p->g->slots[call.out]);
+    const slot *in_slot = &p->g->slots[call.in];
+    const int32_t in = slot_columns(in_slot), out = slot_columns(&p->g->slots[call.out]);
     const int last = r->target->n_dimensions - 1;
     int64_t at[INSET_MAX_DIMENSIONS] = {0};
     plain_cell *x = need(calloc((size_t)in + 1, sizeof *x));
     if (view_elements(r->target)) do {
             if (at[last] || !is_there(r->target, at)) continue;
             read_row(p, r->a.view, at, last, in, x);
-            plain_cell *row = called_cells(p, call.out, input, x);
+            plain_cell *row = called_cells(p, call.out, in_slot, x);
             for (at[last] = 0; at[last] < out; at[last]++)
                 *element(p, r->target, at, 0) = row[at[last]];
             at[last] = 0;

@@ -448,7 +448,7 @@ static void line_call(maker *m, const operand *value)
     for (int tries = 0; tries < 40; tries++) {
         const int32_t module = below(m, (int)m->g->n_modules);
         if (!program_callable(m->g, module, &call)
-            || slot_column_end(&m->g->slots[call.in]) != last_dimension(&x))
+            || slot_columns(&m->g->slots[call.in]) != last_dimension(&x))
             continue;
         if (!took(m, trace_call(m->t, module, &x, &made))) break;
         any = true;

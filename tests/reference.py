@@ -498,6 +498,9 @@ class Interpreter:
         """load(file, name) -> tensor"""
         self.runner, self.load = runner, load
         self.names, self.loops, self.saves, self.line = {}, {}, {}, 0
+        self.aliases = {}                                # names of modules: their paths' parts
+        self.outputs = []                                # (module, its output), as lines got them
+        self.firsts = []                                 # what output[0] of a block or an attention module gave: not to be indexed again
         self.top_level = {p.split(".")[0] for p in runner.modules if p}
         self.stopped = False
 
@@ -533,6 +536,17 @@ class Interpreter:
         yield
 
     def do_For(self, statement):
+        if isinstance(statement.iter, (ast.Attribute, ast.Subscript)):   # modules
+            over, places = statement.iter, slice(None)
+            if isinstance(over, ast.Subscript):
+                over, places = over.value, self.items(over.slice)[0]
+            parts = self.parts(over)
+            for i in range(len(self.runner.modules[self.join(parts)]))[places]:
+                self.aliases[statement.target.id] = parts + [i]
+                yield from self.block(statement.body)
+                if self.stopped:
+                    return
+            return
         if isinstance(statement.iter, ast.Call):
             values = range(*[self.integer(a) for a in statement.iter.args])
         else:
@@ -598,6 +612,7 @@ class Interpreter:
             raise ScriptError("SyntaxError", "cannot be assigned")
         self.refuse_copy(target.value)
         old = yield from self.evaluate(target.value)
+        self.refuse_tuple(old)
         self.changeable(old)
         assign(old, self.items(target.slice), new)
 
@@ -609,6 +624,8 @@ class Interpreter:
             self.refuse_copy(target.value)
             target = target.value
         old = yield from self.evaluate(target)
+        if items is not None:
+            self.refuse_tuple(old)
         self.changeable(old)
         value = yield from self.evaluate(statement.value)
         in_place(op, old, items, value)
@@ -680,11 +697,23 @@ class Interpreter:
         if tensor.untyped_storage().data_ptr() in {t.untyped_storage().data_ptr() for t in self.runner.ids}:
             raise ScriptError("TypeError", "token ids cannot be set")
 
+    def output_of(self, node):
+        """The module whose output a node is: a site, or a name of one."""
+        if isinstance(node, ast.Name):
+            value = self.names.get(node.id)
+            return next((path for path, tensor in self.outputs if tensor is value), None)
+        site = self.site(node)
+        return site[0] if site and site[1] == "output" and site[0] in self.runner.modules else None
+
+    def refuse_tuple(self, value):
+        if any(value is first for first in self.firsts):
+            raise ScriptError("IndexError", "output[0] with another index is read in two ways")
+
     # sites
     def parts(self, node):
         """Names and numbers of a dotted path, or None."""
         if isinstance(node, ast.Name):
-            return None if node.id in self.names or node.id in self.loops else [node.id]
+            return None if node.id in self.names or node.id in self.loops else self.aliases.get(node.id, [node.id])
         if isinstance(node, ast.Attribute):
             before = self.parts(node.value)
             return before and before + [node.attr]
@@ -738,6 +767,8 @@ class Interpreter:
         if isinstance(node, ast.Name) and node.id in self.loops:
             return self.loops[node.id]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len":
+            if not isinstance(node.args[0], ast.Name):
+                return len(self.runner.modules[self.path(node.args[0])])
             value = self.lookup(node.args[0].id)
             return len(value.parts if isinstance(value, Ragged) else value)
         if isinstance(node, ast.BinOp):
@@ -771,7 +802,10 @@ class Interpreter:
     def evaluate(self, node):
         site = self.site(node)
         if site:
-            return (yield ("get", site))
+            got = yield ("get", site)
+            if self.output_of(node):
+                self.outputs.append((site[0], got))
+            return got
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             return node.value
         if isinstance(node, ast.List):
@@ -789,7 +823,12 @@ class Interpreter:
             return binary(OPERATORS[type(node.op)], a, b)
         if isinstance(node, ast.Subscript):
             items = self.items(node.slice)
-            return index((yield from self.evaluate(node.value)), items)
+            base = yield from self.evaluate(node.value)
+            self.refuse_tuple(base)
+            made, site = index(base, items), self.output_of(node.value)
+            if items == [0] and site and any("Attention" in type(m).__name__ for m in self.runner.modules[site].modules()):
+                self.firsts.append(made)
+            return made
         if isinstance(node, ast.Call):
             return (yield from self.call(node))
         raise ScriptError("SyntaxError", type(node).__name__)

@@ -502,7 +502,7 @@ static void stops_anywhere(void)
     NEED(!all_of_it(context, &whole), "%s", inset_message(context));
     CHECK(w.sane && w.opening > 10 && w.planning > 10 && w.running > 10,
         "called %d times opening, %d planning, %d running", w.opening, w.planning, w.running);
-    const int calls = w.calls, step = calls > 400 ? calls / 200 : 1;
+    const int calls = w.calls, step = calls / (strcmp(device_name, "cpu") ? 12 : 60) + 1;
     const int64_t blocks = context->live_blocks;
     for (int stop = 1; stop <= calls; stop += step) {
         w = (watched){.stop_at = stop, .sane = true};

@@ -25,12 +25,12 @@ static bool made_of(const program *p, const module *m, int32_t slot_index, int32
     return true;
 }
 
-static bool shows_whole(const program *p, int32_t slot_index)
+/* Rows of numbers, one a position of each sequence. */
+static bool shows_rows(const program *p, int32_t slot_index)
 {
     const slot *s = &p->slots[slot_index];
-    return s->shape.n_columns == 1 && !s->shape.column && !s->shape.stride && !s->shape.by_keys
-           && slot_column_end(s) == p->values[s->value].width && !p->values[s->value].integer
-           && !p->values[s->value].per_position;
+    return s->shape.n_columns == 1 && !s->shape.stride && !s->shape.by_keys
+           && !p->values[s->value].integer && !p->values[s->value].per_position;
 }
 
 bool program_callable(const program *p, int32_t module_index, module_call *out)
@@ -39,7 +39,8 @@ bool program_callable(const program *p, int32_t module_index, module_call *out)
                   made = program_site(p, module_index, "output", 6);
     if (in < 0 || made < 0) return false;
     *out = (module_call){p->sites[in].slot, p->sites[made].slot};
-    return shows_whole(p, out->in) && shows_whole(p, out->out)
+    return shows_rows(p, out->in) && shows_rows(p, out->out)
+           && slot_columns(&p->slots[out->out]) == p->values[p->slots[out->out].value].width
            && made_of(p, &p->modules[module_index], out->out, p->slots[out->in].value);
 }
 

@@ -404,6 +404,8 @@ inset_status program_finish(program *p);
 
 /* The columns of its value that a slot shows lie in column .. column_end. */
 int32_t slot_column_end(const slot *s);
+/* Columns that a slot shows, where they lie side by side. */
+static inline int32_t slot_columns(const slot *s) { return slot_column_end(s) - s->shape.column; }
 
 /* ---- asking ------------------------------------------------------------- */
 static inline bool step_is_norm(const step *s)
@@ -421,7 +423,7 @@ int32_t program_child(const program *p, int32_t module, const char *name, size_t
 int32_t program_child_at(const program *p, int32_t module, int64_t index);
 /* A module that can be applied to any rows (call.c): its `.input` and `.output`. */
 typedef struct module_call {
-    int32_t in, out; /* slots, each all of a value */
+    int32_t in, out; /* slots: columns side by side of a value, and all of one */
 } module_call;
 /* False for a module whose rows are made of other rows too, or of none. */
 bool program_callable(const program *p, int32_t module, module_call *out);

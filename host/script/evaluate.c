@@ -237,8 +237,9 @@ static inset_status child(script *s, const link *l, int32_t *module)
 }
 
 /* True when the path says the same in every turn of a loop: h[3], h[-1]. */
-static bool is_constant(const expression *path)
+static bool is_constant(const script *s, const expression *path)
 {
+    if (s->names[path->head].of_loop) return false;
     for (const link *l = path->parts; l; l = l->next) {
         if (l->kind != LINK_INDEX) continue;
         const expression *number = l->items->start;
@@ -255,6 +256,24 @@ inset_status script_find_module(script *s, expression *path, int32_t *module)
     if (*module < 0) return unknown_head(s, path);
     for (const link *l = path->parts; l && !status; l = l->next) status = child(s, l, module);
     return status;
+}
+
+inset_status script_find_modules(script *s, expression *path, int32_t *module, int64_t *count)
+{
+    inset_status status = script_find_module(s, path, module);
+    if (!status && path->site) status = child(s, path->site, module);
+    if (status) return status;
+    const program *p = s->program;
+    *count = program_child_at(p, *module, 0) < 0 ? 0 : p->modules[*module].n_children;
+    if (*count) return INSET_OK;
+    script_refuse(
+        s, path->at, INSET_TYPE_ERROR, "%s is no list of modules", p->modules[*module].path);
+    for (size_t i = 1; i < p->n_modules; i++)
+        if (program_child_at(p, (int32_t)i, 0) >= 0) {
+            error_help(s->context, "%s is one.", p->modules[i].path);
+            break;
+        }
+    return INSET_TYPE_ERROR;
 }
 
 /* The path ends at a module, where a tensor is needed. */
@@ -292,7 +311,7 @@ inset_status script_find_site(script *s, expression *path, int32_t *found)
         return script_at(s, path->site->at, program_unknown_site(s->program, module, wanted, size));
     }
     path->found = *found;
-    path->resolved = is_constant(path);
+    path->resolved = is_constant(s, path);
     return INSET_OK;
 }
 
@@ -309,6 +328,15 @@ static inset_status length(script *s, const expression *e, operand *out)
     if (n < 0) return script_refuse(s, e->at, INSET_TYPE_ERROR, "this value has no length");
     *out = operand_of_integer(n);
     return INSET_OK;
+}
+
+static inset_status count_modules(script *s, expression *e, operand *out)
+{
+    int32_t module;
+    int64_t count;
+    inset_status status = script_find_modules(s, e, &module, &count);
+    if (!status) *out = operand_of_integer(count);
+    return status;
 }
 
 static inset_status site_operand(script *s, expression *e, operand *out)
@@ -351,6 +379,7 @@ inset_status script_evaluate_before(script *s, expression *e, const link *end, s
     case EXPRESSION_CALL: status = call(s, e, &out->operand); break;
     case EXPRESSION_CHAIN: status = chain(s, e, &out->operand); break;
     case EXPRESSION_NEGATE: status = negate(s, e, &out->operand); break;
+    case EXPRESSION_MODULES: status = count_modules(s, e, &out->operand); break;
     case EXPRESSION_LENGTH: status = length(s, e, &out->operand); break;
     case EXPRESSION_LOAD: status = script_load(s, e, &out->operand); break;
     case EXPRESSION_ZEROS: status = script_zeros(s, e, &out->operand); break;

@@ -79,8 +79,21 @@ static void refuse_method(script *s, const link *l)
                            "lists .append(), modules .skip().");
 }
 
-/* What follows ".": a name, a number of a path, or a call. path: it began with a module's name. */
-static void dot_link(script *s, link *l, bool own_line, bool path)
+/* Do the links come by a site's name? Then they have left the modules. */
+static bool reached_site(const script *s, const link *first)
+{
+    for (const link *l = first; l; l = l->next)
+        for (size_t i = 0; l->kind == LINK_NAME && i < s->program->n_sites; i++) {
+            const char *name = s->program->sites[i].name;
+            if (strlen(name) == l->end - l->at && !memcmp(name, s->text + l->at, l->end - l->at))
+                return true;
+        }
+    return false;
+}
+
+/* What follows ".": a name, a number of a path, or a call. path: of a module, by the links
+ * before. */
+static void dot_link(script *s, link *l, bool own_line, bool path, const link *before)
 {
     token t = s->current;
     l->at = t.at;
@@ -112,7 +125,7 @@ static void dot_link(script *s, link *l, bool own_line, bool path)
     } else if (script_is(s, t, "append") || script_is(s, t, "skip")) {
         script_refuse(s, t.at, INSET_SYNTAX_ERROR, ".%.*s() stands on a line of its own",
             (int)(t.end - t.at), s->text + t.at);
-    } else if (path) {
+    } else if (path && !reached_site(s, before)) {
         l->kind = LINK_CALL;
         l->argument = script_expression(s);
     } else refuse_method(s, l);
@@ -136,7 +149,7 @@ static link *read_links(script *s, bool own_line, bool path)
             script_index(s, l);
         } else {
             script_advance(s);
-            dot_link(s, l, own_line, path);
+            dot_link(s, l, own_line, path, first);
         }
         if (s->status) return NULL;
         *last = l;
@@ -238,7 +251,8 @@ expression *script_chain(script *s, token head, bool own_line)
     expression *e = script_new_expression(s, EXPRESSION_NAME, head.at, head.end);
     if (s->status) return e;
     e->name = name;
-    link *links = read_links(s, own_line, s->names[name].module >= 0);
+    const bool path = s->names[name].module >= 0 || s->names[name].of_loop;
+    link *links = read_links(s, own_line, path);
     if (s->status) return e;
     if (make_call(s, e, name, links)) return e;
     if (skips(links) || !(s->names[name].module >= 0 || has_plain_name(links))) e->links = links;
@@ -249,14 +263,21 @@ expression *script_chain(script *s, token head, bool own_line)
 
 /* ---- factors ------------------------------------------------------------ */
 
-/* "len" "(" NAME ")" */
+/* "len" "(" ( NAME | module ) ")" */
 static expression *length(script *s, token head)
 {
     script_advance(s);
     token t = script_expect(s, TOKEN_NAME, "the name of a list or a tensor");
     expression *e = script_new_expression(s, EXPRESSION_LENGTH, head.at, head.end);
     if (s->status) return e;
-    e->name = script_name(s, t);
+    const int32_t name = script_name(s, t);
+    if (!s->status && s->names[name].module >= 0) {
+        e = script_chain(s, t, false);
+        if (!s->status && (e->kind != EXPRESSION_SITE || e->links))
+            script_refuse(s, t.at, INSET_SYNTAX_ERROR,
+                "len() takes a list, a tensor's name, or modules: len(transformer.h)");
+        e->kind = EXPRESSION_MODULES;
+    } else e->name = name;
     e->end = script_expect(s, ')', "')'").end;
     return e;
 }

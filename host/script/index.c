@@ -13,6 +13,7 @@ void script_require_integer(script *s, const expression *e, const char *where)
         }
     switch (e->kind) {
     case EXPRESSION_NAME:
+    case EXPRESSION_MODULES:
     case EXPRESSION_LENGTH: return;
     case EXPRESSION_NUMBER:
         if (e->is_float) break;

@@ -89,6 +89,9 @@ static inset_status not_bound(script *s, const name *n, uint32_t at)
 inset_status script_look_up(script *s, int32_t index, uint32_t at, script_value *out)
 {
     const name *n = &s->names[index];
+    if (n->of_loop && n->module >= 0)
+        return script_refuse(s, at, INSET_UNKNOWN_SITE, "%s is a module, not a tensor",
+            s->program->modules[n->module].path);
     if (n->value.kind == VALUE_NONE) return not_bound(s, n, at);
     script_recall(&n->value, out);
     return INSET_OK;

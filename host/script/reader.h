@@ -118,6 +118,7 @@ typedef enum expression_kind {
     EXPRESSION_CHAIN,
     EXPRESSION_NEGATE,
     EXPRESSION_LENGTH,
+    EXPRESSION_MODULES, /* how many numbered modules: len(transformer.h) */
     EXPRESSION_LOAD,
     EXPRESSION_ZEROS
 } expression_kind;
@@ -153,8 +154,9 @@ struct expression {
             double number;
         };                /* NUMBER */
         literal *literal; /* LITERAL */
-        int32_t name;     /* NAME, LENGTH */
-        struct {          /* SITE; a module where `site` is NULL; CALL: of that module */
+        int32_t name;     /* NAME, LENGTH of a list or a tensor */
+        /* SITE; a module where `site` is NULL; CALL, MODULES: of that module */
+        struct {
             int32_t head; /* the path's first name */
             link *parts;  /* what lies between it and the site */
             link *site;
@@ -212,7 +214,8 @@ typedef struct statement {
     /* BIND: one a name, linked; SET, APPEND, SKIP, INVOKE: one; FOR: range's arguments or the
      * integers */
     expression *value;
-    bool listed; /* FOR over a list of integers */
+    bool listed;  /* FOR over a list of integers */
+    bool modules; /* FOR over numbered modules; value: their path */
     /* SAVE, UNNAMED_SAVE, FOR: the "save"; the "range" or "[" */
     uint32_t save_at;
 } statement;
@@ -255,7 +258,9 @@ struct list {
 typedef struct name {
     const char *text;
     size_t length;
-    int32_t module;     /* the model's top-level module of this name, or -1 */
+    /* the model's top-level module of this name, or that which a loop has come to, or -1 */
+    int32_t module;
+    bool of_loop;       /* some loop goes through modules by this name */
     int32_t bound_line; /* the first line that binds it, 0 = none */
     int32_t saved_line; /* where it was saved, 0 = not yet */
     kept_value value;
@@ -398,6 +403,8 @@ inset_status script_evaluate_integer(script *s, expression *e, int64_t *out);
 inset_status script_evaluate_index(script *s, link *index);
 inset_status script_find_site(script *s, expression *path, int32_t *site);
 inset_status script_find_module(script *s, expression *path, int32_t *module);
+/* The container that a path names, transformer.h: how many numbered modules it has. */
+inset_status script_find_modules(script *s, expression *path, int32_t *module, int64_t *count);
 inset_status script_number_op(
     script *s, uint32_t at, script_op op, const operand *a, const operand *b, operand *out);
 operand operand_of_integer(int64_t integer);

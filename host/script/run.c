@@ -303,14 +303,56 @@ static inset_status loop_over_list(script *s, const statement *line, running_loo
     return status;
 }
 
+/* A bound of a slice as Python clips it. */
+static int64_t clipped(int64_t at, int64_t count)
+{
+    if (at < 0) at = at < -count ? 0 : at + count;
+    return at > count ? count : at;
+}
+
+/* Numbered modules, all or a slice of them: in each turn the loop's name is one. */
+static inset_status loop_over_modules(script *s, const statement *line, running_loop *loop)
+{
+    int32_t container;
+    int64_t count, start = 0, stop, step = 1;
+    expression *path = line->value;
+    inset_status status = script_find_modules(s, path, &container, &count);
+    if (status) return status;
+    stop = count;
+    if (path->links) {
+        if ((status = script_evaluate_index(s, path->links))) return status;
+        const index_item *x = path->links->values;
+        if (x->has_step) step = x->step;
+        if (step < 1)
+            return script_refuse(s, path->links->at, INSET_VALUE_ERROR,
+                "a slice's step must be 1 or more, found %" PRId64, step);
+        if (x->has_start) start = clipped(x->start, count);
+        if (x->has_stop) stop = clipped(x->stop, count);
+    }
+    s->loops = loop;
+    name *n = &s->names[line->names->name];
+    for (int64_t i = start; i < stop && !status && !s->stop_line;
+         i += step > count ? count : step) {
+        if (s->bodies++ >= SCRIPT_BODIES)
+            return script_refuse(s, line->save_at, INSET_VALUE_ERROR,
+                "the loops of a script may have %d turns in all", SCRIPT_BODIES);
+        loop->value = i;
+        n->module = program_child_at(s->program, container, i);
+        status = run(s, line->body);
+        n->module = -1;
+    }
+    return status;
+}
+
 /* stop() inside the loop ends it; what follows it in the invoke is then never reached. */
 static inset_status loop(script *s, const statement *line)
 {
     running_loop running = {line->names->name, 0, s->loops};
     inset_status status = script_check_bindable(s, line->names->name, line->names->at);
     if (!status)
-        status = line->listed ? loop_over_list(s, line, &running)
-                              : loop_over_range(s, line, &running);
+        status = line->modules  ? loop_over_modules(s, line, &running)
+                 : line->listed ? loop_over_list(s, line, &running)
+                                : loop_over_range(s, line, &running);
     s->loops = running.outer;
     return status;
 }

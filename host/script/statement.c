@@ -420,6 +420,29 @@ static expression *integers(script *s, int most, int close, const char *what)
     return first;
 }
 
+static void refuse_loop(script *s, uint32_t at)
+{
+    script_refuse(s, at, INSET_SYNTAX_ERROR,
+        "a loop runs over range(...), a list of integers written here, or modules: transformer.h");
+    error_help(s->context, "For the values of a list: for i in range(len(xs)): ... xs[i]");
+}
+
+/* for block in transformer.h: or transformer.h[2:5]: */
+static void modules_of_loop(script *s, statement *line, int32_t name)
+{
+    token head = s->current;
+    script_advance(s);
+    expression *path = script_chain(s, head, false);
+    if (s->status) return;
+    const link *l = path->links;
+    const bool sliced = l && l->kind == LINK_INDEX && l->n_items == 1
+                        && l->items->kind == INDEX_SLICE && !l->next;
+    if (path->kind != EXPRESSION_SITE || path->saved || (l && !sliced)) refuse_loop(s, head.at);
+    line->value = path;
+    line->modules = true;
+    s->names[name].of_loop = true;
+}
+
 /* "for" NAME "in" ( "range" "(" int [ "," int [ "," int ] ] ")" | "[" INT { "," INT } "]" ) ":"
  * block */
 static void for_line(script *s, statement *line, uint32_t indent)
@@ -442,11 +465,12 @@ static void for_line(script *s, statement *line, uint32_t indent)
     what = s->current;
     line->save_at = what.at;
     line->listed = what.kind == '[';
-    if (!s->status && !line->listed && !script_is(s, what, "range")) {
-        script_refuse(s, what.at, INSET_SYNTAX_ERROR,
-            "a loop runs over range(...) or a list of integers written here");
-        error_help(s->context, "For the values of a list: for i in range(len(xs)): ... xs[i]");
+    if (!s->status && what.kind == TOKEN_NAME && !script_is(s, what, "range")) {
+        modules_of_loop(s, line, n->name);
+        line->body = block(s, indent);
+        return;
     }
+    if (!s->status && !line->listed && !script_is(s, what, "range")) refuse_loop(s, what.at);
     script_advance(s);
     if (!line->listed) script_expect(s, '(', "'('");
     line->value = line->listed ? integers(s, -1, ']', "',' or ']'")

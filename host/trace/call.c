@@ -53,7 +53,7 @@ inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out
     view made;
     inset_status status = trace_need_line(t, "a call of a module");
     if (!status) status = program_call(t->program, module, &call);
-    if (!status) status = check_rows(t, module, x, slot_column_end(&t->program->slots[call.in]));
+    if (!status) status = check_rows(t, module, x, slot_columns(&t->program->slots[call.in]));
     if (!status) status = settle(t, module, x, &rows);
     if (!status && trace_operand_type(t, &rows) != t->model_type) {
         const operand literal = rows;

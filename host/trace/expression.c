@@ -225,7 +225,8 @@ typedef struct index_plan {
     int place;
 } index_plan;
 
-static inset_status too_many(trace *t, const view *base, int64_t named)
+static inset_status too_many(
+    trace *t, const view *base, int64_t named, const index_item *items)
 {
     inset_status status = error_set(t->context, INSET_INDEX_ERROR,
         "too many indices for tensor of dimension %d: found %lld", base->n_dimensions,
@@ -238,6 +239,10 @@ static inset_status too_many(trace *t, const view *base, int64_t named)
             "Heads are not in an attention module's output; they are in %s, shape [batch, "
             "position, head, head_dim].",
             name);
+        if (items->kind == INDEX_INTEGER && !items->integer)
+            error_help(t->context,
+                "[0] is sequence 0: what the module returns is no tuple here, as since "
+                "transformers 5.");
     }
     return status;
 }
@@ -257,7 +262,7 @@ static inset_status check_items(
     }
     if (ellipses > 1)
         return error_set(t->context, INSET_INDEX_ERROR, "an index can have only one '...'");
-    if (named > base->n_dimensions) return too_many(t, base, named);
+    if (named > base->n_dimensions) return too_many(t, base, named, items);
     if (!plan->lists) return INSET_OK;
     plan->length = 1;
     for (size_t i = 0; i < n_items; i++) {
@@ -379,7 +384,8 @@ inset_status trace_index(
     if (base->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to index");
     index_plan plan = {0};
-    inset_status status = check_items(t, &base->view, n_items, items, &plan);
+    inset_status status = trace_refuse_tuple(t, base, n_items, items);
+    if (!status) status = check_items(t, &base->view, n_items, items, &plan);
     if (status) return status;
     if (plan.lists) {
         if ((status = trace_need_line(t, "indexing with a list"))) return status;
@@ -387,6 +393,9 @@ inset_status trace_index(
     }
     operand result = *base;
     if ((status = view_index(t, &base->view, n_items, items, &result.view))) return status;
+    const bool first = n_items == 1 && items->kind == INDEX_INTEGER && !items->integer;
+    result.first_of = first ? base->output_of : 0;
+    result.output_of = 0;
     *out = result;
     return INSET_OK;
 }
@@ -688,6 +697,7 @@ inset_status trace_set(trace *t, const operand *target, size_t n_items, const in
     trace_op op, const operand *source)
 {
     inset_status status = check_target(t, target);
+    if (!status) status = trace_refuse_tuple(t, target, n_items, items);
     if (status) return status;
     index_plan plan = {0};
     if ((status = check_items(t, &target->view, n_items, items, &plan))) return status;

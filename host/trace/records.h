@@ -223,6 +223,10 @@ inset_status strips_walk(inset_context *context, strip_scratch *scratch, const v
  * lacks may be dropped.) */
 bool view_broadcasts(const view *from, const view *to);
 
+/* An error for an index of a block's or an attention module's `.output[0]`, which is read in two
+ * ways (tuple.c). */
+inset_status trace_refuse_tuple(
+    trace *t, const operand *base, size_t n_items, const index_item *items);
 /* An error when no invoke runs or stop() has ended it; `what` needs one (expression.c). */
 inset_status trace_need_line(trace *t, const char *what);
 inset_status trace_record_metric(

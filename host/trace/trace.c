@@ -300,7 +300,9 @@ inset_status trace_site(trace *t, int32_t site_index, operand *out)
     const site *s = &t->program->sites[site_index];
     inset_status status = may_reach(t, site_index);
     if (status) return status;
-    operand result = {.kind = OPERAND_TENSOR, .unchangeable = !t->program->slots[s->slot].settable};
+    operand result = {.kind = OPERAND_TENSOR,
+        .unchangeable = !t->program->slots[s->slot].settable,
+        .output_of = strcmp(s->name, "output") ? 0 : site_index + 1};
     if ((status = view_of_slot(t, (int32_t)t->n_invokes - 1, s->slot, &result.view))
         || (status = reached(t, s->event, site_index)))
         return status;

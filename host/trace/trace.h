@@ -63,6 +63,8 @@ typedef struct operand {
     /* made by indexing with a list: writing through it would be lost */
     bool copy;
     bool unchangeable; /* token ids, positions */
+    /* site + 1: all of an `.output` (tuple.c); or that output's [0] */
+    int32_t output_of, first_of;
 } operand;
 
 /* One item of an index. */

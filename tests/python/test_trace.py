@@ -46,6 +46,39 @@ def test_before_and_behind(model):
     assert numpy.allclose(numpy.asarray(x + y[:, :1]), x.numpy() + y.numpy()[:, :1])
 
 
+def test_modules_applied(model):
+    with model.trace([PROMPT]) as tracer:
+        hidden = [block.output for block in model.transformer.h]
+        lens = inset.save([model.lm_head(model.transformer.ln_f(x[:, -1])) for x in hidden])
+        out = model.output.logits[:, -1].save()
+        script = tracer.script()
+    assert numpy.array_equal(lens[-1], out) and lens[0].shape == (1, 61) and "lm_head(" in script
+    assert tracer.statistics["rows"] == logits_and_lens_rows(model)
+    with pytest.raises(inset.errors.TypeError, match="transformer.h.1.mlp"):
+        with model.trace([PROMPT]):
+            model.transformer.h[1](model.transformer.h[0].output)
+    with pytest.raises(inset.errors.ShapeError, match="rows of 28"):
+        with model.trace([PROMPT]):
+            model.lm_head(model.output.logits)
+
+
+def logits_and_lens_rows(model):
+    """The lens of a block is one row at the norm and one at the head; that of the last block none."""
+    with model.trace([PROMPT]) as tracer:
+        model.output.logits[:, -1].save()
+    return tracer.statistics["rows"] + 2 * (len(model.transformer.h) - 1)
+
+
+def test_output_0_of_a_tuple(model):
+    with pytest.raises(inset.errors.IndexError, match=r"output\[:, 1\].*output\[0, :, 1\]"):
+        with model.trace([PROMPT]):
+            model.transformer.h[1].output[0][:, 1] = 0
+    with model.trace([PROMPT]):
+        first = model.transformer.h[1].output[0].save()
+        mlp = model.transformer.h[1].mlp
+    assert first.shape == (4, 28) and mlp is not None
+
+
 def test_lists_and_dicts(model):
     with model.trace([PROMPT]):
         blocks = inset.save([b.output for b in model.transformer.h])

@@ -32,7 +32,8 @@ inset_status call_apply(planner *p, const trace_record *r)
     view shape = {0}; /* a view that a record keeps ends behind its last dimension */
     memcpy(&shape, r->target,
         offsetof(view, dimensions) + (size_t)r->target->n_dimensions * sizeof shape.dimensions[0]);
-    shape.dimensions[shape.n_dimensions - 1].extent = slot_column_end(in);
+    shape.column = in->shape.column;
+    shape.dimensions[shape.n_dimensions - 1].extent = slot_columns(in);
     t->domain = p->program->slots[call.out].value;
     segments_clear(&p->segments);
     for (int32_t s = 0; s < t->n_sequences; s++) /* empty, until rows are made */
