@@ -433,6 +433,29 @@ INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 INSET_API inset_status inset_call(
     inset_trace *trace, const char *module, inset_value *x, inset_value **out);
 
+/* A function of each element, a new tensor of the same shape. As in PyTorch integers become f32
+ * where the function has no integer values; GELU is by erf, GELU_TANH by tanh.
+ * INSET_TYPE_ERROR for numbers, and of abs and relu for bools. */
+typedef enum inset_function {
+    INSET_FUNCTION_EXP,
+    INSET_FUNCTION_LOG,
+    INSET_FUNCTION_SQRT,
+    INSET_FUNCTION_ABS,
+    INSET_FUNCTION_RELU,
+    INSET_FUNCTION_SIGMOID,
+    INSET_FUNCTION_TANH,
+    INSET_FUNCTION_GELU,
+    INSET_FUNCTION_GELU_TANH,
+    INSET_FUNCTION_SILU
+} inset_function;
+INSET_API inset_status inset_apply(inset_value *value, inset_function function, inset_value **out);
+/* At least `low` and at most `high`, each NULL where there is no such bound (not both); a NaN stays
+ * one. */
+INSET_API inset_status inset_clamp(
+    inset_value *value, const double *low, const double *high, inset_value **out);
+/* A copy in another type, rounded to nearest even, truncated for integers. */
+INSET_API inset_status inset_cast(inset_value *value, inset_type type, inset_value **out);
+
 /* Gradients in less memory, as checkpoints of PyTorch: every block is run a second time before it
  * is gone through backwards, and of its first run only what it begins with is kept. About one
  * forward more; the same numbers to rounding. To be called before the first inset_backward, and

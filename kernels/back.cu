@@ -8,7 +8,7 @@
  * of s_ij = scale q_i k_j: ds_ij = p_ij (dz_i v_j - sum_k p_ik dz_i v_k), dq_i = scale sum_j ds_ij
  * k_j, dk_j = scale sum_i ds_ij q_i, dv_j = sum_i p_ij dz_i. */
 #include "kernels/grid.h"
-#include "kernels/math.h"
+#include "kernels/activations.h"
 
 namespace KERNEL_NAMESPACE {
 
@@ -58,34 +58,6 @@ KERNEL(norm_back, norm_back_args a)
 /* ---- activations -------------------------------------------------------- */
 
 enum { SECANTS = 16 }; /* kinds of secants begin here */
-
-/* The derivative at x of the kinds of activation_args. */
-DEVICE float gelu_slope(float x) /* Phi(x) + x phi(x) */
-{
-    return 0.5f * (1.0f + error_function(x * 0.70710678118654752f))
-           + x * 0.39894228040143268f * exponential(-0.5f * (x * x));
-}
-DEVICE float gelu_tanh_slope(float x)
-{
-    const float t = hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x)));
-    return 0.5f * (1.0f + t)
-           + 0.5f * x * (1.0f - t * t) * (0.79788456080286536f * (1.0f + 0.134145f * (x * x)));
-}
-DEVICE float silu_slope(float x)
-{
-    const float s = 1.0f / (1.0f + exponential(-x));
-    return s * (1.0f + x * (1.0f - s));
-}
-DEVICE float tanh_slope(float x)
-{
-    const float t = hyperbolic_tangent(x);
-    return 1.0f - t * t;
-}
-DEVICE float sigmoid_slope(float x)
-{
-    const float s = 1.0f / (1.0f + exponential(-x));
-    return s * (1.0f - s);
-}
 
 /* a(x) / x, by an x that is never 0. */
 DEVICE float secant_of(float x, float value) { return value / (x < 0.0f ? x - 1e-6f : x + 1e-6f); }

@@ -17,5 +17,6 @@
 #include "kernels/open_back.cu"
 #include "kernels/edges.cu"
 #include "kernels/records.cu"
+#include "kernels/functions.cu"
 #include "kernels/expand.cu"
 #include "kernels/table.cu"

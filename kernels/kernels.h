@@ -53,9 +53,10 @@ typedef enum kernel_id {
     KERNEL_TILE_ATTENTION_256, /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
     /* no kernel of ours: what a device does that takes it (device.h, device_takes_attention) */
     KERNEL_WHOLE_ATTENTION,
-    /* this and the next: one function for all storage types, in column 0 (f32) */
+    /* this and the next two: one function for all storage types, in column 0 (f32) */
     KERNEL_EXPAND,
     KERNEL_RECORDS,
+    KERNEL_FUNCTIONS, /* records_args; records that are functions */
     KERNEL_COUNT,
     /* KERNEL_COUNT + k: kernel k with records, see fused_records */
     KERNEL_ALL = 2 * KERNEL_COUNT
@@ -468,7 +469,24 @@ typedef enum record_op {
     RECORD_SUBTRACT,
     RECORD_MULTIPLY,
     RECORD_DIVIDE,
-    RECORD_NEGATE
+    RECORD_NEGATE,
+    /* what KERNEL_FUNCTIONS does: functions of a; AT_LEAST and AT_MOST are the larger and the smaller
+     * of a and b, a NaN where one is */
+    RECORD_EXP,
+    RECORD_LOG,
+    RECORD_SQRT,
+    RECORD_ABS,
+    RECORD_RELU,
+    RECORD_SIGMOID,
+    RECORD_TANH,
+    RECORD_GELU,
+    RECORD_GELU_TANH,
+    RECORD_SILU,
+    RECORD_AT_LEAST,
+    RECORD_AT_MOST,
+    /* added to a function: its derivative at a, as PyTorch has it (of AT_LEAST and AT_MOST 1 where a
+     * is what comes out, also where both are) */
+    RECORD_SLOPE = 32
 } record_op;
 
 /* Element (i, j), i < rows, j < columns: at pointer + i * row + j * column elements; a stride of 0

@@ -6,7 +6,7 @@
  * there is a bias) is decided before the loop, so that each loop body is straight and
  * vectorises. */
 #include "kernels/fused.h"
-#include "kernels/math.h"
+#include "kernels/activations.h"
 #include "kernels/packs.h"
 
 namespace KERNEL_NAMESPACE {
@@ -29,23 +29,6 @@ DEVICE void activate_row(T *RESTRICT out, const T *RESTRICT x, const T *RESTRICT
             out[i] = store<T>(f(load(store<T>(load(x[i]) + load(bias[i])))));
     else
         for (int i = threadIdx.x; i < d; i += blockDim.x) out[i] = store<T>(f(load(x[i])));
-}
-
-/* relu as PyTorch's: a NaN stays one. */
-DEVICE float relu(float x)
-{
-    return bits_to_float(float_to_bits(x) & (x < 0.0f ? 0u : 0xffffffffu));
-}
-DEVICE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
-DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
-DEVICE float gelu_erf(float x)
-{
-    return x * 0.5f * (1.0f + error_function(x * 0.70710678118654752f));
-}
-DEVICE float gelu_tanh(float x)
-{
-    return 0.5f * x
-           * (1.0f + hyperbolic_tangent(0.79788456080286536f * (x + 0.044715f * (x * x * x))));
 }
 
 template <typename T>

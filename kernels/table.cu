@@ -16,6 +16,7 @@ void back_entries(kernel_table *table);
 void open_back_entries(kernel_table *table);
 void edges_entries(kernel_table *table);
 void records_entries(kernel_table *table);
+void functions_entries(kernel_table *table);
 void expand_entries(kernel_table *table);
 } // namespace KERNEL_NAMESPACE
 
@@ -44,5 +45,6 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     open_back_entries(table);
     edges_entries(table);
     records_entries(table);
+    functions_entries(table);
     expand_entries(table);
 }

@@ -1385,8 +1385,74 @@ static int64_t pick(subject *s, int n, const int64_t *choices)
     return choices[test_random(&s->random) % (uint64_t)n];
 }
 
+/* A function, or the derivative of one, of which `compute` has values. */
+static void choose_function(subject *s, record *r)
+{
+    static const uint8_t of_integers[] = {RECORD_ABS, RECORD_RELU, RECORD_AT_LEAST, RECORD_AT_MOST};
+    if (r->compute == INSET_BOOL) r->compute = INSET_F32;
+    r->out_type = r->compute; /* as plans have it */
+    r->op = (uint8_t)(RECORD_EXP + test_random(&s->random) % (RECORD_AT_MOST - RECORD_EXP + 1));
+    if (!is_float_type(r->compute)) r->op = of_integers[test_random(&s->random) % 4];
+    else if (r->compute != INSET_F64 && test_random(&s->random) % 3 == 0) r->op += RECORD_SLOPE;
+}
+
+static double sigmoid_of(double x) { return 1 / (1 + exp(-x)); }
+
+/* A function of one element in double, and its derivative by its formula (erf and tanh from the C
+ * library); a and b as `compute` holds them. */
+static double function_element(const record *r, double a, double b)
+{
+    const double pi = 3.14159265358979323846, phi = exp(-a * a / 2) / sqrt(2 * pi),
+                 t = tanh(sqrt(2 / pi) * (a + 0.044715 * a * a * a)), s = sigmoid_of(a);
+    switch (r->op) {
+    case RECORD_EXP:
+    case RECORD_SLOPE + RECORD_EXP: return exp(a);
+    case RECORD_LOG: return log(a);
+    case RECORD_SQRT: return sqrt(a);
+    case RECORD_ABS: return fabs(a);
+    case RECORD_RELU: return a > 0 ? a : isnan(a) ? a : 0;
+    case RECORD_SIGMOID: return s;
+    case RECORD_TANH: return tanh(a);
+    case RECORD_GELU: return a / 2 * (1 + erf(a / sqrt(2)));
+    case RECORD_GELU_TANH: return a / 2 * (1 + t);
+    case RECORD_SILU: return a * s;
+    case RECORD_AT_LEAST: return a < b ? b : a;
+    case RECORD_AT_MOST: return a > b ? b : a;
+    case RECORD_SLOPE + RECORD_LOG: return 1 / a;
+    case RECORD_SLOPE + RECORD_SQRT: return 0.5 / sqrt(a);
+    case RECORD_SLOPE + RECORD_ABS: return (a > 0) - (a < 0);
+    case RECORD_SLOPE + RECORD_RELU: return a > 0;
+    case RECORD_SLOPE + RECORD_SIGMOID: return s * (1 - s);
+    case RECORD_SLOPE + RECORD_TANH: return 1 - tanh(a) * tanh(a);
+    case RECORD_SLOPE + RECORD_GELU: return (1 + erf(a / sqrt(2))) / 2 + a * phi;
+    case RECORD_SLOPE + RECORD_GELU_TANH:
+        return (1 + t) / 2 + a / 2 * (1 - t * t) * sqrt(2 / pi) * (1 + 3 * 0.044715 * a * a);
+    case RECORD_SLOPE + RECORD_SILU: return s * (1 + a * (1 - s));
+    case RECORD_SLOPE + RECORD_AT_LEAST: return a >= b;
+    default: return a <= b;
+    }
+}
+
+/* Whether `got` is the function's value to a few units of the type's last place. */
+static bool is_function_value(const record *r, double a, double b, double got)
+{
+    const int compute = r->compute;
+    const double want = function_element(r, converted(compute, r->a ? a : r->a_constant),
+        converted(compute, r->b ? b : r->b_constant));
+    const double place = compute == INSET_F64    ? 1e-13
+                         : compute == INSET_BF16 ? 0x1p-8
+                         : compute == INSET_F16  ? 0x1p-11
+                                                 : 5e-7;
+    if (!is_float_type(compute)) return got == cut(compute, (int64_t)want);
+    const double there = as_type(compute, want); /* where the type's range ends */
+    if (isnan(there) || isinf(there)) return isnan(there) ? isnan(got) : got == there;
+    /* beside 0 some are differences of larger numbers, derivatives more so */
+    const double beside = r->op > RECORD_SLOPE && compute == INSET_F32 ? 4 : 0.5;
+    return fabs(got - want) <= place * (fabs(want) + beside);
+}
+
 /* One random record: size, types, strides and constants. */
-static void record_case_new(subject *s, record_case *c)
+static void record_case_new(subject *s, record_case *c, bool functions)
 {
     static const int64_t rows[] = {1, 2, 3, 5, 0, 17, 130}, columns[] = {1, 3, 16, 31, 64, 100, 0},
                          steps[] = {1, 1, 1, 2, 3};
@@ -1406,6 +1472,7 @@ static void record_case_new(subject *s, record_case *c)
     if (r->op == RECORD_DIVIDE && !is_float_type(r->compute)) r->op = RECORD_COPY;
     if (r->op == RECORD_SUBTRACT && r->compute == INSET_BOOL) r->op = RECORD_ADD;
     if (r->op == RECORD_NEGATE && r->compute == INSET_BOOL) r->op = RECORD_COPY;
+    if (functions) choose_function(s, r);
     r->out_column = pick(s, 5, steps);
     r->out_row = r->out_column * r->columns + (int64_t)(test_random(&s->random) % 2) * 3;
     int64_t *strides[2][2] = {{&r->a_row, &r->a_column}, {&r->b_row, &r->b_column}};
@@ -1441,7 +1508,11 @@ static void record_case_check(subject *s, record_case *c)
                 c->b.values[i * r->b_row + j * r->b_column]);
             const int64_t at = i * r->out_row + j * r->out_column;
             const double got = c->out.values[at];
-            if (!CHECK(got == want || (isnan(got) && isnan(want)),
+            const bool good = r->op > RECORD_NEGATE ? is_function_value(r,
+                                  c->a.values[i * r->a_row + j * r->a_column],
+                                  c->b.values[i * r->b_row + j * r->b_column], got)
+                                                    : got == want || (isnan(got) && isnan(want));
+            if (!CHECK(good,
                     "%s: record %d [%d, %d] %s = %s (%d,%d) op %s (%d,%d) in %s: element (%d, %d) "
                     "is %.9g and should be %.9g",
                     s->name, r->op, r->rows, r->columns, type_names[r->out_type],
@@ -1459,13 +1530,13 @@ end:
     free(expected);
 }
 
-static void case_records(subject *s)
+static void case_records(subject *s, bool functions)
 {
     record_case cases[RECORDS_TOGETHER];
     record table[RECORDS_TOGETHER];
     void *on_device;
     for (int i = 0; i < RECORDS_TOGETHER; i++) {
-        record_case_new(s, &cases[i]);
+        record_case_new(s, &cases[i], functions);
         table[i] = cases[i].r;
     }
     const int64_t blocks = records_number_blocks(table, RECORDS_TOGETHER);
@@ -1473,7 +1544,7 @@ static void case_records(subject *s)
         || device_upload(s->device, on_device, table, sizeof table))
         abort();
     records_args args = {on_device, RECORDS_TOGETHER};
-    launch(s, KERNEL_RECORDS, INSET_F32, &args, sizeof args, blocks);
+    launch(s, functions ? KERNEL_FUNCTIONS : KERNEL_RECORDS, INSET_F32, &args, sizeof args, blocks);
     for (int i = 0; i < RECORDS_TOGETHER; i++) record_case_check(s, &cases[i]);
     device_release(s->device, on_device, sizeof table);
     for (int i = 0; i < RECORDS_TOGETHER; i++) {
@@ -1706,7 +1777,7 @@ static void run_kernel_cases(subject *s)
     }
     case_range(s);
     case_expand(s);
-    for (int i = 0; i < n_records; i++) case_records(s);
+    for (int i = 0; i < n_records; i++) case_records(s, false), case_records(s, true);
     for (int type = 0; type < INSET_TYPE_COUNT; type++) {
         case_record_bits(s, type, 7);
         case_record_bits(s, type, 65);
@@ -1788,7 +1859,7 @@ static inset_status table_launch(device *d, kernel_id kernel, inset_type type, c
         return table_launch_tiles(t, kernel, type, args);
     kernel_blocks *run =
         (kernel_blocks *)((table_device *)d)
-            ->table.entry[kernel][kernel == KERNEL_RECORDS || kernel == KERNEL_EXPAND ? 0 : type];
+            ->table.entry[kernel][kernel >= KERNEL_EXPAND && kernel < KERNEL_COUNT ? 0 : type];
     run(args, 0, blocks);
     return INSET_OK;
 }

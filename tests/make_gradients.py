@@ -475,6 +475,41 @@ def positions(f):
     write(f, "positions", script, {"wpe_grad": x["wpe"].grad})
 
 
+def functions(f):
+    """Functions of values, put back in at several positions."""
+    x, F = {}, torch.nn.functional
+
+    def block(t):
+        x["block"] = t
+        t.retain_grad()
+        return None
+
+    def mlp(t):
+        t, b = t.clone(), x["block"]
+        t[:, 0] = torch.exp(b[:, 0] * 0.25) + torch.log(b[:, 1].abs() + 1)
+        t[:, 1] = torch.sigmoid(b[:, 1]) * torch.tanh(b[:, 2])
+        t[:, 2] = F.gelu(b[:, 2]) - F.gelu(b[:, 3], approximate="tanh")
+        t[:, 3] = F.silu(b[:, 3]) + F.relu(b[:, 4]) + torch.sqrt(b[:, 0] * b[:, 0] + 1)
+        t[:, 4] = b[:, 4].clamp(-0.5, 0.75) + b[:, 1].clamp_min(0.1) - b[:, 2].clamp_max(0.2)
+        return t
+
+    logits = f.run([CLEAN], {f.block(0): block, f.block(1, "mlp"): mlp})
+    diff(logits[0, -1], [3], [7]).backward()
+    script = f"""with invoke({[CLEAN]}):
+    b = {f.site(0, 'output')}
+    mlp = {f.site(1, 'mlp.output')}
+    mlp[:, 0] = exp(b[:, 0] * 0.25) + log(abs(b[:, 1]) + 1)
+    mlp[:, 1] = sigmoid(b[:, 1]) * tanh(b[:, 2])
+    mlp[:, 2] = gelu(b[:, 2]) - gelu_tanh(b[:, 3])
+    mlp[:, 3] = silu(b[:, 3]) + relu(b[:, 4]) + sqrt(b[:, 0] * b[:, 0] + 1)
+    mlp[:, 4] = b[:, 4].clamp(-0.5, 0.75) + b[:, 1].clamp_min(0.1) - b[:, 2].clamp_max(0.2)
+    m = output.logits[0, -1].logit_diff(3, 7)
+    with m.backward():
+        block_grad = b.grad.save()
+"""
+    write(f, "functions", script, {"block_grad": x["block"].grad})
+
+
 if __name__ == "__main__":
     for name in FAMILIES:
         family = Family(name)
@@ -484,6 +519,7 @@ if __name__ == "__main__":
             in_the_open(family)
             open_across(family)
             gathers(family)
+            functions(family)
             if family.model.config.model_type != "gemma2":    # its logits go through a cap behind the head
                 beside_nnsight(family)
         if name == "gpt2":

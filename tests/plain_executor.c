@@ -271,6 +271,19 @@ static double calculate(trace_op op, double a, double b)
     case TRACE_MULTIPLY: return a * b;
     case TRACE_DIVIDE: return a / b;
     case TRACE_NEGATE: return -a;
+    case TRACE_EXP: return exp(a);
+    case TRACE_LOG: return log(a);
+    case TRACE_SQRT: return sqrt(a);
+    case TRACE_ABS: return fabs(a);
+    case TRACE_RELU: return a < 0 ? 0 : a;
+    case TRACE_SIGMOID: return 1 / (1 + exp(-a));
+    case TRACE_TANH: return tanh(a);
+    case TRACE_GELU: return 0.5 * a * (1 + erf(a / sqrt(2)));
+    case TRACE_GELU_TANH:
+        return 0.5 * a * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (a + 0.044715 * a * a * a)));
+    case TRACE_SILU: return a / (1 + exp(-a));
+    case TRACE_AT_LEAST: return a < b ? b : a;
+    case TRACE_AT_MOST: return a > b ? b : a;
     default: return a;
     }
 }
@@ -406,7 +419,7 @@ static void apply(plain *p, const trace_record *r)
     if (!n) return;
     plain_cell *fresh = need(calloc((size_t)n, sizeof *fresh));
     trace_op op = r->kind == TRACE_SET ? TRACE_COPY : r->op;
-    bool two = op != TRACE_COPY && op != TRACE_NEGATE;
+    bool two = trace_op_operands(op) > 1;
     do { /* the source is read before the target is written */
         if (!is_there(target, at)) continue;
         plain_cell a = source_cell(p, &r->a, target, at, type), b = {0};

@@ -157,8 +157,18 @@ class Sketch:
             return site_text
         return self.number()
 
+    def function_text(self, a):
+        """A function of a term, of no unbounded growth."""
+        if a.lstrip("-").replace(".", "").isdigit():
+            return a
+        name = self.pick("relu", "abs", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
+        return self.pick(f"{name}({a})", f"{name}({a})", f"({a}).{name}()", f"clamp({a}, -0.5, 1.5)", f"({a}).clamp_min(0)", f"({a}).clamp(-1, 2)",
+                         f"({a} * 0.25).exp()", f"sqrt(abs({a}) + 1)", f"log(abs({a}) + 2)", f"({a}).float()", f"({a}).half()")
+
     def expression(self, site_text=None):
         a, b = self.term(site_text), self.term(site_text)
+        if self.random.random() < 0.15:
+            a = self.function_text(a)
         return self.pick(a, a, f"{self.number()} * {a}", f"{a} * {self.number()} + {self.number()}", f"{a} + {b}", f"{a} - {b}",
                          f"({a} - {b}) / 2", f"-{a}", f"{a} / 4", f"{a} * {b}", f"0.5 * ({a} + {b})")
 

@@ -254,12 +254,23 @@ static bool random_external(maker *m, int64_t width, operand *out)
     return took(m, trace_external(m->t, type, 2, shape, bytes, out));
 }
 
+/* A function that is smooth enough for fp32 and of no unbounded growth. */
+static bool function(maker *m, const operand *a, operand *out)
+{
+    static const trace_op ops[] = {TRACE_ABS, TRACE_RELU, TRACE_SIGMOID, TRACE_TANH, TRACE_GELU,
+        TRACE_GELU_TANH, TRACE_SILU, TRACE_AT_LEAST, TRACE_AT_MOST};
+    const trace_op op = ops[below(m, 9)];
+    const operand bound = number(op == TRACE_AT_LEAST ? -0.5 : 0.75);
+    return took(m, trace_function(m->t, op, a, trace_op_operands(op) > 1 ? &bound : NULL, out));
+}
+
 static bool arithmetic(maker *m, const operand *a, operand *out)
 {
     static const trace_op ops[] = {TRACE_ADD, TRACE_SUBTRACT, TRACE_MULTIPLY, TRACE_DIVIDE};
     operand x = random_number(m), other;
     trace_op op = ops[below(m, 4)];
     if (one_in(m, 6)) return took(m, trace_negate(m->t, a, out));
+    if (one_in(m, 6)) return function(m, a, out);
     if (op == TRACE_DIVIDE) {
         if (one_in(m, 2)) x = number(one_in(m, 2) ? 4 : -1.5);
         else { /* 1 / (a a + 2): a divisor that is never small */ operand two = number(2);

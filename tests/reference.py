@@ -15,7 +15,11 @@ import torch
 
 from named_sites import NamedSites, flat, is_norm, norm_with_scale
 
-METHODS = ("clone", "kl", "logit_diff", "logit", "probability", "log_probability", "rank", "save", "append", "skip")
+FUNCTIONS = {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt, "abs": torch.abs, "relu": torch.relu, "sigmoid": torch.sigmoid,
+             "tanh": torch.tanh, "gelu": torch.nn.functional.gelu, "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+             "silu": torch.nn.functional.silu, "clamp": torch.clamp, "clamp_min": torch.clamp_min, "clamp_max": torch.clamp_max,
+             "float": lambda x: x.float(), "half": lambda x: x.half(), "bfloat16": lambda x: x.bfloat16()}
+METHODS = ("clone", "kl", "logit_diff", "logit", "probability", "log_probability", "rank", "save", "append", "skip", *FUNCTIONS)
 NAMED = ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "pre", "up", "post", "scale")
 
 
@@ -286,6 +290,19 @@ def metric(name, row, tokens, reference=None):
         q, p = torch.log_softmax(x, -1), torch.log_softmax(reference.double(), -1)
         made = torch.nn.functional.kl_div(q, p.expand(q.shape), log_target=True, reduction="none").sum(-1)
     return made.float()
+
+
+@torch_errors
+def function_of(name, value, bounds):
+    if isinstance(value, (int, float)):
+        raise ScriptError("TypeError", "a function of a number")
+    if isinstance(value, Literal):
+        value = value.tensor.float()
+    f = lambda x: FUNCTIONS[name](x if x.is_floating_point() or name not in ("gelu", "gelu_tanh", "silu") else x.float(), *bounds)
+    if isinstance(value, Ragged):
+        return value.fresh([f(p) for p in value.parts])
+    made = f(value)
+    return made.clone() if made is value else made          # .float() of a float
 
 
 @torch_errors
@@ -867,6 +884,12 @@ class Interpreter:
         if parts and parts[0] in self.top_level and len(node.args) == 1 and not (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
             value = yield from self.evaluate(node.args[0])
             return self.module_call(self.join(parts), value)
+        if isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and node.func.id not in self.top_level and node.args:
+            value = yield from self.evaluate(node.args[0])
+            return function_of(node.func.id, value, [ast.literal_eval(a) for a in node.args[1:]])
+        if isinstance(node.func, ast.Attribute) and node.func.attr in FUNCTIONS:
+            value = yield from self.evaluate(node.func.value)
+            return function_of(node.func.attr, value, [ast.literal_eval(a) for a in node.args])
         if isinstance(node.func, ast.Attribute) and node.func.attr == "clone" and not node.args:
             return clone((yield from self.evaluate(node.func.value)))
         if isinstance(node.func, ast.Attribute) and node.func.attr == "kl":

@@ -940,6 +940,111 @@ static void failing_allocations(void)
     CHECK(n > 50, "only %lld allocations", (long long)n);
 }
 
+/* ---- modules applied to values, and functions ---------------------------- */
+
+static const char applied_script[] =
+    "with invoke([[5, 6, 7], [8, 9]]):\n"
+    "    x = transformer.h[0].output\n"
+    "    lens = lm_head(transformer.ln_f(x[:, -1])).save()\n"
+    "    e = (x[0] * 0.5).exp().save()\n"
+    "    c = transformer.h[1].mlp(x).clamp(-0.1, 0.2)[:, -1].save()\n"
+    "    low = x[1].clamp_min(0.25).save()\n"
+    "    half = x[0].half().save()\n"
+    "    g = gelu_tanh(silu(x[1])).save()\n";
+
+static inset_status applied_by_calls(inset_trace *t)
+{
+    const int64_t lengths[] = {3, 2}, tokens[] = {5, 6, 7, 8, 9};
+    const double low = -0.1, high = 0.2, quarter = 0.25;
+    inset_value *x, *y, *number;
+    inset_status status = inset_invoke_tokens(t, 2, lengths, tokens);
+    if (!status) status = inset_get(t, "transformer.h[0].output", &x);
+    if (!status) status = inset_index(x, "[:, -1]", &y);
+    if (!status) status = inset_call(t, "transformer.ln_f", y, &y);
+    if (!status) status = inset_call(t, "lm_head", y, &y);
+    if (!status) status = inset_save(t, "lens", y);
+    if (!status) status = inset_index(x, "[0]", &y);
+    if (!status) status = inset_number(t, 0.5, &number);
+    if (!status) status = inset_arithmetic(y, INSET_MULTIPLY, number, &y);
+    if (!status) status = inset_apply(y, INSET_FUNCTION_EXP, &y);
+    if (!status) status = inset_save(t, "e", y);
+    if (!status) status = inset_call(t, "transformer.h.1.mlp", x, &y);
+    if (!status) status = inset_clamp(y, &low, &high, &y);
+    if (!status) status = inset_index(y, "[:, -1]", &y);
+    if (!status) status = inset_save(t, "c", y);
+    if (!status) status = inset_index(x, "[1]", &number);
+    if (!status) status = inset_clamp(number, &quarter, NULL, &y);
+    if (!status) status = inset_save(t, "low", y);
+    if (!status) status = inset_index(x, "[0]", &y);
+    if (!status) status = inset_cast(y, INSET_F16, &y);
+    if (!status) status = inset_save(t, "half", y);
+    if (!status) status = inset_apply(number, INSET_FUNCTION_SILU, &y);
+    if (!status) status = inset_apply(y, INSET_FUNCTION_GELU_TANH, &y);
+    return status ? status : inset_save(t, "g", y);
+}
+
+static void applied_refusals(inset_context *context, inset_trace *t)
+{
+    inset_value *x = NULL, *y = NULL, *number = NULL;
+    NEED(!inset_get(t, "transformer.h[1].output", &x) && !inset_number(t, 1, &number), "%s",
+        inset_message(context));
+    CHECK(inset_call(t, "transformer.h.7", x, &y) == INSET_UNKNOWN_SITE, "no such module");
+    CHECK(inset_call(t, "transformer.h.1", x, &y) == INSET_TYPE_ERROR, "a block");
+    CHECK(inset_call(t, "lm_head", number, &y) == INSET_TYPE_ERROR, "of a number");
+    CHECK(inset_call(t, NULL, x, &y) == INSET_USAGE_ERROR
+              && inset_call(t, "lm_head", NULL, &y) == INSET_USAGE_ERROR
+              && inset_call(t, "lm_head", x, NULL) == INSET_USAGE_ERROR
+              && inset_call(NULL, "lm_head", x, &y) == INSET_USAGE_ERROR,
+        "NULLs");
+    CHECK(inset_apply(x, (inset_function)99, &y) == INSET_USAGE_ERROR
+              && inset_apply(x, (inset_function)-1, &y) == INSET_USAGE_ERROR
+              && inset_apply(NULL, INSET_FUNCTION_EXP, &y) == INSET_USAGE_ERROR
+              && inset_apply(x, INSET_FUNCTION_EXP, NULL) == INSET_USAGE_ERROR,
+        "no function");
+    CHECK(inset_apply(number, INSET_FUNCTION_EXP, &y) == INSET_TYPE_ERROR, "of a number");
+    CHECK(inset_clamp(x, NULL, NULL, &y) == INSET_USAGE_ERROR
+              && inset_clamp(NULL, NULL, NULL, &y) == INSET_USAGE_ERROR,
+        "no bounds");
+    CHECK(inset_cast(x, INSET_TYPE_COUNT, &y) == INSET_USAGE_ERROR
+              && inset_cast(number, INSET_F16, &y) == INSET_TYPE_ERROR
+              && inset_cast(NULL, INSET_F16, &y) == INSET_USAGE_ERROR,
+        "no type");
+    CHECK(!y, "a refused call gave a value");
+}
+
+/* The calls give what the script gives, bit for bit. */
+static void applied(void)
+{
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *by[2] = {NULL, NULL};
+    inset_plan *plan[2] = {NULL, NULL};
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = "cpu";
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status status = inset_model_open(context, "fixtures/gpt2", &options, &model);
+    for (int i = 0; i < 2 && !status; i++) {
+        if ((status = inset_trace_create(model, &by[i]))) break;
+        status = i ? inset_script(by[i], "script", NULL, applied_script, strlen(applied_script))
+                   : applied_by_calls(by[i]);
+        if (!status) status = inset_plan_create(by[i], NULL, &plan[i]);
+        if (!status) status = inset_run(plan[i]);
+    }
+    if (CHECK(!status, "%s", inset_message(context)))
+        for (size_t k = 0; k < 6; k++) {
+            inset_tensor x, y;
+            const char *name = "?", *other = "";
+            CHECK(!inset_saved_at(plan[0], k, &name, &x) && !inset_saved_at(plan[1], k, &other, &y)
+                      && !strcmp(name, other) && x.type == y.type
+                      && inset_tensor_count(&x) == inset_tensor_count(&y)
+                      && !memcmp(
+                          x.data, y.data, (size_t)inset_tensor_count(&x) * inset_type_size(x.type)),
+                "%s is not %s", name, other);
+        }
+    if (!status) applied_refusals(context, by[0]);
+    inset_context_free(context);
+}
+
 int main(void)
 {
     own_model();
@@ -955,5 +1060,6 @@ int main(void)
     misuse();
     freeing();
     failing_allocations();
+    applied();
     return test_result();
 }

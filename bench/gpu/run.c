@@ -49,6 +49,7 @@ static const char *const kernel_names[KERNEL_COUNT] = {
     [KERNEL_THROUGH_NORM] = "through norm",
     [KERNEL_WIDEN] = "widen",
     [KERNEL_RECORDS] = "records",
+    [KERNEL_FUNCTIONS] = "functions",
     [KERNEL_EXPAND] = "expand",
 };
 

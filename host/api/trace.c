@@ -281,6 +281,52 @@ inset_status inset_metric(inset_value *row, inset_metric_kind kind, size_t n_a, 
     return api_give(t, status, &made, out);
 }
 
+inset_status inset_apply(inset_value *value, inset_function function, inset_value **out)
+{
+    operand made;
+    if (!value) return INSET_USAGE_ERROR;
+    inset_trace *t = value->trace;
+    NEED_OUT(t, out);
+    if ((int)function < 0 || function > INSET_FUNCTION_SILU)
+        return error_set(t->context, INSET_USAGE_ERROR, "%d is no function", (int)function);
+    inset_status status = trace_function(
+        t->trace, (trace_op)(TRACE_EXP + (int)function), &value->operand, NULL, &made);
+    return api_give(t, status, &made, out);
+}
+
+inset_status inset_clamp(
+    inset_value *value, const double *low, const double *high, inset_value **out)
+{
+    operand made, from;
+    if (!value) return INSET_USAGE_ERROR;
+    inset_trace *t = value->trace;
+    NEED_OUT(t, out);
+    if (!low && !high) return api_null(t->context, "a bound");
+    inset_status status = INSET_OK;
+    from = value->operand;
+    for (int k = 0; k < 2 && !status; k++) {
+        const double *bound = k ? high : low;
+        if (!bound) continue;
+        const operand number = {.kind = OPERAND_FLOAT, .number = *bound};
+        status = trace_function(
+            t->trace, k ? TRACE_AT_MOST : TRACE_AT_LEAST, &from, &number, &made);
+        from = made;
+    }
+    return api_give(t, status, &made, out);
+}
+
+inset_status inset_cast(inset_value *value, inset_type type, inset_value **out)
+{
+    operand made;
+    if (!value) return INSET_USAGE_ERROR;
+    inset_trace *t = value->trace;
+    NEED_OUT(t, out);
+    if ((int)type < 0 || type >= INSET_TYPE_COUNT)
+        return error_set(t->context, INSET_USAGE_ERROR, "%d is no type", (int)type);
+    inset_status status = trace_cast(t->trace, &value->operand, type, &made);
+    return api_give(t, status, &made, out);
+}
+
 inset_status inset_call(inset_trace *t, const char *module, inset_value *x, inset_value **out)
 {
     operand made;

@@ -76,6 +76,7 @@ class Writer {
         case LogLine::BACKWARD: put("with " + value(l.of) + ".backward():"), begin(); break;
         case LogLine::READ: put(value(l.made) + " = " + site(l.of)); break;
         case LogLine::SET_SITE: put(site(l.of) + " = " + source(l.source)); break;
+        case LogLine::METHOD: put(value(l.made) + " = " + value(l.of) + "." + l.text); break;
         case LogLine::CALL:
             put(value(l.made) + " = " + l.text + "(" + source(l.source) + ")");
             break;

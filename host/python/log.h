@@ -38,6 +38,7 @@ struct LogLine {
         NEGATE,
         CLONE,
         GRADIENT,
+        METHOD, /* made = of.text, which is "relu()" and the like */
         METRIC, /* made = of.text(..) with the metric's arguments in text */
         KL,     /* made = of.kl(source) */
         SAVE,

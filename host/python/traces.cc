@@ -576,6 +576,13 @@ static nb::object zeros(const std::shared_ptr<TraceState> &t, const std::vector<
     return made(t, out, std::move(line));
 }
 
+static std::string clamp_text(const std::optional<double> &low, const std::optional<double> &high)
+{
+    const auto number = [](double x) { return std::string(nb::str(nb::float_(x)).c_str()); };
+    if (low && high) return "clamp(" + number(*low) + ", " + number(*high) + ")";
+    return low ? "clamp_min(" + number(*low) + ")" : "clamp_max(" + number(high.value_or(0)) + ")";
+}
+
 /* ---- the module --------------------------------------------------------- */
 
 static void define_values(nb::module_ &m)
@@ -589,6 +596,34 @@ static void define_values(nb::module_ &m)
         .def("_save", &save)
         .def("_metric", &metric, nb::arg("kind"), nb::arg("a"), nb::arg("b"),
             nb::arg("reference").none())
+        .def("_apply",
+            [](const Value &v, int function, const std::string &name) {
+                LogLine line = line_of(LogLine::METHOD, v.number);
+                line.text = name + "()";
+                return unary(v, std::move(line), [&](inset_value *x, inset_value **out) {
+                    return inset_apply(x, (inset_function)function, out);
+                });
+            })
+        .def(
+            "_clamp",
+            [](const Value &v, std::optional<double> low, std::optional<double> high) {
+                LogLine line = line_of(LogLine::METHOD, v.number);
+                line.text = clamp_text(low, high);
+                return unary(v, std::move(line), [&](inset_value *x, inset_value **out) {
+                    return inset_clamp(x, low ? &*low : nullptr, high ? &*high : nullptr, out);
+                });
+            },
+            nb::arg("low").none(), nb::arg("high").none())
+        .def("_cast",
+            [](const Value &v, const std::string &type, const std::string &name) {
+                LogLine line = line_of(LogLine::METHOD, v.number);
+                line.text = name + "()";
+                const inset_type to = type == "f32"    ? INSET_F32
+                                      : type == "bf16" ? INSET_BF16
+                                                       : INSET_F16;
+                return unary(v, std::move(line),
+                    [&](inset_value *x, inset_value **out) { return inset_cast(x, to, out); });
+            })
         .def("_clone",
             [](const Value &v) { return unary(v, line_of(LogLine::CLONE, v.number), inset_clone); })
         .def("_negate",

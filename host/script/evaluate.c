@@ -447,6 +447,7 @@ inset_status script_follow(script *s, link *l, script_value *v)
     inset_status status = script_as_operand(s, l->at, v);
     if (status) return status;
     if (l->kind == LINK_METRIC) return script_metric(s, l, &v->operand);
+    if (l->kind == LINK_FUNCTION || l->kind == LINK_CAST) return script_function(s, l, &v->operand);
     if (l->kind == LINK_BACKWARD) {
         status = script_refuse(
             s, l->at, INSET_SYNTAX_ERROR, "backward() begins a block of gradients");

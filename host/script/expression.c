@@ -76,7 +76,9 @@ static void refuse_method(script *s, const link *l)
         script_quote_length(l->at, l->end), s->text + l->at);
     error_help(s->context, "Values have .clone() and .save(), rows of logits .logit_diff(), "
                            ".logit(), .probability(), .log_probability(), .rank() and .kl(), "
-                           "lists .append(), modules .skip().");
+                           "lists .append(), modules .skip(). Functions: .exp(), .log(), .sqrt(), "
+                           ".abs(), .relu(), .sigmoid(), .tanh(), .gelu(), .gelu_tanh(), .silu(), "
+                           ".clamp(); casts .float(), .half(), .bfloat16().");
 }
 
 /* Do the links come by a site's name? Then they have left the modules. */
@@ -119,6 +121,8 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
         l->kind = LINK_METRIC;
         l->metric = (inset_metric_kind)script_metric_named(s, t);
         script_metric_arguments(s, l);
+    } else if (!(path && !reached_site(s, before)) && script_function_named(s, t, l)) {
+        script_function_arguments(s, l, false);
     } else if (own_line && (script_is(s, t, "append") || script_is(s, t, "skip"))) {
         l->kind = script_is(s, t, "append") ? LINK_APPEND : LINK_SKIP;
         l->argument = l->kind == LINK_APPEND ? script_saved(s) : script_expression(s);
@@ -282,6 +286,24 @@ static expression *length(script *s, token head)
     return e;
 }
 
+/* function = NAME "(" expr [ "," bounds ] ")": the argument with the function behind it */
+static expression *function(script *s, token head, const link *known)
+{
+    script_advance(s);
+    expression *e = sum(s);
+    link *l = script_new(s, sizeof *l), **last = &e->links;
+    if (s->status) return e;
+    if (e->saved) script_refuse(s, e->save_at, INSET_SYNTAX_ERROR, ".save() ends a right side");
+    *l = *known;
+    l->at = head.at;
+    l->end = head.end;
+    script_function_arguments(s, l, true);
+    while (*last) last = &(*last)->next;
+    *last = l;
+    script_expect(s, ')', "')'");
+    return e;
+}
+
 static void refuse_call(script *s, token head)
 {
     static const struct {
@@ -301,8 +323,9 @@ static void refuse_call(script *s, token head)
             error_help(s->context, "%s", known[i].help);
             return;
         }
-    error_help(s->context, "The calls are load, zeros, invoke, range, len, stop, and .clone(), "
-                           ".save(), .append(), .skip().");
+    error_help(s->context, "The calls are load, zeros, invoke, range, len, stop, functions such as "
+                           "relu(x), modules of the model, and .clone(), .save(), .append(), "
+                           ".skip().");
 }
 
 /* Links behind a bracketed expression or a literal: indices, clones, metrics, a save. */
@@ -349,8 +372,13 @@ static expression *factor(script *s)
             || program_child(s->program, 0, s->text + t.at, t.end - t.at) >= 0)
             return script_chain(s, t, false);
         if (script_is(s, t, "len")) return length(s, t);
-        refuse_call(s, t);
-        return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);
+        link known = {0};
+        if (!script_function_named(s, t, &known) || known.kind == LINK_CAST) {
+            refuse_call(s, t);
+            return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);
+        }
+        e = function(s, t, &known);
+        break;
     default:
         script_unexpected(s, "a value");
         return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);

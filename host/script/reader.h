@@ -8,6 +8,7 @@
  *     statement.c  tokens -> statements and blocks
  *     evaluate.c   expressions -> operands, by calls of trace.h
  *     metric.c     logit_diff(a, b) and its like
+ *     function.c   exp(x), x.clamp(a, b), x.float() and their like
  *     run.c        statements -> records; loops are unrolled here
  *     list.c       what names hold, lists, saves
  *     input.c      literals, loaded files and the inputs of invokes
@@ -94,9 +95,11 @@ typedef enum link_kind {
     LINK_APPEND,
     LINK_SKIP,
     LINK_METRIC,
-    LINK_CALL,    /* ".ln_f(x)", "(x)": a module, by the links before it */
-    LINK_GRAD,    /* ".grad" */
-    LINK_BACKWARD /* ".backward()", at the end of a `with` */
+    LINK_FUNCTION, /* ".relu()", "relu(x)" behind x; ".clamp(a, b)" */
+    LINK_CAST,     /* ".float()" */
+    LINK_CALL,     /* ".ln_f(x)", "(x)": a module, by the links before it */
+    LINK_GRAD,     /* ".grad" */
+    LINK_BACKWARD  /* ".backward()", at the end of a `with` */
 } link_kind;
 typedef struct link {
     link_kind kind;
@@ -106,6 +109,9 @@ typedef struct link {
     index_item *values;       /* room for the items' values */
     expression *argument;     /* append, skip, a module's call; kl's reference */
     inset_metric_kind metric; /* LINK_METRIC: its tokens are items, one a set */
+    trace_op function;        /* LINK_FUNCTION; its bounds, if it has any, are `argument` */
+    bool both;                /* clamp of two bounds: at least the first, at most the next */
+    inset_type type;          /* LINK_CAST */
     struct link *next;
 } link;
 
@@ -370,6 +376,13 @@ expression *script_chain(script *s, token head, bool own_line);
 int32_t script_name(script *s, token t); /* interns */
 bool script_accept(script *s, int kind); /* moves on when the token is of this kind */
 token script_expect(script *s, int kind, const char *what);
+/* ---- function.c ---------------------------------------------------------- */
+/* Is it the name of a function or a cast? Then the link becomes it. */
+bool script_function_named(script *s, token t, link *l);
+/* What stands in the brackets behind x.name( or, for name(x, ...), behind x. */
+void script_function_arguments(script *s, link *l, bool behind);
+inset_status script_function(script *s, link *l, operand *v);
+
 /* The metric that a name behind a "." calls, or -1; and the arguments of a call of it, behind its
  * "(". */
 int script_metric_named(const script *s, token t);

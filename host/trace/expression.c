@@ -48,7 +48,7 @@ static source source_of(trace *t, const operand *o, bool *lost)
 }
 
 /* Records `made` = a op b over all of it. */
-static inset_status record_make(
+inset_status trace_record_make(
     trace *t, trace_op op, const view *made, const operand *a, const operand *b)
 {
     bool lost = false;
@@ -225,8 +225,7 @@ typedef struct index_plan {
     int place;
 } index_plan;
 
-static inset_status too_many(
-    trace *t, const view *base, int64_t named, const index_item *items)
+static inset_status too_many(trace *t, const view *base, int64_t named, const index_item *items)
 {
     inset_status status = error_set(t->context, INSET_INDEX_ERROR,
         "too many indices for tensor of dimension %d: found %lld", base->n_dimensions,
@@ -540,7 +539,7 @@ inset_status trace_convert(trace *t, const operand *a, inset_type type, operand 
 {
     view made;
     inset_status status = storage_for_shape(t, STORAGE_FREE, type, &a->view, &made);
-    if (status || (status = record_make(t, TRACE_COPY, &made, a, NULL))) return status;
+    if (status || (status = trace_record_make(t, TRACE_COPY, &made, a, NULL))) return status;
     *out = tensor_operand(&made);
     return INSET_OK;
 }
@@ -550,7 +549,7 @@ inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, op
     view made;
     const operand a = tensor_operand(from);
     inset_status status = storage_for_shape(t, STORAGE_FREE, operand_type(t, &a), shape, &made);
-    if (!status) status = record_make(t, TRACE_COPY, &made, &a, NULL);
+    if (!status) status = trace_record_make(t, TRACE_COPY, &made, &a, NULL);
     *out = tensor_operand(&made);
     return status;
 }
@@ -578,7 +577,7 @@ inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand
     else if (!broadcast_shape(&a->view, &b->view, &shape))
         return shapes_differ(t, op, &a->view, &b->view);
     if ((status = storage_for_shape(t, STORAGE_FREE, type, &shape, &made))
-        || (status = record_make(t, op, &made, a, b)))
+        || (status = trace_record_make(t, op, &made, a, b)))
         return status;
     *out = tensor_operand(&made);
     return INSET_OK;
@@ -591,7 +590,7 @@ inset_status trace_negate(trace *t, const operand *a, operand *out)
     inset_status status = trace_need_line(t, "arithmetic");
     if (status || (status = result_type(t, TRACE_NEGATE, a, NULL, &type))) return status;
     if ((status = storage_for_shape(t, STORAGE_FREE, type, &a->view, &made))
-        || (status = record_make(t, TRACE_NEGATE, &made, a, NULL)))
+        || (status = trace_record_make(t, TRACE_NEGATE, &made, a, NULL)))
         return status;
     *out = tensor_operand(&made);
     return INSET_OK;
@@ -640,7 +639,7 @@ static inset_status operate(
             type_torch_name(type), type_torch_name(kept));
     view made;
     if ((status = storage_for_shape(t, STORAGE_FREE, type, &target->view, &made))
-        || (status = record_make(t, op, &made, target, source)))
+        || (status = trace_record_make(t, op, &made, target, source)))
         return status;
     *out = tensor_operand(&made);
     return INSET_OK;

@@ -34,7 +34,7 @@ typedef struct source {
 } source;
 
 typedef enum record_kind {
-    /* storage `made` = a op b, over the whole of it; TRACE_COPY and TRACE_NEGATE have a alone */
+    /* storage `made` = a op b, over the whole of it; see trace_op_operands */
     TRACE_MAKE,
     TRACE_SET,    /* target = a, converted to its type */
     TRACE_METRIC, /* storage `made` = a metric of a's rows; b: kl's reference */
@@ -229,6 +229,9 @@ inset_status trace_refuse_tuple(
     trace *t, const operand *base, size_t n_items, const index_item *items);
 /* An error when no invoke runs or stop() has ended it; `what` needs one (expression.c). */
 inset_status trace_need_line(trace *t, const char *what);
+/* storage `made` = a op b; b NULL: op has one operand. */
+inset_status trace_record_make(
+    trace *t, trace_op op, const view *made, const operand *a, const operand *b);
 inset_status trace_record_metric(
     trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference);
 inset_status trace_record_call(trace *t, int32_t module, const view *made, const operand *rows);

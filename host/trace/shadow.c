@@ -167,13 +167,14 @@ static inset_status begin_shadow(trace *t, int32_t original)
     return INSET_OK;
 }
 
-/* The factors of a product or quotient, as they are when it reads them. */
+/* The factors of a product or quotient, and what a function is of, as they are when it reads them. */
 static inset_status keep_factors(trace *t, int32_t index, const trace_record *r)
 {
     backward *b = t->backward;
-    if (r->kind != TRACE_MAKE || (r->op != TRACE_MULTIPLY && r->op != TRACE_DIVIDE))
+    const bool function = r->kind == TRACE_MAKE && trace_op_is_function(r->op);
+    if (r->kind != TRACE_MAKE || (r->op != TRACE_MULTIPLY && r->op != TRACE_DIVIDE && !function))
         return INSET_OK;
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < (function ? 1 : 2); k++) {
         const source *s = k ? &r->b : &r->a;
         if (!array_extend(t->context, &b->factors, &b->factors_capacity, b->n_factors + 1,
                 sizeof *b->factors))

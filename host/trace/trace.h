@@ -84,8 +84,30 @@ typedef enum trace_op {
     TRACE_SUBTRACT,
     TRACE_MULTIPLY,
     TRACE_DIVIDE,
-    TRACE_NEGATE
+    TRACE_NEGATE,
+    /* functions of one tensor; AT_LEAST and AT_MOST have a bound, which is a number */
+    TRACE_EXP,
+    TRACE_LOG,
+    TRACE_SQRT,
+    TRACE_ABS,
+    TRACE_RELU,
+    TRACE_SIGMOID,
+    TRACE_TANH,
+    TRACE_GELU,
+    TRACE_GELU_TANH,
+    TRACE_SILU,
+    TRACE_AT_LEAST,
+    TRACE_AT_MOST,
+    TRACE_SLOPE = 32 /* added to one of these: its derivative */
 } trace_op;
+static inline bool trace_op_is_function(int op) { return op > TRACE_NEGATE; }
+static inline int trace_op_operands(int op)
+{
+    const int plain = op & ~TRACE_SLOPE;
+    return op == TRACE_COPY || (plain >= TRACE_NEGATE && plain < TRACE_AT_LEAST) ? 1 : 2;
+}
+/* "exp"; of no other ops */
+const char *trace_function_name(trace_op op);
 
 /* ---- building. Each returns a status; on failure nothing was recorded and the message is set
  * (without a place). ---- */
@@ -136,6 +158,13 @@ inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, opera
 inset_status trace_index(
     trace *t, const operand *base, size_t n_items, const index_item *items, operand *out);
 
+/* A function of each element; bound: a number, of AT_LEAST and AT_MOST alone (else NULL). Integers
+ * become f32 where a function has no integer values. TypeError for numbers and, of abs, relu and
+ * bounds, for bools. */
+inset_status trace_function(
+    trace *t, trace_op op, const operand *a, const operand *bound, operand *out);
+/* A copy in another type, as .float(), .half(), .bfloat16(). */
+inset_status trace_cast(trace *t, const operand *a, inset_type type, operand *out);
 /* What a module makes of rows of the model's type, [.., in] -> [.., out]: a module that
  * program_callable takes. TypeError for others and for other types, ShapeError. */
 inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out);

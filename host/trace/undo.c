@@ -138,6 +138,19 @@ static const operand *factor_of(const backward *b, int32_t record, int k)
     return NULL;
 }
 
+/* f(a): the derivative at what a was, times the gradient. */
+static inset_status undo_function(
+    trace *t, const trace_record *r, int32_t index, const operand *gradient)
+{
+    const operand bound = number(r->b.number);
+    operand slope, sent;
+    if (!is_view(&r->a)) return INSET_OK;
+    inset_status status = trace_function(t, (trace_op)(r->op + TRACE_SLOPE),
+        factor_of(t->backward, index, 0), trace_op_operands(r->op) > 1 ? &bound : NULL, &slope);
+    if (!status) status = trace_binary(t, TRACE_MULTIPLY, gradient, &slope, &sent);
+    return status ? status : send(t, r->a.view, &sent);
+}
+
 static inset_status undo_arithmetic(
     trace *t, const trace_record *r, int32_t index, const operand *gradient)
 {
@@ -216,6 +229,8 @@ static inset_status undo_record(trace *t, int32_t index)
             what, sizeof what, "%.120s(), applied to a value,", t->program->modules[r.module].path);
         return gradient_not_yet(t, what);
     }
+    if (r.kind == TRACE_MAKE && trace_op_is_function(r.op))
+        return undo_function(t, &r, index, &gradient);
     if (r.kind == TRACE_MAKE) return undo_arithmetic(t, &r, index, &gradient);
     if (is_view(&r.a) && (status = trace_clone(t, &gradient, &kept))) return status;
     if ((status = trace_set(t, &gradient, 0, NULL, TRACE_COPY, &none))) return status;

@@ -34,11 +34,21 @@ def python_of(script):
     return re.sub(r"(?<=[A-Za-z_\]])\.(\d+)(?=[.\s\[(]|$)", r"[\1]", script, flags=re.MULTILINE)
 
 
+tracers = []  # the one that runs
+
+
+def function(name):
+    """relu(x) as x.relu(); lists of numbers are float32 then."""
+    return lambda x, *bounds: getattr(x if isinstance(x, inset.Value) else tracers[0].tensor(numpy.float32(x)), name)(*bounds)
+
+
 def run(model, script, folder, name="script", **options):
     """The names of the script after it has run."""
-    names = {n: x for n, x in vars(model).items() if isinstance(x, (Module, ModuleList))}
+    names = {n: function(n) for n in ("exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "clamp", "clamp_min", "clamp_max")}
+    names.update({n: x for n, x in vars(model).items() if isinstance(x, (Module, ModuleList))})
     code = compile(python_of(script), name, "exec")
     with model.trace(**options) as tracer:
+        tracers[:] = [tracer]
         names.update(tracer=tracer, invoke=tracer.invoke, save=inset.save, zeros=tracer.zeros, stop=tracer.stop,
                      load=lambda file, key=None: tracer.tensor(read(folder / file)[key] if key else numpy.load(folder / file)))
         exec(code, names)

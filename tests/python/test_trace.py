@@ -69,6 +69,32 @@ def logits_and_lens_rows(model):
     return tracer.statistics["rows"] + 2 * (len(model.transformer.h) - 1)
 
 
+def test_functions(model):
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
+    with model.trace([PROMPT]) as tracer:
+        x = model.transformer.h[1].output
+        kept = x.save()
+        made = inset.save({"relu": x.relu(), "exp": (x * 0.5).exp(), "abs": abs(x), "gelu": F.gelu(x), "tanh gelu": F.gelu(x, approximate="tanh"),
+                           "torch": torch.sigmoid(x), "clamp": x.clamp(-0.5, 1), "min": torch.clamp(x, min=0), "silu": F.silu(x[:, 1]),
+                           "half": x.half().float(), "log": torch.log(x.abs() + 1)})
+        script = tracer.script()
+    x = kept.torch()
+    want = {"relu": x.relu(), "exp": (x * 0.5).exp(), "abs": abs(x), "gelu": F.gelu(x), "tanh gelu": F.gelu(x, approximate="tanh"),
+            "torch": torch.sigmoid(x), "clamp": x.clamp(-0.5, 1), "min": torch.clamp(x, min=0), "silu": F.silu(x[:, 1]),
+            "half": x.half().float(), "log": torch.log(x.abs() + 1)}
+    for name, value in want.items():
+        assert torch.allclose(made[name].torch(), value, atol=2e-6, rtol=1e-5), name
+    assert ".clamp(-0.5, 1.0)" in script and ".gelu_tanh()" in script and torch.equal(kept.relu(), want["relu"])
+    with pytest.raises(inset.errors.TypeError, match="softmax.*clamp, exp"):
+        with model.trace([PROMPT]):
+            torch.softmax(model.output.logits, -1)
+    with pytest.raises(inset.errors.TypeError, match="bounds|number"):
+        with model.trace([PROMPT]):
+            x = model.transformer.h[1].output
+            x.clamp(x, 1)
+
+
 def test_output_0_of_a_tuple(model):
     with pytest.raises(inset.errors.IndexError, match=r"output\[:, 1\].*output\[0, :, 1\]"):
         with model.trace([PROMPT]):

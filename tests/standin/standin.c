@@ -701,6 +701,7 @@ static const struct {
     [KERNEL_WIDEN] = {"the widen kernel", sizeof(widen_args)},
     [KERNEL_METRICS] = {"the metrics kernel", sizeof(metrics_args)},
     [KERNEL_RECORDS] = {"the records kernel", sizeof(records_args)},
+    [KERNEL_FUNCTIONS] = {"the functions kernel", sizeof(records_args)},
     [KERNEL_EXPAND] = {"the expand kernel", sizeof(expand_args)},
 };
 

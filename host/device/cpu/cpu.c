@@ -207,7 +207,8 @@ static inset_status cpu_launch(device *d, kernel_id kernel, inset_type type, con
 {
     cpu_device *cpu = (cpu_device *)d;
     (void)args_size;
-    kernel_entry entry = cpu->kernels.entry[kernel][kernel == KERNEL_RECORDS ? 0 : type];
+    kernel_entry entry =
+        cpu->kernels.entry[kernel][kernel >= KERNEL_EXPAND && kernel < KERNEL_COUNT ? 0 : type];
     kernel_blocks *run = (kernel_blocks *)entry;
     if (cpu->threads > 1 && work >= SPREAD_WORK && blocks > 1)
         run_spread(run, args, blocks, cpu->threads);

@@ -263,7 +263,7 @@ inset_status cuda_launch(device *base, kernel_id kernel, inset_type type, const 
     inset_status status = cuda_enter(d);
     if (status) return status;
     if (kernel == KERNEL_WHOLE_ATTENTION) return cuda_whole_attention(d, type, args);
-    const int column = kernel == KERNEL_RECORDS ? 0 : (int)type;
+    const int column = kernel == KERNEL_RECORDS || kernel == KERNEL_FUNCTIONS ? 0 : (int)type;
     kernel_entry entry = column < KERNEL_TYPES ? d->kernels.entry[kernel][column] : NULL;
     if (!entry)
         return error_set(base->context, INSET_DEVICE_ERROR, "cuda:%d: there is no kernel %d for %s",

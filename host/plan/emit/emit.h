@@ -198,7 +198,7 @@ void emit_record_operand(const emitter *e, const piece *from, int32_t lo, int32_
     const void **at, double *constant, int64_t *row, int64_t *column, uint8_t *type,
     inset_type constant_type);
 bool emit_record(emitter *e, const record *r);
-inset_status emit_finish_records(emitter *e);
+inset_status emit_finish_records(emitter *e, kernel_id kernel);
 inset_status emit_records(emitter *e);
 /* The metrics of this moment that are made at `level`. */
 inset_status emit_metrics(emitter *e, int32_t level);

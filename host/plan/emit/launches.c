@@ -109,6 +109,7 @@ const int16_t *launch_pointers(kernel_id kernel)
         [KERNEL_NORM_SCALE_BACK] = norm_back,
         [KERNEL_WHOLE_ATTENTION] = whole_attention,
         [KERNEL_RECORDS] = records,
+        [KERNEL_FUNCTIONS] = records,
     };
     return all[kernel];
 }

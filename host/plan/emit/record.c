@@ -184,8 +184,8 @@ static int32_t saved_moment(const planner *p, const saved_rows *g)
     return moment_number(p, strand_moment(p, g->from.domain, g->from.strand));
 }
 
-/* Closes the record launch that began at first_record. */
-inset_status emit_finish_records(emitter *e)
+/* Closes the launch of records that began at first_record. */
+inset_status emit_finish_records(emitter *e, kernel_id kernel)
 {
     plan *out = e->out;
     size_t n = out->n_records - e->first_record;
@@ -193,12 +193,39 @@ inset_status emit_finish_records(emitter *e)
     int64_t blocks = records_number_blocks(out->records + e->first_record, (int64_t)n), work = 0;
     for (size_t i = e->first_record; i < out->n_records; i++)
         work += (int64_t)out->records[i].rows * out->records[i].columns;
-    launch *l = emit_kernel(e, KERNEL_RECORDS, sizeof(records_args), blocks, work);
+    launch *l = emit_kernel(e, kernel, sizeof(records_args), blocks, work);
     if (!l) return INSET_NO_MEMORY;
     l->type = INSET_F32;
     l->args.records = (records_args){
         tagged(AREA_RECORDS, (int64_t)e->first_record * (int64_t)sizeof(record)), (int64_t)n};
     return INSET_OK;
+}
+
+static bool is_function(const emitter *e, const need *n)
+{
+    const strand *t = &e->p->strands[n->strand];
+    return t->kind == STRAND_EXPR && t->op > RECORD_NEGATE;
+}
+
+static inset_status finish_alone(emitter *e, kernel_id kernel)
+{
+    const size_t n = e->out->n_records - e->first_record;
+    e->out->statistics.alone_records += (int64_t)n;
+    e->out->statistics.alone_launches += n > 0;
+    return emit_finish_records(e, kernel);
+}
+
+/* Functions have a launch of their own, behind the other records of the level. */
+static inset_status emit_functions(emitter *e, const moment_plan *m, int32_t level)
+{
+    e->first_record = e->out->n_records;
+    for (int32_t i = 0; i < m->n_order; i++) {
+        const need *n = &e->s->needs[m->order[i]];
+        if (n->kind == NEED_COMPUTED || n->kind == NEED_KEPT || n->kind == NEED_KEEP) continue;
+        if (need_level(e, n) == level && is_function(e, n) && !emit_rows_of(e, n))
+            return INSET_NO_MEMORY;
+    }
+    return finish_alone(e, KERNEL_FUNCTIONS);
 }
 
 inset_status emit_records(emitter *e)
@@ -220,13 +247,14 @@ inset_status emit_records(emitter *e)
     for (int32_t level = 1; level <= last; level++) {
         e->first_record = e->out->n_records;
         e->level = level;
-        bool fine = true, metrics = false;
+        bool fine = true, metrics = false, functions = false;
         for (int32_t i = 0; i < m->n_order && fine; i++) {
             const need *n = &s->needs[m->order[i]];
             if (n->kind == NEED_COMPUTED || need_level(e, n) != level) continue;
             uint8_t kind = e->p->strands[n->strand].kind;
             if (n->kind == NEED_KEPT || n->kind == NEED_KEEP) fine = emit_kept(e, n);
             else if (kind == STRAND_METRIC) metrics = true;
+            else if (is_function(e, n)) functions = true;
             else
                 fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX
                                || kind == STRAND_SOFTMAX_BACK
@@ -240,10 +268,9 @@ inset_status emit_records(emitter *e)
         if (!fine) return INSET_NO_MEMORY;
         inset_status status = emit_fuse(e);
         if (!status && metrics) status = emit_metrics(e, level);
-        if (status) return status;
-        e->out->statistics.alone_records += (int64_t)(e->out->n_records - e->first_record);
-        e->out->statistics.alone_launches += e->out->n_records > e->first_record;
-        if ((status = emit_finish_records(e))) return status;
+        if (status || (status = finish_alone(e, KERNEL_RECORDS))
+            || (functions && (status = emit_functions(e, m, level))))
+            return status;
     }
     e->saved_next = saved_end;
     return INSET_OK;

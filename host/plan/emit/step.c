@@ -403,7 +403,7 @@ static inset_status emit_source(emitter *e, const step *st, const moment_plan *m
             if (!emit_record(e, &one)) return INSET_NO_MEMORY;
         }
     }
-    return emit_finish_records(e);
+    return emit_finish_records(e, KERNEL_RECORDS);
 }
 
 inset_status emit_step(emitter *e, const step *st)

@@ -184,7 +184,7 @@ static inset_status make_strip(void *user, const strip *s)
     tensor *t = r->target;
     const trace_record *record = r->record;
     int32_t width = (int32_t)t->width;
-    int n = record->op == TRACE_COPY || record->op == TRACE_NEGATE ? 1 : 2;
+    const int n = trace_op_operands(record->op);
     if (r->sequence != s->sequence) {
         if (r->sequence >= 0 && !(r->maps[r->sequence] = segments_finish(p, &r->out)))
             return INSET_NO_MEMORY;

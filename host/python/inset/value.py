@@ -1,5 +1,6 @@
 """Values of a trace: recorded while its `with` block runs, arrays once it has run."""
 import contextlib
+import numbers
 import sys
 
 from . import _inset, arrays, errors
@@ -7,6 +8,8 @@ from .trace import current
 
 Value = _inset.Value
 ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
+FUNCTIONS = ("exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
+CASTS = {"float": "f32", "half": "f16", "bfloat16": "bf16"}
 METRICS = {"logit_diff": 0, "logit": 1, "probability": 2, "log_probability": 3, "rank": 4, "kl": 5}
 NOTHING = []
 
@@ -139,7 +142,7 @@ def _getattr(self, name):
         raise AttributeError(name)
     if _plan_of(self) is None:
         raise errors.UsageError(f".{name}: a recorded value has no such thing; it has arithmetic (+ - * /), indices, .clone(), .save(), .grad, "
-                                f"{', '.join('.' + m + '()' for m in METRICS)}. Save it and compute behind the `with` block")
+                                f"{', '.join('.' + m + '()' for m in (*FUNCTIONS, 'clamp', *CASTS, *METRICS))}. Save it and compute behind the `with` block")
     return getattr(_natural(self), name)
 
 
@@ -189,6 +192,34 @@ def _metric(name, parameters, doc):
     return method
 
 
+def _function(name):
+    def method(self, *arguments):
+        if _plan_of(self) is not None or arguments:
+            return getattr(_natural(self), name)(*arguments)
+        return self._apply(FUNCTIONS.index(name), name)
+    method.__name__, method.__doc__ = name, f"{name} of each element, a new value of the same shape. TypeError."
+    return method
+
+
+def _cast(name):
+    def method(self):
+        return getattr(_natural(self), name)() if _plan_of(self) is not None else self._cast(CASTS[name], name)
+    method.__name__, method.__doc__ = name, f"A copy in {CASTS[name]}."
+    return method
+
+
+def _clamp(self, min=None, max=None):
+    """At least min and at most max, numbers; either may be None. TypeError."""
+    if _plan_of(self) is not None:
+        return _natural(self).clamp(min, max) if "torch" in sys.modules else _natural(self).clip(min, max)
+    if min is None and max is None:
+        raise errors.ValueError("clamp() needs min or max")
+    bounds = [b if b is None or not isinstance(b, numbers.Real) else float(b) for b in (min, max)]
+    if not all(b is None or isinstance(b, float) for b in bounds):
+        raise errors.TypeError("the bounds of clamp() are numbers, or None")
+    return self._clamp(*bounds)
+
+
 def _kl(self, reference):
     """KL(reference's distribution || this row's): how far the row's probabilities are from the reference's. [..] of the row's [.., vocabulary]."""
     return self._metric(METRICS["kl"], NOTHING, NOTHING, reference)
@@ -206,11 +237,25 @@ def _grad_set(self, source):
     self._gradient()._set_all(source)
 
 
+def _recorded_function(function, arguments, keywords):
+    """torch.relu(x), F.gelu(x, approximate="tanh"), torch.clamp(x, 0, 1) of a value that is being recorded."""
+    name, x, rest, keywords = getattr(function, "__name__", ""), arguments[0], arguments[1:], dict(keywords or {})
+    keywords.pop("inplace", None)
+    if name == "gelu" and keywords.pop("approximate", "none") == "tanh":
+        name = "gelu_tanh"
+    if isinstance(x, Value) and not rest and not keywords and name in FUNCTIONS + ("clone",):
+        return getattr(x, name)()
+    if isinstance(x, Value) and name in ("clamp", "clamp_min", "clamp_max", "add", "sub", "mul", "div"):
+        plain = {"add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}.get(name, name)
+        if not keywords or name == "clamp":
+            return getattr(x, plain)(*rest, **keywords)
+    raise errors.TypeError(f"torch.{name} of a value that is being recorded: the trace language has + - * /, indices, clamp, {', '.join(FUNCTIONS)} and "
+                           "the metrics. Save it and compute behind the `with` block")
+
+
 def _torch_function(cls, function, types, arguments=(), keywords=None):
-    for x in arguments:
-        if isinstance(x, Value) and _plan_of(x) is None:
-            raise errors.TypeError(f"torch.{getattr(function, '__name__', function)} of a value that is being recorded: the trace language has "
-                                   "+ - * /, indices and the metrics. Save it and compute behind the `with` block")
+    if any(isinstance(x, Value) and _plan_of(x) is None for x in arguments):
+        return _recorded_function(function, arguments, keywords)
 
     def plain(x):
         return _as_torch(x) if isinstance(x, Value) else type(x)(map(plain, x)) if isinstance(x, (list, tuple)) else x
@@ -256,6 +301,13 @@ Value.item = lambda self: _as_numpy(self).item()
 Value.clone = lambda self: self._clone() if _plan_of(self) is None else _natural(self).copy() if "torch" not in sys.modules else _natural(self).clone()
 Value.grad = property(lambda self: self._gradient(), _grad_set, doc="Inside `with metric.backward():`, the metric's derivative with respect to this value.")
 Value.backward = _backward_block
+for _name in FUNCTIONS:
+    setattr(Value, _name, _function(_name))
+for _name in CASTS:
+    setattr(Value, _name, _cast(_name))
+Value.clamp, Value.__abs__ = _clamp, lambda self: self.abs()
+Value.clamp_min = lambda self, min: self.clamp(min=min)
+Value.clamp_max = lambda self, max: self.clamp(max=max)
 Value.logit_diff = _metric("logit_diff", 2, "The mean logit of the first tokens less that of the second, of each row. Tokens: ids, words, lists of them.")
 Value.logit = _metric("logit", 1, "The mean logit of the tokens, of each row.")
 Value.probability = _metric("probability", 1, "The tokens' probability together, of each row.")
