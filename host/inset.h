@@ -537,6 +537,10 @@ INSET_API inset_status inset_stop(inset_trace *trace);
 /* Keeps the value under a name, as it is when the trace ends. INSET_NAME_ERROR for a name used
  * before, INSET_TYPE_ERROR for a number. */
 INSET_API inset_status inset_save(inset_trace *trace, const char *name, inset_value *value);
+/* Keeps what a site of the invoke, numbered as inset_site_at numbers them, holds when the trace ends:
+ * for keeping many, in any order, also what lines before have passed. INSET_MISSED_PROVIDER: a site
+ * in a module that is skipped, or behind inset_stop; INSET_INDEX_ERROR; INSET_NAME_ERROR. */
+INSET_API inset_status inset_save_site(inset_trace *trace, size_t site, const char *name);
 /* Keeps `count` values of one shape and type as one tensor, stacked along a new first dimension. */
 INSET_API inset_status inset_save_stack(
     inset_trace *trace, const char *name, size_t count, inset_value *const *values);

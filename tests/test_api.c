@@ -1045,6 +1045,89 @@ static void applied(void)
     inset_context_free(context);
 }
 
+/* ---- saving sites in any order ------------------------------------------- */
+
+static size_t site_called(inset_model *model, const char *path)
+{
+    inset_site site;
+    for (size_t i = 0; i < inset_site_count(model); i++)
+        if (!inset_site_at(model, i, &site) && !strcmp(site.path, path)) return i;
+    return inset_site_count(model);
+}
+
+/* Sites that lines have passed, in any order, give what the same sites give in theirs; a later line
+ * finds itself behind them. */
+static void saves_sites(void)
+{
+    static const char *const paths[] = {"lm_head.output", "transformer.h.0.attn.z",
+        "transformer.h.2.output", "transformer.h.1.attn.pattern", "transformer.wte.output"};
+    enum { PATHS = sizeof paths / sizeof *paths };
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_trace *any = NULL, *ordered = NULL;
+    inset_plan *plan[2] = {NULL, NULL};
+    inset_value *x = NULL, *zero = NULL;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    const int64_t length = 4, tokens[] = {5, 6, 7, 8};
+    options.device = "cpu";
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status status = inset_model_open(context, "fixtures/gpt2", &options, &model);
+    for (int i = 0; i < 2 && !status; i++) {
+        inset_trace **t = i ? &ordered : &any;
+        status = inset_trace_create(model, t);
+        if (!status) status = inset_invoke_tokens(*t, 1, &length, tokens);
+        if (!status) status = inset_number(*t, 0, &zero);
+        /* the lines of the second are in the model's order */
+        for (size_t s = 0; i && s < inset_site_count(model) && !status; s++) {
+            if (s == site_called(model, "transformer.h.1.output"))
+                status = inset_set(*t, "transformer.h[1].output[:, 2]", zero);
+            for (int k = 0; k < PATHS && !status; k++) {
+                if (s != site_called(model, paths[k])) continue;
+                status = inset_get_site(*t, s, &x);
+                if (!status) status = inset_save(*t, paths[k], x);
+            }
+        }
+        if (!i && !status) status = inset_set(*t, "transformer.h[1].output[:, 2]", zero);
+        for (int k = 0; !i && k < PATHS && !status; k++)
+            status = inset_save_site(*t, site_called(model, paths[k]), paths[k]);
+        if (!status) status = inset_plan_create(*t, NULL, &plan[i]);
+        if (!status) status = inset_run(plan[i]);
+    }
+    if (CHECK(!status, "%s", inset_message(context))) {
+        for (int k = 0; k < PATHS; k++) {
+            inset_tensor a, b;
+            CHECK(!inset_saved(plan[0], paths[k], &a) && !inset_saved(plan[1], paths[k], &b)
+                      && inset_tensor_count(&a) == inset_tensor_count(&b)
+                      && !memcmp(a.data, b.data, (size_t)inset_tensor_count(&a) * sizeof(float)),
+                "other numbers at %s", paths[k]);
+        }
+        CHECK(inset_get(any, "transformer.h[2].output", &x) == INSET_OUT_OF_ORDER, "behind all");
+        CHECK(inset_save_site(any, 0, "lm_head.output") == INSET_NAME_ERROR, "a name twice");
+        CHECK(inset_save_site(any, 99999, "far") == INSET_INDEX_ERROR
+                  && inset_save_site(any, 0, NULL) == INSET_USAGE_ERROR
+                  && inset_save_site(NULL, 0, "x") == INSET_USAGE_ERROR,
+            "no such site");
+        status = inset_invoke_tokens(any, 1, &length, tokens);
+        if (!status) status = inset_get(any, "transformer.h[1].input", &x);
+        if (!status) status = inset_skip(any, "transformer.h.1", x);
+        NEED(!status, "%s", inset_message(context));
+        CHECK(inset_save_site(any, site_called(model, "transformer.h.1.mlp.output"), "in")
+                  == INSET_MISSED_PROVIDER,
+            "inside a skipped module");
+        status = inset_save_site(any, site_called(model, "transformer.h.0.output"), "before");
+        if (!status) status = inset_stop(any);
+        CHECK(!status, "before a stop: %s", inset_message(context));
+        CHECK(inset_save_site(any, site_called(model, "lm_head.output"), "behind")
+                  == INSET_MISSED_PROVIDER,
+            "behind a stop");
+        status = inset_save_site(any, site_called(model, "transformer.wte.output"), "first");
+        CHECK(!status, "after a stop: %s", inset_message(context));
+        inset_invoke_end(any);
+        CHECK(inset_save_site(any, 0, "outside") == INSET_NAME_ERROR, "outside of an invoke");
+    }
+    inset_context_free(context);
+}
+
 int main(void)
 {
     own_model();
@@ -1061,5 +1144,6 @@ int main(void)
     freeing();
     failing_allocations();
     applied();
+    saves_sites();
     return test_result();
 }

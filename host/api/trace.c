@@ -437,6 +437,16 @@ inset_status inset_save(inset_trace *t, const char *name, inset_value *value)
     return status ? status : trace_save(t->trace, name, &value->operand);
 }
 
+inset_status inset_save_site(inset_trace *t, size_t site, const char *name)
+{
+    if (!t) return INSET_USAGE_ERROR;
+    if (!name) return api_null(t->context, "a name");
+    if (site >= t->model->program->n_sites)
+        return error_set(t->context, INSET_INDEX_ERROR, "site %zu was asked for; the model has %zu",
+            site, t->model->program->n_sites);
+    return trace_save_site(t->trace, (int32_t)site, name);
+}
+
 inset_status inset_save_stack(
     inset_trace *t, const char *name, size_t count, inset_value *const *values)
 {

@@ -81,6 +81,7 @@ class Writer {
             put(value(l.made) + " = " + l.text + "(" + source(l.source) + ")");
             break;
         case LogLine::SKIP: put(l.text + ".skip(" + source(l.source) + ")"); break;
+        case LogLine::CACHE: put("# " + site(l.of) + " is kept: tracer.cache()"); break;
         case LogLine::STOP: put("stop()"); break;
         case LogLine::SAVE: put(value(l.of) + ".save()"); break;
         case LogLine::SET:

@@ -45,6 +45,7 @@ struct LogLine {
         CALL, /* made = text(source) */
         SKIP, /* text.skip(source) */
         STOP,
+        CACHE,   /* the site with the number `of` is saved, in any order: no line says it */
         ZEROS,   /* made = zeros(text) */
         EXTERNAL /* made: an array */
     } kind;

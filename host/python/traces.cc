@@ -364,6 +364,26 @@ static std::string save(const Value &v)
     return name;
 }
 
+/* Saves what a site holds under the next name; returns that and the value, or None where its module
+ * does not run. */
+static nb::object save_site(const std::shared_ptr<TraceState> &t, size_t site)
+{
+    const std::string name = "v" + std::to_string(t->saved);
+    Value v;
+    v.trace = t;
+    {
+        Locked locked(*t->model);
+        const inset_status status = inset_save_site(t->trace, site, name.c_str());
+        if (status == INSET_MISSED_PROVIDER) return nb::none();
+        check(*t->model, status);
+        const size_t last = inset_trace_saved_count(t->trace) - 1;
+        check(*t->model, inset_trace_saved_at(t->trace, last, nullptr, &v.value));
+    }
+    t->saved++;
+    t->log.add(line_of(LogLine::CACHE, (int64_t)site));
+    return nb::make_tuple(name, nb::cast(std::move(v)));
+}
+
 /* ---- sites -------------------------------------------------------------- */
 
 struct Module {
@@ -713,6 +733,7 @@ void define_traces(nb::module_ &m)
                 Locked locked(*t.model);
                 check(*t.model, inset_trace_again(t.trace, again));
             })
+        .def("save_site", &save_site)
         .def("script", [](TraceState &t) { return t.log.script(t.model->model); })
         .def("external", &external)
         .def("zeros", &zeros)

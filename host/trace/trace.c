@@ -254,8 +254,8 @@ static inset_status need_invoke(trace *t, const char *what)
     return current(t)->stopped ? after_stop(t, what) : INSET_OK;
 }
 
-/* Is the event reached, and not passed already? */
-static inset_status check_order(trace *t, int32_t event, const char *name)
+/* Is the event in no module that is skipped? */
+static inset_status check_skips(trace *t, int32_t event, const char *name)
 {
     const invoke *v = current(t);
     for (size_t i = 0; i < v->n_skips; i++) {
@@ -268,7 +268,15 @@ static inset_status check_order(trace *t, int32_t event, const char *name)
                 path, v->skips[i].line);
         return status;
     }
-    return event < v->current_event ? out_of_order(t, name) : INSET_OK;
+    return INSET_OK;
+}
+
+/* Is the event reached, and not passed already? */
+static inset_status check_order(trace *t, int32_t event, const char *name)
+{
+    inset_status status = check_skips(t, event, name);
+    if (status) return status;
+    return event < current(t)->current_event ? out_of_order(t, name) : INSET_OK;
 }
 
 static inset_status reached(trace *t, int32_t event, int32_t site)
@@ -473,9 +481,8 @@ inset_status trace_stop(trace *t)
 
 /* ---- save --------------------------------------------------------------- */
 
-static inset_status check_save(trace *t, const char *name)
+static inset_status check_name(trace *t, const char *name)
 {
-    if (t->open && current(t)->stopped) return after_stop(t, "a save");
     if (!strcmp(name, "__metadata__"))
         return error_set(t->context, INSET_NAME_ERROR,
             "'%s' is a name that safetensors files keep for themselves; save under another", name);
@@ -485,6 +492,11 @@ static inset_status check_save(trace *t, const char *name)
     if (!array_reserve(t->context, &t->saves, &t->saves_capacity, t->n_saves + 1, sizeof *t->saves))
         return INSET_NO_MEMORY;
     return INSET_OK;
+}
+
+static inset_status check_save(trace *t, const char *name)
+{
+    return t->open && current(t)->stopped ? after_stop(t, "a save") : check_name(t, name);
 }
 
 /* What a save keeps of an operand: a literal becomes the tensor PyTorch would make of it. */
@@ -502,16 +514,41 @@ static inset_status save_view(trace *t, const char *name, const operand *value, 
     return status;
 }
 
-inset_status trace_save(trace *t, const char *name, const operand *value)
+/* Under a name that was checked. */
+static inset_status keep_save(trace *t, const char *name, const operand *value)
 {
     view v;
-    inset_status status = check_save(t, name);
-    if (status || (status = save_view(t, name, value, &v))) return status;
+    inset_status status = save_view(t, name, value, &v);
+    if (status) return status;
     char *kept_name = arena_text(&t->memory, name, strlen(name));
     const view *kept = view_keep(t, &v);
     if (!kept_name || !kept) return INSET_NO_MEMORY;
     t->saves[t->n_saves++] = (saved_value){.name = kept_name, .view = kept, .n_views = 1};
     return INSET_OK;
+}
+
+inset_status trace_save(trace *t, const char *name, const operand *value)
+{
+    inset_status status = check_save(t, name);
+    return status ? status : keep_save(t, name, value);
+}
+
+/* In any order, since a save shows what there is when the trace ends; later lines find themselves
+ * behind the site as behind any other. */
+inset_status trace_save_site(trace *t, int32_t site_index, const char *name)
+{
+    const site *s = &t->program->sites[site_index];
+    operand held = {.kind = OPERAND_TENSOR};
+    char wanted[SITE_NAME];
+    program_site_name(t->program, site_index, wanted, sizeof wanted);
+    const bool before_stop = t->open && current(t)->stopped
+                             && s->event <= current(t)->current_event;
+    inset_status status = before_stop ? INSET_OK : need_invoke(t, wanted);
+    if (!status) status = check_skips(t, s->event, wanted);
+    if (!status) status = check_name(t, name);
+    if (!status) status = view_of_slot(t, (int32_t)t->n_invokes - 1, s->slot, &held.view);
+    if (!status && s->event > current(t)->current_event) status = reached(t, s->event, site_index);
+    return status ? status : keep_save(t, name, &held);
 }
 
 inset_status trace_save_stack(trace *t, const char *name, size_t count, const operand *values)

@@ -208,6 +208,9 @@ inset_status trace_save(trace *t, const char *name, const operand *value);
 /* Saves values of one shape and type stacked along a new first dimension (`xs.save()` for a list).
  * ShapeError otherwise; ValueError when empty. */
 inset_status trace_save_stack(trace *t, const char *name, size_t count, const operand *values);
+/* Saves what a site of the open invoke holds when the trace ends, whatever was asked for before.
+ * MissedProviderError for what is skipped or stopped before; NameError. */
+inset_status trace_save_site(trace *t, int32_t site, const char *name);
 
 /* How many values are saved so far; the name of one, and in *out the value (of a stack the first). */
 size_t trace_saved_count(const trace *t);

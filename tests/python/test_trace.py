@@ -95,6 +95,31 @@ def test_functions(model):
             x.clamp(x, 1)
 
 
+def test_cache(model):
+    with model.trace([PROMPT]) as tracer:
+        cache = tracer.cache()
+        late = model.output.logits.save()
+    assert len(cache) > 30 and list(cache)[:1] == ["transformer.wte"] and "h.1.mlp" in " ".join(cache)
+    assert numpy.array_equal(cache["lm_head"].output, late) and cache["transformer.h.1"].output.shape == (1, 4, 28)
+    with model.trace() as tracer:
+        with tracer.invoke([PROMPT]):
+            blocks = tracer.cache(modules=list(model.transformer.h), include_inputs=True)
+            model.transformer.h[1].output[:, 2] = 0
+            model.transformer.h[2].mlp.skip(model.transformer.h[2].mlp.input)
+            mlps = tracer.cache(modules="transformer.h.*.mlp")
+            inner = tracer.cache(["transformer.h[2].mlp.c_fc", "model.transformer.h[0].mlp.c_fc"])
+        with tracer.invoke([OTHER]):
+            other = tracer.cache([model.transformer.h[0]])
+            tracer.stop()
+    assert list(blocks) == [f"transformer.h.{i}" for i in range(3)] and not blocks["transformer.h.1"].output[:, 2].any()
+    assert numpy.array_equal(blocks["transformer.h.2"].inputs, blocks["transformer.h.1"].output)
+    assert list(mlps) == [f"transformer.h.{i}.mlp" for i in range(3)] and list(inner) == ["transformer.h.0.mlp.c_fc"]
+    assert len(other) == 0  # it stops before
+    with pytest.raises(inset.errors.UnknownSiteError, match="no module of the model is called 'transformer.x'"):
+        with model.trace([PROMPT]) as tracer:
+            tracer.cache("transformer.x")
+
+
 def test_output_0_of_a_tuple(model):
     with pytest.raises(inset.errors.IndexError, match=r"output\[:, 1\].*output\[0, :, 1\]"):
         with model.trace([PROMPT]):

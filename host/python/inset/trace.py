@@ -1,4 +1,7 @@
 """Traces: `with model.trace(...)` records its body, and plans and runs it when the block ends."""
+import collections.abc
+import fnmatch
+
 from . import _inset, errors
 
 _open = {}  # trace -> its Tracer, while its block is open
@@ -18,6 +21,7 @@ class Tracer:
     def __init__(self, model, inputs, run, options):
         self._model, self._inputs, self._run, self._options = model, inputs, run, options
         self._trace, self._saved, self.plan = None, [], None
+        self._caches = []  # of the invoke whose block is open
 
     def __enter__(self):
         self._trace = _inset.Trace.begin(self._model._m)
@@ -33,7 +37,11 @@ class Tracer:
         return self
 
     def __exit__(self, kind, error, traceback):
-        self._close()
+        try:
+            if kind is None and self._inputs is not None:
+                self._fill_caches()
+        finally:
+            self._close()
         if kind is not None or not self._run:
             return False
         self.plan = self._trace.plan(bool(self._options.get("no_share")), int(self._options.get("memory") or 0), bool(self._options.get("explain")))
@@ -62,6 +70,18 @@ class Tracer:
         """`with tracer.invoke(prompt):` - another input, with records of its own; values of earlier invokes may be used in it. inputs: a text, a list of
         token ids, a list of either (a batch), or rows of numbers for a model that takes them."""
         return Invoke(self, inputs)
+
+    def cache(self, modules=None, include_output=True, include_inputs=False):
+        """Keeps the outputs (and inputs) of all modules, or of some, of this invoke, as they are when the trace ends: a Cache. modules: Modules, lists of them,
+        or paths ("transformer.h.*.mlp"). Modules that do not run are not in it."""
+        made = Cache(self._model, modules, include_output, include_inputs)
+        self._caches.append(made)
+        return made
+
+    def _fill_caches(self):
+        for cache in self._caches:
+            cache._fill(self)
+        self._caches = []
 
     def stop(self):
         """Ends the invoke here: what comes behind does not run."""
@@ -107,5 +127,65 @@ class Invoke:
 
     def __exit__(self, kind, error, traceback):
         if kind is None:
+            self._tracer._fill_caches()
             self._tracer._trace.invoke_end()
         return False
+
+
+class Cached:
+    """What a module had: `.output`, `.input` (`.inputs`), as arrays behind the trace."""
+
+    def __repr__(self):
+        return f"<{', '.join(f'{n} {tuple(x.shape)}' for n, x in vars(self).items())}>"
+
+
+class Cache(collections.abc.Mapping):
+    """{module path: Cached}, in execution order, filled when its invoke ends: cache["transformer.h.5.mlp"].output."""
+
+    def __init__(self, model, modules, output, inputs):
+        self._wanted = ["*"] if modules is None else _paths(modules)
+        self._names = [name for name, there in (("input", inputs), ("output", output)) if there]
+        self._sites = model._m.sites()
+        self._modules = {}
+        if modules is not None:
+            for pattern in self._wanted:
+                if not any(fnmatch.fnmatchcase(module, pattern) for module, *_ in self._sites):
+                    raise errors.UnknownSiteError(f"cache(): no module of the model is called '{pattern}'")
+
+    def _fill(self, tracer):
+        for number, (module, name, *_) in enumerate(self._sites):
+            if name not in self._names or not module or not any(fnmatch.fnmatchcase(module, p) for p in self._wanted):
+                continue
+            saved = tracer._trace.save_site(number)
+            if saved is not None:
+                value = saved[1]
+                value._saved = value._named(saved[0], tracer._model._m.gpu)
+                tracer._saved.append(value._saved)
+                kept = self._modules.setdefault(module, Cached())
+                setattr(kept, name, value)
+                if name == "input":
+                    kept.inputs = value
+
+    def __getitem__(self, path):
+        path = path.removeprefix("model.") if path not in self._modules else path
+        if path not in self._modules:
+            raise KeyError(path)
+        return self._modules[path]
+
+    def __iter__(self):
+        return iter(self._modules)
+
+    def __len__(self):
+        return len(self._modules)
+
+    def __repr__(self):
+        return f"<inset.Cache of {len(self)} modules>"
+
+
+def _paths(modules):
+    """Patterns of paths from Modules, lists of them, and texts ("h[3]" as "h.3")."""
+    if isinstance(modules, str):
+        return [modules.replace("[", ".").replace("]", "").removeprefix("model.") if "[" in modules else modules]
+    if isinstance(modules, _inset.Module):
+        return [modules._path]
+    return [path for one in modules for path in _paths(one)]

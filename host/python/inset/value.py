@@ -278,6 +278,7 @@ def _dlpack_device(self):
 Value.__doc__ = """A tensor of the model in a trace. While the trace is recorded it has a shape and a type, indices, arithmetic, metrics and a gradient; saved
 (`.save()`) it is an array behind the trace: .numpy(), .torch(), numpy.asarray(x), torch functions, x[..]."""
 Value.save = save
+Value._named = staticmethod(Saved)
 Value._saved = None
 Value._tracer = _tracer
 Value.numpy, Value.torch = _as_numpy, _as_torch
