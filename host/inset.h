@@ -449,10 +449,11 @@ typedef enum inset_function {
     INSET_FUNCTION_SILU
 } inset_function;
 INSET_API inset_status inset_apply(inset_value *value, inset_function function, inset_value **out);
-/* At least `low` and at most `high`, each NULL where there is no such bound (not both); a NaN stays
- * one. */
+/* At least `low` and at most `high`, numbers (inset_number, inset_integer), each NULL where there is
+ * no such bound (not both); a NaN stays one. Integers stay integers between integers.
+ * INSET_TYPE_ERROR for bounds that are tensors. */
 INSET_API inset_status inset_clamp(
-    inset_value *value, const double *low, const double *high, inset_value **out);
+    inset_value *value, inset_value *low, inset_value *high, inset_value **out);
 /* A copy in another type, rounded to nearest even, truncated for integers. */
 INSET_API inset_status inset_cast(inset_value *value, inset_type type, inset_value **out);
 

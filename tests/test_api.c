@@ -955,8 +955,7 @@ static const char applied_script[] =
 static inset_status applied_by_calls(inset_trace *t)
 {
     const int64_t lengths[] = {3, 2}, tokens[] = {5, 6, 7, 8, 9};
-    const double low = -0.1, high = 0.2, quarter = 0.25;
-    inset_value *x, *y, *number;
+    inset_value *x, *y, *number, *low, *high;
     inset_status status = inset_invoke_tokens(t, 2, lengths, tokens);
     if (!status) status = inset_get(t, "transformer.h[0].output", &x);
     if (!status) status = inset_index(x, "[:, -1]", &y);
@@ -969,11 +968,14 @@ static inset_status applied_by_calls(inset_trace *t)
     if (!status) status = inset_apply(y, INSET_FUNCTION_EXP, &y);
     if (!status) status = inset_save(t, "e", y);
     if (!status) status = inset_call(t, "transformer.h.1.mlp", x, &y);
-    if (!status) status = inset_clamp(y, &low, &high, &y);
+    if (!status) status = inset_number(t, -0.1, &low);
+    if (!status) status = inset_number(t, 0.2, &high);
+    if (!status) status = inset_clamp(y, low, high, &y);
     if (!status) status = inset_index(y, "[:, -1]", &y);
     if (!status) status = inset_save(t, "c", y);
     if (!status) status = inset_index(x, "[1]", &number);
-    if (!status) status = inset_clamp(number, &quarter, NULL, &y);
+    if (!status) status = inset_number(t, 0.25, &low);
+    if (!status) status = inset_clamp(number, low, NULL, &y);
     if (!status) status = inset_save(t, "low", y);
     if (!status) status = inset_index(x, "[0]", &y);
     if (!status) status = inset_cast(y, INSET_F16, &y);
@@ -1003,7 +1005,8 @@ static void applied_refusals(inset_context *context, inset_trace *t)
         "no function");
     CHECK(inset_apply(number, INSET_FUNCTION_EXP, &y) == INSET_TYPE_ERROR, "of a number");
     CHECK(inset_clamp(x, NULL, NULL, &y) == INSET_USAGE_ERROR
-              && inset_clamp(NULL, NULL, NULL, &y) == INSET_USAGE_ERROR,
+              && inset_clamp(NULL, NULL, NULL, &y) == INSET_USAGE_ERROR
+              && inset_clamp(x, x, NULL, &y) == INSET_TYPE_ERROR,
         "no bounds");
     CHECK(inset_cast(x, INSET_TYPE_COUNT, &y) == INSET_USAGE_ERROR
               && inset_cast(number, INSET_F16, &y) == INSET_TYPE_ERROR

@@ -1,4 +1,5 @@
-/* device_tensors.c: tensors of the public API that lie on the model's device, out and in. */
+/* device_tensors.c: tensors that come in from the model's device and stay there (those that go out:
+ * saved.c). */
 #include "api/api.h"
 
 #include <stdio.h>
@@ -8,31 +9,6 @@ void inset_device_tensor_free(inset_device_tensor *tensor)
     if (!tensor) return;
     if (tensor->release) tensor->release(tensor->memory);
     *tensor = (inset_device_tensor){.device_type = tensor->device_type};
-}
-
-inset_status inset_saved_device(
-    inset_plan *p, size_t index, const char **name, inset_device_tensor *out)
-{
-    if (!p) return INSET_USAGE_ERROR;
-    if (!out) return api_null(p->context, "a place for the tensor");
-    if (index >= plan_saved_count(p->plan))
-        return error_set(p->context, INSET_INDEX_ERROR,
-            "saved value %zu was asked for; there are %zu", index, plan_saved_count(p->plan));
-    if (!p->ran)
-        return error_set(p->context, INSET_USAGE_ERROR,
-            "the plan has saved nothing yet: it has not run, or its last run failed");
-    inset_tensor tensor;
-    device_share share;
-    inset_status status = run_saved_share(p->run, index, &tensor, &share);
-    if (status) return status;
-    if (name) *name = plan_saved_name(p->plan, index);
-    const device *d = p->model->device;
-    *out = (inset_device_tensor){.tensor = tensor,
-        .device_type = d->is_cuda ? INSET_ON_CUDA : INSET_ON_CPU,
-        .device_index = d->index,
-        .memory = share.owner,
-        .release = share.release};
-    return INSET_OK;
 }
 
 static void place_text(const inset_device_tensor *tensor, char *out, size_t size)

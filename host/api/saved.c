@@ -46,6 +46,27 @@ inset_status inset_saved_at(inset_plan *p, size_t index, const char **name, inse
     return INSET_OK;
 }
 
+inset_status inset_saved_device(
+    inset_plan *p, size_t index, const char **name, inset_device_tensor *out)
+{
+    if (!p) return INSET_USAGE_ERROR;
+    if (!out) return api_null(p->context, "a place for the tensor");
+    inset_tensor tensor;
+    device_share share;
+    inset_status status = check_place(p, index);
+    if (!status) status = check_ran(p);
+    if (!status) status = run_saved_share(p->run, index, &tensor, &share);
+    if (status) return status;
+    if (name) *name = plan_saved_name(p->plan, index);
+    const device *d = p->model->device;
+    *out = (inset_device_tensor){.tensor = tensor,
+        .device_type = d->is_cuda ? INSET_ON_CUDA : INSET_ON_CPU,
+        .device_index = d->index,
+        .memory = share.owner,
+        .release = share.release};
+    return INSET_OK;
+}
+
 static inset_status unknown_name(inset_plan *p, const char *name)
 {
     size_t count = plan_saved_count(p->plan);

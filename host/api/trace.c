@@ -294,8 +294,7 @@ inset_status inset_apply(inset_value *value, inset_function function, inset_valu
     return api_give(t, status, &made, out);
 }
 
-inset_status inset_clamp(
-    inset_value *value, const double *low, const double *high, inset_value **out)
+inset_status inset_clamp(inset_value *value, inset_value *low, inset_value *high, inset_value **out)
 {
     operand made, from;
     if (!value) return INSET_USAGE_ERROR;
@@ -305,12 +304,13 @@ inset_status inset_clamp(
     inset_status status = INSET_OK;
     from = value->operand;
     for (int k = 0; k < 2 && !status; k++) {
-        const double *bound = k ? high : low;
+        const inset_value *bound = k ? high : low;
         if (!bound) continue;
-        const operand number = {.kind = OPERAND_FLOAT, .number = *bound};
-        status = trace_function(
-            t->trace, k ? TRACE_AT_MOST : TRACE_AT_LEAST, &from, &number, &made);
-        from = made;
+        status = api_check_value(t, bound);
+        if (!status)
+            status = trace_function(
+                t->trace, k ? TRACE_AT_MOST : TRACE_AT_LEAST, &from, &bound->operand, &made);
+        if (!status) from = made;
     }
     return api_give(t, status, &made, out);
 }

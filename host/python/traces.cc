@@ -1,11 +1,9 @@
 /* traces.cc: a trace that is being recorded, its values, the plan that is made of it, and what the
  * plan saved as arrays. */
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <optional>
 #include <vector>
 
 #include "handles.h"
@@ -596,11 +594,12 @@ static nb::object zeros(const std::shared_ptr<TraceState> &t, const std::vector<
     return made(t, out, std::move(line));
 }
 
-static std::string clamp_text(const std::optional<double> &low, const std::optional<double> &high)
+static std::string clamp_text(nb::handle low, nb::handle high)
 {
-    const auto number = [](double x) { return std::string(nb::str(nb::float_(x)).c_str()); };
-    if (low && high) return "clamp(" + number(*low) + ", " + number(*high) + ")";
-    return low ? "clamp_min(" + number(*low) + ")" : "clamp_max(" + number(high.value_or(0)) + ")";
+    const auto text = [](nb::handle x) { return std::string(nb::str(x).c_str()); };
+    if (high.is_none()) return "clamp_min(" + text(low) + ")";
+    if (low.is_none()) return "clamp_max(" + text(high) + ")";
+    return "clamp(" + text(low) + ", " + text(high) + ")";
 }
 
 /* ---- the module --------------------------------------------------------- */
@@ -626,11 +625,15 @@ static void define_values(nb::module_ &m)
             })
         .def(
             "_clamp",
-            [](const Value &v, std::optional<double> low, std::optional<double> high) {
+            [](const Value &v, nb::handle low, nb::handle high) {
                 LogLine line = line_of(LogLine::METHOD, v.number);
                 line.text = clamp_text(low, high);
                 return unary(v, std::move(line), [&](inset_value *x, inset_value **out) {
-                    return inset_clamp(x, low ? &*low : nullptr, high ? &*high : nullptr, out);
+                    LogOperand log;
+                    const auto bound = [&](nb::handle b) {
+                        return b.is_none() ? nullptr : operand(v.trace, b, log);
+                    };
+                    return inset_clamp(x, bound(low), bound(high), out);
                 });
             },
             nb::arg("low").none(), nb::arg("high").none())

@@ -85,7 +85,10 @@ def test_functions(model):
             "half": x.half().float(), "log": torch.log(x.abs() + 1)}
     for name, value in want.items():
         assert torch.allclose(made[name].torch(), value, atol=2e-6, rtol=1e-5), name
-    assert ".clamp(-0.5, 1.0)" in script and ".gelu_tanh()" in script and torch.equal(kept.relu(), want["relu"])
+    with model.trace([PROMPT]):
+        ids = model.transformer.wte.input.clamp(5, 8).save()
+    assert ids.dtype == "i64" and ids.numpy().tolist() == [[5, 8, 5, 7]]
+    assert ".clamp(-0.5, 1)" in script and ".gelu_tanh()" in script and torch.equal(kept.relu(), want["relu"])
     with pytest.raises(inset.errors.TypeError, match="softmax.*clamp, exp"):
         with model.trace([PROMPT]):
             torch.softmax(model.output.logits, -1)
@@ -115,6 +118,13 @@ def test_cache(model):
     assert numpy.array_equal(blocks["transformer.h.2"].inputs, blocks["transformer.h.1"].output)
     assert list(mlps) == [f"transformer.h.{i}.mlp" for i in range(3)] and list(inner) == ["transformer.h.0.mlp.c_fc"]
     assert len(other) == 0  # it stops before
+    with model.trace([PROMPT]) as tracer:  # and gradients, which end the invoke; a lens beside them
+        cache = tracer.cache(model.transformer.h[1])
+        x = model.transformer.h[1].output
+        lens = model.lm_head(model.transformer.ln_f(x)).save()
+        with model.output.logits[0, -1].logit_diff(3, 5).backward():
+            g = x.grad.save()
+    assert cache["transformer.h.1"].output.shape == g.shape == (1, 4, 28) and numpy.any(numpy.asarray(g)) and lens.shape == (1, 4, 61)
     with pytest.raises(inset.errors.UnknownSiteError, match="no module of the model is called 'transformer.x'"):
         with model.trace([PROMPT]) as tracer:
             tracer.cache("transformer.x")

@@ -214,8 +214,8 @@ def _clamp(self, min=None, max=None):
         return _natural(self).clamp(min, max) if "torch" in sys.modules else _natural(self).clip(min, max)
     if min is None and max is None:
         raise errors.ValueError("clamp() needs min or max")
-    bounds = [b if b is None or not isinstance(b, numbers.Real) else float(b) for b in (min, max)]
-    if not all(b is None or isinstance(b, float) for b in bounds):
+    bounds = [int(b) if isinstance(b, numbers.Integral) else float(b) if isinstance(b, numbers.Real) else b for b in (min, max)]
+    if not all(b is None or isinstance(b, (int, float)) for b in bounds):
         raise errors.TypeError("the bounds of clamp() are numbers, or None")
     return self._clamp(*bounds)
 
@@ -228,6 +228,7 @@ def _kl(self, reference):
 @contextlib.contextmanager
 def _backward_block(self):
     tracer = _tracer(self)
+    tracer._fill_caches()  # the invoke ends here
     self._backward()
     yield self
     tracer._trace.invoke_end()
