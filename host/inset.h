@@ -120,7 +120,7 @@ typedef struct inset_progress {
  * stop, and the call returns INSET_STOPPED as if it had failed. */
 typedef int (*inset_watcher)(void *user, const inset_progress *progress);
 /* Sets the context's watcher; NULL: none. It is called when `seconds` have passed since the last
- * time; 0: at every weight, invoke and launch. What a GPU was given before a stop it finishes: the
+ * time; 0: at every step that is opened, every invoke and launch. What a GPU was given before a stop it finishes: the
  * next call waits for it, and a graph (a plan's third run and later ones) is stopped before it
  * begins or not at all. INSET_USAGE_ERROR: a NULL context, seconds below 0 or not a number. */
 INSET_API inset_status inset_watch(

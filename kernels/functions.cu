@@ -104,22 +104,10 @@ DEVICE number function_number(int compute, int op, number a, number b)
     return n;
 }
 
-/* Any types, any strides. */
 DEVICE_APART void function_part(const record &r, const rectangle &part)
 {
-    const unsigned n = (unsigned)(part.rows * part.columns), columns = (unsigned)part.columns;
-    const number a_constant = from_double(r.compute, r.a_constant),
-                 b_constant = from_double(r.compute, r.b_constant);
-    ONE_BY_ONE for (unsigned e = threadIdx.x; e < n; e += blockDim.x)
-    {
-        const int64_t i = part.first_row + e / columns, j = part.first_column + e % columns;
-        const number a = r.a ? read_element(r.compute, r.a_type, r.a, i * r.a_row + j * r.a_column)
-                             : a_constant;
-        const number b = r.b ? read_element(r.compute, r.b_type, r.b, i * r.b_row + j * r.b_column)
-                             : b_constant;
-        write_element(r.compute, function_number(r.compute, r.op, a, b), r.out_type, r.out,
-            i * r.out_row + j * r.out_column);
-    }
+    apply_plain(
+        r, part, [&](number a, number b) { return function_number(r.compute, r.op, a, b); });
 }
 
 /* Rows of one float type side by side, of one operand, for functions that are worth a loop of their

@@ -59,6 +59,24 @@ DEVICE void bring_record(record *here, const records_args &a, int64_t block)
     __syncthreads();
 }
 
+/* The plain body, f(a, b) of each element: any types, any strides. */
+template <typename F>
+DEVICE void apply_plain(const record &r, const rectangle &part, F f)
+{
+    const unsigned n = (unsigned)(part.rows * part.columns), columns = (unsigned)part.columns;
+    const number a_constant = read_constant(r.compute, r.op, r.a_constant),
+                 b_constant = read_constant(r.compute, r.op, r.b_constant);
+    ONE_BY_ONE for (unsigned e = threadIdx.x; e < n; e += blockDim.x)
+    {
+        const int64_t i = part.first_row + e / columns, j = part.first_column + e % columns;
+        const number a = r.a ? read_element(r.compute, r.a_type, r.a, i * r.a_row + j * r.a_column)
+                             : a_constant;
+        const number b = r.b ? read_element(r.compute, r.b_type, r.b, i * r.b_row + j * r.b_column)
+                             : b_constant;
+        write_element(r.compute, f(a, b), r.out_type, r.out, i * r.out_row + j * r.out_column);
+    }
+}
+
 } // namespace KERNEL_NAMESPACE
 
 #endif

@@ -13,24 +13,6 @@
 
 namespace KERNEL_NAMESPACE {
 
-/* The plain body: any types, any strides. */
-DEVICE void apply_plain(const record &r, const rectangle &part)
-{
-    const unsigned n = (unsigned)(part.rows * part.columns), columns = (unsigned)part.columns;
-    const number a_constant = read_constant(r.compute, r.op, r.a_constant),
-                 b_constant = read_constant(r.compute, r.op, r.b_constant);
-    ONE_BY_ONE for (unsigned e = threadIdx.x; e < n; e += blockDim.x)
-    {
-        const int64_t i = part.first_row + e / columns, j = part.first_column + e % columns;
-        const number a = r.a ? read_element(r.compute, r.a_type, r.a, i * r.a_row + j * r.a_column)
-                             : a_constant;
-        const number b = r.b ? read_element(r.compute, r.b_type, r.b, i * r.b_row + j * r.b_column)
-                             : b_constant;
-        write_element(r.compute, calculate(r.compute, r.op, a, b), r.out_type, r.out,
-            i * r.out_row + j * r.out_column);
-    }
-}
-
 /* ---- rows --------------------------------------------------------------- */
 
 template <typename U>
@@ -152,7 +134,8 @@ ROOMY_KERNEL(records, records_args a, 5)
     const rectangle part = find_rectangle(r, blockIdx.x);
     if (r.op == RECORD_COPY && r.a && r.a_type == r.out_type) copy_part(r, part);
     else if (is_conversion(r, part)) convert_part(r, part);
-    else if (!is_plain_rows(r, part)) apply_plain(r, part);
+    else if (!is_plain_rows(r, part))
+        apply_plain(r, part, [&](number a, number b) { return calculate(r.compute, r.op, a, b); });
     else if (r.compute == F32) calculate_rows<float>(r, part);
     else if (r.compute == BF16) calculate_rows<bf16>(r, part);
     else calculate_rows<f16>(r, part);
