@@ -1,4 +1,5 @@
-/* functions.cu: records that are functions of one element (exp, relu, their derivatives, ...), as
+/* functions.cu: records that are functions of one element (exp, relu, their derivatives, ...) or
+ * comparisons of two, as
  * records.cu does sums and products; apart from it, so that those need not have the registers that
  * these take. Arithmetic is PyTorch's: floats of up to 32 bits are computed in fp32 and rounded
  * once, f64 in double, integers (abs, relu and bounds alone) as such. Any block size. */
@@ -6,6 +7,21 @@
 #include "kernels/record_parts.h"
 
 namespace KERNEL_NAMESPACE {
+
+/* What is 1 where two numbers compare so; false: op is no comparison. */
+template <typename A>
+DEVICE bool compare(int op, A x, A y, A *result)
+{
+    switch (op) {
+    case RECORD_EQUAL: *result = x == y; return true;
+    case RECORD_UNEQUAL: *result = x != y; return true;
+    case RECORD_LESS: *result = x < y; return true;
+    case RECORD_LESS_EQUAL: *result = x <= y; return true;
+    case RECORD_GREATER: *result = x > y; return true;
+    case RECORD_GREATER_EQUAL: *result = x >= y; return true;
+    default: return false;
+    }
+}
 
 /* ---- fp32 --------------------------------------------------------------- */
 
@@ -97,9 +113,15 @@ DEVICE number function_number(int compute, int op, number a, number b)
 {
     number n = {0.0f, 0.0, 0};
     switch (arithmetic_of(compute)) {
-    case IN_FLOAT: n.f = rounded_float(compute, function_of(op, a.f, b.f)); break;
-    case IN_DOUBLE: n.d = function_of(op, a.d, b.d); break;
-    case IN_INTEGER: n.i = cut_integer(compute, function_of(op, a.i, b.i)); break;
+    case IN_FLOAT:
+        if (!compare(op, a.f, b.f, &n.f)) n.f = rounded_float(compute, function_of(op, a.f, b.f));
+        break;
+    case IN_DOUBLE:
+        if (!compare(op, a.d, b.d, &n.d)) n.d = function_of(op, a.d, b.d);
+        break;
+    case IN_INTEGER:
+        if (!compare(op, a.i, b.i, &n.i)) n.i = cut_integer(compute, function_of(op, a.i, b.i));
+        break;
     }
     return n;
 }

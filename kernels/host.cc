@@ -18,5 +18,6 @@
 #include "kernels/edges.cu"
 #include "kernels/records.cu"
 #include "kernels/functions.cu"
+#include "kernels/row_functions.cu"
 #include "kernels/expand.cu"
 #include "kernels/table.cu"

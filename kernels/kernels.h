@@ -53,10 +53,11 @@ typedef enum kernel_id {
     KERNEL_TILE_ATTENTION_256, /* what a GPU does for KERNEL_ATTENTION: see tile_shapes.h */
     /* no kernel of ours: what a device does that takes it (device.h, device_takes_attention) */
     KERNEL_WHOLE_ATTENTION,
-    /* this and the next two: one function for all storage types, in column 0 (f32) */
+    /* this and the next three: one function for all storage types, in column 0 (f32) */
     KERNEL_EXPAND,
     KERNEL_RECORDS,
     KERNEL_FUNCTIONS, /* records_args; records that are functions */
+    KERNEL_ROW_FUNCTIONS,
     KERNEL_COUNT,
     /* KERNEL_COUNT + k: kernel k with records, see fused_records */
     KERNEL_ALL = 2 * KERNEL_COUNT
@@ -462,6 +463,48 @@ typedef struct metrics_args {
     int64_t n_rows;
 } metrics_args;
 
+/* What becomes of the elements of whole rows. Operands are rows [kept, inner], all of one type unless
+ * said otherwise, and out is [kept, made]: for each j < kept, over the inner elements j of all n
+ * operands where those are many (made is 1), else of the one operand (n is 1). Sums are fp32; of
+ * integers they wrap. */
+typedef enum row_function {
+    ROW_SUM,
+    ROW_MEAN, /* the sum divided by how many there are; 0 / 0 of none */
+    ROW_AMAX, /* a NaN where one is */
+    ROW_AMIN,
+    ROW_NORM, /* the root of the sum of squares */
+    ROW_DOT,  /* operands in pairs: the sum of their products */
+    /* from here on of one operand */
+    ROW_ARGMAX,      /* i64: the first place of the largest; a NaN is larger than all */
+    ROW_SOFTMAX,     /* exp(x - largest) / sum; made = inner */
+    ROW_LOG_SOFTMAX, /* x - largest - log(sum) */
+    ROW_TOPK,        /* the made largest, in order; the first of equal ones first */
+    ROW_TOPK_AT,     /* i64: their places */
+    /* operand 0 x [kept, inner], operand 1 [kept, k]: the numbers of 1 at the places of the k
+     * largest of x, else 0; made = inner */
+    ROW_TOPK_BACK,
+    /* operand 0 bool, operands 1 and 2 of out's type: 1's element where 0's is true, else 2's; inner
+     * = made = 1 */
+    ROW_WHERE
+} row_function;
+
+/* One row of results. The operands are first .. first + n of those of the launch. Types are
+ * inset_type values: f32, bf16, f16; i64 of SUM, AMAX, AMIN; any of WHERE. */
+typedef struct row_call {
+    void *out;
+    int32_t first, n;
+    int32_t kept, inner, made;
+    int32_t k; /* TOPK_BACK */
+    uint8_t function, type, out_type;
+} row_call;
+
+/* Block i does calls[i]. inner is below 2^24. */
+typedef struct row_functions_args {
+    const row_call *calls;
+    const void *const *operands;
+    int64_t n_calls;
+} row_functions_args;
+
 /* One record: a rectangle of elements, out = a op b. */
 typedef enum record_op {
     RECORD_COPY /* out = a */,
@@ -484,6 +527,12 @@ typedef enum record_op {
     RECORD_SILU,
     RECORD_AT_LEAST,
     RECORD_AT_MOST,
+    RECORD_EQUAL, /* of a and b: 1 or 0 */
+    RECORD_UNEQUAL,
+    RECORD_LESS,
+    RECORD_LESS_EQUAL,
+    RECORD_GREATER,
+    RECORD_GREATER_EQUAL,
     /* added to a function: its derivative at a, as PyTorch has it (of AT_LEAST and AT_MOST 1 where a
      * is what comes out, also where both are) */
     RECORD_SLOPE = 32

@@ -17,6 +17,7 @@ void open_back_entries(kernel_table *table);
 void edges_entries(kernel_table *table);
 void records_entries(kernel_table *table);
 void functions_entries(kernel_table *table);
+void row_functions_entries(kernel_table *table);
 void expand_entries(kernel_table *table);
 } // namespace KERNEL_NAMESPACE
 
@@ -46,5 +47,6 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     edges_entries(table);
     records_entries(table);
     functions_entries(table);
+    row_functions_entries(table);
     expand_entries(table);
 }

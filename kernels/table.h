@@ -32,7 +32,7 @@ typedef void kernel_blocks(const void *args, int64_t first, int64_t end);
 typedef void (*kernel_entry)(void);
 
 typedef struct kernel_table {
-    /* KERNEL_RECORDS, KERNEL_FUNCTIONS, KERNEL_EXPAND: column 0 only, the others are NULL */
+    /* KERNEL_EXPAND and what follows it: column 0 only, the others are NULL */
     kernel_entry entry[KERNEL_ALL][KERNEL_TYPES];
 } kernel_table;
 

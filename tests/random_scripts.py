@@ -165,10 +165,37 @@ class Sketch:
         return self.pick(f"{name}({a})", f"{name}({a})", f"({a}).{name}()", f"clamp({a}, -0.5, 1.5)", f"({a}).clamp_min(0)", f"({a}).clamp(-1, 2)",
                          f"({a} * 0.25).exp()", f"sqrt(abs({a}) + 1)", f"log(abs({a}) + 2)", f"({a}).float()", f"({a}).half()")
 
+    def weight_text(self):
+        paths = [p for p, m in self.runner.modules.items() if getattr(m, "weight", None) is not None and p]
+        path = self.random.choice(paths)
+        weight = self.runner.modules[path].weight
+        text = f"{self.module_text(path)}.weight"
+        if weight.dim() == 1:
+            return text
+        return text + self.pick("", ".T", f"[{self.random.randrange(weight.shape[0])}]", "[:, 1]", "[:3]", "[:, 2:6]", ".T[:, :4]", "[::2]")
+
+    def rows_text(self, a, b):
+        """A function of whole rows of a term, a product, a comparison, another shape."""
+        if a.lstrip("-").replace(".", "").isdigit():
+            return a
+        dims = self.pick("-1", "-1", "-1", "0", "1", "(0, 1)", "(1, 2)", "(0, -1)", "[1]", "")
+        keep = self.pick(", keepdim=True", ", keepdim=True", "") if dims else self.pick("keepdim=True", "")
+        reduction = self.pick("sum", "mean", "mean", "amax", "amin")
+        return self.pick(f"({a}).{reduction}({dims}{keep})", f"{reduction}({a}{', dim=' + dims + keep if dims else ''})",
+                         f"({a}).norm(dim={dims or -1}{keep if dims else ''})", f"norm({a})", f"softmax({a}, {self.pick('-1', '1', '0')})",
+                         f"({a}).log_softmax(dim=-1)", f"({a}).topk(2).values", f"({a}).topk(1, {self.pick('0', '1')}).values",
+                         f"({a}).argmax(-1)", f"({a}).topk(2).indices", f"where({a} > {b}, {a}, {b})", f"where({a} <= 0.1, {self.number()}, {a})",
+                         f"({a} > {b}).sum({dims})", f"({a} != 0)", f"({a}) @ {b}", f"({a}) @ {self.weight_text()}", f"({a}) @ {self.weight_text()}",
+                         f"({a})[..., None]", f"({a})[:, None]", f"({a}).mT", f"({a}).transpose({self.pick('0, 1', '1, 2', '-1, 1')})",
+                         f"({a})[:, -1] @ {self.weight_text()}", f"({a}) * {self.weight_text()}", f"({a}).detach()",
+                         f"({a}) - ({a}).mean({dims}{keep})", f"({a}) / (({a}).norm(dim=-1, keepdim=True) + 1)")
+
     def expression(self, site_text=None):
         a, b = self.term(site_text), self.term(site_text)
         if self.random.random() < 0.15:
             a = self.function_text(a)
+        elif self.random.random() < 0.22:
+            a = self.rows_text(a, b)
         return self.pick(a, a, f"{self.number()} * {a}", f"{a} * {self.number()} + {self.number()}", f"{a} + {b}", f"{a} - {b}",
                          f"({a} - {b}) / 2", f"-{a}", f"{a} / 4", f"{a} * {b}", f"0.5 * ({a} + {b})")
 
@@ -360,7 +387,7 @@ def invalid(reference, seed, load):
         (["a = {S}.save()", "stop()", "a *= 2"], "MissedProviderError"),
         (["u = " + S.replace(".", "_.", 1) + ".save()"], "UnknownSiteError|NameError"),
         (["u = {module}.outputs.save()"], "UnknownSiteError"),
-        (["u = {module}.weight.save()"], "UnknownSiteError"),
+        (["u = {module}.weights.save()"], "UnknownSiteError"),
         (["u = {module}.nothing.output.save()"], "UnknownSiteError"),
         (["u = {L}[..., {w}].save()"], "IndexError"),
         (["u = {L}[{batch}].save()"], "IndexError"),
@@ -383,7 +410,7 @@ def invalid(reference, seed, load):
         (["b = later * 2", "", "with invoke({rows}):", "    later = {S}.save()"], "NameError|UnknownSiteError"),
         (["a, b = {S}"], "SyntaxError"),
         (["a = {S}.save() + 1"], "SyntaxError"),
-        (["a = {S}.mean().save()"], "SyntaxError"),
+        (["a = {S}.median().save()"], "SyntaxError"),
         (["a = ({S}.save()"], "SyntaxError"),
         (["a = {S}[1.5]"], "SyntaxError|IndexError|TypeError"),
         (["{S} == 0"], "SyntaxError"),

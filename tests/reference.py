@@ -13,13 +13,15 @@ import re
 
 import torch
 
+import row_operations
 from named_sites import NamedSites, flat, is_norm, norm_with_scale
 
 FUNCTIONS = {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt, "abs": torch.abs, "relu": torch.relu, "sigmoid": torch.sigmoid,
              "tanh": torch.tanh, "gelu": torch.nn.functional.gelu, "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
              "silu": torch.nn.functional.silu, "clamp": torch.clamp, "clamp_min": torch.clamp_min, "clamp_max": torch.clamp_max,
              "float": lambda x: x.float(), "half": lambda x: x.half(), "bfloat16": lambda x: x.bfloat16()}
-METHODS = ("clone", "kl", "logit_diff", "logit", "probability", "log_probability", "rank", "save", "append", "skip", *FUNCTIONS)
+METHODS = ("clone", "kl", "logit_diff", "logit", "probability", "log_probability", "rank", "save", "append", "skip", *FUNCTIONS,
+           *row_operations.NAMES)
 NAMED = ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "pre", "up", "post", "scale")
 
 
@@ -107,10 +109,19 @@ class Ragged:
     def index(self, items):
         rank = self.parts[0].dim() + 1
         items = list(items)
+        named = len(items) - items.count(None)
         if Ellipsis in items:
             at = items.index(Ellipsis)
-            items[at:at + 1] = [slice(None)] * (rank - len(items) + 1)
-        if len(items) > rank:
+            items[at:at + 1] = [slice(None)] * (rank - named + 1)
+            named = rank
+        if None in items:
+            if any(isinstance(i, list) for i in items):
+                raise ScriptError("IndexError", "None beside a list")
+            if items[0] is None:
+                if len(set(self.lengths)) == 1 or any(isinstance(i, int) for i in items):
+                    raise Unsupported
+                raise ScriptError("ShapeError", "None before prompts of different lengths")
+        if named > rank:
             raise ScriptError("IndexError", "too many indices")
         first, rest = items[0], tuple(items[1:])
         if isinstance(first, int):
@@ -120,8 +131,13 @@ class Ragged:
             whole = all(i == slice(None) for i in items) and self.base is not None
             if self.axis and any(isinstance(i, list) for i in rest):
                 raise Unsupported
-            gone = len(rest) > self.axis and isinstance(rest[self.axis], int)
-            axis = 0 if gone else self.axis - sum(isinstance(i, int) for i in rest[:self.axis])
+            old = [i for i in rest if i is not None]
+            gone = len(old) > self.axis and isinstance(old[self.axis], int)
+            before, at = 0, 0                              # what stands before the positions, None too
+            while before < len(rest) and (at < self.axis or rest[before] is None):
+                at += rest[before] is not None
+                before += 1
+            axis = 0 if gone else self.axis + sum((i is None) - isinstance(i, int) for i in rest[:before])
             return Ragged(parts, self.base if whole else None, axis)
         if rest and not isinstance(rest[0], slice):
             if self.axis and (len(rest) <= self.axis or isinstance(rest[self.axis], slice)):
@@ -134,6 +150,7 @@ class Ragged:
 
 # ---- the operations of a script on tensors ------------------------------------------------------------------------------------------
 
+COMPARISONS = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 IN_PLACE = {ast.Add: operator.iadd, ast.Sub: operator.isub, ast.Mult: operator.imul, ast.Div: operator.itruediv}
 
@@ -182,7 +199,7 @@ def binary(op, a, b):
 def check_items(value, items):
     """Lists and integers side by side only; lists in range also where an empty slice beside them leaves PyTorch nothing to check."""
     shape = getattr(value, "shape", None)
-    if shape is not None and len(items) <= len(shape):
+    if shape is not None and len(items) <= len(shape) and None not in items:
         behind = items.index(Ellipsis) if Ellipsis in items else len(items)
         for i, item in enumerate(items):
             n = shape[i if i <= behind else i - len(items)]
@@ -311,6 +328,33 @@ def metric_of(name, value, tokens, reference=None):
         return metric(name, value, tokens, plain(reference))
     references = value.beside(reference) if reference is not None else [None] * len(value.parts)
     return value.fresh([metric(name, p, tokens, r) for p, r in zip(value.parts, references)])
+
+
+ROWS = row_operations.Rows(ScriptError, Ragged, Unsupported)
+
+
+def as_tensor(value):
+    return value.tensor.float() if isinstance(value, Literal) and value.tensor.is_floating_point() else \
+        value.tensor if isinstance(value, Literal) else value
+
+
+@torch_errors
+def rows_of(name, value, dims, keep, k):
+    return ROWS.function(name, as_tensor(value), dims, keep, k)
+
+
+@torch_errors
+def where_of(condition, a, b):
+    typed = next((x for x in (a, b) if isinstance(x, (torch.Tensor, Ragged))), None)
+    dress = lambda x: meet(x, typed) if typed is not None else as_tensor(x)
+    return ROWS.where(condition, dress(a), dress(b))
+
+
+@torch_errors
+def product_of(a, b):
+    if isinstance(a, Literal) and isinstance(b, Literal):
+        return ROWS.product(a.tensor.float(), b.tensor.float())
+    return ROWS.product(meet(a, b) if isinstance(a, Literal) else a, meet(b, a) if isinstance(b, Literal) else b)
 
 
 def clone(value):
@@ -608,6 +652,11 @@ class Interpreter:
         if isinstance(target, (ast.Name, ast.Tuple)):
             names = target.elts if isinstance(target, ast.Tuple) else [target]
             values = value.elts if isinstance(value, ast.Tuple) else [value]
+            topk = len(names) == 2 and isinstance(value, ast.Call) and getattr(value.func, "attr", getattr(value.func, "id", "")) == "topk"
+            if topk:
+                for name, v in zip(names, (yield from self.evaluate(value))):
+                    self.bind(name.id, v)
+                return
             if len(names) != len(values):
                 raise ScriptError("SyntaxError", "more names than values")
             bound = []
@@ -743,7 +792,7 @@ class Interpreter:
 
     def site(self, node):
         """(path, "input" or "output") of a node that is a site, else None."""
-        if not isinstance(node, ast.Attribute) or isinstance(node, ast.Call):
+        if not isinstance(node, ast.Attribute) or node.attr in ("T", "mT", "values", "indices") or self.weight(node) is not None:
             return None
         parts = self.parts(node)
         if not parts:
@@ -805,6 +854,8 @@ class Interpreter:
                 items.append(slice(*bounds))
             elif isinstance(e, ast.List):
                 items.append([self.integer(i) for i in e.elts])
+            elif isinstance(e, ast.Constant) and e.value is None:
+                items.append(None)
             elif isinstance(e, ast.Constant) and e.value is Ellipsis:
                 items.append(Ellipsis)
             else:
@@ -816,7 +867,25 @@ class Interpreter:
             return (yield from self.evaluate(node.func.value)), True
         return (yield from self.evaluate(node)), False
 
+    def weight(self, node):
+        """A weight of the model, lm_head.weight, else None."""
+        if not isinstance(node, ast.Attribute) or node.attr not in ("weight", "bias"):
+            return None
+        parts = self.parts(node.value)
+        return getattr(self.runner.modules[self.join(parts)], node.attr, None) if parts else None
+
     def evaluate(self, node):
+        weight = self.weight(node)
+        if weight is not None:
+            return weight.detach()
+        if isinstance(node, ast.Attribute) and node.attr in ("T", "mT"):
+            return torch_errors(ROWS.transpose)((yield from self.evaluate(node.value)), -2, -1)
+        if isinstance(node, ast.Attribute) and node.attr in ("values", "indices") and isinstance(node.value, ast.Call):
+            return (yield from self.evaluate(node.value))[0 if node.attr == "values" else 1]
+        if isinstance(node, ast.Compare):
+            a = yield from self.evaluate(node.left)
+            b = yield from self.evaluate(node.comparators[0])
+            return binary(COMPARISONS[type(node.ops[0])], a, b)
         site = self.site(node)
         if site:
             got = yield ("get", site)
@@ -834,9 +903,11 @@ class Interpreter:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             value = yield from self.evaluate(node.operand)
             return binary(operator.mul, value, -1)
-        if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        if isinstance(node, ast.BinOp) and (type(node.op) in OPERATORS or isinstance(node.op, ast.MatMult)):
             a = yield from self.evaluate(node.left)
             b = yield from self.evaluate(node.right)
+            if isinstance(node.op, ast.MatMult):
+                return product_of(a, b)
             return binary(OPERATORS[type(node.op)], a, b)
         if isinstance(node, ast.Subscript):
             items = self.items(node.slice)
@@ -879,7 +950,35 @@ class Interpreter:
             self.runner.driver = driver
         return value.fresh(made) if isinstance(value, Ragged) else made[0].clone()
 
+    def row_call(self, node):
+        """x.sum(-1), softmax(x, dim=-1), where(c, a, b)..."""
+        method = isinstance(node.func, ast.Attribute)
+        name, given = (node.func.attr, [node.func.value, *node.args]) if method else (node.func.id, node.args)
+        value = yield from self.evaluate(given[0])
+        named = {k.arg: k.value for k in node.keywords}
+        if name == "where":
+            a = yield from self.evaluate(given[1])
+            b = yield from self.evaluate(given[2])
+            return where_of(value, a, b)
+        if name == "detach":
+            return clone(value)
+        numbers = [self.dimensions(a) for a in given[1:]]
+        if name == "transpose":
+            return torch_errors(ROWS.transpose)(value, numbers[0][0], numbers[1][0])
+        k = numbers.pop(0)[0] if name == "topk" else None
+        if name == "norm" and numbers and numbers.pop(0)[0] != 2:
+            raise ScriptError("ValueError", "another norm")
+        dims = self.dimensions(named["dim"]) if "dim" in named else numbers[0] if numbers else None
+        keep = named["keepdim"].value if "keepdim" in named else False
+        return rows_of(name, value, (dims or (-1,)) if name == "topk" else dims, keep, k)
+
+    def dimensions(self, node):
+        return tuple(self.integer(e) for e in node.elts) if isinstance(node, (ast.Tuple, ast.List)) else (self.integer(node),)
+
     def call(self, node):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+        if name in row_operations.NAMES and name not in self.top_level:
+            return (yield from self.row_call(node))
         parts = self.parts(node.func) if not (isinstance(node.func, ast.Name) and node.func.id not in self.top_level) else None
         if parts and parts[0] in self.top_level and len(node.args) == 1 and not (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
             value = yield from self.evaluate(node.args[0])

@@ -161,8 +161,7 @@ inset_status inset_plan_tensor(
             "%s was expected, as the tensor in its place has, found %s", type_torch_name(type),
             type_torch_name(tensor->type));
     if ((status = prepare(p))) return status;
-    run_set_external(p->run, storage, tensor->data);
-    return INSET_OK;
+    return run_set_external(p->run, storage, tensor->data);
 }
 
 inset_status inset_plan_rows(

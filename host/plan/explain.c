@@ -116,11 +116,26 @@ static void say_piece(teller *t, const piece *from)
     say(t, " at %s", name);
 }
 
+static const char *operation_name(int op)
+{
+    static const char *const names[] = {"copy", "add", "subtract", "multiply", "divide", "negate"};
+    static const char *const compared[] = {"==", "!=", "<", "<=", ">", ">="};
+    return op <= TRACE_NEGATE            ? names[op]
+           : trace_op_is_comparison(op) ? compared[op - TRACE_EQUAL]
+                                        : trace_function_name((trace_op)op);
+}
+
+static void say_operands(teller *t, const strand *s)
+{
+    for (int32_t i = 0; i < s->n; i++) {
+        if (i) say(t, ", ");
+        say_piece(t, &s->pieces[i]);
+    }
+}
+
 static void say_pieces(teller *t, const strand *s)
 {
-    static const char *const operations[] = {
-        "copy", "add", "subtract", "multiply", "divide", "negate"};
-    say(t, s->kind == STRAND_EXPR ? "arithmetic: %s of " : "rows set: ", operations[s->op]);
+    say(t, s->kind == STRAND_EXPR ? "arithmetic: %s of " : "rows set: ", operation_name(s->op));
     for (int32_t i = 0; i < s->n; i++) {
         if (i) say(t, ", ");
         if (s->kind == STRAND_COPY && (s->pieces[i].c0 || s->pieces[i].c1 != s->width))
@@ -165,6 +180,14 @@ static void say_strand(teller *t, int32_t index)
     case STRAND_SOFTMAX: say(t, "a pattern in the open"); break;
     case STRAND_MIX: say(t, "values mixed by a pattern in the open"); break;
     case STRAND_METRIC: say(t, "a metric"); break;
+    case STRAND_ROWS:
+        say(t, "%s of ", trace_row_function_name((row_function)s->op));
+        say_operands(t, s);
+        break;
+    case STRAND_PRODUCT:
+        say(t, "product by matrix %d of ", (int)s->parent_row);
+        say_operands(t, s);
+        break;
     case STRAND_SLOPE: say(t, "what a metric changes by as its logits do"); break;
     default: say(t, "attention backwards, a sequence at a time"); break;
     }

@@ -129,7 +129,7 @@ static inset_status keep_metrics(planner *p, plan *out)
     return INSET_OK;
 }
 
-static inset_status keep_results(planner *p, schedule *s, plan *out)
+static inset_status keep_results(const schedule *s, plan *out)
 {
     out->n_saved = s->n_saved;
     out->saved = arena_copy(&out->memory, s->saved, s->n_saved * sizeof *s->saved);
@@ -139,13 +139,23 @@ static inset_status keep_results(planner *p, schedule *s, plan *out)
         if (!out->saved[i].name) return INSET_NO_MEMORY;
         out->needs_clearing |= s->saved[i].padded;
     }
+    return INSET_OK;
+}
+
+static inset_status keep_externals(planner *p, const schedule *s, plan *out)
+{
     size_t n = 0;
     for (size_t i = 0; i < p->trace->n_storages; i++) n += s->external_offset[i] >= 0;
     out->externals = arena_new(&out->memory, n * sizeof *out->externals);
-    if (!out->externals) return INSET_NO_MEMORY;
+    out->used_weights = arena_new(&out->memory, n * sizeof *out->used_weights);
+    if (!out->externals || !out->used_weights) return INSET_NO_MEMORY;
     for (size_t i = 0; i < p->trace->n_storages; i++) {
         if (s->external_offset[i] < 0) continue;
         const storage *e = &p->trace->storages[i];
+        if (e->weight) {
+            out->used_weights[out->n_used_weights++] = e->weight - 1;
+            continue;
+        }
         int64_t bytes = e->lengths[0] * e->width * (int64_t)type_size(e->type);
         void *data = e->there ? NULL : arena_copy(&out->memory, e->data, (size_t)bytes);
         if (!data && !e->there) return INSET_NO_MEMORY;
@@ -158,19 +168,45 @@ static inset_status keep_results(planner *p, schedule *s, plan *out)
     return INSET_OK;
 }
 
+/* Numbers of matrices from outside; of one tensor once. */
+static inset_status keep_matrices(planner *p, plan *out)
+{
+    for (size_t i = 0; i < out->n_matrices; i++) {
+        given_matrix *g = &out->matrices[i];
+        if (!g->in || g->weight >= 0) continue;
+        const storage *s = &p->trace->storages[g->storage];
+        g->there = s->there;
+        for (size_t k = 0; k < i && !g->data; k++)
+            if (out->matrices[k].in && out->matrices[k].storage == g->storage)
+                g->data = out->matrices[k].data;
+        const size_t bytes = (size_t)(g->rows * g->width) * type_size(g->type);
+        if (!g->data && !g->there && !(g->data = arena_copy(&out->memory, s->data, bytes)))
+            return INSET_NO_MEMORY;
+    }
+    return INSET_OK;
+}
+
+/* Bytes of a row of what a product reads or makes, whichever is wider. */
+static int64_t widest_row(const planner *p, const plan *out, const launch *l)
+{
+    const given_matrix *g = l->given ? &out->matrices[l->given - 1] : NULL;
+    const weight *w = g ? NULL : &p->program->weights[l->weight];
+    const int64_t widest = g                      ? (g->in > g->out ? g->in : g->out)
+                           : l->part.n_in         ? part_widest(&l->part)
+                           : w->rows > w->columns ? w->rows
+                                                  : w->columns;
+    return widest * (int64_t)type_size(g ? g->type : out->model_type);
+}
+
 /* What the device will launch: a product at fixed heights is one launch a block. */
 static int64_t count_launches(const planner *p, const plan *out)
 {
     int64_t launches = 0;
     for (size_t i = 0; i < out->n_launches; i++) {
         const launch *l = &out->launches[i];
-        const weight *w = l->is_matmul ? &p->program->weights[l->weight] : NULL;
-        int64_t widest = !w                     ? 0
-                         : l->part.n_in         ? part_widest(&l->part)
-                         : w->rows > w->columns ? w->rows
-                                                : w->columns;
-        widest *= (int64_t)type_size(out->model_type);
-        launches += w ? product_count_blocks(p->options.traits.row_block, l->rows, widest) : 1;
+        launches += !l->is_matmul ? 1
+                                  : product_count_blocks(p->options.traits.row_block, l->rows,
+                                      widest_row(p, out, l));
     }
     return launches;
 }
@@ -187,7 +223,8 @@ static inset_status finish_statistics(planner *p, const schedule *s, plan *out)
     c->blocks_again = trace_blocks_again(t);
     c->saved_bytes = s->saved_bytes;
     c->table_bytes = out->area_bytes[AREA_TABLES] + out->area_bytes[AREA_RECORDS]
-                     + out->area_bytes[AREA_METRICS] + out->area_bytes[AREA_IDS]
+                     + out->area_bytes[AREA_METRICS] + out->area_bytes[AREA_ROW_CALLS]
+                     + out->area_bytes[AREA_ROW_OPERANDS] + out->area_bytes[AREA_IDS]
                      + out->area_bytes[AREA_ANSWERS];
     c->arena_bytes = out->area_bytes[AREA_ARENA] + c->table_bytes + out->area_bytes[AREA_EXTERNAL]
                      + out->area_bytes[AREA_INPUT];
@@ -225,7 +262,8 @@ static inset_status plan_build(planner *p, schedule *s, plan *out)
     if ((status = whole_begin(p)) || (status = plan_walk(p)) || (status = whole_settle(p))
         || (status = plan_live(p, s)) || (status = plan_pack(p, s))
         || (status = plan_keep_inputs(p, out)) || (status = keep_metrics(p, out))
-        || (status = plan_emit(p, s, out)) || (status = keep_results(p, s, out)))
+        || (status = plan_emit(p, s, out)) || (status = keep_results(s, out))
+        || (status = keep_externals(p, s, out)) || (status = keep_matrices(p, out)))
         return status;
     if (!trim(out)) return INSET_NO_MEMORY;
     if (p->options.explain && (status = plan_explain(p, s, &out->explanation))) return status;
@@ -306,6 +344,8 @@ void plan_free(plan *p)
     memory_free(p->context, p->literals);
     memory_free(p->context, p->records);
     memory_free(p->context, p->metric_rows);
+    memory_free(p->context, p->row_calls);
+    memory_free(p->context, p->row_operands);
     memory_free(p->context, p->answer_source);
     memory_free(p->context, p->id_source);
     memory_free(p->context, p->tokens);

@@ -55,6 +55,29 @@ int32_t program_site(const program *p, int32_t in_module, const char *name, size
     return -1;
 }
 
+/* path "." name, the prefix that files may leave out aside: is it what a weight is called? */
+static bool is_weight_of(
+    const program *p, const char *called, const char *path, const char *name, size_t length)
+{
+    const char *prefix = p->optional_prefix;
+    const size_t n = prefix ? strlen(prefix) : 0, at = strlen(path);
+    if (!called) return false;
+    if (n && !strncmp(called, prefix, n)) called += n;
+    if (n && !strncmp(path, prefix, n))
+        return !strncmp(called, path + n, at - n) && called[at - n] == '.'
+               && same(called + at - n + 1, name, length);
+    return !strncmp(called, path, at) && called[at] == '.' && same(called + at + 1, name, length);
+}
+
+int32_t program_weight_of(const program *p, int32_t in_module, const char *name, size_t length)
+{
+    for (size_t i = 0; i < p->n_weights; i++)
+        if (is_weight_of(p, p->weights[i].name, p->modules[in_module].path, name, length)
+            || is_weight_of(p, p->weights[i].also, p->modules[in_module].path, name, length))
+            return (int32_t)i;
+    return -1;
+}
+
 /* ---- names that were not found ------------------------------------------ */
 
 static const char *path_or_model(const program *p, int32_t index)

@@ -432,6 +432,8 @@ inset_status program_call(const program *p, int32_t module, module_call *out);
 
 /* The site of a module by name ("inputs" is "input"); -1 when it has none. */
 int32_t program_site(const program *p, int32_t module, const char *name, size_t length);
+/* The weight of a module by name, "weight" or "bias"; -1 when it has none. */
+int32_t program_weight_of(const program *p, int32_t module, const char *name, size_t length);
 /* Set INSET_UNKNOWN_SITE with the nearest names; return it. `wanted` is what the user wrote. */
 inset_status program_unknown_module(
     const program *p, int32_t parent, const char *wanted, size_t length);

@@ -543,8 +543,8 @@ inset_status model_weights_open(struct inset_model *model, model_weights **out)
     /* numbers in memory are a builder's, who may have let go of them; a family's stay */
     if (!model->directory && !model->given && !model->program->n_head_paths)
         return error_set(c, INSET_USAGE_ERROR,
-            "heads on their own need the weights once more, and this model's were given in "
-            "memory: open a directory");
+            "heads on their own and weights as values need the weights once more, and this model's "
+            "were given in memory: open a directory");
     model_weights *w = memory_new(c, sizeof *w);
     if (!w) return INSET_NO_MEMORY;
     w->opening = (opening){

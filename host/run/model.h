@@ -12,7 +12,8 @@ typedef struct device_weight {
     /* WEIGHT_MATRIX used by a linear step (with that step's bias inside) */
     matrix *matrix;
     matrix *reverse; /* the other way round, from the first run on that goes backwards */
-    /* WEIGHT_VECTOR and WEIGHT_TABLE in the model's type, on the device */
+    /* WEIGHT_VECTOR and WEIGHT_TABLE, and others that are read as values, in the model's type, on
+     * the device */
     void *data;
     size_t bytes; /* of data */
 } device_weight;
@@ -86,8 +87,12 @@ inset_status model_part(struct inset_model *model, int32_t weight, int32_t bias,
     const head_part *part, bool reverse, const matrix **out);
 /* Which part a matrix of model_part is; NULL: it is none. (Tests ask what a launch multiplies.) */
 const head_part *model_part_of(const struct inset_model *model, const matrix *m);
-/* A vector that only steps aside read, on the device; nothing where it is there already. */
-inset_status model_vector(struct inset_model *model, int32_t weight);
+/* A weight's numbers on the device as they lie in the file, for what reads rows of it: vectors that
+ * only steps aside read, weights as values. Nothing where they are there already. */
+inset_status model_numbers(struct inset_model *model, int32_t weight);
+/* A weight as fp32 on the host, [rows, columns] as the file has it, until the next part or weight is
+ * asked for. As model_weights_open's errors. */
+inset_status model_part_numbers(struct inset_model *model, int32_t weight, const float **out);
 void model_parts_free(struct inset_model *model);
 
 #endif

@@ -115,11 +115,12 @@ const head_part *model_part_of(const struct inset_model *model, const matrix *m)
     return NULL;
 }
 
-inset_status model_vector(struct inset_model *m, int32_t index)
+inset_status model_numbers(struct inset_model *m, int32_t index)
 {
     device_weight *to = &m->weights[index];
     const float *from = NULL;
-    const int64_t count = m->program->weights[index].columns;
+    const weight *is = &m->program->weights[index];
+    const int64_t count = (int64_t)is->rows * is->columns;
     if (to->data) return INSET_OK;
     inset_status status = open_parts(m);
     if (!status) status = model_weights_get(m->parts->weights, index, 1, &from);
@@ -134,6 +135,12 @@ inset_status model_vector(struct inset_model *m, int32_t index)
     to->data = data;
     to->bytes = bytes;
     return INSET_OK;
+}
+
+inset_status model_part_numbers(struct inset_model *m, int32_t index, const float **out)
+{
+    inset_status status = open_parts(m);
+    return status ? status : model_weights_get(m->parts->weights, index, 0, out);
 }
 
 void model_parts_free(struct inset_model *m)

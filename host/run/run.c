@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "plan/emit/launches.h"
+#include "run/matrices.h"
 
 struct run_room {
     struct inset_model *model;
@@ -34,6 +35,7 @@ struct run {
     size_t bytes;
     char *base[AREA_COUNT];
     launch *launches; /* the plan's, with addresses */
+    run_matrices *matrices;
     /* the areas from AREA_FIRST_INPUT on, on the host: the device's own memory where that is the
      * host's */
     char *inputs;
@@ -104,13 +106,17 @@ static void *address(const run *r, const void *tagged)
     int at = (int)(bits >> 56);
     uint64_t offset = bits & ((1ull << 56) - 1);
     if (at == AREA_NONE) return NULL;
-    if (at == AREA_WEIGHT) return r->model->weights[offset].data;
+    if (at == AREA_WEIGHT) {
+        const uint64_t bytes = offset & ((1ull << WEIGHT_BITS) - 1);
+        return (char *)r->model->weights[offset >> WEIGHT_BITS].data + bytes;
+    }
     return r->base[at] + offset;
 }
 
 /* The matrix of a product; what goes backwards needs it the other way round. */
 static inset_status bind_matrix(run *r, launch *l)
 {
+    if (l->given) return l->matrix = r->matrices->at[l->given - 1], INSET_OK;
     device_weight *w = &r->model->weights[l->weight];
     if (l->part.n_in) {
         const matrix *found = NULL;
@@ -127,6 +133,10 @@ static inset_status bind_matrix(run *r, launch *l)
 static inset_status bind_launches(run *r)
 {
     plan *p = r->plan;
+    inset_status ready = matrices_create(r->model, p, &r->matrices);
+    for (size_t i = 0; i < p->n_used_weights && !ready; i++)
+        ready = model_numbers(r->model, p->used_weights[i]);
+    if (ready) return ready;
     r->launches = memory_new(r->context, p->n_launches * sizeof *r->launches);
     if (!r->launches) return INSET_NO_MEMORY;
     if (p->n_launches) memcpy(r->launches, p->launches, p->n_launches * sizeof *r->launches);
@@ -140,7 +150,7 @@ static inset_status bind_launches(run *r)
             continue;
         }
         if (l->kernel == KERNEL_FOLD && l->bias >= 0) {
-            inset_status status = model_vector(r->model, l->bias);
+            inset_status status = model_numbers(r->model, l->bias);
             if (status) return status;
         }
         for (const int16_t *field = launch_pointers((kernel_id)l->kernel); *field >= 0; field++) {
@@ -199,12 +209,37 @@ static inset_status upload_metrics(run *r)
     return status;
 }
 
+static inset_status upload_row_functions(run *r)
+{
+    plan *p = r->plan;
+    device *d = r->model->device;
+    if (!p->n_row_calls) return INSET_OK;
+    row_call *calls = memory_new(r->context, p->n_row_calls * sizeof *calls);
+    const void **operands = memory_new(r->context, p->n_row_operands * sizeof *operands);
+    inset_status status = calls && operands ? INSET_OK : INSET_NO_MEMORY;
+    for (size_t i = 0; i < p->n_row_calls && !status; i++) {
+        calls[i] = p->row_calls[i];
+        calls[i].out = address(r, calls[i].out);
+    }
+    for (size_t i = 0; i < p->n_row_operands && !status; i++)
+        operands[i] = address(r, p->row_operands[i]);
+    if (!status)
+        status = device_upload(d, r->base[AREA_ROW_CALLS], calls, p->n_row_calls * sizeof *calls);
+    if (!status)
+        status = device_upload(
+            d, r->base[AREA_ROW_OPERANDS], operands, p->n_row_operands * sizeof *operands);
+    memory_free(r->context, calls);
+    memory_free(r->context, operands);
+    return status;
+}
+
 static inset_status upload_tables(run *r)
 {
     plan *p = r->plan;
     device *d = r->model->device;
     inset_status status = make_tables(r);
     if (!status) status = upload_metrics(r);
+    if (!status) status = upload_row_functions(r);
     if (status || !p->n_records) return status;
     record *records = memory_new(r->context, p->n_records * sizeof *records);
     if (!records) return INSET_NO_MEMORY;
@@ -335,6 +370,7 @@ void run_free(run *r)
     device_graph_free(r->model->device, r->graph);
     if (r->memory && !r->room) device_release(r->model->device, r->memory, r->bytes);
     memory_free(r->context, r->launches);
+    matrices_free(r->matrices);
     if (!r->model->device->shares_host_memory) memory_free(r->context, r->inputs);
     memory_free(r->context, r->there);
     memory_free(r->context, r->tokens);
@@ -435,9 +471,10 @@ inset_status run_set_rows(run *r, int64_t invoke_index, const float *rows, int64
     return INSET_OK;
 }
 
-void run_set_external(run *r, int32_t storage, const void *data)
+inset_status run_set_external(run *r, int32_t storage, const void *data)
 {
     const plan *p = r->plan;
+    inset_status status = matrices_set(r->matrices, storage, data);
     size_t low = 0, high = p->n_externals;
     while (low < high) {
         size_t middle = (low + high) / 2;
@@ -446,6 +483,7 @@ void run_set_external(run *r, int32_t storage, const void *data)
     }
     if (low < p->n_externals && p->externals[low].storage == storage)
         put_external(r, &p->externals[low], data);
+    return status;
 }
 
 /* The metric, or an error when there is none of this number or it takes another count. */
@@ -548,7 +586,7 @@ int64_t run_copies(const plan *p)
 int64_t run_first_copies(const plan *p)
 {
     return (p->n_runs > 0) + (p->n_repeats > 0) + (p->n_literals > 0) + (p->n_records > 0)
-           + (p->n_metric_rows > 0) + run_copies(p);
+           + (p->n_metric_rows > 0) + 2 * (p->n_row_calls > 0) + run_copies(p);
 }
 
 int64_t run_later_launches(const struct inset_model *model, const plan *p)
@@ -595,11 +633,26 @@ static void capture_launches(run *r)
     r->launched_singly = device_capture_end(d, status ? NULL : &r->graph) || status;
 }
 
+/* Matrices of other numbers take the place of those that a captured graph reads. */
+static inset_status renew_matrices(run *r)
+{
+    bool renewed;
+    inset_status status = matrices_renew(r->matrices, &renewed);
+    if (status || !renewed) return status;
+    device_graph_free(r->model->device, r->graph);
+    r->graph = NULL;
+    r->has_run = false; /* a product runs once before it is captured */
+    for (size_t i = 0; i < r->plan->n_launches && !status; i++)
+        if (r->launches[i].is_matmul) status = bind_matrix(r, &r->launches[i]);
+    return status;
+}
+
 /* Gives the device all that a run is. */
 static inset_status enqueue(run *r)
 {
     device *d = r->model->device;
-    inset_status status = upload_inputs(r);
+    inset_status status = renew_matrices(r);
+    if (!status) status = upload_inputs(r);
     if (status) return status;
     r->saved_here = false;
     if (r->has_run && !r->graph && !r->launched_singly && r->plan->n_launches && device_captures(d))

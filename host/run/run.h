@@ -49,7 +49,7 @@ inset_status run_set_answers(
     run *r, int64_t invoke, int64_t metric, const int64_t *tokens, int64_t count);
 /* Puts other numbers in the place of the external tensor of the trace's storage `storage`: as many,
  * of its type. Nothing happens where the plan reads none of it. */
-void run_set_external(run *r, int32_t storage, const void *data);
+inset_status run_set_external(run *r, int32_t storage, const void *data);
 
 /* ---- one run behind the other -------------------------------------------- */
 

@@ -97,6 +97,14 @@ static inset_status combine(
     script *s, const term *t, const operand *a, const operand *b, operand *out)
 {
     static const trace_op ops[] = {TRACE_ADD, TRACE_SUBTRACT, TRACE_MULTIPLY, TRACE_DIVIDE};
+    if (t->op == OP_PRODUCT)
+        return script_at(s, t->at, trace_product(s->trace, a, b, out));
+    if (t->op > OP_PRODUCT && a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
+        return script_refuse(
+            s, t->at, INSET_TYPE_ERROR, "a comparison of two numbers decides nothing here");
+    if (t->op > OP_PRODUCT)
+        return script_at(s, t->at,
+            trace_binary(s->trace, (trace_op)(TRACE_EQUAL + (t->op - OP_EQUAL)), a, b, out));
     if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
         return script_number_op(s, t->at, t->op, a, b, out);
     if (t->op >= OP_FLOOR)
@@ -172,6 +180,7 @@ static inset_status index_item_value(script *s, const item *i, index_item *out)
     out->kind = i->kind;
     if (i->kind == INDEX_INTEGER) return script_evaluate_integer(s, i->start, &out->integer);
     if (i->kind == INDEX_SLICE) return slice(s, i, out);
+    if (i->kind == INDEX_NEW) return INSET_OK;
     int64_t *value = i->list_values;
     for (expression *e = i->list; e; e = e->next) {
         inset_status status = script_evaluate_integer(s, e, value++);
@@ -308,6 +317,9 @@ inset_status script_find_site(script *s, expression *path, int32_t *found)
     if (*found < 0) {
         int32_t inner = program_child(s->program, module, wanted, size);
         if (inner >= 0) return refuse_module(s, path->at, inner);
+        if (program_weight_of(s->program, module, wanted, size) >= 0)
+            return script_refuse(
+                s, path->at, INSET_TYPE_ERROR, "weights can be read and not set");
         return script_at(s, path->site->at, program_unknown_site(s->program, module, wanted, size));
     }
     path->found = *found;
@@ -339,10 +351,24 @@ static inset_status count_modules(script *s, expression *e, operand *out)
     return status;
 }
 
+inset_status script_find_weight(script *s, expression *path, int32_t *weight)
+{
+    int32_t module;
+    *weight = -1;
+    if (path->resolved || !path->site) return INSET_OK;
+    inset_status status = script_find_module(s, path, &module);
+    if (!status)
+        *weight = program_weight_of(
+            s->program, module, s->text + path->site->at, path->site->end - path->site->at);
+    return status;
+}
+
 static inset_status site_operand(script *s, expression *e, operand *out)
 {
     int32_t found;
-    inset_status status = script_find_site(s, e, &found);
+    inset_status status = script_find_weight(s, e, &found);
+    if (!status && found >= 0) return script_at(s, e->at, trace_weight(s->trace, found, out));
+    if (!status) status = script_find_site(s, e, &found);
     return status ? status : script_at(s, e->at, trace_site(s->trace, found, out));
 }
 
@@ -448,6 +474,8 @@ inset_status script_follow(script *s, link *l, script_value *v)
     if (status) return status;
     if (l->kind == LINK_METRIC) return script_metric(s, l, &v->operand);
     if (l->kind == LINK_FUNCTION || l->kind == LINK_CAST) return script_function(s, l, &v->operand);
+    if (l->kind >= LINK_ROWS && l->kind <= LINK_DETACH)
+        return script_row_function(s, l, &v->operand);
     if (l->kind == LINK_BACKWARD) {
         status = script_refuse(
             s, l->at, INSET_SYNTAX_ERROR, "backward() begins a block of gradients");

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static expression *sum(script *s);
+static expression *comparison(script *s);
 
 /* ---- tokens ------------------------------------------------------------- */
 
@@ -78,10 +78,17 @@ static void refuse_method(script *s, const link *l)
                            ".logit(), .probability(), .log_probability(), .rank() and .kl(), "
                            "lists .append(), modules .skip(). Functions: .exp(), .log(), .sqrt(), "
                            ".abs(), .relu(), .sigmoid(), .tanh(), .gelu(), .gelu_tanh(), .silu(), "
-                           ".clamp(); casts .float(), .half(), .bfloat16().");
+                           ".clamp(); of rows .sum(), .mean(), .amax(), .amin(), .norm(), "
+                           ".argmax(), .softmax(), .log_softmax(), .topk(); .transpose(), .T, "
+                           ".detach(); casts .float(), .half(), .bfloat16().");
 }
 
-/* Do the links come by a site's name? Then they have left the modules. */
+static bool text_is(const script *s, uint32_t at, uint32_t end, const char *word)
+{
+    return strlen(word) == end - at && !memcmp(s->text + at, word, end - at);
+}
+
+/* Do the links come by a site's name, or a weight's? Then they have left the modules. */
 static bool reached_site(const script *s, const link *first)
 {
     for (const link *l = first; l; l = l->next)
@@ -90,6 +97,10 @@ static bool reached_site(const script *s, const link *first)
             if (strlen(name) == l->end - l->at && !memcmp(name, s->text + l->at, l->end - l->at))
                 return true;
         }
+    for (const link *l = first; l; l = l->next) /* or of a weight? */
+        if (l->kind == LINK_NAME
+            && (text_is(s, l->at, l->end, "weight") || text_is(s, l->at, l->end, "bias")))
+            return true;
     return false;
 }
 
@@ -106,7 +117,9 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
         return;
     }
     script_expect(s, TOKEN_NAME, "a name");
-    l->kind = script_is(s, t, "grad") ? LINK_GRAD : LINK_NAME;
+    l->kind = script_is(s, t, "grad")                              ? LINK_GRAD
+              : script_is(s, t, "T") || script_is(s, t, "mT") ? LINK_TRANSPOSE
+                                                                   : LINK_NAME;
     if (s->current.kind != '(') return;
     script_advance(s);
     if (script_is(s, t, "clone")) {
@@ -123,6 +136,8 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
         script_metric_arguments(s, l);
     } else if (!(path && !reached_site(s, before)) && script_function_named(s, t, l)) {
         script_function_arguments(s, l, false);
+    } else if (!(path && !reached_site(s, before)) && script_row_function_named(s, t, l)) {
+        script_row_function_arguments(s, l, false);
     } else if (own_line && (script_is(s, t, "append") || script_is(s, t, "skip"))) {
         l->kind = script_is(s, t, "append") ? LINK_APPEND : LINK_SKIP;
         l->argument = l->kind == LINK_APPEND ? script_saved(s) : script_expression(s);
@@ -134,6 +149,7 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
         l->argument = script_expression(s);
     } else refuse_method(s, l);
     script_expect(s, ')', "')'");
+    if (!s->status) script_topk_part(s, l);
 }
 
 /* { "." NAME | "." INT | "." CALL "(" ... ")" | index | "(" expr ")" }, in the order of the text; the
@@ -290,18 +306,28 @@ static expression *length(script *s, token head)
 static expression *function(script *s, token head, const link *known)
 {
     script_advance(s);
-    expression *e = sum(s);
+    expression *e = comparison(s);
     link *l = script_new(s, sizeof *l), **last = &e->links;
     if (s->status) return e;
     if (e->saved) script_refuse(s, e->save_at, INSET_SYNTAX_ERROR, ".save() ends a right side");
     *l = *known;
     l->at = head.at;
     l->end = head.end;
-    script_function_arguments(s, l, true);
+    if (l->kind == LINK_FUNCTION) script_function_arguments(s, l, true);
+    else script_row_function_arguments(s, l, true);
     while (*last) last = &(*last)->next;
     *last = l;
     script_expect(s, ')', "')'");
+    if (!s->status) script_topk_part(s, l);
     return e;
+}
+
+/* Functions that may stand before what they are of: exp(x), sum(x, -1), where(c, a, b). */
+static bool called_by_name(script *s, token t, link *known)
+{
+    if (script_function_named(s, t, known)) return known->kind != LINK_CAST;
+    return script_row_function_named(s, t, known) && known->kind != LINK_DETACH
+           && known->kind != LINK_TRANSPOSE;
 }
 
 static void refuse_call(script *s, token head)
@@ -361,7 +387,7 @@ static expression *factor(script *s)
     case '[': e = script_literal(s); break;
     case '(':
         script_advance(s);
-        e = sum(s);
+        e = comparison(s);
         script_expect(s, ')', "')'");
         break;
     case TOKEN_NAME:
@@ -373,7 +399,7 @@ static expression *factor(script *s)
             return script_chain(s, t, false);
         if (script_is(s, t, "len")) return length(s, t);
         link known = {0};
-        if (!script_function_named(s, t, &known) || known.kind == LINK_CAST) {
+        if (!called_by_name(s, t, &known)) {
             refuse_call(s, t);
             return script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);
         }
@@ -412,6 +438,7 @@ static bool operator_of(int kind, bool products, script_op *op)
     case '*': *op = OP_MULTIPLY; return products;
     case '/': *op = OP_DIVIDE; return products;
     case '%': *op = OP_REMAINDER; return products;
+    case '@': *op = OP_PRODUCT; return products;
     case TOKEN_FLOOR: *op = OP_FLOOR; return products;
     default: return false;
     }
@@ -452,9 +479,44 @@ static expression *chain(script *s, bool products)
     return e;
 }
 
-/* sum = product { ( "+" | "-" ) product };  product = factor { ( "*" | "/" | "//" | "%" ) factor
- *                                           } */
+/* sum = product { ( "+" | "-" ) product };  product = factor { ( "*" | "/" | "//" | "%" | "@" )
+ *                                           factor } */
 static expression *sum(script *s) { return chain(s, false); }
+
+static bool comparison_of(int kind, script_op *op)
+{
+    switch (kind) {
+    case TOKEN_EQUAL: *op = OP_EQUAL; return true;
+    case TOKEN_UNEQUAL: *op = OP_UNEQUAL; return true;
+    case '<': *op = OP_LESS; return true;
+    case TOKEN_LESS_EQUAL: *op = OP_LESS_EQUAL; return true;
+    case '>': *op = OP_GREATER; return true;
+    case TOKEN_GREATER_EQUAL: *op = OP_GREATER_EQUAL; return true;
+    default: return false;
+    }
+}
+
+/* expr = sum [ ( "==" | "!=" | "<" | "<=" | ">" | ">=" ) sum ] */
+static expression *comparison(script *s)
+{
+    expression *first = sum(s);
+    script_op op;
+    if (s->status || !comparison_of(s->current.kind, &op)) return first;
+    expression *e = script_new_expression(s, EXPRESSION_CHAIN, first->at, first->end);
+    term *t = script_new(s, sizeof *t);
+    e->first = first;
+    e->terms = t;
+    t->op = op;
+    t->at = s->current.at;
+    script_advance(s);
+    t->operand = sum(s);
+    if (s->status) return first;
+    e->end = t->operand->end;
+    if (comparison_of(s->current.kind, &op))
+        script_refuse(s, s->current.at, INSET_SYNTAX_ERROR,
+            "comparisons do not go on: compare twice, and multiply what comes out");
+    return e;
+}
 
 static void refuse_save(script *s, uint32_t at)
 {
@@ -469,7 +531,7 @@ static expression *counted(script *s, uint32_t *n_saves)
 {
     uint32_t before = s->n_saves;
     s->n_saves = 0;
-    expression *e = sum(s);
+    expression *e = comparison(s);
     *n_saves = s->n_saves;
     s->n_saves += before;
     return e;

@@ -1,6 +1,12 @@
 /* index.c: what stands in brackets: integers, slices, lists of integers. */
 #include "script/reader.h"
 
+static int operator_length(script_op op)
+{
+    return op == OP_EQUAL || op == OP_UNEQUAL || op == OP_LESS_EQUAL || op == OP_GREATER_EQUAL ? 2
+                                                                                              : 1;
+}
+
 /* ---- integers ----------------------------------------------------------- */
 
 void script_require_integer(script *s, const expression *e, const char *where)
@@ -23,10 +29,12 @@ void script_require_integer(script *s, const expression *e, const char *where)
         script_require_integer(s, e->first, where);
         for (const term *t = e->terms; t && !s->status; t = t->next) {
             script_require_integer(s, t->operand, where);
-            if (t->op != OP_DIVIDE || s->status) continue;
-            script_refuse(
-                s, t->at, INSET_SYNTAX_ERROR, "an integer is needed %s, and '/' gives none", where);
-            error_help(s->context, "Write // for the quotient rounded down.");
+            if ((t->op != OP_DIVIDE && t->op < OP_PRODUCT) || s->status) continue;
+            script_refuse(s, t->at, INSET_SYNTAX_ERROR,
+                "an integer is needed %s, and '%.*s' gives none", where,
+                operator_length(t->op), s->text + t->at);
+            if (t->op == OP_DIVIDE)
+                error_help(s->context, "Write // for the quotient rounded down.");
         }
         return;
     default: break;
@@ -72,7 +80,7 @@ static bool at_item_end(const script *s)
     return s->current.kind == ',' || s->current.kind == ']';
 }
 
-/* item = int | [ int ] ":" [ int ] [ ":" [ int ] ] | "..." | "[" int { "," int } "]" */
+/* item = int | [ int ] ":" [ int ] [ ":" [ int ] ] | "..." | "None" | "[" int { "," int } "]" */
 static item *index_item_of(script *s)
 {
     item *i = script_new(s, sizeof *i);
@@ -82,6 +90,11 @@ static item *index_item_of(script *s)
     }
     if (s->current.kind == '[') {
         script_integer_list(s, i, false);
+        return i;
+    }
+    if (s->current.kind == TOKEN_NAME && script_is(s, s->current, "None")) {
+        script_advance(s);
+        i->kind = INDEX_NEW;
         return i;
     }
     if (s->current.kind != ':') i->start = script_integer(s);

@@ -9,6 +9,7 @@
  *     evaluate.c   expressions -> operands, by calls of trace.h
  *     metric.c     logit_diff(a, b) and its like
  *     function.c   exp(x), x.clamp(a, b), x.float() and their like
+ *     row_function.c  x.sum(-1), softmax(x, -1), where(c, a, b) and their like
  *     run.c        statements -> records; loops are unrolled here
  *     list.c       what names hold, lists, saves
  *     input.c      literals, loaded files and the inputs of invokes
@@ -43,6 +44,10 @@ typedef enum token_kind {
     TOKEN_STRING,
     TOKEN_ELLIPSIS,
     TOKEN_FLOOR /* // */,
+    TOKEN_EQUAL /* == */,
+    TOKEN_UNEQUAL,
+    TOKEN_LESS_EQUAL,
+    TOKEN_GREATER_EQUAL,
     TOKEN_ADD_SET,
     TOKEN_SUBTRACT_SET,
     TOKEN_MULTIPLY_SET,
@@ -97,21 +102,38 @@ typedef enum link_kind {
     LINK_METRIC,
     LINK_FUNCTION, /* ".relu()", "relu(x)" behind x; ".clamp(a, b)" */
     LINK_CAST,     /* ".float()" */
+    LINK_ROWS,     /* ".sum(-1)", "softmax(x, -1)" behind x, ".topk(5).values" */
+    LINK_TRANSPOSE, /* ".T", ".mT", ".transpose(0, 1)" */
+    LINK_WHERE,    /* "where(c, a, b)" behind c */
+    LINK_DETACH,   /* ".detach()" */
     LINK_CALL,     /* ".ln_f(x)", "(x)": a module, by the links before it */
     LINK_GRAD,     /* ".grad" */
     LINK_BACKWARD  /* ".backward()", at the end of a `with` */
 } link_kind;
+/* The arguments of LINK_ROWS. */
+typedef struct row_link {
+    row_function function;
+    expression *dimensions; /* linked by `next`; none: all */
+    int n_dimensions;
+    bool keep;
+    expression *k, *p; /* of topk and norm, or NULL */
+    /* what is taken of topk: two tensors to bind to two names, or one of them */
+    enum { PART_BOTH, PART_VALUES, PART_PLACES } part;
+} row_link;
+
 typedef struct link {
     link_kind kind;
     uint32_t at, end; /* the name, the number, or the "[" and its "]" */
     item *items;
     size_t n_items;
     index_item *values;       /* room for the items' values */
-    expression *argument;     /* append, skip, a module's call; kl's reference */
+    expression *argument;     /* append, skip, a module's call; kl's reference; where's values and
+                                 transpose's dimensions, two linked by `next` */
     inset_metric_kind metric; /* LINK_METRIC: its tokens are items, one a set */
     trace_op function;        /* LINK_FUNCTION; its bounds, if it has any, are `argument` */
     bool both;                /* clamp of two bounds: at least the first, at most the next */
     inset_type type;          /* LINK_CAST */
+    row_link *rows;           /* LINK_ROWS */
     struct link *next;
 } link;
 
@@ -135,7 +157,14 @@ typedef enum script_op {
     OP_MULTIPLY,
     OP_DIVIDE,
     OP_FLOOR,
-    OP_REMAINDER
+    OP_REMAINDER,
+    OP_PRODUCT, /* "@" */
+    OP_EQUAL,
+    OP_UNEQUAL,
+    OP_LESS,
+    OP_LESS_EQUAL,
+    OP_GREATER,
+    OP_GREATER_EQUAL
 } script_op;
 
 /* Operands of one priority, from left to right, however many there are: "a + b - c". */
@@ -383,6 +412,16 @@ bool script_function_named(script *s, token t, link *l);
 void script_function_arguments(script *s, link *l, bool behind);
 inset_status script_function(script *s, link *l, operand *v);
 
+/* ---- row_function.c ------------------------------------------------------ */
+/* Is it sum, softmax, where, transpose or their like? Then the link becomes it. */
+bool script_row_function_named(script *s, token t, link *l);
+/* What stands in the brackets, as script_function_arguments. */
+void script_row_function_arguments(script *s, link *l, bool behind);
+void script_topk_part(script *s, link *l);
+inset_status script_row_function(script *s, const link *l, operand *v);
+/* Both tensors of topk: *x becomes the values. */
+inset_status script_topk_both(script *s, const link *l, operand *x, operand *places);
+
 /* The metric that a name behind a "." calls, or -1; and the arguments of a call of it, behind its
  * "(". */
 int script_metric_named(const script *s, token t);
@@ -415,6 +454,8 @@ inset_status script_evaluate_integer(script *s, expression *e, int64_t *out);
 /* fills index->values */
 inset_status script_evaluate_index(script *s, link *index);
 inset_status script_find_site(script *s, expression *path, int32_t *site);
+/* Does the path end at a weight of the model, as lm_head.weight? *weight, or -1. */
+inset_status script_find_weight(script *s, expression *path, int32_t *weight);
 inset_status script_find_module(script *s, expression *path, int32_t *module);
 /* The container that a path names, transformer.h: how many numbered modules it has. */
 inset_status script_find_modules(script *s, expression *path, int32_t *module, int64_t *count);

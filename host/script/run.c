@@ -50,10 +50,25 @@ static inset_status bind_several(script *s, const statement *line, size_t count)
     return status;
 }
 
+/* values, indices = x.topk(5) */
+static inset_status bind_topk(script *s, const statement *line)
+{
+    const link *last = line->value->links;
+    while (last->next) last = last->next;
+    script_value v, places = {.kind = VALUE_OPERAND};
+    inset_status status = script_evaluate_before(s, line->value, last, &v);
+    if (!status) status = script_as_operand(s, line->value->at, &v);
+    if (!status) status = script_topk_both(s, last, &v.operand, &places.operand);
+    const bound_name *first = line->names, *second = first->next;
+    if (!status) status = script_bind(s, first->name, first->at, &v);
+    return status ? status : script_bind(s, second->name, second->at, &places);
+}
+
 static inset_status bind(script *s, const statement *line)
 {
     size_t count = 0;
     for (const bound_name *n = line->names; n; n = n->next) count++;
+    if (count == 2 && !line->value->next) return bind_topk(s, line);
     return count == 1 ? bind_one(s, line) : bind_several(s, line, count);
 }
 

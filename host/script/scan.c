@@ -217,9 +217,13 @@ static void operator(script *s, uint32_t at)
         {"-=", TOKEN_SUBTRACT_SET},
         {"*=", TOKEN_MULTIPLY_SET},
         {"/=", TOKEN_DIVIDE_SET},
+        {"==", TOKEN_EQUAL},
+        {"!=", TOKEN_UNEQUAL},
+        {"<=", TOKEN_LESS_EQUAL},
+        {">=", TOKEN_GREATER_EQUAL},
     };
-    static const char *const refused[] = {"**", "==", "!=", "<=", ">=", "->", ":=", "<", ">", "@",
-        "{", "}", ";", "&", "|", "^", "~", "!"};
+    static const char *const refused[] = {
+        "**", "->", ":=", "@=", "<<", ">>", "{", "}", ";", "&", "|", "^", "~"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         size_t n = strlen(refused[i]);
         if (n > s->length - at || memcmp(s->text + at, refused[i], n)) continue;
@@ -234,7 +238,7 @@ static void operator(script *s, uint32_t at)
         return;
     }
     char c = s->text[at];
-    if (strchr("+-*/%=,:.", c)) {
+    if (strchr("+-*/%=,:.@<>", c)) {
         set(s, c, at, at + 1);
     } else if (c == '\\' && at_line_end(s, at + 1)) {
         script_refuse(s, at, INSET_SYNTAX_ERROR, "a line goes on inside brackets, not behind '\\'");

@@ -201,6 +201,11 @@ static void bind(script *s, statement *line, const expression *first)
         last_value = &value->next;
         n_values++;
     } while (script_accept(s, ','));
+    const link *last_link = n_names == 2 && n_values == 1 ? line->value->links : NULL;
+    while (last_link && last_link->next) last_link = last_link->next;
+    if (last_link && last_link->kind == LINK_ROWS && last_link->rows->function == ROW_TOPK
+        && last_link->rows->part == PART_BOTH && !line->value->saved)
+        return; /* values, indices = x.topk(5) */
     if (n_names != n_values)
         script_refuse(s, n_values > n_names ? at : line->at, INSET_SYNTAX_ERROR,
             "%d name%s and %d value%s; there must be as many of one as of the other", (int)n_names,

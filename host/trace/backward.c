@@ -143,8 +143,8 @@ static void find_involved(const trace *t, const view *metric, bool *involved)
                                     && t->storages[r->target->storage].kind == STORAGE_VALUE;
             if (into_model) more |= involve(involved, r->target);
             if (!involved[r->target->storage]) continue;
-            more |= involve(involved, r->a.view);
-            more |= involve(involved, r->b.view);
+            for (int32_t k = 0; k < record_reads(r); k++)
+                more |= involve(involved, record_view(r, k));
         }
     }
 }

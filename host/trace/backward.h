@@ -2,7 +2,8 @@
  *
  *     backward.c   what lines call: backward() and .grad, in order
  *     shadow.c     the second run of an invoke, which goes on into the gradients
- *     undo.c       what the forward's records did, backwards */
+ *     undo.c       what the forward's records did, backwards
+ *     undo_rows.c  the same of functions of whole rows and of products */
 #ifndef INSET_TRACE_BACKWARD_H
 #define INSET_TRACE_BACKWARD_H
 
@@ -106,6 +107,10 @@ inset_status shadow_open(trace *t, int32_t original);
  * numbers), at the event at hand. make: a tensor that lines made gets one; *found false: nothing
  * has come back to it. */
 inset_status gradient_view(trace *t, const view *of, bool make, operand *out, bool *found);
+/* Adds a gradient to that of a view (one of the original's numbers). */
+inset_status undo_send(trace *t, const view *to, const operand *gradient);
+/* What operand k of a record was when it was read: a factor, or what a function is of. */
+const operand *undo_factor(const backward *b, int32_t record, int k);
 /* Undoes all that comes before a mark, and receives what is sent there. */
 inset_status undo_until(trace *t, int32_t mark);
 /* A set of the forward is still to be undone in the gradient of storage `at`: a line then gets a
@@ -113,5 +118,9 @@ inset_status undo_until(trace *t, int32_t mark);
 bool undo_will_change(const trace *t, int32_t at);
 inset_status undo_give_copy(trace *t, operand *gradient);
 inset_status undo_take_back(trace *t);
+
+/* ---- undo_rows.c: functions of whole rows, and products ---- */
+inset_status undo_rows(trace *t, const trace_record *r, int32_t index, const operand *gradient);
+inset_status undo_product(trace *t, const trace_record *r, const operand *gradient);
 
 #endif

@@ -3,6 +3,8 @@
  * has anyway (plan/rows/call.c). */
 #include "trace/records.h"
 
+#include <stdio.h>
+
 static inset_status check_rows(trace *t, int32_t module, const operand *x, int32_t width)
 {
     const char *path = t->program->modules[module].path;
@@ -23,8 +25,7 @@ static inset_status check_rows(trace *t, int32_t module, const operand *x, int32
         path, type_torch_name(t->model_type), type_torch_name(type));
 }
 
-/* x with a row of the module's input in each row of its storage. */
-static inset_status settle(trace *t, int32_t module, const operand *x, operand *out)
+inset_status trace_settle_rows(trace *t, const char *name, const operand *x, operand *out)
 {
     const view *v = &x->view;
     int columns = 0;
@@ -38,8 +39,7 @@ static inset_status settle(trace *t, int32_t module, const operand *x, operand *
         return INSET_OK;
     if (ragged)
         return error_set(t->context, INSET_SHAPE_ERROR,
-            "%s() of heads of prompts of different lengths: take one position or one sequence",
-            t->program->modules[module].path);
+            "%s of heads of prompts of different lengths: take one position or one sequence", name);
     view shape = *v;
     for (int i = 0; i < shape.n_dimensions; i++) shape.dimensions[i].kind = DIMENSION_COLUMN;
     shape.position_dimension = -1;
@@ -54,7 +54,11 @@ inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out
     inset_status status = trace_need_line(t, "a call of a module");
     if (!status) status = program_call(t->program, module, &call);
     if (!status) status = check_rows(t, module, x, slot_columns(&t->program->slots[call.in]));
-    if (!status) status = settle(t, module, x, &rows);
+    if (!status) {
+        char name[160];
+        snprintf(name, sizeof name, "%.150s()", t->program->modules[module].path);
+        status = trace_settle_rows(t, name, x, &rows);
+    }
     if (!status && trace_operand_type(t, &rows) != t->model_type) {
         const operand literal = rows;
         status = trace_convert(t, &literal, t->model_type, &rows);

@@ -85,6 +85,25 @@ inset_status trace_record_call(trace *t, int32_t module, const view *made, const
     return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
 }
 
+inset_status trace_record_rows(trace *t, const view *made, const row_operation *rows)
+{
+    trace_record r = {
+        .kind = TRACE_ROWS, .event = -1, .target = view_keep(t, made), .rows = rows};
+    return r.target ? add_record(t, &r) : INSET_NO_MEMORY;
+}
+
+inset_status trace_record_product(
+    trace *t, int32_t matrix, const view *made, const operand *rows)
+{
+    bool lost = false;
+    trace_record r = {.kind = TRACE_PRODUCT,
+        .event = -1,
+        .matrix = matrix,
+        .target = view_keep(t, made),
+        .a = source_of(t, rows, &lost)};
+    return lost || !r.target ? INSET_NO_MEMORY : add_record(t, &r);
+}
+
 inset_status trace_record_slope(
     trace *t, int32_t metric, const view *made, const view *rows, const view *reference)
 {
@@ -250,10 +269,11 @@ static inset_status check_items(
     trace *t, const view *base, size_t n_items, const index_item *items, index_plan *plan)
 {
     int64_t named = 0;
-    int ellipses = 0, first = -1, last = -1;
+    int ellipses = 0, added = 0, first = -1, last = -1;
     for (size_t i = 0; i < n_items; i++) {
         ellipses += items[i].kind == INDEX_ELLIPSIS;
-        named += items[i].kind != INDEX_ELLIPSIS;
+        added += items[i].kind == INDEX_NEW;
+        named += items[i].kind != INDEX_ELLIPSIS && items[i].kind != INDEX_NEW;
         if (items[i].kind == INDEX_SLICE && items[i].has_step && items[i].step < 1)
             return error_set(t->context, INSET_VALUE_ERROR,
                 "a slice's step must be 1 or more, found %lld", (long long)items[i].step);
@@ -263,6 +283,9 @@ static inset_status check_items(
         return error_set(t->context, INSET_INDEX_ERROR, "an index can have only one '...'");
     if (named > base->n_dimensions) return too_many(t, base, named, items);
     if (!plan->lists) return INSET_OK;
+    if (added)
+        return error_set(t->context, INSET_INDEX_ERROR,
+            "None and a list in one index; take them one after the other, x[[0, 2]][:, None]");
     plan->length = 1;
     for (size_t i = 0; i < n_items; i++) {
         if (items[i].kind != INDEX_LIST && items[i].kind != INDEX_INTEGER) continue;
@@ -450,8 +473,9 @@ static inset_type promoted(const trace *t, const operand *a, const operand *b)
 
 static const char *op_text(trace_op op)
 {
-    static const char *const names[] = {"=", "+", "-", "*", "/", "-"};
-    return names[op];
+    static const char *const names[] = {"=", "+", "-", "*", "/", "-"},
+                      *const comparisons[] = {"==", "!=", "<", "<=", ">", ">="};
+    return trace_op_is_comparison(op) ? comparisons[op - TRACE_EQUAL] : names[op];
 }
 
 static inset_status result_type(
@@ -563,6 +587,74 @@ inset_status trace_clone(trace *t, const operand *a, operand *out)
     return status ? status : trace_convert(t, a, operand_type(t, a), out);
 }
 
+inset_status trace_promoted(
+    trace *t, const operand *a, const operand *b, inset_type *type, view *shape)
+{
+    *type = promoted(t, a, b);
+    if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
+        *shape = (view){.position_dimension = -1};
+    else if (a->kind != OPERAND_TENSOR) *shape = b->view;
+    else if (b->kind != OPERAND_TENSOR) *shape = a->view;
+    else if (!broadcast_shape(&a->view, &b->view, shape)) return INSET_SHAPE_ERROR;
+    return INSET_OK;
+}
+
+/* What is compared is of one type: a comparison is exact in it, and rounds a number to it. */
+static inset_status compared_as(trace *t, const operand *a, inset_type type, operand *out)
+{
+    *out = *a;
+    if (a->kind == OPERAND_TENSOR)
+        return trace_operand_type(t, a) == type ? INSET_OK : trace_convert(t, a, type, out);
+    unsigned char bytes[8];
+    element_put(type, bytes, a->number);
+    out->number = element_get(type, bytes);
+    return INSET_OK;
+}
+
+static inset_status compare(trace *t, trace_op op, const operand *a, const operand *b, operand *out)
+{
+    inset_type type;
+    view shape, made;
+    operand x, y;
+    if (trace_promoted(t, a, b, &type, &shape)) return shapes_differ(t, op, &a->view, &b->view);
+    inset_status status = compared_as(t, a, type, &x);
+    if (!status) status = compared_as(t, b, type, &y);
+    if (!status) status = storage_for_shape(t, STORAGE_FREE, INSET_BOOL, &shape, &made);
+    if (!status) status = trace_record_make(t, op, &made, &x, &y);
+    if (!status) *out = tensor_operand(&made);
+    return status;
+}
+
+inset_status trace_detach(trace *t, const operand *a, operand *out)
+{
+    inset_status status = trace_clone(t, a, out);
+    if (!status) t->records[t->n_records - 1].detached = true;
+    return status;
+}
+
+inset_status trace_transpose(
+    trace *t, const operand *a, int64_t first, int64_t second, operand *out)
+{
+    if (a->kind != OPERAND_TENSOR)
+        return error_set(t->context, INSET_TYPE_ERROR, "a number has no dimensions to exchange");
+    const int n = a->view.n_dimensions;
+    int64_t at[2] = {first < 0 ? first + n : first, second < 0 ? second + n : second};
+    for (int k = 0; k < 2; k++)
+        if (at[k] < 0 || at[k] >= n)
+            return error_set(t->context, INSET_INDEX_ERROR,
+                "dimension %lld of a tensor of %d dimensions", (long long)(k ? second : first), n);
+    operand result = *a;
+    const int low = (int)(at[0] < at[1] ? at[0] : at[1]), high = (int)(at[0] + at[1]) - low;
+    view_move(&result.view, low, high);
+    if (high > low + 1) view_move(&result.view, high - 1, low);
+    if (view_is_ragged(&result.view) && view_sequence_dimension(&result.view) > 0)
+        return error_set(t->context, INSET_SHAPE_ERROR,
+            "prompts of different lengths stay a tensor's first dimension");
+    result.output_of = result.first_of = 0;
+    *out = result;
+    return INSET_OK;
+}
+
 inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand *b, operand *out)
 {
     if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
@@ -570,11 +662,11 @@ inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand
             t->context, INSET_TYPE_ERROR, "'%s' of two numbers needs no trace", op_text(op));
     inset_type type;
     inset_status status = trace_need_line(t, "arithmetic");
-    if (status || (status = result_type(t, op, a, b, &type))) return status;
+    if (status) return status;
+    if (trace_op_is_comparison(op)) return compare(t, op, a, b, out);
+    if ((status = result_type(t, op, a, b, &type))) return status;
     view shape, made;
-    if (a->kind != OPERAND_TENSOR) shape = b->view;
-    else if (b->kind != OPERAND_TENSOR) shape = a->view;
-    else if (!broadcast_shape(&a->view, &b->view, &shape))
+    if (trace_promoted(t, a, b, &(inset_type){0}, &shape))
         return shapes_differ(t, op, &a->view, &b->view);
     if ((status = storage_for_shape(t, STORAGE_FREE, type, &shape, &made))
         || (status = trace_record_make(t, op, &made, a, b)))
@@ -606,7 +698,8 @@ static inset_status check_target(trace *t, const operand *target)
         return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to set");
     if (target->unchangeable)
         return error_set(
-            t->context, INSET_TYPE_ERROR, "token ids and positions can be read and not set");
+            t->context, INSET_TYPE_ERROR, "%s can be read and not set",
+            t->storages[target->view.storage].weight ? "weights" : "token ids and positions");
     if (target->copy) {
         status = error_set(t->context, INSET_VALUE_ERROR,
             "this writes to a copy: an index with a list makes one, and the result would be lost");

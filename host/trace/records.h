@@ -24,7 +24,8 @@ typedef struct storage {
     int64_t width;          /* elements a row */
     /* STORAGE_EXTERNAL: rows one after the other, in the trace's arena; or else on the device */
     const void *data, *there;
-    bool changed; /* a set wrote to it */
+    int32_t weight; /* STORAGE_EXTERNAL: of the model, + 1: neither of these; 0: none */
+    bool changed;   /* a set wrote to it */
 } storage;
 
 /* A number or a view: what an operation reads. */
@@ -38,8 +39,22 @@ typedef enum record_kind {
     TRACE_MAKE,
     TRACE_SET,    /* target = a, converted to its type */
     TRACE_METRIC, /* storage `made` = a metric of a's rows; b: kl's reference */
-    TRACE_CALL    /* storage `made` = what a module makes of a's rows */
+    TRACE_CALL,   /* storage `made` = what a module makes of a's rows */
+    TRACE_ROWS,   /* storage `made` = a function of whole rows, see row_operation */
+    TRACE_PRODUCT /* storage `made` = a's rows times a matrix */
 } record_kind;
+
+/* Operands of a TRACE_ROWS. Each is read in the shape of `made` without its own last dimension, if
+ * it has one (`made` above 1 or not a sum), and with the operand's last n_inner dimensions behind
+ * it; what it lacks is broadcast. Of x [2, 5, 8].sum(-1): one operand, x, n_inner 1; of x.sum(0):
+ * two operands, x[0] and x[1], n_inner 0. */
+typedef struct row_operation {
+    row_function function;
+    int32_t n, n_inner, kept, inner, made, k; /* see row_call */
+    const view *const *operands;              /* [n] */
+    const view *shape;                        /* of operands; `made` elsewhere where NULL */
+    const view *second;                       /* TOPK_BACK: the shape of operand 1 */
+} row_operation;
 
 typedef struct trace_record {
     record_kind kind;
@@ -47,11 +62,21 @@ typedef struct trace_record {
     int32_t event;  /* runs after this event of its invoke; -1: before the model */
     int32_t metric; /* TRACE_METRIC: which of the trace's */
     int32_t module; /* TRACE_CALL */
+    int32_t matrix; /* TRACE_PRODUCT: which of the trace's */
+    const row_operation *rows; /* TRACE_ROWS: its operands, in place of a and b; else NULL */
+    bool detached;  /* TRACE_MAKE: its gradient goes nowhere */
     bool slope;     /* ... what it changes by as each logit of its rows does, not the metric */
     /* what is written: the view of all of `made`, or the set's target */
     const view *target;
     source a, b;
 } trace_record;
+
+/* The views that a record reads, NULL for a number. */
+static inline int32_t record_reads(const trace_record *r) { return r->rows ? r->rows->n : 2; }
+static inline const view *record_view(const trace_record *r, int32_t k)
+{
+    return r->rows ? r->rows->operands[k] : k ? r->b.view : r->a.view;
+}
 
 /* What a metric is of. Its tokens are n_a + n_b of the trace's answers. */
 typedef struct trace_metric_call {
@@ -137,6 +162,9 @@ struct trace {
     /* in the order of their records */
     trace_metric_call *metrics;
     size_t n_metrics, metrics_capacity;
+    /* matrices of products, each once: views [in, out] of tensors from outside that no line changes */
+    const view **matrices;
+    size_t n_matrices, matrices_capacity;
     int rules;                 /* of reverse_rule, for gradients */
     bool again;                /* blocks are run again for them, see reverse.h */
     struct backward *backward; /* inside `with METRIC.backward():` */
@@ -175,6 +203,11 @@ inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, op
 /* base[items]; no lists among them. */
 inset_status view_index(
     trace *t, const view *base, size_t n_items, const index_item *items, view *out);
+/* A dimension of extent 1 before dimension d; false where there are too many. */
+bool view_insert(view *v, int d);
+/* Dimension `from` becomes dimension `to`; those between move up. */
+void view_move(view *v, int from, int to);
+bool view_is_ragged(const view *v);
 /* Makes the last two dimensions one, as reshape does without copying; false when they do not lie
  * that way. */
 bool view_flatten(view *v);
@@ -235,8 +268,37 @@ inset_status trace_record_make(
 inset_status trace_record_metric(
     trace *t, int32_t metric, const view *made, const operand *rows, const operand *reference);
 inset_status trace_record_call(trace *t, int32_t module, const view *made, const operand *rows);
+/* ---- row_function.c, product.c ---- */
+/* A function of rows in its plainest form: operands [kept.., inner..] of one shape (of WHERE they
+ * broadcast to it), the last n_inner dimensions the inner ones; *made is a new tensor. */
+typedef struct row_making {
+    row_function function;
+    view shape;
+    int n_inner;
+    int32_t k; /* TOPK, TOPK_AT, TOPK_BACK */
+    inset_type type; /* of the result */
+    int32_t n;
+    const operand *operands;
+} row_making;
+inset_status row_function_make(trace *t, const row_making *m, operand *made);
+/* x with a further last dimension of extent 1, n times. */
+operand row_function_behind(const operand *x, int n);
+/* rows [.., in] times one of the trace's matrices. */
+inset_status product_make(trace *t, const operand *rows, int32_t matrix, operand *out);
+/* The matrix that lies the other way, for gradients. */
+inset_status product_across(trace *t, int32_t matrix, int32_t *out);
+inset_status trace_record_rows(trace *t, const view *made, const row_operation *rows);
+inset_status trace_record_product(
+    trace *t, int32_t matrix, const view *made, const operand *rows);
+/* x with one row [.., width] in each row of its storage: a copy where heads lie in one. `name`, of
+ * what needs it, for the error about heads of ragged positions. */
+inset_status trace_settle_rows(trace *t, const char *name, const operand *x, operand *out);
 inset_status trace_record_slope(
     trace *t, int32_t metric, const view *made, const view *rows, const view *reference);
+/* The type and shape of what is made of two operands elementwise (expression.c); SHAPE_ERROR without
+ * a message where they do not broadcast. */
+inset_status trace_promoted(
+    trace *t, const operand *a, const operand *b, inset_type *type, view *shape);
 /* A copy of a tensor in another type (expression.c). */
 inset_status trace_convert(trace *t, const operand *a, inset_type type, operand *out);
 

@@ -132,8 +132,7 @@ static void mark_needed(trace *t, const invoke *v)
         if (r->kind == TRACE_SET && of_model && b->owner[target] == b->original)
             b->needed[target] = true;
         if (!b->needed[target]) continue;
-        need(b, r->a.view);
-        need(b, r->b.view);
+        for (int32_t k = 0; k < record_reads(r); k++) need(b, record_view(r, k));
     }
 }
 
@@ -167,28 +166,34 @@ static inset_status begin_shadow(trace *t, int32_t original)
     return INSET_OK;
 }
 
+static inset_status keep_factor(trace *t, int32_t index, int32_t k, const view *read, double is)
+{
+    backward *b = t->backward;
+    operand kept = number(is);
+    const operand from = read ? tensor(read) : kept;
+    inset_status status = read ? trace_clone(t, &from, &kept) : INSET_OK;
+    if (status) return status;
+    if (!array_extend(
+            t->context, &b->factors, &b->factors_capacity, b->n_factors + 1, sizeof *b->factors))
+        return INSET_NO_MEMORY;
+    b->factors[b->n_factors++] = (factor){index, k, kept};
+    return INSET_OK;
+}
+
 /* The factors of a product or quotient, and what a function is of, as they are when it reads them. */
 static inset_status keep_factors(trace *t, int32_t index, const trace_record *r)
 {
-    backward *b = t->backward;
-    const bool function = r->kind == TRACE_MAKE && trace_op_is_function(r->op);
-    if (r->kind != TRACE_MAKE || (r->op != TRACE_MULTIPLY && r->op != TRACE_DIVIDE && !function))
-        return INSET_OK;
-    for (int k = 0; k < (function ? 1 : 2); k++) {
-        const source *s = k ? &r->b : &r->a;
-        if (!array_extend(t->context, &b->factors, &b->factors_capacity, b->n_factors + 1,
-                sizeof *b->factors))
-            return INSET_NO_MEMORY;
-        factor *f = &b->factors[b->n_factors++];
-        *f = (factor){index, k, number(s->number)};
-        if (!s->view) continue;
-        const operand read = tensor(s->view);
-        operand kept;
-        inset_status status = trace_clone(t, &read, &kept);
-        if (status) return status;
-        b->factors[b->n_factors - 1].value = kept;
-    }
-    return INSET_OK;
+    const bool function = r->kind == TRACE_MAKE && trace_op_is_function(r->op),
+               product = r->kind == TRACE_MAKE
+                         && (r->op == TRACE_MULTIPLY || r->op == TRACE_DIVIDE);
+    const int32_t n = r->kind == TRACE_ROWS && r->rows->function > ROW_MEAN ? r->rows->n
+                      : function                                            ? 1
+                      : product                                             ? 2
+                                                                            : 0;
+    inset_status status = INSET_OK;
+    for (int32_t k = 0; k < n && !status; k++)
+        status = keep_factor(t, index, k, record_view(r, k), k ? r->b.number : r->a.number);
+    return status;
 }
 
 static bool add_action(trace *t, int32_t event, action_kind kind, int32_t index)
@@ -201,6 +206,21 @@ static bool add_action(trace *t, int32_t event, action_kind kind, int32_t index)
     return true;
 }
 
+static inset_status repeat_rows(trace *t, const row_operation *from, const row_operation **out)
+{
+    *out = from;
+    if (!from) return INSET_OK;
+    row_operation *rows = arena_copy(&t->memory, from, sizeof *from);
+    const view **operands = arena_new(&t->memory, (size_t)from->n * sizeof *operands);
+    if (!rows || !operands) return INSET_NO_MEMORY;
+    rows->operands = operands;
+    *out = rows;
+    inset_status status = INSET_OK;
+    for (int32_t i = 0; i < from->n && !status; i++)
+        status = shadow_view(t, from->operands[i], &operands[i]);
+    return status;
+}
+
 static inset_status repeat_record(trace *t, const trace_record *from)
 {
     backward *b = t->backward;
@@ -210,7 +230,8 @@ static inset_status repeat_record(trace *t, const trace_record *from)
     v->current_event = from->event;
     if ((status = shadow_view(t, from->target, &r.target))
         || (status = shadow_view(t, from->a.view, &r.a.view))
-        || (status = shadow_view(t, from->b.view, &r.b.view)))
+        || (status = shadow_view(t, from->b.view, &r.b.view))
+        || (status = repeat_rows(t, from->rows, &r.rows)))
         return status;
     const int32_t index = (int32_t)(from - t->records);
     if ((status = keep_factors(t, index, &r))) return status;

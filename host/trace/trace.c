@@ -34,6 +34,7 @@ void trace_free(trace *t)
     memory_free(t->context, t->saves);
     memory_free(t->context, t->metrics);
     memory_free(t->context, t->answers);
+    memory_free(t->context, (void *)t->matrices);
     trace_end_backward(t);
     reversal_free(t->context, t->reversal);
     arena_free(&t->memory);

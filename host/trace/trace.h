@@ -17,6 +17,7 @@
 #define INSET_TRACE_H
 
 #include "base/base.h"
+#include "kernels/kernels.h"
 #include "program/program.h"
 #include "program/reverse.h"
 
@@ -68,7 +69,13 @@ typedef struct operand {
 } operand;
 
 /* One item of an index. */
-typedef enum index_kind { INDEX_INTEGER, INDEX_SLICE, INDEX_ELLIPSIS, INDEX_LIST } index_kind;
+typedef enum index_kind {
+    INDEX_INTEGER,
+    INDEX_SLICE,
+    INDEX_ELLIPSIS,
+    INDEX_LIST,
+    INDEX_NEW /* None: a dimension of extent 1 */
+} index_kind;
 typedef struct index_item {
     index_kind kind;
     int64_t integer;
@@ -98,9 +105,23 @@ typedef enum trace_op {
     TRACE_SILU,
     TRACE_AT_LEAST,
     TRACE_AT_MOST,
+    /* comparisons of two tensors or a tensor and a number: bools */
+    TRACE_EQUAL,
+    TRACE_UNEQUAL,
+    TRACE_LESS,
+    TRACE_LESS_EQUAL,
+    TRACE_GREATER,
+    TRACE_GREATER_EQUAL,
     TRACE_SLOPE = 32 /* added to one of these: its derivative */
 } trace_op;
-static inline bool trace_op_is_function(int op) { return op > TRACE_NEGATE; }
+static inline bool trace_op_is_comparison(int op)
+{
+    return op >= TRACE_EQUAL && op <= TRACE_GREATER_EQUAL;
+}
+static inline bool trace_op_is_function(int op)
+{
+    return op > TRACE_NEGATE && !trace_op_is_comparison(op);
+}
 static inline int trace_op_operands(int op)
 {
     const int plain = op & ~TRACE_SLOPE;
@@ -163,6 +184,37 @@ inset_status trace_index(
  * bounds, for bools. */
 inset_status trace_function(
     trace *t, trace_op op, const operand *a, const operand *bound, operand *out);
+/* What sum(), softmax() and their like are over: dimensions, negative ones from the end; none of
+ * them named: all, of sums and their like; of argmax and what follows it in row_function exactly
+ * one. keep: a dimension that is summed over stays, of extent 1. k: of topk. */
+typedef struct row_request {
+    row_function function; /* ROW_SUM to ROW_TOPK_AT but ROW_DOT */
+    int n_dimensions;
+    const int64_t *dimensions;
+    bool keep;
+    int64_t k;
+} row_request;
+/* Sums, means, the largest and smallest, 2-norms and argmax over dimensions; softmax, log_softmax
+ * and topk along one. Prompts of different lengths have each its own positions. Sums of integers
+ * are i64, argmax and the places of topk are i64, all else has a's type. TypeError for what needs
+ * floats, IndexError for a dimension that a has not got, ValueError for one named twice, for nothing
+ * to take the largest of and for k, ShapeError for sums over sequences of ragged positions. */
+inset_status trace_row_function(
+    trace *t, const operand *a, const row_request *request, operand *out);
+const char *trace_row_function_name(row_function function); /* "sum" */
+/* Elements of a where condition (bools) is true, else of b; tensors or numbers, which broadcast. */
+inset_status trace_where(
+    trace *t, const operand *condition, const operand *a, const operand *b, operand *out);
+/* a @ b. a [.., d]; b [d, k], a tensor from outside or a weight that no line changed, or [d], any
+ * tensor. Their types are one. ShapeError, TypeError. */
+inset_status trace_product(trace *t, const operand *a, const operand *b, operand *out);
+/* The same elements with two dimensions exchanged; negative ones count from the end. */
+inset_status trace_transpose(
+    trace *t, const operand *a, int64_t first, int64_t second, operand *out);
+/* A weight of the model (an index of program->weights), of its type and shape in transformers:
+ * [rows, columns], or [columns]. It can be read and not set. */
+inset_status trace_weight(trace *t, int32_t weight, operand *out);
+
 /* A copy in another type, as .float(), .half(), .bfloat16(). */
 inset_status trace_cast(trace *t, const operand *a, inset_type type, operand *out);
 /* What a module makes of rows of the model's type, [.., in] -> [.., out]: a module that
@@ -170,8 +222,10 @@ inset_status trace_cast(trace *t, const operand *a, inset_type type, operand *ou
 inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out);
 
 inset_status trace_clone(trace *t, const operand *a, operand *out);
-/* TRACE_ADD, SUBTRACT, MULTIPLY, DIVIDE; numbers and tensors in any combination; ShapeError with
- * both shapes, TypeError for bool - bool. */
+/* A clone through which no gradient goes back. */
+inset_status trace_detach(trace *t, const operand *a, operand *out);
+/* TRACE_ADD, SUBTRACT, MULTIPLY, DIVIDE and comparisons; numbers and tensors in any combination;
+ * ShapeError with both shapes, TypeError for bool - bool. */
 inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand *b, operand *out);
 inset_status trace_negate(trace *t, const operand *a, operand *out);
 

@@ -30,6 +30,7 @@ static void add_items(inset_context *c, text *out, size_t n, const index_item *i
         if (i) text_add(c, out, ", ");
         if (x->kind == INDEX_INTEGER) add_integer(c, out, true, x->integer);
         else if (x->kind == INDEX_ELLIPSIS) text_add(c, out, "...");
+        else if (x->kind == INDEX_NEW) text_add(c, out, "None");
         else if (x->kind == INDEX_LIST) {
             for (size_t k = 0; k < x->list_length && k < 8; k++)
                 text_add(c, out, "%s%" PRId64, k ? ", " : "[", x->list[k]);

@@ -95,7 +95,7 @@ static inset_status involve_writers(trace *t, int32_t at)
     return INSET_OK;
 }
 
-static inset_status send(trace *t, const view *to, const operand *gradient)
+inset_status undo_send(trace *t, const view *to, const operand *gradient)
 {
     backward *b = t->backward;
     const int32_t at = to->storage;
@@ -130,7 +130,7 @@ static inset_status send(trace *t, const view *to, const operand *gradient)
 
 /* ---- undoing records ---------------------------------------------------- */
 
-static const operand *factor_of(const backward *b, int32_t record, int k)
+const operand *undo_factor(const backward *b, int32_t record, int k)
 {
     for (size_t i = 0; i < b->n_factors; i++)
         if (b->factors[i].record == record && b->factors[i].operand == k)
@@ -146,9 +146,9 @@ static inset_status undo_function(
     operand slope, sent;
     if (!is_view(&r->a)) return INSET_OK;
     inset_status status = trace_function(t, (trace_op)(r->op + TRACE_SLOPE),
-        factor_of(t->backward, index, 0), trace_op_operands(r->op) > 1 ? &bound : NULL, &slope);
+        undo_factor(t->backward, index, 0), trace_op_operands(r->op) > 1 ? &bound : NULL, &slope);
     if (!status) status = trace_binary(t, TRACE_MULTIPLY, gradient, &slope, &sent);
-    return status ? status : send(t, r->a.view, &sent);
+    return status ? status : undo_send(t, r->a.view, &sent);
 }
 
 static inset_status undo_arithmetic(
@@ -157,37 +157,37 @@ static inset_status undo_arithmetic(
     backward *b = t->backward;
     operand sent, part;
     inset_status status = INSET_OK;
-    const operand *first = factor_of(b, index, 0), *second = factor_of(b, index, 1);
+    const operand *first = undo_factor(b, index, 0), *second = undo_factor(b, index, 1);
     switch (r->op) {
-    case TRACE_COPY: return is_view(&r->a) ? send(t, r->a.view, gradient) : INSET_OK;
+    case TRACE_COPY: return is_view(&r->a) ? undo_send(t, r->a.view, gradient) : INSET_OK;
     case TRACE_NEGATE:
         if (!is_view(&r->a)) return INSET_OK;
         status = trace_negate(t, gradient, &sent);
-        return status ? status : send(t, r->a.view, &sent);
+        return status ? status : undo_send(t, r->a.view, &sent);
     case TRACE_ADD:
     case TRACE_SUBTRACT:
-        if (is_view(&r->a) && (status = send(t, r->a.view, gradient))) return status;
+        if (is_view(&r->a) && (status = undo_send(t, r->a.view, gradient))) return status;
         if (!is_view(&r->b)) return INSET_OK;
         sent = *gradient;
         if (r->op == TRACE_SUBTRACT) status = trace_negate(t, gradient, &sent);
-        return status ? status : send(t, r->b.view, &sent);
+        return status ? status : undo_send(t, r->b.view, &sent);
     case TRACE_MULTIPLY:
         if (is_view(&r->a)
             && ((status = trace_binary(t, TRACE_MULTIPLY, gradient, second, &sent))
-                || (status = send(t, r->a.view, &sent))))
+                || (status = undo_send(t, r->a.view, &sent))))
             return status;
         if (!is_view(&r->b)) return INSET_OK;
         status = trace_binary(t, TRACE_MULTIPLY, gradient, first, &sent);
-        return status ? status : send(t, r->b.view, &sent);
+        return status ? status : undo_send(t, r->b.view, &sent);
     default: /* a / b: 1 / b and -a / b^2 */
         if ((status = trace_binary(t, TRACE_DIVIDE, gradient, second, &sent))) return status;
-        if (is_view(&r->a) && (status = send(t, r->a.view, &sent))) return status;
+        if (is_view(&r->a) && (status = undo_send(t, r->a.view, &sent))) return status;
         if (!is_view(&r->b)) return INSET_OK;
         if ((status = trace_binary(t, TRACE_MULTIPLY, &sent, first, &part))
             || (status = trace_binary(t, TRACE_DIVIDE, &part, second, &sent))
             || (status = trace_negate(t, &sent, &part)))
             return status;
-        return send(t, r->b.view, &part);
+        return undo_send(t, r->b.view, &part);
     }
 }
 
@@ -211,7 +211,7 @@ static inset_status undo_metric(trace *t, const trace_record *r, const operand *
         *last = (dimension){.kind = DIMENSION_COLUMN, .extent = 1, .stride = 1};
         if ((status = trace_binary(t, TRACE_MULTIPLY, &slope, &factor, &sent))) return status;
     }
-    return send(t, r->a.view, &sent);
+    return undo_send(t, r->a.view, &sent);
 }
 
 static inset_status undo_record(trace *t, int32_t index)
@@ -221,7 +221,7 @@ static inset_status undo_record(trace *t, int32_t index)
     operand gradient, kept;
     bool found;
     inset_status status = gradient_view(t, r.target, false, &gradient, &found);
-    if (status || !found) return status;
+    if (status || !found || r.detached) return status;
     if (r.kind == TRACE_METRIC) return undo_metric(t, &r, &gradient);
     if (r.kind == TRACE_CALL) {
         char what[160];
@@ -229,12 +229,15 @@ static inset_status undo_record(trace *t, int32_t index)
             what, sizeof what, "%.120s(), applied to a value,", t->program->modules[r.module].path);
         return gradient_not_yet(t, what);
     }
+    if (r.kind == TRACE_ROWS) return undo_rows(t, &r, index, &gradient);
+    if (r.kind == TRACE_PRODUCT) return undo_product(t, &r, &gradient);
+    if (r.kind == TRACE_MAKE && trace_op_is_comparison(r.op)) return INSET_OK;
     if (r.kind == TRACE_MAKE && trace_op_is_function(r.op))
         return undo_function(t, &r, index, &gradient);
     if (r.kind == TRACE_MAKE) return undo_arithmetic(t, &r, index, &gradient);
     if (is_view(&r.a) && (status = trace_clone(t, &gradient, &kept))) return status;
     if ((status = trace_set(t, &gradient, 0, NULL, TRACE_COPY, &none))) return status;
-    return is_view(&r.a) ? send(t, r.a.view, &kept) : INSET_OK;
+    return is_view(&r.a) ? undo_send(t, r.a.view, &kept) : INSET_OK;
 }
 
 /* What a reader of a replaced slot sends back goes to what stands there. */
@@ -260,14 +263,14 @@ static inset_status undo_reader(trace *t, int32_t index)
     }
     const operand gradient = tensor(&sent);
     const view *kept = view_keep(t, &through);
-    return kept ? send(t, kept, &gradient) : INSET_NO_MEMORY;
+    return kept ? undo_send(t, kept, &gradient) : INSET_NO_MEMORY;
 }
 
 static inset_status receive(trace *t, int32_t index)
 {
     backward *b = t->backward;
     const parcel p = b->parcels[index];
-    inset_status status = send(t, p.of, &p.gradient);
+    inset_status status = undo_send(t, p.of, &p.gradient);
     if (!status && p.gradient.kind != OPERAND_TENSOR) b->is_one[p.of->storage] = true;
     return status;
 }

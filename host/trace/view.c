@@ -433,6 +433,34 @@ static void drop_dimension(view *v, int d)
     v->n_dimensions--;
 }
 
+bool view_insert(view *v, int d)
+{
+    if (v->n_dimensions >= INSET_MAX_DIMENSIONS) return false;
+    memmove(&v->dimensions[d + 1], &v->dimensions[d],
+        (size_t)(v->n_dimensions - d) * sizeof v->dimensions[0]);
+    v->dimensions[d] = (dimension){.kind = DIMENSION_COLUMN, .extent = 1, .stride = 1};
+    if (v->position_dimension >= d) v->position_dimension++;
+    v->n_dimensions++;
+    return true;
+}
+
+void view_move(view *v, int from, int to)
+{
+    const int step = from < to ? 1 : -1;
+    for (int i = from; i != to; i += step) {
+        const dimension moved = v->dimensions[i];
+        v->dimensions[i] = v->dimensions[i + step];
+        v->dimensions[i + step] = moved;
+        if (v->position_dimension == i) v->position_dimension = i + step;
+        else if (v->position_dimension == i + step) v->position_dimension = i;
+    }
+}
+
+bool view_is_ragged(const view *v)
+{
+    return v->position_dimension >= 0 && v->dimensions[v->position_dimension].ragged;
+}
+
 inset_status view_index(
     trace *t, const view *base, size_t n_items, const index_item *items, view *out)
 {
@@ -440,9 +468,17 @@ inset_status view_index(
     memcpy(&v, base,
         offsetof(view, dimensions) + (size_t)base->n_dimensions * sizeof base->dimensions[0]);
     size_t named = 0;
-    for (size_t i = 0; i < n_items; i++) named += items[i].kind != INDEX_ELLIPSIS;
+    for (size_t i = 0; i < n_items; i++)
+        named += items[i].kind != INDEX_ELLIPSIS && items[i].kind != INDEX_NEW;
     int d = 0, shown = 0;
     for (size_t i = 0; i < n_items; i++) {
+        if (items[i].kind == INDEX_NEW) {
+            if (!view_insert(&v, d++))
+                return error_set(t->context, INSET_SHAPE_ERROR,
+                    "None makes a tensor of more than the %d dimensions inset knows",
+                    INSET_MAX_DIMENSIONS);
+            continue;
+        }
         if (items[i].kind == INDEX_ELLIPSIS) {
             int skip = base->n_dimensions - (int)named;
             d += skip, shown += skip;
@@ -453,6 +489,10 @@ inset_status view_index(
         if (items[i].kind == INDEX_INTEGER) drop_dimension(&v, d);
         else d++;
     }
+    if (view_is_ragged(&v) && view_sequence_dimension(&v) > 0)
+        return error_set(t->context, INSET_SHAPE_ERROR,
+            "prompts of different lengths are a tensor's first dimension: None cannot stand before "
+            "them");
     *out = v;
     return INSET_OK;
 }

@@ -139,7 +139,7 @@ inset_status emit_operand(emitter *e, const step *st, int k, operand_ref *out);
 bool emit_common_rows(emitter *e, const moment_plan *m, int32_t value, int32_t *n);
 static inline void *emit_weight(int32_t index)
 {
-    return index < 0 ? NULL : tagged(AREA_WEIGHT, index);
+    return index < 0 ? NULL : tagged(AREA_WEIGHT, weight_offset(index, 0));
 }
 
 /* ---- tables (table.c). NULL, -1 or false: memory is out. ---------------- */
@@ -200,8 +200,10 @@ void emit_record_operand(const emitter *e, const piece *from, int32_t lo, int32_
 bool emit_record(emitter *e, const record *r);
 inset_status emit_finish_records(emitter *e, kernel_id kernel);
 inset_status emit_records(emitter *e);
-/* The metrics of this moment that are made at `level`. */
+/* The metrics, functions of whole rows and products of this moment that are made at `level`. */
 inset_status emit_metrics(emitter *e, int32_t level);
+inset_status emit_row_functions(emitter *e, int32_t level);
+inset_status emit_products(emitter *e, int32_t level);
 /* Puts the saved rows in order of their moments. */
 inset_status emit_order_saved(emitter *e);
 

@@ -76,6 +76,8 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(attention_back_args, dz_rows), AT(attention_back_args, units),
         AT(attention_back_args, scratch), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
+    static const int16_t row_functions[] = {
+        AT(row_functions_args, calls), AT(row_functions_args, operands), -1};
 #undef AT
     static const int16_t *const all[KERNEL_COUNT] = {
         [KERNEL_EMBED] = embed,
@@ -110,6 +112,7 @@ const int16_t *launch_pointers(kernel_id kernel)
         [KERNEL_WHOLE_ATTENTION] = whole_attention,
         [KERNEL_RECORDS] = records,
         [KERNEL_FUNCTIONS] = records,
+        [KERNEL_ROW_FUNCTIONS] = row_functions,
     };
     return all[kernel];
 }

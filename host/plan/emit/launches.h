@@ -18,6 +18,8 @@ typedef enum area {
     /* record tables, those of launches that apply records to their rows among them */
     AREA_RECORDS,
     AREA_METRICS, /* tables of metrics */
+    AREA_ROW_CALLS, /* tables of functions of whole rows, and what they are of */
+    AREA_ROW_OPERANDS,
     AREA_SAVED,   /* saved values */
     /* From here to AREA_WEIGHT is what may be other numbers at the next run: a run keeps these
      * areas side by side, so that all of it goes up in one copy. */
@@ -25,10 +27,17 @@ typedef enum area {
     AREA_INPUT,    /* sequential models: the invokes' rows, fp32 */
     AREA_IDS,      /* token ids of embedded rows, int32 */
     AREA_ANSWERS,  /* tokens that metrics are of, int32 */
-    AREA_WEIGHT,   /* offset = index of the program's weight */
+    AREA_WEIGHT,   /* see weight_offset */
     AREA_COUNT,
     AREA_FIRST_INPUT = AREA_EXTERNAL
 } area;
+
+/* An offset in AREA_WEIGHT: bytes from the start of one of the program's weights. */
+enum { WEIGHT_BITS = 40 };
+static inline int64_t weight_offset(int32_t weight, int64_t bytes)
+{
+    return (int64_t)weight << WEIGHT_BITS | bytes;
+}
 
 typedef union launch_args {
     embed_args embed;
@@ -60,7 +69,20 @@ typedef union launch_args {
     mix_back_args mix_back;
     divisor_back_args divisor_back;
     records_args records;
+    row_functions_args row_functions;
 } launch_args;
+
+/* A matrix [in, out] of products that a trace brings: element (i, o) is number base + i * in_step +
+ * o * out_step of a tensor [rows, width] from outside, or of a weight. in 0: no launch has it. */
+typedef struct given_matrix {
+    int32_t storage, weight; /* weight -1: from outside, of the trace's storage */
+    inset_type type;
+    int32_t in, out;
+    int64_t rows, width;
+    int64_t base, in_step, out_step;
+    void *data;        /* the plan's own copy; or NULL, and */
+    const void *there; /* where the trace has it on the device */
+} given_matrix;
 
 typedef struct launch {
     /* gelu: a matmul with the tanh GELU behind it; reverse: by the weight's transpose, no bias */
@@ -68,6 +90,7 @@ typedef struct launch {
     uint8_t kernel, type; /* kernel_id, inset_type */
     int32_t args_size;
     int32_t weight;       /* matmul: the weight's index */
+    int32_t given;        /* ... or that of the plan's matrices, + 1; 0: a weight */
     int32_t bias;         /* of a product by a part of the weight, and of KERNEL_FOLD, or -1 */
     head_part part;       /* ... which part; n_in 0: all of it */
     int64_t blocks, work; /* kernel */
@@ -117,6 +140,14 @@ struct plan {
     size_t n_records, records_capacity;
     metric_row *metric_rows;
     size_t n_metric_rows, metric_rows_capacity;
+    row_call *row_calls;
+    size_t n_row_calls, row_calls_capacity;
+    const void **row_operands;
+    size_t n_row_operands, row_operands_capacity;
+    given_matrix *matrices; /* [n_matrices] as the trace numbers them */
+    size_t n_matrices;
+    int32_t *used_weights; /* [n_used_weights] whose rows are read as they lie */
+    size_t n_used_weights;
     /* for every number of AREA_ANSWERS: which answer of the trace it is */
     int32_t *answer_source;
     size_t n_answer_source, answer_source_capacity;

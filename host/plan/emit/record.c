@@ -85,6 +85,18 @@ void emit_record_operand(const emitter *e, const piece *from, int32_t lo, int32_
     *column = from->column_step;
 }
 
+/* A comparison is computed in the type of what it compares, a number of which has it too. */
+static void compute_as_compared(const emitter *e, const strand *t, record *r)
+{
+    const piece *from = &t->pieces[t->pieces[0].domain == DOMAIN_CONSTANT];
+    const inset_type type = from->domain == DOMAIN_CONSTANT
+                                ? INSET_F64
+                                : strand_type(e->p, from->domain, from->strand);
+    r->compute = (uint8_t)type;
+    if (!r->a) r->a_type = type_is_float(type) ? INSET_F64 : INSET_I64;
+    if (!r->b) r->b_type = type_is_float(type) ? INSET_F64 : INSET_I64;
+}
+
 /* The records that make rows of a copy or an expression. */
 static bool emit_rows_of(emitter *e, const need *n)
 {
@@ -107,6 +119,7 @@ static bool emit_rows_of(emitter *e, const need *n)
         if (t->n > 1)
             emit_record_operand(e, &t->pieces[1], n->lo, n->c0, &r.b, &r.b_constant, &r.b_row,
                 &r.b_column, &r.b_type, type_is_float(type) ? INSET_F64 : INSET_I64);
+        if (trace_op_is_comparison(t->op)) compute_as_compared(e, t, &r);
         return emit_record(e, &r);
     }
     for (int32_t i = 0; i < t->n; i++) {
@@ -247,13 +260,15 @@ inset_status emit_records(emitter *e)
     for (int32_t level = 1; level <= last; level++) {
         e->first_record = e->out->n_records;
         e->level = level;
-        bool fine = true, metrics = false, functions = false;
+        bool fine = true, metrics = false, functions = false, rows = false, products = false;
         for (int32_t i = 0; i < m->n_order && fine; i++) {
             const need *n = &s->needs[m->order[i]];
             if (n->kind == NEED_COMPUTED || need_level(e, n) != level) continue;
             uint8_t kind = e->p->strands[n->strand].kind;
             if (n->kind == NEED_KEPT || n->kind == NEED_KEEP) fine = emit_kept(e, n);
             else if (kind == STRAND_METRIC) metrics = true;
+            else if (kind == STRAND_ROWS) rows = true;
+            else if (kind == STRAND_PRODUCT) products = true;
             else if (is_function(e, n)) functions = true;
             else
                 fine = kind == STRAND_SCORES || kind == STRAND_SOFTMAX
@@ -269,7 +284,9 @@ inset_status emit_records(emitter *e)
         inset_status status = emit_fuse(e);
         if (!status && metrics) status = emit_metrics(e, level);
         if (status || (status = finish_alone(e, KERNEL_RECORDS))
-            || (functions && (status = emit_functions(e, m, level))))
+            || (functions && (status = emit_functions(e, m, level)))
+            || (rows && (status = emit_row_functions(e, level)))
+            || (products && (status = emit_products(e, level))))
             return status;
     }
     e->saved_next = saved_end;

@@ -86,7 +86,7 @@ static uint64_t strand_hash(const planner *p, const strand *s, int32_t n_parts, 
 {
     int32_t head[11] = {s->kind, s->type, s->op, s->born, s->width, s->parent, s->parent_row,
         n_parts, extra, p->options.no_share ? p->invoke : 0,
-        s->kind == STRAND_SOFTMAX ? s->start : 0};
+        s->kind == STRAND_SOFTMAX || s->kind == STRAND_ROWS ? s->start : 0};
     uint64_t h = hash_bytes(0x1d, head, sizeof head);
     return n_parts ? hash_bytes(h, parts, (size_t)n_parts * part_size) : h;
 }
@@ -100,7 +100,7 @@ static bool strand_equals(
         || a->width != b->width)
         return false;
     if (a->parent != b->parent || a->parent_row != b->parent_row
-        || (a->kind == STRAND_SOFTMAX && a->start != b->start))
+        || ((a->kind == STRAND_SOFTMAX || a->kind == STRAND_ROWS) && a->start != b->start))
         return false;
     if (a->kind == STRAND_FORK)
         return a->origin[0].strand == ((const segment *)parts)->strand

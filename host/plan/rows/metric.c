@@ -123,28 +123,6 @@ static bool tie_answers(planner *p, const trace_metric_call *c, int32_t stands)
     return true;
 }
 
-/* Rows that a kernel can read: columns side by side, in the rows' type. Constants and the like are
- * copied first. */
-static inset_status readable_rows(metric_maker *m, piece *one)
-{
-    planner *p = m->p;
-    if (one->domain != DOMAIN_CONSTANT && one->column_step == 1
-        && strand_type(p, one->domain, one->strand) == m->type)
-        return INSET_OK;
-    int32_t made, row, width = one->c1;
-    bool repeats;
-    inset_status status = pieces_row(
-        p, DOMAIN_FREE, m->type, width, one, 1, 0, width, &made, &row, &repeats);
-    *one = (piece){.c0 = 0,
-        .c1 = width,
-        .domain = DOMAIN_FREE,
-        .strand = made,
-        .shift = row,
-        .row_step = !repeats,
-        .column_step = 1};
-    return status;
-}
-
 /* The numbers of rows [c0 .. c1) of these pieces: row *row of a strand and those behind it, or that
  * one row for all. */
 static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0, int32_t c1,
@@ -160,7 +138,7 @@ static inset_status make_numbers(metric_maker *m, const piece *given, int32_t c0
         if (from[k].domain != DOMAIN_CONSTANT)
             from[k].column += (c0 - from[k].c0) * from[k].column_step;
         from[k].c0 = 0, from[k].c1 = c1 - c0;
-        inset_status status = readable_rows(m, &from[k]);
+        inset_status status = pieces_readable(p, &from[k], m->type, from[k].c1);
         if (status) return status;
         if (from[k].row_step) *row = from[k].shift, *repeats = false;
     }

@@ -189,35 +189,12 @@ static inset_status make_rows(
     return status;
 }
 
-/* A kernel reads whole rows of the model's type: constants, other types and strided columns are
- * copied to one first. */
-inset_status open_readable(planner *p, piece *one, int32_t width)
-{
-    inset_type type = p->trace->model_type;
-    if (one->domain != DOMAIN_CONSTANT && one->column_step == 1
-        && strand_type(p, one->domain, one->strand) == type)
-        return INSET_OK;
-    int32_t made, row;
-    bool repeats;
-    piece from = *one;
-    inset_status status = pieces_row(
-        p, DOMAIN_FREE, type, width, &from, 1, 0, width, &made, &row, &repeats);
-    *one = (piece){.c0 = 0,
-        .c1 = width,
-        .domain = DOMAIN_FREE,
-        .strand = made,
-        .shift = row,
-        .row_step = !repeats,
-        .column_step = 1};
-    return status;
-}
-
 static inset_status softmax_rows(void *user, int32_t sequence, int32_t rows, const piece *one)
 {
     row_maker *m = user;
     planner *p = m->p;
     piece from = *one;
-    inset_status status = open_readable(p, &from, (int32_t)m->t->width);
+    inset_status status = pieces_readable(p, &from, p->trace->model_type, (int32_t)m->t->width);
     if (status) return status;
     int32_t anchor = from.row_step ? from.shift : 0;
     from.shift -= anchor;
@@ -300,7 +277,7 @@ static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const p
             *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);
     if (!parts) return INSET_NO_MEMORY;
     piece from = *one;
-    inset_status status = open_readable(p, &from, from.c1 - from.c0);
+    inset_status status = pieces_readable(p, &from, p->trace->model_type, from.c1 - from.c0);
     if (status) return status;
     int32_t anchor = from.row_step ? from.shift : 0;
     from.shift -= anchor;

@@ -103,7 +103,7 @@ static inset_status note_run(void *user, int32_t sequence, int32_t rows, const p
         list->at = grown, list->capacity = capacity;
     }
     weight_run run = {.rows = rows, .from = *one};
-    inset_status status = open_readable(n->p, &run.from, one->c1 - one->c0);
+    inset_status status = pieces_readable(n->p, &run.from, n->p->trace->model_type, one->c1 - one->c0);
     list->at[list->n++] = run;
     return status;
 }
@@ -163,7 +163,7 @@ static inset_status combine_rows(
             status = reverse_add_zeros(p, list, DOMAIN_FREE, width, n);
         } else {
             for (int k = 0; k < 2 && !status && !sum; k++)
-                status = open_readable(p, &from[k], width);
+                status = pieces_readable(p, &from[k], p->trace->model_type, width);
             if (!status) status = pieces_combine(p, like, from, 2, &made, &row, &repeats);
             if (!status && !pieces_add_rows(p, list, made, row, n, repeats))
                 status = INSET_NO_MEMORY;

@@ -207,6 +207,26 @@ inset_status pieces_row(planner *p, int32_t domain, inset_type type, int32_t wid
     return *strand_index < 0 ? INSET_NO_MEMORY : INSET_OK;
 }
 
+inset_status pieces_readable(planner *p, piece *one, inset_type type, int32_t width)
+{
+    if (one->domain != DOMAIN_CONSTANT && one->column_step == 1
+        && strand_type(p, one->domain, one->strand) == type)
+        return INSET_OK;
+    int32_t made, row;
+    bool repeats;
+    piece from = *one;
+    inset_status status = pieces_row(
+        p, DOMAIN_FREE, type, width, &from, 1, 0, width, &made, &row, &repeats);
+    *one = (piece){.c0 = 0,
+        .c1 = width,
+        .domain = DOMAIN_FREE,
+        .strand = made,
+        .shift = row,
+        .row_step = !repeats,
+        .column_step = 1};
+    return status;
+}
+
 bool pieces_add_rows(
     planner *p, segment_list *list, int32_t strand_index, int32_t row, int32_t n, bool repeats)
 {

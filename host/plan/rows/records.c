@@ -273,6 +273,8 @@ inset_status record_apply(planner *p, const trace_record *record)
     inset_status status = INSET_OK;
     if (record->kind == TRACE_METRIC) return metric_apply(p, record);
     if (record->kind == TRACE_CALL) return call_apply(p, record);
+    if (record->kind == TRACE_ROWS) return row_function_apply(p, record);
+    if (record->kind == TRACE_PRODUCT) return product_apply(p, record);
     if (!(r.target = storage_tensor(p, record->target->storage))) return INSET_NO_MEMORY;
     for (int k = 0; k < STRIP_SOURCES && !status; k++) {
         if (!sources[k]) continue;

@@ -14,6 +14,8 @@
  *             position or type
  *   expr      (operation, operands): arithmetic of the trace
  *   metric    (kind, tokens, rows of logits): numbers made from rows; see metric.c
+ *   rows      (function, rows): a function of whole rows; see row_function.c
+ *   product   (matrix, row)
  *   external  rows of a tensor from outside; position: the rows of the position ids
  *   scores, softmax, mix   attention in the open, for sequences whose scores or pattern somebody
  *                          touches (open.c, open_back.c)
@@ -66,6 +68,8 @@ typedef enum strand_kind {
     STRAND_SOFTMAX,
     STRAND_MIX,
     STRAND_METRIC,
+    STRAND_ROWS,    /* a function of whole rows; op is it, parent_row its inner, start its k */
+    STRAND_PRODUCT, /* rows times a matrix of the trace; parent_row is which */
     STRAND_SLOPE, /* of a metric: what it changes by as its logits do */
     STRAND_BACK,  /* attention backwards: see reverse.c */
     /* in the open: see open_back.c */
@@ -330,8 +334,10 @@ inset_status view_as_value(
 inset_status view_as_rows(
     planner *p, const view *v, const view *target, int32_t slot_index, const map **out);
 
-/* ---- call.c: modules applied to rows ------------------------------------- */
+/* ---- call.c, row_function.c, product.c: modules, functions and matrices applied to rows ---- */
 inset_status call_apply(planner *p, const trace_record *r);
+inset_status row_function_apply(planner *p, const trace_record *r);
+inset_status product_apply(planner *p, const trace_record *r);
 
 /* ---- tensors.c
  * Turns a draft into maps; nothing for a tensor that has maps. */
@@ -363,6 +369,9 @@ inset_status pieces_combine(planner *p, strand like, piece *operands, int n, int
     int32_t *row, bool *repeats);
 bool pieces_add_rows(
     planner *p, segment_list *list, int32_t strand_index, int32_t row, int32_t n, bool repeats);
+/* A piece that a kernel can read as a row of `width` elements of a type, side by side: constants,
+ * other types and strided columns are copied to one first. */
+inset_status pieces_readable(planner *p, piece *one, inset_type type, int32_t width);
 /* Every row of a view of `width` columns a row, as one piece: calls visit(user, sequence, rows,
  * piece). `shape`: the view of the rows wanted. */
 typedef inset_status piece_function(void *user, int32_t sequence, int32_t rows, const piece *one);
@@ -386,8 +395,6 @@ inset_status open_mix(planner *p, const invoke *v, int32_t invoke_index, const s
  * replaced it. */
 inset_status open_rows(planner *p, const invoke *v, int32_t invoke_index, int32_t n_heads,
     int32_t value_index, piece_function *visit, void *user);
-/* A piece that a kernel can read as rows of the model's type. */
-inset_status open_readable(planner *p, piece *one, int32_t width);
 /* Parts of a scores or mix strand. */
 const segment *scores_queries(const strand *s, int32_t *n);
 const segment *scores_keys(const strand *s, int32_t *n);

@@ -74,8 +74,8 @@ static inset_status nominal_view(planner *p, const invoke *inv, const slot *s, v
 static bool shows_value(const view *v, const tensor *t, const slot *s)
 {
     if (t->domain != s->value || v->column != s->shape.column || v->n_spans != t->n_sequences
-        || t->draft)
-        return false;
+        || t->draft || (v->position_dimension >= 0 && v->position_dimension != 1))
+        return false; /* also where dimensions were exchanged */
     int64_t stride = 1;
     for (int i = v->n_dimensions - 1; i >= 0; i--) {
         const dimension *d = &v->dimensions[i];

@@ -49,8 +49,9 @@ static inset_status find_entangled(planner *p)
     for (size_t i = 0; i < t->n_records; i++) {
         const trace_record *r = &t->records[i];
         const int32_t target = r->target->storage;
-        int32_t source = r->a.view ? from[r->a.view->storage] : FROM_NOTHING;
-        if (r->b.view) source = joined(source, from[r->b.view->storage]);
+        int32_t source = FROM_NOTHING;
+        for (int32_t k = 0; k < record_reads(r); k++)
+            if (record_view(r, k)) source = joined(source, from[record_view(r, k)->storage]);
         if (t->storages[target].kind == STORAGE_VALUE)
             entangle(p, t->storages[target].invoke, source);
         from[target] = joined(from[target], source);

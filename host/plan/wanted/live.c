@@ -408,10 +408,11 @@ static bool ask_record(planner *p, schedule *s, int32_t now, const need *n)
     const strand *t = &p->strands[n->strand];
     if (t->kind == STRAND_SCORES) return ask_scores(p, s, t, now);
     if (t->kind == STRAND_METRIC) return ask_metric(p, s, t, n, now);
-    for (int32_t i = 0; i < t->n && (t->kind == STRAND_SOFTMAX || t->kind == STRAND_SOFTMAX_BACK);
-         i++)
-        if (!ask_piece(p, s, &t->pieces[i], n->lo, n->hi, 0, t->width, now)) return false;
-    if (t->kind == STRAND_SOFTMAX || t->kind == STRAND_SOFTMAX_BACK) return true;
+    const bool whole_rows = t->kind == STRAND_SOFTMAX || t->kind == STRAND_SOFTMAX_BACK
+                            || t->kind == STRAND_ROWS || t->kind == STRAND_PRODUCT;
+    for (int32_t i = 0; i < t->n && whole_rows; i++)
+        if (!ask_piece(p, s, &t->pieces[i], n->lo, n->hi, 0, t->pieces[i].c1, now)) return false;
+    if (whole_rows) return true;
     for (int32_t i = 0; i < t->n; i++) {
         const piece *from = &t->pieces[i];
         int32_t c0 = from->c0 > n->c0 ? from->c0 : n->c0, c1 = from->c1 < n->c1 ? from->c1 : n->c1;

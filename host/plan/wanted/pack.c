@@ -278,7 +278,7 @@ inset_status plan_pack(planner *p, schedule *s)
         if (end > s->arena_bytes) s->arena_bytes = end;
     }
     for (size_t i = 0; i < p->trace->n_storages; i++) {
-        if (s->external_offset[i] < 0) continue;
+        if (s->external_offset[i] < 0 || p->trace->storages[i].weight) continue;
         const storage *e = &p->trace->storages[i];
         s->external_offset[i] = s->external_bytes;
         s->external_bytes += align(e->lengths[0] * e->width * (int64_t)type_size(e->type), 64);
