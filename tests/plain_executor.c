@@ -33,7 +33,9 @@ enum tag {
     TAG_CONVERT,
     TAG_CONSTANT,
     TAG_EXTERNAL,
-    TAG_METRIC
+    TAG_METRIC,
+    TAG_ROWS,
+    TAG_PRODUCT
 };
 
 struct plain {
@@ -200,6 +202,13 @@ static plain_cell converted(plain *p, plain_cell x, inset_type from, inset_type 
 
 /* ---- views -------------------------------------------------------------- */
 
+static double weight_number(const plain *p, const storage *s, int64_t i)
+{
+    const weight *w = &p->g->weights[s->weight - 1];
+    return rounded(s->type,
+        element_get(w->data_type, (const char *)w->data + (size_t)i * type_size(w->data_type)));
+}
+
 static tensor *storage_of(plain *p, int32_t index)
 {
     if (p->storages[index]) return p->storages[index];
@@ -207,6 +216,7 @@ static tensor *storage_of(plain *p, int32_t index)
     tensor *t = p->storages[index] = new_tensor(p, s->n_sequences, s->lengths, s->width);
     for (int64_t i = 0; i < t->rows * t->width; i++) {
         if (s->kind != STORAGE_EXTERNAL) t->at[i] = constant(p, 0);
+        else if (!p->identities && s->weight) t->at[i].number = weight_number(p, s, i);
         else if (!p->identities)
             t->at[i].number = element_get(
                 s->type, (const char *)s->data + (size_t)i * type_size(s->type));
@@ -284,6 +294,12 @@ static double calculate(trace_op op, double a, double b)
     case TRACE_SILU: return a / (1 + exp(-a));
     case TRACE_AT_LEAST: return a < b ? b : a;
     case TRACE_AT_MOST: return a > b ? b : a;
+    case TRACE_EQUAL: return a == b;
+    case TRACE_UNEQUAL: return a != b;
+    case TRACE_LESS: return a < b;
+    case TRACE_LESS_EQUAL: return a <= b;
+    case TRACE_GREATER: return a > b;
+    case TRACE_GREATER_EQUAL: return a >= b;
     default: return a;
     }
 }
@@ -403,10 +419,174 @@ static void apply_metric(plain *p, const trace_record *r)
 
 static void apply_call(plain *p, const trace_record *r);
 
+/* ---- functions of whole rows, products ---------------------------------- */
+
+static bool keeps_last(row_function f) { return f >= ROW_SOFTMAX && f != ROW_WHERE; }
+
+/* The elements that one number, or one row of numbers, is made of: of the coordinate `at` of the
+ * target, whose last dimension does not count where the function keeps it. */
+static plain_cell *group_cells(plain *p, const trace_record *r, const int64_t *at, int64_t *n)
+{
+    const row_operation *o = r->rows;
+    const int kept = r->target->n_dimensions - keeps_last(o->function);
+    int64_t room = 0;
+    for (int32_t k = 0; k < o->n; k++) room += o->inner > o->k ? o->inner : o->k;
+    plain_cell *cells = need(calloc((size_t)room + 1, sizeof *cells));
+    *n = 0;
+    for (int32_t k = 0; k < o->n; k++) {
+        const view *v = o->operands[k], *shape = o->shape ? o->shape : r->target;
+        if (o->function == ROW_TOPK_BACK && k) shape = o->second;
+        int64_t place[INSET_MAX_DIMENSIONS] = {0};
+        for (int d = 0; d < kept; d++) place[d] = at[d];
+        for (bool more = true; more;) {
+            cells[(*n)++] = *element(p, v, place, shape->n_dimensions - v->n_dimensions);
+            more = false;
+            for (int d = shape->n_dimensions - 1; d >= kept && !more; d--) {
+                if (++place[d] < shape->dimensions[d].extent) more = true;
+                else place[d] = 0;
+            }
+        }
+    }
+    return cells;
+}
+
+/* The place of the k-th largest, equal ones in order. */
+static int64_t largest_place(const plain_cell *x, int64_t n, int64_t k)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int64_t before = 0;
+        for (int64_t j = 0; j < n; j++)
+            before += x[j].number > x[i].number || (x[j].number == x[i].number && j < i);
+        if (before == k) return i;
+    }
+    return 0;
+}
+
+static double row_number(const row_operation *o, const plain_cell *x, int64_t n, int64_t at)
+{
+    double sum = 0, most = -INFINITY, least = INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        const double v = x[i].number;
+        if (o->function == ROW_DOT) sum += i / o->inner % 2 ? 0 : v * x[i + o->inner].number;
+        else sum += o->function == ROW_NORM ? v * v : v;
+        if (v > most || isnan(v)) most = v; /* and then stays one */
+        if (v < least || isnan(v)) least = v;
+    }
+    switch (o->function) {
+    case ROW_MEAN: return sum / (double)n;
+    case ROW_AMAX: return most;
+    case ROW_AMIN: return least;
+    case ROW_NORM: return sqrt(sum);
+    case ROW_ARGMAX: return (double)largest_place(x, n, 0);
+    case ROW_TOPK: return x[largest_place(x, n, at)].number;
+    case ROW_TOPK_AT: return (double)largest_place(x, n, at);
+    case ROW_WHERE: return x[0].number != 0 ? x[1].number : x[2].number;
+    case ROW_TOPK_BACK:
+        for (int32_t k = 0; k < o->k; k++)
+            if (largest_place(x, o->inner, k) == at) return x[o->inner + k].number;
+        return 0;
+    case ROW_SOFTMAX:
+    case ROW_LOG_SOFTMAX: {
+        double all = 0;
+        for (int64_t i = 0; i < n; i++) all += exp(x[i].number - most);
+        return o->function == ROW_SOFTMAX ? exp(x[at].number - most) / all
+                                          : x[at].number - most - log(all);
+    }
+    default: return sum; /* SUM, DOT */
+    }
+}
+
+static void number_rows(plain *p, const trace_record *r)
+{
+    const row_operation *o = r->rows;
+    const int last = r->target->n_dimensions - 1;
+    const inset_type type = p->t->storages[r->target->storage].type;
+    int64_t at[INSET_MAX_DIMENSIONS] = {0}, n;
+    do {
+        if (!is_there(r->target, at)) continue;
+        plain_cell *cells = group_cells(p, r, at, &n);
+        element(p, r->target, at, 0)->number = rounded(
+            type, row_number(o, cells, n, keeps_last(o->function) ? at[last] : 0));
+        free(cells);
+    } while (next(r->target, at));
+}
+
+/* A row of the result is one: what all of it is made of. */
+static void identify_rows(plain *p, const trace_record *r)
+{
+    const row_operation *o = r->rows;
+    const int last = r->target->n_dimensions - 1;
+    int64_t at[INSET_MAX_DIMENSIONS] = {0}, n;
+    const int64_t width = p->t->storages[r->target->storage].width;
+    do {
+        if (!is_there(r->target, at)) continue;
+        plain_cell *row = element(p, r->target, at, 0);
+        int64_t of[INSET_MAX_DIMENSIONS] = {0}, column = 0;
+        if ((row - storage_of(p, r->target->storage)->at) % width) continue; /* not its first */
+        key_start(p, TAG_ROWS, (int64_t)o->function * 1000 + o->k, o->inner, o->n);
+        do {
+            plain_cell *other = is_there(r->target, of) ? element(p, r->target, of, 0) : NULL;
+            if (other != row + column) continue;
+            if (!keeps_last(o->function) || !of[last]) {
+                plain_cell *cells = group_cells(p, r, of, &n);
+                key_cells(p, cells, (int32_t)n);
+                free(cells);
+            }
+            column++;
+        } while (column < width && next(r->target, of));
+        const int64_t identity = key_finish(p);
+        for (int64_t i = 0; i < width; i++) row[i] = (plain_cell){.identity = identity + i};
+    } while (next(r->target, at));
+}
+
+static void apply_rows(plain *p, const trace_record *r)
+{
+    if (!view_elements(r->target)) return;
+    if (p->identities) identify_rows(p, r);
+    else number_rows(p, r);
+}
+
+static void apply_product(plain *p, const trace_record *r)
+{
+    const view *matrix = p->t->matrices[r->matrix];
+    const int last = r->target->n_dimensions - 1;
+    const int32_t in = (int32_t)matrix->dimensions[0].extent,
+                  out = (int32_t)matrix->dimensions[1].extent;
+    const inset_type type = p->t->storages[r->target->storage].type;
+    int64_t at[INSET_MAX_DIMENSIONS] = {0};
+    plain_cell *x = need(calloc((size_t)in + 1, sizeof *x));
+    if (view_elements(r->target) && out) do {
+            if (at[last] || !is_there(r->target, at)) continue;
+            read_row(p, r->a.view, at, last, in, x);
+            at[last] = 0;
+            int64_t identity = 0;
+            if (p->identities) {
+                key_start(p, TAG_PRODUCT, r->matrix, 0, 0);
+                key_cells(p, x, in);
+                identity = key_finish(p);
+            }
+            for (int64_t o = 0; o < out; o++) {
+                double sum = 0;
+                for (int64_t i = 0; i < in && !p->identities; i++)
+                    sum += x[i].number * element(p, matrix, (int64_t[]){i, o}, 0)->number;
+                at[last] = o;
+                plain_cell *to = element(p, r->target, at, 0);
+                if (p->identities) to->identity = identity + o;
+                else to->number = rounded(type, sum);
+            }
+            at[last] = 0;
+        } while (next(r->target, at));
+    free(x);
+}
+
 static void apply(plain *p, const trace_record *r)
 {
     if (r->kind == TRACE_CALL) {
         apply_call(p, r);
+        return;
+    }
+    if (r->kind == TRACE_ROWS || r->kind == TRACE_PRODUCT) {
+        (r->kind == TRACE_ROWS ? apply_rows : apply_product)(p, r);
         return;
     }
     if (r->kind == TRACE_METRIC) {
@@ -420,10 +600,13 @@ static void apply(plain *p, const trace_record *r)
     plain_cell *fresh = need(calloc((size_t)n, sizeof *fresh));
     trace_op op = r->kind == TRACE_SET ? TRACE_COPY : r->op;
     bool two = trace_op_operands(op) > 1;
+    inset_type read = type;
+    if (trace_op_is_comparison(op))
+        read = p->t->storages[(r->a.view ? r->a.view : r->b.view)->storage].type;
     do { /* the source is read before the target is written */
         if (!is_there(target, at)) continue;
-        plain_cell a = source_cell(p, &r->a, target, at, type), b = {0};
-        if (two) b = source_cell(p, &r->b, target, at, type);
+        plain_cell a = source_cell(p, &r->a, target, at, read), b = {0};
+        if (two) b = source_cell(p, &r->b, target, at, read);
         if (op == TRACE_COPY) fresh[i++] = a;
         else if (!p->identities)
             fresh[i++].number = rounded(type, calculate(op, a.number, b.number));

@@ -234,6 +234,10 @@ class Sketch:
         key = self.some_site()
         site, roll = self.site_text(key), self.random.random()
         value = self.zeros(key)
+        if self.random.random() < 0.18:
+            a = self.term(site) if self.random.random() < 0.6 else site + self.index_text(value)
+            made, index = self.rows_text(a, self.term(site)), self.index_text(value)
+            return self.pick(f"{self.fresh('w')} = {made}", f"{self.fresh('w')} = {made}", f"{site}{index} += {made}", f"{site} = {site} - {made}")
         if self.older and self.random.random() < 0.35:   # a value of an earlier invoke, at a place of the same shape
             name, index = self.random.choice(self.older), self.index_text(value)
             return self.pick(f"{site}{index} = {name}{index}", f"{site} = {name}", f"{site} = 0.5 * {site} + {name}",

@@ -471,6 +471,87 @@ static void line_call(maker *m, const operand *value)
     if (!one_in(m, 3)) save(m, &made);
 }
 
+/* Comparisons are with numbers that values do not come near to in droves. */
+static bool choose(maker *m, const operand *a, const operand *b, operand *out)
+{
+    const operand bound = number(0.3);
+    operand mask;
+    return took(m, trace_binary(
+                       m->t, one_in(m, 2) ? TRACE_GREATER : TRACE_LESS_EQUAL, a, &bound, &mask))
+           && took(m, trace_where(m->t, &mask, a, b, out));
+}
+
+/* a @ b: a vector of the pool, a weight, or a matrix from outside. */
+static bool product(maker *m, const operand *a, operand *out)
+{
+    const int32_t width = last_dimension(a);
+    operand b;
+    if (one_in(m, 3)) {
+        if (!pick(m, a, &b) || b.view.n_dimensions < 1) return false;
+        while (b.view.n_dimensions > 1) {
+            const index_item first = {.kind = INDEX_INTEGER, .integer = 0};
+            if (!took(m, trace_index(m->t, &b, 1, &first, &b))) return false;
+        }
+        return took(m, trace_product(m->t, a, &b, out));
+    }
+    for (int tries = 0; tries < 12 && m->g->n_head_paths; tries++) {
+        const int32_t weight = below(m, (int)m->g->n_weights);
+        if (!took(m, trace_weight(m->t, weight, &b)) || b.view.n_dimensions < 2) continue;
+        if (one_in(m, 2) && !took(m, trace_transpose(m->t, &b, 0, 1, &b))) continue;
+        if (b.view.dimensions[0].extent != width) continue;
+        const index_item part[2] = {{.kind = INDEX_SLICE}, {.kind = INDEX_SLICE,
+                                                               .has_start = true,
+                                                               .start = below(m, 3),
+                                                               .has_step = one_in(m, 3),
+                                                               .step = 2}};
+        if (one_in(m, 2) && !took(m, trace_index(m->t, &b, 2, part, &b))) continue;
+        return took(m, trace_product(m->t, a, &b, out));
+    }
+    float numbers[64 * 4];
+    const int64_t shape[2] = {width, 1 + below(m, 4)};
+    if (width > 64) return false;
+    for (int i = 0; i < 64 * 4; i++) numbers[i] = 0.125f * (float)(below(m, 9) - 4);
+    operand x = *a;
+    if (trace_operand_type(m->t, a) != INSET_F32 && !took(m, trace_cast(m->t, a, INSET_F32, &x)))
+        return false;
+    return took(m, trace_external(m->t, INSET_F32, 2, shape, numbers, &b))
+           && took(m, trace_product(m->t, &x, &b, out));
+}
+
+/* A function of whole rows, a product or a choice, of this value or another one. */
+static void line_rows(maker *m, const operand *value)
+{
+    operand x = *value, other, made;
+    items at;
+    if (one_in(m, 2) && !pick(m, value, &x)) x = *value;
+    random_index(m, &x.view, &at);
+    if (one_in(m, 2)) took(m, trace_index(m->t, &x, at.n, at.items, &x));
+    if (one_in(m, 4)) arithmetic(m, &x, &x);
+    const int n = x.view.n_dimensions;
+    if (one_in(m, 6) && n > 1) took(m, trace_transpose(m->t, &x, below(m, n), below(m, n), &x));
+    const int64_t dimensions[2] = {
+        n ? below(m, n) - (one_in(m, 2) ? n : 0) : 0, n ? below(m, n) : 0};
+    row_request r = {.function = (row_function)below(m, ROW_TOPK + 1),
+        .n_dimensions = below(m, 3),
+        .dimensions = dimensions,
+        .keep = one_in(m, 2),
+        .k = 1 + below(m, 2)};
+    if (r.function == ROW_DOT || r.function == ROW_ARGMAX) r.function = ROW_MEAN;
+    if (r.function > ROW_ARGMAX) r.n_dimensions = 1;
+    bool done = false;
+    switch (below(m, 6)) {
+    case 0: done = product(m, &x, &made); break;
+    case 1:
+        if (!pick(m, &x, &other)) other = random_number(m);
+        done = choose(m, &x, &other, &made);
+        break;
+    default: done = took(m, trace_row_function(m->t, &x, &r, &made));
+    }
+    if (!done) return;
+    keep(m, &made, -1);
+    if (!one_in(m, 3)) save(m, &made);
+}
+
 /* A norm's scale is divided by: it stays well away from zero, where a last bit would decide. */
 static void line_scale(maker *m, int32_t site, const operand *value)
 {
@@ -504,7 +585,9 @@ static void line(maker *m, int32_t site)
         else line_read(m, site, &value);
         return;
     }
-    switch (below(m, 11)) {
+    switch (below(m, 13)) {
+    case 11:
+    case 12: line_rows(m, &value); return;
     case 10: line_call(m, &value); return;
     case 9: line_metric(m, &value); return;
     case 0:

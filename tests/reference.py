@@ -57,7 +57,7 @@ class Ragged:
 
     @property
     def lengths(self):
-        return [p.shape[self.axis] if p.dim() else 1 for p in self.parts]
+        return [p.shape[self.axis] if p.dim() > self.axis else 1 for p in self.parts]
 
     def fresh(self, tensors):
         """New tensors of the same ragged shape, in one padded base, so that they can take a slot's place."""
@@ -902,6 +902,9 @@ class Interpreter:
             return self.lookup(node.id)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             value = yield from self.evaluate(node.operand)
+            dtype = value.parts[0].dtype if isinstance(value, Ragged) else getattr(value, "dtype", None)
+            if dtype == torch.bool:
+                raise ScriptError("TypeError", "- of bools")
             return binary(operator.mul, value, -1)
         if isinstance(node, ast.BinOp) and (type(node.op) in OPERATORS or isinstance(node.op, ast.MatMult)):
             a = yield from self.evaluate(node.left)

@@ -109,14 +109,16 @@ class Rows:
             if isinstance(b, self.Ragged):
                 raise self.error("ShapeError", "a ragged tensor at the right of @")
         one = a.parts[0] if isinstance(a, self.Ragged) else a
-        if not one.dim() or not b.dim() or b.dim() > 2 or one.shape[-1] != b.shape[0]:
+        if not one.dim() or not b.dim() or one.shape[-1] != b.shape[-2 if b.dim() > 1 else 0]:
             raise self.error("ShapeError", "@")
         if one.dtype != b.dtype or not one.dtype.is_floating_point or one.dtype == torch.float64:
             raise self.error("TypeError", "@ of other types")
         if not isinstance(a, self.Ragged):
             return a @ b
-        if a.axis == one.dim() - 1 or (b.dim() == 2 and one.dim() > 2):
-            raise self.error("ShapeError", "@ of ragged positions or heads")
+        if a.axis == one.dim() - 1:
+            raise self.error("ShapeError", "@ of ragged positions")
+        if b.dim() > 2:
+            raise self.Unsupported
         return self.Ragged(a.parts, None, a.axis).fresh([p @ b for p in a.parts])
 
     def transpose(self, value, first, second):

@@ -101,11 +101,15 @@ static void show_trace(const trace *t)
             show_view(t, r->target);
             printf(r->kind == TRACE_SET      ? " set "
                    : r->kind == TRACE_METRIC ? " is metric %d of "
+                   : r->rows                 ? " is function %d of the rows of "
                                              : " is made by op %d of ",
-                r->kind == TRACE_METRIC ? (int)t->metrics[r->metric].kind : (int)r->op);
-            show_source(t, &r->a);
-            printf(", ");
-            show_source(t, &r->b);
+                r->kind == TRACE_METRIC ? (int)t->metrics[r->metric].kind
+                : r->rows               ? (int)r->rows->function
+                                        : (int)r->op);
+            for (int32_t i = 0; i < record_reads(r); i++) {
+                if (i) printf(", ");
+                show_source(t, r->rows ? &(source){record_view(r, i), 0} : i ? &r->b : &r->a);
+            }
             printf("\n");
         }
     }
@@ -239,8 +243,9 @@ static bool converts(const trace *t)
     for (size_t i = 0; i < t->n_records; i++) {
         const trace_record *r = &t->records[i];
         inset_type type = t->storages[r->target->storage].type;
-        if (r->a.view && t->storages[r->a.view->storage].type != type) return true;
-        if (r->b.view && t->storages[r->b.view->storage].type != type) return true;
+        for (int32_t k = 0; k < record_reads(r); k++)
+            if (record_view(r, k) && t->storages[record_view(r, k)->storage].type != type)
+                return true;
     }
     return false;
 }
@@ -292,23 +297,56 @@ static const device_functions *plain_functions;
 static volatile unsigned char padding_read;
 
 /* What goes in and comes out of a matrix. */
-static head_part shape_of(const matrix *m)
+typedef struct matrix_shape {
+    const matrix *of;
+    int64_t n_in, n_out;
+    inset_type type;
+} matrix_shape;
+/* matrices that runs brought, the latest last */
+static matrix_shape brought[64];
+static size_t n_brought;
+
+static matrix_shape shape_of(const matrix *m)
 {
-    const head_part *part = model_part_of(padded_model, m);
-    if (part) return *part;
+    const inset_type type = padded_model->type;
+    for (size_t i = 1; i <= 64 && i <= n_brought; i++)
+        if (brought[(n_brought - i) % 64].of == m) return brought[(n_brought - i) % 64];
+    bool reverse;
+    const head_part *part = model_part_of(padded_model, m, &reverse);
+    if (part && reverse) return (matrix_shape){m, part->n_out, part->n_in, type};
+    if (part) return (matrix_shape){m, part->n_in, part->n_out, type};
     size_t i = 0;
-    while (padded_model->weights[i].matrix != m) i++;
+    while (padded_model->weights[i].matrix != m && padded_model->weights[i].reverse != m) i++;
     const weight *w = &padded_model->program->weights[i];
-    return (head_part){
-        .n_in = w->in_out ? w->rows : w->columns, .n_out = w->in_out ? w->columns : w->rows};
+    const int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows;
+    return padded_model->weights[i].matrix == m ? (matrix_shape){m, in, out, type}
+                                                : (matrix_shape){m, out, in, type};
+}
+
+static inset_status noted_matrix(device *d, inset_type type, int64_t in, int64_t out,
+    const void *weight, inset_type weight_type, bool in_out, const void *bias, inset_type bias_type,
+    matrix **result)
+{
+    inset_status status = plain_functions->matrix_create(
+        d, type, in, out, weight, weight_type, in_out, bias, bias_type, result);
+    if (!status) brought[n_brought++ % 64] = (matrix_shape){*result, in, out, type};
+    return status;
+}
+
+static inset_status noted_reverse(device *d, const matrix *of, matrix **result)
+{
+    const matrix_shape is = shape_of(of);
+    inset_status status = plain_functions->matrix_reverse(d, of, result);
+    if (!status) brought[n_brought++ % 64] = (matrix_shape){*result, is.n_out, is.n_in, is.type};
+    return status;
 }
 
 static inset_status padded_matmul(device *d, const matrix *m, const void *x, int64_t x_stride,
     void *y, int64_t y_stride, int64_t rows)
 {
-    const head_part is = shape_of(m);
-    const int64_t size = (int64_t)type_size(padded_model->type);
-    const int64_t padded = device_padded_rows(d, padded_model->type, is.n_in, is.n_out, rows);
+    const matrix_shape is = shape_of(m);
+    const int64_t size = (int64_t)type_size(is.type);
+    const int64_t padded = device_padded_rows(d, is.type, is.n_in, is.n_out, rows);
     inset_status status = plain_functions->matmul(d, m, x, x_stride, y, y_stride, rows);
     for (int64_t r = rows; r < padded; r++) {
         padding_read = ((const unsigned char *)x)[(r * x_stride + is.n_in) * size - 1];
@@ -350,9 +388,12 @@ static outcome run_padded(bench *b, uint64_t seed, trace *t)
     device_functions functions = *real.functions;
     functions.matmul = padded_matmul;
     functions.matmul_gelu = padded_matmul_gelu;
+    functions.matrix_create = noted_matrix;
+    functions.matrix_reverse = noted_reverse;
     d->functions = &functions;
     d->row_block = PRODUCT_TALLEST;
     b->model->gelu_in_product = true;
+    n_brought = 0;
     outcome o = run_trace(b, seed, t, false, NULL);
     d->functions = real.functions;
     d->row_block = real.row_block;

@@ -108,8 +108,8 @@ static inset_status make(run_matrices *m, size_t index)
         status = model_part_numbers(m->model, g->weight, &numbers);
         if (!status) status = from_numbers(m, g, numbers, INSET_F32, &m->owned[index]);
     } else if (m->fresh[index] || g->data)
-        status = from_numbers(m, g, m->fresh[index] ? m->fresh[index] : g->data, g->type,
-            &m->owned[index]);
+        status = from_numbers(
+            m, g, m->fresh[index] ? m->fresh[index] : g->data, g->type, &m->owned[index]);
     else status = from_device(m, g, &m->owned[index]);
     m->at[index] = m->owned[index];
     return status;

@@ -85,8 +85,9 @@ inset_status model_weights_get(model_weights *w, int32_t weight, int place, cons
  * transpose, without a bias. It is the model's. As model_weights_open's errors. */
 inset_status model_part(struct inset_model *model, int32_t weight, int32_t bias,
     const head_part *part, bool reverse, const matrix **out);
-/* Which part a matrix of model_part is; NULL: it is none. (Tests ask what a launch multiplies.) */
-const head_part *model_part_of(const struct inset_model *model, const matrix *m);
+/* Which part a matrix of model_part is, or is the reverse of; NULL: it is none. (Tests ask what a
+ * launch multiplies.) */
+const head_part *model_part_of(const struct inset_model *model, const matrix *m, bool *reverse);
 /* A weight's numbers on the device as they lie in the file, for what reads rows of it: vectors that
  * only steps aside read, weights as values. Nothing where they are there already. */
 inset_status model_numbers(struct inset_model *model, int32_t weight);

@@ -107,11 +107,12 @@ inset_status model_part(struct inset_model *m, int32_t weight, int32_t bias, con
     return status;
 }
 
-const head_part *model_part_of(const struct inset_model *model, const matrix *m)
+const head_part *model_part_of(const struct inset_model *model, const matrix *m, bool *reverse)
 {
     const model_parts *all = model->parts;
     for (size_t i = 0; all && i < all->n; i++)
-        if (all->at[i].matrix == m || all->at[i].reverse == m) return &all->at[i].is;
+        if (all->at[i].matrix == m || all->at[i].reverse == m)
+            return *reverse = all->at[i].reverse == m, &all->at[i].is;
     return NULL;
 }
 

@@ -97,8 +97,7 @@ static inset_status combine(
     script *s, const term *t, const operand *a, const operand *b, operand *out)
 {
     static const trace_op ops[] = {TRACE_ADD, TRACE_SUBTRACT, TRACE_MULTIPLY, TRACE_DIVIDE};
-    if (t->op == OP_PRODUCT)
-        return script_at(s, t->at, trace_product(s->trace, a, b, out));
+    if (t->op == OP_PRODUCT) return script_at(s, t->at, trace_product(s->trace, a, b, out));
     if (t->op > OP_PRODUCT && a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
         return script_refuse(
             s, t->at, INSET_TYPE_ERROR, "a comparison of two numbers decides nothing here");
@@ -318,8 +317,7 @@ inset_status script_find_site(script *s, expression *path, int32_t *found)
         int32_t inner = program_child(s->program, module, wanted, size);
         if (inner >= 0) return refuse_module(s, path->at, inner);
         if (program_weight_of(s->program, module, wanted, size) >= 0)
-            return script_refuse(
-                s, path->at, INSET_TYPE_ERROR, "weights can be read and not set");
+            return script_refuse(s, path->at, INSET_TYPE_ERROR, "weights can be read and not set");
         return script_at(s, path->site->at, program_unknown_site(s->program, module, wanted, size));
     }
     path->found = *found;

@@ -117,9 +117,9 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
         return;
     }
     script_expect(s, TOKEN_NAME, "a name");
-    l->kind = script_is(s, t, "grad")                              ? LINK_GRAD
+    l->kind = script_is(s, t, "grad")                         ? LINK_GRAD
               : script_is(s, t, "T") || script_is(s, t, "mT") ? LINK_TRANSPOSE
-                                                                   : LINK_NAME;
+                                                              : LINK_NAME;
     if (s->current.kind != '(') return;
     script_advance(s);
     if (script_is(s, t, "clone")) {

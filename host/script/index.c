@@ -4,7 +4,7 @@
 static int operator_length(script_op op)
 {
     return op == OP_EQUAL || op == OP_UNEQUAL || op == OP_LESS_EQUAL || op == OP_GREATER_EQUAL ? 2
-                                                                                              : 1;
+                                                                                               : 1;
 }
 
 /* ---- integers ----------------------------------------------------------- */
@@ -31,8 +31,8 @@ void script_require_integer(script *s, const expression *e, const char *where)
             script_require_integer(s, t->operand, where);
             if ((t->op != OP_DIVIDE && t->op < OP_PRODUCT) || s->status) continue;
             script_refuse(s, t->at, INSET_SYNTAX_ERROR,
-                "an integer is needed %s, and '%.*s' gives none", where,
-                operator_length(t->op), s->text + t->at);
+                "an integer is needed %s, and '%.*s' gives none", where, operator_length(t->op),
+                s->text + t->at);
             if (t->op == OP_DIVIDE)
                 error_help(s->context, "Write // for the quotient rounded down.");
         }

@@ -35,8 +35,8 @@ static void add_dimension(script *s, row_link *r)
     while (*last) last = &(*last)->next;
     *last = script_integer(s);
     if (++r->n_dimensions > INSET_MAX_DIMENSIONS && !s->status)
-        script_refuse(s, (*last)->at, INSET_SYNTAX_ERROR, "more than %d dimensions",
-            INSET_MAX_DIMENSIONS);
+        script_refuse(
+            s, (*last)->at, INSET_SYNTAX_ERROR, "more than %d dimensions", INSET_MAX_DIMENSIONS);
 }
 
 /* int | "(" int { "," int } ")" | "[" int { "," int } "]" */

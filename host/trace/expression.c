@@ -87,13 +87,11 @@ inset_status trace_record_call(trace *t, int32_t module, const view *made, const
 
 inset_status trace_record_rows(trace *t, const view *made, const row_operation *rows)
 {
-    trace_record r = {
-        .kind = TRACE_ROWS, .event = -1, .target = view_keep(t, made), .rows = rows};
+    trace_record r = {.kind = TRACE_ROWS, .event = -1, .target = view_keep(t, made), .rows = rows};
     return r.target ? add_record(t, &r) : INSET_NO_MEMORY;
 }
 
-inset_status trace_record_product(
-    trace *t, int32_t matrix, const view *made, const operand *rows)
+inset_status trace_record_product(trace *t, int32_t matrix, const view *made, const operand *rows)
 {
     bool lost = false;
     trace_record r = {.kind = TRACE_PRODUCT,
@@ -473,8 +471,9 @@ static inset_type promoted(const trace *t, const operand *a, const operand *b)
 
 static const char *op_text(trace_op op)
 {
-    static const char *const names[] = {"=", "+", "-", "*", "/", "-"},
-                      *const comparisons[] = {"==", "!=", "<", "<=", ">", ">="};
+    static const char *const names[] = {"=", "+", "-", "*", "/", "-"}, *const comparisons[] = {
+                                                                           "==", "!=", "<",
+                                                                           "<=", ">", ">="};
     return trace_op_is_comparison(op) ? comparisons[op - TRACE_EQUAL] : names[op];
 }
 
@@ -697,8 +696,7 @@ static inset_status check_target(trace *t, const operand *target)
     if (target->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to set");
     if (target->unchangeable)
-        return error_set(
-            t->context, INSET_TYPE_ERROR, "%s can be read and not set",
+        return error_set(t->context, INSET_TYPE_ERROR, "%s can be read and not set",
             t->storages[target->view.storage].weight ? "weights" : "token ids and positions");
     if (target->copy) {
         status = error_set(t->context, INSET_VALUE_ERROR,

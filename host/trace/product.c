@@ -1,6 +1,6 @@
-/* product.c: a @ b. A vector at the right is a dot product of each row (row_function.c). A matrix
- * is a tensor from outside or a weight, all of it or a part, as it lies or transposed: rows times a
- * matrix are a planned product, and rows that are the same are multiplied once. */
+/* product.c: a @ b. A matrix from outside or a weight, all of it or a part, as it lies or
+ * transposed, is multiplied by in planned products, in which rows that are the same are multiplied
+ * once. What lines made, a vector or a matrix, is a dot product an element (row_function.c). */
 #include "trace/records.h"
 
 #include <string.h>
@@ -66,37 +66,36 @@ inset_status product_across(trace *t, int32_t matrix, int32_t *out)
     return find_matrix(t, &v, out);
 }
 
-static inset_status check_matrix(trace *t, const operand *b)
+/* Is it a matrix whose numbers are known before the run, so that rows are multiplied by it at once? */
+static bool is_given(const trace *t, const operand *b)
 {
-    char shape[128];
     const storage *s = &t->storages[b->view.storage];
-    view_shape_text(&b->view, shape, sizeof shape);
-    if (b->view.n_dimensions > 2)
-        return error_set(t->context, INSET_SHAPE_ERROR,
-            "'@' with a tensor of shape %s at the right: a matrix [d, k] or a vector [d] was "
-            "expected",
-            shape);
-    if (s->kind == STORAGE_EXTERNAL && !s->changed) return INSET_OK;
-    inset_status status = error_set(t->context, INSET_TYPE_ERROR,
-        "'@' takes a matrix from outside or a weight of the model at the right, and the one of "
-        "shape %s is %s",
-        shape, s->changed ? "changed by lines" : "computed by lines");
-    error_help(t->context, "A vector may be any tensor; a matrix is multiplied as it was loaded.");
-    return status;
+    return b->view.n_dimensions == 2 && s->kind == STORAGE_EXTERNAL && !s->changed;
+}
+
+/* Heads of ragged positions do not lie in one row each. */
+static bool has_plain_rows(const view *v)
+{
+    int columns = 0;
+    for (int i = 0; i < v->n_dimensions; i++) columns += v->dimensions[i].kind == DIMENSION_COLUMN;
+    return columns == 1 || !view_is_ragged(v);
 }
 
 static inset_status fits(trace *t, const operand *a, const operand *b, inset_type *type)
 {
     const view *x = &a->view, *w = &b->view;
     const dimension *last = x->n_dimensions ? &x->dimensions[x->n_dimensions - 1] : NULL;
-    if (!last || last->ragged || !w->n_dimensions || last->extent != w->dimensions[0].extent) {
+    const int first = w->n_dimensions > 1 ? w->n_dimensions - 2 : 0;
+    if (!last || last->ragged || !w->n_dimensions || last->extent != w->dimensions[first].extent
+        || view_is_ragged(w)) {
         char left[128], right[128];
         view_shape_text(x, left, sizeof left);
         view_shape_text(w, right, sizeof right);
         return error_set(t->context, INSET_SHAPE_ERROR,
-            "'@' of shapes %s and %s: the last dimension at the left and the first at the right "
-            "must be one",
-            left, right);
+            "'@' of shapes %s and %s: the last dimension at the left and the %s at the right must "
+            "be "
+            "one, and no prompts of different lengths",
+            left, right, w->n_dimensions > 2 ? "one before the last" : "first");
     }
     const inset_type types[2] = {trace_operand_type(t, a), trace_operand_type(t, b)};
     *type = !a->literal ? types[0] : !b->literal ? types[1] : INSET_F32;
@@ -153,19 +152,39 @@ inset_status product_make(trace *t, const operand *rows, int32_t matrix, operand
     return status;
 }
 
+/* Sums over the last dimension of what two tensors broadcast to. */
 static inset_status dot(trace *t, const operand *x, const operand *v, inset_type type, operand *out)
 {
     const operand both[2] = {*x, *v};
-    row_making m = {.function = ROW_DOT,
-        .shape = x->view,
-        .n_inner = 1,
-        .type = type,
-        .n = 2,
-        .operands = both};
-    const int last = x->view.n_dimensions - 1;
+    inset_type unused;
+    row_making m = {.function = ROW_DOT, .n_inner = 1, .type = type, .n = 2, .operands = both};
+    if (trace_promoted(t, x, v, &unused, &m.shape)) {
+        char left[128], right[128];
+        view_shape_text(&x->view, left, sizeof left);
+        view_shape_text(&v->view, right, sizeof right);
+        return error_set(t->context, INSET_SHAPE_ERROR,
+            "'@': rows of shape %s and columns of shape %s do not broadcast", left, right);
+    }
+    const int last = m.shape.n_dimensions - 1;
     m.shape.dimensions[last].kind = DIMENSION_COLUMN;
     if (m.shape.position_dimension == last) m.shape.position_dimension = -1;
     return row_function_make(t, &m, out);
+}
+
+/* Any two tensors: [.., n, 1, d] and [.., 1, k, d], a dot product an element. */
+static inset_status of_values(
+    trace *t, const operand *a, const operand *b, inset_type type, operand *out)
+{
+    operand x = *a, y = *b;
+    const int n = y.view.n_dimensions;
+    bool fits = true;
+    if (n > 1) view_move(&y.view, n - 2, n - 1);
+    if (n > 1 && x.view.n_dimensions > 1)
+        fits = view_insert(&y.view, n - 2) && view_insert(&x.view, x.view.n_dimensions - 1);
+    if (!fits)
+        return error_set(
+            t->context, INSET_SHAPE_ERROR, "'@' of tensors of %d dimensions", INSET_MAX_DIMENSIONS);
+    return dot(t, &x, &y, type, out);
 }
 
 inset_status trace_product(trace *t, const operand *a, const operand *b, operand *out)
@@ -177,12 +196,11 @@ inset_status trace_product(trace *t, const operand *a, const operand *b, operand
     if (a->kind != OPERAND_TENSOR || b->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "'@' of a number; write '*'");
     if ((status = fits(t, a, b, &type)) || (status = as_type(t, a, type, &x))) return status;
-    if (b->view.n_dimensions == 1) {
+    if (!is_given(t, b) || !has_plain_rows(&x.view)) {
         status = as_type(t, b, type, &y);
-        return status ? status : dot(t, &x, &y, type, out);
+        return status ? status : of_values(t, &x, &y, type, out);
     }
     int32_t matrix;
-    if ((status = check_matrix(t, b))) return status;
     y = *b;
     if (b->literal && (status = literal_matrix(t, b, type, &y))) return status;
     if ((status = find_matrix(t, &y.view, &matrix))) return status;

@@ -59,13 +59,13 @@ typedef struct row_operation {
 typedef struct trace_record {
     record_kind kind;
     trace_op op;
-    int32_t event;  /* runs after this event of its invoke; -1: before the model */
-    int32_t metric; /* TRACE_METRIC: which of the trace's */
-    int32_t module; /* TRACE_CALL */
-    int32_t matrix; /* TRACE_PRODUCT: which of the trace's */
+    int32_t event;             /* runs after this event of its invoke; -1: before the model */
+    int32_t metric;            /* TRACE_METRIC: which of the trace's */
+    int32_t module;            /* TRACE_CALL */
+    int32_t matrix;            /* TRACE_PRODUCT: which of the trace's */
     const row_operation *rows; /* TRACE_ROWS: its operands, in place of a and b; else NULL */
-    bool detached;  /* TRACE_MAKE: its gradient goes nowhere */
-    bool slope;     /* ... what it changes by as each logit of its rows does, not the metric */
+    bool detached;             /* TRACE_MAKE: its gradient goes nowhere */
+    bool slope; /* ... what it changes by as each logit of its rows does, not the metric */
     /* what is written: the view of all of `made`, or the set's target */
     const view *target;
     source a, b;
@@ -275,7 +275,7 @@ typedef struct row_making {
     row_function function;
     view shape;
     int n_inner;
-    int32_t k; /* TOPK, TOPK_AT, TOPK_BACK */
+    int32_t k;       /* TOPK, TOPK_AT, TOPK_BACK */
     inset_type type; /* of the result */
     int32_t n;
     const operand *operands;
@@ -288,8 +288,7 @@ inset_status product_make(trace *t, const operand *rows, int32_t matrix, operand
 /* The matrix that lies the other way, for gradients. */
 inset_status product_across(trace *t, int32_t matrix, int32_t *out);
 inset_status trace_record_rows(trace *t, const view *made, const row_operation *rows);
-inset_status trace_record_product(
-    trace *t, int32_t matrix, const view *made, const operand *rows);
+inset_status trace_record_product(trace *t, int32_t matrix, const view *made, const operand *rows);
 /* x with one row [.., width] in each row of its storage: a copy where heads lie in one. `name`, of
  * what needs it, for the error about heads of ragged positions. */
 inset_status trace_settle_rows(trace *t, const char *name, const operand *x, operand *out);

@@ -50,9 +50,8 @@ static view operand_shape(
     const row_making *m, const view *made, const view *inner, int n_inner, int64_t n)
 {
     view shape = *made;
-    const int64_t own = keeps_inner(m->function)
-                            ? made->dimensions[--shape.n_dimensions].extent
-                            : 1;
+    const int64_t own = keeps_inner(m->function) ? made->dimensions[--shape.n_dimensions].extent
+                                                 : 1;
     for (int i = 0; i < shape.n_dimensions; i++)
         if (shape.dimensions[i].kind == DIMENSION_COLUMN)
             shape.dimensions[i].stride = own ? shape.dimensions[i].stride / own * n : 0;
@@ -140,8 +139,8 @@ static inset_status check_dimensions(
             return error_set(t->context, INSET_INDEX_ERROR,
                 "%s(): dimension %lld of a tensor of %d dimensions", r->name, (long long)d, n);
         if (r->over[at])
-            return error_set(t->context, INSET_VALUE_ERROR,
-                "%s(): dimension %lld appears twice", r->name, (long long)d);
+            return error_set(t->context, INSET_VALUE_ERROR, "%s(): dimension %lld appears twice",
+                r->name, (long long)d);
         r->over[at] = true;
     }
     if (one && (request->n_dimensions != 1 || !n))
@@ -208,8 +207,7 @@ static inset_status add_slices(trace *t, const operand *x, const bool *over, sli
     int d = 0;
     while (d < v->n_dimensions && (!over[d] || v->dimensions[d].kind == DIMENSION_COLUMN)) d++;
     if (d == v->n_dimensions) {
-        if (!array_extend(
-                t->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at))
+        if (!array_extend(t->context, &list->at, &list->capacity, list->n + 1, sizeof *list->at))
             return INSET_NO_MEMORY;
         list->at[list->n++] = *x;
         return INSET_OK;
@@ -332,7 +330,7 @@ static inset_status put_back(trace *t, const view *of, const reducing *r, operan
     return !view_is_ragged(&out->view) || view_sequence_dimension(&out->view) <= 0
                ? INSET_OK
                : error_set(t->context, INSET_SHAPE_ERROR,
-                     "%s() leaves prompts of different lengths behind another dimension", r->name);
+                   "%s() leaves prompts of different lengths behind another dimension", r->name);
 }
 
 inset_status trace_row_function(

@@ -205,8 +205,8 @@ const char *trace_row_function_name(row_function function); /* "sum" */
 /* Elements of a where condition (bools) is true, else of b; tensors or numbers, which broadcast. */
 inset_status trace_where(
     trace *t, const operand *condition, const operand *a, const operand *b, operand *out);
-/* a @ b. a [.., d]; b [d, k], a tensor from outside or a weight that no line changed, or [d], any
- * tensor. Their types are one. ShapeError, TypeError. */
+/* a @ b, as torch.matmul: floats of one type. Fast where b is a matrix from outside or a weight that
+ * no line changed. ShapeError, TypeError. */
 inset_status trace_product(trace *t, const operand *a, const operand *b, operand *out);
 /* The same elements with two dimensions exchanged; negative ones count from the end. */
 inset_status trace_transpose(

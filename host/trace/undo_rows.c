@@ -127,7 +127,8 @@ static inset_status undo_softmax(const undoing *u)
     operand both[2] = {u->g}, sum, p, part, sent;
     inset_status status = again(u, ROW_SOFTMAX, 1, read(u, 0), &p);
     both[1] = p;
-    if (!status) status = again(u, logarithmic ? ROW_SUM : ROW_DOT, logarithmic ? 1 : 2, both, &sum);
+    if (!status)
+        status = again(u, logarithmic ? ROW_SUM : ROW_DOT, logarithmic ? 1 : 2, both, &sum);
     sum = row_function_behind(&sum, 1);
     if (!status && logarithmic) {
         status = trace_binary(t, TRACE_MULTIPLY, &p, &sum, &part);

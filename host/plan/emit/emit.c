@@ -79,8 +79,8 @@ void *emit_row_address(const emitter *e, int32_t domain, int32_t strand_index, i
         return moved(emit_value_buffer(e, t->pass, domain),
             emit_buffer_row(e, t->pass, domain, strand_index, row) * bytes);
     if (t->kind == STRAND_EXTERNAL && e->p->trace->storages[t->storage].weight)
-        return tagged(AREA_WEIGHT,
-            weight_offset(e->p->trace->storages[t->storage].weight - 1, row * bytes));
+        return tagged(
+            AREA_WEIGHT, weight_offset(e->p->trace->storages[t->storage].weight - 1, row * bytes));
     if (t->kind == STRAND_EXTERNAL)
         return tagged(AREA_EXTERNAL, e->s->external_offset[t->storage] + row * bytes);
     int32_t at = moment_number(e->p, (moment){t->pass, t->time});
@@ -193,8 +193,7 @@ static inset_status emit_all(emitter *e)
         e->layouts[i] = (layout_tables){.contexts = -1, .keys = -1, .kept_at = -1, .positions = -1};
     for (size_t i = 0; i < p->trace->n_answers; i++) e->answer_place[i] = -1;
     e->out->n_matrices = p->trace->n_matrices;
-    e->out->matrices = arena_new(
-        &e->out->memory, p->trace->n_matrices * sizeof *e->out->matrices);
+    e->out->matrices = arena_new(&e->out->memory, p->trace->n_matrices * sizeof *e->out->matrices);
     if (!e->out->matrices) return INSET_NO_MEMORY;
     inset_status status = emit_order_saved(e);
     for (e->now = 0; e->now < e->s->n_moments && !status; e->now++) {
@@ -225,8 +224,7 @@ inset_status plan_emit(planner *p, schedule *s, plan *out)
     out->area_bytes[AREA_RECORDS] = (int64_t)(out->n_records * sizeof *out->records);
     out->area_bytes[AREA_METRICS] = (int64_t)(out->n_metric_rows * sizeof *out->metric_rows);
     out->area_bytes[AREA_ROW_CALLS] = (int64_t)(out->n_row_calls * sizeof *out->row_calls);
-    out->area_bytes[AREA_ROW_OPERANDS] = (int64_t)(out->n_row_operands
-                                                   * sizeof *out->row_operands);
+    out->area_bytes[AREA_ROW_OPERANDS] = (int64_t)(out->n_row_operands * sizeof *out->row_operands);
     out->area_bytes[AREA_ANSWERS] = (int64_t)(out->n_answer_source * sizeof(int32_t));
     out->area_bytes[AREA_SAVED] = s->saved_bytes;
     out->area_bytes[AREA_EXTERNAL] = s->external_bytes;

@@ -17,10 +17,10 @@ typedef enum area {
     AREA_TABLES, /* row tables, int32; made on the device from the plan's runs */
     /* record tables, those of launches that apply records to their rows among them */
     AREA_RECORDS,
-    AREA_METRICS, /* tables of metrics */
+    AREA_METRICS,   /* tables of metrics */
     AREA_ROW_CALLS, /* tables of functions of whole rows, and what they are of */
     AREA_ROW_OPERANDS,
-    AREA_SAVED,   /* saved values */
+    AREA_SAVED, /* saved values */
     /* From here to AREA_WEIGHT is what may be other numbers at the next run: a run keeps these
      * areas side by side, so that all of it goes up in one copy. */
     AREA_EXTERNAL, /* tensors from outside */

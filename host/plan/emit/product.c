@@ -57,8 +57,8 @@ static inset_status move_rows(emitter *e, int32_t level, int32_t matrix, bool ou
     const record *one = &e->out->records[e->first_record];
     const int64_t stride = out ? one->out_row : one->a_row;
     if (one->rows > 1 && (stride < width || (out && stride != width))) return INSET_OK;
-    *block = (block_rows){out ? one->out : (void *)(uintptr_t)one->a,
-        one->rows > 1 ? stride : width};
+    *block = (block_rows){
+        out ? one->out : (void *)(uintptr_t)one->a, one->rows > 1 ? stride : width};
     e->out->n_records--;
     return INSET_OK;
 }

@@ -43,8 +43,7 @@ static bool add_calls(emitter *e, const need *n, int64_t *work)
     for (int32_t k = 0; k < t->n; k++) {
         int64_t step;
         const char *at = row_at(e, &t->pieces[k], n->lo, &step);
-        for (int64_t i = 0; i < rows; i++)
-            out->row_operands[first + i * t->n + k] = at + i * step;
+        for (int64_t i = 0; i < rows; i++) out->row_operands[first + i * t->n + k] = at + i * step;
     }
     char *to = emit_row_address(e, DOMAIN_FREE, n->strand, n->lo);
     for (int64_t i = 0; i < rows; i++) {

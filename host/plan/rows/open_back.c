@@ -103,7 +103,8 @@ static inset_status note_run(void *user, int32_t sequence, int32_t rows, const p
         list->at = grown, list->capacity = capacity;
     }
     weight_run run = {.rows = rows, .from = *one};
-    inset_status status = pieces_readable(n->p, &run.from, n->p->trace->model_type, one->c1 - one->c0);
+    inset_status status = pieces_readable(
+        n->p, &run.from, n->p->trace->model_type, one->c1 - one->c0);
     list->at[list->n++] = run;
     return status;
 }

@@ -70,8 +70,8 @@ typedef enum strand_kind {
     STRAND_METRIC,
     STRAND_ROWS,    /* a function of whole rows; op is it, parent_row its inner, start its k */
     STRAND_PRODUCT, /* rows times a matrix of the trace; parent_row is which */
-    STRAND_SLOPE, /* of a metric: what it changes by as its logits do */
-    STRAND_BACK,  /* attention backwards: see reverse.c */
+    STRAND_SLOPE,   /* of a metric: what it changes by as its logits do */
+    STRAND_BACK,    /* attention backwards: see reverse.c */
     /* in the open: see open_back.c */
     STRAND_SOFTMAX_BACK,
     STRAND_OPEN_BACK
