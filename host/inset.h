@@ -371,7 +371,16 @@ typedef enum inset_operation {
     INSET_ADD,
     INSET_SUBTRACT,
     INSET_MULTIPLY,
-    INSET_DIVIDE
+    INSET_DIVIDE,
+    /* of inset_arithmetic alone. As torch.matmul, of floats of one type: planned products where b is
+     * a matrix from outside or a weight, else dot products */
+    INSET_MATRIX_PRODUCT,
+    INSET_EQUAL, /* comparisons give bools */
+    INSET_UNEQUAL,
+    INSET_LESS,
+    INSET_LESS_EQUAL,
+    INSET_GREATER,
+    INSET_GREATER_EQUAL
 } inset_operation;
 
 /* Freed with inset_trace_free, or with its model. */
@@ -457,6 +466,41 @@ INSET_API inset_status inset_clamp(
 /* A copy in another type, rounded to nearest even, truncated for integers. */
 INSET_API inset_status inset_cast(inset_value *value, inset_type type, inset_value **out);
 
+/* Functions over dimensions, as PyTorch has them: negative ones count from the end; n_dimensions 0 is
+ * all of them (of SUM to NORM), and ARGMAX to LOG_SOFTMAX go along exactly one. keep: what is summed
+ * over stays as a dimension of extent 1. NORM is the 2-norm. Prompts of different lengths have each
+ * its own positions. SUM of integers and ARGMAX are i64, all else has the value's type; sums are fp32.
+ * INSET_TYPE_ERROR: integers where floats are needed, f64; INSET_INDEX_ERROR: a dimension that is not
+ * there; INSET_VALUE_ERROR: one named twice, or without elements; INSET_SHAPE_ERROR: over sequences of
+ * different lengths. */
+typedef enum inset_row_function {
+    INSET_SUM,
+    INSET_MEAN,
+    INSET_AMAX,
+    INSET_AMIN,
+    INSET_NORM,
+    INSET_ARGMAX,
+    INSET_SOFTMAX,
+    INSET_LOG_SOFTMAX
+} inset_row_function;
+INSET_API inset_status inset_rows(inset_value *value, inset_row_function function,
+    int32_t n_dimensions, const int64_t *dimensions, int keep, inset_value **out);
+/* The k largest along a dimension, in order, and their places (i64); either may be NULL. */
+INSET_API inset_status inset_topk(inset_value *value, int64_t k, int64_t dimension,
+    inset_value **values, inset_value **places);
+/* Elements of a where condition, bools, is true, else of b; tensors or numbers, which broadcast. */
+INSET_API inset_status inset_where(
+    inset_value *condition, inset_value *a, inset_value *b, inset_value **out);
+/* A view with two dimensions exchanged. */
+INSET_API inset_status inset_transpose(
+    inset_value *value, int64_t first, int64_t second, inset_value **out);
+/* A clone through which no gradient goes back. */
+INSET_API inset_status inset_detach(inset_value *value, inset_value **out);
+/* A weight of the model, "transformer.wte.weight", in the model's type and the shape that transformers
+ * gives it. It can be read, indexed and multiplied by, not set. INSET_UNKNOWN_SITE; INSET_USAGE_ERROR
+ * for a model of weights in memory that a builder may have let go of. */
+INSET_API inset_status inset_weight(inset_trace *trace, const char *path, inset_value **out);
+
 /* Gradients in less memory, as checkpoints of PyTorch: every block is run a second time before it
  * is gone through backwards, and of its first run only what it begins with is kept. About one
  * forward more; the same numbers to rounding. To be called before the first inset_backward, and
@@ -514,7 +558,8 @@ typedef enum inset_index_kind {
     INSET_AT,       /* 3 */
     INSET_SLICE,    /* 2:, :-1, ::2 */
     INSET_ELLIPSIS, /* ... */
-    INSET_LIST      /* [0, 2] */
+    INSET_LIST,     /* [0, 2] */
+    INSET_NEW       /* None: a dimension of extent 1 */
 } inset_index_kind;
 typedef struct inset_index_item {
     inset_index_kind kind;

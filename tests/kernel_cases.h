@@ -1391,7 +1391,12 @@ static void choose_function(subject *s, record *r)
     static const uint8_t of_integers[] = {RECORD_ABS, RECORD_RELU, RECORD_AT_LEAST, RECORD_AT_MOST};
     if (r->compute == INSET_BOOL) r->compute = INSET_F32;
     r->out_type = r->compute; /* as plans have it */
-    r->op = (uint8_t)(RECORD_EXP + test_random(&s->random) % (RECORD_AT_MOST - RECORD_EXP + 1));
+    r->op = (uint8_t)(RECORD_EXP
+                      + test_random(&s->random) % (RECORD_GREATER_EQUAL - RECORD_EXP + 1));
+    if (r->op >= RECORD_EQUAL) {
+        r->out_type = INSET_BOOL;
+        return;
+    }
     if (!is_float_type(r->compute)) r->op = of_integers[test_random(&s->random) % 4];
     else if (r->compute != INSET_F64 && test_random(&s->random) % 3 == 0) r->op += RECORD_SLOPE;
 }
@@ -1418,6 +1423,12 @@ static double function_element(const record *r, double a, double b)
     case RECORD_SILU: return a * s;
     case RECORD_AT_LEAST: return a < b ? b : a;
     case RECORD_AT_MOST: return a > b ? b : a;
+    case RECORD_EQUAL: return a == b;
+    case RECORD_UNEQUAL: return a != b;
+    case RECORD_LESS: return a < b;
+    case RECORD_LESS_EQUAL: return a <= b;
+    case RECORD_GREATER: return a > b;
+    case RECORD_GREATER_EQUAL: return a >= b;
     case RECORD_SLOPE + RECORD_LOG: return 1 / a;
     case RECORD_SLOPE + RECORD_SQRT: return 0.5 / sqrt(a);
     case RECORD_SLOPE + RECORD_ABS: return (a > 0) - (a < 0);
@@ -1757,6 +1768,7 @@ static void run_attention_cases(subject *s, int type)
 }
 
 #include "back_cases.h"
+#include "row_function_cases.h"
 #include "edge_cases.h"
 
 static void run_kernel_cases(subject *s)
@@ -1769,6 +1781,7 @@ static void run_kernel_cases(subject *s)
         run_open_cases(s, type);
         run_metric_cases(s, type);
         run_back_cases(s, type);
+        run_row_function_cases(s, type);
         run_edge_cases(s, type);
         case_rope(s, type, 3, 10, 6, 0, 0);
         case_rope(s, type, 3, 10, 10, 31, 0);

@@ -9,6 +9,7 @@ import sys
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from make_fixtures import write_tensors
 
@@ -510,6 +511,55 @@ def functions(f):
     write(f, "functions", script, {"block_grad": x["block"].grad})
 
 
+def rows(f):
+    """Functions of whole rows and products, put back in at several positions."""
+    x, width = {}, f.model.config.hidden_size
+    seed = torch.Generator().manual_seed(5)
+    w = (torch.randn(width, 6, generator=seed, dtype=torch.float64) * 4).round() / 8
+    linear = next(n for n, m in f.model.named_modules() if n.startswith(f.block(1)) and isinstance(m, torch.nn.Linear | Conv1D)
+                  and m.weight.shape[1 if isinstance(m, torch.nn.Linear) else 0] == width)
+    weight = f.model.get_submodule(linear).weight
+    matrix = weight[:8].T if isinstance(f.model.get_submodule(linear), torch.nn.Linear) else weight[:, :8]
+
+    def block(t):
+        x["block"] = t
+        t.retain_grad()
+        return None
+
+    def mlp(t):
+        t, b = t.clone(), x["block"]
+        h = torch.relu((b - b.mean(1, keepdim=True)) @ w + 0.25)
+        top = h[:, 3].topk(3).values
+        t[:, 0] = h[:, 0] @ w.T + b.sum((0, 1)) / 8 + b[0].mean(0) * 2
+        t[:, 1] = b[:, 1] * torch.softmax(b[:, 1] / 2, -1) + torch.log_softmax(b[:, 2], -1) / 8
+        t[:, 2] = b[:, 2] / b[:, 2].norm(dim=-1, keepdim=True) + b[:, 0].amax(-1, keepdim=True) - b[:, 1].amin(-1, keepdim=True)
+        t[:, 3] = torch.where(b[:, 3] > 0.1, b[:, 3] * b[:, 0], b[:, 4] / 2) + (top @ torch.tensor([1, 0.5, 0.25], dtype=b.dtype))[:, None]
+        t[:, 4] -= (b[:, 4] @ b[0, 2])[:, None] * b[:, 5] - (b[:, 4] - (h[:, 4] @ w.T)).detach() + (b[:, 3] @ matrix).sum()
+        t[:, 5] = ((b @ b.mT)[:, 5] @ b)[0] / 8 + b.amax((0, 1)) * b[:, :, 1].norm()
+        return t
+
+    logits = f.run([CLEAN], {f.block(0): block, f.block(1, "mlp"): mlp})
+    diff(logits[0, -1], [3], [7]).backward()
+    path, behind = f.path(linear), "[:8].T" if isinstance(f.model.get_submodule(linear), torch.nn.Linear) else "[:, :8]"
+    script = f"""with invoke({[CLEAN]}):
+    w = {w.tolist()}
+    b = {f.site(0, 'output')}
+    mlp = {f.site(1, 'mlp.output')}
+    h = relu((b - b.mean(1, keepdim=True)) @ w + 0.25)
+    top = h[:, 3].topk(3).values
+    mlp[:, 0] = h[:, 0] @ w.T + b.sum((0, 1)) / 8 + b[0].mean(0) * 2
+    mlp[:, 1] = b[:, 1] * softmax(b[:, 1] / 2, -1) + log_softmax(b[:, 2], -1) / 8
+    mlp[:, 2] = b[:, 2] / b[:, 2].norm(dim=-1, keepdim=True) + b[:, 0].amax(-1, keepdim=True) - b[:, 1].amin(-1, keepdim=True)
+    mlp[:, 3] = where(b[:, 3] > 0.1, b[:, 3] * b[:, 0], b[:, 4] / 2) + (top @ [1, 0.5, 0.25])[:, None]
+    mlp[:, 4] -= (b[:, 4] @ b[0, 2])[:, None] * b[:, 5] - (b[:, 4] - (h[:, 4] @ w.T)).detach() + (b[:, 3] @ {path}.weight{behind}).sum()
+    mlp[:, 5] = ((b @ b.mT)[:, 5] @ b)[0] / 8 + b.amax((0, 1)) * b[:, :, 1].norm()
+    m = output.logits[0, -1].logit_diff(3, 7)
+    with m.backward():
+        block_grad = b.grad.save()
+"""
+    write(f, "rows", script, {"block_grad": x["block"].grad})
+
+
 if __name__ == "__main__":
     for name in FAMILIES:
         family = Family(name)
@@ -520,6 +570,7 @@ if __name__ == "__main__":
             open_across(family)
             gathers(family)
             functions(family)
+            rows(family)
             if family.model.config.model_type != "gemma2":    # its logits go through a cap behind the head
                 beside_nnsight(family)
         if name == "gpt2":

@@ -239,6 +239,14 @@ static inset_status no_operation(inset_trace *t, inset_operation operation)
     return error_set(t->context, INSET_USAGE_ERROR, "%d is no operation", (int)operation);
 }
 
+static inset_status compare(inset_value *a, trace_op op, inset_value *b, operand *out)
+{
+    if (a->operand.kind != OPERAND_TENSOR && b->operand.kind != OPERAND_TENSOR)
+        return error_set(a->trace->context, INSET_TYPE_ERROR,
+            "a comparison of two numbers needs no trace");
+    return trace_binary(a->trace->trace, op, &a->operand, &b->operand, out);
+}
+
 inset_status inset_arithmetic(
     inset_value *a, inset_operation operation, inset_value *b, inset_value **out)
 {
@@ -248,8 +256,12 @@ inset_status inset_arithmetic(
     NEED_OUT(a->trace, out);
     inset_status status = api_check_value(a->trace, b);
     if (status) return status;
-    if (!operation_of(operation, &op)) return no_operation(a->trace, operation);
-    status = trace_binary(a->trace->trace, op, &a->operand, &b->operand, &made);
+    if (operation == INSET_MATRIX_PRODUCT)
+        status = trace_product(a->trace->trace, &a->operand, &b->operand, &made);
+    else if (operation >= INSET_EQUAL && operation <= INSET_GREATER_EQUAL)
+        status = compare(a, (trace_op)(TRACE_EQUAL + (int)(operation - INSET_EQUAL)), b, &made);
+    else if (!operation_of(operation, &op)) return no_operation(a->trace, operation);
+    else status = trace_binary(a->trace->trace, op, &a->operand, &b->operand, &made);
     return api_give(a->trace, status, &made, out);
 }
 

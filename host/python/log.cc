@@ -80,6 +80,11 @@ class Writer {
         case LogLine::CALL:
             put(value(l.made) + " = " + l.text + "(" + source(l.source) + ")");
             break;
+        case LogLine::WHERE:
+            put(value(l.made) + " = where(" + value(l.of) + ", " + source(l.source) + ", "
+                + source(l.other) + ")");
+            break;
+        case LogLine::WEIGHT: put(value(l.made) + " = " + l.text); break;
         case LogLine::SKIP: put(l.text + ".skip(" + source(l.source) + ")"); break;
         case LogLine::CACHE: put("# " + site(l.of) + " is kept: tracer.cache()"); break;
         case LogLine::STOP: put("stop()"); break;
@@ -137,9 +142,11 @@ class Writer {
 
     std::string arithmetic(const LogLine &l) const
     {
+        static const char *const symbols[] = {
+            "+", "-", "*", "/", "@", "==", "!=", "<", "<=", ">", ">="};
         const std::string a = value(l.of), b = source(l.source),
-                          between = std::string(" ") + "+-*/"[l.operation & 3] + " ";
-        return l.operation & 4 ? b + between + a : a + between + b;
+                          between = std::string(" ") + symbols[l.operation & ~REFLECTED] + " ";
+        return l.operation & REFLECTED ? b + between + a : a + between + b;
     }
     void made(const LogLine &l)
     {

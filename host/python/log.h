@@ -21,6 +21,7 @@ struct LogOperand {
     nb::object array;
 };
 enum { MOST_NUMBERS = 4096 }; /* of an array in a script */
+enum { REFLECTED = 64 };
 
 /* One line. Example: v3 = v1[:, -1] is {INDEX, made 3, of 1, index (:, -1)}; v1[:, 0] = 0 is {SET, of
  * 1, index (:, 0), source 0}; transformer.h.1.output = v3 is {SET_SITE, of that site, source v3}. */
@@ -43,15 +44,17 @@ struct LogLine {
         KL,     /* made = of.kl(source) */
         SAVE,
         CALL, /* made = text(source) */
+        WHERE,  /* made = where(of, source, other) */
+        WEIGHT, /* made = text */
         SKIP, /* text.skip(source) */
         STOP,
         CACHE,   /* the site with the number `of` is saved, in any order: no line says it */
         ZEROS,   /* made = zeros(text) */
         EXTERNAL /* made: an array */
     } kind;
-    char operation = 0; /* as inset_operation; 4: reflected */
+    char operation = 0; /* as inset_operation; + REFLECTED */
     int64_t made = -1, of = -1;
-    LogOperand source;
+    LogOperand source, other;
     nb::object index; /* as Python gave it; where it has lists, its text */
     std::string text;
 };

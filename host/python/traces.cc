@@ -39,7 +39,7 @@ static bool whole_number(nb::handle x, int64_t *out)
 [[noreturn]] static void no_index(nb::handle item)
 {
     const std::string what = nb::repr(item).c_str();
-    fail("TypeError", "an index is made of integers, slices, lists of integers and ..., found "
+    fail("TypeError", "an index is made of integers, slices, lists of integers, None and ..., found "
                           + what + "; an array of indices goes in as a list: x[:, ids.tolist()]");
 }
 
@@ -83,6 +83,8 @@ class Index {
             to.has_start = part(s->start, &to.start);
             to.has_stop = part(s->stop, &to.stop);
             to.has_step = part(s->step, &to.step);
+        } else if (item.is_none()) {
+            to.kind = INSET_NEW;
         } else if (item.ptr() == Py_Ellipsis) {
             to.kind = INSET_ELLIPSIS;
         } else if (PyList_Check(item.ptr())) {
@@ -292,7 +294,7 @@ static nb::object arithmetic(
     const auto &t = recording(v);
     inset_value *out = nullptr;
     LogLine line = line_of(LogLine::ARITHMETIC, v.number);
-    line.operation = (char)(operation | (reflected ? 4 : 0));
+    line.operation = (char)(operation | (reflected ? REFLECTED : 0));
     {
         Locked locked(*t->model);
         Between between(*t);
@@ -602,6 +604,56 @@ static std::string clamp_text(nb::handle low, nb::handle high)
     return "clamp(" + text(low) + ", " + text(high) + ")";
 }
 
+static nb::object rows(const Value &v, int function, const std::vector<int64_t> &dimensions,
+    bool keep, const std::string &text)
+{
+    LogLine line = line_of(LogLine::METHOD, v.number);
+    line.text = text;
+    return unary(v, std::move(line), [&](inset_value *x, inset_value **out) {
+        return inset_rows(x, (inset_row_function)function, (int32_t)dimensions.size(),
+            dimensions.data(), keep, out);
+    });
+}
+
+/* The values, or the places, of the k largest. */
+static nb::object topk(const Value &v, int64_t k, int64_t dimension, bool places)
+{
+    LogLine line = line_of(LogLine::METHOD, v.number);
+    line.text = "topk(" + std::to_string(k) + ", " + std::to_string(dimension)
+                + (places ? ").indices" : ").values");
+    return unary(v, std::move(line), [&](inset_value *x, inset_value **out) {
+        return inset_topk(x, k, dimension, places ? nullptr : out, places ? out : nullptr);
+    });
+}
+
+static nb::object where(const Value &v, nb::handle a, nb::handle b)
+{
+    const auto &t = recording(v);
+    inset_value *out = nullptr;
+    LogLine line = line_of(LogLine::WHERE, v.number);
+    {
+        Locked locked(*t->model);
+        Between between(*t);
+        inset_value *x = operand(t, a, line.source), *y = operand(t, b, line.other);
+        check(*t->model, inset_where(v.value, x, y, &out));
+    }
+    return made(t, out, std::move(line));
+}
+
+static nb::object weight(const Module &m, const std::string &name)
+{
+    const std::string path = m.path + "." + name;
+    const auto t = recording(m.model, path.c_str());
+    inset_value *out = nullptr;
+    LogLine line = line_of(LogLine::WEIGHT);
+    line.text = path;
+    {
+        Locked locked(*m.model);
+        check(*m.model, inset_weight(t->trace, path.c_str(), &out));
+    }
+    return made(t, out, std::move(line));
+}
+
 /* ---- the module --------------------------------------------------------- */
 
 static void define_values(nb::module_ &m)
@@ -646,6 +698,24 @@ static void define_values(nb::module_ &m)
                                                        : INSET_F16;
                 return unary(v, std::move(line),
                     [&](inset_value *x, inset_value **out) { return inset_cast(x, to, out); });
+            })
+        .def("_rows", &rows)
+        .def("_topk", &topk)
+        .def("_where", &where, nb::arg("a"), nb::arg("b"))
+        .def("_transpose",
+            [](const Value &v, int64_t first, int64_t second) {
+                LogLine line = line_of(LogLine::METHOD, v.number);
+                line.text = "transpose(" + std::to_string(first) + ", " + std::to_string(second)
+                            + ")";
+                return unary(v, std::move(line), [&](inset_value *x, inset_value **out) {
+                    return inset_transpose(x, first, second, out);
+                });
+            })
+        .def("_detach",
+            [](const Value &v) {
+                LogLine line = line_of(LogLine::METHOD, v.number);
+                line.text = "detach()";
+                return unary(v, std::move(line), inset_detach);
             })
         .def("_clone",
             [](const Value &v) { return unary(v, line_of(LogLine::CLONE, v.number), inset_clone); })
@@ -703,6 +773,7 @@ void define_traces(nb::module_ &m)
         .def("_get", &site_get)
         .def("_set", &site_set, nb::arg("which"), nb::arg("source").none())
         .def("__call__", &call)
+        .def("_weight", &weight)
         .def("_skip", &skip);
     nb::class_<TraceState>(m, "Trace")
         .def_static("begin", &trace_begin)

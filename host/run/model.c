@@ -536,21 +536,28 @@ struct model_weights {
     int32_t which[PLACES];
 };
 
+inset_status model_need_numbers(const struct inset_model *model)
+{
+    /* numbers in memory are a builder's, who may have let go of them; a family's stay */
+    if (!model->directory && !model->given && !model->program->n_head_paths)
+        return error_set(model->context, INSET_USAGE_ERROR,
+            "heads on their own and weights as values need the weights once more, and this model's "
+            "were given in memory: open a directory");
+    return INSET_OK;
+}
+
 inset_status model_weights_open(struct inset_model *model, model_weights **out)
 {
     inset_context *c = model->context;
     *out = NULL;
-    /* numbers in memory are a builder's, who may have let go of them; a family's stay */
-    if (!model->directory && !model->given && !model->program->n_head_paths)
-        return error_set(c, INSET_USAGE_ERROR,
-            "heads on their own and weights as values need the weights once more, and this model's "
-            "were given in memory: open a directory");
+    inset_status status = model_need_numbers(model);
+    if (status) return status;
     model_weights *w = memory_new(c, sizeof *w);
     if (!w) return INSET_NO_MEMORY;
     w->opening = (opening){
         .context = c, .directory = model->directory, .files = model->given, .model = model};
     for (int i = 0; i < PLACES; i++) w->which[i] = -1;
-    inset_status status = model->directory
+    status = model->directory
                               ? weight_files_open(c, model->directory, &w->opening.files)
                               : INSET_OK;
     w->opening.sources = memory_new(c, model->program->n_weights * sizeof *w->opening.sources);

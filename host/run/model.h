@@ -75,6 +75,8 @@ void model_free(struct inset_model *model); /* takes NULL */
 /* The weights once more, as numbers on the host: for what is computed beside runs. USAGE_ERROR
  * for a model whose weights were given in memory. */
 typedef struct model_weights model_weights;
+/* That error, or INSET_OK. */
+inset_status model_need_numbers(const struct inset_model *model);
 inset_status model_weights_open(struct inset_model *model, model_weights **out);
 void model_weights_close(model_weights *w); /* takes NULL */
 /* A weight as fp32, [rows, columns] as the file has it; it holds until the next call with the same

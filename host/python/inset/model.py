@@ -38,6 +38,8 @@ class Module(_inset.Module):
     def __getattr__(self, name):
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in ("weight", "bias") and self._path:
+            return self._weight(name)
         here = self._path or "the model"
         there = sorted(set(n for n in dir(self) if not n.startswith("_")) - {"skip"})
         import difflib

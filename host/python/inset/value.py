@@ -3,11 +3,12 @@ import contextlib
 import numbers
 import sys
 
-from . import _inset, arrays, errors
+from . import _inset, arrays, errors, rows
 from .trace import current
 
 Value = _inset.Value
-ADD, SUBTRACT, MULTIPLY, DIVIDE = range(4)
+ADD, SUBTRACT, MULTIPLY, DIVIDE, PRODUCT = range(5)
+COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")  # in the order of inset_operation, behind PRODUCT
 FUNCTIONS = ("exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
 CASTS = {"float": "f32", "half": "f16", "bfloat16": "bf16"}
 METRICS = {"logit_diff": 0, "logit": 1, "probability": 2, "log_probability": 3, "rank": 4, "kl": 5}
@@ -141,8 +142,8 @@ def _getattr(self, name):
     if name.startswith("_"):
         raise AttributeError(name)
     if _plan_of(self) is None:
-        raise errors.UsageError(f".{name}: a recorded value has no such thing; it has arithmetic (+ - * /), indices, .clone(), .save(), .grad, "
-                                f"{', '.join('.' + m + '()' for m in (*FUNCTIONS, 'clamp', *CASTS, *METRICS))}. Save it and compute behind the `with` block")
+        raise errors.UsageError(f".{name}: a recorded value has no such thing; it has arithmetic (+ - * / @), comparisons, indices, .clone(), .save(), .grad, "
+                                f"{', '.join('.' + m + '()' for m in (*FUNCTIONS, 'clamp', *CASTS, *rows.FUNCTIONS, 'topk', 'where', 'transpose', 'detach', *METRICS))}. Save it and compute behind the `with` block")
     return getattr(_natural(self), name)
 
 
@@ -152,6 +153,8 @@ def _binary(operation, symbol, reflected=False):
             return self._arithmetic(operation, other, reflected)
         a, b = _natural(self), _natural(other) if isinstance(other, Value) else other
         a, b = (b, a) if reflected else (a, b)
+        if operation == PRODUCT:
+            return a @ b
         return a + b if operation == ADD else a - b if operation == SUBTRACT else a * b if operation == MULTIPLY else a / b
     method.__doc__ = f"x {symbol} y"
     return method
@@ -163,7 +166,10 @@ def _in_place(operation):
 
 def _compare(name):
     def method(self, other):
-        _need_array(self, "a comparison")
+        if _plan_of(self) is None and (isinstance(other, (Value, numbers.Real)) or hasattr(other, "shape")):
+            return self._arithmetic(PRODUCT + 1 + COMPARISONS.index(name), other, False)
+        if _plan_of(self) is None:
+            return NotImplemented
         return getattr(_natural(self), name)(_natural(other) if isinstance(other, Value) else other)
     return method
 
@@ -241,6 +247,9 @@ def _grad_set(self, source):
 def _recorded_function(function, arguments, keywords):
     """torch.relu(x), F.gelu(x, approximate="tanh"), torch.clamp(x, 0, 1) of a value that is being recorded."""
     name, x, rest, keywords = getattr(function, "__name__", ""), arguments[0], arguments[1:], dict(keywords or {})
+    made = rows.torch_function(name, arguments, keywords, lambda x: isinstance(x, Value))
+    if made is not NotImplemented:
+        return made
     keywords.pop("inplace", None)
     if name == "gelu" and keywords.pop("approximate", "none") == "tanh":
         name = "gelu_tanh"
@@ -250,8 +259,8 @@ def _recorded_function(function, arguments, keywords):
         plain = {"add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}.get(name, name)
         if not keywords or name == "clamp":
             return getattr(x, plain)(*rest, **keywords)
-    raise errors.TypeError(f"torch.{name} of a value that is being recorded: the trace language has + - * /, indices, clamp, {', '.join(FUNCTIONS)} and "
-                           "the metrics. Save it and compute behind the `with` block")
+    raise errors.TypeError(f"torch.{name} of a value that is being recorded: the trace language has + - * / @, comparisons, indices, where, topk, "
+                           f"transpose, clamp, {', '.join(FUNCTIONS + rows.FUNCTIONS)} and the metrics. Save it and compute behind the `with` block")
 
 
 def _torch_function(cls, function, types, arguments=(), keywords=None):
@@ -295,7 +304,9 @@ Value.__sub__, Value.__rsub__, Value.__isub__ = _binary(SUBTRACT, "-"), _binary(
 Value.__mul__, Value.__rmul__, Value.__imul__ = _binary(MULTIPLY, "*"), _binary(MULTIPLY, "*", True), _in_place(MULTIPLY)
 Value.__truediv__, Value.__rtruediv__, Value.__itruediv__ = _binary(DIVIDE, "/"), _binary(DIVIDE, "/", True), _in_place(DIVIDE)
 Value.__neg__ = lambda self: self._negate() if _plan_of(self) is None else -_natural(self)
-for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
+Value.__matmul__, Value.__rmatmul__ = _binary(PRODUCT, "@"), _binary(PRODUCT, "@", True)
+rows.attach(Value, lambda value: _plan_of(value) is None)
+for _name in COMPARISONS:
     setattr(Value, _name, _compare(_name))
 Value.__hash__ = object.__hash__
 Value.__bool__, Value.__float__, Value.__int__ = _scalar(bool), _scalar(float), _scalar(int)
