@@ -486,8 +486,8 @@ typedef enum inset_row_function {
 INSET_API inset_status inset_rows(inset_value *value, inset_row_function function,
     int32_t n_dimensions, const int64_t *dimensions, int keep, inset_value **out);
 /* The k largest along a dimension, in order, and their places (i64); either may be NULL. */
-INSET_API inset_status inset_topk(inset_value *value, int64_t k, int64_t dimension,
-    inset_value **values, inset_value **places);
+INSET_API inset_status inset_topk(
+    inset_value *value, int64_t k, int64_t dimension, inset_value **values, inset_value **places);
 /* Elements of a where condition, bools, is true, else of b; tensors or numbers, which broadcast. */
 INSET_API inset_status inset_where(
     inset_value *condition, inset_value *a, inset_value *b, inset_value **out);

@@ -55,12 +55,14 @@ static void case_row_function(
                ordered = function >= ROW_TOPK && function <= ROW_TOPK_BACK;
     const int32_t k = ordered ? inner < 4 ? inner : 4 : 0;
     const int out_type = function == ROW_ARGMAX || function == ROW_TOPK_AT ? INSET_I64 : type;
-    row_call c = {.n = of_many ? n : back ? 2 : 1,
+    row_call c = {.n = of_many ? n
+                       : back  ? 2
+                               : 1,
         .kept = kept,
         .inner = inner,
-        .made = of_many || function == ROW_ARGMAX                   ? 1
+        .made = of_many || function == ROW_ARGMAX                 ? 1
                 : function == ROW_TOPK || function == ROW_TOPK_AT ? k
-                                                                    : inner,
+                                                                  : inner,
         .k = k,
         .function = (uint8_t)function,
         .type = (uint8_t)type,
@@ -178,8 +180,8 @@ static void case_row_integers(subject *s)
         const int64_t n = KEPT * INNER, made = f < 3 ? KEPT : n;
         buffer x = record_operand(s, type, n), y = record_operand(s, type, n),
                chosen = record_operand(s, INSET_BOOL, n), out = buffer_result(s, type, made, 1);
-        const void *at[3] = {buffer_at(f < 3 ? &x : &chosen, 0), buffer_at(&x, 0),
-            buffer_at(&y, 0)};
+        const void *at[3] = {
+            buffer_at(f < 3 ? &x : &chosen, 0), buffer_at(&x, 0), buffer_at(&y, 0)};
         row_call c = {.out = buffer_at(&out, 0),
             .n = f < 3 ? 1 : 3,
             .kept = (int32_t)(f < 3 ? KEPT : n),

@@ -32,8 +32,8 @@ inset_status inset_set_site(inset_trace *t, size_t site, inset_value *source)
 /* Lists are copied: records refer to them. */
 static inset_status read_item(inset_trace *t, const inset_index_item *from, index_item *to)
 {
-    static const index_kind kinds[] = {INDEX_INTEGER, INDEX_SLICE, INDEX_ELLIPSIS, INDEX_LIST,
-        INDEX_NEW};
+    static const index_kind kinds[] = {
+        INDEX_INTEGER, INDEX_SLICE, INDEX_ELLIPSIS, INDEX_LIST, INDEX_NEW};
     if (from->kind < INSET_AT || from->kind > INSET_NEW)
         return error_set(t->context, INSET_USAGE_ERROR,
             "an index item of kind %d was given, which is none", (int)from->kind);

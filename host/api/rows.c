@@ -12,8 +12,8 @@ static inset_status need_out(inset_trace *t, inset_value **out)
 inset_status inset_rows(inset_value *value, inset_row_function function, int32_t n_dimensions,
     const int64_t *dimensions, int keep, inset_value **out)
 {
-    static const row_function functions[] = {ROW_SUM, ROW_MEAN, ROW_AMAX, ROW_AMIN, ROW_NORM,
-        ROW_ARGMAX, ROW_SOFTMAX, ROW_LOG_SOFTMAX};
+    static const row_function functions[] = {
+        ROW_SUM, ROW_MEAN, ROW_AMAX, ROW_AMIN, ROW_NORM, ROW_ARGMAX, ROW_SOFTMAX, ROW_LOG_SOFTMAX};
     operand made;
     if (!value) return INSET_USAGE_ERROR;
     inset_trace *t = value->trace;
@@ -31,8 +31,8 @@ inset_status inset_rows(inset_value *value, inset_row_function function, int32_t
     return api_give(t, status, &made, out);
 }
 
-inset_status inset_topk(inset_value *value, int64_t k, int64_t dimension, inset_value **values,
-    inset_value **places)
+inset_status inset_topk(
+    inset_value *value, int64_t k, int64_t dimension, inset_value **values, inset_value **places)
 {
     if (!value) return INSET_USAGE_ERROR;
     inset_trace *t = value->trace;
@@ -51,8 +51,7 @@ inset_status inset_topk(inset_value *value, int64_t k, int64_t dimension, inset_
     return status;
 }
 
-inset_status inset_where(
-    inset_value *condition, inset_value *a, inset_value *b, inset_value **out)
+inset_status inset_where(inset_value *condition, inset_value *a, inset_value *b, inset_value **out)
 {
     operand made;
     if (!condition) return INSET_USAGE_ERROR;
@@ -65,8 +64,7 @@ inset_status inset_where(
     return api_give(t, status, &made, out);
 }
 
-inset_status inset_transpose(
-    inset_value *value, int64_t first, int64_t second, inset_value **out)
+inset_status inset_transpose(inset_value *value, int64_t first, int64_t second, inset_value **out)
 {
     operand made;
     if (!value) return INSET_USAGE_ERROR;

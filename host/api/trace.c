@@ -242,8 +242,8 @@ static inset_status no_operation(inset_trace *t, inset_operation operation)
 static inset_status compare(inset_value *a, trace_op op, inset_value *b, operand *out)
 {
     if (a->operand.kind != OPERAND_TENSOR && b->operand.kind != OPERAND_TENSOR)
-        return error_set(a->trace->context, INSET_TYPE_ERROR,
-            "a comparison of two numbers needs no trace");
+        return error_set(
+            a->trace->context, INSET_TYPE_ERROR, "a comparison of two numbers needs no trace");
     return trace_binary(a->trace->trace, op, &a->operand, &b->operand, out);
 }
 

@@ -120,7 +120,7 @@ static const char *operation_name(int op)
 {
     static const char *const names[] = {"copy", "add", "subtract", "multiply", "divide", "negate"};
     static const char *const compared[] = {"==", "!=", "<", "<=", ">", ">="};
-    return op <= TRACE_NEGATE            ? names[op]
+    return op <= TRACE_NEGATE           ? names[op]
            : trace_op_is_comparison(op) ? compared[op - TRACE_EQUAL]
                                         : trace_function_name((trace_op)op);
 }

@@ -205,8 +205,8 @@ static int64_t count_launches(const planner *p, const plan *out)
     for (size_t i = 0; i < out->n_launches; i++) {
         const launch *l = &out->launches[i];
         launches += !l->is_matmul ? 1
-                                  : product_count_blocks(p->options.traits.row_block, l->rows,
-                                      widest_row(p, out, l));
+                                  : product_count_blocks(
+                                      p->options.traits.row_block, l->rows, widest_row(p, out, l));
     }
     return launches;
 }

@@ -18,6 +18,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <map>
 #include <vector>
 
 #include "inset.h"
@@ -100,6 +101,13 @@ struct TraceState {
     int64_t values = 0;  /* so far; the log counts them */
     Log log;
     int64_t saved = 0; /* values so far, saved as "v0", "v1", ... */
+    /* large tensors of PyTorch's that lines have taken already, by object: an SAE's matrix in a loop
+     * goes in once. `version` counts what was written to it since. */
+    struct Taken {
+        nb::object tensor, version;
+        inset_value *value;
+    };
+    std::map<PyObject *, Taken> taken;
 
     ~TraceState()
     {

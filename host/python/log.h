@@ -43,10 +43,10 @@ struct LogLine {
         METRIC, /* made = of.text(..) with the metric's arguments in text */
         KL,     /* made = of.kl(source) */
         SAVE,
-        CALL, /* made = text(source) */
+        CALL,   /* made = text(source) */
         WHERE,  /* made = where(of, source, other) */
         WEIGHT, /* made = text */
-        SKIP, /* text.skip(source) */
+        SKIP,   /* text.skip(source) */
         STOP,
         CACHE,   /* the site with the number `of` is saved, in any order: no line says it */
         ZEROS,   /* made = zeros(text) */

@@ -39,8 +39,9 @@ static bool whole_number(nb::handle x, int64_t *out)
 [[noreturn]] static void no_index(nb::handle item)
 {
     const std::string what = nb::repr(item).c_str();
-    fail("TypeError", "an index is made of integers, slices, lists of integers, None and ..., found "
-                          + what + "; an array of indices goes in as a list: x[:, ids.tolist()]");
+    fail(
+        "TypeError", "an index is made of integers, slices, lists of integers, None and ..., found "
+                         + what + "; an array of indices goes in as a list: x[:, ids.tolist()]");
 }
 
 /* An index as C takes it. */
@@ -155,6 +156,19 @@ static inset_status literal(TraceState &t, nb::handle x, inset_value **out)
     return inset_external(t.trace, &numbers, out);
 }
 
+/* The value of a large tensor that was taken before and is as it was then; or NULL. */
+static inset_value *taken_before(const TraceState &t, nb::handle x)
+{
+    const auto at = t.taken.find(x.ptr());
+    if (at == t.taken.end()) return nullptr;
+    return at->second.version.equal(x.attr("_version")) ? at->second.value : nullptr;
+}
+
+static void note_taken(TraceState &t, nb::handle x, inset_value *value)
+{
+    if (nb::hasattr(x, "_version")) t.taken[x.ptr()] = {nb::borrow(x), x.attr("_version"), value};
+}
+
 /* What stands in a line of the trace: a value of it, a number, or an array, which is copied. Under
  * the lock. */
 static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, LogOperand &log)
@@ -181,18 +195,24 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
         log.array = nb::str(x); /* as it is now */
         return out;
     }
+    if ((out = taken_before(*t, x))) {
+        log.array = nb::none();
+        return out;
+    }
     typedef nb::ndarray<nb::ro, nb::c_contig, nb::device::cuda> gpu_array;
     gpu_array there;
     if (t->model->on_gpu && nb::try_cast(x, there)
         && there.device_id() == t->model->gpu) { /* it stays there */
         const inset_device_tensor tensor = tensor_of(any_array(there));
         check(*t->model, inset_external_device(t->trace, &tensor, nullptr, &out));
+        if (there.size() > MOST_NUMBERS) note_taken(*t, x, out);
         log.array = there.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(x, "copy"));
         return out;
     }
     const array a = array_of(x);
     const inset_tensor tensor = tensor_of(a);
     check(*t->model, inset_external(t->trace, &tensor, &out));
+    if (a.size() > MOST_NUMBERS) note_taken(*t, x, out);
     log.array = a.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(x, "copy"));
     return out;
 }

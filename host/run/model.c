@@ -557,8 +557,7 @@ inset_status model_weights_open(struct inset_model *model, model_weights **out)
     w->opening = (opening){
         .context = c, .directory = model->directory, .files = model->given, .model = model};
     for (int i = 0; i < PLACES; i++) w->which[i] = -1;
-    status = model->directory
-                              ? weight_files_open(c, model->directory, &w->opening.files)
+    status = model->directory ? weight_files_open(c, model->directory, &w->opening.files)
                               : INSET_OK;
     w->opening.sources = memory_new(c, model->program->n_weights * sizeof *w->opening.sources);
     if (!status && !w->opening.sources) status = INSET_NO_MEMORY;

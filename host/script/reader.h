@@ -100,15 +100,15 @@ typedef enum link_kind {
     LINK_APPEND,
     LINK_SKIP,
     LINK_METRIC,
-    LINK_FUNCTION, /* ".relu()", "relu(x)" behind x; ".clamp(a, b)" */
-    LINK_CAST,     /* ".float()" */
-    LINK_ROWS,     /* ".sum(-1)", "softmax(x, -1)" behind x, ".topk(5).values" */
+    LINK_FUNCTION,  /* ".relu()", "relu(x)" behind x; ".clamp(a, b)" */
+    LINK_CAST,      /* ".float()" */
+    LINK_ROWS,      /* ".sum(-1)", "softmax(x, -1)" behind x, ".topk(5).values" */
     LINK_TRANSPOSE, /* ".T", ".mT", ".transpose(0, 1)" */
-    LINK_WHERE,    /* "where(c, a, b)" behind c */
-    LINK_DETACH,   /* ".detach()" */
-    LINK_CALL,     /* ".ln_f(x)", "(x)": a module, by the links before it */
-    LINK_GRAD,     /* ".grad" */
-    LINK_BACKWARD  /* ".backward()", at the end of a `with` */
+    LINK_WHERE,     /* "where(c, a, b)" behind c */
+    LINK_DETACH,    /* ".detach()" */
+    LINK_CALL,      /* ".ln_f(x)", "(x)": a module, by the links before it */
+    LINK_GRAD,      /* ".grad" */
+    LINK_BACKWARD   /* ".backward()", at the end of a `with` */
 } link_kind;
 /* The arguments of LINK_ROWS. */
 typedef struct row_link {

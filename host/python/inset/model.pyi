@@ -15,6 +15,10 @@ class Module:
     output: Any
     input: Any
     inputs: Any
+    weight: Any
+    """Inside a trace: the module's weight as a value, of transformers' shape; so is bias. It can be read, indexed and multiplied by, not set.
+    UnknownSiteError where there is none."""
+    bias: Any
     def __call__(self, x: Any) -> Any:
         """What it makes of a value's rows, [.., in] -> [.., out]. TypeError: a module that does more than that; ShapeError."""
     def skip(self, output: Any) -> None:
