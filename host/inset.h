@@ -437,8 +437,10 @@ INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 /* What a module of the model makes of rows of one's own, x [.., in] -> [.., out], both of the model's
  * type: the logit lens is inset_call(trace, "lm_head", inset_call(trace, "transformer.ln_f", x)).
  * These are rows like any other at that step: what the model computes anyway is not computed again.
- * Norms, linear layers and MLPs, whose row i is made of row i alone; INSET_TYPE_ERROR for others, for
- * other types and for numbers. Gradients do not go through it. */
+ * Norms, linear layers and MLPs make row i of row i; attention modules and blocks take whole sequences,
+ * [batch, position, in], whose positions count from each one's first. INSET_TYPE_ERROR for other
+ * modules, for other types and for numbers, INSET_SHAPE_ERROR, INSET_VALUE_ERROR for more positions
+ * than the model has. Gradients do not go through it. */
 INSET_API inset_status inset_call(
     inset_trace *trace, const char *module, inset_value *x, inset_value **out);
 

@@ -458,7 +458,7 @@ static void line_call(maker *m, const operand *value)
     bool any = false;
     for (int tries = 0; tries < 40; tries++) {
         const int32_t module = below(m, (int)m->g->n_modules);
-        if (!program_callable(m->g, module, &call)
+        if (!program_callable(m->g, module, &call) || call.attends
             || slot_columns(&m->g->slots[call.in]) != last_dimension(&x))
             continue;
         if (!took(m, trace_call(m->t, module, &x, &made))) break;

@@ -928,9 +928,37 @@ class Interpreter:
         """How long rows are that a module takes which makes each row of its output of that row alone; else a TypeError."""
         module, shape = self.runner.modules[path], self.runner.shapes.get((path, "input"))
         inside = [type(m).__name__ for m in module.modules()]
+        if self.attends(path) and "Embedding" not in "".join(inside):
+            return shape[-1]
         if not shape or len(shape) != (2 if self.runner.sequential else 3) or any("Attention" in n or "Embedding" in n for n in inside):
             raise ScriptError("TypeError", f"{path} is not made row by row")
         return shape[-1]
+
+    def attends(self, path):
+        return not self.runner.sequential and (path, "output") in self.runner.shapes and any(
+            "Attention" in type(m).__name__ for m in self.runner.modules[path].modules())
+
+    def sequence_call(self, path, value):
+        """What an attention module or a block makes of whole sequences: of each one alone, in a run of the model in which it gets them."""
+        module, made = self.runner.modules[path], []
+        parts = [p[None] for p in value.parts] if isinstance(value, Ragged) else [value[i:i + 1] for i in range(len(value))]
+        if parts and parts[0].dim() != 3:
+            raise ScriptError("ShapeError", f"{path} takes [batch, position, width]")
+        for part in parts:
+            if part.shape[1] > self.runner.model.config.max_position_embeddings:
+                raise ScriptError("ValueError", "more positions than the model has")
+            given = lambda m, args, kwargs: ((part, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": part})
+            kept = lambda m, args, out: made.append((out[0] if isinstance(out, tuple) else out).clone())
+            handles = [module.register_forward_pre_hook(given, with_kwargs=True, prepend=True), module.register_forward_hook(kept)]
+            driver, self.runner.driver = self.runner.driver, None
+            try:
+                with torch.no_grad():
+                    self.runner.model(torch.zeros(1, part.shape[1], dtype=torch.int64), use_cache=False)
+            finally:
+                self.runner.driver = driver
+                for handle in handles:
+                    handle.remove()
+        return value.fresh([m[0] for m in made]) if isinstance(value, Ragged) else torch.cat(made)
 
     def module_call(self, path, value):
         width, dtype = self.callable_width(path), next(self.runner.model.parameters()).dtype
@@ -938,11 +966,16 @@ class Interpreter:
             raise ScriptError("TypeError", "a module of a number")
         if isinstance(value, Literal):
             value = Literal(value.tensor.to(dtype)).tensor
+        value = ROWS.equal_or_ragged(value)
         parts = value.parts if isinstance(value, Ragged) else [value]
         if not parts[0].dim() or parts[0].shape[-1] != width or (isinstance(value, Ragged) and value.axis == parts[0].dim() - 1):
             raise ScriptError("ShapeError", f"{path} takes rows of {width}")
         if parts[0].dtype != dtype:
             raise ScriptError("TypeError", f"{path} takes {dtype}")
+        if self.attends(path):
+            if isinstance(value, Ragged) and (parts[0].dim() != 2 or value.axis):
+                raise ScriptError("ShapeError", f"{path} takes [batch, position, width]")
+            return self.sequence_call(path, value)
         if isinstance(value, Ragged) and parts[0].dim() > 2:
             raise ScriptError("ShapeError", "heads of ragged prompts")
         driver, self.runner.driver = self.runner.driver, None
@@ -975,15 +1008,19 @@ class Interpreter:
         keep = named["keepdim"].value if "keepdim" in named else False
         return rows_of(name, value, (dims or (-1,)) if name == "topk" else dims, keep, k)
 
+    def is_module(self, node):
+        parts = self.parts(node) if isinstance(node, ast.Attribute) else None
+        return bool(parts) and ".".join(map(str, parts)) in self.runner.modules
+
     def dimensions(self, node):
         return tuple(self.integer(e) for e in node.elts) if isinstance(node, (ast.Tuple, ast.List)) else (self.integer(node),)
 
     def call(self, node):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
-        if name in row_operations.NAMES and name not in self.top_level:
+        if name in row_operations.NAMES and name not in self.top_level and not self.is_module(node.func):
             return (yield from self.row_call(node))
         parts = self.parts(node.func) if not (isinstance(node.func, ast.Name) and node.func.id not in self.top_level) else None
-        if parts and parts[0] in self.top_level and len(node.args) == 1 and not (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
+        if parts and parts[0] in self.top_level and len(node.args) == 1 and (self.is_module(node.func) or not (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS)):
             value = yield from self.evaluate(node.args[0])
             return self.module_call(self.join(parts), value)
         if isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and node.func.id not in self.top_level and node.args:

@@ -1,9 +1,11 @@
-/* call.c: modules that can be applied to any rows: those whose output's row i is made of their
- * input's row i and of nothing else, by the steps between the two. Norms, linear layers and MLPs
- * are; what attends reads other rows. */
+/* call.c: modules that can be applied to rows: those whose output is made of their input and of
+ * nothing else, by the steps between the two. Norms, linear layers and MLPs make row i of row i;
+ * attention modules and blocks attend, so they take whole sequences. */
 #include <string.h>
 
 #include "program/program.h"
+
+static bool is_attending(step_kind kind) { return kind == STEP_ATTENTION || kind == STEP_ROPE; }
 
 static bool is_row_step(step_kind kind)
 {
@@ -12,16 +14,19 @@ static bool is_row_step(step_kind kind)
            || kind == STEP_SOFTCAP;
 }
 
-/* Is what the slot shows made of value `input` alone, within the module? */
-static bool made_of(const program *p, const module *m, int32_t slot_index, int32_t input)
+/* Is what the slot shows made of value `input` alone, within the module? *attends: by attention. */
+static bool made_of(
+    const program *p, const module *m, int32_t slot_index, int32_t input, bool *attends)
 {
     const int32_t value_index = p->slots[slot_index].value;
     if (value_index == input) return true;
     const step *s = &p->steps[p->values[value_index].step];
-    if (!is_row_step(s->kind) || s->aside || s->event < m->enter || s->event > m->leave)
+    if ((!is_row_step(s->kind) && !is_attending(s->kind)) || s->aside || s->event < m->enter
+        || s->event > m->leave)
         return false;
+    *attends |= is_attending(s->kind);
     for (int k = 0; k < s->n_operands; k++)
-        if (!made_of(p, m, s->operands[k], input)) return false;
+        if (!made_of(p, m, s->operands[k], input, attends)) return false;
     return true;
 }
 
@@ -38,10 +43,10 @@ bool program_callable(const program *p, int32_t module_index, module_call *out)
     const int32_t in = program_site(p, module_index, "input", 5),
                   made = program_site(p, module_index, "output", 6);
     if (in < 0 || made < 0) return false;
-    *out = (module_call){p->sites[in].slot, p->sites[made].slot};
+    *out = (module_call){p->sites[in].slot, p->sites[made].slot, false};
     return shows_rows(p, out->in) && shows_rows(p, out->out)
            && slot_columns(&p->slots[out->out]) == p->values[p->slots[out->out].value].width
-           && made_of(p, &p->modules[module_index], out->out, p->slots[out->in].value);
+           && made_of(p, &p->modules[module_index], out->out, p->slots[out->in].value, &out->attends);
 }
 
 static bool has_number(const char *path) { return strpbrk(path, "0123456789") != NULL; }
@@ -60,7 +65,9 @@ static void list_callable(const program *p, int32_t module_index)
             if (program_callable(p, (int32_t)i, &known))
                 text_add(p->context, &names, "%s%s", n++ ? ", " : "", m->path);
         }
-    if (n) error_help(p->context, "Norms, linear layers and MLPs can: %s.", names.bytes);
+    if (n)
+        error_help(p->context, "Norms, linear layers, MLPs, attention modules and blocks can: %s.",
+            names.bytes);
     text_free(p->context, &names);
 }
 
@@ -69,8 +76,8 @@ inset_status program_call(const program *p, int32_t module_index, module_call *o
     if (program_callable(p, module_index, out)) return INSET_OK;
     const char *path = p->modules[module_index].path;
     inset_status status = error_set(p->context, INSET_TYPE_ERROR,
-        "%s cannot be applied to a value: it does more than make each row of its output of the "
-        "same row of its input",
+        "%s cannot be applied to a value: its output is made of more than its input, or its input "
+        "is no tensor of rows",
         *path ? path : "the model");
     list_callable(p, module_index);
     return status;

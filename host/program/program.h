@@ -421,11 +421,12 @@ static inline const step *program_maker(const program *p, int32_t slot)
  * this index (negative: from the end); -1 when there is none. */
 int32_t program_child(const program *p, int32_t module, const char *name, size_t length);
 int32_t program_child_at(const program *p, int32_t module, int64_t index);
-/* A module that can be applied to any rows (call.c): its `.input` and `.output`. */
+/* A module that can be applied to rows (call.c): its `.input` and `.output`. */
 typedef struct module_call {
     int32_t in, out; /* slots: columns side by side of a value, and all of one */
+    bool attends;    /* its rows are made of the rows before them in a sequence, too */
 } module_call;
-/* False for a module whose rows are made of other rows too, or of none. */
+/* False for a module that is made of more than its input, or of none. */
 bool program_callable(const program *p, int32_t module, module_call *out);
 /* The same; INSET_TYPE_ERROR names the module and those that can be applied. */
 inset_status program_call(const program *p, int32_t module, module_call *out);

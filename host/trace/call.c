@@ -46,6 +46,35 @@ inset_status trace_settle_rows(trace *t, const char *name, const operand *x, ope
     return trace_copy_shaped(t, v, &shape, out);
 }
 
+/* Sequences of positions, as attention wants them. */
+static inset_status settle_sequences(trace *t, int32_t module, const operand *x, operand *out)
+{
+    const char *path = t->program->modules[module].path;
+    const view *v = &x->view;
+    if (v->n_dimensions != 3) {
+        char shape[128];
+        view_shape_text(v, shape, sizeof shape);
+        inset_status status = error_set(t->context, INSET_SHAPE_ERROR,
+            "%s() attends: it takes whole sequences [batch, position, width], found shape %s", path,
+            shape);
+        error_help(t->context, "One position of each prompt is x[:, -1:]; one prompt is x[:1].");
+        return status;
+    }
+    if (t->program->max_positions && v->dimensions[1].extent > t->program->max_positions)
+        return error_set(t->context, INSET_VALUE_ERROR, "%s() of %lld positions; the model has %d",
+            path, (long long)v->dimensions[1].extent, t->program->max_positions);
+    static const uint8_t kinds[] = {DIMENSION_SEQUENCE, DIMENSION_ROW, DIMENSION_COLUMN};
+    view shape = *v;
+    bool fits = true;
+    for (int i = 0; i < 3; i++) {
+        fits &= v->dimensions[i].kind == kinds[i];
+        shape.dimensions[i].kind = kinds[i];
+    }
+    *out = *x;
+    shape.position_dimension = 1;
+    return fits ? INSET_OK : trace_copy_shaped(t, v, &shape, out);
+}
+
 inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out)
 {
     module_call call;
@@ -57,7 +86,8 @@ inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out
     if (!status) {
         char name[160];
         snprintf(name, sizeof name, "%.150s()", t->program->modules[module].path);
-        status = trace_settle_rows(t, name, x, &rows);
+        status = call.attends ? settle_sequences(t, module, x, &rows)
+                              : trace_settle_rows(t, name, x, &rows);
     }
     if (!status && trace_operand_type(t, &rows) != t->model_type) {
         const operand literal = rows;

@@ -218,7 +218,9 @@ inset_status trace_weight(trace *t, int32_t weight, operand *out);
 /* A copy in another type, as .float(), .half(), .bfloat16(). */
 inset_status trace_cast(trace *t, const operand *a, inset_type type, operand *out);
 /* What a module makes of rows of the model's type, [.., in] -> [.., out]: a module that
- * program_callable takes. TypeError for others and for other types, ShapeError. */
+ * program_callable takes; of one that attends [batch, position, in], whose positions count from each
+ * sequence's first. TypeError for others and for other types, ShapeError; ValueError for more
+ * positions than the model has. */
 inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out);
 
 inset_status trace_clone(trace *t, const operand *a, operand *out);

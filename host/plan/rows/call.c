@@ -2,24 +2,46 @@
  * they had been set there; the module's steps then make row i of row i, so the result is the same
  * rows at its output. Rows that the model has there anyway are those, and nothing is computed
  * twice: the lens of a block's output at the last position is one row more of the norm and the head,
- * that of the last block none. */
+ * that of the last block none.
+ *
+ * A module that attends takes sequences: the rows of one are each other's context, and their
+ * positions count from its first. */
 #include "plan/rows/reader.h"
 
 #include <string.h>
 
-/* What a slot shows of rows of the module's input. */
-static const map *rows_at(
-    planner *p, int32_t slot_index, int32_t input, const map *given, int32_t rows)
+/* One sequence of rows on its way through the module. */
+typedef struct passage {
+    planner *p;
+    int32_t input; /* the module's input: this value */
+    const map *given, *positions;
+    const map **made; /* of each value, NULL until it is asked for */
+} passage;
+
+/* What a slot shows of the rows. */
+static const map *rows_at(passage *w, int32_t slot_index)
 {
+    planner *p = w->p;
     const slot *s = &p->program->slots[slot_index];
-    const map *in[3] = {NULL, NULL, NULL}, *made = given;
-    if (s->value != input) {
+    const map **made = &w->made[s->value], *in[3] = {NULL, NULL, NULL};
+    if (s->value == w->input) *made = w->given;
+    if (!*made) {
         const step *st = &p->program->steps[p->program->values[s->value].step];
         for (int k = 0; k < st->n_operands; k++)
-            if (!(in[k] = rows_at(p, st->operands[k], input, given, rows))) return NULL;
-        made = step_rows(p, st, in, rows);
+            if (!(in[k] = rows_at(w, st->operands[k]))) return NULL;
+        if (st->kind == STEP_ROPE) in[1] = w->positions;
+        *made = step_rows(p, st, in, w->given->rows);
     }
-    return made ? identity_slot(p, s, made) : NULL;
+    return *made ? identity_slot(p, s, *made) : NULL;
+}
+
+static const map *pass(planner *p, const module_call *call, const map *given)
+{
+    passage w = {.p = p, .input = p->program->slots[call->in].value, .given = given};
+    w.made = arena_new(&p->passing, p->program->n_values * sizeof *w.made);
+    if (!w.made) return NULL;
+    if (call->attends && !(w.positions = identity_positions(p, given->rows))) return NULL;
+    return rows_at(&w, call->out);
 }
 
 inset_status call_apply(planner *p, const trace_record *r)
@@ -41,7 +63,7 @@ inset_status call_apply(planner *p, const trace_record *r)
     inset_status status = view_as_rows(p, r->a.view, &shape, call.in, t->rows);
     for (int32_t s = 0; s < t->n_sequences && !status; s++) {
         if (!t->rows[s]->rows) continue;
-        t->rows[s] = rows_at(p, call.out, in->value, t->rows[s], t->rows[s]->rows);
+        t->rows[s] = pass(p, &call, t->rows[s]);
         if (!t->rows[s]) status = INSET_NO_MEMORY;
     }
     return status;
