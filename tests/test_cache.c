@@ -11,10 +11,14 @@
  *   prompts       files of lists, whole and by line
  *   full          a file that may not grow: an error, and what is whole stays
  *   no memory     each allocation fails in turn */
+#define _GNU_SOURCE /* unshare */
 #include "test.h"
 
 #include <dirent.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -753,6 +757,57 @@ static int fill_up(const data_set *d, const char *directory)
     return told && stays ? 0 : 5;
 }
 
+/* The same on a file system with 200 KB, where that can be had: the shards that had room stay. */
+static int fill_disk(const data_set *d, const char *directory)
+{
+    inset_context *context = NULL;
+    char path[512], cache[256];
+    if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)
+        || mount("none", directory, "tmpfs", 0, "size=200k"))
+        return TEST_SKIP;
+    if (inset_context_create(NULL, &context)) return 2;
+    inset_model *model = open_fixture(context, "gpt2", NULL);
+    snprintf(cache, sizeof cache, "%.200s/cache", directory);
+    inset_cache_options options = options_of(d, cache);
+    options.batch_tokens = 8;
+    options.shard_bytes = 100000;
+    if (!model) return 3;
+    const inset_status status = run_cache(model, &options, NULL);
+    json_document *index;
+    safetensors *shard;
+    const bool told = status == INSET_FILE_ERROR
+                      && strstr(inset_message(context), "No space left on device")
+                      && strstr(inset_message(context), "00001.safetensors");
+    snprintf(path, sizeof path, "%s/cache/00000.safetensors", directory);
+    if (!told || safetensors_open(context, path, &shard)) return 4;
+    safetensors_close(shard);
+    snprintf(path, sizeof path, "%s/cache/cache.json", directory);
+    if (json_open(context, path, &index)) return 5;
+    const bool listed = json_length(json_member(json_root(index), "shards")) == 1;
+    json_close(index);
+    /* with room again it goes on */
+    if (!listed || mount("none", directory, NULL, MS_REMOUNT, "size=2m")) return 6;
+    inset_cache_progress is = INSET_CACHE_PROGRESS;
+    if (run_cache(model, &options, &is) || !is.restored || is.restored == is.prompts) return 7;
+    inset_context_free(context);
+    return 0;
+}
+
+static void full_disk(const data_set *d)
+{
+    char path[256];
+    int status = -1;
+    snprintf(path, sizeof path, "%s", folder("disk"));
+    NEED(!mkdir(path, 0777), "%s", path);
+    const pid_t child = fork();
+    if (!child) _exit(fill_disk(d, path));
+    NEED(child > 0 && waitpid(child, &status, 0) == child, "no child");
+    CHECK(WIFEXITED(status) && (!WEXITSTATUS(status) || WEXITSTATUS(status) == TEST_SKIP),
+        "a full disk: the child ended with %x", status);
+    if (WIFEXITED(status) && WEXITSTATUS(status)) fprintf(stderr, "no small disk can be mounted\n");
+    remove_folder(path);
+}
+
 static void full(void)
 {
     data_set d = {.n = 12};
@@ -773,6 +828,7 @@ static void full(void)
     free(names);
     remove_folder(folder("full"));
     remove_folder(folder("fuller"));
+    full_disk(&d);
 }
 
 /* ---- no memory ---------------------------------------------------------- */
@@ -791,7 +847,7 @@ static void no_memory(void)
     inset_status status;
     do {
         w.memory.calls = 0;
-        w.memory.fail_at = ++failures;
+        w.memory.fail_at = failures += failures < 400 ? 1 : 7;
         status = run_cache(model, &options, NULL);
         const bool reached = w.memory.calls >= w.memory.fail_at;
         w.memory.fail_at = 0;

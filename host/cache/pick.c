@@ -184,6 +184,16 @@ static inset_status add_members(cache *c, const char *name, const bool *layers)
     return INSET_OK;
 }
 
+/* A short name; block_every is three. */
+static inset_status add_short(cache *c, const char *name, const bool *layers)
+{
+    static const char *const every[] = {"resid_pre", "attn_out", "mlp_out"};
+    inset_status status = INSET_OK;
+    if (strcmp(name, "block_every")) return add_members(c, name, layers);
+    for (int i = 0; i < 3 && !status; i++) status = add_members(c, every[i], layers);
+    return status;
+}
+
 /* A path, perhaps a pattern of several. */
 static inset_status add_paths(cache *c, const char *pattern)
 {
@@ -224,7 +234,7 @@ static inset_status read_layers(cache *c, const char *text, bool *layers)
 /* Most taps that texts may stand for: all sites by paths, all layers by a short name. */
 static size_t most_taps(const cache *c, const char *sites)
 {
-    return c->program->n_sites + count_parts(sites) * (size_t)c->reader.n_layers;
+    return c->program->n_sites + 3 * count_parts(sites) * (size_t)c->reader.n_layers;
 }
 
 static inset_status read_sites(cache *c, const inset_cache_options *o)
@@ -238,7 +248,7 @@ static inset_status read_sites(cache *c, const inset_cache_options *o)
         if (!part) return INSET_NO_MEMORY;
         const bool path = strpbrk(part, ".[*") != NULL;
         short_names |= !path;
-        status = path ? add_paths(c, part) : add_members(c, part, layers);
+        status = path ? add_paths(c, part) : add_short(c, part, layers);
     }
     if (!status && o->layers && !short_names)
         status = error_set(c->context, INSET_VALUE_ERROR,

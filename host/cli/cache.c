@@ -1,8 +1,11 @@
 /* cache.c: `inset cache`: what sites hold in the runs of many prompts, as a folder of shards. */
 #include "cli/sweep.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct session {
@@ -96,9 +99,25 @@ static int run(session *s)
         made == INSET_NO_MEMORY || made == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
 }
 
+/* Whether the folder is there or can be made: said before a model is opened. */
+static int check_folder(const options *given)
+{
+    struct stat found;
+    char path[PATH_MAX];
+    size_t length = strlen(given->output);
+    while (length > 1 && given->output[length - 1] == '/') length--;
+    if (length >= sizeof path) return file_error(given->output, "the path is too long");
+    snprintf(path, sizeof path, "%.*s", (int)length, given->output);
+    if (stat(path, &found)) return check_place(given, path);
+    if (!S_ISDIR(found.st_mode)) return file_error(path, strerror(ENOTDIR));
+    return access(path, W_OK) ? file_error(path, strerror(errno)) : EXIT_OK;
+}
+
 int command_cache(const options *given)
 {
     session s = {.given = given};
+    const int place = check_folder(given);
+    if (place) return place;
     if (inset_context_create(NULL, &s.context)) {
         fprintf(stderr, "MemoryError: out of memory on the host\n");
         return EXIT_MACHINE;

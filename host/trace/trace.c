@@ -567,10 +567,8 @@ static inset_status check_site_names(trace *t, const bool *chosen, const char *p
         prefixed_name(t, (int32_t)i, prefix, name, sizeof name);
         inset_status status = check_name(t, name);
         if (status == INSET_NAME_ERROR)
-            error_help(t->context,
-                "A prefix keeps them apart: cache(..., prefix=\"other.\") names it "
-                "other.%s",
-                name);
+            error_help(t->context, "A prefix of its own keeps it apart: cache(..., "
+                                   "prefix=\"other.\"), in a loop prefix=i.");
         if (status) return status;
     }
     return INSET_OK;
