@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""cache.py [--prompts N] [--model FOLDER] [--inset COMMAND] [--torch-prompts N] [--theirs N]: keeping the residual stream behind every block, all positions of prompts
+"""cache.py [--prompts N] [--samples N] [--model FOLDER] [--inset COMMAND] [--memory]: keeping the residual stream behind every block, all positions of prompts
 of 8 to 24 tokens, as safetensors on the disk: `inset cache` beside PyTorch with hooks (batches of prompts sorted by length and padded, rows taken out of the
-padding, a shard for as many rows) and TransformerLens's run_with_cache and nnsight (the same batches), in one run, in turn. Who is slower may be given fewer prompts; the
-table says how many, and ratios are of rows a second. Needs torch, transformers, safetensors, numpy, and for all columns transformer_lens and nnsight."""
+padding, a shard for as many rows) and TransformerLens's run_with_cache and nnsight (the same batches), in one run, in turn. Nobody computes logits but TransformerLens and nnsight, whose traces run the whole model. --memory: `inset cache`
+alone, with an eighth of the prompts and with all, and what its process takes. Needs torch, transformers, safetensors, numpy; transformer_lens, nnsight."""
 import argparse
 import json
 import pathlib
 import resource
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -19,10 +20,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--prompts", type=int, default=10000)
+parser.add_argument("--samples", type=int, default=3)
 parser.add_argument("--model", default="/tmp/gpt2s")
 parser.add_argument("--inset", default="build/inset")
-parser.add_argument("--torch-prompts", type=int)
-parser.add_argument("--theirs", type=int, default=500)
+parser.add_argument("--memory", action="store_true")
 parser.add_argument("--threads", type=int, default=2)
 given = parser.parse_args()
 torch.set_num_threads(given.threads)
@@ -108,7 +109,6 @@ def by_lens(net, count, folder):
 
 
 def by_nnsight(net, count, folder):
-    import nnsight
     writer = Writer(folder)
     for chosen in batches(count):
         with net.trace(padded(chosen), use_cache=False):
@@ -122,11 +122,9 @@ def by_nnsight(net, count, folder):
 def by_inset(count, folder):
     with open(work / "prompts.jsonl", "w") as file:
         file.writelines(json.dumps(p) + "\n" for p in prompts[:count])
-    start = time.perf_counter()
     out = subprocess.run([given.inset, "cache", "-d", "cpu", "-m", given.model, "--prompts", str(work / "prompts.jsonl"), "--sites", "resid_post", "-o", str(folder),
                           "--json"], check=True, capture_output=True, text=True).stdout
     said = json.loads(out)
-    said["process"] = time.perf_counter() - start
     said["peak"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return said
 
@@ -141,46 +139,53 @@ def numbers(folder, prompt):
             return torch.stack([tensors[f"resid_post.{n}"][here][order] for n in range(12)])
 
 
-def report(name, count, seconds, base, found):
-    rows = int(lengths[:count].sum())
-    rate = rows / seconds
-    apart = "" if found is None else f"; numbers differ by {(found - ours).abs().max() / ours.abs().max():.1e} of the largest"
-    ratio = f", {base / rate:.2f} times inset's time a row" if base else ""
-    print(f"{name}: {count} prompts, {rows} rows, {seconds:.1f} s, {rate:.0f} rows a second{ratio}{apart}", flush=True)
-    return rate
-
-
 def timed(function, *arguments):
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start
 
 
-few = by_inset(given.prompts // 10, work / "few")
-shutil.rmtree(work / "few")
-said = by_inset(given.prompts, work / "inset")
-ours = numbers(work / "inset", 7)
-base = report("inset cache", given.prompts, said["seconds"], None, None)
-print(f"  {said['seconds']:.1f} s, of which running {said['running']:.1f}, planning {said['planning']:.2f} ({said['plans']} plans of {said['batches']} batches), "
-      f"waiting for the disk {said['waiting']:.2f}; the process with opening the model {said['process']:.1f} s; {said['bytes'] / 1e9:.2f} GB; it takes at most "
-      f"{said['peak']:.0f} MiB, with a tenth of the prompts {few['peak']:.0f}", flush=True)
-shutil.rmtree(work / "inset")
+def sample(name, run):
+    """One turn: seconds, and the rows of prompt 7."""
+    seconds = run(work / "out")
+    times.setdefault(name, []).append(seconds)
+    found.setdefault(name, numbers(work / "out", 7))
+    shutil.rmtree(work / "out")
 
+
+if given.memory:
+    for count in (given.prompts // 8, given.prompts):
+        said = by_inset(count, work / "out")
+        print(f"{count} prompts, {int(lengths[:count].sum())} rows, {said['bytes'] / 1e9:.2f} GB: {said['seconds']:.0f} s, the process takes at most {said['peak']:.0f} MiB", flush=True)
+        shutil.rmtree(work / "out")
+    shutil.rmtree(work)
+    raise SystemExit
+
+times, found, said = {}, {}, []
 net = GPT2LMHeadModel.from_pretrained(given.model).eval()
-count = given.torch_prompts or given.prompts
-report("PyTorch, hooks", count, timed(by_hooks, net, count, work / "hooks"), base, numbers(work / "hooks", 7))
-shutil.rmtree(work / "hooks")
+runs = {"inset cache": lambda folder: said.append(by_inset(given.prompts, folder)) or said[-1]["seconds"],
+        "PyTorch, hooks by hand": lambda folder: timed(by_hooks, net, given.prompts, folder)}
 try:
     import nnsight
-    count = min(given.theirs, given.prompts)
-    report("nnsight", count, timed(by_nnsight, nnsight.NNsight(net), count, work / "nnsight"), base, numbers(work / "nnsight", 7))
+    theirs = nnsight.NNsight(net)
+    runs["nnsight"] = lambda folder: timed(by_nnsight, theirs, given.prompts, folder)
 except ImportError:
     print("nnsight is not there")
 try:
     from transformer_lens.model_bridge import TransformerBridge
     lens = TransformerBridge.boot_transformers(given.model, device="cpu")
-    count = min(given.theirs, given.prompts)
-    report("TransformerLens, run_with_cache", count, timed(by_lens, lens, count, work / "lens"), base, numbers(work / "lens", 7))
+    runs["TransformerLens, run_with_cache"] = lambda folder: timed(by_lens, lens, given.prompts, folder)
 except ImportError as error:
     print(f"TransformerLens is not there: {error}")
+for _ in range(given.samples):
+    for name, run in runs.items():
+        sample(name, run)
+rows = int(lengths.sum())
+print(f"{given.prompts} prompts, {rows} rows of 12 layers, {said[-1]['bytes'] / 1e9:.2f} GB; {said[-1]['plans']} plans of {said[-1]['batches']} batches, planning "
+      f"{said[-1]['planning']:.3f} s, waiting for the disk {said[-1]['waiting']:.3f} s\n\n| | seconds, median (least) | times inset's | numbers differ by |\n|---|---|---|---|")
+base = statistics.median(times["inset cache"])
+for name, seconds in times.items():
+    ours = found["inset cache"]
+    print(f"| {name} | {statistics.median(seconds):.2f} ({min(seconds):.2f}) | {statistics.median(seconds) / base:.2f} | "
+          f"{(found[name] - ours).abs().max() / ours.abs().max():.1e} |")
 shutil.rmtree(work)

@@ -3,6 +3,7 @@
  *   families      random prompts, lengths, positions, types and sizes of batches and shards, on all
  *                 families: every row is there, in its place, and has the numbers of the script
  *   alone         batches of one prompt: bit for bit the script's numbers
+ *   memory        little of it: batches in parts
  *   interrupted   stopped at every step and begun anew: the bytes of one that was not
  *   settings      a folder that was begun with something else is refused, by name
  *   refusals      options that make no sense, as a table
@@ -10,7 +11,9 @@
  *   patterns      what patterns stand for, and what is left out
  *   prompts       files of lists, whole and by line
  *   full          a file that may not grow: an error, and what is whole stays
- *   no memory     each allocation fails in turn */
+ *   no memory     each allocation fails in turn
+ *
+ * The device comes from INSET_TEST_DEVICE, "cpu" without it. */
 #define _GNU_SOURCE /* unshare */
 #include "test.h"
 
@@ -45,12 +48,14 @@ static void remove_folder(const char *path)
     CHECK(system(command) == 0, "%s was not removed", path);
 }
 
+static const char *device_name = "cpu"; /* or INSET_TEST_DEVICE */
+
 static inset_model *open_fixture(inset_context *context, const char *name, const char *dtype)
 {
     char path[128];
     inset_model *model = NULL;
     inset_model_options options = INSET_MODEL_OPTIONS;
-    options.device = "cpu";
+    options.device = device_name;
     options.dtype = dtype;
     snprintf(path, sizeof path, "fixtures/%s", name);
     CHECK(
@@ -363,7 +368,7 @@ static void families(void)
     static const char *const types[] = {NULL, "f32", "bf16", "f16"};
     uint64_t seed = 1;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        for (int k = 0; k < 6; k++)
+        for (int k = 0; k < 4; k++)
             one_family(names[i], types[k % 2 ? 2 : 0], types[test_random(&seed) % 4], &seed);
 }
 
@@ -390,6 +395,40 @@ static void alone(void)
     }
     inset_context_free(context);
     remove_folder(folder("alone"));
+}
+
+/* Little memory: batches go in parts, to the same numbers; too little is refused. */
+static void little_memory(void)
+{
+    inset_context *context = NULL;
+    data_set d;
+    uint64_t seed = 23;
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_model *model = open_fixture(context, "gpt2", NULL);
+    NEED(model, "no model");
+    do draw_prompts(&seed, model->program->vocabulary, false, &d);
+    while (count_rows(&d, 0) < 80);
+    int64_t most = 0;
+    for (size_t limit = 1 << 22; limit > 1000; limit /= 2) {
+        inset_cache_options options = options_of(&d, folder("little"));
+        inset_cache_progress is = INSET_CACHE_PROGRESS;
+        options.memory_limit = limit;
+        inset_status status = run_cache(model, &options, &is);
+        if (status) {
+            CHECK(status == INSET_NO_MEMORY && most > 4, "%zu bytes: %s", limit,
+                inset_message(context));
+            remove_folder(options.directory);
+            break;
+        }
+        CHECK(is.batches >= most, "%zu bytes: %lld batches", limit, (long long)is.batches);
+        most = is.batches;
+        found *f = read_cache(context, options.directory);
+        const comparing c = {"little memory", model, f, &d, 0, INSET_F32, 2e-5};
+        if (f) compare(&c);
+        if (f) free_found(f);
+        remove_folder(options.directory);
+    }
+    inset_context_free(context);
 }
 
 /* ---- interrupted -------------------------------------------------------- */
@@ -465,14 +504,14 @@ static void interrupted(void)
     remove_folder(parts);
     /* stopped within runs, and stepped on */
     inset_cache *cache = NULL;
-    int left = 40, stops = 0;
+    int left = 5, stops = 0;
     NEED(!inset_cache_create(model, &options, &cache), "%s", inset_message(context));
     inset_watch(context, stop_now, &left, 0);
     while (!inset_cache_done(cache)) {
         inset_status status = inset_cache_step(cache);
         if (!CHECK(!status || status == INSET_STOPPED, "%s", inset_message(context))) break;
         stops += status == INSET_STOPPED;
-        left = left > 0 ? left : 40 + 60 * stops;
+        left = left > 0 ? left : 5 + 30 * stops;
     }
     inset_watch(context, NULL, NULL, 0);
     inset_cache_free(cache);
@@ -861,16 +900,32 @@ static void no_memory(void)
     world_end(&w, "no memory");
 }
 
+/* False where there is no such device. */
+static bool has_device(void)
+{
+    inset_context *context = NULL;
+    inset_model *model = NULL;
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = device_name;
+    if (!CHECK(!inset_context_create(NULL, &context), "no context")) return false;
+    const inset_status status = inset_model_open(context, "fixtures/gpt2", &options, &model);
+    inset_context_free(context);
+    return status != INSET_DEVICE_ERROR;
+}
+
 int main(void)
 {
     if (!CHECK(mkdtemp(scratch), "no scratch folder")) return test_result();
     full(); /* forks, before there are threads */
+    if (getenv("INSET_TEST_DEVICE")) device_name = getenv("INSET_TEST_DEVICE");
+    if (!has_device()) return rmdir(scratch) ? 1 : TEST_SKIP;
     patterns();
     refused();
     settings();
     folders();
     prompt_files();
     alone();
+    little_memory();
     interrupted();
     families();
     no_memory();

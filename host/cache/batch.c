@@ -447,8 +447,16 @@ static inset_status begin_shard(cache *c, const work *w, packet *k)
 
 static inset_status fill_packet(cache *c, const work *w, packet *k)
 {
+    size_t rows = 0;
     k->shard = w->shard;
     inset_status status = c->open_shard == w->shard ? INSET_OK : begin_shard(c, w, k);
+    for (int64_t i = 0; i < w->n_groups; i++)
+        rows += (size_t)(w->groups[i].count * w->groups[i].positions);
+    /* its room at once, where growing would take twice as much */
+    if (!status
+        && !array_extend(
+            c->context, &k->bytes, &k->bytes_capacity, k->n_bytes + rows * c->row_bytes, 1))
+        return INSET_NO_MEMORY;
     int64_t *positions = memory_new(
         c->context, (size_t)(c->prompts.longest + 1) * sizeof *positions);
     if (!positions) return INSET_NO_MEMORY;

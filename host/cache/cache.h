@@ -129,7 +129,8 @@ typedef struct cache {
     int n_settings;
     /* shard k has the prompts first_prompt[k] .. first_prompt[k + 1] */
     int64_t n_shards, *first_prompt;
-    bool *done; /* [n_shards] whole, or on its way to be */
+    int64_t *rows; /* [n_shards] */
+    bool *done;    /* [n_shards] whole, or on its way to be */
     int64_t total_rows, total_tokens;
     /* of the shard that batches are taken from */
     int64_t shard, batch, offset;
@@ -171,7 +172,6 @@ inset_status pack_cut(cache *c);                   /* all prompts into shards */
 inset_status pack_shard(cache *c, int64_t number); /* c->order and c->batches */
 /* Tokens whose rows would be computed for others of these prompts too. */
 int64_t pack_shared(const cache *c, int64_t n, int64_t *prompts);
-int64_t shard_rows(const cache *c, int64_t number);
 
 /* batch.c */
 /* Plans the next work and moves the cursor behind it; *out NULL: there is none. */

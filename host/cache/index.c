@@ -63,7 +63,7 @@ static json_t *shards_json(const cache *c, int64_t and)
         json_array_append_new(all, json_pack("{s:s, s:I, s:I, s:I}", "file", name, "first_prompt",
                                        (json_int_t)c->first_prompt[i], "prompts",
                                        (json_int_t)(c->first_prompt[i + 1] - c->first_prompt[i]),
-                                       "rows", (json_int_t)shard_rows(c, i)));
+                                       "rows", (json_int_t)c->rows[i]));
     }
     return all;
 }
@@ -102,7 +102,7 @@ inset_status index_shard_layout(
     cache *c, int64_t number, char **header, size_t *header_size, uint64_t *file_size)
 {
     const size_t n = c->n_taps + INDEX_TENSORS;
-    const int64_t rows = shard_rows(c, number);
+    const int64_t rows = c->rows[number];
     char name[INDEX_NAME_MOST], prompts[64];
     const char *const metadata[] = {"inset", format, "prompts", prompts, NULL};
     file_tensor *tensors = memory_new(c->context, n * sizeof *tensors);
@@ -152,17 +152,16 @@ static inset_status compare_settings(const cache *c, const json_node *root)
     return INSET_OK;
 }
 
+/* Both lists of shards are in the order of their prompts. */
 static inset_status read_done(cache *c, const json_node *shards)
 {
     inset_status status = INSET_OK;
+    int64_t k = 0;
     for (size_t i = 0; i < json_length(shards) && !status; i++) {
         int64_t first = -1;
         json_as_integer(json_member(json_item(shards, i), "first_prompt"), &first);
-        for (int64_t k = 0; k < c->n_shards && !status; k++) {
-            if (c->first_prompt[k] != first) continue;
-            status = is_there(c, k, &c->done[k]);
-            break;
-        }
+        while (k < c->n_shards && c->first_prompt[k] < first) k++;
+        if (k < c->n_shards && c->first_prompt[k] == first) status = is_there(c, k, &c->done[k]);
     }
     return status;
 }

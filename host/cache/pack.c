@@ -11,45 +11,41 @@
 #include <string.h>
 
 /* Bytes of a batch's rows, of which two batches and two packets are in memory. */
-enum { MOST_BATCH_BYTES = 64 << 20 };
+enum { MOST_BATCH_BYTES = 32 << 20 };
 
 /* ---- shards ------------------------------------------------------------- */
 
-int64_t shard_rows(const cache *c, int64_t number)
-{
-    int64_t rows = 0;
-    for (int64_t i = c->first_prompt[number]; i < c->first_prompt[number + 1]; i++)
-        rows += prompt_rows(c, i);
-    return rows;
-}
-
-/* Where shards begin, into `out` unless it is NULL; how many there are. A prompt without rows never
- * begins one, so none is empty. */
-static int64_t cut(const cache *c, int64_t *out)
+/* Where shards begin and how many rows they have, into c->first_prompt and c->rows unless these are
+ * not there yet; how many there are. A prompt without rows never begins one, so none is empty. */
+static int64_t cut(const cache *c)
 {
     const int64_t most = (int64_t)(c->shard_bytes / c->row_bytes);
-    int64_t n = 1, rows = 0;
-    if (out) out[0] = 0;
+    int64_t n = 0, rows = 0;
     for (int64_t i = 0; i < c->prompts.count; i++) {
         const int64_t more = prompt_rows(c, i);
         if (more && rows && rows + more > most) {
-            if (out) out[n] = i;
+            if (c->rows) c->rows[n] = rows;
             n++;
             rows = 0;
+            if (c->rows) c->first_prompt[n] = i;
         }
         rows += more;
     }
-    if (out) out[n] = c->prompts.count;
-    return n;
+    if (c->rows) {
+        c->rows[n] = rows;
+        c->first_prompt[n + 1] = c->prompts.count;
+    }
+    return n + 1;
 }
 
 inset_status pack_cut(cache *c)
 {
-    c->n_shards = cut(c, NULL);
+    c->n_shards = cut(c);
     c->first_prompt = arena_new(&c->memory, (size_t)(c->n_shards + 1) * sizeof *c->first_prompt);
     c->done = arena_new(&c->memory, (size_t)c->n_shards);
-    if (!c->first_prompt || !c->done) return INSET_NO_MEMORY;
-    cut(c, c->first_prompt);
+    c->rows = arena_new(&c->memory, (size_t)c->n_shards * sizeof *c->rows);
+    if (!c->first_prompt || !c->done || !c->rows) return INSET_NO_MEMORY;
+    cut(c);
     return INSET_OK;
 }
 
