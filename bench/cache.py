@@ -5,6 +5,7 @@ padding, a shard for as many rows) and TransformerLens's run_with_cache and nnsi
 alone, with an eighth of the prompts and with all, and what its process takes. Needs torch, transformers, safetensors, numpy; transformer_lens, nnsight."""
 import argparse
 import json
+import os
 import pathlib
 import resource
 import shutil
@@ -35,7 +36,7 @@ if not pathlib.Path(given.model, "config.json").exists():
 random = numpy.random.default_rng(0)
 lengths = random.integers(8, 25, given.prompts)
 prompts = [random.integers(0, 50257, n).tolist() for n in lengths]
-work = pathlib.Path(tempfile.mkdtemp(dir="."))
+work = pathlib.Path(tempfile.mkdtemp())
 BATCH, SHARD = 2048, 512 << 20  # tokens, bytes
 
 
@@ -123,7 +124,7 @@ def by_inset(count, folder):
     with open(work / "prompts.jsonl", "w") as file:
         file.writelines(json.dumps(p) + "\n" for p in prompts[:count])
     out = subprocess.run([given.inset, "cache", "-d", "cpu", "-m", given.model, "--prompts", str(work / "prompts.jsonl"), "--sites", "resid_post", "-o", str(folder),
-                          "--json"], check=True, capture_output=True, text=True).stdout
+                          "--json"], check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(given.threads)}).stdout
     said = json.loads(out)
     said["peak"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return said
