@@ -544,7 +544,8 @@ INSET_API inset_status inset_save(inset_trace *trace, const char *name, inset_va
 INSET_API inset_status inset_save_site(inset_trace *trace, size_t site, const char *name);
 /* The same for all sites of the invoke that patterns stand for, each under its path behind `prefix`
  * (NULL: none): what the script's cache() does when its invoke ends, and best the last call of one.
- * patterns: paths with `*` in the place of a name or an index, "transformer.h[*].output,lm_head.input".
+ * patterns: paths with `*` in the place of a name or an index,
+ * "transformer.h[*].output,lm_head.input".
  * Sites that the invoke does not come to are left out, INSET_MISSED_PROVIDER where that is all;
  * INSET_UNKNOWN_SITE: a pattern that stands for nothing; INSET_NAME_ERROR. */
 INSET_API inset_status inset_save_sites(

@@ -65,7 +65,8 @@ static inset_status read_list(
     return INSET_OK;
 }
 
-/* Marks what the ranges choose of `extent` things; how many. *empty: the first that chooses none. */
+/* Marks what the ranges choose of `extent` things; how many. *empty: the first that chooses
+ * none. */
 static int64_t mark_chosen(
     const range *ranges, int64_t n, int64_t extent, bool *mark, int64_t *empty)
 {

@@ -442,8 +442,8 @@ inset_status program_unknown_site(
 inset_status program_find_site(const program *p, const char *text, size_t length, int32_t *site);
 inset_status program_find_module(
     const program *p, const char *text, size_t length, int32_t *module);
-/* Sets chosen[site], of [n_sites], for all that a pattern stands for: a path with `*` in the place of
- * a name or an index, "transformer.h[*].output" (match.c). INSET_UNKNOWN_SITE, with the nearest
+/* Sets chosen[site], of [n_sites], for all that a pattern stands for: a path with `*` in the place
+ * of a name or an index, "transformer.h[*].output" (match.c). INSET_UNKNOWN_SITE, with the nearest
  * names, where it stands for nothing. */
 inset_status program_match_sites(
     const program *p, const char *pattern, size_t length, bool *chosen);

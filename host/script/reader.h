@@ -289,8 +289,8 @@ typedef struct pending_save {
     struct pending_save *next;
 } pending_save;
 
-/* A cache() waits for the end of its invoke: what lines behind it set is kept, too, and none of them
- * is out of order for it. */
+/* A cache() waits for the end of its invoke: what lines behind it set is kept, too, and none of
+ * them is out of order for it. */
 typedef struct pending_cache {
     const bool *chosen; /* [n_sites] */
     const char *prefix;
