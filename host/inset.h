@@ -589,6 +589,14 @@ INSET_API inset_status inset_save(inset_trace *trace, const char *name, inset_va
  * for keeping many, in any order, also what lines before have passed. INSET_MISSED_PROVIDER: a site
  * in a module that is skipped, or behind inset_stop; INSET_INDEX_ERROR; INSET_NAME_ERROR. */
 INSET_API inset_status inset_save_site(inset_trace *trace, size_t site, const char *name);
+/* The same for all sites of the invoke that patterns stand for, each under its path behind `prefix`
+ * (NULL: none): what the script's cache() does when its invoke ends, and best the last call of one.
+ * patterns: paths with `*` in the place of a name or an index,
+ * "transformer.h[*].output,lm_head.input".
+ * Sites that the invoke does not come to are left out, INSET_MISSED_PROVIDER where that is all;
+ * INSET_UNKNOWN_SITE: a pattern that stands for nothing; INSET_NAME_ERROR. */
+INSET_API inset_status inset_save_sites(
+    inset_trace *trace, const char *patterns, const char *prefix);
 /* Keeps `count` values of one shape and type as one tensor, stacked along a new first dimension. */
 INSET_API inset_status inset_save_stack(
     inset_trace *trace, const char *name, size_t count, inset_value *const *values);
@@ -749,7 +757,8 @@ typedef struct inset_sweep inset_sweep;
 /* Token ids of several prompts, in one of two ways. */
 typedef struct inset_prompts {
     /* "[[464, 412], [733]]", "FILE.npy" or "FILE.safetensors:NAME" ([prompt, position] integers,
-     * where ids of -1 fill up a row behind a prompt's end); NULL: the three fields below */
+     * where ids of -1 fill up a row behind a prompt's end), "FILE.json" (lists in a list) or
+     * "FILE.jsonl" (a list a line); NULL: the three fields below */
     const char *text;
     int64_t count;          /* prompts; 0: none were given */
     const int64_t *lengths; /* [count] */
@@ -1058,6 +1067,83 @@ INSET_API inset_status inset_sweep_result_at(
  *   command  the caller's command for the metadata, or NULL
  * INSET_USAGE_ERROR: not all has run; INSET_FILE_ERROR. */
 INSET_API inset_status inset_sweep_write(inset_sweep *sweep, const char *path, const char *command);
+
+/* ---- cache ---------------------------------------------------------------
+ * What sites hold in the runs of many prompts, kept in files: a folder of safetensors shards, each
+ * with the rows of consecutive prompts in their order, a tensor [rows, ...] for every site and
+ * layer, and `prompt`, `position` and `token` [rows] to say which row is which. cache.json in it
+ * says with what it was made and which shards are whole.
+ *
+ *     inset_cache_options options = INSET_CACHE_OPTIONS;
+ *     options.prompts.text = "prompts.npy";
+ *     options.sites = "resid_post,z";
+ *     options.directory = "activations";
+ *     status = inset_cache_create(model, &options, &cache);
+ *     while (!status && !inset_cache_done(cache)) status = inset_cache_step(cache);
+ *
+ * A thread of its own writes what is done while the next prompts run. Memory does not depend on how
+ * many prompts there are, but for their tokens. Whatever ends the process, shards that have their
+ * name are whole, and the same options go on with those that are missing, to the same bytes. */
+typedef struct inset_cache inset_cache;
+
+typedef struct inset_cache_options {
+    size_t size; /* sizeof(inset_cache_options); set by INSET_CACHE_OPTIONS */
+    inset_prompts prompts;
+    /* what a sweep patches, in every layer ("resid_post,z": tensors resid_post.0, z.0, ...), and
+     * paths, perhaps with `*` in the place of a name or an index ("transformer.h[*].mlp.output":
+     * tensors of these names). Not pattern and scores, whose rows are as wide as prompts are long,
+     * and which a `*` leaves out, as it does token ids */
+    const char *sites;
+    /* of the short names: "0,3,5-7" or Python's slices; NULL: all */
+    const char *layers;
+    /* "-1", "0,4:9": negative ones count from each prompt's end, and what a prompt has not got has
+     * no row; NULL or "all": all */
+    const char *positions;
+    const char *dtype; /* of what is written: "f32", "f16", "bf16"; NULL: the model's */
+    /* is made if it is not there, and else is empty or has what was begun with these options */
+    const char *directory;
+    size_t shard_bytes;   /* most bytes of a shard's tensors; 0: 512 MiB */
+    int64_t batch_tokens; /* of prompts that go through together; 0: 2048, on a GPU 16384 */
+    int no_share;         /* as in inset_plan_options */
+    size_t memory_limit;
+    /* the model's name, and what tells its weights from others, for cache.json; NULL: nothing */
+    const char *model, *version;
+} inset_cache_options;
+#define INSET_CACHE_OPTIONS                 \
+    {                                       \
+        .size = sizeof(inset_cache_options) \
+    }
+
+/* Checks everything, makes and locks the directory, and runs nothing. The options are read during
+ * the call. Freed with inset_cache_free, or with its model, which end what is being written.
+ * INSET_VALUE_ERROR: ranges, dtype, or a directory that was begun with other options, which the
+ * message names; INSET_UNKNOWN_SITE; INSET_INDEX_ERROR: tokens outside the vocabulary;
+ * INSET_FILE_ERROR: files and the directory; INSET_USAGE_ERROR, INSET_SYNTAX_ERROR,
+ * INSET_SHAPE_ERROR, INSET_TYPE_ERROR, INSET_NO_MEMORY. */
+INSET_API inset_status inset_cache_create(
+    inset_model *model, const inset_cache_options *options, inset_cache **out);
+INSET_API void inset_cache_free(inset_cache *cache); /* takes NULL */
+/* Runs the next batch; the last call waits until all is on the disk. INSET_FILE_ERROR: something
+ * could not be written (the disk is full, say): what is whole stays, and so does the failure; else
+ * as inset_run, and may be tried again. */
+INSET_API inset_status inset_cache_step(inset_cache *cache);
+INSET_API int inset_cache_done(const inset_cache *cache); /* 1: all is on the disk; 1 for NULL */
+
+typedef struct inset_cache_progress {
+    /* sizeof(inset_cache_progress), set by the caller with INSET_CACHE_PROGRESS */
+    size_t size;
+    int64_t prompts, rows, shards, tensors; /* in all; tensors a shard, without the three */
+    /* prompts that ran or were there already; of these, those that were there */
+    int64_t done, restored;
+    int64_t batches, plans; /* in this process: batches with the same lengths share a plan */
+    int64_t bytes;          /* given to the writer, in this process */
+    double planning, running, waiting; /* seconds, in this process; waiting for the disk */
+} inset_cache_progress;
+#define INSET_CACHE_PROGRESS                 \
+    {                                        \
+        .size = sizeof(inset_cache_progress) \
+    }
+INSET_API inset_status inset_cache_progress_of(const inset_cache *cache, inset_cache_progress *out);
 
 #ifdef __cplusplus
 }

@@ -1127,6 +1127,23 @@ static void saves_sites(void)
         CHECK(!status, "after a stop: %s", inset_message(context));
         inset_invoke_end(any);
         CHECK(inset_save_site(any, 0, "outside") == INSET_NAME_ERROR, "outside of an invoke");
+        /* by patterns, with a prefix; a call that fails saves nothing */
+        const char *name = NULL;
+        inset_value *value;
+        const size_t before = inset_trace_saved_count(any);
+        status = inset_invoke_tokens(any, 1, &length, tokens);
+        if (!status) status = inset_save_sites(any, "transformer.h[*].output,lm_head.input", "b.");
+        CHECK(!status && inset_trace_saved_count(any) == before + 4, "%s", inset_message(context));
+        CHECK(!inset_trace_saved_at(any, before, &name, &value)
+                  && !strcmp(name, "b.transformer.h.0.output"),
+            "%s", name ? name : "NULL");
+        CHECK(
+            inset_save_sites(any, "transformer.h[*].input,lm_head.input", "b.") == INSET_NAME_ERROR
+                && inset_save_sites(any, "transformer.h[*].outptu", NULL) == INSET_UNKNOWN_SITE
+                && inset_save_sites(any, NULL, NULL) == INSET_USAGE_ERROR
+                && inset_save_sites(NULL, "*.logits", NULL) == INSET_USAGE_ERROR
+                && inset_trace_saved_count(any) == before + 4,
+            "refused patterns");
     }
     inset_context_free(context);
 }

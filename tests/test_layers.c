@@ -8,7 +8,7 @@
 /* In order; "kernels" stands where its header is first needed. */
 static const char *const order[] = {"base", "file", "program", "models", "trace", "script",
     "kernels", "plan/rows", "plan/wanted", "plan/emit", "plan", "device", "device/cpu",
-    "device/cuda", "run", "sweep", "edges", "api"};
+    "device/cuda", "run", "sweep", "edges", "cache", "api"};
 enum { N_LAYERS = sizeof order / sizeof *order };
 
 static int rank_of(const char *folder, size_t length)

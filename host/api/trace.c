@@ -459,6 +459,23 @@ inset_status inset_save_site(inset_trace *t, size_t site, const char *name)
     return trace_save_site(t->trace, (int32_t)site, name);
 }
 
+inset_status inset_save_sites(inset_trace *t, const char *patterns, const char *prefix)
+{
+    inset_status status = INSET_OK;
+    if (!t) return INSET_USAGE_ERROR;
+    if (!patterns) return api_null(t->context, "a pattern of sites");
+    bool *chosen = memory_new(t->context, t->model->program->n_sites + 1);
+    if (!chosen) return INSET_NO_MEMORY;
+    for (const char *at = patterns; at && !status;) {
+        const size_t length = strcspn(at, ",");
+        status = program_match_sites(t->model->program, at, length, chosen);
+        at = at[length] ? at + length + 1 : NULL;
+    }
+    if (!status) status = trace_save_sites(t->trace, chosen, prefix ? prefix : "");
+    memory_free(t->context, chosen);
+    return status;
+}
+
 inset_status inset_save_stack(
     inset_trace *t, const char *name, size_t count, inset_value *const *values)
 {

@@ -45,6 +45,10 @@ typedef struct options {
     int64_t top;
     const char *edges_from, *sizes, *ablation, *edge_list;
     bool freeze;
+    /* cache */
+    const char *prompts, *sites, *kept_dtype;
+    int64_t batch;
+    size_t shard_bytes;
 } options;
 
 /* Reads the arguments behind the command's name. False: they make no sense, and standard error says
@@ -65,6 +69,7 @@ int command_sweep(const options *given, int count, char **arguments);
 int command_edges(const options *given, int count, char **arguments);
 int command_paths(const options *given);
 int command_circuit(const options *given);
+int command_cache(const options *given);
 
 /* Opens the model that the options name. On failure the message is printed and *status is the exit
  * status. */

@@ -18,7 +18,8 @@ enum {
     IN_VERSION = 8,
     IN_SWEEP = 16,
     IN_ATTRIBUTE = 32,
-    IN_CIRCUIT = 64
+    IN_CIRCUIT = 64,
+    IN_CACHE = 128
 };
 typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
@@ -33,10 +34,33 @@ typedef struct option {
 #define AT(field) offsetof(options, field)
 static const option known[] = {
     {"-m", "--model", "MODEL", WORD,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(model),
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(model),
         "a Hugging Face directory: config.json and *.safetensors"},
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output),
         "write the saved values to this safetensors file"},
+    {NULL, "--prompts", "PROMPTS", WORD, IN_CACHE, AT(prompts),
+        "[[464, 412], ...], FILE.npy, FILE.safetensors:NAME ([prompt, position], -1 behind a "
+        "prompt's end),\n"
+        "                         FILE.json (lists in a list) or FILE.jsonl (a list a line)"},
+    {NULL, "--sites", "SITE,...", WORD, IN_CACHE, AT(sites),
+        "resid_pre, resid_mid, resid_post, attn_out, mlp_out; in the MLP pre, up, post; per head "
+        "z, q, k, v, ...;\n"
+        "                         and paths, with * for any name or index: "
+        "'transformer.h[*].mlp.output'"},
+    {NULL, "--layers", "LIST", WORD, IN_CACHE, AT(layers),
+        "of the short names: 0,3,5-7 or 4:9; by default all"},
+    {NULL, "--positions", "LIST", WORD, IN_CACHE, AT(positions),
+        "-1, 0,4:9 or all, the default; negative ones count from each prompt's end"},
+    {NULL, "--dtype", "TYPE", WORD, IN_CACHE, AT(kept_dtype),
+        "f32, f16 or bf16: of what is written; by default the model's"},
+    {NULL, "--model-dtype", "TYPE", WORD, IN_CACHE, AT(dtype),
+        "f32, bf16 or f16: convert the weights; else as the files have them"},
+    {"-o", "--output", "FOLDER", WORD, IN_CACHE, AT(output),
+        "the shards and cache.json; the same command goes on with what was begun there"},
+    {NULL, "--shard-bytes", "BYTES", BYTES, IN_CACHE, AT(shard_bytes),
+        "most bytes of a shard, which is what an interruption loses; by default 512M"},
+    {NULL, "--batch", "TOKENS", COUNT, IN_CACHE, AT(batch),
+        "of prompts that go through together; by default 2048, on a GPU 16384"},
     {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(clean),
         "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
     {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(corrupt),
@@ -124,34 +148,39 @@ static const option known[] = {
         "replace output that exists, start an unfinished sweep anew"},
     {NULL, "--resume", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE, AT(resume),
         "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
-    {NULL, "--memory", "BYTES", BYTES, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
-        AT(memory), "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
+    {NULL, "--memory", "BYTES", BYTES,
+        IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(memory),
+        "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text),
         "the script itself, in place of a file"},
-    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
-        AT(device), "auto (CUDA when a device answers), cpu or cuda:N"},
+    {"-d", "--device", "DEVICE", WORD,
+        IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(device),
+        "auto (CUDA when a device answers), cpu or cuda:N"},
     {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
         AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
-    {NULL, "--no-share", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
-        AT(no_share), "compute every invoke on its own; the same numbers"},
-    {NULL, "--fast", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(fast),
+    {NULL, "--no-share", NULL, FLAG,
+        IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(no_share),
+        "compute every invoke on its own; the same numbers"},
+    {NULL, "--fast", NULL, FLAG,
+        IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(fast),
         "the fastest way on a GPU, even where the last bits of a number then depend on\n"
         "                         what is computed beside it, and with TF32 for fp32 products; on "
         "the CPU it\n"
         "                         changes nothing"},
-    {NULL, "--ungroup", NULL, FLAG, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
-        AT(ungroup), "a k and a v for each query head, where several share one"},
+    {NULL, "--ungroup", NULL, FLAG,
+        IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(ungroup),
+        "a k and a v for each query head, where several share one"},
     {NULL, "--explain", NULL, FLAG, IN_CHECK, AT(explain),
         "print the plan itself: which rows there are, and which of them every step computes"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
     {NULL, "--json", NULL, FLAG,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(json),
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(json),
         "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose),
         "say which device was chosen, and the times"},
     {"-h", "--help", NULL, FLAG,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_VERSION, AT(help),
-        "print this"},
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_VERSION,
+        AT(help), "print this"},
 };
 
 typedef struct command {
@@ -183,6 +212,10 @@ static const command commands[] = {
         "FILE\n"
         "                   [--sizes N,...] [--by abs|score|greedy] [--json]",
         "run with all edges but the strongest carrying the other run's value", IN_CIRCUIT},
+    {"cache",
+        "inset cache -m MODEL --prompts PROMPTS --sites SITE[,SITE...] [--layers LIST] "
+        "[--positions LIST] [--dtype TYPE] -o FOLDER",
+        "keep what sites hold in the runs of many prompts, as safetensors shards", IN_CACHE},
     {"sites", "inset sites MODEL [--json]",
         "every site of a model in execution order, with its shape", IN_SITES},
     {"version", "inset version", "inset's version, the devices that answer, the libraries",
@@ -352,10 +385,22 @@ static bool sweep_complete(const char *name, const options *given)
     return true;
 }
 
+static bool cache_complete(const char *name, const options *given)
+{
+    const char *missing = !given->model     ? "which model? -m MODEL"
+                          : !given->prompts ? "which prompts? --prompts PROMPTS"
+                          : !given->sites   ? "which sites? --sites resid_post, for example"
+                          : !given->output || !*given->output ? "where to? -o FOLDER"
+                                                              : NULL;
+    if (missing) usage_error(name, "%s", missing);
+    return !missing;
+}
+
 static bool options_complete(const char *name, unsigned bit, const options *given)
 {
     if (given->help || bit & IN_VERSION) return true;
     if (bit & (IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT)) return sweep_complete(name, given);
+    if (bit & IN_CACHE) return cache_complete(name, given);
     if (!given->model)
         return usage_error(
                    name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"),

@@ -88,6 +88,13 @@ void npy_close(npy *file);
 inset_status safetensors_write(inset_context *context, const char *path, const file_tensor *tensors,
     size_t count, const char *const *metadata /* key, value, key, value, ..., NULL; or NULL */);
 
+/* The same without the data, for a file that is written piece by piece: the bytes it begins with,
+ * freed with memory_free, and where in it each tensor begins, [count]. The tensors' `data` may be
+ * NULL. */
+inset_status safetensors_layout(inset_context *context, const char *path,
+    const file_tensor *tensors, size_t count, const char *const *metadata, char **header,
+    size_t *header_size, uint64_t *offsets);
+
 /* ---- JSON: typed getters over Jansson. 64-bit integers, duplicate keys refused, error positions
  * (NAME:line:column), depth and number of values bounded. Strings hold no NUL. json_parse needs
  * `bytes` only during the call. */

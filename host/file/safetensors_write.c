@@ -34,6 +34,7 @@ typedef struct writer {
     const char *path; /* as the caller gave it, for messages */
     const file_tensor *tensors;
     size_t count;
+    bool planned;      /* the tensors have no data yet */
     size_t *order;     /* of the data: indices into tensors */
     uint64_t *offsets; /* by tensor */
     char *header;      /* starts with its length, padded to a multiple of 8 */
@@ -150,7 +151,7 @@ static inset_status check_tensor(writer *w, const file_tensor *tensor)
     int64_t bytes;
     if (!shape_product(
             (int64_t)type_size(tensor->type), tensor->n_dimensions, tensor->shape, &bytes)
-        || (size_t)bytes != tensor->bytes || (bytes && !tensor->data))
+        || (size_t)bytes != tensor->bytes || (bytes && !tensor->data && !w->planned))
         return error_set(w->context, INSET_FILE_ERROR,
             "%s: tensor '%s': its shape does not go with its %zu bytes", w->path, tensor->name,
             tensor->bytes);
@@ -318,6 +319,32 @@ inset_status safetensors_write(inset_context *context, const char *path, const f
     memory_free(context, w->order);
     memory_free(context, w->offsets);
     memory_free(context, w->header);
+    memory_free(context, w);
+    return status;
+}
+
+inset_status safetensors_layout(inset_context *context, const char *path,
+    const file_tensor *tensors, size_t count, const char *const *metadata, char **header,
+    size_t *header_size, uint64_t *offsets)
+{
+    writer *w = memory_new(context, sizeof *w);
+    if (!w) return INSET_NO_MEMORY;
+    w->context = context;
+    w->path = path;
+    w->tensors = tensors;
+    w->count = count;
+    w->planned = true;
+    w->descriptor = -1;
+    inset_status status = lay_out(w);
+    if (!status) status = make_header(w, metadata);
+    for (size_t i = 0; i < count && !status; i++) offsets[i] = w->header_size + w->offsets[i];
+    if (status) memory_free(context, w->header);
+    else {
+        *header = w->header;
+        *header_size = w->header_size;
+    }
+    memory_free(context, w->order);
+    memory_free(context, w->offsets);
     memory_free(context, w);
     return status;
 }

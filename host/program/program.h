@@ -445,6 +445,11 @@ inset_status program_unknown_site(
 inset_status program_find_site(const program *p, const char *text, size_t length, int32_t *site);
 inset_status program_find_module(
     const program *p, const char *text, size_t length, int32_t *module);
+/* Sets chosen[site], of [n_sites], for all that a pattern stands for: a path with `*` in the place
+ * of a name or an index, "transformer.h[*].output" (match.c). INSET_UNKNOWN_SITE, with the nearest
+ * names, where it stands for nothing. */
+inset_status program_match_sites(
+    const program *p, const char *pattern, size_t length, bool *chosen);
 /* Writes "transformer.h.5.mlp.output"; `output.logits` for the root's. */
 void program_site_name(const program *p, int32_t site, char *out, size_t size);
 

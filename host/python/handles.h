@@ -132,5 +132,6 @@ struct PlanState {
 void define_models(nb::module_ &m);
 void define_traces(nb::module_ &m);
 void define_sweeps(nb::module_ &m);
+void define_caches(nb::module_ &m);
 
 #endif

@@ -45,6 +45,7 @@ NB_MODULE(_inset, m)
     define_models(m);
     define_traces(m);
     define_sweeps(m);
+    define_caches(m);
     nb::module_::import_("atexit").attr("register")(nb::cpp_function([]() {
         delete errors;
         errors = nullptr;

@@ -341,6 +341,8 @@ static void refuse_call(script *s, token head)
         {"range", "It stands in a `for` line: for NAME in range(12):"},
         {"invoke", "It stands in a `with` line: with invoke(NAME):"},
         {"stop", "It stands on a line of its own, inside an invoke."},
+        {"cache", "It stands on a line of its own, inside an invoke; what it keeps has the sites' "
+                  "paths for names."},
     };
     script_refuse(s, head.at, INSET_SYNTAX_ERROR, "a call of %.*s() has no place here",
         script_quote_length(head.at, head.end), s->text + head.at);
@@ -349,9 +351,10 @@ static void refuse_call(script *s, token head)
             error_help(s->context, "%s", known[i].help);
             return;
         }
-    error_help(s->context, "The calls are load, zeros, invoke, range, len, stop, functions such as "
-                           "relu(x), modules of the model, and .clone(), .save(), .append(), "
-                           ".skip().");
+    error_help(s->context,
+        "The calls are load, zeros, invoke, range, len, cache, stop, functions such as "
+        "relu(x), modules of the model, and .clone(), .save(), .append(), "
+        ".skip().");
 }
 
 /* Links behind a bracketed expression or a literal: indices, clones, metrics, a save. */

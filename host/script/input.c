@@ -131,8 +131,8 @@ inset_status script_invoke(script *s, expression *input)
 
 /* ---- files -------------------------------------------------------------- */
 
-/* The bytes between the quotes; a backslash stands before a quote or a backslash. */
-static char *unquoted(script *s, token t)
+/* A backslash stands before a quote or a backslash. */
+char *script_unquoted(script *s, token t)
 {
     char *plain = arena_new(&s->memory, t.end - t.at);
     size_t n = 0;
@@ -195,7 +195,7 @@ static inset_status load_safetensors(script *s, const char *path, const char *na
 inset_status script_load(script *s, const expression *e, operand *out)
 {
     bool named = e->tensor.kind == TOKEN_STRING;
-    char *file = unquoted(s, e->file), *name = named ? unquoted(s, e->tensor) : NULL;
+    char *file = script_unquoted(s, e->file), *name = named ? script_unquoted(s, e->tensor) : NULL;
     char *path = file ? beside_script(s, file) : NULL;
     if (!path || (named && !name)) return INSET_NO_MEMORY;
     if (ends_in(file, ".npy") && named)

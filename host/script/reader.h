@@ -226,6 +226,7 @@ typedef enum statement_kind {
     STATEMENT_APPEND,
     STATEMENT_SKIP,
     STATEMENT_STOP,
+    STATEMENT_CACHE,
     STATEMENT_PASS,
     STATEMENT_INVOKE,
     STATEMENT_BACKWARD,
@@ -238,6 +239,12 @@ typedef struct bound_name {
     struct bound_name *next;
 } bound_name;
 
+/* "..." of a cache(...) */
+typedef struct quoted_text {
+    token text;
+    struct quoted_text *next;
+} quoted_text;
+
 typedef struct statement {
     statement_kind kind;
     uint32_t at;
@@ -249,8 +256,10 @@ typedef struct statement {
     /* BIND: one a name, linked; SET, APPEND, SKIP, INVOKE: one; FOR: range's arguments or the
      * integers */
     expression *value;
-    bool listed;  /* FOR over a list of integers */
-    bool modules; /* FOR over numbered modules; value: their path */
+    bool listed;           /* FOR over a list of integers */
+    bool modules;          /* FOR over numbered modules; value: their path */
+    quoted_text *patterns; /* CACHE; its prefix= is an integer in `value`, or a text, or neither */
+    quoted_text *prefix;
     /* SAVE, UNNAMED_SAVE, FOR: the "save"; the "range" or "[" */
     uint32_t save_at;
 } statement;
@@ -308,6 +317,16 @@ typedef struct pending_save {
     kept_value value;
     struct pending_save *next;
 } pending_save;
+
+/* A cache() waits for the end of its invoke: what lines behind it set is kept, too, and none of
+ * them is out of order for it. */
+typedef struct pending_cache {
+    const bool *chosen; /* [n_sites] */
+    const char *prefix;
+    uint32_t at;
+    int32_t line;
+    struct pending_cache *next;
+} pending_cache;
 
 /* A loop that is running, for messages. */
 typedef struct running_loop {
@@ -370,6 +389,7 @@ typedef struct script {
     int32_t closed_line; /* where a backward() ended the running invoke, 0 = none */
     int32_t stop_line;   /* of the running invoke, 0 = none */
     pending_save *saves, **last_save;
+    pending_cache *caches; /* of the running invoke, latest first */
 } script;
 
 /* ---- scanner ------------------------------------------------------------ */
@@ -482,9 +502,16 @@ inset_status script_append(script *s, const statement *line);
 inset_status script_keep(script *s, const script_value *v, kept_value *out);
 void script_recall(const kept_value *kept, script_value *out);
 
+/* ---- cache.c ---- */
+void script_cache_line(script *s, statement *line); /* parses from "(" on */
+inset_status script_cache(script *s, const statement *line);
+inset_status script_fill_caches(script *s); /* at the end of the invoke */
+
 /* ---- input -------------------------------------------------------------- */
 inset_status script_literal_operand(script *s, uint32_t at, literal *l, operand *out);
 inset_status script_invoke(script *s, expression *input);
+/* The bytes between the quotes of a TOKEN_STRING, in the script's arena; NULL: out of memory. */
+char *script_unquoted(script *s, token t);
 inset_status script_load(script *s, const expression *e, operand *out);
 inset_status script_zeros(script *s, const expression *e, operand *out);
 

@@ -222,8 +222,10 @@ static inset_status stop(script *s, const statement *line)
 static inset_status invoke_block(script *s, const statement *line)
 {
     s->stop_line = s->closed_line = 0;
+    s->caches = NULL;
     inset_status status = script_invoke(s, line->value);
     if (!status) status = run(s, line->body);
+    if (!status) status = script_fill_caches(s);
     if (status) return status;
     s->stop_line = s->closed_line = 0;
     trace_end_invoke(s->trace);
@@ -237,6 +239,7 @@ static inset_status backward_block(script *s, const statement *line)
     const bool inside = trace_in_invoke(s->trace) && !trace_in_backward(s->trace);
     trace_reopen(s->trace);
     inset_status status = script_operand(s, line->value, &metric);
+    if (!status) status = script_fill_caches(s); /* the invoke ends here */
     if (!status) status = script_at(s, line->at, trace_backward(s->trace, &metric));
     if (!status) status = run(s, line->body);
     trace_end_backward(s->trace);
@@ -386,6 +389,7 @@ static inset_status run_line(script *s, const statement *line)
     case STATEMENT_APPEND: return script_append(s, line);
     case STATEMENT_SKIP: return skip(s, line);
     case STATEMENT_STOP: return stop(s, line);
+    case STATEMENT_CACHE: return script_cache(s, line);
     case STATEMENT_INVOKE: return invoke_block(s, line);
     case STATEMENT_BACKWARD: return backward_block(s, line);
     case STATEMENT_FOR: return loop(s, line);

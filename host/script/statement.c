@@ -320,6 +320,11 @@ static void simple_line(script *s, statement *line)
         stop(s, line);
         return;
     }
+    if (s->current.kind == '(' && script_is(s, head, "cache")) {
+        only_inside(s, line->at, "cache()");
+        script_cache_line(s, line);
+        return;
+    }
     if (s->current.kind == '(') {
         script_refuse(s, head.at, INSET_SYNTAX_ERROR, "a line cannot begin with a call of %.*s()",
             script_quote_length(head.at, head.end), s->text + head.at);

@@ -4,6 +4,7 @@
  * tensor is used: a sweep may run for hours, and its input must not change under it. */
 #include "sweep/sweep.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "file/file.h"
@@ -151,8 +152,9 @@ static inset_status from_file(sweep *s, const char *what, const char *text, prom
 static inset_status refuse_text(sweep *s, const char *what)
 {
     return error_set(s->context, INSET_TYPE_ERROR,
-        "%s: lists of token ids were expected, [[464, 412], [733]], or FILE.npy or "
-        "FILE.safetensors:NAME",
+        "%s: lists of token ids were expected, [[464, 412], [733]], or FILE.npy, "
+        "FILE.safetensors:NAME, "
+        "FILE.json or FILE.jsonl",
         what);
 }
 
@@ -192,6 +194,66 @@ static inset_status from_text(sweep *s, const char *what, const char *text, prom
     return status;
 }
 
+/* A line is a list of token ids; empty ones are passed over. */
+static inset_status from_lines(
+    sweep *s, const char *what, const char *path, char *bytes, size_t size, prompts *out)
+{
+    int64_t lines = 0, most = 1, written = 0;
+    for (size_t i = 0; i < size; i++) {
+        lines += bytes[i] == '\n';
+        most += bytes[i] == ',' || bytes[i] == '\n';
+    }
+    inset_status status = prompts_new(s, what, lines + 1, most, out);
+    if (status) return status;
+    out->count = 0;
+    int64_t number = 1;
+    for (char *at = bytes, *end; at < bytes + size && !status; at = end + 1, number++) {
+        char name[512];
+        json_document *document;
+        end = memchr(at, '\n', (size_t)(bytes + size - at));
+        if (!end) end = bytes + size;
+        if (at + strspn(at, " \t\r") >= end) continue;
+        snprintf(name, sizeof name, "%s line %lld", path, (long long)number);
+        if ((status = json_parse(s->context, name, at, (size_t)(end - at), &document))) break;
+        const json_node *row = json_root(document);
+        if (!json_is_array(row))
+            status = error_set(s->context, INSET_TYPE_ERROR,
+                "%s: a list of token ids was expected, [464, 412]", name);
+        for (size_t k = 0; k < json_length(row) && !status; k++)
+            if (!json_as_integer(json_item(row, k), &out->tokens[written++]))
+                status = error_set(s->context, INSET_TYPE_ERROR,
+                    "%s: position %zu: a token id is an integer", name, k);
+        out->lengths[out->count++] = (int64_t)json_length(row);
+        json_close(document);
+    }
+    if (!status && !out->count)
+        status = error_set(
+            s->context, INSET_VALUE_ERROR, "%s: there is no prompt in %s", what, path);
+    return status;
+}
+
+/* FILE.json holds lists in lists, FILE.jsonl a list a line. */
+static inset_status from_json_file(sweep *s, const char *what, const char *path, prompts *out)
+{
+    enum { MOST_MEGABYTES = 16384 };
+    char *bytes;
+    size_t size;
+    inset_status status = file_read(s->context, path, (size_t)MOST_MEGABYTES << 20, &bytes, &size);
+    if (status) return status;
+    if (ends_with(path, strlen(path), ".jsonl")) {
+        status = from_lines(s, what, path, bytes, size, out);
+    } else {
+        json_document *document;
+        status = json_parse(s->context, path, bytes, size, &document);
+        if (!status) {
+            status = from_nodes(s, what, json_root(document), out);
+            json_close(document);
+        }
+    }
+    memory_free(s->context, bytes);
+    return status;
+}
+
 static inset_status check_prompt(sweep *s, const char *what, const prompts *p, int64_t i)
 {
     const program *g = s->program;
@@ -215,9 +277,13 @@ static inset_status check_prompt(sweep *s, const char *what, const prompts *p, i
 inset_status prompts_read(sweep *s, const char *what, const inset_prompts *given, prompts *out)
 {
     const char *text = given->text;
-    inset_status status = !text                              ? from_lists(s, what, given, out)
-                          : is_file_name(text, strlen(text)) ? from_file(s, what, text, out)
-                                                             : from_text(s, what, text, out);
+    const size_t length = text ? strlen(text) : 0;
+    const bool json = text
+                      && (ends_with(text, length, ".json") || ends_with(text, length, ".jsonl"));
+    inset_status status = !text                        ? from_lists(s, what, given, out)
+                          : json                       ? from_json_file(s, what, text, out)
+                          : is_file_name(text, length) ? from_file(s, what, text, out)
+                                                       : from_text(s, what, text, out);
     for (int64_t i = 0, at = 0; !status && i < out->count; at += out->lengths[i++]) {
         out->starts[i] = at;
         if (out->lengths[i] > out->longest) out->longest = out->lengths[i];

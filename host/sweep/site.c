@@ -184,8 +184,9 @@ int32_t layer_attention(const sweep *s, int32_t layer)
 }
 
 /* Says what the family has instead. */
-static inset_status refuse_member(sweep *s, const module *block, const char *name, int32_t layer)
+inset_status site_not_there(sweep *s, const char *name, int32_t layer)
 {
+    const module *block = &s->program->modules[s->blocks[layer]];
     static const char *const *const lists[] = {stream_members, mlp_members, head_members};
     char has[256] = "";
     size_t n = 0;
@@ -211,8 +212,7 @@ static inset_status find_places(sweep *s, sweep_site *site)
         site->places[m] = places;
         for (int32_t layer = 0; layer < s->n_layers; layer++) {
             places[layer] = layer_place(s, layer, site->members[m]);
-            if (places[layer] < 0)
-                return refuse_member(s, &p->modules[s->blocks[layer]], site->members[m], layer);
+            if (places[layer] < 0) return site_not_there(s, site->members[m], layer);
             const slot_shape *shape = &p->slots[p->sites[places[layer]].slot].shape;
             int32_t heads = site->per_head ? shape->extent[0] : 1,
                     width = shape->extent[site->per_head];
@@ -251,7 +251,7 @@ static const char *head_alias(const char *name, spelling *how)
     return NULL;
 }
 
-static inset_status unknown(sweep *s, const char *name)
+inset_status site_unknown(sweep *s, const char *name, const char *purpose)
 {
     static const char *const every[] = {"block_every", NULL}, *const *const lists[] = {
                                                                   stream_members, mlp_members,
@@ -266,7 +266,7 @@ static inset_status unknown(sweep *s, const char *name)
             nearest = lists[k][i];
         }
     inset_status status = error_set(
-        s->context, INSET_UNKNOWN_SITE, "there is no site '%s' to sweep", name);
+        s->context, INSET_UNKNOWN_SITE, "there is no site '%s' to %s", name, purpose);
     if (nearest) error_help(s->context, "Did you mean %s?", nearest);
     error_help(s->context,
         "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, pre, up "
@@ -274,6 +274,16 @@ static inset_status unknown(sweep *s, const char *name)
         "in the MLP, and per head z, q, k, v, rot_q, rot_k, result, q_input, k_input, v_input, "
         "pattern and scores.");
     return status;
+}
+
+const char *site_member(const char *name)
+{
+    spelling how;
+    const char *alias = head_alias(name, &how);
+    if (alias) return alias;
+    const bool known = index_of(head_members, name) >= 0 || index_of(stream_members, name) >= 0
+                       || index_of(mlp_members, name) >= 0;
+    return known ? name : NULL;
 }
 
 static bool name_site(const char *name, sweep_site *out, spelling *how)
@@ -401,7 +411,7 @@ static inset_status count_points(sweep *s, sweep_site *site)
 static inset_status read_site(sweep *s, const char *name, const char *by, sweep_site *out)
 {
     spelling how = SPELT_PLAIN;
-    if (!name_site(name, out, &how)) return unknown(s, name);
+    if (!name_site(name, out, &how)) return site_unknown(s, name, "sweep");
     for (const sweep_site *before = s->sites; before < out; before++)
         if (!strcmp(before->name, name))
             return error_set(s->context, INSET_VALUE_ERROR, "the site %s is named twice", name);

@@ -310,8 +310,7 @@ plan_traits sweep_traits(const sweep *s)
 
 /* ---- create, step, free ------------------------------------------------- */
 
-/* What the device had free before the weights were put there, without them; 0: any. */
-static size_t memory_beside_weights(const struct inset_model *m)
+size_t memory_beside_weights(const struct inset_model *m)
 {
     size_t before = m->device ? m->device->memory_free : 0, weights = (size_t)m->weight_bytes;
     return !before ? 0 : before > weights ? before - weights : 1;

@@ -85,6 +85,11 @@ inset_status blocks_read(sweep *s);     /* which modules they are */
  * attention step. */
 int32_t layer_place(const sweep *s, int32_t layer, const char *member);
 int32_t layer_attention(const sweep *s, int32_t layer);
+/* The member that a name or one of its other spellings ("attn_head_out") stands for; NULL: none. */
+const char *site_member(const char *name);
+/* Refuses a name that is no member, or one that the family has not got in a layer. */
+inset_status site_unknown(sweep *s, const char *name, const char *purpose);
+inset_status site_not_there(sweep *s, const char *member, int32_t layer);
 
 /* ---- ranges (range.c) --------------------------------------------------- */
 typedef struct range {
@@ -260,6 +265,8 @@ void sweep_take_fingerprint(sweep *s, const inset_sweep_options *o);
 void sweep_free(sweep *s); /* takes NULL */
 inset_status sweep_step(sweep *s);
 plan_traits sweep_traits(const sweep *s); /* for its plans */
+/* What the device had free before the weights were put there, without them; 0: any. */
+size_t memory_beside_weights(const struct inset_model *m);
 
 /* chunk.c: the trace of jobs first .. first + count, planned; and its run, whose numbers go into
  * the sweep's arrays. */

@@ -552,6 +552,50 @@ inset_status trace_save_site(trace *t, int32_t site_index, const char *name)
     return status ? status : keep_save(t, name, &held);
 }
 
+static void prefixed_name(const trace *t, int32_t site, const char *prefix, char *out, size_t size)
+{
+    char path[SITE_NAME];
+    program_site_name(t->program, site, path, sizeof path);
+    snprintf(out, size, "%s%s", prefix, path);
+}
+
+/* The names of all that is chosen, before any of it is saved. */
+static inset_status check_site_names(trace *t, const bool *chosen, const char *prefix)
+{
+    char name[2 * SITE_NAME];
+    for (size_t i = 0; i < t->program->n_sites; i++) {
+        if (!chosen[i]) continue;
+        prefixed_name(t, (int32_t)i, prefix, name, sizeof name);
+        inset_status status = check_name(t, name);
+        if (status == INSET_NAME_ERROR)
+            error_help(t->context, "A prefix of its own keeps it apart: cache(..., "
+                                   "prefix=\"other.\"), in a loop prefix=i.");
+        if (status) return status;
+    }
+    return INSET_OK;
+}
+
+inset_status trace_save_sites(trace *t, const bool *chosen, const char *prefix)
+{
+    char name[2 * SITE_NAME];
+    inset_status missed = INSET_OK;
+    size_t saved = 0;
+    if (strlen(prefix) >= SITE_NAME)
+        return error_set(t->context, INSET_NAME_ERROR, "a prefix of %zu bytes; %d are the most",
+            strlen(prefix), SITE_NAME - 1);
+    inset_status status = check_site_names(t, chosen, prefix);
+    for (size_t i = 0; i < t->program->n_sites && !status; i++) {
+        if (!chosen[i]) continue;
+        prefixed_name(t, (int32_t)i, prefix, name, sizeof name);
+        status = trace_save_site(t, (int32_t)i, name);
+        saved += !status;
+        if (status != INSET_MISSED_PROVIDER) continue;
+        missed = status;
+        status = INSET_OK;
+    }
+    return status || saved ? status : missed;
+}
+
 inset_status trace_save_stack(trace *t, const char *name, size_t count, const operand *values)
 {
     inset_status status = check_save(t, name);

@@ -268,6 +268,11 @@ inset_status trace_save_stack(trace *t, const char *name, size_t count, const op
  * MissedProviderError for what is skipped or stopped before; NameError. */
 inset_status trace_save_site(trace *t, int32_t site, const char *name);
 
+/* The same for all sites that are chosen, [n_sites], each under its path behind `prefix`. What the
+ * invoke does not come to (skipped, behind stop()) is left out; MissedProviderError where that is
+ * all. NameError before anything is saved. */
+inset_status trace_save_sites(trace *t, const bool *chosen, const char *prefix);
+
 /* How many values are saved so far; the name of one, and in *out the value (of a stack the first). */
 size_t trace_saved_count(const trace *t);
 const char *trace_saved_at(const trace *t, size_t index, operand *out);

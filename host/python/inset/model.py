@@ -7,6 +7,7 @@ import sys
 import numpy
 
 from . import _inset, errors
+from .cache import Caching
 from .sweep import Sweeping
 from .text import Text
 from .trace import Tracer
@@ -125,7 +126,7 @@ def _in_memory(model, device):
     return model.config.to_json_string(use_diff=False), {name: x.cpu() for name, x in tensors.items()}, device
 
 
-class Model(Sweeping):
+class Model(Sweeping, Caching):
     """A model that traces run on.
 
     source: a folder in Hugging Face's form, the name of a model in the local Hugging Face cache, or a transformers model in memory, whose own tensors are
@@ -141,8 +142,9 @@ class Model(Sweeping):
             config, tensors, device = _in_memory(source, device)
             self._m = _inset.Model.from_tensors(config, tensors, device, dtype, fast, ungroup)
             self.text = Text(tokenizer)
+            self._folder = None
         else:
-            folder = _directory(source)
+            folder = self._folder = _directory(source)
             self._m = _inset.Model.open(folder, device, dtype, fast, ungroup)
             self.text = Text(tokenizer or os.path.join(folder, "tokenizer.json"))
         self._takes_rows = not any(integer for _, _, _, _, _, integer, _ in self._m.sites())

@@ -1,4 +1,5 @@
 """Models and their modules, for editors."""
+import pathlib
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple, Union
 
 from .result import EdgeResult, Result
@@ -55,5 +56,8 @@ class Model:
                   graddrop: bool = False, relp: bool = False, rules: Optional[str] = None, per_pair: bool = False, seed: int = 0, memory: int = 0,
                   no_share: bool = False, state: Any = None, resume: bool = False, progress: bool = True) -> Union[Result, EdgeResult, List[Any]]:
         """As sweep; UsageError for methods that do not go together."""
+    def cache(self, prompts: Prompts, *, sites: Union[str, Sequence[str]], out: Any, layers: Any = None, positions: Any = None, dtype: Optional[str] = None,
+              shard_bytes: int = 0, batch: int = 0, memory: int = 0, no_share: bool = False, progress: bool = True) -> pathlib.Path:
+        """FileError, ValueError (also: the folder was begun with other settings), UnknownSiteError, IndexError, UsageError, MemoryError."""
     def __getattr__(self, name: str) -> Any: ...
     def __setattr__(self, name: str, source: Any) -> None: ...

@@ -38,8 +38,9 @@ class Sweeping:
     """What a Model has of sweeps; see Model."""
 
     def _prompts(self, given, what):
-        """Lists of ids, and the same as labels: a text, a list of texts, ids, a list of ids, a file's name (FILE.npy, FILE.safetensors:NAME)."""
-        if given is None or (isinstance(given, str) and (given.endswith(".npy") or ".safetensors:" in given)):
+        """Lists of ids, and the same as labels: a text, a list of texts, ids, a list of ids, a file's name (FILE.npy, FILE.safetensors:NAME, FILE.json,
+        FILE.jsonl)."""
+        if given is None or (isinstance(given, str) and (given.endswith((".npy", ".json", ".jsonl")) or ".safetensors:" in given)):
             return given
         kind, ids = self._input(given)
         if kind != "tokens":

@@ -1,0 +1,1 @@
+inset cache -d cpu -m ../fixtures/induction --sites z -o "$SCRATCH/none"

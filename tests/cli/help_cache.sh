@@ -1,0 +1,1 @@
+inset help cache
