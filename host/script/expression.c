@@ -323,9 +323,10 @@ static void refuse_call(script *s, token head)
             error_help(s->context, "%s", known[i].help);
             return;
         }
-    error_help(s->context, "The calls are load, zeros, invoke, range, len, stop, functions such as "
-                           "relu(x), modules of the model, and .clone(), .save(), .append(), "
-                           ".skip().");
+    error_help(s->context,
+        "The calls are load, zeros, invoke, edit, range, len, stop, functions such as "
+        "relu(x), modules of the model, and .clone(), .save(), .append(), "
+        ".skip().");
 }
 
 /* Links behind a bracketed expression or a literal: indices, clones, metrics, a save. */

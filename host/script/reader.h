@@ -200,6 +200,8 @@ typedef enum statement_kind {
     STATEMENT_PASS,
     STATEMENT_INVOKE,
     STATEMENT_BACKWARD,
+    STATEMENT_EDIT,
+    STATEMENT_CLEAR_EDITS,
     STATEMENT_FOR
 } statement_kind;
 
@@ -234,6 +236,7 @@ typedef enum value_kind { VALUE_NONE, VALUE_OPERAND, VALUE_LITERAL, VALUE_LIST }
 typedef struct bound_literal {
     literal *literal;
     operand *made;
+    bool in_edit; /* written in an edit(): each invoke has its own */
 } bound_literal;
 
 typedef struct list list;
@@ -322,7 +325,8 @@ typedef struct script {
     size_t n_names, names_capacity;
     table interned;
     int32_t blocks; /* blocks that are open */
-    bool in_invoke;
+    bool in_invoke; /* or in an edit() */
+    bool in_edit;
     uint32_t n_saves, latest_save; /* ".save()" met in the current expression */
     uint32_t counted_to;           /* lines are counted up to this byte */
     int32_t line;
@@ -442,7 +446,8 @@ inset_status script_keep(script *s, const script_value *v, kept_value *out);
 void script_recall(const kept_value *kept, script_value *out);
 
 /* ---- input -------------------------------------------------------------- */
-inset_status script_literal_operand(script *s, uint32_t at, literal *l, operand *out);
+/* before: it stands outside of the edit() that is open, if one is */
+inset_status script_literal_operand(script *s, uint32_t at, literal *l, bool before, operand *out);
 inset_status script_invoke(script *s, expression *input);
 inset_status script_load(script *s, const expression *e, operand *out);
 inset_status script_zeros(script *s, const expression *e, operand *out);

@@ -42,6 +42,7 @@ inset_status script_read(
     statement *first = script_start(&s, t, file ? file : "script", directory, text, length)
                            ? script_statements(&s)
                            : NULL;
+    trace_begin_script(t);
     inset_status status = s.status ? s.status : script_run(&s, first);
     script_free(&s);
     return status;
