@@ -27,7 +27,9 @@ enum { MOST_NUMBERS = 4096 }; /* of an array in a script */
 struct LogLine {
     enum Kind : char {
         INVOKE,     /* text: token ids or a value's name; else source: rows */
-        END,        /* of an invoke or of a block of gradients */
+        EDIT,
+        CLEAR_EDITS,
+        END,        /* of an invoke, an edit or a block of gradients */
         BACKWARD,   /* of */
         READ,       /* made = the site with the number `of` */
         SET_SITE,   /* that site = source */
