@@ -275,21 +275,48 @@ static void refusals_in_invokes(const bench *b, inset_trace *t)
     refused(b, inset_invoke_end(t), INSET_INDEX_ERROR, "repeated in invoke 1");
 }
 
+/* An edit of a script in an invoke by calls: no line of it is named; in one of the same script it
+ * is, in one of another script it is not. */
+static void refusals_of_scripts(const bench *b, inset_trace *t)
+{
+    static const char edit[] = "with edit():\n    transformer.h[1].output[:, 9] = 0\n",
+                      invoke[] = "\n\nwith invoke([[5, 6]]):\n    x = lm_head.output.save()\n";
+    inset_value *y = NULL;
+    char both[200];
+    CHECK(!inset_script(t, "a.inset", "", edit, strlen(edit))
+              && !inset_invoke_tokens(t, 1, one, prompt),
+        "%s", inset_message(b->context));
+    refused(b, inset_get(t, "lm_head.output", &y), INSET_INDEX_ERROR,
+        "This is an edit's, repeated in invoke 1: it sets transformer.h.1.output.");
+    CHECK(!strstr(inset_message(b->context), "line"), "%s", inset_message(b->context));
+    inset_invoke_end(t); /* fails, and ends it */
+    refused(b, inset_script(t, "b.inset", "", invoke, strlen(invoke)), INSET_INDEX_ERROR,
+        "b.inset:4:9");
+    inset_invoke_end(t);
+    inset_clear_edits(t);
+    snprintf(both, sizeof both, "%s%s", edit, invoke);
+    refused(
+        b, inset_script(t, "c.inset", "", both, strlen(both)), INSET_INDEX_ERROR, "c.inset:2:5");
+    CHECK(strstr(inset_message(b->context), "edit() repeats this line in the invoke on line 5."),
+        "%s", inset_message(b->context));
+}
+
 static void refusals(void)
 {
     bench b = {0};
-    inset_trace *t = NULL, *u = NULL;
+    inset_trace *t = NULL, *u = NULL, *v = NULL;
     CHECK(inset_edit(NULL) == INSET_USAGE_ERROR && inset_clear_edits(NULL) == INSET_USAGE_ERROR
               && inset_edits(NULL, NULL, 0, NULL) == INSET_USAGE_ERROR
               && inset_model_edit(NULL, &t) == INSET_USAGE_ERROR
               && inset_model_clear_edits(NULL) == INSET_USAGE_ERROR
               && inset_model_edits(NULL, NULL, 0, NULL) == INSET_USAGE_ERROR,
         "NULLs");
-    if (CHECK(
-            !open_bench(&b) && !inset_trace_create(b.model, &t) && !inset_trace_create(b.model, &u),
+    if (CHECK(!open_bench(&b) && !inset_trace_create(b.model, &t)
+                  && !inset_trace_create(b.model, &u) && !inset_trace_create(b.model, &v),
             "%s", inset_message(b.context))) {
         refusals_in_edits(&b, t);
         refusals_in_invokes(&b, u);
+        refusals_of_scripts(&b, v);
         refused(&b, inset_edits(t, NULL, 5, NULL), INSET_USAGE_ERROR, "buffer");
         refused(&b, inset_model_edit(b.model, NULL), INSET_USAGE_ERROR, "");
     }
@@ -329,7 +356,7 @@ static void of_a_model(void)
     bench b = {0};
     inset_trace *before = NULL, *edit = NULL, *dropped = NULL, *t = NULL, *after = NULL;
     inset_plan *script = NULL, *plain = NULL, *edited = NULL, *cleared = NULL;
-    char words[100];
+    char words[200] = "";
     inset_status status = open_bench(&b);
     if (!status) status = scripted(&b, &script);
     if (!status) status = inset_trace_create(b.model, &before);
@@ -340,10 +367,12 @@ static void of_a_model(void)
     if (!status) status = edit_lines(edit);
     if (CHECK(!status, "%s", inset_message(b.context))) {
         refused(&b, inset_edit(edit), INSET_USAGE_ERROR, "edit of the model");
-        refused(&b, inset_invoke_tokens(edit, 1, one, prompt), INSET_USAGE_ERROR, "no invoke");
+        refused(
+            &b, inset_invoke_tokens(edit, 1, one, prompt), INSET_USAGE_ERROR, "the model's edit");
         status = inset_invoke_end(edit);
         if (!status) status = inset_invoke_end(edit); /* once is enough */
-        refused(&b, inset_invoke_tokens(edit, 1, one, prompt), INSET_USAGE_ERROR, "no invoke");
+        refused(
+            &b, inset_invoke_tokens(edit, 1, one, prompt), INSET_USAGE_ERROR, "the model's edit");
     }
     inset_trace_free(edit);
     if (!status) status = inset_model_edits(b.model, words, sizeof words, NULL);
@@ -357,7 +386,8 @@ static void of_a_model(void)
     if (!status) status = read_both(before, "y", "z");
     if (!status) status = run_of(before, &plain);
     if (CHECK(!status, "%s", inset_message(b.context))) {
-        CHECK(strstr(words, "sets transformer.h.1.output") && !strchr(words, '\n')[1],
+        CHECK(strstr(words, "sets transformer.h.1.output") && strchr(words, '\n')
+                  && !strchr(words, '\n')[1],
             "the model's edits in words: %s", words);
         CHECK(same(edited, "y", script, "y") && same(edited, "z", script, "z"), "the edit differs");
         CHECK(same(cleared, "z", plain, "z") && !same(edited, "z", plain, "z"),

@@ -32,6 +32,8 @@ inset_status inset_edits(inset_trace *t, char *buffer, size_t capacity, size_t *
 inset_status inset_model_edit(inset_model *model, inset_trace **out)
 {
     inset_trace *t = NULL;
+    if (!model) return INSET_USAGE_ERROR;
+    if (!out) return api_null(model->context, "a place for the edit's trace");
     inset_status status = inset_trace_create(model, &t);
     if (status) return status;
     trace_clear_edits(t->trace);

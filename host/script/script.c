@@ -44,6 +44,7 @@ inset_status script_read(
                            : NULL;
     trace_begin_script(t);
     inset_status status = s.status ? s.status : script_run(&s, first);
+    trace_line(t, 0); /* what comes behind is no line of it */
     script_free(&s);
     return status;
 }

@@ -35,7 +35,6 @@ inset_status trace_edit(trace *t)
         .references = 1,
         .number = ++t->last_edit,
         .script = t->line ? t->script : 0,
-        .line = t->line,
         .place = {.current_event = -1, .current_site = -1}};
     arena_start(&e->memory, t->context);
     t->edit = e;

@@ -52,7 +52,7 @@ struct edit {
     arena memory;
     /* tells its values from those of another edit of the trace */
     int32_t number;
-    int32_t script, line; /* which of the trace's scripts it stands in, and where; 0: in none */
+    int32_t script; /* which of the trace's scripts it stands in; 0: in none */
     edit_entry *entries;
     size_t n_entries, capacity;
     invoke place; /* how far its lines are in the model, as if it was an invoke */

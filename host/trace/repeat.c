@@ -175,11 +175,12 @@ static edit_run *earliest(trace *t, int32_t event)
     return found;
 }
 
-/* An edit's line fails in an invoke of somebody else's: says which, and where. */
-static void say_where(trace *t, const edit_run *r)
+/* An edit's line fails in an invoke of somebody else's, whose line is `line`: says which, and
+ * where. */
+static void say_where(trace *t, const edit_run *r, int32_t line)
 {
     const edit *e = r->edit;
-    const bool here = e->script && e->script == t->script;
+    const bool here = line && e->script == t->script;
     t->failed_line = here ? e->entries[r->next].line : 0;
     if (here) {
         error_help(t->context, "edit() repeats this line in the invoke on line %d.",
@@ -202,7 +203,7 @@ inset_status edits_go_on(trace *t, int32_t event)
     for (edit_run *r; !status && (r = earliest(t, event));) {
         t->line = r->edit->entries[r->next].line;
         status = repeat(t, r);
-        if (status) say_where(t, r);
+        if (status) say_where(t, r, line);
         else r->next++;
     }
     t->repeating = false;

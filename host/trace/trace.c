@@ -105,12 +105,19 @@ static inset_status begin_invoke(
 /* The invoke is there, and the edits that stand before the model; where one fails, it is not. */
 static inset_status commit_invoke(trace *t, int64_t n_tokens)
 {
+    const size_t metrics = t->n_metrics, answers = t->n_answers;
     t->n_tokens += n_tokens;
     t->n_invokes++;
     t->open = true;
     inset_status status = edits_begin(t);
     if (!status) return INSET_OK;
-    t->n_records = current(t)->first_record;
+    invoke *v = current(t);
+    memory_free(t->context, v->rebindings);
+    memory_free(t->context, v->skips);
+    memory_free(t->context, v->values);
+    t->n_records = v->first_record;
+    t->n_metrics = metrics;
+    t->n_answers = answers;
     t->n_tokens -= n_tokens;
     t->n_invokes--;
     t->open = false;
@@ -349,11 +356,8 @@ inset_status trace_site(trace *t, int32_t site_index, operand *out)
 {
     const site *s = &t->program->sites[site_index];
     inset_status status = may_reach(t, site_index);
-    if (!status && edits_wait(t)) {
-        char name[SITE_NAME];
-        program_site_name(t->program, site_index, name, sizeof name);
-        status = edits_first(t, s->event, name);
-    }
+    if (!status && edits_wait(t) && !(status = edits_go_on(t, s->event)))
+        status = may_reach(t, site_index); /* an edit may skip it */
     if (status) return status;
     if (t->edit) {
         status = reached(t, s->event, site_index);
