@@ -399,12 +399,48 @@ INSET_API inset_status inset_invoke_rows(
 /* The same with a value that inset_external gave: integers [batch, position] or numbers [batch,
  * width]. */
 INSET_API inset_status inset_invoke_value(inset_trace *trace, inset_value *input);
-/* Ends the invoke, or the block of gradients; needed only before saving or setting what belongs to
- * no invoke. */
+/* Ends the invoke, the block of gradients, or the edit; needed only before saving or setting what
+ * belongs to no invoke, and at the end of a model's edit. Errors: those of an edit's lines that the
+ * invoke has still to repeat. */
 INSET_API inset_status inset_invoke_end(inset_trace *trace);
 /* Goes on with the last invoke, where it ended: for arithmetic of metrics of several invokes before
  * inset_backward, which then belongs to it. Nothing happens where there is none. */
 INSET_API inset_status inset_invoke_reopen(inset_trace *trace);
+
+/* Edits: lines that every later invoke of the trace repeats, as the script's `with edit():`.
+ *
+ *     inset_edit(trace)                        with edit():
+ *     inset_get(trace, "h[1].output", &x)          x = h[1].output
+ *     inset_set_value(x, "[:, 0]", zero)           x[:, 0] = 0
+ *
+ * inset_edit ends what is open; until inset_invoke_end, or the next invoke, the calls below record
+ * lines and run none. They are repeated in each invoke before the invoke's own lines at the same
+ * place, older edits first; those inside a module that an invoke skips, or behind its inset_stop,
+ * fall away there. Values that they give are for these lines alone (INSET_NAME_ERROR elsewhere);
+ * values from before may be used. Order is checked at once. Shapes, types and ranges are checked
+ * where an invoke repeats a line: the call that goes past the place fails, and its message says that
+ * it is an edit's and in which invoke; every later call fails alike, since the trace cannot go
+ * on without. Saves, inset_stop, gradients: INSET_SYNTAX_ERROR. inset_plan_create puts an open
+ * invoke behind the last of its edits. */
+INSET_API inset_status inset_edit(inset_trace *trace);
+/* Later invokes go without the edits so far. */
+INSET_API inset_status inset_clear_edits(inset_trace *trace);
+/* The edits that hold, a line each, the oldest first: "sets transformer.h.1.output, reads ...".
+ * buffer, capacity and length as in inset_describe. */
+INSET_API inset_status inset_edits(
+    inset_trace *trace, char *buffer, size_t capacity, size_t *length);
+
+/* The same for a model: *out takes the lines of an edit, and no invokes (INSET_USAGE_ERROR). From
+ * inset_invoke_end(*out) on every trace made of the model begins with it; traces that are there
+ * already go on without. Freed with inset_trace_free, at any time; before its end, there is no edit.
+ * Its numbers are in host memory (INSET_USAGE_ERROR for inset_external_device of a GPU's). Sweeps,
+ * attribution and circuits refuse a model with edits (INSET_USAGE_ERROR). Errors as
+ * inset_trace_create's. */
+INSET_API inset_status inset_model_edit(inset_model *model, inset_trace **out);
+/* Traces made from now on are without; those that are there keep theirs. */
+INSET_API inset_status inset_model_clear_edits(inset_model *model);
+INSET_API inset_status inset_model_edits(
+    inset_model *model, char *buffer, size_t capacity, size_t *length);
 
 /* A reference to what a site holds, or to a view of it: "transformer.h[5].output",
  * "transformer.h.5.output[:, -1]". */

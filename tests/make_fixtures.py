@@ -393,8 +393,8 @@ def make_sweeps():
         print(f"sweeps of {name}: {len(values)} tensors")
 
 
-def make_random(folder, count, seed, out):
-    """`count` random scripts for a model, one in five to be refused: out.cases (text) and out.safetensors."""
+def make_random(folder, count, seed, out, edits=False):
+    """`count` random scripts for a model, one in five to be refused, or all with edits: out.cases (text) and out.safetensors."""
     import random_scripts
     reference, cases = Reference(folder), os.path.join(folder, "cases")
     load = loader(cases)
@@ -403,7 +403,7 @@ def make_random(folder, count, seed, out):
     while len(texts) < count:
         attempt += 1
         name = f"{len(texts):04d}"
-        if len(texts) % 5 == 4:
+        if len(texts) % 5 == 4 and not edits:
             script, errors, line = random_scripts.invalid(reference, attempt, load)
             try:
                 reference.run(script, cases)
@@ -419,7 +419,7 @@ def make_random(folder, count, seed, out):
                 continue
             texts.append(f"--- {name} {errors} {line}\n{script}")
             continue
-        script = random_scripts.valid(reference, attempt, load)
+        script = (random_scripts.edited if edits else random_scripts.valid)(reference, attempt, load)
         try:
             saved = reference.run(script, cases)
         except (ScriptError, Unsupported):
@@ -491,6 +491,7 @@ def main():
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out")
+    parser.add_argument("--edits", action="store_true", help="random scripts with edit() blocks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -499,7 +500,7 @@ def main():
     if options.what == "validate":
         return validate(options.folders)
     if options.what == "random":
-        make_random(options.model, options.count, options.seed, options.out)
+        make_random(options.model, options.count, options.seed, options.out, options.edits)
     if options.what in ("models", "all"):
         make_models()
     if options.what in ("cases", "all"):
@@ -510,6 +511,9 @@ def main():
         for name, count, seed in (("gpt2", 150, 1), ("notebook", 30, 1), ("deep", 40, 1), *((name, 17, 2 + i) for i, name in enumerate(FAMILIES))):
             folder = os.path.join(HERE, name)
             make_random(folder, count, seed, os.path.join(folder, "random"))
+        for name, count in (("gpt2", 60), ("notebook", 20), ("llama", 30), ("gemma2", 15)):
+            folder = os.path.join(HERE, name)
+            make_random(folder, count, 1, os.path.join(folder, "edits"), edits=True)
     return 0
 
 

@@ -344,6 +344,32 @@ class Sketch:
             self.lines.append("    pass")
         self.lines.append("")
 
+    def edit(self):
+        """Lines that later invokes repeat, tried in an invoke of the least shape; what they bind is gone behind them."""
+        self.lengths, self.position, self.older = [1] if self.sequential else [2], 0, self.names()
+        before, start = dict(self.interpreter.names), len(self.lines) + 1
+        self.lines.append("with edit():")
+        wanted, tries = self.random.randint(1, 4), 0
+        while len(self.lines) - start < wanted and tries < 60:
+            tries += 1
+            self.attempt(self.propose())
+        self.interpreter.names = before
+        if len(self.lines) == start:
+            self.lines.append("    pass")
+        self.lines.append("")
+
+    def build_edited(self):
+        inputs = []
+        for _ in range(self.random.choice((2, 3, 4))):
+            roll = self.random.random()
+            if roll < 0.8 or not inputs:
+                self.edit()
+            elif roll < 0.9:
+                self.lines += ["clear_edits()", ""]
+            inputs.append(self.inputs(inputs))
+            self.invoke(inputs[-1])
+        return "\n".join(self.lines).rstrip() + "\n"
+
     def build(self):
         for name in ("vec", "mat", "f64", "f16", "i64"):
             if self.random.random() < 0.1:
@@ -360,6 +386,11 @@ class Sketch:
 
 def valid(reference, seed, load):
     return Sketch(reference, seed, load).build()
+
+
+def edited(reference, seed, load):
+    """A valid script with edit() blocks."""
+    return Sketch(reference, seed, load).build_edited()
 
 
 # ---- scripts that must be refused --------------------------------------------------------------------------------------------------------

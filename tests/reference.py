@@ -8,6 +8,7 @@ Used by make_fixtures.py for expected values. It shares no code and no idea with
 (some mixtures of ragged and plain tensors) raises Unsupported, and random scripts that need it are dropped.
 """
 import ast
+import copy
 import operator
 import re
 
@@ -441,12 +442,10 @@ class Runner:
                 self.driver.event(("output", "logits"), logits)
 
 
-class Driver:
-    """One invoke: hands each event to the script's coroutine while it asks for it."""
-    def __init__(self, runner, coroutine, lengths):
-        self.runner, self.coroutine, self.lengths = runner, coroutine, lengths
-        self.seen, self.pending, self.finished, self.skip_value = set(), None, False, None
-        self.ragged = len(set(lengths)) > 1
+class Lines:
+    """A coroutine of lines, and what it asks for now."""
+    def __init__(self, coroutine):
+        self.coroutine, self.pending, self.finished = coroutine, None, False
 
     def advance(self, answer=None):
         try:
@@ -454,8 +453,28 @@ class Driver:
         except StopIteration:
             self.pending, self.finished = None, True
 
+    def fail(self, name, message):
+        """Raised where the script is, so that the error has its line."""
+        self.coroutine.throw(ScriptError(name, message))
+
+
+class Driver:
+    """One invoke: hands each event to the script's lines while they ask for it, to those of edits first. stopped() says that the invoke's own lines
+    have come to stop()."""
+    def __init__(self, runner, coroutine, lengths, edits=(), stopped=lambda: False):
+        self.runner, self.lengths, self.stopped = runner, lengths, stopped
+        self.own = Lines(coroutine)
+        self.all = [*(Lines(e) for e in edits), self.own]
+        self.seen = set()
+        self.ragged = len(set(lengths)) > 1
+
+    @property
+    def finished(self):
+        return self.own.finished and (self.stopped() or all(lines.finished for lines in self.all))
+
     def run(self, inputs):
-        self.advance()
+        for lines in self.all:
+            lines.advance()
         if not self.finished:
             self.runner.driver = self
             try:
@@ -464,14 +483,12 @@ class Driver:
                 pass
             finally:
                 self.runner.driver = None
-        if not self.finished:
-            key = self.pending[1]
+        if not self.own.finished:
+            key = self.own.pending[1]
             late = key in self.seen
-            self.fail("OutOfOrderError" if late else "MissedProviderError", f"Value was missed for model.{key[0]}.{key[1]}.i0.")
-
-    def fail(self, name, message):
-        """Raised where the script is, so that the error has its line."""
-        self.coroutine.throw(ScriptError(name, message))
+            self.own.fail("OutOfOrderError" if late else "MissedProviderError", f"Value was missed for model.{key[0]}.{key[1]}.i0.")
+        if not self.finished:
+            raise Unsupported                            # an edit inside a module that is skipped
 
     def event(self, key, tensor):
         return self.group(key, tensor, [])[0]
@@ -479,21 +496,22 @@ class Driver:
     def group(self, key, tensor, beside):
         """A site, and those that show it at the same event, in any order: the tensor then, and what took the others' places."""
         views, others = dict(beside), {}
-        while self.pending and self.pending[0] in ("get", "put") and (self.pending[1] == key or self.pending[1] in views):
-            asked = self.pending[1]
-            current = tensor if asked == key else others[asked] if asked in others else views[asked](tensor)
-            whole = asked != key and key[1] == "input"   # z, post: they and the input are one
-            if self.pending[0] == "put":
-                value = self.replacement(asked, current, self.pending[2])
-                if asked == key:
-                    tensor = value
-                elif whole:
-                    tensor = flat(value, tensor)
+        for lines in self.all:
+            while lines.pending and lines.pending[0] in ("get", "put") and (lines.pending[1] == key or lines.pending[1] in views):
+                asked = lines.pending[1]
+                current = tensor if asked == key else others[asked] if asked in others else views[asked](tensor)
+                whole = asked != key and key[1] == "input"   # z, post: they and the input are one
+                if lines.pending[0] == "put":
+                    value = self.replacement(asked, current, lines.pending[2], lines)
+                    if asked == key:
+                        tensor = value
+                    elif whole:
+                        tensor = flat(value, tensor)
+                    else:
+                        others[asked] = value
+                    lines.advance()
                 else:
-                    others[asked] = value
-                self.advance()
-            else:
-                self.advance(self.show(asked, current))
+                    lines.advance(self.show(asked, current))
         self.seen.update((key, *views))
         if self.finished:
             raise Stop
@@ -501,11 +519,12 @@ class Driver:
 
     def skipped(self, path):
         key, value = (path, "input"), None
-        while self.pending and self.pending[0] == "skip" and self.pending[1] == key:
-            value = self.pending[2]
-            like = torch.empty(self.output_shape(path), dtype=next(self.runner.model.parameters()).dtype)
-            value = self.replacement(key, like, value)
-            self.advance()
+        for lines in self.all:
+            while lines.pending and lines.pending[0] == "skip" and lines.pending[1] == key:
+                value = lines.pending[2]
+                like = torch.empty(self.output_shape(path), dtype=next(self.runner.model.parameters()).dtype)
+                value = self.replacement(key, like, value, lines)
+                lines.advance()
         if self.finished:
             raise Stop
         return value
@@ -523,23 +542,24 @@ class Driver:
             return Ragged.of(tensor, self.lengths, 1 if key[1] in ("scores", "pattern") else 0)
         return tensor
 
-    def replacement(self, key, current, value):
+    def replacement(self, key, current, value, lines=None):
+        fail = (lines or self.own).fail
         if isinstance(value, (int, float)):
-            self.fail("TypeError", "a number cannot take a tensor's place")
+            fail("TypeError", "a number cannot take a tensor's place")
         if isinstance(value, Literal):
             value = value.tensor.to(current.dtype)
         if current.dtype == torch.int64:
-            self.fail("TypeError", "token ids cannot be set")
+            fail("TypeError", "token ids cannot be set")
         if isinstance(value, Ragged):
             if not self.ragged or value.lengths != self.lengths:
-                self.fail("ShapeError", "lengths differ")
+                fail("ShapeError", "lengths differ")
             if value.base is None or value.axis != (1 if key[1] in ("scores", "pattern") else 0):
                 raise Unsupported
             value = value.base
         if tuple(value.shape) != tuple(current.shape):
-            self.fail("ShapeError", f"{tuple(value.shape)}, expected {tuple(current.shape)}")
+            fail("ShapeError", f"{tuple(value.shape)}, expected {tuple(current.shape)}")
         if value.dtype != current.dtype:
-            self.fail("TypeError", f"{value.dtype}, expected {current.dtype}")
+            fail("TypeError", f"{value.dtype}, expected {current.dtype}")
         return value
 
 
@@ -564,6 +584,7 @@ class Interpreter:
         self.firsts = []                                 # what output[0] of a block or an attention module gave: not to be indexed again
         self.top_level = {p.split(".")[0] for p in runner.modules if p}
         self.stopped = False
+        self.edits = []                                  # (interpreter with the names of the block, its lines)
 
     def run(self, text):
         """Runs a script; returns {name: tensor} in the order of saving."""
@@ -620,11 +641,27 @@ class Interpreter:
 
     def do_With(self, statement):
         call = statement.items[0].context_expr
+        if call.func.id == "edit":                       # its names are what they hold here
+            frozen = copy.copy(self)
+            frozen.names, frozen.loops, frozen.aliases = dict(self.names), dict(self.loops), dict(self.aliases)
+            self.edits.append((frozen, statement.body))
+            return
         value = yield from self.evaluate(call.args[0])
         lengths, inputs = self.inputs(value)
         self.stopped = False
-        Driver(self.runner, self.block(statement.body), lengths).run(inputs)
+        edits = [frozen.edited(body) for frozen, body in self.edits]
+        Driver(self.runner, self.block(statement.body), lengths, edits, lambda: self.stopped).run(inputs)
         self.stopped = False
+
+    def edited(self, body):
+        """An edit's lines, for one invoke."""
+        own = copy.copy(self)
+        own.names, own.loops, own.aliases = dict(self.names), dict(self.loops), dict(self.aliases)
+        try:
+            yield from own.block(body)
+        except ScriptError as e:
+            e.line = e.line or own.line
+            raise
 
     def inputs(self, value):
         if isinstance(value, list):                      # rows of different lengths
@@ -703,6 +740,9 @@ class Interpreter:
         function = call.func
         if isinstance(function, ast.Name) and function.id == "stop":
             self.stopped = True
+            return
+        if isinstance(function, ast.Name) and function.id == "clear_edits":
+            self.edits = []
             return
         if not isinstance(function, ast.Attribute):
             raise ScriptError("SyntaxError", "another call")

@@ -342,14 +342,15 @@ static void run_block(
     run_all_ways(r, name, text, length, expected, prefix);
 }
 
-static void run_random(runner *r)
+/* which: "random", or "edits", whose scripts all have edit() blocks */
+static void run_random(runner *r, const char *which)
 {
     char path[4400];
     safetensors *expected = NULL;
-    snprintf(path, sizeof path, "%s/../random.cases", r->cases);
+    snprintf(path, sizeof path, "%s/../%s.cases", r->cases, which);
     char *text = test_read(path, NULL);
     if (!text) return; /* this model has none */
-    snprintf(path, sizeof path, "%s/../random.safetensors", r->cases);
+    snprintf(path, sizeof path, "%s/../%s.safetensors", r->cases, which);
     if (CHECK(!safetensors_open(r->context, path, &expected), "%s", inset_message(r->context)))
         for (char *block = strstr(text, "--- "); block;) {
             char *heading = block + 4, *script = strchr(heading, '\n');
@@ -377,7 +378,8 @@ static bool run_suite(const suite *s, const char *device, const char *name)
     if (missing) fprintf(stderr, "%s\n", inset_message(r.context));
     else if (CHECK(!status, "%s: %s", s->name, inset_message(r.context))) {
         run_written(&r);
-        run_random(&r);
+        run_random(&r, "random");
+        run_random(&r, "edits");
     }
     model_free(r.model);
     inset_context_free(r.context);

@@ -26,6 +26,7 @@ struct inset_trace {
     inset_model *model;
     trace *trace;
     kept_tensor *kept;
+    bool edits_model; /* its lines are an edit of the model, and it has no invokes */
 };
 
 struct inset_value { /* in the trace's arena */
@@ -62,6 +63,13 @@ inset_status api_need_device(const inset_model *model);
 inset_status api_attribution(inset_context *context, const inset_attribution_options *options,
     inset_sweep_options *runs, attribution_method *method);
 
+/* Ends the open edit, if there is one: it is then the trace's or the model's. */
+inset_status api_end_edit(inset_trace *t);
+/* Gives a new trace the model's edits. */
+inset_status api_begin_edited(inset_trace *t);
+/* INSET_OK for a model without edits, which `what` cannot do with. */
+inset_status api_need_unedited(const inset_model *model, const char *what);
+
 /* Releases the tensors on the device that the trace keeps. */
 void api_free_kept(inset_trace *t);
 
@@ -72,6 +80,10 @@ inset_status api_give(inset_trace *t, inset_status status, const operand *made, 
 
 /* "a NULL trace was given": for the calls that have a context to say it in. */
 inset_status api_null(inset_context *context, const char *what);
+
+/* Fills a caller's buffer from a text, as inset_describe says, and frees the text. */
+inset_status api_give_text(
+    inset_context *context, text *from, char *buffer, size_t capacity, size_t *length);
 
 /* INSET_OK for a tensor with a known type, a possible shape, and data. */
 inset_status api_check_tensor(inset_context *context, const inset_tensor *tensor);

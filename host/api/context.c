@@ -9,20 +9,26 @@ inset_status api_null(inset_context *context, const char *what)
     return error_set(context, INSET_USAGE_ERROR, "%s was expected, found NULL", what);
 }
 
+inset_status api_give_text(
+    inset_context *context, text *from, char *buffer, size_t capacity, size_t *length)
+{
+    if (length) *length = from->length;
+    if (capacity) {
+        size_t n = from->length < capacity ? from->length : capacity - 1;
+        if (n) memcpy(buffer, from->bytes, n);
+        buffer[n] = 0;
+    }
+    text_free(context, from);
+    return INSET_OK;
+}
+
 inset_status inset_describe(inset_context *context, char *buffer, size_t capacity, size_t *length)
 {
     if (!context) return INSET_USAGE_ERROR;
     if (capacity && !buffer) return api_null(context, "a buffer of the capacity given");
     text description = {0};
     device_describe(context, &description);
-    if (length) *length = description.length;
-    if (capacity) {
-        size_t n = description.length < capacity ? description.length : capacity - 1;
-        if (n) memcpy(buffer, description.bytes, n);
-        buffer[n] = 0;
-    }
-    text_free(context, &description);
-    return INSET_OK;
+    return api_give_text(context, &description, buffer, capacity, length);
 }
 
 static bool type_exists(inset_type type) { return type >= 0 && type < INSET_TYPE_COUNT; }

@@ -73,6 +73,9 @@ inset_status inset_external_device(
     if (!tensor) return api_null(t->context, "a tensor");
     if (tensor->device_type == INSET_ON_CPU) return inset_external(t, &tensor->tensor, out);
     inset_status status = api_check_tensor(t->context, &tensor->tensor);
+    if (!status && t->edits_model)
+        status = error_set(t->context, INSET_USAGE_ERROR,
+            "an edit of a model keeps numbers in host memory: bring this tensor there first");
     if (!status) status = check_place(t->model, tensor);
     if (!status) status = keep(t, &tensor->tensor, stream, &there);
     if (status) return status;

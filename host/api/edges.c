@@ -25,7 +25,8 @@ inset_status inset_edges_create(
     inset_sweep_options runs;
     attribution_method method;
     if (!out) return api_null(context, "a place for the edges");
-    inset_status status = api_attribution(context, options, &runs, &method);
+    inset_status status = api_need_unedited(model, "attribution of edges");
+    if (!status) status = api_attribution(context, options, &runs, &method);
     if (status) return status;
     inset_edges *e = memory_new(context, sizeof *e);
     if (!e) return INSET_NO_MEMORY;

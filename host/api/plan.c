@@ -36,6 +36,7 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     if (!t) return INSET_USAGE_ERROR;
     if (!out) return api_null(t->context, "a place for the plan");
     inset_status status = read_options(t->context, options, &given);
+    if (!status) status = trace_finish_edits(t->trace);
     if (status) return status;
     inset_plan *p = memory_new(t->context, sizeof *p);
     if (!p) return INSET_NO_MEMORY;

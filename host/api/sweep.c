@@ -33,7 +33,8 @@ static inset_status create(inset_model *model, const inset_sweep_options *option
             options->size, sizeof given);
     memcpy(&given, options, options->size);
     /* an attribution may be planned without one, for what it would cost */
-    inset_status there = method ? INSET_OK : api_need_device(model);
+    inset_status there = api_need_unedited(model, method ? "attribution" : "a sweep");
+    if (!there && !method) there = api_need_device(model);
     if (there) return there;
     inset_sweep *s = memory_new(context, sizeof *s);
     if (!s) return INSET_NO_MEMORY;

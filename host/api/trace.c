@@ -22,6 +22,10 @@ inset_status inset_trace_create(inset_model *model, inset_trace **out)
         return status;
     }
     handle_add(model->context, &t->handle, model, t, free_object);
+    if ((status = api_begin_edited(t))) {
+        inset_trace_free(t);
+        return status;
+    }
     *out = t;
     return INSET_OK;
 }
@@ -57,8 +61,8 @@ inset_status inset_invoke_end(inset_trace *t)
 {
     if (!t) return INSET_USAGE_ERROR;
     trace_end_backward(t->trace);
-    trace_end_invoke(t->trace);
-    return INSET_OK;
+    inset_status status = api_end_edit(t);
+    return status ? status : trace_end_invoke(t->trace);
 }
 
 inset_status inset_invoke_reopen(inset_trace *t)
@@ -497,6 +501,9 @@ inset_status inset_value_shape(inset_value *value, char *out, size_t size, inset
 {
     if (!value) return INSET_USAGE_ERROR;
     if (!out && size) return api_null(value->trace->context, "a buffer");
+    if (value->operand.edit)
+        return error_set(value->trace->context, INSET_USAGE_ERROR,
+            "a value of an edit has a shape only where an invoke repeats it");
     bool tensor = value->operand.kind == OPERAND_TENSOR;
     if (size && tensor) trace_shape_text(value->trace->trace, &value->operand, out, size);
     else if (size) snprintf(out, size, "()");

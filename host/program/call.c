@@ -46,7 +46,8 @@ bool program_callable(const program *p, int32_t module_index, module_call *out)
     *out = (module_call){p->sites[in].slot, p->sites[made].slot, false};
     return shows_rows(p, out->in) && shows_rows(p, out->out)
            && slot_columns(&p->slots[out->out]) == p->values[p->slots[out->out].value].width
-           && made_of(p, &p->modules[module_index], out->out, p->slots[out->in].value, &out->attends);
+           && made_of(
+               p, &p->modules[module_index], out->out, p->slots[out->in].value, &out->attends);
 }
 
 static bool has_number(const char *path) { return strpbrk(path, "0123456789") != NULL; }

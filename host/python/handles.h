@@ -36,8 +36,9 @@ struct ModelState {
     int32_t gpu = 0;
     std::weak_ptr<TraceState> active; /* the trace whose `with` block is open */
     std::vector<nb::ndarray<nb::ro, nb::c_contig>>
-        held;                            /* tensors in memory that the model reads */
-    nb::object on_progress = nb::none(); /* what Python code watches with */
+        held;                                      /* tensors in memory that the model reads */
+    nb::object on_progress = nb::none();           /* what Python code watches with */
+    std::vector<std::shared_ptr<const Log>> edits; /* the lines of the model's edits */
 
     ~ModelState() { inset_context_free(context); }
 };
@@ -96,9 +97,12 @@ void run_alone(ModelState &m, F call)
 struct TraceState {
     std::shared_ptr<ModelState> model;
     inset_trace *trace = nullptr;
-    int64_t invoke = 0;  /* the last begun, from 1; 0: none yet */
-    bool inside = false; /* it is open */
-    int64_t values = 0;  /* so far; the log counts them */
+    int64_t invoke = 0;                            /* the last begun, from 1; 0: none yet */
+    int64_t blocks = 0;                            /* invokes and edits that have begun */
+    bool inside = false;                           /* one is open */
+    bool edits_model = false;                      /* its lines are an edit of the model */
+    std::vector<std::shared_ptr<const Log>> edits; /* those that the model had when it began */
+    int64_t values = 0;                            /* so far; the log counts them */
     Log log;
     int64_t saved = 0; /* values so far, saved as "v0", "v1", ... */
     /* large tensors of PyTorch's that lines have taken already, by object: an SAE's matrix in a loop

@@ -72,6 +72,8 @@ class Writer {
             put("with invoke(" + (l.text.empty() ? source(l.source) : l.text) + "):");
             begin();
             break;
+        case LogLine::EDIT: end(), put("with edit():"), begin(); break;
+        case LogLine::CLEAR_EDITS: end(), put("clear_edits()"); break;
         case LogLine::END: end(); break;
         case LogLine::BACKWARD: put("with " + value(l.of) + ".backward():"), begin(); break;
         case LogLine::READ: put(value(l.made) + " = " + site(l.of)); break;

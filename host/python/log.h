@@ -27,8 +27,10 @@ enum { REFLECTED = 64 };
  * 1, index (:, 0), source 0}; transformer.h.1.output = v3 is {SET_SITE, of that site, source v3}. */
 struct LogLine {
     enum Kind : char {
-        INVOKE,     /* text: token ids or a value's name; else source: rows */
-        END,        /* of an invoke or of a block of gradients */
+        INVOKE, /* text: token ids or a value's name; else source: rows */
+        EDIT,
+        CLEAR_EDITS,
+        END,        /* of an invoke, an edit or a block of gradients */
         BACKWARD,   /* of */
         READ,       /* made = the site with the number `of` */
         SET_SITE,   /* that site = source */

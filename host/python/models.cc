@@ -109,6 +109,18 @@ static nb::list sites(ModelState &m)
     return out;
 }
 
+/* What the edits do, a line each. */
+static std::string edits(ModelState &s)
+{
+    size_t length = 0;
+    Locked locked(s);
+    check(s, inset_model_edits(s.model, nullptr, 0, &length));
+    std::string text(length + 1, 0);
+    check(s, inset_model_edits(s.model, text.data(), text.size(), nullptr));
+    text.resize(length);
+    return text;
+}
+
 void define_models(nb::module_ &m)
 {
     nb::class_<ModelState>(m, "Model")
@@ -124,5 +136,12 @@ void define_models(nb::module_ &m)
         .def_prop_ro("kind", [](ModelState &s) { return inset_model_kind(s.model); })
         .def_prop_ro(
             "dtype", [](ModelState &s) { return inset_type_name(inset_model_type(s.model)); })
+        .def("edits", &edits)
+        .def("clear_edits",
+            [](ModelState &s) {
+                Locked locked(s);
+                check(s, inset_model_clear_edits(s.model));
+                s.edits.clear();
+            })
         .def("sites", &sites);
 }

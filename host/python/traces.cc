@@ -14,12 +14,12 @@ struct Value {
     std::shared_ptr<TraceState> trace;
     inset_value *value = nullptr;
     /* How it was got: `base[index]`, a view of base, where base is not NULL; as a site in an invoke
-     * where site is not -1. What is assigned to where it was got changes nothing: that is the
+     * (or edit) where site is not -1. What is assigned to where it was got changes nothing: that is the
      * second half of x[i] += 1, whose first half has changed x already. Python hands the very same
      * index object to both. */
     const inset_value *base = nullptr;
     nb::object index;
-    int64_t site = -1, invoke = 0;
+    int64_t site = -1, block = 0;
     int64_t number = -1; /* in the log */
 };
 
@@ -201,7 +201,7 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
     }
     typedef nb::ndarray<nb::ro, nb::c_contig, nb::device::cuda> gpu_array;
     gpu_array there;
-    if (t->model->on_gpu && nb::try_cast(x, there)
+    if (t->model->on_gpu && !t->edits_model && nb::try_cast(x, there)
         && there.device_id() == t->model->gpu) { /* it stays there */
         const inset_device_tensor tensor = tensor_of(any_array(there));
         check(*t->model, inset_external_device(t->trace, &tensor, nullptr, &out));
@@ -417,7 +417,7 @@ static nb::object site_get(const Module &m, size_t which)
     Value v;
     v.site = m.sites.at(which);
     v.trace = recording(m.model, m.path.c_str());
-    v.invoke = v.trace->invoke;
+    v.block = v.trace->blocks;
     {
         Locked locked(*m.model);
         check(*m.model, inset_get_site(v.trace->trace, (size_t)v.site, &v.value));
@@ -433,7 +433,7 @@ static void site_set(const Module &m, size_t which, nb::handle source)
     const auto t = recording(m.model, m.path.c_str());
     const int64_t site = m.sites.at(which);
     Value *from;
-    if (nb::try_cast(source, from) && from->trace == t && from->invoke == t->invoke
+    if (nb::try_cast(source, from) && from->trace == t && from->block == t->blocks
         && from->site == site)
         return;
     LogLine line = line_of(LogLine::SET_SITE, site);
@@ -477,11 +477,54 @@ static std::shared_ptr<TraceState> trace_begin(const std::shared_ptr<ModelState>
     t->model = m;
     Locked locked(*m);
     check(*m, inset_trace_create(m->model, &t->trace));
+    t->edits = m->edits;
     m->active = t;
     return t;
 }
 
 static void trace_end(TraceState &t) { t.model->active.reset(); }
+
+static void begun(TraceState &t) { t.invoke++, t.blocks++, t.inside = true; }
+
+/* Lines that later invokes repeat. */
+static void begin_edit(TraceState &t)
+{
+    Locked locked(*t.model);
+    check(*t.model, inset_edit(t.trace));
+    t.log.add(line_of(LogLine::EDIT));
+    t.blocks++, t.inside = true;
+}
+
+static std::shared_ptr<TraceState> begin_model_edit(const std::shared_ptr<ModelState> &m)
+{
+    if (m->active.lock())
+        fail("UsageError", "edit(): a trace of this model is open; an edit of its later invokes is "
+                           "`with tracer.edit():`");
+    auto t = std::make_shared<TraceState>();
+    t->model = m;
+    t->edits_model = t->inside = true;
+    Locked locked(*m);
+    check(*m, inset_model_edit(m->model, &t->trace));
+    t->log.add(line_of(LogLine::EDIT));
+    m->active = t;
+    return t;
+}
+
+/* The edit is the model's from now on; where its lines have failed, it never is. */
+static void end_model_edit(TraceState &t)
+{
+    Locked locked(*t.model);
+    check(*t.model, inset_invoke_end(t.trace));
+    t.log.add(line_of(LogLine::END));
+    t.model->edits.push_back(std::make_shared<const Log>(t.log));
+}
+
+static std::string script(const TraceState &t)
+{
+    std::string text;
+    for (const auto &log : t.edits) text += log->script(t.model->model);
+    return text + t.log.script(t.model->model);
+}
 
 /* "[[464, 412], [733]]" */
 static std::string prompts_text(const std::vector<std::vector<int64_t>> &prompts)
@@ -508,7 +551,7 @@ static void invoke_tokens(TraceState &t, const std::vector<std::vector<int64_t>>
     LogLine line = line_of(LogLine::INVOKE);
     line.text = prompts_text(prompts);
     t.log.add(std::move(line));
-    t.invoke++, t.inside = true;
+    begun(t);
 }
 
 static void invoke_rows(TraceState &t, nb::handle rows)
@@ -525,7 +568,7 @@ static void invoke_rows(TraceState &t, nb::handle rows)
                             ? nb::none()
                             : nb::object(nb::bytes((const void *)a.data(), a.nbytes()));
     t.log.add(std::move(line));
-    t.invoke++, t.inside = true;
+    begun(t);
 }
 
 /* A plan of the trace, run where anything is saved. */
@@ -807,7 +850,7 @@ void define_traces(nb::module_ &m)
                 LogLine line = line_of(LogLine::INVOKE);
                 line.text = "v" + std::to_string(input.number);
                 t.log.add(std::move(line));
-                t.invoke++, t.inside = true;
+                begun(t);
             })
         .def("invoke_end",
             [](TraceState &t) {
@@ -828,7 +871,16 @@ void define_traces(nb::module_ &m)
                 check(*t.model, inset_trace_again(t.trace, again));
             })
         .def("save_site", &save_site)
-        .def("script", [](TraceState &t) { return t.log.script(t.model->model); })
+        .def_static("begin_model_edit", &begin_model_edit)
+        .def("end_model_edit", &end_model_edit)
+        .def("edit", &begin_edit)
+        .def("clear_edits",
+            [](TraceState &t) {
+                Locked locked(*t.model);
+                check(*t.model, inset_clear_edits(t.trace));
+                t.log.add(line_of(LogLine::CLEAR_EDITS));
+            })
+        .def("script", &script)
         .def("external", &external)
         .def("zeros", &zeros)
         .def("plan", &plan_create);

@@ -644,9 +644,16 @@ plan_traits model_traits(const struct inset_model *m)
     return is;
 }
 
+void model_clear_edits(struct inset_model *m)
+{
+    while (m->n_edits) edit_release(m->edits[--m->n_edits]);
+}
+
 void model_free(struct inset_model *m)
 {
     if (!m) return;
+    model_clear_edits(m);
+    memory_free(m->context, m->edits);
     model_parts_free(m);
     for (size_t i = 0; m->weights && i < m->program->n_weights; i++) {
         device_matrix_free(m->device, m->weights[i].reverse);

@@ -7,6 +7,7 @@
 #include "file/file.h"
 #include "plan/plan.h"
 #include "program/program.h"
+#include "trace/trace.h"
 
 typedef struct device_weight {
     /* WEIGHT_MATRIX used by a linear step (with that step's bias inside) */
@@ -34,6 +35,8 @@ struct inset_model {
     model_parts *parts;   /* NULL until a head is run on its own */
     char *directory;      /* where the weights are; NULL: they were in memory */
     weight_files *given;  /* tensors that somebody keeps for the model, or NULL */
+    edit **edits;         /* what traces of the public API begin with, the oldest first */
+    size_t n_edits, edits_capacity;
 };
 
 /* Opens a Hugging Face directory (config.json; model.safetensors or an index of shards): reads the
@@ -71,6 +74,7 @@ plan_traits model_traits(const struct inset_model *model);
  * where it needs a copy for that, as gradients have them. */
 int64_t model_bytes_backward(const struct inset_model *model);
 void model_free(struct inset_model *model); /* takes NULL */
+void model_clear_edits(struct inset_model *model);
 
 /* The weights once more, as numbers on the host: for what is computed beside runs. USAGE_ERROR
  * for a model whose weights were given in memory. */

@@ -118,10 +118,20 @@ static void place(script *s, uint32_t at)
     text_free(s->context, &loops);
 }
 
+/* Where the words of a line begin, counted from 1. */
+static uint32_t start_of_line(const script *s, int32_t line)
+{
+    uint32_t at = 0;
+    for (; line > 1 && at < s->length; at++) line -= s->text[at] == '\n';
+    while (at < s->length && (s->text[at] == ' ' || s->text[at] == '\t')) at++;
+    return at;
+}
+
 inset_status script_at(script *s, uint32_t at, inset_status status)
 {
     if (!status) return INSET_OK;
-    place(s, at);
+    const int32_t edited = trace_take_failed_line(s->trace);
+    place(s, edited ? start_of_line(s, edited) : at);
     if (!s->status) s->status = status;
     return status;
 }

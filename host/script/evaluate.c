@@ -335,6 +335,9 @@ static inset_status length(script *s, const expression *e, operand *out)
     int64_t n = v.kind == VALUE_LIST      ? (int64_t)v.list->length
                 : v.kind == VALUE_LITERAL ? v.literal->literal->shape[0]
                                           : trace_operand_length(s->trace, &v.operand);
+    if (n < 0 && v.kind == VALUE_OPERAND && v.operand.edit)
+        return script_refuse(s, e->at, INSET_TYPE_ERROR,
+            "the length of a value of edit() is known only where an invoke repeats it");
     if (n < 0) return script_refuse(s, e->at, INSET_TYPE_ERROR, "this value has no length");
     *out = operand_of_integer(n);
     return INSET_OK;
@@ -387,6 +390,7 @@ static inset_status literal_value(script *s, const expression *e, script_value *
     out->literal = arena_new(&s->memory, sizeof *out->literal);
     if (!out->literal) return INSET_NO_MEMORY;
     out->literal->literal = e->literal;
+    out->literal->in_edit = trace_in_edit(s->trace);
     out->kind = VALUE_LITERAL;
     return INSET_OK;
 }
@@ -438,7 +442,8 @@ inset_status script_as_operand(script *s, uint32_t at, script_value *v)
     if (!v->literal->made) {
         operand *made = arena_new(&s->memory, sizeof *made);
         if (!made) return INSET_NO_MEMORY;
-        inset_status status = script_literal_operand(s, at, v->literal->literal, made);
+        inset_status status = script_literal_operand(
+            s, at, v->literal->literal, !v->literal->in_edit, made);
         if (status) return status;
         v->literal->made = made;
     }

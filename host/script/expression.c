@@ -352,7 +352,7 @@ static void refuse_call(script *s, token head)
             return;
         }
     error_help(s->context,
-        "The calls are load, zeros, invoke, range, len, cache, stop, functions such as "
+        "The calls are load, zeros, invoke, edit, range, len, cache, stop, functions such as "
         "relu(x), modules of the model, and .clone(), .save(), .append(), "
         ".skip().");
 }

@@ -42,7 +42,7 @@ static inset_status check_rectangle(script *s, const literal *l)
         l->row_lengths[0]);
 }
 
-inset_status script_literal_operand(script *s, uint32_t at, literal *l, operand *out)
+inset_status script_literal_operand(script *s, uint32_t at, literal *l, bool before, operand *out)
 {
     inset_status status = check_rectangle(s, l);
     if (status) return status;
@@ -51,8 +51,9 @@ inset_status script_literal_operand(script *s, uint32_t at, literal *l, operand 
             "a literal of %d dimensions; there may be %d", l->n_dimensions, INSET_MAX_DIMENSIONS);
     const double *all = numbers(s, l);
     if (!all) return INSET_NO_MEMORY;
-    return script_at(
-        s, at, trace_literal(s->trace, l->n_dimensions, l->shape, all, !l->float_at, out));
+    return script_at(s, at,
+        (before ? trace_literal_before : trace_literal)(
+            s->trace, l->n_dimensions, l->shape, all, !l->float_at, out));
 }
 
 /* ---- inputs of invokes -------------------------------------------------- */

@@ -230,6 +230,8 @@ typedef enum statement_kind {
     STATEMENT_PASS,
     STATEMENT_INVOKE,
     STATEMENT_BACKWARD,
+    STATEMENT_EDIT,
+    STATEMENT_CLEAR_EDITS,
     STATEMENT_FOR
 } statement_kind;
 
@@ -272,6 +274,7 @@ typedef enum value_kind { VALUE_NONE, VALUE_OPERAND, VALUE_LITERAL, VALUE_LIST }
 typedef struct bound_literal {
     literal *literal;
     operand *made;
+    bool in_edit; /* written in an edit(): each invoke has its own */
 } bound_literal;
 
 typedef struct list list;
@@ -370,7 +373,8 @@ typedef struct script {
     size_t n_names, names_capacity;
     table interned;
     int32_t blocks; /* blocks that are open */
-    bool in_invoke;
+    bool in_invoke; /* or in an edit() */
+    bool in_edit;
     uint32_t n_saves, latest_save; /* ".save()" met in the current expression */
     uint32_t counted_to;           /* lines are counted up to this byte */
     int32_t line;
@@ -508,7 +512,8 @@ inset_status script_cache(script *s, const statement *line);
 inset_status script_fill_caches(script *s); /* at the end of the invoke */
 
 /* ---- input -------------------------------------------------------------- */
-inset_status script_literal_operand(script *s, uint32_t at, literal *l, operand *out);
+/* before: it stands outside of the edit() that is open, if one is */
+inset_status script_literal_operand(script *s, uint32_t at, literal *l, bool before, operand *out);
 inset_status script_invoke(script *s, expression *input);
 /* The bytes between the quotes of a TOKEN_STRING, in the script's arena; NULL: out of memory. */
 char *script_unquoted(script *s, token t);

@@ -228,8 +228,15 @@ static inset_status invoke_block(script *s, const statement *line)
     if (!status) status = script_fill_caches(s);
     if (status) return status;
     s->stop_line = s->closed_line = 0;
-    trace_end_invoke(s->trace);
-    return INSET_OK;
+    return script_at(s, line->at, trace_end_invoke(s->trace));
+}
+
+static inset_status edit_block(script *s, const statement *line)
+{
+    inset_status status = script_at(s, line->at, trace_edit(s->trace));
+    if (!status) status = run(s, line->body);
+    if (status) return status;
+    return script_at(s, line->at, trace_end_edit(s->trace));
 }
 
 /* The metric may stand at top level: arithmetic of it then belongs to the last invoke. */
@@ -392,7 +399,9 @@ static inset_status run_line(script *s, const statement *line)
     case STATEMENT_CACHE: return script_cache(s, line);
     case STATEMENT_INVOKE: return invoke_block(s, line);
     case STATEMENT_BACKWARD: return backward_block(s, line);
+    case STATEMENT_EDIT: return edit_block(s, line);
     case STATEMENT_FOR: return loop(s, line);
+    case STATEMENT_CLEAR_EDITS: trace_clear_edits(s->trace); break;
     case STATEMENT_PASS: break;
     }
     return INSET_OK;

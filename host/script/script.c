@@ -42,7 +42,9 @@ inset_status script_read(
     statement *first = script_start(&s, t, file ? file : "script", directory, text, length)
                            ? script_statements(&s)
                            : NULL;
+    trace_begin_script(t);
     inset_status status = s.status ? s.status : script_run(&s, first);
+    trace_line(t, 0); /* what comes behind is no line of it */
     script_free(&s);
     return status;
 }

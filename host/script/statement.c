@@ -103,8 +103,14 @@ static void only_inside(script *s, uint32_t at, const char *what)
 static bool only_outside(script *s, uint32_t at, const char *what)
 {
     if (s->in_invoke)
-        script_refuse(s, at, INSET_SYNTAX_ERROR, "%s belongs outside of invokes", what);
+        script_refuse(s, at, INSET_SYNTAX_ERROR, "%s belongs outside of %s", what,
+            s->in_edit ? "edit()" : "invokes");
     return !s->in_invoke;
+}
+
+static void refuse_in_edit(script *s, uint32_t at, const char *what)
+{
+    script_refuse(s, at, INSET_SYNTAX_ERROR, "%s belongs in an invoke, not in an edit()", what);
 }
 
 /* ---- right sides -------------------------------------------------------- */
@@ -300,7 +306,17 @@ static void lone_chain(script *s, statement *line, expression *e)
 static void stop(script *s, statement *line)
 {
     line->kind = STATEMENT_STOP;
+    if (s->in_edit) refuse_in_edit(s, line->at, "stop()");
     only_inside(s, line->at, "stop()");
+    script_advance(s);
+    script_expect(s, ')', "')'");
+}
+
+/* "clear_edits" "(" ")" */
+static void clear_edits(script *s, statement *line)
+{
+    line->kind = STATEMENT_CLEAR_EDITS;
+    only_outside(s, line->at, "clear_edits()");
     script_advance(s);
     script_expect(s, ')', "')'");
 }
@@ -322,7 +338,12 @@ static void simple_line(script *s, statement *line)
     }
     if (s->current.kind == '(' && script_is(s, head, "cache")) {
         only_inside(s, line->at, "cache()");
+        if (s->in_edit) refuse_in_edit(s, line->at, "cache()");
         script_cache_line(s, line);
+        return;
+    }
+    if (s->current.kind == '(' && script_is(s, head, "clear_edits")) {
+        clear_edits(s, line);
         return;
     }
     if (s->current.kind == '(') {
@@ -374,13 +395,17 @@ static void backward_line(script *s, statement *line, uint32_t indent)
 {
     const bool inside = s->in_invoke;
     line->kind = STATEMENT_BACKWARD;
+    if (s->in_edit) {
+        refuse_in_edit(s, line->at, "backward()");
+        return;
+    }
     line->value = script_expression(s);
     if (s->status) return;
     link **last = &line->value->links;
     while (*last && (*last)->next) last = &(*last)->next;
     if (!*last || (*last)->kind != LINK_BACKWARD) {
         script_refuse(s, line->value->at, INSET_SYNTAX_ERROR,
-            "expected invoke(...) or METRIC.backward(), found '%.*s'",
+            "expected invoke(...), edit() or METRIC.backward(), found '%.*s'",
             script_quote_length(line->value->at, line->value->end), s->text + line->value->at);
         return;
     }
@@ -390,14 +415,32 @@ static void backward_line(script *s, statement *line, uint32_t indent)
     s->in_invoke = inside;
 }
 
+/* "with" "edit" "(" ")" ":" block */
+static void edit_line(script *s, statement *line, uint32_t indent)
+{
+    line->kind = STATEMENT_EDIT;
+    if (!only_outside(s, line->at, s->in_edit ? "another edit()" : "an edit()")) return;
+    script_advance(s);
+    script_expect(s, '(', "'('");
+    script_expect(s, ')', "')'");
+    s->in_invoke = s->in_edit = true;
+    line->body = block(s, indent);
+    s->in_invoke = s->in_edit = false;
+}
+
 /* "with" "invoke" "(" expr ")" ":" block */
 static void invoke_line(script *s, statement *line, uint32_t indent)
 {
     script_advance(s);
     token word = s->current;
+    if (script_is(s, word, "edit") && script_followed_by(s, '(')) {
+        edit_line(s, line, indent);
+        return;
+    }
     if (!script_is(s, word, "invoke")) {
         if (word.kind == TOKEN_NAME && script_followed_by(s, '('))
-            script_refuse(s, word.at, INSET_SYNTAX_ERROR, "expected invoke(...), found '%.*s'",
+            script_refuse(s, word.at, INSET_SYNTAX_ERROR,
+                "expected invoke(...) or edit(), found '%.*s'",
                 script_quote_length(word.at, word.end), s->text + word.at);
         else backward_line(s, line, indent);
         return;
@@ -488,6 +531,12 @@ static void for_line(script *s, statement *line, uint32_t indent)
     line->body = block(s, indent);
 }
 
+static void refuse_edit_save(script *s)
+{
+    refuse_in_edit(s, s->latest_save, ".save()");
+    error_help(s->context, "Every later invoke repeats these lines; one name can be saved once.");
+}
+
 static statement *line_of(script *s, uint32_t indent)
 {
     statement *line = script_new(s, sizeof *line);
@@ -498,8 +547,10 @@ static statement *line_of(script *s, uint32_t indent)
     } else if (script_is(s, s->current, "for")) {
         for_line(s, line, indent);
     } else {
+        const uint32_t saves = s->n_saves;
         simple_line(s, line);
         script_expect(s, TOKEN_NEWLINE, "the end of the line");
+        if (s->in_edit && s->n_saves != saves && !s->status) refuse_edit_save(s);
     }
     return line;
 }

@@ -18,6 +18,7 @@
  * A user's lines stand between: `x.grad` is the gradient of x as it was when the forward ended, so
  * everything that comes later in the forward is undone first. */
 #include "trace/backward.h"
+#include "trace/edit.h"
 #include "trace/heads.h"
 
 #include <string.h>
@@ -274,7 +275,9 @@ static void forget(trace *t, size_t n_invokes, size_t n_records, size_t n_storag
 
 inset_status trace_backward(trace *t, const operand *metric)
 {
-    inset_status status = check_metric(t, metric);
+    inset_status status = t->edit ? edit_refuse(t, "backward()") : edit_check(t, metric, NULL);
+    if (!status) status = edits_finish(t);
+    if (!status) status = check_metric(t, metric);
     const view *of = NULL;
     if (status || (status = heads_for_gradients(t)) || (status = reverse_program(t, &metric->view)))
         return status;
@@ -304,7 +307,7 @@ int32_t trace_blocks_again(const trace *t) { return t->reversal ? t->reversal->n
 
 void trace_reopen(trace *t)
 {
-    if (!t->backward && t->n_invokes && !shadow_of(t)->reversed) t->open = true;
+    if (!t->backward && !t->edit && t->n_invokes && !shadow_of(t)->reversed) t->open = true;
 }
 
 bool trace_in_backward(const trace *t) { return t->backward != NULL; }
@@ -376,6 +379,8 @@ inset_status trace_gradient(trace *t, const operand *of, operand *out)
             ".grad is a gradient on its way; it is only there inside `with METRIC.backward():`");
         return status;
     }
+    inset_status known = edit_check(t, of, NULL);
+    if (known) return known;
     if (of->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "a number has no gradient");
     const int32_t at = of->view.storage;

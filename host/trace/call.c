@@ -1,7 +1,7 @@
 /* call.c: a module of the model applied to rows of somebody's own: lm_head(ln_f(x)). What it gives
  * is the value that the module would make of these rows, so the planner finds rows that the model
  * has anyway (plan/rows/call.c). */
-#include "trace/records.h"
+#include "trace/edit.h"
 
 #include <stdio.h>
 
@@ -80,8 +80,11 @@ inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out
     module_call call;
     operand rows;
     view made;
-    inset_status status = trace_need_line(t, "a call of a module");
+    const bool edits = edit_takes(t, x, NULL);
+    inset_status status = edits ? INSET_OK : trace_need_line(t, "a call of a module");
     if (!status) status = program_call(t->program, module, &call);
+    if (!status && edits)
+        return edit_add(t, (edit_entry){.kind = EDIT_CALL, .place = module, .a = x}, out);
     if (!status) status = check_rows(t, module, x, slot_columns(&t->program->slots[call.in]));
     if (!status) {
         char name[160];

@@ -1,6 +1,7 @@
 /* expression.c: tensors that a trace makes itself: loaded ones, literals, indexing, arithmetic,
  * in-place sets. PyTorch's rules for shapes and types; every operation is recorded, none is
  * computed. */
+#include "trace/edit.h"
 #include "trace/heads.h"
 
 #include <stdio.h>
@@ -159,6 +160,8 @@ static inset_status checked_shape(trace *t, int n_dimensions, const int64_t *sha
 inset_status trace_external(trace *t, inset_type type, int n_dimensions, const int64_t *shape,
     const void *data, operand *out)
 {
+    if (t->edit)
+        return edit_add_external(t, EDIT_EXTERNAL, type, false, n_dimensions, shape, data, out);
     view wanted, made;
     inset_status status = checked_shape(t, n_dimensions, shape, &wanted);
     if (status || (status = storage_for_shape(t, STORAGE_EXTERNAL, type, &wanted, &made)))
@@ -185,7 +188,7 @@ inset_status trace_external_there(trace *t, inset_type type, int n_dimensions, c
 
 bool trace_is_external(const trace *t, const operand *a, int32_t *storage_index, inset_type *type)
 {
-    if (a->kind != OPERAND_TENSOR) return false;
+    if (a->kind != OPERAND_TENSOR || a->edit) return false;
     const storage *s = &t->storages[a->view.storage];
     *storage_index = a->view.storage;
     *type = s->type;
@@ -195,6 +198,9 @@ bool trace_is_external(const trace *t, const operand *a, int32_t *storage_index,
 inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers,
     bool integers, operand *out)
 {
+    if (t->edit)
+        return edit_add_external(
+            t, EDIT_LITERAL, INSET_F64, integers, n_dimensions, shape, numbers, out);
     inset_status status = trace_external(t, INSET_F64, n_dimensions, shape, numbers, out);
     if (status) return status;
     if (integers) {
@@ -207,8 +213,20 @@ inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, con
     return INSET_OK;
 }
 
+inset_status trace_literal_before(trace *t, int n_dimensions, const int64_t *shape,
+    const double *numbers, bool integers, operand *out)
+{
+    edit *open = t->edit;
+    t->edit = NULL;
+    inset_status status = trace_literal(t, n_dimensions, shape, numbers, integers, out);
+    t->edit = open;
+    return status;
+}
+
 inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, operand *out)
 {
+    if (t->edit)
+        return edit_add_external(t, EDIT_ZEROS, INSET_F32, false, n_dimensions, shape, NULL, out);
     view wanted, made;
     inset_status status = checked_shape(t, n_dimensions, shape, &wanted);
     if (status || (status = storage_for_shape(t, STORAGE_FILLED, INSET_F32, &wanted, &made)))
@@ -403,6 +421,9 @@ inset_status trace_index(
 {
     if (base->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "a number has no elements to index");
+    if (edit_takes(t, base, NULL))
+        return edit_add(t,
+            (edit_entry){.kind = EDIT_INDEX, .a = base, .n_items = n_items, .items = items}, out);
     index_plan plan = {0};
     inset_status status = trace_refuse_tuple(t, base, n_items, items);
     if (!status) status = check_items(t, &base->view, n_items, items, &plan);
@@ -582,6 +603,7 @@ inset_status trace_clone(trace *t, const operand *a, operand *out)
     if (a->kind != OPERAND_TENSOR)
         return error_set(
             t->context, INSET_TYPE_ERROR, "a number cannot be cloned; only tensors can");
+    if (edit_takes(t, a, NULL)) return edit_add(t, (edit_entry){.kind = EDIT_CLONE, .a = a}, out);
     inset_status status = trace_need_line(t, "clone()");
     return status ? status : trace_convert(t, a, operand_type(t, a), out);
 }
@@ -626,6 +648,7 @@ static inset_status compare(trace *t, trace_op op, const operand *a, const opera
 
 inset_status trace_detach(trace *t, const operand *a, operand *out)
 {
+    if (edit_takes(t, a, NULL)) return edit_add(t, (edit_entry){.kind = EDIT_DETACH, .a = a}, out);
     inset_status status = trace_clone(t, a, out);
     if (!status) t->records[t->n_records - 1].detached = true;
     return status;
@@ -634,6 +657,9 @@ inset_status trace_detach(trace *t, const operand *a, operand *out)
 inset_status trace_transpose(
     trace *t, const operand *a, int64_t first, int64_t second, operand *out)
 {
+    if (edit_takes(t, a, NULL))
+        return edit_add(
+            t, (edit_entry){.kind = EDIT_TRANSPOSE, .a = a, .shape = {first, second}}, out);
     if (a->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "a number has no dimensions to exchange");
     const int n = a->view.n_dimensions;
@@ -659,6 +685,8 @@ inset_status trace_binary(trace *t, trace_op op, const operand *a, const operand
     if (a->kind != OPERAND_TENSOR && b->kind != OPERAND_TENSOR)
         return error_set(
             t->context, INSET_TYPE_ERROR, "'%s' of two numbers needs no trace", op_text(op));
+    if (edit_takes(t, a, b))
+        return edit_add(t, (edit_entry){.kind = EDIT_BINARY, .op = op, .a = a, .b = b}, out);
     inset_type type;
     inset_status status = trace_need_line(t, "arithmetic");
     if (status) return status;
@@ -678,6 +706,7 @@ inset_status trace_negate(trace *t, const operand *a, operand *out)
 {
     inset_type type;
     view made;
+    if (edit_takes(t, a, NULL)) return edit_add(t, (edit_entry){.kind = EDIT_NEGATE, .a = a}, out);
     inset_status status = trace_need_line(t, "arithmetic");
     if (status || (status = result_type(t, TRACE_NEGATE, a, NULL, &type))) return status;
     if ((status = storage_for_shape(t, STORAGE_FREE, type, &a->view, &made))
@@ -786,6 +815,15 @@ static inset_status set_lists(trace *t, const operand *target, size_t n_items,
 inset_status trace_set(trace *t, const operand *target, size_t n_items, const index_item *items,
     trace_op op, const operand *source)
 {
+    if (edit_takes(t, target, source)) {
+        const edit_entry line = {.kind = EDIT_SET,
+            .op = op,
+            .a = target,
+            .b = source,
+            .n_items = n_items,
+            .items = items};
+        return edit_add(t, line, NULL);
+    }
     inset_status status = check_target(t, target);
     if (!status) status = trace_refuse_tuple(t, target, n_items, items);
     if (status) return status;

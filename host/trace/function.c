@@ -1,6 +1,6 @@
 /* function.c: functions of each element, exp(x) and its like, and casts. They are records as sums are
  * (expression.c), with PyTorch's types. */
-#include "trace/records.h"
+#include "trace/edit.h"
 
 static const char *const names[] = {"exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "gelu",
     "gelu_tanh", "silu", "clamp", "clamp"};
@@ -33,13 +33,16 @@ inset_status trace_function(
     const char *name = trace_function_name(op);
     operand x;
     view made;
-    inset_status status = trace_need_line(t, name);
+    const bool edits = edit_takes(t, a, bound);
+    inset_status status = edits ? INSET_OK : trace_need_line(t, name);
     if (status) return status;
     if (a->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "%s() of a number", name);
     if (bound && bound->kind == OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR,
             "the bounds of clamp() are numbers, this one is a tensor");
+    if (edits)
+        return edit_add(t, (edit_entry){.kind = EDIT_FUNCTION, .op = op, .a = a, .b = bound}, out);
     if ((status = settle(t, op, a, &x))) return status;
     inset_type type = trace_operand_type(t, &x);
     if (bound && bound->kind == OPERAND_FLOAT && !type_is_float(type)) { /* as PyTorch promotes */
@@ -54,9 +57,11 @@ inset_status trace_function(
 
 inset_status trace_cast(trace *t, const operand *a, inset_type type, operand *out)
 {
-    inset_status status = trace_need_line(t, "a cast");
+    const bool edits = edit_takes(t, a, NULL);
+    inset_status status = edits ? INSET_OK : trace_need_line(t, "a cast");
     if (status) return status;
     if (a->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "a cast of a number");
+    if (edits) return edit_add(t, (edit_entry){.kind = EDIT_CAST, .type = type, .a = a}, out);
     return trace_convert(t, a, type, out);
 }

@@ -1,7 +1,7 @@
 /* metric.c: numbers made from rows of logits: logit_diff and its like. A metric is recorded as one
  * operation over the last dimension of a view; which tokens it is of lies apart from the record, so
  * that a plan can take others later. */
-#include "trace/records.h"
+#include "trace/edit.h"
 
 #include <stdio.h>
 
@@ -134,9 +134,13 @@ static inset_status keep_request(trace *t, const metric_request *m, int64_t widt
 inset_status trace_metric(trace *t, const operand *row, const metric_request *request, operand *out)
 {
     metric_request m = *request;
-    inset_status status = trace_need_line(t, trace_metric_name(m.kind));
     if (m.kind != INSET_LOGIT_DIFF) m.sets[1] = (token_list){0};
     if (m.kind == INSET_KL) m.sets[0] = (token_list){0};
+    else m.reference = NULL;
+    if (edit_takes(t, row, m.reference))
+        return edit_add(
+            t, (edit_entry){.kind = EDIT_METRIC, .metric = m, .a = row, .b = m.reference}, out);
+    inset_status status = trace_need_line(t, trace_metric_name(m.kind));
     if (status || (status = check_row(t, trace_metric_name(m.kind), row))) return status;
     int64_t width = row->view.dimensions[row->view.n_dimensions - 1].extent;
     if ((status = check_tokens(t, &m, width))

@@ -1,7 +1,7 @@
 /* product.c: a @ b. A matrix from outside or a weight, all of it or a part, as it lies or
  * transposed, is multiplied by in planned products, in which rows that are the same are multiplied
  * once. What lines made, a vector or a matrix, is a dot product an element (row_function.c). */
-#include "trace/records.h"
+#include "trace/edit.h"
 
 #include <string.h>
 
@@ -11,6 +11,11 @@ static operand of_view(const view *v) { return (operand){.kind = OPERAND_TENSOR,
 
 inset_status trace_weight(trace *t, int32_t index, operand *out)
 {
+    if (t->edit) {
+        inset_status added = edit_add(t, (edit_entry){.kind = EDIT_WEIGHT, .place = index}, out);
+        out->unchangeable = !added;
+        return added;
+    }
     const weight *w = &t->program->weights[index];
     while (w->same_as >= 0) w = &t->program->weights[index = w->same_as];
     const bool vector = w->role == WEIGHT_VECTOR;
@@ -191,6 +196,8 @@ inset_status trace_product(trace *t, const operand *a, const operand *b, operand
 {
     inset_type type = INSET_F32;
     operand x, y;
+    if (edit_takes(t, a, b))
+        return edit_add(t, (edit_entry){.kind = EDIT_PRODUCT, .a = a, .b = b}, out);
     inset_status status = trace_need_line(t, "'@'");
     if (status) return status;
     if (a->kind != OPERAND_TENSOR || b->kind != OPERAND_TENSOR)

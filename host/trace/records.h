@@ -95,6 +95,7 @@ typedef struct rebinding {
 
 typedef struct skipped {
     int32_t module, enter, leave, line;
+    bool edit; /* an edit() does */
 } skipped;
 
 typedef struct value_storage {
@@ -119,7 +120,7 @@ typedef struct invoke {
     int32_t first_step, end_step; /* of its gradients */
     head_set *head_sets;          /* in the trace's arena */
     bool stopped;
-    int32_t stop_line;
+    int32_t stop_line, line; /* line: where it began */
     rebinding *rebindings;
     size_t n_rebindings, rebindings_capacity;
     skipped *skips;
@@ -142,6 +143,8 @@ typedef struct backward backward;
 typedef struct head_record {
     int32_t invoke, record;
 } head_record;
+
+typedef struct edit_run edit_run;
 
 struct trace {
     inset_context *context;
@@ -172,6 +175,14 @@ struct trace {
      * event, those of one event as they were added */
     head_record *head_records;
     size_t n_head_records, head_records_capacity;
+    edit *edit;      /* inside edit(): what takes the calls (edit.h) */
+    edit_run *edits; /* all that there were, the oldest first */
+    size_t n_edits, edits_capacity;
+    int32_t last_edit;   /* the number of the last that began */
+    int32_t script;      /* how many have begun */
+    int32_t failed_line; /* of the edit's line that failed in an invoke; 0: none */
+    bool repeating;      /* the calls at hand are an edit's lines */
+    bool without_invokes;
     /* Once a line asked for a gradient: `program` is then that of the last reversal. */
     reversal *reversal;
     int32_t *answers;

@@ -2,7 +2,7 @@
  * where(). Each is one record (row_operation), whose operands are views, so that the planner follows
  * single rows through it: a mean over sequences reads a row of each, one over the last dimension one
  * row. PyTorch's shapes and types. */
-#include "trace/records.h"
+#include "trace/edit.h"
 
 #include <string.h>
 
@@ -333,6 +333,16 @@ static inset_status put_back(trace *t, const view *of, const reducing *r, operan
                    "%s() leaves prompts of different lengths behind another dimension", r->name);
 }
 
+static inset_status add_to_edit(
+    trace *t, const operand *a, const row_request *request, operand *out)
+{
+    edit_entry entry = {.kind = EDIT_ROWS, .a = a, .rows = *request};
+    if (request->n_dimensions > INSET_MAX_DIMENSIONS)
+        return error_set(t->context, INSET_VALUE_ERROR, "%d dimensions", request->n_dimensions);
+    for (int i = 0; i < request->n_dimensions; i++) entry.shape[i] = request->dimensions[i];
+    return edit_add(t, entry, out);
+}
+
 inset_status trace_row_function(
     trace *t, const operand *a, const row_request *request, operand *out)
 {
@@ -340,8 +350,10 @@ inset_status trace_row_function(
         .name = trace_row_function_name(request->function),
         .keep = request->keep};
     operand x;
-    inset_status status = trace_need_line(t, r.name);
+    const bool edits = edit_takes(t, a, NULL);
+    inset_status status = edits ? INSET_OK : trace_need_line(t, r.name);
     if (status) return status;
+    if (edits) return add_to_edit(t, a, request, out);
     if (a->kind != OPERAND_TENSOR)
         return error_set(t->context, INSET_TYPE_ERROR, "%s() of a number", r.name);
     if ((status = check_dimensions(t, &a->view, request, &r))
@@ -377,6 +389,8 @@ static inset_status as_tensor(trace *t, const operand *a, inset_type type, opera
 inset_status trace_where(
     trace *t, const operand *condition, const operand *a, const operand *b, operand *out)
 {
+    if (edit_takes(t, a, b) || edit_takes(t, condition, NULL))
+        return edit_add(t, (edit_entry){.kind = EDIT_WHERE, .a = a, .b = b, .c = condition}, out);
     inset_status status = trace_need_line(t, "where()");
     if (status) return status;
     if (condition->kind != OPERAND_TENSOR || trace_operand_type(t, condition) != INSET_BOOL)

@@ -1,5 +1,6 @@
 /* trace.c: building a trace: invokes, sites in order, replacement, skip, stop, save. Each call
  * checks first and records last. */
+#include "trace/edit.h"
 #include "trace/heads.h"
 
 #include <stdio.h>
@@ -27,6 +28,7 @@ void trace_free(trace *t)
         memory_free(t->context, t->invokes[i].skips);
         memory_free(t->context, t->invokes[i].values);
     }
+    edits_free(t);
     memory_free(t->context, t->head_records);
     memory_free(t->context, t->storages);
     memory_free(t->context, t->records);
@@ -46,15 +48,33 @@ inset_context *trace_context(trace *t) { return t->context; }
 const program *trace_program(const trace *t) { return t->program; }
 bool trace_in_invoke(const trace *t) { return t->open; }
 void trace_line(trace *t, int32_t line) { t->line = line; }
-void trace_end_invoke(trace *t) { t->open = false; }
+void trace_begin_script(trace *t) { t->script++; }
+void trace_without_invokes(trace *t) { t->without_invokes = true; }
 
-static invoke *current(trace *t) { return &t->invokes[t->n_invokes - 1]; }
+inset_status trace_end_invoke(trace *t)
+{
+    inset_status status = edits_finish(t);
+    t->open = false;
+    return status;
+}
+
+/* Where lines are in the model: the invoke, or the edit. */
+static invoke *current(trace *t)
+{
+    return t->edit ? &t->edit->place : &t->invokes[t->n_invokes - 1];
+}
 
 /* ---- invokes ------------------------------------------------------------ */
 
 static inset_status begin_invoke(
     trace *t, int64_t n_sequences, const int64_t *lengths, invoke **out)
 {
+    if (t->without_invokes)
+        return error_set(t->context, INSET_USAGE_ERROR,
+            "these lines are the model's edit: invokes belong to traces that are made after it");
+    inset_status status = edits_finish(t);
+    if (!status) status = trace_end_edit(t);
+    if (status) return status;
     trace_end_backward(t);
     if (n_sequences < 1)
         return error_set(t->context, INSET_VALUE_ERROR,
@@ -72,6 +92,7 @@ static inset_status begin_invoke(
         .lengths = copy,
         .first_token = t->n_tokens,
         .first_record = t->n_records,
+        .line = t->line,
         .current_event = -1,
         .current_site = -1};
     for (int64_t i = 0; i < n_sequences; i++) {
@@ -82,11 +103,26 @@ static inset_status begin_invoke(
     return INSET_OK;
 }
 
-static void commit_invoke(trace *t, int64_t n_tokens)
+/* The invoke is there, and the edits that stand before the model; where one fails, it is not. */
+static inset_status commit_invoke(trace *t, int64_t n_tokens)
 {
+    const size_t metrics = t->n_metrics, answers = t->n_answers;
     t->n_tokens += n_tokens;
     t->n_invokes++;
     t->open = true;
+    inset_status status = edits_begin(t);
+    if (!status) return INSET_OK;
+    invoke *v = current(t);
+    memory_free(t->context, v->rebindings);
+    memory_free(t->context, v->skips);
+    memory_free(t->context, v->values);
+    t->n_records = v->first_record;
+    t->n_metrics = metrics;
+    t->n_answers = answers;
+    t->n_tokens -= n_tokens;
+    t->n_invokes--;
+    t->open = false;
+    return status;
 }
 
 inset_status trace_invoke_tokens(
@@ -123,8 +159,7 @@ inset_status trace_invoke_tokens(
     if (status) return status;
     v->tokens = arena_copy(&t->memory, tokens, (size_t)count * sizeof *tokens);
     if (!v->tokens) return INSET_NO_MEMORY;
-    commit_invoke(t, count);
-    return INSET_OK;
+    return commit_invoke(t, count);
 }
 
 inset_status trace_invoke_rows(trace *t, int64_t n_sequences, int64_t width, const float *rows)
@@ -142,8 +177,7 @@ inset_status trace_invoke_rows(trace *t, int64_t n_sequences, int64_t width, con
     if (status) return status;
     v->rows = arena_copy(&t->memory, rows, (size_t)(n_sequences * width) * sizeof *rows);
     if (!v->rows) return INSET_NO_MEMORY;
-    commit_invoke(t, n_sequences);
-    return INSET_OK;
+    return commit_invoke(t, n_sequences);
 }
 
 static inset_status invoke_rows_operand(
@@ -189,6 +223,11 @@ inset_status trace_invoke_operand(trace *t, const operand *input)
     if (input->kind != OPERAND_TENSOR)
         return error_set(
             t->context, INSET_TYPE_ERROR, "an invoke takes %s, found a number", wanted);
+    inset_status status = edit_check(t, input, NULL);
+    if (!status && input->edit)
+        status = error_set(
+            t->context, INSET_TYPE_ERROR, "a value of an edit() can be no invoke's input");
+    if (status) return status;
     const storage *s = &t->storages[input->view.storage];
     if (s->kind != STORAGE_EXTERNAL || s->changed)
         return error_set(t->context, INSET_TYPE_ERROR,
@@ -249,6 +288,7 @@ static inset_status need_invoke(trace *t, const char *what)
             "inside backward() there are only gradients: bind %s to a name before, and ask for "
             "NAME.grad",
             what);
+    if (t->edit) return INSET_OK;
     if (!t->open)
         return error_set(t->context, INSET_NAME_ERROR,
             "%s is a place in a run; it is only there inside an invoke", what);
@@ -265,8 +305,10 @@ static inset_status check_skips(trace *t, int32_t event, const char *name)
         inset_status status = error_set(t->context, INSET_MISSED_PROVIDER,
             "model.%s.i0 is never reached: %s is skipped", name, path);
         if (v->skips[i].line)
-            error_help(t->context, "%s.skip (line %d) leaves out everything inside the module.",
-                path, v->skips[i].line);
+            error_help(t->context, "%s.skip (line %d%s) leaves out everything inside the module.",
+                path, v->skips[i].line, v->skips[i].edit ? ", in edit()" : "");
+        else if (v->skips[i].edit)
+            error_help(t->context, "An edit skips %s and everything inside it.", path);
         return status;
     }
     return INSET_OK;
@@ -282,7 +324,7 @@ static inset_status check_order(trace *t, int32_t event, const char *name)
 
 static inset_status reached(trace *t, int32_t event, int32_t site)
 {
-    inset_status status = heads_go_on(t, event);
+    inset_status status = t->edit ? INSET_OK : heads_go_on(t, event);
     if (status) return status;
     invoke *v = current(t);
     v->current_event = event;
@@ -304,11 +346,25 @@ static inset_status may_reach(trace *t, int32_t site_index)
     return status ? status : check_order(t, event, name);
 }
 
+/* Edits come before the line that goes on to their place; they may skip where it wants to go. */
+static inset_status edits_first(trace *t, int32_t event, const char *name)
+{
+    inset_status status = edits_wait(t) ? edits_go_on(t, event) : INSET_OK;
+    return status ? status : check_skips(t, event, name);
+}
+
 inset_status trace_site(trace *t, int32_t site_index, operand *out)
 {
     const site *s = &t->program->sites[site_index];
     inset_status status = may_reach(t, site_index);
+    if (!status && edits_wait(t) && !(status = edits_go_on(t, s->event)))
+        status = may_reach(t, site_index); /* an edit may skip it */
     if (status) return status;
+    if (t->edit) {
+        status = reached(t, s->event, site_index);
+        return status ? status
+                      : edit_add(t, (edit_entry){.kind = EDIT_SITE, .place = site_index}, out);
+    }
     operand result = {.kind = OPERAND_TENSOR,
         .unchangeable = !t->program->slots[s->slot].settable,
         .output_of = strcmp(s->name, "output") ? 0 : site_index + 1};
@@ -351,18 +407,21 @@ static bool same_shape(const view *a, const view *b)
     return true;
 }
 
-/* The view that `source` gives for a slot: shape and dtype must be the slot's; a literal takes its
- * dtype. */
+static inset_status need_tensor(trace *t, const char *name, const operand *source)
+{
+    if (source->kind == OPERAND_TENSOR) return INSET_OK;
+    inset_status status = error_set(
+        t->context, INSET_TYPE_ERROR, "%s is a tensor and cannot become a number", name);
+    error_help(
+        t->context, "To fill it with a number, set its elements: %s[:] = %g", name, source->number);
+    return status;
+}
+
+/* The view that `source`, a tensor, gives for a slot: shape and dtype must be the slot's; a literal
+ * takes its dtype. */
 static inset_status check_replacement(
     trace *t, int32_t slot, const char *name, const operand *source, view *out)
 {
-    if (source->kind != OPERAND_TENSOR) {
-        inset_status status = error_set(
-            t->context, INSET_TYPE_ERROR, "%s is a tensor and cannot become a number", name);
-        error_help(t->context, "To fill it with a number, set its elements: %s[:] = %g", name,
-            source->number);
-        return status;
-    }
     view expected;
     inset_status status = view_of_slot(t, (int32_t)t->n_invokes - 1, slot, &expected);
     if (status) return status;
@@ -426,10 +485,18 @@ inset_status trace_replace(trace *t, int32_t site_index, const operand *source)
     char name[SITE_NAME];
     program_site_name(t->program, site_index, name, sizeof name);
     inset_status status = need_invoke(t, name);
-    if (status || (status = check_order(t, s->event, name))) return status;
+    if (status || (status = check_order(t, s->event, name))
+        || (status = edits_first(t, s->event, name)))
+        return status;
     if (!t->program->slots[s->slot].settable)
         return error_set(t->context, INSET_TYPE_ERROR,
             "%s holds token ids or positions, which can be read and not set", name);
+    if ((status = need_tensor(t, name, source))) return status;
+    if (edit_takes(t, source, NULL)) {
+        edit_entry line = {.kind = EDIT_REPLACE, .place = site_index, .a = source};
+        if (!(status = edit_check(t, source, NULL))) status = reached(t, s->event, site_index);
+        return status ? status : edit_add(t, line, NULL);
+    }
     view v;
     int32_t bound = s->slot;
     if ((status = check_replacement(t, s->slot, name, source, &v))
@@ -451,26 +518,33 @@ inset_status trace_skip(trace *t, int32_t module_index, const operand *source)
             "%s returns no tensor and cannot be skipped", *m->path ? m->path : "the model");
     char name[SITE_NAME];
     program_site_name(t->program, input >= 0 ? input : output, name, sizeof name);
-    if ((status = check_order(t, m->enter, name))) return status;
+    if ((status = check_order(t, m->enter, name)) || (status = edits_first(t, m->enter, name)))
+        return status;
     const site *s = &t->program->sites[output];
     if (!t->program->slots[s->slot].settable)
         return error_set(t->context, INSET_TYPE_ERROR,
             "%s cannot be skipped: its output holds token ids or positions", m->path);
     program_site_name(t->program, output, name, sizeof name);
     view v;
-    if ((status = check_replacement(t, s->slot, name, source, &v))) return status;
+    const bool edits = edit_takes(t, source, NULL);
+    if ((status = need_tensor(t, name, source))) return status;
+    status = edits ? edit_check(t, source, NULL) : check_replacement(t, s->slot, name, source, &v);
+    if (status) return status;
     invoke *now = current(t);
     if (!array_reserve(
             t->context, &now->skips, &now->skips_capacity, now->n_skips + 1, sizeof *now->skips))
         return INSET_NO_MEMORY;
-    if ((status = rebind(t, s->slot, &v))) return status;
-    now->skips[now->n_skips++] = (skipped){module_index, m->enter, m->leave, t->line};
-    if ((status = reached(t, m->enter, input >= 0 ? input : output))) return status;
-    return INSET_OK;
+    if (!edits && (status = rebind(t, s->slot, &v))) return status;
+    now->skips[now->n_skips++] = (skipped){
+        module_index, m->enter, m->leave, t->line, edits || t->repeating};
+    status = reached(t, m->enter, input >= 0 ? input : output);
+    if (status || !edits) return status;
+    return edit_add(t, (edit_entry){.kind = EDIT_SKIP, .place = module_index, .a = source}, NULL);
 }
 
 inset_status trace_stop(trace *t)
 {
+    if (t->edit) return edit_refuse(t, "stop()");
     if (!t->open)
         return error_set(t->context, INSET_SYNTAX_ERROR, "stop() belongs inside an invoke");
     invoke *v = current(t);
@@ -484,6 +558,7 @@ inset_status trace_stop(trace *t)
 
 static inset_status check_name(trace *t, const char *name)
 {
+    if (t->edit) return edit_refuse(t, "a save");
     if (!strcmp(name, "__metadata__"))
         return error_set(t->context, INSET_NAME_ERROR,
             "'%s' is a name that safetensors files keep for themselves; save under another", name);
@@ -531,6 +606,7 @@ static inset_status keep_save(trace *t, const char *name, const operand *value)
 inset_status trace_save(trace *t, const char *name, const operand *value)
 {
     inset_status status = check_save(t, name);
+    if (!status) status = edit_check(t, value, NULL);
     return status ? status : keep_save(t, name, value);
 }
 
@@ -545,8 +621,8 @@ inset_status trace_save_site(trace *t, int32_t site_index, const char *name)
     const bool before_stop = t->open && current(t)->stopped
                              && s->event <= current(t)->current_event;
     inset_status status = before_stop ? INSET_OK : need_invoke(t, wanted);
-    if (!status) status = check_skips(t, s->event, wanted);
     if (!status) status = check_name(t, name);
+    if (!status) status = edits_first(t, s->event, wanted);
     if (!status) status = view_of_slot(t, (int32_t)t->n_invokes - 1, s->slot, &held.view);
     if (!status && s->event > current(t)->current_event) status = reached(t, s->event, site_index);
     return status ? status : keep_save(t, name, &held);
@@ -607,7 +683,9 @@ inset_status trace_save_stack(trace *t, const char *name, size_t count, const op
     char *kept_name = arena_text(&t->memory, name, strlen(name));
     if (!views || !kept_name) return INSET_NO_MEMORY;
     for (size_t i = 0; i < count; i++) {
-        if ((status = save_view(t, name, &values[i], &views[i]))) return status;
+        if ((status = edit_check(t, &values[i], NULL))
+            || (status = save_view(t, name, &values[i], &views[i])))
+            return status;
         if (views[i].n_dimensions >= INSET_MAX_DIMENSIONS)
             return error_set(t->context, INSET_SHAPE_ERROR,
                 "'%s' cannot be stacked: its values have %d dimensions already", name,
@@ -647,20 +725,21 @@ const char *trace_saved_at(const trace *t, size_t index, operand *out)
 void trace_shape_text(const trace *t, const operand *value, char *out, size_t size)
 {
     (void)t;
-    if (value->kind != OPERAND_TENSOR) snprintf(out, size, "a number");
+    if (value->edit) snprintf(out, size, "that only an invoke knows"); /* of an edit() */
+    else if (value->kind != OPERAND_TENSOR) snprintf(out, size, "a number");
     else view_shape_text(&value->view, out, size);
 }
 
 inset_type trace_operand_type(const trace *t, const operand *value)
 {
     if (value->kind == OPERAND_INTEGER) return INSET_I64;
-    if (value->kind == OPERAND_FLOAT) return INSET_F32;
+    if (value->kind == OPERAND_FLOAT || value->edit) return INSET_F32;
     return t->storages[value->view.storage].type;
 }
 
 int64_t trace_operand_length(const trace *t, const operand *value)
 {
     (void)t;
-    if (value->kind != OPERAND_TENSOR || !value->view.n_dimensions) return -1;
+    if (value->kind != OPERAND_TENSOR || !value->view.n_dimensions) return -1; /* edits' too */
     return value->view.dimensions[0].extent;
 }

@@ -66,6 +66,8 @@ typedef struct operand {
     bool unchangeable; /* token ids, positions */
     /* site + 1: all of an `.output` (tuple.c); or that output's [0] */
     int32_t output_of, first_of;
+    /* the value that an entry of an edit() makes in each invoke (edit.h); edit 0: none */
+    int32_t edit, edit_entry;
 } operand;
 
 /* One item of an index. */
@@ -152,9 +154,40 @@ inset_status trace_invoke_rows(trace *t, int64_t n_sequences, int64_t width, con
  * [position] for token models, numbers [batch, in] for sequential ones). TypeError for floats as
  * tokens or for a tensor that a line of an invoke has changed or made. */
 inset_status trace_invoke_operand(trace *t, const operand *input);
-/* after it only top-level lines (save, zeros, external) may follow */
-void trace_end_invoke(trace *t);
+/* After it only top-level lines (save, zeros, external) may follow. Fails where an edit's last lines
+ * do; the invoke has then ended, too. */
+inset_status trace_end_invoke(trace *t);
 bool trace_in_invoke(const trace *t);
+
+/* ---- edits (edit.c, repeat.c) ---- */
+/* Begins `with edit():`, which ends the invoke. Until trace_end_edit the calls below, but for saves,
+ * stop and gradients, are lines that every later invoke repeats, each before the user's own lines at
+ * its place; what they give are operands for these lines alone (NameError elsewhere). Order is
+ * checked at once; what depends on shapes when an invoke repeats it, and the errors of that come out
+ * of the call that goes past the place, with help that says so. */
+inset_status trace_edit(trace *t);
+inset_status trace_end_edit(trace *t); /* nothing where none is open */
+bool trace_in_edit(const trace *t);
+/* Later invokes go without the edits so far. */
+void trace_clear_edits(trace *t);
+/* A line of words for each edit that holds. */
+void trace_describe_edits(const trace *t, text *out);
+/* Ends the open edit as an object of its own, for trace_add_edit: NULL where none is open. It lives
+ * as long as somebody holds it, and must name no value of a trace's own. */
+typedef struct edit edit;
+edit *trace_take_edit(trace *t);
+inset_status trace_add_edit(trace *t, edit *e); /* holds it */
+edit *edit_hold(edit *e);
+void edit_release(edit *e); /* takes NULL */
+void edit_describe(const program *p, const edit *e, text *out);
+/* The trace is for an edit that is taken, and has no invokes (UsageError). */
+void trace_without_invokes(trace *t);
+/* What edits have still to do in the open invoke, which is behind its last place then. */
+inset_status trace_finish_edits(trace *t);
+/* A script begins: the lines that trace_line names are its. */
+void trace_begin_script(trace *t);
+/* After a failure: the line of this script's edit() that failed, or 0. */
+int32_t trace_take_failed_line(trace *t);
 
 /* Asks for a site: checks the order (OutOfOrderError, MissedProviderError) and gives what it refers
  * to. */
@@ -174,6 +207,9 @@ bool trace_is_external(const trace *t, const operand *a, int32_t *storage, inset
 /* A literal: numbers in row-major order; `integers` when all were written as integers. */
 inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, const double *numbers,
     bool integers, operand *out);
+/* The same as if it stood before the edit that is open. */
+inset_status trace_literal_before(trace *t, int n_dimensions, const int64_t *shape,
+    const double *numbers, bool integers, operand *out);
 /* f32 */
 inset_status trace_zeros(trace *t, int n_dimensions, const int64_t *shape, operand *out);
 inset_status trace_index(

@@ -49,7 +49,7 @@ def run(model, script, folder, name="script", **options):
     code = compile(python_of(script), name, "exec")
     with model.trace(**options) as tracer:
         tracers[:] = [tracer]
-        names.update(tracer=tracer, invoke=tracer.invoke, save=inset.save, zeros=tracer.zeros, stop=tracer.stop,
+        names.update(tracer=tracer, invoke=tracer.invoke, edit=tracer.edit, clear_edits=tracer.clear_edits, save=inset.save, zeros=tracer.zeros, stop=tracer.stop,
                      load=lambda file, key=None: tracer.tensor(read(folder / file)[key] if key else numpy.load(folder / file)))
         exec(code, names)
     return names
@@ -70,9 +70,9 @@ def distance(got, want):
     return numpy.linalg.norm(got[there] - want[there]) / (norm if norm else 1)
 
 
-def random_scripts(folder):
-    """(name, errors, line, text) of random.cases."""
-    text = (folder / "random.cases").read_text()
+def random_scripts(folder, which="random"):
+    """(name, errors, line, text) of random.cases, or edits.cases."""
+    text = (folder / f"{which}.cases").read_text()
     for part in re.split(r"^--- ", text, flags=re.MULTILINE)[1:]:
         head, _, body = part.partition("\n")
         words = head.split()

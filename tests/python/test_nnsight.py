@@ -185,6 +185,59 @@ def test_invokes(pair, name):
     check(pair, INVOKES[name])
 
 
+EDITS = {
+    "in place": """
+with model.edit(inplace=True):
+    model.transformer.h[1].output[:, 1] = 2.0
+with model.trace(A):
+    a = model.transformer.h[1].output.clone().save()
+    model.transformer.h[1].output[:, 1] += 1
+    b = model.lm_head.output.save()
+""",
+    "two, the older first": """
+with model.edit(inplace=True):
+    model.transformer.h[1].output[:, 1] = 2.0
+with model.edit(inplace=True):
+    model.transformer.h[1].output[:, 1] *= 3.0
+with model.trace(B):
+    a = model.transformer.h[1].output.save()
+    b = model.lm_head.output.save()
+""",
+    "a value of it set later": """
+with model.edit(inplace=True):
+    early = model.transformer.h[0].output
+    model.transformer.h[2].output[:, 1] = early[:, 0] * 2
+with model.trace(A):
+    a = model.transformer.h[1].output.save()
+    b = model.lm_head.output.save()
+""",
+    "several invokes": """
+with model.edit(inplace=True):
+    model.transformer.h[1].mlp.output = model.transformer.h[1].mlp.output * 0.5 + 1
+with model.trace() as tracer:
+    with tracer.invoke(A):
+        a = model.lm_head.output.save()
+    with tracer.invoke(B):
+        b = model.lm_head.output.save()
+""",
+    "a tensor": """
+ones = torch.ones(28)
+with model.edit(inplace=True):
+    model.transformer.h[0].output[:, 2] += ones
+with model.trace(A):
+    a = model.transformer.h[0].output.save()
+with model.trace(B):
+    b = model.lm_head.output.save()
+""",
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits(pair, name):
+    cleared = "model.clear_edits()\nwith model.trace(A):\n    c = model.lm_head.output.save()\nout = [a, b, c]\n"
+    check(pair, EDITS[name] + cleared)
+
+
 def test_two_traces(pair):
     """A saved value is a tensor in the next trace."""
     found = []

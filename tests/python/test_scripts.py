@@ -58,14 +58,29 @@ def test_random(name):
     assert ran > 5 and refused > 0
 
 
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in scripts.FIXTURES.glob("*/edits.cases")))
+def test_edits(name):
+    folder = scripts.FIXTURES / name
+    model = inset.Model(folder, device="cpu")
+    want = scripts.read(folder / "edits.safetensors")
+    for case, _, _, text in scripts.random_scripts(folder, "edits"):
+        names = scripts.run(model, text, folder / "cases", case)
+        for key, x in want.items():
+            if key.startswith(case + "/"):
+                apart = scripts.distance(scripts.saved(names[key.split("/")[1]]), x)
+                assert apart < 1e-5, f"{case}: {key} is {apart} apart"
+    assert len(want) > 20
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_read_back(name):
     """tracer.script() of a trace, run again, gives the same bits."""
     folder = scripts.FIXTURES / name
     model = inset.Model(folder, device="cpu")
     texts = [(path.name, path.read_text()) for path in sorted((folder / "cases").glob("*.inset"))]
-    if (folder / "random.cases").exists():
-        texts += [(case, text) for case, errors, _, text in scripts.random_scripts(folder) if not errors]
+    for which in ("random", "edits"):
+        if (folder / f"{which}.cases").exists():
+            texts += [(case, text) for case, errors, _, text in scripts.random_scripts(folder, which) if not errors]
     read = 0
     for case, text in texts:
         names = scripts.run(model, text, folder / "cases", case)

@@ -10,7 +10,7 @@ from . import _inset, errors
 from .cache import Caching
 from .sweep import Sweeping
 from .text import Text
-from .trace import Tracer
+from .trace import ModelEdit, Tracer
 
 _classes = {}
 
@@ -174,6 +174,23 @@ class Model(Sweeping, Caching):
     def scan(self, inputs=None):
         """As trace, but nothing is run: everything is checked, and values have shapes and types."""
         return Tracer(self, inputs, False, {})
+
+    def edit(self, *, inplace=True):
+        """`with model.edit():` - lines that every later trace of the model repeats in each of its invokes, before the invoke's own lines at the same place,
+        until model.clear_edits(). What depends on shapes is checked in the invoke. Values that it makes are for its own lines; arrays are copied. Sweeps,
+        attribution and circuits refuse a model with edits. inplace: nnsight's; False, an edited copy, is refused (UsageError)."""
+        if not inplace:
+            raise errors.UsageError("edit(inplace=False): there are no edited copies of a model; an edit is the model's own, until model.clear_edits()")
+        return ModelEdit(self)
+
+    def clear_edits(self):
+        """Later traces are without edits."""
+        self._m.clear_edits()
+
+    @property
+    def edits(self):
+        """What the edits do, the oldest first: ["sets transformer.h.1.output"]."""
+        return self._m.edits().splitlines()
 
     @contextlib.contextmanager
     def session(self):

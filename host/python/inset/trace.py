@@ -71,6 +71,15 @@ class Tracer:
         token ids, a list of either (a batch), or rows of numbers for a model that takes them."""
         return Invoke(self, inputs)
 
+    def edit(self):
+        """`with tracer.edit():` - lines that every later invoke of this trace repeats, before its own lines at the same place. Values that it makes are
+        for its own lines; what it saves, and tracer.stop(), are refused."""
+        return Edit(self)
+
+    def clear_edits(self):
+        """Later invokes go without the edits so far, the model's too."""
+        self._trace.clear_edits()
+
     def cache(self, modules=None, include_output=True, include_inputs=False):
         """Keeps the outputs (and inputs) of all modules, or of some, of this invoke, as they are when the trace ends: a Cache. modules: Modules, lists of them,
         or paths ("transformer.h.*.mlp"). Modules that do not run are not in it."""
@@ -129,6 +138,42 @@ class Invoke:
         if kind is None:
             self._tracer._fill_caches()
             self._tracer._trace.invoke_end()
+        return False
+
+
+class Edit:
+    """A `with tracer.edit():` block."""
+
+    def __init__(self, tracer):
+        self._tracer = tracer
+
+    def __enter__(self):
+        self._tracer._trace.edit()
+        return self._tracer
+
+    def __exit__(self, kind, error, traceback):
+        if kind is None:
+            self._tracer._trace.invoke_end()
+        return False
+
+
+class ModelEdit(Tracer):
+    """A `with model.edit():` block; what it gives is the model."""
+
+    def __init__(self, model):
+        super().__init__(model, None, False, {})
+
+    def __enter__(self):
+        self._trace = _inset.Trace.begin_model_edit(self._model._m)
+        _open[id(self)] = self
+        return self._model
+
+    def __exit__(self, kind, error, traceback):
+        try:
+            if kind is None:
+                self._trace.end_model_edit()
+        finally:
+            self._close()
         return False
 
 

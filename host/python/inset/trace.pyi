@@ -10,6 +10,9 @@ class Tracer:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool: ...
     def invoke(self, inputs: Any) -> ContextManager["Tracer"]:
         """IndexError, ValueError, TypeError, ShapeError: inputs that the model does not take."""
+    def edit(self) -> ContextManager["Tracer"]:
+        """In its lines: SyntaxError for save() and stop(), OutOfOrderError. What depends on shapes is refused in a later invoke."""
+    def clear_edits(self) -> None: ...
     def cache(self, modules: Any = None, include_output: bool = True, include_inputs: bool = False) -> "Cache":
         """UnknownSiteError: a path that is no module's."""
     def stop(self) -> None: ...

@@ -105,7 +105,8 @@ def _natural(self):
 
 def _array(self, dtype=None, copy=None):
     array = _as_numpy(self)
-    return array if dtype is None else array.astype(dtype)
+    array = array if dtype is None else array.astype(dtype, copy=False)
+    return array.copy() if copy else array
 
 
 def _shape(self):
