@@ -421,7 +421,7 @@ static void apply_call(plain *p, const trace_record *r);
 
 /* ---- functions of whole rows, products ---------------------------------- */
 
-static bool keeps_last(row_function f) { return f >= ROW_SOFTMAX && f != ROW_WHERE; }
+static bool keeps_last(trace_row_op f) { return f >= TRACE_ROW_SOFTMAX && f != TRACE_ROW_WHERE; }
 
 /* The elements that one number, or one row of numbers, is made of: of the coordinate `at` of the
  * target, whose last dimension does not count where the function keeps it. */
@@ -435,7 +435,7 @@ static plain_cell *group_cells(plain *p, const trace_record *r, const int64_t *a
     *n = 0;
     for (int32_t k = 0; k < o->n; k++) {
         const view *v = o->operands[k], *shape = o->shape ? o->shape : r->target;
-        if (o->function == ROW_TOPK_BACK && k) shape = o->second;
+        if (o->function == TRACE_ROW_TOPK_BACK && k) shape = o->second;
         int64_t place[INSET_MAX_DIMENSIONS] = {0};
         for (int d = 0; d < kept; d++) place[d] = at[d];
         for (bool more = true; more;) {
@@ -467,30 +467,30 @@ static double row_number(const row_operation *o, const plain_cell *x, int64_t n,
     double sum = 0, most = -INFINITY, least = INFINITY;
     for (int64_t i = 0; i < n; i++) {
         const double v = x[i].number;
-        if (o->function == ROW_DOT) sum += i / o->inner % 2 ? 0 : v * x[i + o->inner].number;
-        else sum += o->function == ROW_NORM ? v * v : v;
+        if (o->function == TRACE_ROW_DOT) sum += i / o->inner % 2 ? 0 : v * x[i + o->inner].number;
+        else sum += o->function == TRACE_ROW_NORM ? v * v : v;
         if (v > most || isnan(v)) most = v; /* and then stays one */
         if (v < least || isnan(v)) least = v;
     }
     switch (o->function) {
-    case ROW_MEAN: return sum / (double)n;
-    case ROW_AMAX: return most;
-    case ROW_AMIN: return least;
-    case ROW_NORM: return sqrt(sum);
-    case ROW_ARGMAX: return (double)largest_place(x, n, 0);
-    case ROW_TOPK: return x[largest_place(x, n, at)].number;
-    case ROW_TOPK_AT: return (double)largest_place(x, n, at);
-    case ROW_WHERE: return x[0].number != 0 ? x[1].number : x[2].number;
-    case ROW_TOPK_BACK:
+    case TRACE_ROW_MEAN: return sum / (double)n;
+    case TRACE_ROW_AMAX: return most;
+    case TRACE_ROW_AMIN: return least;
+    case TRACE_ROW_NORM: return sqrt(sum);
+    case TRACE_ROW_ARGMAX: return (double)largest_place(x, n, 0);
+    case TRACE_ROW_TOPK: return x[largest_place(x, n, at)].number;
+    case TRACE_ROW_TOPK_AT: return (double)largest_place(x, n, at);
+    case TRACE_ROW_WHERE: return x[0].number != 0 ? x[1].number : x[2].number;
+    case TRACE_ROW_TOPK_BACK:
         for (int32_t k = 0; k < o->k; k++)
             if (largest_place(x, o->inner, k) == at) return x[o->inner + k].number;
         return 0;
-    case ROW_SOFTMAX:
-    case ROW_LOG_SOFTMAX: {
+    case TRACE_ROW_SOFTMAX:
+    case TRACE_ROW_LOG_SOFTMAX: {
         double all = 0;
         for (int64_t i = 0; i < n; i++) all += exp(x[i].number - most);
-        return o->function == ROW_SOFTMAX ? exp(x[at].number - most) / all
-                                          : x[at].number - most - log(all);
+        return o->function == TRACE_ROW_SOFTMAX ? exp(x[at].number - most) / all
+                                                : x[at].number - most - log(all);
     }
     default: return sum; /* SUM, DOT */
     }

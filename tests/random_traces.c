@@ -531,13 +531,13 @@ static void line_rows(maker *m, const operand *value)
     if (one_in(m, 6) && n > 1) took(m, trace_transpose(m->t, &x, below(m, n), below(m, n), &x));
     const int64_t dimensions[2] = {
         n ? below(m, n) - (one_in(m, 2) ? n : 0) : 0, n ? below(m, n) : 0};
-    row_request r = {.function = (row_function)below(m, ROW_TOPK + 1),
+    row_request r = {.function = (trace_row_op)below(m, TRACE_ROW_TOPK + 1),
         .n_dimensions = below(m, 3),
         .dimensions = dimensions,
         .keep = one_in(m, 2),
         .k = 1 + below(m, 2)};
-    if (r.function == ROW_DOT || r.function == ROW_ARGMAX) r.function = ROW_MEAN;
-    if (r.function > ROW_ARGMAX) r.n_dimensions = 1;
+    if (r.function == TRACE_ROW_DOT || r.function == TRACE_ROW_ARGMAX) r.function = TRACE_ROW_MEAN;
+    if (r.function > TRACE_ROW_ARGMAX) r.n_dimensions = 1;
     bool done = false;
     switch (below(m, 6)) {
     case 0: done = product(m, &x, &made); break;

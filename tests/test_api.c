@@ -730,7 +730,7 @@ static void misused_trace(inset_context *context, inset_model *model)
     refused(context, inset_set(t, "layer1.output[:, 0]", NULL), INSET_USAGE_ERROR, "NULL");
     refused(
         context, inset_arithmetic(own, INSET_ADD, foreign, &x), INSET_USAGE_ERROR, "another trace");
-    refused(context, inset_arithmetic(own, (inset_operation)9, own, &x), INSET_USAGE_ERROR,
+    refused(context, inset_arithmetic(own, (inset_operation)99, own, &x), INSET_USAGE_ERROR,
         "operation");
     refused(
         context, inset_metric(NULL, INSET_KL, 0, NULL, 0, NULL, NULL, &x), INSET_USAGE_ERROR, "");
@@ -991,7 +991,7 @@ static void applied_refusals(inset_context *context, inset_trace *t)
     NEED(!inset_get(t, "transformer.h[1].output", &x) && !inset_number(t, 1, &number), "%s",
         inset_message(context));
     CHECK(inset_call(t, "transformer.h.7", x, &y) == INSET_UNKNOWN_SITE, "no such module");
-    CHECK(inset_call(t, "transformer.h.1", x, &y) == INSET_TYPE_ERROR, "a block");
+    CHECK(inset_call(t, "transformer", x, &y) == INSET_TYPE_ERROR, "of token ids");
     CHECK(inset_call(t, "lm_head", number, &y) == INSET_TYPE_ERROR, "of a number");
     CHECK(inset_call(t, NULL, x, &y) == INSET_USAGE_ERROR
               && inset_call(t, "lm_head", NULL, &y) == INSET_USAGE_ERROR

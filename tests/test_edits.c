@@ -234,7 +234,7 @@ static void refusals_in_edits(const bench *b, inset_trace *t)
     refused(b, inset_backward(t, x), INSET_SYNTAX_ERROR, "backward() belongs in an invoke");
     refused(b, inset_gradient(t, x, &y), INSET_SYNTAX_ERROR, ".grad");
     refused(b, inset_get(t, "transformer.h[0].output", &y), INSET_OUT_OF_ORDER, "");
-    refused(b, inset_call(t, "transformer.h[0]", x, &y), INSET_TYPE_ERROR, "");
+    refused(b, inset_call(t, "transformer.wte", x, &y), INSET_TYPE_ERROR, "");
     refused(b, inset_value_shape(x, shape, sizeof shape, NULL), INSET_USAGE_ERROR, "a shape");
     refused(b, inset_invoke_value(t, x), INSET_TYPE_ERROR, "no invoke's input");
     NEED(!inset_invoke_tokens(t, 1, one, prompt), "%s", inset_message(b->context));

@@ -22,11 +22,12 @@ static void add_item(both *b, uint64_t *state)
     inset_index_item *i = &b->items[b->n];
     char *to = b->text + strlen(b->text);
     const size_t room = sizeof b->text - strlen(b->text);
-    *i = (inset_index_item){.kind = (inset_index_kind)(test_random(state) % 4)};
+    *i = (inset_index_item){.kind = (inset_index_kind)(test_random(state) % 5)};
     if (i->kind == INSET_ELLIPSIS && test_random(state) % 2) i->kind = INSET_SLICE;
     switch (i->kind) {
     case INSET_AT: snprintf(to, room, "%lld", (long long)(i->at = small(state))); break;
     case INSET_ELLIPSIS: snprintf(to, room, "..."); break;
+    case INSET_NEW: snprintf(to, room, "None"); break;
     case INSET_SLICE:
         if ((i->has_start = test_random(state) % 2)) i->start = small(state);
         if ((i->has_stop = test_random(state) % 2)) i->stop = small(state);

@@ -12,8 +12,8 @@ static inset_status need_out(inset_trace *t, inset_value **out)
 inset_status inset_rows(inset_value *value, inset_row_function function, int32_t n_dimensions,
     const int64_t *dimensions, int keep, inset_value **out)
 {
-    static const row_function functions[] = {
-        ROW_SUM, ROW_MEAN, ROW_AMAX, ROW_AMIN, ROW_NORM, ROW_ARGMAX, ROW_SOFTMAX, ROW_LOG_SOFTMAX};
+    static const trace_row_op functions[] = {TRACE_ROW_SUM, TRACE_ROW_MEAN, TRACE_ROW_AMAX,
+        TRACE_ROW_AMIN, TRACE_ROW_NORM, TRACE_ROW_ARGMAX, TRACE_ROW_SOFTMAX, TRACE_ROW_LOG_SOFTMAX};
     operand made;
     if (!value) return INSET_USAGE_ERROR;
     inset_trace *t = value->trace;
@@ -40,7 +40,7 @@ inset_status inset_topk(
     inset_status status = values || places ? INSET_OK : need_out(t, NULL);
     for (int i = 0; i < 2 && !status; i++) {
         operand made;
-        const row_request r = {.function = i ? ROW_TOPK_AT : ROW_TOPK,
+        const row_request r = {.function = i ? TRACE_ROW_TOPK_AT : TRACE_ROW_TOPK,
             .n_dimensions = 1,
             .dimensions = &dimension,
             .k = k};

@@ -181,7 +181,7 @@ static void say_strand(teller *t, int32_t index)
     case STRAND_MIX: say(t, "values mixed by a pattern in the open"); break;
     case STRAND_METRIC: say(t, "a metric"); break;
     case STRAND_ROWS:
-        say(t, "%s of ", trace_row_function_name((row_function)s->op));
+        say(t, "%s of ", trace_row_function_name((trace_row_op)s->op));
         say_operands(t, s);
         break;
     case STRAND_PRODUCT:

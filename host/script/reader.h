@@ -112,7 +112,7 @@ typedef enum link_kind {
 } link_kind;
 /* The arguments of LINK_ROWS. */
 typedef struct row_link {
-    row_function function;
+    trace_row_op function;
     expression *dimensions; /* linked by `next`; none: all */
     int n_dimensions;
     bool keep;

@@ -8,8 +8,9 @@
 
 bool script_row_function_named(script *s, token t, link *l)
 {
-    static const row_function functions[] = {ROW_SUM, ROW_MEAN, ROW_AMAX, ROW_AMIN, ROW_NORM,
-        ROW_ARGMAX, ROW_SOFTMAX, ROW_LOG_SOFTMAX, ROW_TOPK};
+    static const trace_row_op functions[] = {TRACE_ROW_SUM, TRACE_ROW_MEAN, TRACE_ROW_AMAX,
+        TRACE_ROW_AMIN, TRACE_ROW_NORM, TRACE_ROW_ARGMAX, TRACE_ROW_SOFTMAX, TRACE_ROW_LOG_SOFTMAX,
+        TRACE_ROW_TOPK};
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (script_is(s, t, trace_row_function_name(functions[i]))) {
             l->kind = LINK_ROWS;
@@ -75,12 +76,14 @@ static bool keyword(script *s, token *name)
 
 static void keyword_argument(script *s, row_link *r, token name)
 {
-    const bool sums = r->function < ROW_ARGMAX;
+    const bool sums = r->function < TRACE_ROW_ARGMAX;
     if ((script_is(s, name, "dim") || script_is(s, name, "axis")) && !r->dimensions)
         dimensions(s, r);
     else if (script_is(s, name, "keepdim") && sums) boolean(s, &r->keep);
-    else if (script_is(s, name, "k") && r->function == ROW_TOPK && !r->k) r->k = script_integer(s);
-    else if (script_is(s, name, "p") && r->function == ROW_NORM && !r->p) r->p = script_integer(s);
+    else if (script_is(s, name, "k") && r->function == TRACE_ROW_TOPK && !r->k)
+        r->k = script_integer(s);
+    else if (script_is(s, name, "p") && r->function == TRACE_ROW_NORM && !r->p)
+        r->p = script_integer(s);
     else
         script_refuse(s, name.at, INSET_SYNTAX_ERROR, "%s() has no argument %.*s here",
             trace_row_function_name(r->function), script_quote_length(name.at, name.end),
@@ -89,8 +92,8 @@ static void keyword_argument(script *s, row_link *r, token name)
 
 static void plain_argument(script *s, row_link *r, int index)
 {
-    if (r->function == ROW_TOPK && !index) r->k = script_integer(s);
-    else if (r->function == ROW_NORM && !index) r->p = script_integer(s);
+    if (r->function == TRACE_ROW_TOPK && !index) r->k = script_integer(s);
+    else if (r->function == TRACE_ROW_NORM && !index) r->p = script_integer(s);
     else if (!r->dimensions) dimensions(s, r);
     else script_unexpected(s, "')'");
 }
@@ -108,7 +111,7 @@ static void row_arguments(script *s, link *l, bool behind)
         if (keyword(s, &name)) keyword_argument(s, r, name);
         else plain_argument(s, r, i);
     }
-    if (r->function == ROW_TOPK && !r->k && !s->status)
+    if (r->function == TRACE_ROW_TOPK && !r->k && !s->status)
         script_refuse(s, l->at, INSET_SYNTAX_ERROR, "topk(k) needs how many, as in topk(5)");
 }
 
@@ -138,7 +141,8 @@ void script_row_function_arguments(script *s, link *l, bool behind)
 /* ".values" or ".indices" behind topk(...) */
 void script_topk_part(script *s, link *l)
 {
-    if (l->kind != LINK_ROWS || l->rows->function != ROW_TOPK || s->current.kind != '.') return;
+    if (l->kind != LINK_ROWS || l->rows->function != TRACE_ROW_TOPK || s->current.kind != '.')
+        return;
     script_advance(s);
     const token t = s->current;
     l->rows->part = script_is(s, t, "values") ? PART_VALUES : PART_PLACES;
@@ -161,7 +165,7 @@ static inset_status rows_of(script *s, const link *l, bool places, const operand
 {
     const row_link *r = l->rows;
     int64_t all[INSET_MAX_DIMENSIONS], p = 2;
-    row_request request = {.function = places ? ROW_TOPK_AT : r->function,
+    row_request request = {.function = places ? TRACE_ROW_TOPK_AT : r->function,
         .n_dimensions = r->n_dimensions,
         .dimensions = all,
         .keep = r->keep};
@@ -175,7 +179,7 @@ static inset_status rows_of(script *s, const link *l, bool places, const operand
         error_help(s->context, "A dimension is named: norm(dim=-1).");
         return status;
     }
-    if (r->function == ROW_TOPK && !r->n_dimensions) all[0] = -1, request.n_dimensions = 1;
+    if (r->function == TRACE_ROW_TOPK && !r->n_dimensions) all[0] = -1, request.n_dimensions = 1;
     return script_at(s, l->at, trace_row_function(s->trace, x, &request, out));
 }
 
@@ -214,7 +218,7 @@ inset_status script_row_function(script *s, const link *l, operand *v)
     case LINK_DETACH: return script_at(s, l->at, trace_detach(s->trace, &x, v));
     default: break;
     }
-    if (l->rows->function == ROW_TOPK && l->rows->part == PART_BOTH) {
+    if (l->rows->function == TRACE_ROW_TOPK && l->rows->part == PART_BOTH) {
         inset_status status = script_refuse(s, l->at, INSET_TYPE_ERROR,
             "topk() gives two tensors: write .topk(k).values or .topk(k).indices");
         error_help(s->context, "Both at once: values, indices = x.topk(k).");

@@ -209,7 +209,7 @@ static void bind(script *s, statement *line, const expression *first)
     } while (script_accept(s, ','));
     const link *last_link = n_names == 2 && n_values == 1 ? line->value->links : NULL;
     while (last_link && last_link->next) last_link = last_link->next;
-    if (last_link && last_link->kind == LINK_ROWS && last_link->rows->function == ROW_TOPK
+    if (last_link && last_link->kind == LINK_ROWS && last_link->rows->function == TRACE_ROW_TOPK
         && last_link->rows->part == PART_BOTH && !line->value->saved)
         return; /* values, indices = x.topk(5) */
     if (n_names != n_values)

@@ -162,7 +162,8 @@ static inset_status dot(trace *t, const operand *x, const operand *v, inset_type
 {
     const operand both[2] = {*x, *v};
     inset_type unused;
-    row_making m = {.function = ROW_DOT, .n_inner = 1, .type = type, .n = 2, .operands = both};
+    row_making m = {
+        .function = TRACE_ROW_DOT, .n_inner = 1, .type = type, .n = 2, .operands = both};
     if (trace_promoted(t, x, v, &unused, &m.shape)) {
         char left[128], right[128];
         view_shape_text(&x->view, left, sizeof left);

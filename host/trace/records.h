@@ -49,7 +49,7 @@ typedef enum record_kind {
  * it; what it lacks is broadcast. Of x [2, 5, 8].sum(-1): one operand, x, n_inner 1; of x.sum(0):
  * two operands, x[0] and x[1], n_inner 0. */
 typedef struct row_operation {
-    row_function function;
+    trace_row_op function;
     int32_t n, n_inner, kept, inner, made, k; /* see row_call */
     const view *const *operands;              /* [n] */
     const view *shape;                        /* of operands; `made` elsewhere where NULL */
@@ -283,7 +283,7 @@ inset_status trace_record_call(trace *t, int32_t module, const view *made, const
 /* A function of rows in its plainest form: operands [kept.., inner..] of one shape (of WHERE they
  * broadcast to it), the last n_inner dimensions the inner ones; *made is a new tensor. */
 typedef struct row_making {
-    row_function function;
+    trace_row_op function;
     view shape;
     int n_inner;
     int32_t k;       /* TOPK, TOPK_AT, TOPK_BACK */

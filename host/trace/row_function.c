@@ -8,7 +8,7 @@
 
 enum { WIDEST = 1 << 24 }; /* elements of one function: places are counted in fp32 */
 
-const char *trace_row_function_name(row_function function)
+const char *trace_row_function_name(trace_row_op function)
 {
     static const char *const names[] = {"sum", "mean", "amax", "amin", "norm", "dot", "argmax",
         "softmax", "log_softmax", "topk", "topk", "topk", "where"};
@@ -18,10 +18,10 @@ const char *trace_row_function_name(row_function function)
 static operand of_view(const view *v) { return (operand){.kind = OPERAND_TENSOR, .view = *v}; }
 
 /* Has its result the inner dimension too? */
-static bool keeps_inner(row_function f)
+static bool keeps_inner(trace_row_op f)
 {
-    return f == ROW_SOFTMAX || f == ROW_LOG_SOFTMAX || f == ROW_TOPK || f == ROW_TOPK_AT
-           || f == ROW_TOPK_BACK;
+    return f == TRACE_ROW_SOFTMAX || f == TRACE_ROW_LOG_SOFTMAX || f == TRACE_ROW_TOPK
+           || f == TRACE_ROW_TOPK_AT || f == TRACE_ROW_TOPK_BACK;
 }
 
 /* ---- the plain form ------------------------------------------------------ */
@@ -39,7 +39,7 @@ static inset_status result_shape(trace *t, const row_making *m, view *out, int64
             trace_row_function_name(m->function), (long long)*inner, WIDEST - 1);
     out->n_dimensions -= m->n_inner;
     if (!keeps_inner(m->function)) return INSET_OK;
-    const bool chosen = m->function == ROW_TOPK || m->function == ROW_TOPK_AT;
+    const bool chosen = m->function == TRACE_ROW_TOPK || m->function == TRACE_ROW_TOPK_AT;
     out->dimensions[out->n_dimensions++] = (dimension){
         .kind = DIMENSION_COLUMN, .extent = chosen ? m->k : *inner, .stride = 1};
     return INSET_OK;
@@ -99,7 +99,7 @@ inset_status row_function_make(trace *t, const row_making *m, operand *out)
         const view full = operand_shape(m, &made, &m->shape, m->n_inner, inner);
         if (!(o->shape = view_keep(t, &full))) return INSET_NO_MEMORY;
     }
-    if (m->function == ROW_TOPK_BACK) {
+    if (m->function == TRACE_ROW_TOPK_BACK) {
         const view second = operand_shape(m, &made, &m->operands[1].view, 1, m->k);
         if (!(o->second = view_keep(t, &second))) return INSET_NO_MEMORY;
     }
@@ -119,7 +119,7 @@ operand row_function_behind(const operand *x, int n)
 /* ---- checks -------------------------------------------------------------- */
 
 typedef struct reducing {
-    row_function function;
+    trace_row_op function;
     const char *name;
     bool over[INSET_MAX_DIMENSIONS];
     bool keep;
@@ -131,7 +131,7 @@ static inset_status check_dimensions(
     trace *t, const view *v, const row_request *request, reducing *r)
 {
     const int n = v->n_dimensions;
-    const bool one = request->function >= ROW_ARGMAX;
+    const bool one = request->function >= TRACE_ROW_ARGMAX;
     memset(r->over, request->n_dimensions ? 0 : 1, sizeof r->over);
     for (int i = 0; i < request->n_dimensions; i++) {
         const int64_t d = request->dimensions[i], at = d < 0 ? d + n : d;
@@ -146,7 +146,7 @@ static inset_status check_dimensions(
     if (one && (request->n_dimensions != 1 || !n))
         return error_set(t->context, INSET_VALUE_ERROR,
             "%s() goes along one dimension, as in %s(%s-1)", r->name, r->name,
-            request->function == ROW_TOPK ? "5, " : "");
+            request->function == TRACE_ROW_TOPK ? "5, " : "");
     for (int i = 0; i < n; i++)
         if (r->over[i] && !v->dimensions[i].extent)
             return error_set(t->context, INSET_VALUE_ERROR,
@@ -166,11 +166,12 @@ static inset_status settle_type(trace *t, const operand *a, reducing *r, operand
     if (type == INSET_F64)
         return error_set(t->context, INSET_TYPE_ERROR,
             "%s() of torch.float64: write .float() before it", r->name);
-    if (integers && r->function != ROW_SUM && r->function != ROW_AMAX && r->function != ROW_AMIN)
+    if (integers && r->function != TRACE_ROW_SUM && r->function != TRACE_ROW_AMAX
+        && r->function != TRACE_ROW_AMIN)
         return error_set(t->context, INSET_TYPE_ERROR, "%s() needs floats, found %s%s", r->name,
             type_torch_name(type), ": write .float() before it");
-    if (integers && r->function == ROW_SUM) r->type = INSET_I64;
-    if (r->function == ROW_ARGMAX || r->function == ROW_TOPK_AT) r->type = INSET_I64;
+    if (integers && r->function == TRACE_ROW_SUM) r->type = INSET_I64;
+    if (r->function == TRACE_ROW_ARGMAX || r->function == TRACE_ROW_TOPK_AT) r->type = INSET_I64;
     const inset_type read = integers ? INSET_I64 : type;
     r->computed = integers ? INSET_I64 : r->type;
     return trace_operand_type(t, a) == read ? INSET_OK : trace_convert(t, a, read, x);
@@ -178,7 +179,8 @@ static inset_status settle_type(trace *t, const operand *a, reducing *r, operand
 
 static inset_status check_k(trace *t, const view *v, const row_request *request, reducing *r)
 {
-    if (request->function != ROW_TOPK && request->function != ROW_TOPK_AT) return INSET_OK;
+    if (request->function != TRACE_ROW_TOPK && request->function != TRACE_ROW_TOPK_AT)
+        return INSET_OK;
     for (int i = 0; i < v->n_dimensions; i++) {
         if (!r->over[i]) continue;
         int64_t least = v->dimensions[i].extent;
@@ -288,7 +290,7 @@ static inset_status along_one(trace *t, const operand *x, const reducing *r, ope
 
 static inset_status make(trace *t, const operand *x, const reducing *r, operand *out)
 {
-    return r->function < ROW_ARGMAX ? reduce(t, x, r, out) : along_one(t, x, r, out);
+    return r->function < TRACE_ROW_ARGMAX ? reduce(t, x, r, out) : along_one(t, x, r, out);
 }
 
 /* Prompts of different lengths, each over its own positions: one after the other, into one tensor. */
@@ -297,7 +299,7 @@ static inset_status by_sequences(
 {
     const view *v = &x->view;
     view shape = *v, made;
-    if (r->function == ROW_TOPK || r->function == ROW_TOPK_AT) {
+    if (r->function == TRACE_ROW_TOPK || r->function == TRACE_ROW_TOPK_AT) {
         shape.dimensions[position] = (dimension){.kind = DIMENSION_COLUMN, .extent = r->k};
         shape.position_dimension = -1;
     }
@@ -361,7 +363,7 @@ inset_status trace_row_function(
         return status;
     const int position = x.view.position_dimension, sequence = view_sequence_dimension(&x.view);
     const bool ragged = view_is_ragged(&x.view);
-    if (ragged && r.over[sequence] && (!r.over[position] || r.function >= ROW_ARGMAX))
+    if (ragged && r.over[sequence] && (!r.over[position] || r.function >= TRACE_ROW_ARGMAX))
         return error_set(t->context, INSET_SHAPE_ERROR,
             "%s() over sequences of prompts of different lengths: which positions belong together "
             "is not said; take one position of each, as in x[:, -1]",
@@ -419,6 +421,6 @@ inset_status trace_where(
     }
     if (status) return status;
     const row_making m = {
-        .function = ROW_WHERE, .shape = shape, .type = type, .n = 3, .operands = all};
+        .function = TRACE_ROW_WHERE, .shape = shape, .type = type, .n = 3, .operands = all};
     return row_function_make(t, &m, out);
 }

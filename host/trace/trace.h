@@ -17,7 +17,6 @@
 #define INSET_TRACE_H
 
 #include "base/base.h"
-#include "kernels/kernels.h"
 #include "program/program.h"
 #include "program/reverse.h"
 
@@ -220,11 +219,28 @@ inset_status trace_index(
  * bounds, for bools. */
 inset_status trace_function(
     trace *t, trace_op op, const operand *a, const operand *bound, operand *out);
+/* Functions of whole rows; kernels.h says what they are (row_function, the same in the same order). */
+typedef enum trace_row_op {
+    TRACE_ROW_SUM,
+    TRACE_ROW_MEAN,
+    TRACE_ROW_AMAX,
+    TRACE_ROW_AMIN,
+    TRACE_ROW_NORM,
+    TRACE_ROW_DOT,
+    /* from here on along one dimension */
+    TRACE_ROW_ARGMAX,
+    TRACE_ROW_SOFTMAX,
+    TRACE_ROW_LOG_SOFTMAX,
+    TRACE_ROW_TOPK,
+    TRACE_ROW_TOPK_AT,
+    TRACE_ROW_TOPK_BACK,
+    TRACE_ROW_WHERE
+} trace_row_op;
 /* What sum(), softmax() and their like are over: dimensions, negative ones from the end; none of
- * them named: all, of sums and their like; of argmax and what follows it in row_function exactly
+ * them named: all, of sums and their like; of argmax and what follows it in trace_row_op exactly
  * one. keep: a dimension that is summed over stays, of extent 1. k: of topk. */
 typedef struct row_request {
-    row_function function; /* ROW_SUM to ROW_TOPK_AT but ROW_DOT */
+    trace_row_op function; /* TRACE_ROW_SUM to TRACE_ROW_TOPK_AT but TRACE_ROW_DOT */
     int n_dimensions;
     const int64_t *dimensions;
     bool keep;
@@ -237,7 +253,7 @@ typedef struct row_request {
  * to take the largest of and for k, ShapeError for sums over sequences of ragged positions. */
 inset_status trace_row_function(
     trace *t, const operand *a, const row_request *request, operand *out);
-const char *trace_row_function_name(row_function function); /* "sum" */
+const char *trace_row_function_name(trace_row_op function); /* "sum" */
 /* Elements of a where condition (bools) is true, else of b; tensors or numbers, which broadcast. */
 inset_status trace_where(
     trace *t, const operand *condition, const operand *a, const operand *b, operand *out);

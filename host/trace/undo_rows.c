@@ -20,7 +20,7 @@ static const operand *read(const undoing *u, int32_t k)
 
 /* The same function, or another, of tensors like the record's operands. */
 static inset_status again(
-    const undoing *u, row_function function, int32_t n, const operand *of, operand *out)
+    const undoing *u, trace_row_op function, int32_t n, const operand *of, operand *out)
 {
     row_making m = {.function = function,
         .shape = of[0].view,
@@ -57,7 +57,7 @@ static inset_status undo_sum(const undoing *u)
     operand part = u->g;
     const double n = (double)u->rows->n * u->rows->inner;
     const operand count = {.kind = OPERAND_FLOAT, .number = n};
-    inset_status status = u->rows->function == ROW_SUM
+    inset_status status = u->rows->function == TRACE_ROW_SUM
                               ? INSET_OK
                               : trace_binary(u->t, TRACE_DIVIDE, &u->g, &count, &part);
     const operand sent = row_function_behind(&part, u->rows->n_inner);
@@ -97,7 +97,7 @@ static inset_status undo_extreme(const undoing *u)
         status = trace_binary(t, TRACE_EQUAL, read(u, k), &found, &equal);
         if (!status) status = trace_convert(t, &equal, u->type, &places[k]);
     }
-    if (!status) status = again(u, ROW_SUM, n, places, &count);
+    if (!status) status = again(u, TRACE_ROW_SUM, n, places, &count);
     if (!status) status = trace_binary(t, TRACE_DIVIDE, &u->g, &count, &part);
     const operand factor = row_function_behind(&part, u->rows->n_inner);
     for (int32_t k = 0; k < n && !status; k++) {
@@ -123,12 +123,13 @@ static inset_status undo_dot(const undoing *u)
 static inset_status undo_softmax(const undoing *u)
 {
     trace *t = u->t;
-    const bool logarithmic = u->rows->function == ROW_LOG_SOFTMAX;
+    const bool logarithmic = u->rows->function == TRACE_ROW_LOG_SOFTMAX;
     operand both[2] = {u->g}, sum, p, part, sent;
-    inset_status status = again(u, ROW_SOFTMAX, 1, read(u, 0), &p);
+    inset_status status = again(u, TRACE_ROW_SOFTMAX, 1, read(u, 0), &p);
     both[1] = p;
     if (!status)
-        status = again(u, logarithmic ? ROW_SUM : ROW_DOT, logarithmic ? 1 : 2, both, &sum);
+        status = again(
+            u, logarithmic ? TRACE_ROW_SUM : TRACE_ROW_DOT, logarithmic ? 1 : 2, both, &sum);
     sum = row_function_behind(&sum, 1);
     if (!status && logarithmic) {
         status = trace_binary(t, TRACE_MULTIPLY, &p, &sum, &part);
@@ -144,7 +145,7 @@ static inset_status undo_topk(const undoing *u)
 {
     const operand both[2] = {*read(u, 0), u->g};
     operand sent;
-    inset_status status = again(u, ROW_TOPK_BACK, 2, both, &sent);
+    inset_status status = again(u, TRACE_ROW_TOPK_BACK, 2, both, &sent);
     return status ? status : send_to(u, 0, &sent);
 }
 
@@ -166,16 +167,16 @@ inset_status undo_rows(trace *t, const trace_record *r, int32_t index, const ope
         .type = t->storages[r->target->storage].type,
         .g = *gradient};
     switch (r->rows->function) {
-    case ROW_SUM:
-    case ROW_MEAN: return undo_sum(&u);
-    case ROW_AMAX:
-    case ROW_AMIN: return undo_extreme(&u);
-    case ROW_NORM: return undo_norm(&u);
-    case ROW_DOT: return undo_dot(&u);
-    case ROW_SOFTMAX:
-    case ROW_LOG_SOFTMAX: return undo_softmax(&u);
-    case ROW_TOPK: return undo_topk(&u);
-    case ROW_WHERE: return undo_where(&u);
+    case TRACE_ROW_SUM:
+    case TRACE_ROW_MEAN: return undo_sum(&u);
+    case TRACE_ROW_AMAX:
+    case TRACE_ROW_AMIN: return undo_extreme(&u);
+    case TRACE_ROW_NORM: return undo_norm(&u);
+    case TRACE_ROW_DOT: return undo_dot(&u);
+    case TRACE_ROW_SOFTMAX:
+    case TRACE_ROW_LOG_SOFTMAX: return undo_softmax(&u);
+    case TRACE_ROW_TOPK: return undo_topk(&u);
+    case TRACE_ROW_WHERE: return undo_where(&u);
     default: return INSET_OK; /* places are integers */
     }
 }

@@ -6,6 +6,10 @@
 
 #include <string.h>
 
+_Static_assert((int)TRACE_ROW_WHERE == (int)ROW_WHERE && (int)TRACE_ROW_DOT == (int)ROW_DOT
+                   && (int)TRACE_ROW_TOPK == (int)ROW_TOPK,
+    "a trace names the kernel's functions in their order");
+
 /* Rows of an operand, in the order of the results. */
 typedef struct operand_run {
     int32_t sequence, rows;
@@ -40,7 +44,7 @@ static inset_status read_operand(
 {
     const row_operation *o = r->rows;
     const view *v = o->operands[k];
-    const bool second = o->function == ROW_TOPK_BACK && k == 1;
+    const bool second = o->function == TRACE_ROW_TOPK_BACK && k == 1;
     *out = (operand_runs){.type = p->trace->storages[v->storage].type,
         .width = o->kept * (second ? o->k : o->inner),
         .p = p};
