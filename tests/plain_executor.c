@@ -221,7 +221,9 @@ static tensor *storage_of(plain *p, int32_t index)
             t->at[i].number = element_get(
                 s->type, (const char *)s->data + (size_t)i * type_size(s->type));
         else {
-            key_start(p, TAG_EXTERNAL, index, i / s->width, 0);
+            int32_t first = 0; /* literals of the same numbers are one */
+            while (!storages_equal(p->t, first, index)) first++;
+            key_start(p, TAG_EXTERNAL, first, i / s->width, 0);
             t->at[i].identity = key_finish(p) + i % s->width;
         }
     }

@@ -156,7 +156,7 @@ static inset_status literal(TraceState &t, nb::handle x, inset_value **out)
     return inset_external(t.trace, &numbers, out);
 }
 
-/* The value of a large tensor that was taken before and is as it was then; or NULL. */
+/* The value of a tensor that was taken before and is as it was then; or NULL. */
 static inset_value *taken_before(const TraceState &t, nb::handle x)
 {
     const auto at = t.taken.find(x.ptr());
@@ -167,6 +167,12 @@ static inset_value *taken_before(const TraceState &t, nb::handle x)
 static void note_taken(TraceState &t, nb::handle x, inset_value *value)
 {
     if (nb::hasattr(x, "_version")) t.taken[x.ptr()] = {nb::borrow(x), x.attr("_version"), value};
+}
+
+/* The array for the log; None where it is too long for a line. */
+static nb::object logged(nb::handle x, size_t size)
+{
+    return size > MOST_NUMBERS ? nb::none() : nb::object((*convert)(x, "copy"));
 }
 
 /* What stands in a line of the trace: a value of it, a number, or an array, which is copied. Under
@@ -196,7 +202,7 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
         return out;
     }
     if ((out = taken_before(*t, x))) {
-        log.array = nb::none();
+        log.array = logged(x, nb::cast<size_t>(x.attr("numel")()));
         return out;
     }
     typedef nb::ndarray<nb::ro, nb::c_contig, nb::device::cuda> gpu_array;
@@ -205,15 +211,15 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
         && there.device_id() == t->model->gpu) { /* it stays there */
         const inset_device_tensor tensor = tensor_of(any_array(there));
         check(*t->model, inset_external_device(t->trace, &tensor, nullptr, &out));
-        if (there.size() > MOST_NUMBERS) note_taken(*t, x, out);
-        log.array = there.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(x, "copy"));
+        note_taken(*t, x, out);
+        log.array = logged(x, there.size());
         return out;
     }
     const array a = array_of(x);
     const inset_tensor tensor = tensor_of(a);
     check(*t->model, inset_external(t->trace, &tensor, &out));
-    if (a.size() > MOST_NUMBERS) note_taken(*t, x, out);
-    log.array = a.size() > MOST_NUMBERS ? nb::none() : nb::object((*convert)(x, "copy"));
+    note_taken(*t, x, out);
+    log.array = logged(x, a.size());
     return out;
 }
 

@@ -209,6 +209,7 @@ inset_status trace_literal(trace *t, int n_dimensions, const int64_t *shape, con
         for (int64_t i = 0; i < n; i++) element_put(INSET_I64, &ids[i], numbers[i]);
         s->type = INSET_I64;
     }
+    t->storages[out->view.storage].literal = true;
     out->literal = true;
     return INSET_OK;
 }

@@ -37,9 +37,9 @@ inset_status trace_weight(trace *t, int32_t index, operand *out)
 
 /* ---- matrices ------------------------------------------------------------ */
 
-static bool same_matrix(const view *a, const view *b)
+static bool same_matrix(const trace *t, const view *a, const view *b)
 {
-    if (a->storage != b->storage || a->column != b->column
+    if (!storages_equal(t, a->storage, b->storage) || a->column != b->column
         || a->spans[0].start != b->spans[0].start)
         return false;
     for (int i = 0; i < 2; i++)
@@ -53,7 +53,7 @@ static bool same_matrix(const view *a, const view *b)
 static inset_status find_matrix(trace *t, const view *v, int32_t *out)
 {
     for (size_t i = 0; i < t->n_matrices; i++)
-        if (same_matrix(t->matrices[i], v)) return *out = (int32_t)i, INSET_OK;
+        if (same_matrix(t, t->matrices[i], v)) return *out = (int32_t)i, INSET_OK;
     if (!array_reserve(t->context, &t->matrices, &t->matrices_capacity, t->n_matrices + 1,
             sizeof *t->matrices))
         return INSET_NO_MEMORY;

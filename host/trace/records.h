@@ -6,6 +6,8 @@
 #ifndef INSET_TRACE_RECORDS_H
 #define INSET_TRACE_RECORDS_H
 
+#include <string.h>
+
 #include "trace/trace.h"
 
 typedef enum storage_kind {
@@ -25,6 +27,7 @@ typedef struct storage {
     /* STORAGE_EXTERNAL: rows one after the other, in the trace's arena; or else on the device */
     const void *data, *there;
     int32_t weight; /* STORAGE_EXTERNAL: of the model, + 1: neither of these; 0: none */
+    bool literal;   /* STORAGE_EXTERNAL: written in a line, so its numbers stay what they are */
     bool changed;   /* a set wrote to it */
 } storage;
 
@@ -188,6 +191,17 @@ struct trace {
     int32_t *answers;
     size_t n_answers, answers_capacity;
 };
+
+/* Two tensors from outside that are one, or were written with the same numbers. */
+static inline bool storages_equal(const trace *t, int32_t a, int32_t b)
+{
+    const storage *x = &t->storages[a], *y = &t->storages[b];
+    return a == b
+           || (x->literal && y->literal && x->type == y->type && x->width == y->width
+               && x->lengths[0] == y->lengths[0]
+               && !memcmp(
+                   x->data, y->data, (size_t)(x->lengths[0] * x->width) * type_size(x->type)));
+}
 
 /* ---- views (view.c) ----------------------------------------------------- */
 /* The view that shows all of a value of an invoke, as the slot's shape says. */

@@ -2,10 +2,28 @@
  * pieces, frozen into maps. */
 #include "plan/rows/rows.h"
 
-static const map *external_rows(planner *p, int32_t storage_index)
+/* The strand of an earlier literal of the same numbers; -1: there is none. */
+static int32_t same_literal(planner *p, int32_t storage_index, uint64_t hash)
+{
+    size_t cursor = 0;
+    for (int32_t at; (at = table_next(&p->interned, hash, &cursor)) >= 0;)
+        if (p->strands[at].kind == STRAND_EXTERNAL
+            && storages_equal(p->trace, p->strands[at].storage, storage_index))
+            return at;
+    return -1;
+}
+
+/* The strand of a tensor from outside. What is written in a line is one in all lines that write the
+ * same, so that what a loop's invokes make of it is one, too. */
+static int32_t external_strand(planner *p, int32_t storage_index)
 {
     const storage *s = &p->trace->storages[storage_index];
-    strand like = {.kind = STRAND_EXTERNAL,
+    const bool shared = s->literal && !p->options.no_share;
+    const size_t bytes = (size_t)(s->lengths[0] * s->width) * type_size(s->type);
+    const uint64_t hash = shared ? hash_bytes(0x117, s->data, bytes) : 0;
+    const int32_t found = shared ? same_literal(p, storage_index, hash) : -1;
+    if (found >= 0) return found;
+    const strand like = {.kind = STRAND_EXTERNAL,
         .type = (uint8_t)s->type,
         .born = DOMAIN_FREE,
         .time = -1,
@@ -14,10 +32,19 @@ static const map *external_rows(planner *p, int32_t storage_index)
         .storage = storage_index};
     if (!array_extend(
             p->context, &p->strands, &p->strands_capacity, p->n_strands + 1, sizeof *p->strands))
-        return NULL;
+        return -1;
     p->strands[p->n_strands] = like;
+    if (shared && !table_add(p->context, &p->interned, hash, (int32_t)p->n_strands)) return -1;
+    return (int32_t)p->n_strands++;
+}
+
+static const map *external_rows(planner *p, int32_t storage_index)
+{
+    const int32_t made = external_strand(p, storage_index);
     segments_clear(&p->segments);
-    return segments_add(p, &p->segments, (int32_t)p->n_strands++, 0, s->lengths[0])
+    return made >= 0
+                   && segments_add(
+                       p, &p->segments, made, 0, p->trace->storages[storage_index].lengths[0])
                ? segments_finish(p, &p->segments)
                : NULL;
 }
