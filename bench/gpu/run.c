@@ -50,6 +50,7 @@ static const char *const kernel_names[KERNEL_COUNT] = {
     [KERNEL_WIDEN] = "widen",
     [KERNEL_RECORDS] = "records",
     [KERNEL_FUNCTIONS] = "functions",
+    [KERNEL_ROW_FUNCTIONS] = "row_functions",
     [KERNEL_EXPAND] = "expand",
 };
 

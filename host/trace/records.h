@@ -119,7 +119,7 @@ typedef struct invoke {
     int32_t current_event;              /* the latest event a line asked for; -1 before any */
     int32_t current_site, current_line; /* who asked */
     int32_t shadow_of;                  /* of which invoke it is the shadow, where `reversed` */
-    bool reversed; /* goes on into the gradients; no line of the user's made it (backward.c) */
+    bool reversed; /* goes on into the gradients; no line of the user's made it (gradient/) */
     int32_t first_step, end_step; /* of its gradients */
     head_set *head_sets;          /* in the trace's arena */
     bool stopped;

@@ -158,7 +158,7 @@ inset_status trace_invoke_operand(trace *t, const operand *input);
 inset_status trace_end_invoke(trace *t);
 bool trace_in_invoke(const trace *t);
 
-/* ---- edits (edit.c, repeat.c) ---- */
+/* ---- edits (edit/) ---- */
 /* Begins `with edit():`, which ends the invoke. Until trace_end_edit the calls below, but for saves,
  * stop and gradients, are lines that every later invoke repeats, each before the user's own lines at
  * its place; what they give are operands for these lines alone (NameError elsewhere). Order is
@@ -334,7 +334,7 @@ inset_type trace_operand_type(const trace *t, const operand *value);
 /* extent of the first dimension, -1 for numbers and 0-d tensors: len(x) */
 int64_t trace_operand_length(const trace *t, const operand *value);
 
-/* ---- gradients (backward.c) ---- */
+/* ---- gradients (gradient/) ---- */
 /* Local slopes of gradients, bits of reverse_rule; before the first backward. */
 void trace_rules(trace *t, int rules);
 /* Gradients in less memory: every block is run a second time before it is gone through backwards, so

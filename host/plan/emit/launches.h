@@ -166,9 +166,10 @@ struct plan {
     /* for every id of AREA_IDS: which token of the trace it is */
     int64_t *id_source;
     size_t n_ids, ids_capacity;
-    int64_t n_users;  /* invokes that a user made; the others are shadows (trace/backward.c) */
-    int64_t *user;    /* [n_users] which of all each is */
-    int64_t *shadows; /* [n_invokes] of a shadow, the invoke that it repeats; else -1 */
+    int64_t
+        n_users; /* invokes that a user made; the others are shadows (trace/gradient/backward.c) */
+    int64_t *user;               /* [n_users] which of all each is */
+    int64_t *shadows;            /* [n_invokes] of a shadow, the invoke that it repeats; else -1 */
     int64_t n_tokens, n_invokes; /* tokens (or rows) of the trace */
     /* first token (or row) of each invoke; one more at the end */
     int64_t *invoke_first;

@@ -17,7 +17,7 @@
  *
  * A user's lines stand between: `x.grad` is the gradient of x as it was when the forward ended, so
  * everything that comes later in the forward is undone first. */
-#include "trace/backward.h"
+#include "trace/gradient/backward.h"
 #include "trace/edit.h"
 #include "trace/heads.h"
 

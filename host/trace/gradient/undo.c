@@ -1,6 +1,6 @@
 /* undo.c: what the lines of an invoke did, undone from the last to the first (see backward.c): the
  * gradient of what a record made goes to what it read. */
-#include "trace/backward.h"
+#include "trace/gradient/backward.h"
 
 #include <stdio.h>
 

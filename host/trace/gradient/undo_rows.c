@@ -1,7 +1,7 @@
 /* undo_rows.c: gradients of functions of whole rows and of products (see undo.c). What a function
  * was of is kept as factors; its result, where the gradient needs it, is made of these once more,
  * which is the same rows. */
-#include "trace/backward.h"
+#include "trace/gradient/backward.h"
 
 /* The record at hand, and what came back to what it made: g [kept..], or of functions that keep
  * the last dimension [kept.., made]. */

@@ -1,6 +1,6 @@
 /* shadow.c: the shadow of an invoke (see backward.c): the same input, the same replacements, and
  * those of its records on which the metric depends, on storages of its own. */
-#include "trace/backward.h"
+#include "trace/gradient/backward.h"
 
 #include <stdio.h>
 #include <stdlib.h>
