@@ -560,6 +560,43 @@ def rows(f):
     write(f, "rows", script, {"block_grad": x["block"].grad})
 
 
+def calls(f):
+    """Modules applied to values: a norm and the head, a whole MLP."""
+    x, norm, width = {}, f.norm(-1), f.model.config.hidden_size
+    first = next(n for n, m in f.model.named_modules() if re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__) and m.weight.shape[0] == width)
+    head = "embed_out" if hasattr(f.model, "embed_out") else "lm_head"
+    mlp_path = f.block(0, "mlp")
+    call = lambda name, t: f.model.get_submodule(name)(t)
+
+    def block(t):
+        x["block"] = t
+        t.retain_grad()
+        return None
+
+    def mlp(t):
+        t, b = t.clone(), x["block"]
+        lens = call(head, call(norm, b[:, 2] * 2))
+        t[:, 0] = call(mlp_path, b[:, 0]) + call(first, b[:, 1]) * 0.5
+        t[:, 1] += torch.softmax(lens, -1).amax(-1, keepdim=True)
+        t[:, 2] += call(mlp_path, call(first, b[:, 3] + b[:, 4]))
+        return t
+
+    logits = f.run([CLEAN], {f.block(0): block, f.block(1, "mlp"): mlp})
+    diff(logits[0, -1], [3], [7]).backward()
+    script = f"""with invoke({[CLEAN]}):
+    b = {f.site(0, 'output')}
+    mlp = {f.site(1, 'mlp.output')}
+    lens = lm_head({f.path(norm)}(b[:, 2] * 2))
+    mlp[:, 0] = {f.path(mlp_path)}(b[:, 0]) + {f.path(first)}(b[:, 1]) * 0.5
+    mlp[:, 1] += softmax(lens, -1).amax(-1, keepdim=True)
+    mlp[:, 2] += {f.path(mlp_path)}({f.path(first)}(b[:, 3] + b[:, 4]))
+    m = output.logits[0, -1].logit_diff(3, 7)
+    with m.backward():
+        block_grad = b.grad.save()
+"""
+    write(f, "calls", script, {"block_grad": x["block"].grad})
+
+
 if __name__ == "__main__":
     for name in FAMILIES:
         family = Family(name)
@@ -571,6 +608,7 @@ if __name__ == "__main__":
             gathers(family)
             functions(family)
             rows(family)
+            calls(family)
             if family.model.config.model_type != "gemma2":    # its logits go through a cap behind the head
                 beside_nnsight(family)
         if name == "gpt2":

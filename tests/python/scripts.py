@@ -29,7 +29,8 @@ def read(path):
 
 
 def python_of(script):
-    """transformer.h.5 is transformer.h[5], and a list has no save()."""
+    """transformer.h.5 is transformer.h[5], a list has no save(), and a matrix that is written is a tensor."""
+    script = re.sub(r"^(\s+\w+ = )(\[\[.*\.\d.*\]\])$", r"\1tracer.tensor(float32(\2))", script, flags=re.MULTILINE)
     script = re.sub(r"^(\s*)(\w+)\.save\(\)", r"\1\2 = save(\2)", script, flags=re.MULTILINE)
     return re.sub(r"(?<=[A-Za-z_\]])\.(\d+)(?=[.\s\[(]|$)", r"[\1]", script, flags=re.MULTILINE)
 
@@ -39,12 +40,14 @@ tracers = []  # the one that runs
 
 def function(name):
     """relu(x) as x.relu(); lists of numbers are float32 then."""
-    return lambda x, *bounds: getattr(x if isinstance(x, inset.Value) else tracers[0].tensor(numpy.float32(x)), name)(*bounds)
+    return lambda x, *bounds, **named: getattr(x if isinstance(x, inset.Value) else tracers[0].tensor(numpy.float32(x)), name)(*bounds, **named)
 
 
 def run(model, script, folder, name="script", **options):
     """The names of the script after it has run."""
-    names = {n: function(n) for n in ("exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "clamp", "clamp_min", "clamp_max")}
+    names = {n: function(n) for n in ("exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "clamp", "clamp_min", "clamp_max", "sum",
+                                         "mean", "amax", "amin", "norm", "argmax", "softmax", "log_softmax", "topk")}
+    names.update(where=lambda condition, a, b: condition._where(a, b), float32=numpy.float32)
     names.update({n: x for n, x in vars(model).items() if isinstance(x, (Module, ModuleList))})
     code = compile(python_of(script), name, "exec")
     with model.trace(**options) as tracer:

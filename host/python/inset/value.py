@@ -169,8 +169,7 @@ def _compare(name):
     def method(self, other):
         if _plan_of(self) is None and (isinstance(other, (Value, numbers.Real)) or hasattr(other, "shape")):
             return self._arithmetic(PRODUCT + 1 + COMPARISONS.index(name), other, False)
-        if _plan_of(self) is None:
-            return NotImplemented
+        _need_array(self, "a comparison with what is no number")
         return getattr(_natural(self), name)(_natural(other) if isinstance(other, Value) else other)
     return method
 

@@ -3,7 +3,8 @@
  *     backward.c   what lines call: backward() and .grad, in order
  *     shadow.c     the second run of an invoke, which goes on into the gradients
  *     undo.c       what the forward's records did, backwards
- *     undo_rows.c  the same of functions of whole rows and of products */
+ *     undo_rows.c  the same of functions of whole rows and of products
+ *     undo_call.c  the same of modules applied to values */
 #ifndef INSET_TRACE_BACKWARD_H
 #define INSET_TRACE_BACKWARD_H
 
@@ -122,5 +123,7 @@ inset_status undo_take_back(trace *t);
 /* ---- undo_rows.c: functions of whole rows, and products ---- */
 inset_status undo_rows(trace *t, const trace_record *r, int32_t index, const operand *gradient);
 inset_status undo_product(trace *t, const trace_record *r, const operand *gradient);
+/* ---- undo_call.c: modules applied to values ---- */
+inset_status undo_call(trace *t, const trace_record *r, int32_t index, const operand *gradient);
 
 #endif

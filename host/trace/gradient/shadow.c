@@ -186,10 +186,11 @@ static inset_status keep_factors(trace *t, int32_t index, const trace_record *r)
     const bool function = r->kind == TRACE_MAKE && trace_op_is_function(r->op),
                product = r->kind == TRACE_MAKE
                          && (r->op == TRACE_MULTIPLY || r->op == TRACE_DIVIDE);
-    const int32_t n = r->kind == TRACE_ROWS && r->rows->function > TRACE_ROW_MEAN ? r->rows->n
-                      : function                                                  ? 1
-                      : product                                                   ? 2
-                                                                                  : 0;
+    const int32_t n = r->kind == TRACE_CALL                                         ? 1
+                      : r->kind == TRACE_ROWS && r->rows->function > TRACE_ROW_MEAN ? r->rows->n
+                      : function                                                    ? 1
+                      : product                                                     ? 2
+                                                                                    : 0;
     inset_status status = INSET_OK;
     for (int32_t k = 0; k < n && !status; k++)
         status = keep_factor(t, index, k, record_view(r, k), k ? r->b.number : r->a.number);

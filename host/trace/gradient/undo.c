@@ -2,8 +2,6 @@
  * gradient of what a record made goes to what it read. */
 #include "trace/gradient/backward.h"
 
-#include <stdio.h>
-
 /* ---- sending gradients -------------------------------------------------- */
 
 /* The view of a storage's gradient that goes with a view of the storage (one of the original's
@@ -223,12 +221,7 @@ static inset_status undo_record(trace *t, int32_t index)
     inset_status status = gradient_view(t, r.target, false, &gradient, &found);
     if (status || !found || r.detached) return status;
     if (r.kind == TRACE_METRIC) return undo_metric(t, &r, &gradient);
-    if (r.kind == TRACE_CALL) {
-        char what[160];
-        snprintf(
-            what, sizeof what, "%.120s(), applied to a value,", t->program->modules[r.module].path);
-        return gradient_not_yet(t, what);
-    }
+    if (r.kind == TRACE_CALL) return undo_call(t, &r, index, &gradient);
     if (r.kind == TRACE_ROWS) return undo_rows(t, &r, index, &gradient);
     if (r.kind == TRACE_PRODUCT) return undo_product(t, &r, &gradient);
     if (r.kind == TRACE_MAKE && trace_op_is_comparison(r.op)) return INSET_OK;
