@@ -15,7 +15,10 @@ static const char *const words[] = {"with invoke([[1, 2, 3]]):\n    ",
     "transformer.h[0].mlp.skip(", ".clone()", ".save()", ".append(", "xs = []\n", "xs", "len(xs)",
     "zeros(2, 3)", "load(\"x.npy\")", "stop()", "pass", "[:, -1]", "[..., 0]", "[[0, 1]]", "[::2]",
     "+=", "-=", "*=", "/=", "=", "//", "%", "#", "\n", "\r\n", "    ", "        ", "...", "0.5",
-    "1e9", "(", ")", "i", ".", ",", NULL};
+    "1e9", "(", ")", "i", ".", ",", ".sum(-1)", "keepdim=True", "dim=", ".mean((0, 1))",
+    ".norm(dim=-1)", "softmax(", ".topk(2).values", ".topk(1)", "where(", " > ", " == ", " @ ",
+    ".T", ".transpose(0, 1)", "[..., None]", ".weight", ".detach()", "transformer.h[1](",
+    "lm_head(", "with edit():\n    ", "clear_edits()\n", "cache(\"*\")", "prefix=", NULL};
 
 const fuzz_hints fuzz_target = {words, NULL};
 
