@@ -105,8 +105,8 @@ struct TraceState {
     int64_t values = 0;                            /* so far; the log counts them */
     Log log;
     int64_t saved = 0; /* values so far, saved as "v0", "v1", ... */
-    /* tensors of PyTorch's that lines have taken already, by object: an SAE's in a loop goes in once,
-     * and what is made of it in several invokes is one. `version` counts what was written to it. */
+    /* tensors of PyTorch's and small arrays that lines have taken already, by object: what is made of
+     * one in several invokes of a loop is one. `version` tells whether it is as it was. */
     struct Taken {
         nb::object tensor, version;
         inset_value *value;

@@ -156,17 +156,28 @@ static inset_status literal(TraceState &t, nb::handle x, inset_value **out)
     return inset_external(t.trace, &numbers, out);
 }
 
-/* The value of a tensor that was taken before and is as it was then; or NULL. */
+/* What tells whether an array is as it was: PyTorch counts what is written to a tensor; of a small
+ * array of others its bytes; of a large one nothing (None). */
+static nb::object version_of(nb::handle x)
+{
+    enum { SMALL = 1 << 18 };
+    if (nb::hasattr(x, "_version")) return x.attr("_version");
+    if (!nb::hasattr(x, "tobytes") || nb::cast<size_t>(x.attr("nbytes")) > SMALL) return nb::none();
+    return x.attr("tobytes")();
+}
+
+/* The value of an array that was taken before and is as it was then; or NULL. */
 static inset_value *taken_before(const TraceState &t, nb::handle x)
 {
     const auto at = t.taken.find(x.ptr());
-    if (at == t.taken.end()) return nullptr;
-    return at->second.version.equal(x.attr("_version")) ? at->second.value : nullptr;
+    return at != t.taken.end() && at->second.version.equal(version_of(x)) ? at->second.value
+                                                                          : nullptr;
 }
 
 static void note_taken(TraceState &t, nb::handle x, inset_value *value)
 {
-    if (nb::hasattr(x, "_version")) t.taken[x.ptr()] = {nb::borrow(x), x.attr("_version"), value};
+    const nb::object version = version_of(x);
+    if (!version.is_none()) t.taken[x.ptr()] = {nb::borrow(x), version, value};
 }
 
 /* The array for the log; None where it is too long for a line. */
@@ -202,7 +213,8 @@ static inset_value *operand(const std::shared_ptr<TraceState> &t, nb::handle x, 
         return out;
     }
     if ((out = taken_before(*t, x))) {
-        log.array = logged(x, nb::cast<size_t>(x.attr("numel")()));
+        log.array = logged(
+            x, nb::cast<size_t>(nb::hasattr(x, "numel") ? x.attr("numel")() : x.attr("size")));
         return out;
     }
     typedef nb::ndarray<nb::ro, nb::c_contig, nb::device::cuda> gpu_array;

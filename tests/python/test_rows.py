@@ -105,6 +105,26 @@ def test_a_large_matrix_goes_in_once(model):
     assert torch.allclose(saved[0].torch(), x.torch(), atol=1e-5) and torch.allclose(saved[1].torch(), y.torch(), atol=1e-5)
 
 
+@pytest.mark.parametrize("of", [torch.tensor, numpy.array])
+def test_a_loop_of_one_array_computes_its_rows_once(model, of):
+    direction, rows = of([0.5] * 28), []
+    for n in (1, 6):
+        with model.trace() as tracer:
+            for i in range(n):
+                with tracer.invoke([PROMPTS[0]]):
+                    model.transformer.h[0].output += direction
+                    model.lm_head.output[:, -1].save()
+        rows.append(tracer.statistics["rows"])
+    assert rows[0] == rows[1]
+    with model.trace() as tracer:                         # changed between two lines: two arrays
+        made = []
+        for i in range(2):
+            with tracer.invoke([PROMPTS[0]]):
+                made.append((model.transformer.h[0].output * direction).save())
+            direction[0] += 1
+    assert not torch.equal(made[0].torch(), made[1].torch())
+
+
 def test_gradients(model):
     with model.trace(PROMPTS):
         x = model.transformer.h[0].output
