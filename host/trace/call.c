@@ -101,6 +101,6 @@ inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out
     shape.dimensions[shape.n_dimensions - 1].extent = slot_column_end(&t->program->slots[call.out]);
     status = storage_for_shape(t, STORAGE_FREE, t->model_type, &shape, &made);
     if (!status) status = trace_record_call(t, module, &made, &rows);
-    if (!status) *out = (operand){.kind = OPERAND_TENSOR, .view = made};
+    if (!status) *out = tensor_operand(&made);
     return status;
 }

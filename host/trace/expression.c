@@ -129,11 +129,6 @@ static inset_status record_set(trace *t, const view *target, const operand *sour
     return status ? status : heads_note_set(t, target);
 }
 
-static operand tensor_operand(const view *v)
-{
-    return (operand){.kind = OPERAND_TENSOR, .view = *v};
-}
-
 /* ---- tensors from outside ----------------------------------------------- */
 
 static inset_status checked_shape(trace *t, int n_dimensions, const int64_t *shape, view *out)

@@ -51,7 +51,7 @@ inset_status trace_function(
     }
     status = storage_for_shape(t, STORAGE_FREE, type, &x.view, &made);
     if (!status) status = trace_record_make(t, op, &made, &x, bound);
-    if (!status) *out = (operand){.kind = OPERAND_TENSOR, .view = made};
+    if (!status) *out = tensor_operand(&made);
     return status;
 }
 

@@ -162,6 +162,6 @@ inset_status trace_metric(trace *t, const operand *row, const metric_request *re
     if (status) return status;
     t->n_answers += m.sets[0].count + m.sets[1].count;
     t->n_metrics++;
-    *out = (operand){.kind = OPERAND_TENSOR, .view = made};
+    *out = tensor_operand(&made);
     return INSET_OK;
 }

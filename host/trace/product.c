@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-static operand of_view(const view *v) { return (operand){.kind = OPERAND_TENSOR, .view = *v}; }
-
 /* ---- weights as values --------------------------------------------------- */
 
 inset_status trace_weight(trace *t, int32_t index, operand *out)
@@ -30,7 +28,7 @@ inset_status trace_weight(trace *t, int32_t index, operand *out)
         if (t->storages[i].weight == index + 1) made.storage = i;
     if (made.storage != fresh) t->n_storages--; /* one storage a weight */
     t->storages[made.storage].weight = index + 1;
-    *out = of_view(&made);
+    *out = tensor_operand(&made);
     out->unchangeable = true;
     return INSET_OK;
 }
@@ -153,7 +151,7 @@ inset_status product_make(trace *t, const operand *rows, int32_t matrix, operand
     inset_status status = storage_for_shape(
         t, STORAGE_FREE, trace_operand_type(t, rows), &shape, &made);
     if (!status) status = trace_record_product(t, matrix, &made, rows);
-    if (!status) *out = of_view(&made);
+    if (!status) *out = tensor_operand(&made);
     return status;
 }
 

@@ -6,6 +6,7 @@
 #ifndef INSET_TRACE_RECORDS_H
 #define INSET_TRACE_RECORDS_H
 
+#include <stddef.h>
 #include <string.h>
 
 #include "trace/trace.h"
@@ -222,6 +223,15 @@ inset_status storage_for_shape(
     trace *t, storage_kind kind, inset_type type, const view *shape, view *out);
 /* a copy in the trace's arena; NULL when memory is out */
 const view *view_keep(trace *t, const view *v);
+/* A view as an operand. Only the dimensions it has are copied: a view has room for many. */
+static inline operand tensor_operand(const view *v)
+{
+    operand o = {.kind = OPERAND_TENSOR};
+    memcpy(
+        &o.view, v, offsetof(view, dimensions) + (size_t)v->n_dimensions * sizeof v->dimensions[0]);
+    return o;
+}
+
 /* A dense copy of `from` in a new storage whose dimensions are like `shape`'s, which has the same
  * extents. */
 inset_status trace_copy_shaped(trace *t, const view *from, const view *shape, operand *out);

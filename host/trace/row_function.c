@@ -15,8 +15,6 @@ const char *trace_row_function_name(trace_row_op function)
     return names[function];
 }
 
-static operand of_view(const view *v) { return (operand){.kind = OPERAND_TENSOR, .view = *v}; }
-
 /* Has its result the inner dimension too? */
 static bool keeps_inner(trace_row_op f)
 {
@@ -104,7 +102,7 @@ inset_status row_function_make(trace *t, const row_making *m, operand *out)
         if (!(o->second = view_keep(t, &second))) return INSET_NO_MEMORY;
     }
     if ((status = trace_record_rows(t, &made, o))) return status;
-    *out = of_view(&made);
+    *out = tensor_operand(&made);
     return INSET_OK;
 }
 
@@ -315,13 +313,13 @@ static inset_status by_sequences(
     memmove(of_one.over, r->over + 1, sizeof of_one.over - sizeof of_one.over[0]);
     for (int32_t s = 0; s < v->n_spans && !status; s++) {
         const index_item item = {.kind = INDEX_INTEGER, .integer = s};
-        operand one = *x, result, to = of_view(&made);
+        operand one = *x, result, to = tensor_operand(&made);
         status = view_index(t, v, 1, &item, &one.view);
         if (!status) status = make(t, &one, &of_one, &result);
         if (!status) status = view_index(t, &made, 1, &item, &to.view);
         if (!status) status = trace_set(t, &to, 0, NULL, TRACE_COPY, &result);
     }
-    *out = of_view(&made);
+    *out = tensor_operand(&made);
     return status;
 }
 

@@ -718,7 +718,7 @@ size_t trace_saved_count(const trace *t) { return t->n_saves; }
 
 const char *trace_saved_at(const trace *t, size_t index, operand *out)
 {
-    *out = (operand){.kind = OPERAND_TENSOR, .view = t->saves[index].view[0]};
+    *out = tensor_operand(&t->saves[index].view[0]);
     return t->saves[index].name;
 }
 

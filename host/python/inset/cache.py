@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from . import _inset
-from .sweep import _progress, _range
+from .sweep import _range, follow
 
 
 def _list(given):
@@ -38,15 +38,5 @@ class Caching:
         folder = os.fspath(out)
         made = _inset.cache(self._m, self._prompts(prompts, "prompts"), ",".join(sites) if isinstance(sites, (list, tuple)) else sites, folder, _list(layers),
                             _list(positions), dtype, int(shard_bytes), int(batch), int(memory), bool(no_share), self._name, _version(self._folder))
-        start = made.progress()
-        bar = _progress(progress, start["prompts"], "prompt")
-        done = 0
-        try:
-            while not made.done:
-                made.step()
-                now = made.progress()["done"]
-                bar.update(now - done)
-                done = now
-        finally:
-            bar.close()
+        follow(made, "prompts", "prompt", progress)
         return pathlib.Path(folder)

@@ -23,6 +23,20 @@ def _progress(progress, total, unit):
     return Nothing()
 
 
+def follow(made, total, unit, progress):
+    """Steps what was made to its end, under a bar of `total`, the progress's word for all there is."""
+    bar = _progress(progress, made.progress()[total], unit)
+    done = 0
+    try:
+        while not made.done:
+            made.step()
+            now = made.progress()["done"]
+            bar.update(now - done)
+            done = now
+    finally:
+        bar.close()
+
+
 def _range(given):
     """3, "4:9", slice(4, 9), range(4, 9) -> as the command line has it."""
     if given is None or isinstance(given, str):
@@ -115,17 +129,7 @@ class Sweeping:
         return results[0] if len(results) == 1 else results
 
     def _finish(self, made, given, progress):
-        start = made.progress()
-        bar = _progress(progress, start["patches"], "patch")
-        done = 0
-        try:
-            while not made.done:
-                made.step()
-                now = made.progress()["done"]
-                bar.update(now - done)
-                done = now
-        finally:
-            bar.close()
+        follow(made, "patches", "patch", progress)
         labels = self._labels(given["clean"])
         results = [Result(made, made.result(i), labels) for i in range(made.count)]
         return results[0] if len(results) == 1 else results

@@ -68,17 +68,9 @@ struct backward {
 
 static inline invoke *shadow_of(trace *t) { return &t->invokes[t->n_invokes - 1]; }
 
-static inline operand tensor(const view *v)
-{
-    operand o = {.kind = OPERAND_TENSOR};
-    memcpy(
-        &o.view, v, offsetof(view, dimensions) + (size_t)v->n_dimensions * sizeof v->dimensions[0]);
-    return o;
-}
-
 static inline operand tensor_on(const view *v, int32_t storage_index)
 {
-    operand o = tensor(v);
+    operand o = tensor_operand(v);
     o.view.storage = storage_index;
     return o;
 }

@@ -170,7 +170,7 @@ static inset_status keep_factor(trace *t, int32_t index, int32_t k, const view *
 {
     backward *b = t->backward;
     operand kept = number(is);
-    const operand from = read ? tensor(read) : kept;
+    const operand from = read ? tensor_operand(read) : kept;
     inset_status status = read ? trace_clone(t, &from, &kept) : INSET_OK;
     if (status) return status;
     if (!array_extend(

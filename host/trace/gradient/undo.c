@@ -203,7 +203,7 @@ static inset_status undo_metric(trace *t, const trace_record *r, const operand *
         || (status = shadow_view(t, r->b.view, &reference))
         || (status = trace_record_slope(t, r->metric, &made, rows, reference)))
         return status;
-    operand slope = tensor(&made), factor = *gradient, sent = slope;
+    operand slope = tensor_operand(&made), factor = *gradient, sent = slope;
     if (!b->is_one[r->target->storage]) {
         dimension *last = &factor.view.dimensions[factor.view.n_dimensions++];
         *last = (dimension){.kind = DIMENSION_COLUMN, .extent = 1, .stride = 1};
@@ -254,7 +254,7 @@ static inset_status undo_reader(trace *t, int32_t index)
         sent.dimensions[i].stride = stride;
         stride *= sent.dimensions[i].extent;
     }
-    const operand gradient = tensor(&sent);
+    const operand gradient = tensor_operand(&sent);
     const view *kept = view_keep(t, &through);
     return kept ? undo_send(t, kept, &gradient) : INSET_NO_MEMORY;
 }
@@ -274,7 +274,7 @@ inset_status undo_take_back(trace *t)
     backward *b = t->backward;
     inset_status status = INSET_OK;
     for (size_t i = 0; i < b->n_given && !status; i++) {
-        const operand to = tensor(&b->given_for[i]), from = tensor(&b->given[i]);
+        const operand to = tensor_operand(&b->given_for[i]), from = tensor_operand(&b->given[i]);
         status = trace_set(t, &to, 0, NULL, TRACE_COPY, &from);
     }
     b->n_given = 0;
@@ -332,7 +332,7 @@ inset_status undo_give_copy(trace *t, operand *gradient)
             t->context, &b->given_for, &b->given_for_capacity, b->n_given + 1, sizeof all))
         return INSET_NO_MEMORY;
     inset_status status = whole_view(t, of, &all);
-    const operand from = tensor(&all);
+    const operand from = tensor_operand(&all);
     if (status || (status = trace_clone(t, &from, &copy))) return status;
     b->given_for[b->n_given] = all;
     b->given[b->n_given++] = copy.view;

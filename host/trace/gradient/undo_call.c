@@ -169,7 +169,7 @@ static inset_status add_back(passing *w, int32_t slot_index, const operand *grad
         inset_status status = storage_for_shape(
             t, STORAGE_FILLED, trace_operand_type(t, gradient), &w->made[value_index].view, &zeros);
         if (status) return status;
-        *back = tensor(&zeros);
+        *back = tensor_operand(&zeros);
     }
     inset_status status = shown(w, slot_index, back, &part);
     return status ? status : trace_set(t, &part, 0, NULL, TRACE_ADD, gradient);
