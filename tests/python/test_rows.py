@@ -1,11 +1,12 @@
 """Functions of whole rows, products, comparisons and weights in Python, beside PyTorch and nnsight."""
 import numpy
 import pytest
-import torch
+import scripts
 
 import inset
-import scripts
 from inset import errors
+
+torch = pytest.importorskip("torch")
 
 PROMPTS = [[3, 7, 11, 2], [5, 1, 8, 9]]
 CASES = {
