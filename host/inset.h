@@ -811,7 +811,9 @@ typedef struct inset_sweep_options {
      * (resid_pre, attn_out and mlp_out on an axis of their own), the MLP's pre, up and post, and
      * per head z, q, k, v, rot_q, rot_k, result, q_input, k_input, v_input, pattern, scores, also
      * as attn_head_out, attn_head_q, attn_head_pattern, ... with _by_pos or _all_pos behind, which
-     * say the axes too */
+     * say the axes too. And "features:SAE.safetensors@resid_pre.8", the features of a sparse
+     * autoencoder at a site of a layer (see `features` below); the result is of the site
+     * "features@resid_pre.8" */
     const char *patch;
     /* axes, "layer,position": of layer, position, head, each at most once. What is not named is
      * patched at all its places at once; "": everything at once. NULL: layer,position for the
@@ -846,6 +848,16 @@ typedef struct inset_sweep_options {
     const char *state;
     /* 1: go on with what the state file holds, if it is there; 0: it must not be there */
     int resume;
+    /* Which features, a range as `layers` is. A feature is set and the SAE's error is kept: what is
+     * added to the row is (f' - f) times its row of W_dec. f of the patched runs and f' of the source
+     * are found by running the prompts when the sweep is created; a point where they are equal is
+     * not run, and has the unpatched run's metric. Axes are position and feature; the source "zero"
+     * is f' = 0, means are of f, and a tensor has a number a feature, [feature] or [position,
+     * feature]. The SAE: W_enc, b_enc, W_dec, b_dec as SAELens saves them (also with threshold, and
+     * gated), or encoder.weight, ..., as sparsify and dictionary_learning do; cfg.json beside the
+     * file is read where there is one, for the activation, k and whether b_dec is subtracted first
+     * (as it is without one) */
+    const char *features;
 } inset_sweep_options;
 #define INSET_SWEEP_OPTIONS                 \
     {                                       \
@@ -853,7 +865,7 @@ typedef struct inset_sweep_options {
     }
 
 /* Checks everything (prompts, sites, axes, ranges, metrics, files, memory for what comes first) and
- * runs nothing, except for "mean:PROMPTS", whose means are taken first by running these prompts.
+ * runs nothing, except for "mean:PROMPTS" and features, for which prompts are run first.
  * The options are read during the call. Freed with inset_sweep_free, or with its model.
  * INSET_VALUE_ERROR: lengths, axes, ranges; INSET_INDEX_ERROR: tokens outside the vocabulary;
  * INSET_UNKNOWN_SITE: a site the family has not got; INSET_SYNTAX_ERROR, INSET_FILE_ERROR,

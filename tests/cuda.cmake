@@ -40,7 +40,7 @@ endif()
 list(APPEND INSET_CLAIMED_TESTS test_attention_plans)
 
 # Tests that take the device from INSET_TEST_DEVICE run three times: on the CPU (tests.cmake), on the stand-in, and on a GPU.
-foreach(name test_kernels test_matmul test_cases test_properties test_attribution test_edges test_sweep_plans test_sweep_sites test_exchange test_cache test_rows)
+foreach(name test_kernels test_matmul test_cases test_properties test_attribution test_edges test_sweep_plans test_sweep_sites test_exchange test_cache test_rows test_features)
   inset_add_standin_test(${name}_standin tests/${name}.c)
   add_test(NAME ${name}_cuda COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/tests)
   set_tests_properties(${name}_cuda PROPERTIES LABELS cuda SKIP_RETURN_CODE 77 TIMEOUT 300)

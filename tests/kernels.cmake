@@ -7,9 +7,10 @@ find_package(Threads REQUIRED)
 
 file(GLOB INSET_BASE_SOURCES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/host/base/*.c)
 
-# inset_block_test(name threads option...): test_blocks.c with blocks of that many threads, all of it compiled with the options.
+# inset_block_test(name threads option...): test_blocks.c with blocks of that many threads, all of it compiled with the options. What the compiler makes
+# of the kernels is not the point here, nor is their speed, so they are compiled quickly (-O1).
 function(inset_block_test name threads)
-  inset_kernel_objects(${name}_kernels -DKERNEL_NAMESPACE=kernels_threads -DGRID_THREADS=${threads} ${ARGN})
+  inset_kernel_objects(${name}_kernels -DKERNEL_NAMESPACE=kernels_threads -DGRID_THREADS=${threads} -O1 ${ARGN})
   add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/test_blocks.c ${INSET_BASE_SOURCES} $<TARGET_OBJECTS:${name}_kernels>)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests LINKER_LANGUAGE CXX)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
@@ -36,7 +37,7 @@ set(plain_objects "")
 foreach(set IN LISTS INSET_KERNEL_SETS)
   add_library(plain_attention_${set} OBJECT ${PROJECT_SOURCE_DIR}/tests/plain_attention.cc)
   target_link_libraries(plain_attention_${set} PRIVATE inset_flags)
-  target_compile_options(plain_attention_${set} PRIVATE ${INSET_KERNEL_OPTIONS} -DKERNEL_NAMESPACE=plain_${set} ${INSET_KERNEL_OPTIONS_${set}})
+  target_compile_options(plain_attention_${set} PRIVATE ${INSET_KERNEL_OPTIONS} -O1 -DKERNEL_NAMESPACE=plain_${set} ${INSET_KERNEL_OPTIONS_${set}})
   list(APPEND plain_objects $<TARGET_OBJECTS:plain_attention_${set}>)
 endforeach()
 inset_add_test(test_attention_rows tests/test_attention_rows.c ${plain_objects})

@@ -5,7 +5,7 @@
     make_fixtures.py cases                      expected values of every NAME/cases/*.inset, beside it
     make_fixtures.py random --model DIR --count N --seed S --out FILE       random scripts: FILE.cases, values in FILE.safetensors
     make_fixtures.py validate DIR...            the reference against cases of known result (DIR/model, DIR/cases)
-    make_fixtures.py sweeps                     expected values of sweeps: sweeps/MODEL.safetensors, see sweep_cases.py
+    make_fixtures.py sweeps                     expected values of sweeps: sweeps/MODEL.safetensors, see sweep_cases.py, and features/, see feature_cases.py
     make_fixtures.py all                        models, cases, sweeps, and the committed random scripts
 
 Run with torch 2.15, transformers 5.23, safetensors 0.8, numpy 2.4 (python3 -m venv, pip install these four). What is committed is what
@@ -391,6 +391,8 @@ def make_sweeps():
         values = sweep_cases.expected(name, Reference(os.path.join(HERE, name)).runner)
         write_tensors(os.path.join(HERE, "sweeps", name + ".safetensors"), values)
         print(f"sweeps of {name}: {len(values)} tensors")
+    import feature_cases
+    feature_cases.write(os.path.join(HERE, "features"), os.path.join(HERE, "gpt2"), write_tensors)
 
 
 def make_random(folder, count, seed, out, edits=False):

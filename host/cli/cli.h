@@ -30,8 +30,8 @@ typedef struct options {
     int64_t repeat;     /* --repeat */
     bool no_share, fast, ungroup, json, verbose, help, explain;
     /* sweep */
-    const char *clean, *corrupt, *patch, *by, *layers, *positions, *heads, *source, *direction,
-        *plot;
+    const char *clean, *corrupt, *patch, *by, *layers, *positions, *heads, *features, *source,
+        *direction, *plot;
     const char *metrics[OPTIONS_MOST_WORDS + 1]; /* ends with NULL */
     int64_t seed;
     size_t memory; /* bytes; 0: what there is */

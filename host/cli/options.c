@@ -70,9 +70,12 @@ static const option known[] = {
         "post;\n"
         "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, result, "
         "q_input, k_input, v_input,\n"
-        "                         also as attn_head_out_by_pos, ...; or edges"},
+        "                         also as attn_head_out_by_pos, ...; or edges; or\n"
+        "                         features:SAE.safetensors@resid_pre.8 (or another site and "
+        "layer)"},
     {NULL, "--by", "AXIS,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(by),
-        "of layer, position, head; the others are patched at all their places at once. A\n"
+        "of layer, position, head (features: position, feature); the others are patched at all "
+        "their places at once. A\n"
         "                         pattern's position is its destination; heads of k and v are "
         "key_value_head where shared"},
     {NULL, "--metric", "METRIC", WORDS, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(metrics),
@@ -83,6 +86,7 @@ static const option known[] = {
         "4:9, -5: or 3, as Python slices"},
     {NULL, "--positions", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(positions), NULL},
     {NULL, "--heads", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(heads), NULL},
+    {NULL, "--features", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(features), "of an SAE"},
     {NULL, "--source", "SOURCE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(source),
         "what is put there: clean (the other run's value), zero, mean:PROMPTS, "
         "resample[:PROMPTS],\n"

@@ -60,6 +60,7 @@ inset_sweep_options sweep_options(const options *given, const char *version)
     wanted.layers = given->layers;
     wanted.positions = given->positions;
     wanted.heads = given->heads;
+    wanted.features = given->features;
     wanted.source = given->source;
     wanted.direction = given->direction;
     wanted.metrics = given->metrics;

@@ -97,7 +97,7 @@ inset_status ablation_prepare(edges *e)
     edge_ablation *a = &e->ablation;
     if (!a->mean || a->taken || (e->only_cost && a->counted)) return INSET_OK;
     ablation_sums sums = {.e = e};
-    const prompt_reader reader = {&sums, record_written, add_up};
+    const prompt_reader reader = {.of = &sums, .record = record_written, .take = add_up};
     if (e->only_cost) {
         a->counted = true;
         return prompts_run(e->s, &a->prompts, &reader, e->only_cost);

@@ -46,6 +46,7 @@ struct Options {
         o.layers = text(given, "layers");
         o.positions = text(given, "positions");
         o.heads = text(given, "heads");
+        o.features = text(given, "features");
         o.source = text(given, "source");
         o.direction = text(given, "direction");
         o.state = text(given, "state");

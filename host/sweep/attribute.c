@@ -272,7 +272,7 @@ static bool add_product(writer *w, product_kind kind, size_t metric, size_t tap_
 /* The chosen positions and heads of a tap's site. */
 static place_items all_places(const sweep *s, const tap *t, int64_t pair)
 {
-    const job whole = {.pair = pair, .site = &s->sites[t->site], .at = {-1, -1, -1, -1}};
+    const job whole = {.pair = pair, .site = &s->sites[t->site], .at = {-1, -1, -1, -1, -1}};
     return job_items(s, &whole);
 }
 
@@ -286,8 +286,13 @@ static inset_status save_scores(
     operand u, g, source, delta, scores;
     trace *t = w->t;
     const bool from_run = s->source == SOURCE_OTHER_RUN || s->source == SOURCE_RESAMPLE;
-    inset_status status = trace_index(t, &base[at->place], where.n, where.items, &u);
-    if (!status) status = trace_index(t, gradient, where.n, where.items, &g);
+    inset_status status = trace_index(t, gradient, where.n, where.items, &g);
+    if (!status && s->sites[at->site].features) {
+        if (!add_product(w, PRODUCT_SCORES, metric, (size_t)tap_index)) return INSET_NO_MEMORY;
+        status = float_of(w, &g);
+        return status ? status : save(w, &g);
+    }
+    if (!status) status = trace_index(t, &base[at->place], where.n, where.items, &u);
     if (!status && from_run)
         status = trace_index(t, &w->from[at->place], where.n, where.items, &source);
     else if (!status) status = source_take(s, t, NULL, w->external, tap_index, &where, &source);

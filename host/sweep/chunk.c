@@ -9,13 +9,17 @@
 #include <string.h>
 #include <time.h>
 
+#include "sweep/features/features.h"
+
 /* What is needed while a chunk's trace is made. */
 typedef struct recorder {
     prepared *chunk;
     const sweep *sweep;
     trace *trace;
     readout readout;
+    arena *scratch;
     operand *taken, *external; /* [n_taps] */
+    feature_rows *rows;        /* [n_sites] */
 } recorder;
 
 static double now(void)
@@ -44,7 +48,10 @@ bool job_at(const sweep *s, int64_t index, job *out)
     int64_t point = index % s->points, first, step;
     const sweep_site *site = s->sites + s->n_sites - 1;
     while (site->first_point > point) site--;
-    *out = (job){.pair = index / s->points, .site = site, .at = {-1, -1, -1, -1}};
+    *out = (job){.pair = index / s->points,
+        .point = point - site->first_point,
+        .site = site,
+        .at = {-1, -1, -1, -1, -1}};
     point -= site->first_point;
     for (int i = site->n_axes - 1; i >= 0; i--) {
         out->at[site->axes[i]] = point % site->extents[site->axes[i]];
@@ -52,6 +59,12 @@ bool job_at(const sweep *s, int64_t index, job *out)
     }
     if (s->chosen && !s->chosen[index % s->points]) return false;
     return job_positions(s, out, &first, &step) > 0;
+}
+
+bool job_runs(const sweep *s, int64_t index)
+{
+    job j;
+    return job_at(s, index, &j) && !features_unchanged(&j);
 }
 
 /* ---- runs --------------------------------------------------------------- */
@@ -74,14 +87,13 @@ static inset_status list_runs(prepared *c)
     if (!(c->runs = arena_new(&c->memory, ((size_t)c->count + 3 * pairs) * sizeof *c->runs)))
         return INSET_NO_MEMORY;
     for (int64_t i = c->first; i < c->first + c->count; i++) {
-        job j;
         int64_t pair = i / s->points;
         if (i == c->first || i % s->points == 0) {
             c->runs[c->n_runs++] = (run_of){RUN_CLEAN, pair, -1};
             if (s->has_corrupt) c->runs[c->n_runs++] = (run_of){RUN_CORRUPT, pair, -1};
             if (s->source == SOURCE_RESAMPLE) c->runs[c->n_runs++] = (run_of){RUN_OTHER, pair, -1};
         }
-        if (job_at(s, i, &j)) c->runs[c->n_runs++] = (run_of){RUN_PATCHED, pair, i};
+        if (job_runs(s, i)) c->runs[c->n_runs++] = (run_of){RUN_PATCHED, pair, i};
     }
     return INSET_OK;
 }
@@ -146,6 +158,7 @@ static inset_status patch_tap(recorder *r, int32_t tap_index, const place_items 
 static inset_status patch(recorder *r, const job *j)
 {
     const sweep *s = r->sweep;
+    if (j->site->features) return features_patch(s, r->trace, j, r->rows);
     place_items where = job_items(s, j);
     int64_t member = j->at[AXIS_SITE] < 0 ? 0 : j->at[AXIS_SITE], layer = j->at[AXIS_LAYER];
     int64_t from = layer < 0 ? 0 : layer, to = layer < 0 ? s->chosen_layers : layer + 1;
@@ -185,6 +198,8 @@ static inset_status record_runs(recorder *r)
     const sweep *s = r->sweep;
     inset_status status = s->source == SOURCE_TENSOR ? source_externals(s, r->trace, r->external)
                                                      : INSET_OK;
+    if (!status)
+        status = features_rows(s, r->trace, r->scratch, r->chunk->first, r->chunk->count, r->rows);
     for (size_t i = 0; i < r->chunk->n_runs && !status; i++)
         status = record_run(r, &r->chunk->runs[i]);
     trace_end_invoke(r->trace);
@@ -196,7 +211,9 @@ static inset_status start_recorder(recorder *r, arena *a)
     sweep *s = r->chunk->sweep;
     r->taken = arena_new(a, s->n_taps * sizeof *r->taken);
     r->external = arena_new(a, s->n_taps * sizeof *r->external);
-    if (!r->taken || !r->external) return INSET_NO_MEMORY;
+    r->rows = arena_new(a, s->n_sites * sizeof *r->rows);
+    r->scratch = a;
+    if (!r->taken || !r->external || !r->rows) return INSET_NO_MEMORY;
     inset_status status = readout_start(s, a, &r->readout, r->chunk->n_runs);
     return status ? status : trace_create(s->context, s->program, s->model->type, &r->trace);
 }
@@ -255,7 +272,8 @@ static void count_up(prepared *c)
 {
     inset_sweep_progress *p = &c->sweep->progress;
     const plan_statistics *is = plan_get_statistics(c->plan->plan);
-    for (size_t r = 0; r < c->n_runs; r++) p->done += c->runs[r].kind == RUN_PATCHED;
+    job j;
+    for (int64_t i = c->first; i < c->first + c->count; i++) p->done += job_at(c->sweep, i, &j);
     p->rows += is->rows;
     p->rows_unshared += is->rows_unshared;
     p->flops += is->flops;

@@ -1,5 +1,6 @@
 /* gather.c: a chunk's numbers, one a run and metric, go into the sweep's arrays. */
 #include "sweep/chunk.h"
+#include "sweep/features/features.h"
 
 static void keep_value(prepared *c, const run_of *of, size_t metric_index, float value)
 {
@@ -11,6 +12,19 @@ static void keep_value(prepared *c, const run_of *of, size_t metric_index, float
                 : s->corrupt_values)[(int64_t)metric_index * s->pairs + of->pair] = value;
 }
 
+/* A patch that changes nothing has the number of the unpatched run. */
+static void keep_unchanged(prepared *c)
+{
+    sweep *s = c->sweep;
+    const float *unpatched = s->noise ? s->clean_values : s->corrupt_values;
+    for (int64_t i = c->first; i < c->first + c->count; i++) {
+        job j;
+        if (!job_at(s, i, &j) || !features_unchanged(&j)) continue;
+        for (int64_t m = 0; m < (int64_t)s->n_metrics; m++)
+            s->values[m * s->jobs + i] = unpatched[m * s->pairs + j.pair];
+    }
+}
+
 void gather_values(prepared *c)
 {
     for (size_t m = 0; m < c->sweep->n_metrics; m++) {
@@ -20,4 +34,5 @@ void gather_values(prepared *c)
         for (size_t i = 0; i < c->n_runs; i++)
             if (c->runs[i].kind != RUN_OTHER) keep_value(c, &c->runs[i], m, *value++);
     }
+    keep_unchanged(c);
 }

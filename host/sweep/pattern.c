@@ -5,7 +5,8 @@
  * row), and what the trace does. So two chunks take the same plan when these agree, their pattern,
  * a list of integers:
  *
- *     jobs, first point          what is patched, where and in which order
+ *     jobs, first point          what is patched, where and in which order; where there are features,
+ *                                the first job: which of them change is another thing each time
  *     for each pair              its length, that of the prompt resample takes, and for each metric
  *                                the first one in the chunk with its kind and tokens: such metrics
  *                                of equal rows are one number
@@ -116,11 +117,12 @@ static inset_status find_pattern(prepared *c, list *out)
     chunk_prompts p;
     chunk_pairs pairs = {.at = arena_new(&c->memory, c->n_runs * sizeof *pairs.at)};
     if (!pairs.at || !list_prompts(c, &p)) return INSET_NO_MEMORY;
-    size_t most = 2 + p.n * (2 + s->n_metrics) + (size_t)p.total;
+    size_t most = 3 + p.n * (2 + s->n_metrics) + (size_t)p.total;
     *out = (list){.at = arena_new(&c->memory, most * sizeof *out->at)};
     if (!out->at) return INSET_NO_MEMORY;
     add(out, c->count);
     add(out, c->first % s->points);
+    if (sweep_has_features(s)) add(out, c->first);
     bool fine = true;
     for (size_t i = 0; i < c->n_runs && fine; i++) {
         if (!begins_pair(&c->runs[i])) continue;
@@ -161,8 +163,8 @@ void plans_free(sweep *s)
     s->plans = NULL;
 }
 
-/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT; never one that is
- * in use. */
+/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT, or all that will not
+ * come again; never one that is in use. */
 static void make_room(sweep *s)
 {
     for (;;) {
@@ -173,7 +175,7 @@ static void make_room(sweep *s)
             bool in_use = *at == s->run_plan || (s->prepared && *at == s->prepared->plan);
             if (!in_use && (!oldest || (*at)->used < (*oldest)->used)) oldest = at;
         }
-        if (bytes <= MOST_KEPT || !oldest) return;
+        if (!oldest || (bytes <= MOST_KEPT && !sweep_has_features(s))) return;
         planned *gone = *oldest;
         *oldest = gone->older;
         free_planned(s, gone);

@@ -60,10 +60,12 @@ static inset_status run_together(sweep *s, const prompts *p, int64_t first, int6
 
 inset_status prompts_run(sweep *s, const prompts *p, const prompt_reader *reader, inset_cost *cost)
 {
+    const bool fewer = reader->most_rows && reader->most_rows < MOST_ROWS;
+    const int64_t most = fewer ? reader->most_rows : MOST_ROWS;
     inset_status status = INSET_OK;
     for (int64_t first = 0, count; first < p->count && !status; first += count) {
         int64_t rows = p->lengths[first];
-        for (count = 1; first + count < p->count && rows + p->lengths[first + count] <= MOST_ROWS;
+        for (count = 1; first + count < p->count && rows + p->lengths[first + count] <= most;
              count++)
             rows += p->lengths[first + count];
         status = run_together(s, p, first, count, reader, cost);

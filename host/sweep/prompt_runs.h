@@ -16,6 +16,7 @@ typedef struct prompt_reader {
      * zeros behind a prompt's end. */
     inset_status (*take)(
         void *of, struct run *r, const prompts *p, int64_t first, int64_t count, int64_t longest);
+    int64_t most_rows; /* positions that run at once, where fewer than usual; 0: as usual */
 } prompt_reader;
 
 /* Prompts as inset_prompts.text; one at least is as long as the longest pair. VALUE_ERROR, and the

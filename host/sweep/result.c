@@ -12,14 +12,12 @@
 
 static void describe_axes(const sweep *s, const sweep_site *site, inset_sweep_result *out)
 {
-    const int64_t *labels[AXIS_COUNT] = {
-        NULL, s->layer_labels, s->position_labels, site->head_labels};
     out->n_axes = site->n_axes;
     for (int i = 0; i < site->n_axes; i++) {
         sweep_axis axis = site->axes[i];
         out->axes[i] = (inset_sweep_axis){.name = axis_name(site, axis),
             .count = site->extents[axis],
-            .labels = labels[axis],
+            .labels = axis_labels(s, site, axis),
             .names = axis == AXIS_SITE ? site->members : NULL};
     }
 }
@@ -155,7 +153,7 @@ static inset_status tensors_of(sweep *s, arena *a, size_t index, file_tensor *ou
     return INSET_OK;
 }
 
-static void axis_labels(sweep *s, const inset_sweep_axis *axis, text *out)
+static void write_labels(sweep *s, const inset_sweep_axis *axis, text *out)
 {
     text_add(s->context, out, "[");
     for (int64_t k = 0; k < axis->count; k++) {
@@ -191,7 +189,7 @@ static void add_site(metadata *m, const inset_sweep_result *r)
         text_clear(&key);
         text_clear(&value);
         text_add(c, &key, "%s.labels.%s", r->site, r->axes[i].name);
-        axis_labels(m->sweep, &r->axes[i], &value);
+        write_labels(m->sweep, &r->axes[i], &value);
         text_add(c, &axes, ", \"%s\"", r->axes[i].name);
         if (key.bytes) add_entry(m, key.bytes, value.bytes);
     }

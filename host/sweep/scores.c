@@ -6,13 +6,14 @@
 #include <string.h>
 
 #include "run/run.h"
+#include "sweep/features/features.h"
 
 /* Adds to the score of a point. */
 static void add_point(
     sweep *s, const tap *t, int64_t position, int64_t head, double score, double *points)
 {
     const sweep_site *site = &s->sites[t->site];
-    const int64_t at[AXIS_COUNT] = {t->member, t->layer, position, head};
+    const int64_t at[AXIS_COUNT] = {t->member, t->layer, position, head, 0};
     int64_t point = 0;
     for (int i = 0; i < site->n_axes; i++)
         point = point * site->extents[site->axes[i]] + at[site->axes[i]];
@@ -22,14 +23,9 @@ static void add_point(
 /* The label of the pair's i-th chosen position. */
 static int64_t label_of(const sweep *s, int64_t pair, int64_t i)
 {
-    int64_t first, length = s->clean.lengths[pair];
-    range_resolve(&s->positions, length, &first);
-    const int64_t position = first + i * s->positions.step;
-    for (int64_t k = 0; k < s->n_labels; k++) {
-        const int64_t label = s->position_labels[k];
-        if ((label < 0 ? label + length : label) == position) return k;
-    }
-    return 0;
+    int64_t first;
+    range_resolve(&s->positions, s->clean.lengths[pair], &first);
+    return position_label(s, pair, first + i * s->positions.step);
 }
 
 /* Scores and patterns: [1, heads, queries, keys], of which the keys are no axis. What a query does
@@ -53,11 +49,21 @@ static void add_rows_of_keys(sweep *s, const product *p, const inset_tensor *x, 
         }
 }
 
+/* What is saved is the gradient itself, [1, positions, width]. */
+static void add_features(sweep *s, const product *p, const inset_tensor *x, double *points)
+{
+    int64_t first;
+    range_resolve(&s->positions, s->clean.lengths[p->pair], &first);
+    features_score(
+        s, &s->sites[s->taps[p->tap].site], p->pair, x->data, first, s->positions.step, points);
+}
+
 static void add_scores(sweep *s, const product *p, const inset_tensor *x, double *points)
 {
     const tap *t = &s->taps[p->tap];
     const sweep_site *site = &s->sites[t->site];
     if (site->by_keys) return add_rows_of_keys(s, p, x, points);
+    if (site->features) return add_features(s, p, x, points);
     const int64_t heads = site->per_head ? site->heads : 1, width = x->shape[x->n_dimensions - 1],
                   n = x->shape[1];
     const float *at = x->data;

@@ -6,7 +6,7 @@
 
 /* What one saved tensor is. */
 typedef enum product_kind {
-    PRODUCT_SCORES,  /* (source - u) * g, element by element */
+    PRODUCT_SCORES,  /* (source - u) * g, element by element; of features g */
     PRODUCT_QUERIES, /* then the five of an attention: q, k, v, other, back */
     PRODUCT_KEYS
 } product_kind;

@@ -19,6 +19,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sweep/features/features.h"
+
 /* ---- blocks ------------------------------------------------------------- */
 
 static bool is_number(const char *name)
@@ -272,7 +274,7 @@ inset_status site_unknown(sweep *s, const char *name, const char *purpose)
         "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, pre, up "
         "and post "
         "in the MLP, and per head z, q, k, v, rot_q, rot_k, result, q_input, k_input, v_input, "
-        "pattern and scores.");
+        "pattern and scores; and features:SAE.safetensors@SITE.LAYER.");
     return status;
 }
 
@@ -308,6 +310,7 @@ static bool name_site(const char *name, sweep_site *out, spelling *how)
 
 static const char *default_axes(const sweep_site *site, spelling how)
 {
+    if (site->features) return "position,feature";
     if (!site->per_head) return "layer,position";
     if (how != SPELT_BY_POSITION) return "layer,head";
     return site->by_keys ? "layer,head,destination" : "layer,position,head";
@@ -315,7 +318,7 @@ static const char *default_axes(const sweep_site *site, spelling how)
 
 const char *axis_name(const sweep_site *site, sweep_axis axis)
 {
-    static const char *const names[AXIS_COUNT] = {"site", "layer", "position", "head"};
+    static const char *const names[AXIS_COUNT] = {"site", "layer", "position", "head", "feature"};
     if (axis == AXIS_POSITION && site->by_keys) return "destination";
     if (axis == AXIS_HEAD && site->grouped) return "key_value_head";
     return names[axis];
@@ -325,7 +328,7 @@ const char *axis_name(const sweep_site *site, sweep_axis axis)
  * axes; a name of its own only its own. */
 static sweep_axis find_axis(const sweep_site *site, const char *name)
 {
-    static const char *const usual[AXIS_COUNT] = {NULL, "layer", "position", "head"};
+    static const char *const usual[AXIS_COUNT] = {NULL, "layer", "position", "head", "feature"};
     for (sweep_axis axis = AXIS_LAYER; axis < AXIS_COUNT; axis++)
         if (!strcmp(usual[axis], name) || !strcmp(axis_name(site, axis), name)) return axis;
     return AXIS_COUNT;
@@ -334,9 +337,15 @@ static sweep_axis find_axis(const sweep_site *site, const char *name)
 /* A name of no axis, or of one that this site has not got. */
 static inset_status refuse_axis(sweep *s, const sweep_site *site, const char *name)
 {
-    if (strcmp(name, "head") && strcmp(name, "destination") && strcmp(name, "key_value_head"))
+    static const char *const known[] = {
+        "layer", "head", "destination", "key_value_head", "feature", NULL};
+    if (index_of(known, name) < 0)
         return error_set(s->context, INSET_VALUE_ERROR,
-            "there is no axis '%s': layer, position and head are axes", name);
+            "there is no axis '%s': layer, position and head are axes, and feature of features",
+            name);
+    if (site->features)
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "%s has no axis %s: its axes are position and feature", site->name, name);
     const char *head = site->per_head ? axis_name(site, AXIS_HEAD) : "";
     return error_set(s->context, INSET_VALUE_ERROR,
         "%s has no axis %s: its axes are layer%s %s%s%s", site->name, name, *head ? "," : " and",
@@ -356,8 +365,11 @@ static const char *next_part(arena *a, const char **at)
 static inset_status add_axis(sweep *s, sweep_site *site, const char *name)
 {
     sweep_axis axis = find_axis(site, name);
-    if (axis == AXIS_COUNT || (axis == AXIS_HEAD && !site->per_head))
-        return refuse_axis(s, site, name);
+    const bool there = axis == AXIS_HEAD      ? site->per_head
+                       : axis == AXIS_LAYER   ? !site->features
+                       : axis == AXIS_FEATURE ? site->features != NULL
+                                              : axis != AXIS_COUNT;
+    if (!there) return refuse_axis(s, site, name);
     for (int i = 0; i < site->n_axes; i++)
         if (site->axes[i] == axis)
             return error_set(s->context, INSET_VALUE_ERROR, "the axis %s is named twice", name);
@@ -395,8 +407,8 @@ static inset_status count_points(sweep *s, sweep_site *site)
         return INSET_NO_MEMORY;
     for (int64_t i = 0; i < site->heads; i++)
         site->head_labels[i] = site->first_head + i * s->heads.step;
-    const int64_t extents[AXIS_COUNT] = {
-        site->n_members, s->chosen_layers, s->n_labels, site->heads};
+    const int64_t extents[AXIS_COUNT] = {site->n_members, s->chosen_layers, s->n_labels,
+        site->heads, site->features ? site->features->chosen : 1};
     site->n_points = 1;
     for (int a = 0; a < AXIS_COUNT; a++) site->extents[a] = 1;
     for (int i = 0; i < site->n_axes; i++) {
@@ -411,11 +423,15 @@ static inset_status count_points(sweep *s, sweep_site *site)
 static inset_status read_site(sweep *s, const char *name, const char *by, sweep_site *out)
 {
     spelling how = SPELT_PLAIN;
-    if (!name_site(name, out, &how)) return site_unknown(s, name, "sweep");
+    const bool features = names_features(name);
+    inset_status status = features ? features_read(s, name, out) : INSET_OK;
+    if (status) return status;
+    if (!features && !name_site(name, out, &how)) return site_unknown(s, name, "sweep");
     for (const sweep_site *before = s->sites; before < out; before++)
-        if (!strcmp(before->name, name))
-            return error_set(s->context, INSET_VALUE_ERROR, "the site %s is named twice", name);
-    inset_status status = find_places(s, out);
+        if (!strcmp(before->name, out->name))
+            return error_set(
+                s->context, INSET_VALUE_ERROR, "the site %s is named twice", out->name);
+    if (!features) status = find_places(s, out);
     if (!status) status = read_axes(s, by ? by : default_axes(out, how), out);
     return status ? status : count_points(s, out);
 }

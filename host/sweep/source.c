@@ -130,7 +130,7 @@ static inset_status read_tensor(sweep *s, const char *text)
     inset_tensor tensor;
     inset_status status = tensor_load(s, text, &tensor);
     for (size_t i = 0; i < s->n_sites && !status; i++)
-        for (int32_t m = 0; m < s->sites[i].n_members && !status; m++)
+        for (int32_t m = 0; m < s->sites[i].n_members && !status && !s->sites[i].features; m++)
             status = fit_tensor(
                 s, text, &tensor, &s->sites[i], &s->tensors[i * MAX_MEMBERS + (size_t)m]);
     return status;
@@ -255,7 +255,7 @@ static inset_status read_mean(sweep *s, const char *text)
     inset_status status = prompts_for_mean(s, text, &s->others);
     if (status) return status;
     arena_start(&scratch, s->context);
-    const prompt_reader reader = {&m, record_taps, add_up};
+    const prompt_reader reader = {.of = &m, .record = record_taps, .take = add_up};
     status = means_start(&scratch, &s->others, &m);
     if (!status) status = prompts_run(s, &s->others, &reader, NULL);
     if (!status) status = means_finish(s, &m);
@@ -312,6 +312,7 @@ inset_status source_externals(const sweep *s, trace *t, operand *out)
 {
     for (size_t i = 0; i < s->n_taps; i++) {
         const tap *at = &s->taps[i];
+        if (s->sites[at->site].features) continue; /* its rows are made elsewhere */
         const source_tensor *from =
             &s->tensors[(size_t)at->site * MAX_MEMBERS + (size_t)at->member];
         int64_t layer = from->layers == 1 ? 0 : s->first_layer + at->layer * s->layers.step;

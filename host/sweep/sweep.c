@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "run/run.h"
+#include "sweep/features/features.h"
 
 enum { LEAST_JOBS = 64 }; /* of a chunk */
 
@@ -111,6 +112,24 @@ static inset_status read_positions(sweep *s, const char *text)
     return INSET_OK;
 }
 
+const int64_t *axis_labels(const sweep *s, const sweep_site *site, sweep_axis axis)
+{
+    switch (axis) {
+    case AXIS_LAYER: return s->layer_labels;
+    case AXIS_POSITION: return s->position_labels;
+    case AXIS_HEAD: return site->head_labels;
+    case AXIS_FEATURE: return site->features->labels;
+    default: return NULL;
+    }
+}
+
+int64_t position_label(const sweep *s, int64_t pair, int64_t position)
+{
+    const int64_t first = s->position_labels[0];
+    if (first < 0) position -= s->clean.lengths[pair];
+    return (position - first) / s->positions.step;
+}
+
 /* ---- taps --------------------------------------------------------------- */
 
 /* Taps in execution order: a stable sort by event. */
@@ -140,8 +159,10 @@ static inset_status make_taps(sweep *s)
             if (!(s->sites[i].taps[m] = arena_new(
                       &s->memory, (size_t)s->chosen_layers * sizeof(int32_t))))
                 return INSET_NO_MEMORY;
-            for (int64_t layer = 0; layer < s->chosen_layers; layer++) {
-                int32_t place = s->sites[i].places[m][s->first_layer + layer * s->layers.step];
+            const feature_site *f = s->sites[i].features; /* of one layer, whatever is chosen */
+            for (int64_t layer = 0; layer < (f ? 1 : s->chosen_layers); layer++) {
+                int32_t place = f ? f->place
+                                  : s->sites[i].places[m][s->first_layer + layer * s->layers.step];
                 s->taps[n++] = (tap){.place = place,
                     .event = s->program->sites[place].event,
                     .site = (int32_t)i,
@@ -197,9 +218,29 @@ static int64_t chunk_size(const sweep *s)
     return most;
 }
 
+bool sweep_has_features(const sweep *s)
+{
+    for (size_t i = 0; i < s->n_sites; i++)
+        if (s->sites[i].features) return true;
+    return false;
+}
+
+/* Where most jobs are not run, a chunk goes on until enough of them are; a pair's own two runs
+ * count. */
+static int64_t count_scattered(const sweep *s, int64_t first)
+{
+    int64_t i = first, runs = 2;
+    for (; i < s->jobs; i++) {
+        runs += job_runs(s, i) + (i > first && i % s->points == 0 ? 2 : 0);
+        if (runs > s->chunk + 2) break;
+    }
+    return i > first ? i - first : 1;
+}
+
 /* Jobs of the chunk that begins at `first`: whole pairs, or an equal part of one. */
 static int64_t count_from(const sweep *s, int64_t first)
 {
+    if (s->chosen || sweep_has_features(s)) return count_scattered(s, first);
     if (s->chunk >= s->points) {
         int64_t count = s->chunk / s->points * s->points - first % s->points;
         return count < s->jobs - first ? count : s->jobs - first;
@@ -292,7 +333,7 @@ void sweep_take_fingerprint(sweep *s, const inset_sweep_options *o)
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) h = hash_text(h, texts[i]);
     for (size_t i = 0; i < s->n_metrics; i++) h = hash_text(h, s->metrics[i].name);
     h = hash_prompts(hash_prompts(hash_prompts(h, &s->clean), &s->corrupt), &s->others);
-    h = hash_tensors(s, hash_sets(s, h));
+    h = features_hash(s, hash_tensors(s, hash_sets(s, h)));
     const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type,
         (int64_t)o->memory_limit, device && device->fast, s->method.estimates, s->method.steps,
         s->method.ends, s->method.qk, s->method.graddrop, s->method.rules, s->program->ungroup};
@@ -347,9 +388,10 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
     inset_status status;
     if ((status = read_runs(s, o)) || (status = read_positions(s, o->positions))
         || (status = range_read(s, "heads", o->heads, &s->heads))
+        || (status = range_read(s, "features", o->features, &s->features))
         || (status = sites_read(s, o->patch, o->by)) || (status = metrics_read(s, o->metrics))
         || (status = make_taps(s)) || (status = source_read(s, o->source, o->seed))
-        || (status = make_arrays(s)))
+        || (status = features_find(s, o->source)) || (status = make_arrays(s)))
         return status;
     sweep_take_fingerprint(s, o);
     if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
@@ -424,6 +466,7 @@ void sweep_free(sweep *s)
 {
     if (!s) return;
     attribute_free(s);
+    features_free(s);
     chunk_free(s->prepared);
     chunk_free(s->following);
     leave_device(s);

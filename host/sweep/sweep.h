@@ -8,8 +8,8 @@
  *            (block_every)
  *   member   one of the residual stream, attention output, MLP output, pre, post, z, q, k, v,
  *            pattern, ...: a place in every layer
- *   point    one entry of a site's grid: a member, and a layer, a position and a head where these
- *            are axes
+ *   point    one entry of a site's grid: a member, and a layer, a position, a head and a feature
+ *            where these are axes
  *   job      one pair at one point of one site: one invoke with its sets. Jobs are numbered by
  *            pair, then site, then point
  *   chunk    consecutive jobs, run as one trace together with the clean and the corrupt run of
@@ -49,7 +49,14 @@ bool is_file_name(const char *text, size_t length);
 
 /* ---- sites (site.c) ----------------------------------------------------- */
 enum { MAX_MEMBERS = 3 };
-typedef enum sweep_axis { AXIS_SITE, AXIS_LAYER, AXIS_POSITION, AXIS_HEAD, AXIS_COUNT } sweep_axis;
+typedef enum sweep_axis {
+    AXIS_SITE,
+    AXIS_LAYER,
+    AXIS_POSITION,
+    AXIS_HEAD,
+    AXIS_FEATURE,
+    AXIS_COUNT
+} sweep_axis;
 
 typedef struct sweep_site {
     const char *name; /* as the user spelt it */
@@ -70,12 +77,17 @@ typedef struct sweep_site {
     int64_t extents[AXIS_COUNT];
     int64_t first_head, heads;     /* the heads chosen: first_head + i * the range's step */
     int64_t *head_labels;          /* [heads] */
+    struct feature_site *features; /* NULL: not one of features (features/features.h) */
     int64_t n_points, first_point; /* first_point: points of the sites before, for job numbers */
 } sweep_site;
 
 /* What an axis of a site is called: a pattern's position is a "destination", a key-value head a
  * "key_value_head". */
 const char *axis_name(const sweep_site *site, sweep_axis axis);
+/* What its places are called, [extents[axis]]; NULL for AXIS_SITE. */
+const int64_t *axis_labels(const sweep *s, const sweep_site *site, sweep_axis axis);
+/* Which label of the position axis a chosen position of a pair has. */
+int64_t position_label(const sweep *s, int64_t pair, int64_t position);
 /* Sites and their axes from the options' texts; layers, positions and ranges must be read
  * before. */
 inset_status sites_read(sweep *s, const char *patch, const char *by);
@@ -212,7 +224,7 @@ struct sweep {
     int64_t pairs;
     int32_t n_layers; /* of the model */
     int32_t *blocks;  /* [n_layers] the module of each */
-    range layers, positions, heads;
+    range layers, positions, heads, features;
     int64_t first_layer, chosen_layers; /* chosen: first + i * step */
     int64_t n_labels;                   /* of the position axis */
     int64_t *position_labels;           /* [n_labels]; negative: from the end */
@@ -284,11 +296,14 @@ void plans_free(sweep *s); /* pattern.c */
 /* Where a job is: its site and point, and the pair's sequence of positions. False: the pair has no
  * such position. */
 typedef struct job {
-    int64_t pair;
+    int64_t pair, point; /* point: of its site */
     const sweep_site *site;
     int64_t at[AXIS_COUNT]; /* index on each axis; -1: not an axis of the site */
 } job;
 bool job_at(const sweep *s, int64_t index, job *out);
+/* Is it a job, and is there anything to run for it? */
+bool job_runs(const sweep *s, int64_t index);
+bool sweep_has_features(const sweep *s);
 /* Where a job's sets are: items of its site's index. */
 place_items job_items(const sweep *s, const job *j);
 /* The positions that a pair's job patches: first, count. */

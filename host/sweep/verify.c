@@ -86,16 +86,14 @@ static void describe(const sweep *s, int64_t point, inset_verified *out)
 {
     const sweep_site *site = s->sites + s->n_sites - 1;
     while (site->first_point > point) site--;
-    const int64_t *labels[AXIS_COUNT] = {
-        NULL, s->layer_labels, s->position_labels, site->head_labels};
     point -= site->first_point;
     *out = (inset_verified){.site = site->name, .n_axes = site->n_axes};
     for (int i = site->n_axes - 1; i >= 0; i--) {
         const sweep_axis axis = site->axes[i];
-        const int64_t at = point % site->extents[axis];
+        const int64_t at = point % site->extents[axis], *labels = axis_labels(s, site, axis);
         point /= site->extents[axis];
         out->axes[i] = axis_name(site, axis);
-        out->at[i] = labels[axis] ? labels[axis][at] : at;
+        out->at[i] = labels ? labels[at] : at;
     }
 }
 

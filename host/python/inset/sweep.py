@@ -77,7 +77,7 @@ class Sweeping:
         metrics = [metric] if isinstance(metric, (str, tuple)) else list(metric)
         given = {"clean": self._prompts(clean, "clean"), "corrupt": self._prompts(corrupt, "corrupt"), "metrics": [self._metric_text(m) for m in metrics],
                  "by": ",".join(by) if isinstance(by, (list, tuple)) else by}
-        for name in ("layers", "positions", "heads"):
+        for name in ("layers", "positions", "heads", "features"):
             given[name] = _range(more.pop(name, None))
         patch = more.pop("patch", None)
         given["patch"] = ",".join(patch) if isinstance(patch, (list, tuple)) else patch
@@ -88,33 +88,34 @@ class Sweeping:
         """Pieces of the first prompt, for axes of positions."""
         return [self.text.piece(i) for i in given[0]] if isinstance(given, list) and len({len(p) for p in given}) == 1 else None
 
-    def sweep(self, clean, corrupt=None, *, patch, metric, by=None, layers=None, positions=None, heads=None, source=None, direction=None, seed=0,
-              memory=0, no_share=False, state=None, resume=False, progress=True):
+    def sweep(self, clean, corrupt=None, *, patch, metric, by=None, layers=None, positions=None, heads=None, features=None, source=None, direction=None,
+              seed=0, memory=0, no_share=False, state=None, resume=False, progress=True):
         """Activation patching over a grid: for every pair of prompts, every site and every point of the axes one run in which the values there come from
         somewhere else. All of it is planned as one program.
 
         clean, corrupt: a text, a list of texts (a pair each), ids, lists of ids. patch: "resid_pre,z", ["resid_pre"], ... (resid_pre, resid_mid, resid_post,
-        attn_out, mlp_out, pre, up, post, z, q, k, v, pattern, scores, ...). metric: "logit_diff: Mary, John", ("logit_diff", 11, 12), "kl", or a list of
-        these. by: axes, "layer,position". layers, positions, heads: ranges (a slice, a range, "4:9", 3). source: None (the other run's value), "zero",
-        "mean:PROMPTS", "resample", a file. direction: "denoise" (the corrupt run is patched) or "noise". state, resume: a file that keeps what is done.
+        attn_out, mlp_out, pre, up, post, z, q, k, v, pattern, scores, ..., or the features of an SAE, "features:sae.safetensors@resid_pre.8"). metric:
+        "logit_diff: Mary, John", ("logit_diff", 11, 12), "kl", or a list of these. by: axes, "layer,position". layers, positions, heads, features: ranges
+        (a slice, a range, "4:9", 3). source: None (the other run's value), "zero", "mean:PROMPTS", "resample", a file. direction: "denoise" (the corrupt
+        run is patched) or "noise". state, resume: a file that keeps what is done.
 
         Returns a Result, or a list of one a site and metric where there are several. Ctrl-C stops between chunks; with `state` nothing done is lost.
         """
-        given = self._options(clean, corrupt, metric, by, patch=patch, layers=layers, positions=positions, heads=heads, source=source, direction=direction,
-                              seed=seed, memory=memory, no_share=no_share, state=state, resume=resume)
+        given = self._options(clean, corrupt, metric, by, patch=patch, layers=layers, positions=positions, heads=heads, features=features, source=source,
+                              direction=direction, seed=seed, memory=memory, no_share=no_share, state=state, resume=resume)
         return self._finish(_inset.sweep(self._m, given, False), given, progress)
 
-    def attribute(self, clean, corrupt=None, *, metric, patch=None, edges=False, by=None, layers=None, positions=None, heads=None, source=None,
-                  direction=None, steps=0, ends=False, star=False, qk=False, graddrop=False, relp=False, rules=None, per_pair=False, seed=0, memory=0,
-                  no_share=False, state=None, resume=False, progress=True):
+    def attribute(self, clean, corrupt=None, *, metric, patch=None, edges=False, by=None, layers=None, positions=None, heads=None, features=None,
+                  source=None, direction=None, steps=0, ends=False, star=False, qk=False, graddrop=False, relp=False, rules=None, per_pair=False, seed=0,
+                  memory=0, no_share=False, state=None, resume=False, progress=True):
         """What each patch of such a sweep would do, estimated from gradients (attribution patching); with steps integrated gradients. edges=True: scores of
         all edges of the model's graph (EAP; with steps EAP-IG), an EdgeResult.
 
         ends: the mean of both runs' gradients. star: AtP*; qk, graddrop: its parts. relp, rules: relevance patching. Else as sweep.
         """
-        given = self._options(clean, corrupt, metric, by, patch=patch, layers=layers, positions=positions, heads=heads, source=source, direction=direction,
-                              seed=seed, memory=memory, no_share=no_share, state=state, resume=resume, steps=steps, ends=ends, qk=qk or star,
-                              graddrop=graddrop or star, rules=rules or ("relp" if relp else None))
+        given = self._options(clean, corrupt, metric, by, patch=patch, layers=layers, positions=positions, heads=heads, features=features, source=source,
+                              direction=direction, seed=seed, memory=memory, no_share=no_share, state=state, resume=resume, steps=steps, ends=ends,
+                              qk=qk or star, graddrop=graddrop or star, rules=rules or ("relp" if relp else None))
         if not edges:
             return self._finish(_inset.sweep(self._m, given, True), given, progress)
         made = _inset.edges(self._m, given, per_pair)
