@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""sae.py [--samples N] [--model FOLDER] [--length T] [--features N] [--layer L]: features of a sparse autoencoder (768 wide, 24,576 features, of random numbers)
-set to zero one by one at the last position of one layer of GPT-2's shape, the error term kept, and a logit difference read: inset (one trace, an invoke a
-feature) beside PyTorch (hooks, features batched by hand) and nnsight (a trace a feature, some of them), in one run. Needs inset, torch, transformers, nnsight."""
+"""sae.py [--samples N] [--model FOLDER] [--length T] [--features N] [--layer L] [--bias B]: features of a sparse autoencoder (768 wide, 24,576 features, of
+random numbers) set to zero one by one at the last position of one layer of GPT-2's shape, the error term kept, and a logit difference read: inset (a sweep;
+and one trace, an invoke a feature) beside PyTorch (hooks, features batched by hand) and nnsight (a trace a feature, some of them), in one run. Then all
+features at all positions: inset's sweep, and its attribution. B, the encoder's mean bias, says how many features are not zero: 0 for half of them.
+Needs inset, torch, transformers, nnsight, safetensors."""
 import argparse
 import pathlib
 import statistics
@@ -19,10 +21,12 @@ parser.add_argument("--model")
 parser.add_argument("--length", type=int, default=16)
 parser.add_argument("--features", type=int, default=1000)
 parser.add_argument("--layer", type=int, default=8)
+parser.add_argument("--bias", type=float, default=0)
 parser.add_argument("--batch", type=int, default=50)
 given = parser.parse_args()
 
 import nnsight  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel  # noqa: E402
 
 folder = given.model or tempfile.mkdtemp()
@@ -36,14 +40,24 @@ prompt = [7919 * (i + 1) % 50257 for i in range(given.length)]
 WIDTH, SIZE, A, B, FEW = net.config.n_embd, 24576, 11, 13, 20
 torch.manual_seed(1)
 encode, decode = torch.randn(WIDTH, SIZE) / WIDTH ** 0.5, torch.randn(SIZE, WIDTH) / SIZE ** 0.5
-bias, centre = torch.randn(SIZE) * 0.1, torch.randn(WIDTH) * 0.1
+bias, centre = torch.randn(SIZE) * 0.1 + given.bias, torch.randn(WIDTH) * 0.1
+
+
+sae = str(pathlib.Path(tempfile.mkdtemp(), "sae.safetensors"))
+save_file({"W_enc": encode, "b_enc": bias, "W_dec": decode, "b_dec": centre}, sae)
+SITE = f"features:{sae}@resid_post.{given.layer}"
 
 
 def features_of(x):
     return torch.relu((x - centre) @ encode + bias)
 
 
-def inset_sweep(chosen):
+def inset_features(chosen):
+    made = ours.sweep([prompt], patch=SITE, positions="-1", features=range(len(chosen)), source="zero", metric=("logit_diff", A, B), progress=False)
+    return made.values[0, 0]
+
+
+def inset_trace(chosen):
     block = ours.transformer.h[given.layer]
     with ours.trace() as tracer:
         made = []
@@ -96,15 +110,23 @@ def nnsight_sweep(chosen):
     return numpy.array(made)
 
 
-chosen = [int(i) for i in torch.randperm(SIZE)[:given.features]]
+chosen = list(range(given.features))
 times, found = {}, {}
 for _ in range(given.samples + 1):
-    for name, function in (("inset", inset_sweep), ("torch", torch_sweep), ("nnsight", nnsight_sweep)):
+    for name, function in (("inset", inset_features), ("trace", inset_trace), ("torch", torch_sweep), ("nnsight", nnsight_sweep)):
         start = time.perf_counter()
         found[name] = function(chosen)
         times.setdefault(name, []).append(time.perf_counter() - start)
 best = {name: statistics.median(t[1:]) for name, t in times.items()}
 best["nnsight"] *= len(chosen) / len(found["nnsight"])
 apart = max(abs(found[name] - found["inset"][:len(found[name])]).max() for name in found)
-print(f"{len(chosen)} features at one position of layer {given.layer}, {given.length} tokens: inset {best['inset']:.2f} s, torch in batches of {given.batch} "
-      f"{best['torch'] / best['inset']:.2f} times that, nnsight {best['nnsight'] / best['inset']:.1f} times (of {FEW} features); numbers differ by {apart:.1e}")
+not_zero = int((features_of(torch.from_numpy(numpy.zeros((1, WIDTH), "float32"))) > 0).sum())
+print(f"{len(chosen)} features at one position of layer {given.layer}, {given.length} tokens (of a row of zeros {not_zero} of {SIZE} features are not zero): inset's sweep "
+      f"{best['inset']:.2f} s, a trace {best['trace'] / best['inset']:.1f} times that, torch in batches of {given.batch} {best['torch'] / best['inset']:.1f} times, nnsight "
+      f"{best['nnsight'] / best['inset']:.0f} times (of {FEW} features); numbers differ by {apart:.1e}")
+for name, all_of in (("sweep", ours.sweep), ("attribute", ours.attribute)):
+    if name == "sweep" and not_zero > SIZE / 10:
+        continue
+    start = time.perf_counter()
+    made = all_of([prompt], patch=SITE, source="zero", metric=("logit_diff", A, B), progress=False)
+    print(f"all {made.values.size} features and positions, {name}: {time.perf_counter() - start:.2f} s")

@@ -4,9 +4,9 @@
 #
 # inset_kernel_objects(name option...) is also what tests/kernels.cmake makes blocks of real threads with.
 #
-# -O3 in every build type: vectorising is the point; but -O1 under a sanitizer, which compiles in half the time. -fno-trapping-math and -fno-math-errno let loops with comparisons and square
-# roots vectorise and change no result. There is no fast-math and no contraction, so a result does not depend on inlining. -Wno-psabi:
-# vectors wider than the instruction set's are passed between inlined functions only.
+# -O3 in every build type: vectorising is the point; but -O1 under a sanitizer, which compiles in half the time. -fno-trapping-math and
+# -fno-math-errno let loops with comparisons and square roots vectorise and change no result. There is no fast-math and no contraction, so
+# a result does not depend on inlining. -Wno-psabi: vectors wider than the instruction set's are passed between inlined functions only.
 
 set(INSET_KERNEL_OPTIONS -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-exceptions -fno-rtti -Wno-psabi)
 set(INSET_KERNEL_HOST ${PROJECT_SOURCE_DIR}/kernels/host.cc)

@@ -74,10 +74,12 @@ static const option known[] = {
         "                         features:SAE.safetensors@resid_pre.8 (or another site and "
         "layer)"},
     {NULL, "--by", "AXIS,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(by),
-        "of layer, position, head (features: position, feature); the others are patched at all "
-        "their places at once. A\n"
-        "                         pattern's position is its destination; heads of k and v are "
-        "key_value_head where shared"},
+        "of layer, position, head; of features position, feature. The others are patched at all "
+        "their\n"
+        "                         places at once. A pattern's position is its destination; heads "
+        "of k "
+        "and v are\n"
+        "                         key_value_head where shared"},
     {NULL, "--metric", "METRIC", WORDS, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(metrics),
         "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
         "                         may be given several times. A is a token, 11+12, or a file of "

@@ -42,6 +42,20 @@ typedef struct panel {
     char title[256];
 } panel;
 
+/* What the panel of the strongest features of a result points to. */
+typedef struct strongest {
+    float *values; /* [features, positions] */
+    int64_t *labels;
+    inset_sweep_axis axis;
+} strongest;
+/* sweep_features.c: are there more features than a panel shows? */
+bool panel_wants_strongest(const inset_sweep_result *r);
+/* The features that do most, as rows; values: one a point. False: out of memory. Freed with
+ * strongest_free. */
+bool panel_of_strongest(
+    const inset_sweep_result *r, const float *values, panel *out, strongest *kept);
+void strongest_free(strongest *kept);
+
 /* The panels of all results, values normalised where there is something to normalise by and else
  * their change from the clean run's mean; freed with panels_free. NULL when memory is out. */
 typedef struct panels {
@@ -50,6 +64,7 @@ typedef struct panels {
     float *changes; /* [all points]: for results without normalised values */
     inset_sweep_result *results;
     size_t n_results;
+    strongest *strongest; /* [n_results] */
 } panels;
 bool panels_make(inset_sweep *sweep, panels *out);
 void panels_free(panels *p);

@@ -139,7 +139,7 @@ static void write_numbers(FILE *to, const double *x, int n)
 static const struct {
     const char *axis, *column;
 } columns[] = {{"site", "member"}, {"layer", "layer"}, {"position", "position"}, {"head", "head"},
-    {"destination", "destination"}, {"key_value_head", "key_value_head"}};
+    {"destination", "destination"}, {"key_value_head", "key_value_head"}, {"feature", "feature"}};
 enum { COLUMNS = sizeof columns / sizeof *columns, USUAL = 4 };
 
 static bool any_has_axis(inset_sweep *sweep, const char *name)

@@ -62,7 +62,7 @@ static void make_title(panel *p, int64_t index)
     }
 }
 
-static void make_panels(panels *p, const inset_sweep_result *r, float *changes)
+static bool make_panels(panels *p, const inset_sweep_result *r, float *changes)
 {
     const float *values = any_number(r->normalised_mean, r->points) ? r->normalised_mean : changes;
     const inset_sweep_axis *row = r->n_axes >= 2 ? &r->axes[r->n_axes - 2] : NULL,
@@ -70,6 +70,8 @@ static void make_panels(panels *p, const inset_sweep_result *r, float *changes)
     int64_t rows = row ? row->count : 1, columns = column ? column->count : 1,
             count = r->points / (rows * columns);
     fill_changes(r, changes);
+    if (panel_wants_strongest(r))
+        return panel_of_strongest(r, values, &p->at[p->count++], &p->strongest[r - p->results]);
     for (int64_t i = 0; i < count; i++) {
         panel *made = &p->at[p->count++];
         *made = (panel){.result = r,
@@ -80,28 +82,42 @@ static void make_panels(panels *p, const inset_sweep_result *r, float *changes)
             .column_axis = column};
         make_title(made, i);
     }
+    return true;
+}
+
+/* All axes but the last two. */
+static size_t panels_of(const inset_sweep_result *r)
+{
+    size_t count = 1;
+    for (int i = 0; i < leading_axes(r); i++) count *= (size_t)r->axes[i].count;
+    return count;
 }
 
 bool panels_make(inset_sweep *sweep, panels *out)
 {
-    size_t n = inset_sweep_result_count(sweep), points = 0;
+    size_t n = inset_sweep_result_count(sweep), points = 0, count = 0;
     *out = (panels){.results = calloc(n, sizeof *out->results), .n_results = n};
     for (size_t i = 0; out->results && i < n; i++) {
         if (inset_sweep_result_at(sweep, i, &out->results[i])) return false;
         points += (size_t)out->results[i].points;
+        count += panels_of(&out->results[i]);
     }
     out->changes = calloc(points, sizeof *out->changes);
-    out->at = calloc(points, sizeof *out->at); /* a panel has at least one point */
-    if (!out->results || !out->changes || !out->at) return false;
-    for (size_t i = 0, at = 0; i < n; at += (size_t)out->results[i++].points)
-        make_panels(out, &out->results[i], out->changes + at);
-    return true;
+    out->at = calloc(count, sizeof *out->at);
+    out->strongest = calloc(n, sizeof *out->strongest);
+    if (!out->results || !out->changes || !out->at || !out->strongest) return false;
+    bool fine = true;
+    for (size_t i = 0, at = 0; i < n && fine; at += (size_t)out->results[i++].points)
+        fine = make_panels(out, &out->results[i], out->changes + at);
+    return fine;
 }
 
 void panels_free(panels *p)
 {
     free(p->at);
     free(p->changes);
+    for (size_t i = 0; p->strongest && i < p->n_results; i++) strongest_free(&p->strongest[i]);
+    free(p->strongest);
     free(p->results);
 }
 

@@ -104,9 +104,10 @@ static void draw_panel(const panel *p, double scale, colours have, int64_t colum
     int name = p->row_axis ? (int)strlen(p->row_axis->name) : 0, side = name > LABEL ? name : LABEL;
     int width = side + 1 + p->columns * CELL_NUMBER <= columns ? CELL_NUMBER : CELL_SQUARE;
     printf("\n%s\n", p->title);
-    if (p->column_axis)
-        printf("%*s %s\n", side, p->row_axis ? p->row_axis->name : "", p->column_axis->name);
-    draw_column_labels(p, width, side);
+    if (p->column_axis || p->row_axis)
+        printf("%*s%s%s\n", side, p->row_axis ? p->row_axis->name : "", p->column_axis ? " " : "",
+            p->column_axis ? p->column_axis->name : "");
+    if (p->column_axis) draw_column_labels(p, width, side);
     for (int64_t i = 0; i < p->rows; i++) {
         axis_label(p->row_axis, i, label, sizeof label);
         printf("%*s ", side, label);

@@ -274,7 +274,8 @@ inset_status site_unknown(sweep *s, const char *name, const char *purpose)
         "Sites are resid_pre, resid_mid, resid_post, attn_out, mlp_out and block_every, pre, up "
         "and post "
         "in the MLP, and per head z, q, k, v, rot_q, rot_k, result, q_input, k_input, v_input, "
-        "pattern and scores; and features:SAE.safetensors@SITE.LAYER.");
+        "pattern and scores%s.",
+        strcmp(purpose, "sweep") ? "" : "; and features:SAE.safetensors@SITE.LAYER");
     return status;
 }
 

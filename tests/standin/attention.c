@@ -375,13 +375,13 @@ static void write_tensor(const running *r, const tensor_form *t, const float *va
 }
 
 /* The element of a dense tensor that goes with element `at` of one with extents `of`. */
-static float element(
+static const float *element(
     const float *values, const tensor_form *t, const int64_t *at, const int64_t *of)
 {
     const int64_t *d = t->dimensions;
     const tensor_form dense = {.dimensions = {d[0], d[1], d[2], d[3]},
         .strides = {d[1] * d[2] * d[3], d[2] * d[3], d[3], 1}};
-    return values[place(&dense, at, of)];
+    return &values[place(&dense, at, of)];
 }
 
 static float combine(int mode, float x, float b, float t)
@@ -403,17 +403,16 @@ static float multiply(const running *r, const plan_operation *o, const int64_t *
 {
     const tensor_form *a = &r->program->tensors[o->x], *b = &r->program->tensors[o->b],
                       *c = &r->program->tensors[o->y];
+    const int64_t left[4] = {at[0], at[1], at[2], 0},
+                  left_of[4] = {c->dimensions[0], c->dimensions[1], c->dimensions[2],
+                      a->dimensions[3]},
+                  right[4] = {at[0], at[1], 0, at[3]},
+                  right_of[4] = {
+                      c->dimensions[0], c->dimensions[1], b->dimensions[2], c->dimensions[3]};
+    const float *row = element(r->values[o->x], a, left, left_of),
+                *column = element(r->values[o->b], b, right, right_of);
     float sum = 0;
-    for (int64_t k = 0; k < a->dimensions[3]; k++) {
-        const int64_t left[4] = {at[0], at[1], at[2], k},
-                      left_of[4] = {c->dimensions[0], c->dimensions[1], c->dimensions[2],
-                          a->dimensions[3]},
-                      right[4] = {at[0], at[1], k, at[3]},
-                      right_of[4] = {
-                          c->dimensions[0], c->dimensions[1], b->dimensions[2], c->dimensions[3]};
-        sum += element(r->values[o->x], a, left, left_of)
-               * element(r->values[o->b], b, right, right_of);
-    }
+    for (int64_t k = 0; k < a->dimensions[3]; k++) sum += row[k] * column[k * b->dimensions[3]];
     return sum;
 }
 
@@ -423,7 +422,7 @@ static float reduce(const running *r, const plan_operation *o, const int64_t *at
     const tensor_form *x = &r->program->tensors[o->x];
     float result = o->mode == CUDNN_LARGEST ? -INFINITY : 0;
     for (int64_t k = 0; k < x->dimensions[3]; k++) {
-        const float value = element(
+        const float value = *element(
             r->values[o->x], x, (const int64_t[4]){at[0], at[1], at[2], k}, x->dimensions);
         result = o->mode == CUDNN_LARGEST ? fmaxf(result, value) : result + value;
     }
@@ -447,9 +446,9 @@ static void run_operation(running *r, const plan_operation *o)
         else if (o->kind == CUDNN_OPERATION_REDUCTION) value = reduce(r, o, at);
         else if (o->mode == CUDNN_INDEX) value = (float)at[o->axis];
         else
-            value = combine(o->mode, element(x, &tensors[o->x], at, d),
-                b ? element(b, &tensors[o->b], at, d) : 0,
-                t ? element(t, &tensors[o->t], at, d) : 0);
+            value = combine(o->mode, *element(x, &tensors[o->x], at, d),
+                b ? *element(b, &tensors[o->b], at, d) : 0,
+                t ? *element(t, &tensors[o->t], at, d) : 0);
         out[i] = rounded(y->type, value);
     }
     free(r->values[o->y]);

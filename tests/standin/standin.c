@@ -165,12 +165,16 @@ static bool captures(const char *call)
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
+/* What is asked for is soon asked for again: it moves to the front, and what was freed stays behind. */
 static allocation *find_allocation(const void *at, bool pinned)
 {
-    for (allocation *a = s.allocations; a; a = a->next)
+    for (allocation **link = &s.allocations, *a; (a = *link); link = &a->next)
         if (a->pinned == pinned && (const char *)at >= a->start
-            && (const char *)at < a->start + (a->bytes ? a->bytes : 1))
-            return a;
+            && (const char *)at < a->start + (a->bytes ? a->bytes : 1)) {
+            *link = a->next;
+            a->next = s.allocations;
+            return s.allocations = a;
+        }
     return NULL;
 }
 
