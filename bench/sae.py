@@ -129,4 +129,5 @@ for name, all_of in (("sweep", ours.sweep), ("attribute", ours.attribute)):
         continue
     start = time.perf_counter()
     made = all_of([prompt], patch=SITE, source="zero", metric=("logit_diff", A, B), progress=False)
-    print(f"all {made.values.size} features and positions, {name}: {time.perf_counter() - start:.2f} s")
+    seconds, changed = time.perf_counter() - start, numpy.count_nonzero(made.values != (made.clean[0] if name == "sweep" else 0))
+    print(f"all {made.values.size} features and positions, of which {changed} have an effect, {name}: {seconds:.2f} s")

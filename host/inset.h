@@ -1065,6 +1065,8 @@ typedef struct inset_sweep_progress {
     double planning, running; /* seconds, in this process */
     /* made in this process: chunks whose prompts have the same pattern of equal tokens share one */
     int64_t plans;
+    /* of the patches, those of features that are equal in both runs: not run, since nothing changes */
+    int64_t unchanged;
 } inset_sweep_progress;
 #define INSET_SWEEP_PROGRESS                 \
     {                                        \

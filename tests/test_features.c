@@ -143,6 +143,8 @@ static void leaves_unchanged(inset_context *context, inset_model *model)
     }
     CHECK(changed > 3 * FEATURES, "only %d are changed", changed);
     NEED(!inset_sweep_progress_of(sweep, &is), "%s", inset_message(context));
+    CHECK(is.unchanged >= 3 * FEATURES && is.unchanged < 6 * FEATURES, "%lld unchanged",
+        (long long)is.unchanged);
     CHECK(is.patches == 6 * FEATURES && is.done == is.patches, "%lld of %lld patches",
         (long long)is.done, (long long)is.patches);
     inset_sweep_free(sweep);

@@ -223,6 +223,16 @@ static int verify(session *s)
                : EXIT_OK;
 }
 
+/* Of features: how many of the patches had anything to change. */
+static void show_unchanged(const session *s)
+{
+    inset_sweep_progress is = INSET_SWEEP_PROGRESS;
+    if (inset_sweep_progress_of(s->sweep, &is) || !is.unchanged) return;
+    printf("\n%" PRId64 " of %" PRId64
+           " points have a feature that differs; the others change nothing\n",
+        is.patches - is.unchanged, is.patches);
+}
+
 static int show(session *s)
 {
     panels p;
@@ -236,6 +246,7 @@ static int show(session *s)
     if (s->given->json)
         sweep_print_json(s->sweep, s->seconds, s->given->fast, s->verified, s->n_verified, s->rank);
     else terminal_draw(&p);
+    if (!s->given->json) show_unchanged(s);
     if (!s->given->json && s->n_verified) show_verified(s);
     panels_free(&p);
     return status;

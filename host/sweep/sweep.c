@@ -278,8 +278,12 @@ static inset_status make_arrays(sweep *s)
     for (size_t i = 0; i < values; i++) s->values[i] = __builtin_nanf("");
     for (size_t i = 0; i < pairs; i++)
         s->clean_values[i] = s->corrupt_values[i] = __builtin_nanf("");
-    job j;
-    for (int64_t i = 0; i < s->jobs; i++) s->patches += job_at(s, i, &j);
+    for (int64_t i = 0; i < s->jobs; i++) {
+        job j;
+        const bool there = job_at(s, i, &j);
+        s->patches += there;
+        s->progress.unchanged += there && features_unchanged(&j);
+    }
     s->progress.patches = s->patches;
     return INSET_OK;
 }

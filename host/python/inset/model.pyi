@@ -51,12 +51,14 @@ class Model:
     def watch(self, progress: Optional[Callable[[str, int, int], Any]]) -> ContextManager[None]: ...
     def tokens(self, text: str) -> Tuple[List[int], List[str]]: ...
     def sweep(self, clean: Prompts, corrupt: Prompts = None, *, patch: Union[str, Sequence[str]], metric: Union[Metric, List[Metric]],
-              by: Union[None, str, Sequence[str]] = None, layers: Range = None, positions: Range = None, heads: Range = None, source: Optional[str] = None,
+              by: Union[None, str, Sequence[str]] = None, layers: Range = None, positions: Range = None, heads: Range = None,
+              features: Range = None, source: Optional[str] = None,
               direction: Optional[str] = None, seed: int = 0, memory: int = 0, no_share: bool = False, state: Any = None, resume: bool = False,
               progress: bool = True) -> Union[Result, List[Result]]:
         """ValueError, IndexError, UnknownSiteError, SyntaxError, FileError, ShapeError, MemoryError."""
     def attribute(self, clean: Prompts, corrupt: Prompts = None, *, metric: Union[Metric, List[Metric]], patch: Union[None, str, Sequence[str]] = None,
                   edges: bool = False, by: Union[None, str, Sequence[str]] = None, layers: Range = None, positions: Range = None, heads: Range = None,
+                  features: Range = None,
                   source: Optional[str] = None, direction: Optional[str] = None, steps: int = 0, ends: bool = False, star: bool = False, qk: bool = False,
                   graddrop: bool = False, relp: bool = False, rules: Optional[str] = None, per_pair: bool = False, seed: int = 0, memory: int = 0,
                   no_share: bool = False, state: Any = None, resume: bool = False, progress: bool = True) -> Union[Result, EdgeResult, List[Any]]:

@@ -69,6 +69,10 @@ static inset_status take(const reader *r, const char *name, const file_tensor *f
     float *to = *out = arena_new(&r->s->memory, (size_t)(rows * count) * sizeof **out);
     if (!to) return INSET_NO_MEMORY;
     const size_t size = type_size(from->type);
+    if (from->type == INSET_F32 && !across) {
+        memcpy(to, from->data, from->bytes);
+        return INSET_OK;
+    }
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < count; j++)
             to[i * count + j] = (float)element_get(
