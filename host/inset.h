@@ -476,7 +476,7 @@ INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
  * Norms, linear layers and MLPs make row i of row i; attention modules and blocks take whole sequences,
  * [batch, position, in], whose positions count from each one's first. INSET_TYPE_ERROR for other
  * modules, for other types and for numbers, INSET_SHAPE_ERROR, INSET_VALUE_ERROR for more positions
- * than the model has. Gradients go through modules that do not attend. */
+ * than the model has. Gradients go through. */
 INSET_API inset_status inset_call(
     inset_trace *trace, const char *module, inset_value *x, inset_value **out);
 

@@ -597,6 +597,71 @@ def calls(f):
     write(f, "calls", script, {"block_grad": x["block"].grad})
 
 
+def sequences(f):
+    """A block and an attention module applied to whole sequences, and to a part of each."""
+    x, inside, block_path, attention = {}, [], f.block(0), f.block(1, f.attention)
+    norm = next(n for n, m in f.model.named_modules() if n.startswith(f.block(1)) and re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__)
+                and m.weight.shape[0] == f.model.config.hidden_size)
+
+    def given(path, tokens):
+        """What the model gives the module beside its input."""
+        seen = {}
+        handle = f.model.get_submodule(path).register_forward_pre_hook(lambda m, a, k: seen.update(args=a[1:], kwargs=k), with_kwargs=True)
+        f.model(torch.tensor(tokens))
+        handle.remove()
+        seen["kwargs"] = {k: v for k, v in seen["kwargs"].items() if k not in ("hidden_states", "past_key_values", "past_key_value", "layer_past", "use_cache")}
+        return seen
+
+    whole, part = given(block_path, [CLEAN, CORRUPT]), given(attention, [CLEAN[:3], CORRUPT[:3]])
+
+    def call(path, t, rest):
+        inside.append(path)
+        out = f.model.get_submodule(path)(t, *[None if hasattr(a, "get_seq_length") else a for a in rest["args"]], **rest["kwargs"])
+        inside.pop()
+        return out[0] if isinstance(out, tuple) else out
+
+    def block(t):
+        if inside:
+            return None
+        x["block"] = t
+        t.retain_grad()
+        return None
+
+    def mlp(t):
+        if inside:
+            return None
+        t, b = t.clone(), x["block"]
+        u = b * 1.5
+        y = call(block_path, u, whole)
+        z = call(attention, f.model.get_submodule(norm)(b[:, 1:4]), part)
+        for name, made in (("u", u), ("y", y), ("z", z)):
+            made.retain_grad()
+            x[name] = made
+        t[:, -1] = y[:, -1] * 0.5 + z[:, 2]
+        t[:, 1:4] += z + y[:, 0:3]
+        return t
+
+    logits = f.run([CLEAN, CORRUPT], {f.block(0): block, f.block(1, "mlp"): mlp})
+    (diff(logits[0, -1], [3], [7]) + diff(logits[1, -1], [4], [7]) * 2).backward()
+    script = f"""with invoke({[CLEAN, CORRUPT]}):
+    b = {f.site(0, 'output')}
+    mlp = {f.site(1, 'mlp.output')}
+    u = b * 1.5
+    y = {f.path(block_path + '.')[:-1]}(u)
+    z = {f.path(attention)}({f.path(norm)}(b[:, 1:4]))
+    mlp[:, -1] = y[:, -1] * 0.5 + z[:, 2]
+    mlp[:, 1:4] += z + y[:, 0:3]
+    logits = output.logits
+    m = logits[0, -1].logit_diff(3, 7) + logits[1, -1].logit_diff(4, 7) * 2
+    with m.backward():
+        z_grad = z.grad.save()
+        y_grad = y.grad.save()
+        u_grad = u.grad.save()
+        block_grad = b.grad.save()
+"""
+    write(f, "sequences", script, {"z_grad": x["z"].grad, "y_grad": x["y"].grad, "u_grad": x["u"].grad, "block_grad": x["block"].grad})
+
+
 if __name__ == "__main__":
     for name in FAMILIES:
         family = Family(name)
@@ -609,6 +674,7 @@ if __name__ == "__main__":
             functions(family)
             rows(family)
             calls(family)
+            sequences(family)
             if family.model.config.model_type != "gemma2":    # its logits go through a cap behind the head
                 beside_nnsight(family)
         if name == "gpt2":

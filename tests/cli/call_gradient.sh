@@ -1,6 +1,14 @@
-# Gradients do not go through a block that is applied to a value
-inset check -d none -m ../fixtures/gpt2 -c 'with invoke([[3, 7, 11]]):
+# Gradients go through a block that is applied to a value: by the chain rule twice those of the value itself
+inset run -d cpu -m ../fixtures/gpt2 -c 'with invoke([[3, 7, 11]]):
     x = transformer.h[0].output
-    y = transformer.h[2](transformer.ln_f(x))[0, -1].logit(3)
-    with y.backward():
-        g = x.grad.save()'
+    y = transformer.h[2](x * 2)
+    m = y[0, -1, 3]
+    with m.backward():
+        a = x.grad[0, :, 0].save()
+with invoke([[3, 7, 11]]):
+    x = transformer.h[0].output
+    u = x * 2
+    y = transformer.h[2](u)
+    m = y[0, -1, 3]
+    with m.backward():
+        b = (u.grad[0, :, 0] * 2).save()'

@@ -221,8 +221,8 @@ static inset_status reverse_program(trace *t, const view *metric)
 static void free_backward(trace *t)
 {
     backward *b = t->backward;
-    void *const arrays[] = {b->involved, b->owner, b->map, b->settled, b->gradient, b->shared,
-        b->needed, b->is_one, b->reached, b->parcels, b->given, b->given_for, b->factors,
+    void *const arrays[] = {b->involved, b->owner, b->map, b->settled, b->written, b->gradient,
+        b->shared, b->needed, b->is_one, b->reached, b->parcels, b->given, b->given_for, b->factors,
         b->actions};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory_free(t->context, arrays[i]);
     memory_free(t->context, b);
@@ -240,13 +240,14 @@ static inset_status start(trace *t, const view *of)
     b->owner = memory_new(c, n * sizeof *b->owner);
     b->map = memory_new(c, n * sizeof *b->map);
     b->settled = memory_new(c, n * sizeof *b->settled);
+    b->written = memory_new(c, n * sizeof *b->written);
     b->gradient = memory_new(c, n * sizeof *b->gradient);
     b->shared = memory_new(c, n * sizeof *b->shared);
     b->needed = memory_new(c, n * sizeof *b->needed);
     b->is_one = memory_new(c, n * sizeof *b->is_one);
     b->reached = memory_new(c, t->program->n_values * sizeof *b->reached);
-    if (!b->involved || !b->owner || !b->map || !b->settled || !b->gradient || !b->shared
-        || !b->needed || !b->is_one || !b->reached
+    if (!b->involved || !b->owner || !b->map || !b->settled || !b->written || !b->gradient
+        || !b->shared || !b->needed || !b->is_one || !b->reached
         || !array_extend(c, &b->parcels, &b->parcels_capacity, 1, sizeof *b->parcels))
         return INSET_NO_MEMORY;
     for (size_t i = 0; i < n; i++) b->shared[i] = -1;
@@ -317,7 +318,7 @@ static inset_status turn_to(trace *t, int32_t original, const view *of)
 {
     backward *b = t->backward;
     while (b->original > original) {
-        inset_status status = undo_until(t, INT32_MAX - 1);
+        inset_status status = undo_until(t, INT32_MAX - 1, INT32_MAX);
         if (status) return status;
         int32_t next = b->original - 1;
         while (next >= 0 && !b->involved[next]) next--;
@@ -402,9 +403,12 @@ inset_status trace_gradient(trace *t, const operand *of, operand *out)
         if (!of_model) return gradient_unreached(t, &of->view);
         event = t->program->steps[t->program->values[t->storages[at].value].step].event;
     }
-    const int32_t mark = reversal_mark(t->reversal, event);
-    if (mark < b->asked) return out_of_order(t, name);
-    if ((status = undo_until(t, mark))) return status;
+    /* what lines made is behind what was made of it in the same place, the model's before all of it */
+    const int32_t mark = reversal_mark(t->reversal, event),
+                  record = of_model ? INT32_MAX : b->written[at];
+    if (mark < b->asked || (mark == b->asked && !of_model && record > b->asked_record))
+        return out_of_order(t, name);
+    if ((status = undo_until(t, mark, record))) return status;
     b->event = event;
     bool found = true;
     if (of_model) found = is_reached(t, t->storages[at].value, event);
@@ -415,6 +419,7 @@ inset_status trace_gradient(trace *t, const operand *of, operand *out)
     shadow_of(t)->current_event = mark;
     if (undo_will_change(t, at) && (status = undo_give_copy(t, &result))) return status;
     b->asked = mark;
+    b->asked_record = record;
     memcpy(b->last, name, sizeof b->last);
     b->is_one[at] = false;
     *out = result;

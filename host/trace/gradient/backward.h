@@ -4,7 +4,7 @@
  *     shadow.c     the second run of an invoke, which goes on into the gradients
  *     undo.c       what the forward's records did, backwards
  *     undo_rows.c  the same of functions of whole rows and of products
- *     undo_call.c  the same of modules applied to values */
+ *     undo_call.c  the same of modules applied to values, and undo_attention.c of what attends in them */
 #ifndef INSET_TRACE_BACKWARD_H
 #define INSET_TRACE_BACKWARD_H
 
@@ -46,6 +46,7 @@ struct backward {
     /* of the open shadow */
     int32_t *map;      /* [n_storages] its storage of each of the original's; -1 */
     int32_t *settled;  /* [n_storages] the event after which nothing changes it */
+    int32_t *written;  /* [n_storages] the last record that does; -1 */
     bool *needed;      /* [n_storages] */
     int32_t *gradient; /* [n_storages] storage of the gradient of a free tensor, or -1 */
     /* [n_storages] the gradient of one that several invokes fill, or -1: one for all shadows, to
@@ -61,8 +62,10 @@ struct backward {
     size_t n_factors, factors_capacity;
     action *actions;
     size_t n_actions, actions_capacity, done;
-    int32_t event;  /* the forward event whose mark is being worked at */
-    int32_t asked;  /* the mark of the last gradient that a line asked for */
+    int32_t event; /* the forward event whose mark is being worked at */
+    /* the mark of the last gradient that a line asked for, and at that mark the record that wrote
+     * it last; INT32_MAX: it is a value of the model's */
+    int32_t asked, asked_record;
     char last[256]; /* and what it was of */
 };
 
@@ -104,8 +107,9 @@ inset_status gradient_view(trace *t, const view *of, bool make, operand *out, bo
 inset_status undo_send(trace *t, const view *to, const operand *gradient);
 /* What operand k of a record was when it was read: a factor, or what a function is of. */
 const operand *undo_factor(const backward *b, int32_t record, int k);
-/* Undoes all that comes before a mark, and receives what is sent there. */
-inset_status undo_until(trace *t, int32_t mark);
+/* Undoes all that comes before a mark, receives what is sent there, and undoes what the records
+ * after `record` did there. */
+inset_status undo_until(trace *t, int32_t mark, int32_t record);
 /* A set of the forward is still to be undone in the gradient of storage `at`: a line then gets a
  * copy, whose changes are taken back before anything else happens. */
 bool undo_will_change(const trace *t, int32_t at);

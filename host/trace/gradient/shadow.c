@@ -243,6 +243,7 @@ static inset_status repeat_record(trace *t, const trace_record *from)
     shadow_of(t)->n_records++;
     const int32_t target = t->records[index].target->storage;
     if (b->settled[target] < r.event) b->settled[target] = r.event;
+    b->written[target] = index;
     return add_action(t, r.event, ACTION_RECORD, index) ? INSET_OK : INSET_NO_MEMORY;
 }
 
@@ -338,7 +339,9 @@ inset_status shadow_open(trace *t, int32_t original)
     b->original = original;
     b->n_factors = b->n_actions = b->done = b->n_given = 0;
     b->asked = -1;
-    for (size_t i = 0; i < b->n_storages; i++) b->map[i] = b->gradient[i] = b->settled[i] = -1;
+    b->asked_record = INT32_MAX;
+    for (size_t i = 0; i < b->n_storages; i++)
+        b->map[i] = b->gradient[i] = b->settled[i] = b->written[i] = -1;
     memset(b->is_one, 0, b->n_storages * sizeof *b->is_one);
     memset(b->reached, 0, t->program->n_values * sizeof *b->reached);
     mark_needed(t, &t->invokes[original]);

@@ -357,12 +357,13 @@ static inset_status act(trace *t, const action *a)
 }
 
 /* Undoes all that comes before a mark, and receives what is sent there. */
-inset_status undo_until(trace *t, int32_t mark)
+inset_status undo_until(trace *t, int32_t mark, int32_t record)
 {
     backward *b = t->backward;
     for (; b->done < b->n_actions; b->done++) {
         const action *a = &b->actions[b->done];
-        if (a->mark > mark || (a->mark == mark && a->kind != ACTION_RECEIVE)) break;
+        const bool later = a->kind == ACTION_RECORD ? a->index > record : record < INT32_MAX;
+        if (a->mark > mark || (a->mark == mark && a->kind != ACTION_RECEIVE && !later)) break;
         inset_status status = act(t, a);
         if (status) return status;
     }
