@@ -120,7 +120,8 @@ static nb::dict sweep_progress(Sweep &s)
     nb::dict out;
     Locked locked(*s.model);
     check(*s.model, inset_sweep_progress_of(s.sweep, &p));
-    out["patches"] = p.patches, out["done"] = p.done, out["restored"] = p.restored, out["unchanged"] = p.unchanged;
+    out["patches"] = p.patches, out["done"] = p.done, out["restored"] = p.restored,
+    out["unchanged"] = p.unchanged;
     out["rows"] = p.rows, out["rows_unshared"] = p.rows_unshared;
     out["flops"] = p.flops, out["planning"] = p.planning, out["running"] = p.running;
     out["plans"] = p.plans;
