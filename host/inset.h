@@ -258,6 +258,20 @@ INSET_API size_t inset_site_count(const inset_model *model);
  * past the last. */
 INSET_API inset_status inset_site_at(inset_model *model, size_t index, inset_site *out);
 
+/* ---- text ---------------------------------------------------------------- */
+
+/* Token ids of a text, by the tokenizer.json of the model's directory (BPE, with the parts that the
+ * families' files use; INSET_FILE_ERROR names others). special: 1 with what the file puts before and
+ * behind a prompt, such as BOS; 0 for words of answers. ids [capacity] gets as many as there is room
+ * for, *count is how many there are. text: UTF-8. INSET_FILE_ERROR: there is no tokenizer.json, or it
+ * is wrong; INSET_USAGE_ERROR: the model was made in memory; INSET_TYPE_ERROR: it takes numbers;
+ * INSET_VALUE_ERROR: no UTF-8. */
+INSET_API inset_status inset_tokens(inset_model *model, const char *text, int special, int64_t *ids,
+    size_t capacity, size_t *count);
+/* What a token stands for, " Mary", in out [size] with a NUL behind it; bytes that are no UTF-8 and
+ * control characters as \\xf0 or \\n, an id without a token as #17. Errors as above. */
+INSET_API inset_status inset_token_text(inset_model *model, int64_t token, char *out, size_t size);
+
 /* ---- a model of one's own -----------------------------------------------
  * Modules, steps and weights are declared in the order they run. The notebook's two-layer model:
  *
@@ -792,7 +806,9 @@ typedef struct inset_sweep inset_sweep;
 
 /* Token ids of several prompts, in one of two ways. */
 typedef struct inset_prompts {
-    /* "[[464, 412], [733]]", "FILE.npy" or "FILE.safetensors:NAME" ([prompt, position] integers,
+    /* a text, or "[\"a text\", \"another\"]", or FILE.txt (a text a line), for the model's
+     * tokenizer (inset_tokens), or
+     * "[[464, 412], [733]]", "FILE.npy" or "FILE.safetensors:NAME" ([prompt, position] integers,
      * where ids of -1 fill up a row behind a prompt's end), "FILE.json" (lists in a list) or
      * "FILE.jsonl" (a list a line); NULL: the three fields below */
     const char *text;
@@ -836,7 +852,7 @@ typedef struct inset_sweep_options {
     /* ends with NULL: "logit_diff:A,B", "logit:A", "probability:A", "log_probability:A", "rank:A"
      * (of logits, 0 the largest), "kl" (from the unpatched run), each with "@POSITION" behind it
      * (the last: -1). A is a token, a set "11+12" (its mean logit, its summed probability, its best
-     * rank), or a file of integers [pair] or [pair, set] */
+     * rank), a word in quotes "\" Mary\"" that is one token, or a file of integers [pair] or [pair, set] */
     const char *const *metrics;
     uint64_t seed; /* of resample */
     int no_share;  /* as in inset_plan_options */
@@ -1080,13 +1096,16 @@ INSET_API inset_status inset_sweep_step(inset_sweep *sweep);
 INSET_API int inset_sweep_done(const inset_sweep *sweep);
 
 typedef struct inset_sweep_axis {
-    /* "site", "layer", "position", "destination", "head", "key_value_head" */
+    /* "site", "layer", "position", "destination", "head", "key_value_head", "feature" */
     const char *name;
     int64_t count;
     /* [count]: numbers of layers, positions (below 0: from the end), heads; NULL for the axis
      * "site" */
     const int64_t *labels;
     const char *const *names; /* [count] for the axis "site", else NULL */
+    /* [count] of positions: what stands there in the first clean prompt (inset_token_text), where
+     * prompts were given as texts and all have one length; else NULL */
+    const char *const *texts;
 } inset_sweep_axis;
 
 /* One site and one metric. All numbers are the sweep's, hold until it is freed, and are NaN where a

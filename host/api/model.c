@@ -66,6 +66,7 @@ inset_status inset_model_open(inset_context *context, const char *directory,
         program *p = NULL;
         if (!(status = model_program(context, directory, choice.ungroup, &p)))
             status = api_model_without_device(p, choice.type, &model);
+        if (!status && (status = model_set_folder(model, directory))) model_free(model);
     }
     if (status) return status;
     api_model_register(model);

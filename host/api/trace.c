@@ -1,6 +1,7 @@
 /* trace.c: traces of the public API. Each call does what the same line of a script would do,
  * through the same calls of trace/trace.h. */
 #include "api/api.h"
+#include "run/tokens.h"
 #include "script/script.h"
 
 #include <stdio.h>
@@ -21,6 +22,8 @@ inset_status inset_trace_create(inset_model *model, inset_trace **out)
         memory_free(model->context, t);
         return status;
     }
+    const text_source texts = model_text_source(model);
+    trace_set_text_source(t->trace, &texts);
     handle_add(model->context, &t->handle, model, t, free_object);
     if ((status = api_begin_edited(t))) {
         inset_trace_free(t);

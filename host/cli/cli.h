@@ -70,6 +70,7 @@ int command_edges(const options *given, int count, char **arguments);
 int command_paths(const options *given);
 int command_circuit(const options *given);
 int command_cache(const options *given);
+int command_tokens(const options *given);
 
 /* Opens the model that the options name. On failure the message is printed and *status is the exit
  * status. */

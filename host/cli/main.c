@@ -13,7 +13,7 @@ static int help(int count, char **arguments)
 int main(int count, char **arguments)
 {
     static const char *const names[] = {
-        "run", "check", "sites", "version", "sweep", "attribute", "circuit", "cache"};
+        "run", "check", "sites", "version", "sweep", "attribute", "circuit", "cache", "tokens"};
     options given;
     if (count < 2) {
         help_print(stderr, NULL);
@@ -30,6 +30,7 @@ int main(int count, char **arguments)
         if (i == 2) return command_sites(&given);
         if (i == 6) return command_circuit(&given);
         if (i == 7) return command_cache(&given);
+        if (i == 8) return command_tokens(&given);
         if (i == 4 && given.patch && !strcmp(given.patch, "edges")) return command_paths(&given);
         if (given.edges) return command_edges(&given, count - 1, arguments + 1);
         if (i >= 4) return command_sweep(&given, count - 1, arguments + 1);

@@ -19,7 +19,8 @@ enum {
     IN_SWEEP = 16,
     IN_ATTRIBUTE = 32,
     IN_CIRCUIT = 64,
-    IN_CACHE = 128
+    IN_CACHE = 128,
+    IN_TOKENS = 256
 };
 typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
@@ -34,8 +35,8 @@ typedef struct option {
 #define AT(field) offsetof(options, field)
 static const option known[] = {
     {"-m", "--model", "MODEL", WORD,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(model),
-        "a Hugging Face directory: config.json and *.safetensors"},
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_TOKENS,
+        AT(model), "a Hugging Face directory: config.json and *.safetensors"},
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output),
         "write the saved values to this safetensors file"},
     {NULL, "--prompts", "PROMPTS", WORD, IN_CACHE, AT(prompts),
@@ -62,7 +63,8 @@ static const option known[] = {
     {NULL, "--batch", "TOKENS", COUNT, IN_CACHE, AT(batch),
         "of prompts that go through together; by default 2048, on a GPU 16384"},
     {NULL, "--clean", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(clean),
-        "[[464, 412], ...], FILE.npy or FILE.safetensors:NAME"},
+        "a text, [\"a text\", ...], FILE.txt, [[464, 412], ...], FILE.npy or "
+        "FILE.safetensors:NAME"},
     {NULL, "--corrupt", "PROMPTS", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(corrupt),
         "as many, each as long as its clean prompt"},
     {NULL, "--patch", "SITE,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(patch),
@@ -82,8 +84,8 @@ static const option known[] = {
         "                         key_value_head where shared"},
     {NULL, "--metric", "METRIC", WORDS, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(metrics),
         "logit_diff:A,B  logit:A  probability:A  log_probability:A  rank:A  kl, [@POSITION];\n"
-        "                         may be given several times. A is a token, 11+12, or a file of "
-        "one a pair"},
+        "                         may be given several times. A is a token, \" Mary\", 11+12, or a "
+        "file of one a pair"},
     {NULL, "--layers", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(layers),
         "4:9, -5: or 3, as Python slices"},
     {NULL, "--positions", "RANGE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(positions), NULL},
@@ -180,12 +182,13 @@ static const option known[] = {
         "print the plan itself: which rows there are, and which of them every step computes"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
     {NULL, "--json", NULL, FLAG,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(json),
-        "print an object for programs"},
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_TOKENS,
+        AT(json), "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose),
         "say which device was chosen, and the times"},
     {"-h", "--help", NULL, FLAG,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_VERSION,
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_TOKENS
+            | IN_VERSION,
         AT(help), "print this"},
 };
 
@@ -224,6 +227,8 @@ static const command commands[] = {
         "keep what sites hold in the runs of many prompts, as safetensors shards", IN_CACHE},
     {"sites", "inset sites MODEL [--json]",
         "every site of a model in execution order, with its shape", IN_SITES},
+    {"tokens", "inset tokens -m MODEL TEXT [--json]",
+        "the tokens of a text by the model's tokenizer.json, with their ids", IN_TOKENS},
     {"version", "inset version", "inset's version, the devices that answer, the libraries",
         IN_VERSION},
 };
@@ -363,9 +368,9 @@ static bool store(
 /* A word that is no option: the script, or the model of `sites`. */
 static bool store_word(const char *name, unsigned bit, const char *word, options *out)
 {
-    const char **field = bit & (IN_RUN | IN_CHECK) ? &out->script
-                         : bit & IN_SITES          ? &out->model
-                                                   : NULL;
+    const char **field = bit & (IN_RUN | IN_CHECK | IN_TOKENS) ? &out->script
+                         : bit & IN_SITES                      ? &out->model
+                                                               : NULL;
     if (!field) return usage_error(name, "'%s' was not expected", word), false;
     if (*field) return usage_error(name, "'%s' was not expected behind '%s'", word, *field), false;
     *field = word;
@@ -412,6 +417,7 @@ static bool options_complete(const char *name, unsigned bit, const options *give
                    name, "which model? %s", bit & IN_SITES ? "inset sites MODEL" : "-m MODEL"),
                false;
     if (bit & IN_SITES) return true;
+    if (bit & IN_TOKENS && !given->script) return usage_error(name, "which text?"), false;
     if (!given->script && !given->text)
         return usage_error(name, "which script? A file, - for standard input, or -c TEXT"), false;
     if (given->script && given->text)

@@ -76,6 +76,8 @@ bool panel_is_normalised(const panel *p);
 void panel_number(double value, double scale, char *out, size_t size);
 /* "7", "-2" or "mlp_out": place i of an axis; "" without an axis. */
 void axis_label(const inset_sweep_axis *axis, int64_t i, char *out, size_t size);
+/* The same with the token that stands there, "7 ' Mary'", where it is known. */
+void axis_label_with_text(const inset_sweep_axis *axis, int64_t i, char *out, size_t size);
 
 /* The heat map on standard output, in colour when it is a terminal that has them. */
 void terminal_draw(const panels *p);

@@ -41,6 +41,19 @@ static void print_labels(const inset_sweep_axis *axis)
     putchar(']');
 }
 
+/* The tokens of an axis of positions, where they are known. */
+static void print_texts(const inset_sweep_result *r)
+{
+    for (int k = 0; k < r->n_axes; k++) {
+        const inset_sweep_axis *axis = &r->axes[k];
+        for (int64_t i = 0; axis->texts && i < axis->count; i++) {
+            printf("%s", i ? ", " : ",\n     \"tokens\": [");
+            print_json_text(stdout, axis->texts[i]);
+            if (i + 1 == axis->count) putchar(']');
+        }
+    }
+}
+
 static void print_list(const char *name, const float *x, int64_t count)
 {
     printf(",\n     \"%s\": [", name);
@@ -64,7 +77,9 @@ static void print_result(const inset_sweep_result *r)
         if (i) printf(", ");
         print_labels(&r->axes[i]);
     }
-    printf("],\n     \"values\": [");
+    printf("]");
+    print_texts(r);
+    printf(",\n     \"values\": [");
     for (int64_t pair = 0; pair < r->pairs; pair++) {
         if (pair) printf(",\n       ");
         print_nested(r, 0, r->values + pair * r->points);
@@ -152,7 +167,35 @@ static bool any_has_axis(inset_sweep *sweep, const char *name)
     return false;
 }
 
-static void write_rows(FILE *to, const inset_sweep_result *r, const bool *shown)
+static const inset_sweep_axis *axis_of(const inset_sweep_result *r, const char *name)
+{
+    for (int k = 0; k < r->n_axes; k++)
+        if (!strcmp(r->axes[k].name, name)) return &r->axes[k];
+    return NULL;
+}
+
+/* Positions have tokens beside them when their prompts were texts. */
+static bool any_has_texts(inset_sweep *sweep)
+{
+    inset_sweep_result r;
+    for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r);
+         i++)
+        for (int k = 0; k < r.n_axes; k++)
+            if (r.axes[k].texts) return true;
+    return false;
+}
+
+static void write_token(FILE *to, const inset_sweep_result *r, int64_t point)
+{
+    const inset_sweep_axis *axis = axis_of(r, "position");
+    if (!axis) axis = axis_of(r, "destination");
+    fputc(',', to);
+    if (!axis || !axis->texts) return;
+    for (int k = r->n_axes - 1; &r->axes[k] != axis; k--) point /= r->axes[k].count;
+    write_field(to, axis->texts[point % axis->count]);
+}
+
+static void write_rows(FILE *to, const inset_sweep_result *r, const bool *shown, bool tokens)
 {
     char label[64];
     for (int64_t i = 0; i < r->pairs * r->points; i++) {
@@ -169,6 +212,7 @@ static void write_rows(FILE *to, const inset_sweep_result *r, const bool *shown)
                     axis_label(&r->axes[k], below % r->axes[k].count, label, sizeof label);
             fprintf(to, ",%s", label);
         }
+        if (tokens) write_token(to, r, i % r->points);
         const double numbers[] = {
             r->values[i], r->normalised[i], r->clean[i / r->points], r->corrupt[i / r->points]};
         write_numbers(to, numbers, 4);
@@ -179,15 +223,16 @@ bool csv_write(inset_sweep *sweep, FILE *to)
 {
     inset_sweep_result r;
     bool shown[COLUMNS];
+    const bool tokens = any_has_texts(sweep);
     fputs("site,metric,pair", to);
     for (int c = 0; c < COLUMNS; c++) {
         shown[c] = c < USUAL || any_has_axis(sweep, columns[c].axis);
         if (shown[c]) fprintf(to, ",%s", columns[c].column);
     }
-    fputs(",value,normalised,clean,corrupt\n", to);
+    fprintf(to, "%s,value,normalised,clean,corrupt\n", tokens ? ",token" : "");
     for (size_t i = 0; i < inset_sweep_result_count(sweep) && !inset_sweep_result_at(sweep, i, &r);
          i++)
-        write_rows(to, &r, shown);
+        write_rows(to, &r, shown, tokens);
     return !ferror(to);
 }
 

@@ -14,6 +14,13 @@ void axis_label(const inset_sweep_axis *axis, int64_t i, char *out, size_t size)
     else if (axis) snprintf(out, size, "%" PRId64, axis->labels[i]);
 }
 
+void axis_label_with_text(const inset_sweep_axis *axis, int64_t i, char *out, size_t size)
+{
+    axis_label(axis, i, out, size);
+    const size_t n = strlen(out);
+    if (axis && axis->texts) snprintf(out + n, size - n, " '%s'", axis->texts[i]);
+}
+
 void panel_number(double value, double scale, char *out, size_t size)
 {
     int decimals = scale >= 100 ? 0 : scale >= 10 ? 1 : 2;

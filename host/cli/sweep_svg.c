@@ -26,7 +26,7 @@ enum {
 #define BELOW "#3273c6"
 
 typedef struct layout {
-    double cell, width, height;
+    double cell, width, height, left;
 } layout;
 
 static void write_escaped(FILE *to, const char *text)
@@ -50,27 +50,51 @@ static void write_text(
 
 static double text_width(const char *text) { return 0.6 * TEXT * (double)strlen(text); }
 
+/* Room that tokens under the columns take, turned; 0: there are none. */
+static double words_height(const panel *p)
+{
+    double most = 0;
+    char label[64];
+    for (int64_t i = 0; p->column_axis && p->column_axis->texts && i < p->columns; i++) {
+        axis_label_with_text(p->column_axis, i, label, sizeof label);
+        if (text_width(label) > most) most = text_width(label);
+    }
+    return most;
+}
+
+/* Room to the left of the rows. */
+static double left_of(const panel *p)
+{
+    double most = 0;
+    char label[64];
+    for (int64_t i = 0; p->row_axis && p->row_axis->texts && i < p->rows; i++) {
+        axis_label_with_text(p->row_axis, i, label, sizeof label);
+        if (text_width(label) > most) most = text_width(label);
+    }
+    return most > 0 ? MARGIN_LEFT - 30 + most : MARGIN_LEFT;
+}
+
 static layout panel_layout(const panel *p)
 {
     double cell = 720.0 / (double)p->columns, by_rows = 720.0 / (double)p->rows;
     if (by_rows < cell) cell = by_rows;
     if (cell > BIGGEST_CELL) cell = BIGGEST_CELL;
     if (cell < SMALLEST_CELL) cell = SMALLEST_CELL;
-    double wide = MARGIN_LEFT + cell * (double)p->columns, title = text_width(p->title) + 16;
+    double wide = left_of(p) + cell * (double)p->columns, title = text_width(p->title) + 16;
     if (title > wide) wide = title;
     double tall = cell * (double)p->rows;
-    return (layout){
-        cell, wide + MARGIN_RIGHT, MARGIN_TOP + (tall < 80 ? 80 : tall) + MARGIN_BOTTOM};
+    return (layout){cell, wide + MARGIN_RIGHT,
+        MARGIN_TOP + (tall < 80 ? 80 : tall) + MARGIN_BOTTOM + words_height(p), left_of(p)};
 }
 
 static void write_cell(
     FILE *to, const panel *p, const layout *l, int64_t row, int64_t column, double scale)
 {
     char a[64], b[64], number[32];
-    double value = p->values[row * p->columns + column], x = MARGIN_LEFT + l->cell * (double)column,
+    double value = p->values[row * p->columns + column], x = l->left + l->cell * (double)column,
            y = MARGIN_TOP + l->cell * (double)row;
-    axis_label(p->row_axis, row, a, sizeof a);
-    axis_label(p->column_axis, column, b, sizeof b);
+    axis_label_with_text(p->row_axis, row, a, sizeof a);
+    axis_label_with_text(p->column_axis, column, b, sizeof b);
     if (!isfinite(value)) {
         fprintf(to,
             "<path d=\"M%.1f %.1fl%.1f %.1f\" stroke=\"" GREY "\" stroke-opacity=\".5\"/>\n", x,
@@ -82,8 +106,16 @@ static void write_cell(
         "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" "
         "fill-opacity=\"%.3f\"><title>",
         x, y, l->cell, l->cell, value > 0 ? ABOVE : BELOW, strength);
-    if (p->row_axis) fprintf(to, "%s %s, ", p->row_axis->name, a);
-    if (p->column_axis) fprintf(to, "%s %s: ", p->column_axis->name, b);
+    if (p->row_axis) {
+        fprintf(to, "%s ", p->row_axis->name);
+        write_escaped(to, a);
+        fputs(", ", to);
+    }
+    if (p->column_axis) {
+        fprintf(to, "%s ", p->column_axis->name);
+        write_escaped(to, b);
+        fputs(": ", to);
+    }
     fprintf(to, "%.4g</title></rect>\n", value);
     if (l->cell < CELL_WITH_NUMBER) return;
     panel_number(value, scale, number, sizeof number);
@@ -98,13 +130,18 @@ static void write_labels(FILE *to, const inset_sweep_axis *axis, int64_t count, 
     char label[64];
     double free_from = -1e9;
     for (int64_t i = 0; axis && i < count; i++) {
-        axis_label(axis, i, label, sizeof label);
+        axis_label_with_text(axis, i, label, sizeof label);
         double middle = l->cell * ((double)i + 0.5),
-               half = below ? text_width(label) / 2 : TEXT / 2.0;
+               half = below && !axis->texts ? text_width(label) / 2 : TEXT / 2.0;
         if (middle - half < free_from) continue;
         free_from = middle + half + 3;
-        if (below) write_text(to, MARGIN_LEFT + middle, bottom + 16, "middle", "", label);
-        else write_text(to, MARGIN_LEFT - 6, MARGIN_TOP + middle + 4, "end", "", label);
+        if (below && axis->texts) {
+            char turned[96];
+            snprintf(turned, sizeof turned, " transform=\"rotate(-90 %.1f %.1f)\"",
+                l->left + middle + 4, bottom + 6);
+            write_text(to, l->left + middle + 4, bottom + 6, "end", turned, label);
+        } else if (below) write_text(to, l->left + middle, bottom + 16, "middle", "", label);
+        else write_text(to, l->left - 6, MARGIN_TOP + middle + 4, "end", "", label);
     }
 }
 
@@ -112,7 +149,7 @@ static void write_labels(FILE *to, const inset_sweep_axis *axis, int64_t count, 
 static void write_scale(FILE *to, const panel *p, const layout *l, double scale)
 {
     char number[32];
-    double x = MARGIN_LEFT + l->cell * (double)p->columns + 16, height = l->cell * (double)p->rows,
+    double x = l->left + l->cell * (double)p->columns + 16, height = l->cell * (double)p->rows,
            step;
     if (height < 80) height = 80;
     step = height / BAR_STEPS;
@@ -148,12 +185,12 @@ static void write_panel(
     fprintf(to,
         "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%.1f\" fill=\"none\" stroke=\"" GREY
         "\"/>\n",
-        MARGIN_LEFT, MARGIN_TOP, width, height);
+        (int)l->left, MARGIN_TOP, width, height);
     write_labels(to, p->row_axis, p->rows, l, false, 0);
     write_labels(to, p->column_axis, p->columns, l, true, MARGIN_TOP + height);
     if (p->column_axis)
-        write_text(to, MARGIN_LEFT + width / 2, MARGIN_TOP + height + 35, "middle", "",
-            p->column_axis->name);
+        write_text(to, l->left + width / 2, MARGIN_TOP + height + 35 + words_height(p), "middle",
+            "", p->column_axis->name);
     if (p->row_axis) {
         /* not up into the title */
         double length = text_width(p->row_axis->name),

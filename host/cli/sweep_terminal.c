@@ -98,10 +98,48 @@ static void draw_column_labels(const panel *p, int width, int side)
     putchar('\n');
 }
 
+/* Terminal columns of a text in UTF-8, if each code point takes one. */
+static int text_columns(const char *text)
+{
+    int n = 0;
+    for (; *text; text++) n += (*text & 0xc0) != 0x80;
+    return n;
+}
+
+/* As wide as the rows' names and labels. */
+static int side_of(const panel *p)
+{
+    char label[64];
+    int side = p->row_axis ? (int)strlen(p->row_axis->name) : 0;
+    for (int64_t i = 0; p->row_axis && p->row_axis->texts && i < p->rows; i++) {
+        axis_label_with_text(p->row_axis, i, label, sizeof label);
+        if (text_columns(label) > side) side = text_columns(label);
+    }
+    return side > LABEL ? side : LABEL;
+}
+
+/* The tokens of the columns, under the map. */
+static void draw_words(const panel *p, int side, int64_t columns)
+{
+    char label[64];
+    int64_t at = columns;
+    for (int64_t i = 0; p->column_axis && p->column_axis->texts && i < p->columns; i++) {
+        axis_label_with_text(p->column_axis, i, label, sizeof label);
+        const int width = text_columns(label) + 2;
+        if (at + width > columns) {
+            printf("%s%*s", i ? "\n" : "", side + 1, "");
+            at = side + 1;
+        }
+        printf("%s  ", label);
+        at += width;
+        if (i + 1 == p->columns) putchar('\n');
+    }
+}
+
 static void draw_panel(const panel *p, double scale, colours have, int64_t columns)
 {
     char label[64];
-    int name = p->row_axis ? (int)strlen(p->row_axis->name) : 0, side = name > LABEL ? name : LABEL;
+    int side = side_of(p);
     int width = side + 1 + p->columns * CELL_NUMBER <= columns ? CELL_NUMBER : CELL_SQUARE;
     printf("\n%s\n", p->title);
     if (p->column_axis || p->row_axis)
@@ -109,12 +147,13 @@ static void draw_panel(const panel *p, double scale, colours have, int64_t colum
             p->column_axis ? p->column_axis->name : "");
     if (p->column_axis) draw_column_labels(p, width, side);
     for (int64_t i = 0; i < p->rows; i++) {
-        axis_label(p->row_axis, i, label, sizeof label);
-        printf("%*s ", side, label);
+        axis_label_with_text(p->row_axis, i, label, sizeof label);
+        printf("%*s%s ", side - text_columns(label), "", label);
         for (int64_t k = 0; k < p->columns; k++)
             draw_cell(have, p->values[i * p->columns + k], scale, width);
         putchar('\n');
     }
+    draw_words(p, side, columns);
     if (width != CELL_NUMBER && !have)
         printf("%*s 1 to 9: tenths of %.3g above 0; a to i: below 0\n", LABEL, "", scale);
     if (width != CELL_NUMBER && have) {

@@ -13,6 +13,7 @@
 
 #include "file/file.h"
 #include "models/models.h"
+#include "text/tokenizer.h"
 
 /* Where the numbers of a program's weight come from. */
 typedef struct source {
@@ -484,6 +485,12 @@ static inset_status conclude(opening *o, inset_status status, struct inset_model
     return status;
 }
 
+inset_status model_set_folder(struct inset_model *m, const char *folder)
+{
+    m->folder = memory_text(m->context, folder, strlen(folder));
+    return m->folder ? INSET_OK : INSET_NO_MEMORY;
+}
+
 static struct inset_model *new_model(inset_context *context)
 {
     struct inset_model *m = memory_new(context, sizeof *m);
@@ -506,6 +513,7 @@ inset_status model_open(inset_context *context, const char *directory, const cha
     if (!status && !(o.model->directory = memory_new(context, strlen(directory) + 1)))
         status = INSET_NO_MEMORY;
     if (!status) memcpy(o.model->directory, directory, strlen(directory));
+    if (!status) status = model_set_folder(o.model, directory);
     return conclude(&o, status, out);
 }
 
@@ -655,6 +663,7 @@ void model_free(struct inset_model *m)
     model_clear_edits(m);
     memory_free(m->context, m->edits);
     model_parts_free(m);
+    tokenizer_free(m->tokenizer);
     for (size_t i = 0; m->weights && i < m->program->n_weights; i++) {
         device_matrix_free(m->device, m->weights[i].reverse);
         device_matrix_free(m->device, m->weights[i].matrix);
@@ -662,6 +671,7 @@ void model_free(struct inset_model *m)
     }
     memory_free(m->context, m->weights);
     memory_free(m->context, m->directory);
+    memory_free(m->context, m->folder);
     weight_files_close(m->given);
     device_close(m->device);
     program_free(m->program);

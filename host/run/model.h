@@ -34,8 +34,10 @@ struct inset_model {
     int64_t weight_bytes; /* of all weights in the model's type, a tied one once */
     model_parts *parts;   /* NULL until a head is run on its own */
     char *directory;      /* where the weights are; NULL: they were in memory */
-    weight_files *given;  /* tensors that somebody keeps for the model, or NULL */
-    edit **edits;         /* what traces of the public API begin with, the oldest first */
+    char *folder;         /* where config.json is, with or without weights; NULL: in memory */
+    struct tokenizer *tokenizer; /* of that folder, from the first text on (tokens.h) */
+    weight_files *given;         /* tensors that somebody keeps for the model, or NULL */
+    edit **edits;                /* what traces of the public API begin with, the oldest first */
     size_t n_edits, edits_capacity;
 };
 
@@ -73,6 +75,8 @@ plan_traits model_traits(const struct inset_model *model);
 /* What the weights of a model with a device take there, with all matrices also the other way round
  * where it needs a copy for that, as gradients have them. */
 int64_t model_bytes_backward(const struct inset_model *model);
+/* Says where the config lies. */
+inset_status model_set_folder(struct inset_model *model, const char *folder);
 void model_free(struct inset_model *model); /* takes NULL */
 void model_clear_edits(struct inset_model *model);
 

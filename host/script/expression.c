@@ -387,7 +387,8 @@ static expression *factor(script *s)
     switch (t.kind) {
     case TOKEN_INTEGER:
     case TOKEN_FLOAT: return script_number(s);
-    case '[': e = script_literal(s); break;
+    case '[':
+    case TOKEN_STRING: e = script_literal(s); break;
     case '(':
         script_advance(s);
         e = comparison(s);

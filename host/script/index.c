@@ -1,6 +1,8 @@
 /* index.c: what stands in brackets: integers, slices, lists of integers. */
 #include "script/reader.h"
 
+#include <string.h>
+
 static int operator_length(script_op op)
 {
     return op == OP_EQUAL || op == OP_UNEQUAL || op == OP_LESS_EQUAL || op == OP_GREATER_EQUAL ? 2
@@ -51,6 +53,23 @@ expression *script_integer(script *s)
     return e;
 }
 
+/* A word, as the number of the one token that it is. */
+expression *script_answer(script *s)
+{
+    const token t = s->current;
+    const text_source *source = trace_text_source(s->trace);
+    const char *plain = script_unquoted(s, t);
+    expression *e = script_new_expression(s, EXPRESSION_NUMBER, t.at, t.end);
+    inset_status status = plain ? INSET_OK : INSET_NO_MEMORY;
+    if (!status)
+        status = source->answer ? source->answer(source->of, plain, strlen(plain), &e->integer)
+                                : error_set(s->context, INSET_USAGE_ERROR,
+                                    "a word needs a model's tokenizer, and there is none here");
+    if (status && !s->status) s->status = script_at(s, t.at, status);
+    script_advance(s);
+    return e;
+}
+
 /* ---- indices ------------------------------------------------------------ */
 
 void script_integer_list(script *s, item *i, bool empty)
@@ -65,7 +84,8 @@ void script_integer_list(script *s, item *i, bool empty)
                 empty ? "a set of tokens" : "a list in an index");
             return;
         }
-        expression *e = script_integer(s);
+        expression *e = empty && s->current.kind == TOKEN_STRING ? script_answer(s)
+                                                                 : script_integer(s);
         if (s->status) return;
         *last = e;
         last = &e->next;

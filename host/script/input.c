@@ -132,14 +132,18 @@ inset_status script_invoke(script *s, expression *input)
 
 /* ---- files -------------------------------------------------------------- */
 
-/* A backslash stands before a quote or a backslash. */
+/* A backslash stands before a quote, a backslash, and the n, t and r of line ends and tabs. */
 char *script_unquoted(script *s, token t)
 {
     char *plain = arena_new(&s->memory, t.end - t.at);
     size_t n = 0;
     for (uint32_t i = t.at + 1; plain && i + 1 < t.end; i++) {
-        if (s->text[i] == '\\') i++;
-        plain[n++] = s->text[i];
+        char c = s->text[i];
+        if (c == '\\') {
+            c = s->text[++i];
+            c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c;
+        }
+        plain[n++] = c;
     }
     return plain;
 }

@@ -121,7 +121,36 @@ static void note_length(script *s, literal *l, int depth, int64_t length, uint32
     }
 }
 
-/* literal = "[" [ ( literal | [ "-" | "+" ] NUMBER ) { "," ... } [ "," ] ] "]" */
+/* A text is a list of its token ids. */
+static void text_list(script *s, literal *l, int depth)
+{
+    const token t = s->current;
+    const text_source *source = trace_text_source(s->trace);
+    int64_t *ids = NULL;
+    size_t count = 0;
+    const char *plain = script_unquoted(s, t);
+    inset_status status = plain ? INSET_OK : INSET_NO_MEMORY;
+    if (!status)
+        status = source->prompt ? source->prompt(source->of, plain, strlen(plain), &ids, &count)
+                                : error_set(s->context, INSET_USAGE_ERROR,
+                                    "a text needs a model's tokenizer, and there is none here");
+    if (status) s->status = script_at(s, t.at, status);
+    for (size_t i = 0; i < count && !s->status; i++) {
+        note_depth(l, depth, t.at);
+        if (!array_reserve(
+                s->context, &s->numbers, &s->numbers_capacity, l->count + 1, sizeof *s->numbers))
+            s->status = INSET_NO_MEMORY;
+        else if (l->float_at) s->numbers[l->count++].number = (double)ids[i];
+        else s->numbers[l->count++].integer = ids[i];
+    }
+    memory_free(s->context, ids);
+    if (s->status) return;
+    if (!count) note_depth(l, depth, t.at);
+    note_length(s, l, depth, (int64_t)count, t.at);
+    script_advance(s);
+}
+
+/* literal = "[" [ ( literal | STRING | [ "-" | "+" ] NUMBER ) { "," ... } [ "," ] ] "]" */
 static void literal_list(script *s, literal *l, int depth)
 {
     uint32_t at = s->current.at;
@@ -137,6 +166,8 @@ static void literal_list(script *s, literal *l, int depth)
             script_advance(s);
         } else if (t.kind == '[' && !sign) {
             literal_list(s, l, depth + 1);
+        } else if (t.kind == TOKEN_STRING && !sign) {
+            text_list(s, l, depth + 1);
         } else {
             script_unexpected(s, "a number");
             return;
@@ -163,7 +194,8 @@ expression *script_literal(script *s)
     literal *l = script_new(s, sizeof *l);
     if (s->status) return e;
     for (int i = 0; i < INSET_MAX_DIMENSIONS; i++) l->shape[i] = -1;
-    literal_list(s, l, 1);
+    if (s->current.kind == TOKEN_STRING) text_list(s, l, 1);
+    else literal_list(s, l, 1);
     if (s->status) return e;
     l->row_lengths = keep(s, s->rows, l->n_rows, sizeof *s->rows);
     if (l->float_at) l->numbers = keep(s, s->numbers, l->count, sizeof *s->numbers);

@@ -12,11 +12,12 @@ int script_metric_named(const script *s, token t)
     return -1;
 }
 
-/* tokens = int | "[" int { "," int } "]" */
+/* tokens = int | STRING | "[" ( int | STRING ) { "," ... } "]" */
 static item *token_set(script *s)
 {
     item *i = script_new(s, sizeof *i);
     if (s->current.kind == '[') script_integer_list(s, i, true);
+    else if (s->current.kind == TOKEN_STRING) i->start = script_answer(s);
     else i->start = script_integer(s);
     return i;
 }

@@ -416,6 +416,7 @@ statement *script_statements(script *s);  /* the whole script */
 expression *script_expression(script *s); /* without ".save()" */
 expression *script_saved(script *s);      /* expr | factor ".save()" | "[]" */
 expression *script_integer(script *s);
+expression *script_answer(script *s); /* a word in quotes, as its token's number */
 /* Refuses what cannot be an integer, whatever the names hold; `where` says who needs it. */
 void script_require_integer(script *s, const expression *e, const char *where);
 expression *script_new_expression(script *s, expression_kind kind, uint32_t at, uint32_t end);

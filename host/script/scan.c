@@ -169,9 +169,9 @@ static void string(script *s, uint32_t start)
         }
         if (c != '\\') continue;
         char escaped = byte(s, ++at);
-        if (escaped != '\\' && escaped != '\'' && escaped != '"') {
-            script_refuse(
-                s, at - 1, INSET_SYNTAX_ERROR, "in a string, \\ is followed by \\, ' or \"");
+        if (!escaped || !strchr("\\'\"ntr", escaped)) {
+            script_refuse(s, at - 1, INSET_SYNTAX_ERROR,
+                "in a string, \\ is followed by \\, ', \", n, t or r");
             return;
         }
     }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "run/tokens.h"
+
 /* ---- reading the text --------------------------------------------------- */
 
 static const struct {
@@ -29,8 +31,8 @@ static inset_status refuse(sweep *s, const char *text)
     inset_status status = error_set(s->context, INSET_VALUE_ERROR, "'%s' is no metric", text);
     error_help(s->context, "Metrics are logit_diff:A,B  logit:A  probability:A  log_probability:A  "
                            "rank:A  kl, each with @POSITION behind it if "
-                           "it is not the last. A and B are token ids, sets 11+12, or files of "
-                           "integers [pair] or [pair, set].");
+                           "it is not the last. A and B are token ids, words in quotes \" Mary\", "
+                           "sets 11+12, or files of integers [pair] or [pair, set].");
     return status;
 }
 
@@ -75,25 +77,55 @@ static inset_status set_from_file(
     return INSET_OK;
 }
 
-/* "11", "11+12" or a file, `length` bytes. */
+/* The first `wanted` outside of quotes, from `text` to before `end`; NULL: there is none. In quotes a
+ * backslash stands before a quote or a backslash. */
+static const char *find_outside(const char *text, const char *end, char wanted)
+{
+    bool quoted = false;
+    for (; text < end; text++) {
+        if (quoted && *text == '\\' && text + 1 < end) text++;
+        else if (*text == '"') quoted = !quoted;
+        else if (!quoted && *text == wanted) return text;
+    }
+    return NULL;
+}
+
+/* " Mary" in quotes, as the token it is. */
+static inset_status read_word(
+    sweep *s, const char *metric_name, const char *text, size_t length, int64_t *out)
+{
+    char *plain = arena_new(&s->memory, length + 1);
+    size_t n = 0;
+    if (!plain) return INSET_NO_MEMORY;
+    for (size_t i = 1; i + 1 < length; i++) {
+        if (text[i] == '\\' && i + 2 < length) i++;
+        plain[n++] = text[i];
+    }
+    return length < 2 || text[length - 1] != '"' ? refuse(s, metric_name)
+                                                 : model_answer(s->model, plain, n, out);
+}
+
+/* "11", "11+12", words in quotes or a file, `length` bytes. */
 static inset_status read_set(
     sweep *s, const char *metric_name, const char *text, size_t length, token_set *out)
 {
     inset_status status;
-    if (is_file_name(text, length)) {
+    if (*text != '"' && is_file_name(text, length)) {
         const char *path = arena_text(&s->memory, text, length);
         if (!path) return INSET_NO_MEMORY;
         status = set_from_file(s, metric_name, path, out);
         return status ? status : check_tokens(s, metric_name, out);
     }
     int64_t count = 1, *tokens;
-    for (size_t i = 0; i < length; i++) count += text[i] == '+';
+    for (const char *c = text; (c = find_outside(c, text + length, '+')); c++) count++;
     if (!(tokens = arena_new(&s->memory, (size_t)count * sizeof *tokens))) return INSET_NO_MEMORY;
     *out = (token_set){.count = count, .tokens = tokens};
     for (int64_t i = 0; i < count; i++) {
-        const char *plus = memchr(text, '+', length);
+        const char *plus = find_outside(text, text + length, '+');
         size_t n = plus ? (size_t)(plus - text) : length;
-        if (!parse_integer(text, n, &tokens[i])) return refuse(s, metric_name);
+        if (n && *text == '"') {
+            if ((status = read_word(s, metric_name, text, n, &tokens[i]))) return status;
+        } else if (!parse_integer(text, n, &tokens[i])) return refuse(s, metric_name);
         text += n + (plus != NULL);
         length -= n + (plus != NULL);
     }
@@ -124,9 +156,8 @@ static inset_status read_metric(sweep *s, const char *text, metric *out)
     if (k == N_KINDS) return refuse(s, text);
     out->kind = kinds[k].kind;
     out->needs_row = kinds[k].needs_row;
-    const char *part = text + length + 1, *comma = kinds[k].n_sets == 2 && part < end
-                                                       ? memchr(part, ',', (size_t)(end - part))
-                                                       : NULL;
+    const char *part = text + length + 1,
+               *comma = kinds[k].n_sets == 2 && part < end ? find_outside(part, end, ',') : NULL;
     if (text + length == end ? kinds[k].n_sets > 0
                              : kinds[k].n_sets == 0 || (kinds[k].n_sets == 2 && !comma))
         return refuse(s, text);

@@ -6,8 +6,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "file/file.h"
+#include "run/tokens.h"
 
 enum { MOST_DIMENSIONS_OF_PROMPTS = 2 };
 
@@ -152,17 +154,104 @@ static inset_status from_file(sweep *s, const char *what, const char *text, prom
 static inset_status refuse_text(sweep *s, const char *what)
 {
     return error_set(s->context, INSET_TYPE_ERROR,
-        "%s: lists of token ids were expected, [[464, 412], [733]], or FILE.npy, "
-        "FILE.safetensors:NAME, "
-        "FILE.json or FILE.jsonl",
+        "%s: lists of token ids or texts were expected, [[464, 412], [733]] or [\"a text\", "
+        "\"another\"], a text, or FILE.npy, FILE.safetensors:NAME, FILE.json, FILE.jsonl or "
+        "FILE.txt",
         what);
 }
+
+/* ---- texts --------------------------------------------------------------- */
+
+/* Texts as they come; their ids go into prompts at the end. */
+typedef struct texts {
+    id_list ids;
+    int64_t *lengths;
+    size_t count, capacity;
+} texts;
+
+static inset_status add_text(sweep *s, texts *to, const char *given, size_t length)
+{
+    tokenizer *t;
+    id_list made = {0};
+    inset_status status = model_tokenizer(s->model, &t);
+    if (!status) status = tokenizer_encode(t, given, length, true, &made);
+    if (!status
+        && !array_extend(
+            s->context, &to->lengths, &to->capacity, to->count + 1, sizeof *to->lengths))
+        status = INSET_NO_MEMORY;
+    for (size_t i = 0; i < made.count && !status; i++)
+        if (!id_list_add(s->context, &to->ids, made.ids[i])) status = INSET_NO_MEMORY;
+    if (!status) to->lengths[to->count++] = (int64_t)made.count;
+    id_list_free(s->context, &made);
+    return status;
+}
+
+static inset_status finish_texts(
+    sweep *s, const char *what, inset_status status, texts *from, prompts *out)
+{
+    if (!status) status = prompts_new(s, what, (int64_t)from->count, (int64_t)from->ids.count, out);
+    if (!status) {
+        memcpy(out->lengths, from->lengths, from->count * sizeof *from->lengths);
+        if (from->ids.count)
+            memcpy(out->tokens, from->ids.ids, from->ids.count * sizeof *from->ids.ids);
+    }
+    id_list_free(s->context, &from->ids);
+    memory_free(s->context, from->lengths);
+    return status;
+}
+
+static inset_status from_one_text(sweep *s, const char *what, const char *given, prompts *out)
+{
+    texts all = {0};
+    if (!access(given, F_OK)) /* nobody's prompt */
+        return error_set(s->context, INSET_VALUE_ERROR,
+            "%s: '%s' is a file; files of prompts end in .npy, .json, .jsonl or .txt, or are "
+            "FILE.safetensors:NAME",
+            what, given);
+    return finish_texts(s, what, add_text(s, &all, given, strlen(given)), &all, out);
+}
+
+/* ["a text", "another"] */
+static inset_status from_strings(sweep *s, const char *what, const json_node *root, prompts *out)
+{
+    texts all = {0};
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < json_length(root) && !status; i++) {
+        const char *given;
+        status = json_as_string(json_item(root, i), &given)
+                     ? add_text(s, &all, given, strlen(given))
+                     : error_set(s->context, INSET_TYPE_ERROR,
+                         "%s: prompt %zu: the others are texts, this is none", what, i);
+    }
+    return finish_texts(s, what, status, &all, out);
+}
+
+/* FILE.txt: a text a line; empty ones are passed over. */
+static inset_status from_text_lines(sweep *s, const char *what, const char *path, prompts *out)
+{
+    texts all = {0};
+    char *bytes;
+    size_t size;
+    inset_status status = file_read(s->context, path, (size_t)1 << 32, &bytes, &size);
+    if (status) return status;
+    for (size_t at = 0, end; at < size && !status; at = end + 1) {
+        const char *newline = memchr(bytes + at, '\n', size - at);
+        end = newline ? (size_t)(newline - bytes) : size;
+        const size_t length = end - at - (end > at && bytes[end - 1] == '\r');
+        if (length) status = add_text(s, &all, bytes + at, length);
+    }
+    memory_free(s->context, bytes);
+    return finish_texts(s, what, status, &all, out);
+}
+
+/* ---- lists --------------------------------------------------------------- */
 
 static inset_status from_nodes(sweep *s, const char *what, const json_node *root, prompts *out)
 {
     bool nested = json_is_array(json_item(root, 0));
     int64_t count = nested ? (int64_t)json_length(root) : 1, total = 0, written = 0;
     if (!json_is_array(root)) return refuse_text(s, what);
+    if (json_is_string(json_item(root, 0))) return from_strings(s, what, root, out);
     if (!json_length(root))
         return error_set(s->context, INSET_VALUE_ERROR, "%s: there is no prompt", what);
     for (int64_t i = 0; i < count; i++) {
@@ -186,7 +275,7 @@ static inset_status from_nodes(sweep *s, const char *what, const json_node *root
 static inset_status from_text(sweep *s, const char *what, const char *text, prompts *out)
 {
     json_document *document;
-    if (text[strspn(text, " \t\n")] != '[') return refuse_text(s, what);
+    if (text[strspn(text, " \t\n")] != '[') return from_one_text(s, what, text, out);
     inset_status status = json_parse(s->context, what, text, strlen(text), &document);
     if (status) return status;
     status = from_nodes(s, what, json_root(document), out);
@@ -218,7 +307,9 @@ static inset_status from_lines(
         const json_node *row = json_root(document);
         if (!json_is_array(row))
             status = error_set(s->context, INSET_TYPE_ERROR,
-                "%s: a list of token ids was expected, [464, 412]", name);
+                "%s: a list of token ids was expected, [464, 412] (texts go into FILE.txt, one a "
+                "line, or FILE.json)",
+                name);
         for (size_t k = 0; k < json_length(row) && !status; k++)
             if (!json_as_integer(json_item(row, k), &out->tokens[written++]))
                 status = error_set(s->context, INSET_TYPE_ERROR,
@@ -280,10 +371,11 @@ inset_status prompts_read(sweep *s, const char *what, const inset_prompts *given
     const size_t length = text ? strlen(text) : 0;
     const bool json = text
                       && (ends_with(text, length, ".json") || ends_with(text, length, ".jsonl"));
-    inset_status status = !text                        ? from_lists(s, what, given, out)
-                          : json                       ? from_json_file(s, what, text, out)
-                          : is_file_name(text, length) ? from_file(s, what, text, out)
-                                                       : from_text(s, what, text, out);
+    inset_status status = !text                             ? from_lists(s, what, given, out)
+                          : json                            ? from_json_file(s, what, text, out)
+                          : ends_with(text, length, ".txt") ? from_text_lines(s, what, text, out)
+                          : is_file_name(text, length)      ? from_file(s, what, text, out)
+                                                            : from_text(s, what, text, out);
     for (int64_t i = 0, at = 0; !status && i < out->count; at += out->lengths[i++]) {
         out->starts[i] = at;
         if (out->lengths[i] > out->longest) out->longest = out->lengths[i];

@@ -18,7 +18,8 @@ static void describe_axes(const sweep *s, const sweep_site *site, inset_sweep_re
         out->axes[i] = (inset_sweep_axis){.name = axis_name(site, axis),
             .count = site->extents[axis],
             .labels = axis_labels(s, site, axis),
-            .names = axis == AXIS_SITE ? site->members : NULL};
+            .names = axis == AXIS_SITE ? site->members : NULL,
+            .texts = axis == AXIS_POSITION ? s->position_texts : NULL};
     }
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "run/run.h"
+#include "run/tokens.h"
 #include "sweep/features/features.h"
 
 enum { LEAST_JOBS = 64 }; /* of a chunk */
@@ -24,6 +25,45 @@ typedef struct chunk_limits {
 static const chunk_limits cpu_chunks = {32768, 4e13}, gpu_chunks = {131072, 4e15};
 
 /* ---- options ------------------------------------------------------------ */
+
+/* What stands at the positions, where that is the same for all that is known: texts of one length. */
+static inset_status read_position_texts(sweep *s)
+{
+    const tokenizer *t = s->model->tokenizer; /* open where there were texts */
+    for (int64_t i = 0; i < s->pairs; i++)
+        if (s->clean.lengths[i] != s->clean.longest) return INSET_OK;
+    if (!t) return INSET_OK;
+    s->position_texts = arena_new(&s->memory, (size_t)s->n_labels * sizeof *s->position_texts);
+    if (!s->position_texts) return INSET_NO_MEMORY;
+    for (int64_t i = 0; i < s->n_labels; i++) {
+        text piece = {0};
+        tokenizer_piece(t, s->clean.tokens[s->position_labels[i]], &piece);
+        s->position_texts[i] = arena_text(&s->memory, piece.bytes ? piece.bytes : "", piece.length);
+        text_free(s->context, &piece);
+        if (!s->position_texts[i]) return INSET_NO_MEMORY;
+    }
+    return INSET_OK;
+}
+
+static void help_with_pieces(
+    sweep *s, const tokenizer *t, const char *what, const prompts *p, int64_t i)
+{
+    text pieces = {0};
+    if (t) model_pieces(t, p->tokens + p->starts[i], (size_t)p->lengths[i], &pieces);
+    if (pieces.bytes) error_help(s->context, "%s: %s", what, pieces.bytes);
+    text_free(s->context, &pieces);
+}
+
+static inset_status refuse_lengths(sweep *s, int64_t i)
+{
+    const tokenizer *t = model_tokenizer_if_any(s->model);
+    inset_status status = error_set(s->context, INSET_VALUE_ERROR,
+        "pair %lld: the clean prompt has %lld tokens, the corrupt one %lld", (long long)i,
+        (long long)s->clean.lengths[i], (long long)s->corrupt.lengths[i]);
+    help_with_pieces(s, t, "clean", &s->clean, i);
+    help_with_pieces(s, t, "corrupt", &s->corrupt, i);
+    return status;
+}
 
 static inset_status read_prompts(sweep *s, const inset_sweep_options *o)
 {
@@ -42,10 +82,7 @@ static inset_status read_prompts(sweep *s, const inset_sweep_options *o)
             "there are %lld clean prompts and %lld corrupt ones: pairs were expected",
             (long long)s->pairs, (long long)s->corrupt.count);
     for (int64_t i = 0; i < s->pairs; i++)
-        if (s->clean.lengths[i] != s->corrupt.lengths[i])
-            return error_set(s->context, INSET_VALUE_ERROR,
-                "pair %lld: the clean prompt has %lld tokens, the corrupt one %lld", (long long)i,
-                (long long)s->clean.lengths[i], (long long)s->corrupt.lengths[i]);
+        if (s->clean.lengths[i] != s->corrupt.lengths[i]) return refuse_lengths(s, i);
     return INSET_OK;
 }
 
@@ -391,6 +428,7 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
 {
     inset_status status;
     if ((status = read_runs(s, o)) || (status = read_positions(s, o->positions))
+        || (status = read_position_texts(s))
         || (status = range_read(s, "heads", o->heads, &s->heads))
         || (status = range_read(s, "features", o->features, &s->features))
         || (status = sites_read(s, o->patch, o->by)) || (status = metrics_read(s, o->metrics))

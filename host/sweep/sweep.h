@@ -228,6 +228,7 @@ struct sweep {
     int64_t first_layer, chosen_layers; /* chosen: first + i * step */
     int64_t n_labels;                   /* of the position axis */
     int64_t *position_labels;           /* [n_labels]; negative: from the end */
+    const char **position_texts;        /* [n_labels] of the first clean prompt; NULL: none */
     sweep_site *sites;
     size_t n_sites;
     tap *taps;

@@ -157,6 +157,7 @@ struct trace {
     arena memory;
     int32_t line;
     bool open; /* inside an invoke */
+    text_source texts;
     storage *storages;
     size_t n_storages, storages_capacity;
     trace_record *records;

@@ -20,6 +20,10 @@ inset_status trace_create(
     return INSET_OK;
 }
 
+void trace_set_text_source(trace *t, const text_source *source) { t->texts = *source; }
+
+const text_source *trace_text_source(const trace *t) { return &t->texts; }
+
 void trace_free(trace *t)
 {
     if (!t) return;

@@ -136,6 +136,15 @@ const char *trace_function_name(trace_op op);
 inset_status trace_create(
     inset_context *context, const program *p, inset_type model_type, trace **out);
 void trace_free(trace *t); /* takes NULL */
+/* How texts in lines become token ids, which who has the model knows: a prompt's, freed with
+ * memory_free, and the one token of an answer. A trace that was given none has no texts. */
+typedef struct text_source {
+    void *of;
+    inset_status (*prompt)(void *of, const char *text, size_t length, int64_t **ids, size_t *count);
+    inset_status (*answer)(void *of, const char *text, size_t length, int64_t *id);
+} text_source;
+void trace_set_text_source(trace *t, const text_source *source);
+const text_source *trace_text_source(const trace *t); /* its functions may be NULL */
 
 /* The line that the next calls belong to, for messages such as "layer2.output (line 2) comes after
  * ..."; 0 = none (C API). */

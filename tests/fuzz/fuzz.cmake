@@ -24,3 +24,8 @@ foreach(source IN LISTS fuzz_sources)
     target_link_options(libfuzzer_${name} PRIVATE -fsanitize=fuzzer)
   endif()
 endforeach()
+
+# What make_tokenizers.py holds beside Hugging Face's tokenizers.
+add_executable(tokens ${PROJECT_SOURCE_DIR}/tests/fuzz/tokens.c)
+set_target_properties(tokens PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+target_link_libraries(tokens PRIVATE inset_test_flags)
