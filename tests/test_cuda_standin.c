@@ -82,6 +82,59 @@ static void opening(void)
         "no room", 0, INSET_NO_MEMORY, "4194304 bytes were asked for, 1048576 of 1048576 are free");
 }
 
+/* "auto": the CPU where there is no GPU that inset runs on, and only there. */
+static void chosen(const char *name, inset_status expected, const char *words)
+{
+    device *d = NULL;
+    inset_context *context = NULL;
+    NEED(!inset_context_create(NULL, &context), "no context");
+    inset_status status = device_open(context, "auto", &d);
+    CHECK(status == expected && strstr(d ? d->name : inset_message(context), words), "%s: %s", name,
+        d ? d->name : inset_message(context));
+    device_close(d);
+    inset_context_free(context);
+    expect_clean(name);
+}
+
+static void choosing(void)
+{
+    standin_machine(0, 9, 0, 1 << 30, 100, 13000);
+    chosen("no GPU", INSET_OK, "cpu");
+    standin_machine(0, 9, 0, 1 << 30, 35, 0);
+    chosen("no driver", INSET_OK, "cpu");
+    standin_machine(1, 7, 5, 1 << 30, 0, 13000);
+    chosen("old GPU", INSET_OK, "cpu");
+    standin_machine(0, 9, 0, 1 << 30, 35, 12020);
+    chosen("old driver", INSET_DEVICE_ERROR, "To run on the CPU all the same");
+    standin_machine(0, 9, 0, 1 << 30, 700, 13000);
+    chosen("a broken process", INSET_DEVICE_ERROR, "To run on the CPU all the same");
+    standin_machine(1, 9, 0, 1 << 30, 0, 13000);
+    chosen("a GPU", INSET_OK, "cuda:0");
+    standin_without_products(true);
+    chosen("no cuBLASLt", INSET_DEVICE_ERROR, "cuBLASLt");
+    standin_without_products(false);
+}
+
+/* What is free counts when it is asked, and some is left. */
+static void memory_is_asked_again(void)
+{
+    inset_context *context = NULL;
+    device *d = NULL;
+    void *held = NULL;
+    size_t before = 0, after = 0;
+    standin_machine(1, 9, 0, 1 << 28, 0, 13000);
+    NEED(!inset_context_create(NULL, &context) && !device_open(context, "cuda", &d), "no device");
+    WORKS(context, !d->functions->memory_left(d, &before));
+    WORKS(context, !device_allocate(d, 1 << 27, &held));
+    WORKS(context, !d->functions->memory_left(d, &after));
+    CHECK(before < (1 << 28) && before > (1 << 27) && after < before - (1 << 26), "%zu and %zu",
+        before, after);
+    device_release(d, held, 1 << 27);
+    device_close(d);
+    inset_context_free(context);
+    expect_clean("memory that is left");
+}
+
 static void out_of_memory_has_both_figures(void)
 {
     inset_context *context = new_context(NULL);
@@ -790,6 +843,8 @@ int main(void)
 {
     does_what_devices_do();
     opening();
+    choosing();
+    memory_is_asked_again();
     out_of_memory_has_both_figures();
     describes_itself();
     takes_the_steady_algorithm(0, 0, 0, 0, true);

@@ -6,9 +6,10 @@
 #include <dirent.h>
 
 /* In order; "kernels" stands where its header is first needed. */
-static const char *const order[] = {"base", "file", "program", "models", "trace", "trace/gradient",
-    "trace/edit", "script", "kernels", "plan/rows", "plan/wanted", "plan/emit", "plan", "device",
-    "device/cpu", "device/cuda", "run", "sweep", "edges", "cache", "api"};
+static const char *const order[] = {"base", "file", "text", "program", "models", "trace",
+    "trace/gradient", "trace/edit", "script", "kernels", "plan/rows", "plan/wanted", "plan/emit",
+    "plan", "device", "device/cpu", "device/cuda", "run", "sweep", "sweep/features", "edges",
+    "cache", "api"};
 enum { N_LAYERS = sizeof order / sizeof *order };
 
 static int rank_of(const char *folder, size_t length)

@@ -20,16 +20,6 @@ static inset_status read_options(
     return INSET_OK;
 }
 
-/* Bytes that a run may take beside the weights: what was asked for, or what the device had free
- * before they were put there. */
-static int64_t memory_there(const inset_model *model, size_t limit)
-{
-    if (limit) return limit > INT64_MAX ? INT64_MAX : (int64_t)limit;
-    if (!model->device || !model->device->memory_free) return INT64_MAX;
-    int64_t left = (int64_t)model->device->memory_free - model->weight_bytes;
-    return left > 0 ? left : 0;
-}
-
 inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options, inset_plan **out)
 {
     inset_plan_options given;
@@ -44,7 +34,7 @@ inset_status inset_plan_create(inset_trace *t, const inset_plan_options *options
     p->model = t->model;
     plan_options wanted = {.no_share = given.no_share != 0,
         .explain = given.explain != 0,
-        .memory_limit = (size_t)memory_there(t->model, given.memory_limit),
+        .memory_limit = given.memory_limit ? given.memory_limit : model_memory_left(t->model),
         .traits = model_traits(t->model)};
     if ((status = plan_create(t->trace, &wanted, &p->plan))) {
         inset_plan_free(p);

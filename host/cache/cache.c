@@ -101,7 +101,7 @@ static inset_status keep_texts(cache *c, const inset_cache_options *o)
 static void take_numbers(cache *c, const inset_cache_options *o)
 {
     c->no_share = o->no_share != 0;
-    c->memory_limit = o->memory_limit ? o->memory_limit : memory_beside_weights(c->model);
+    c->memory_limit = o->memory_limit ? o->memory_limit : model_memory_left(c->model);
     c->shard_bytes = o->shard_bytes ? o->shard_bytes : SHARD_BYTES;
     c->batch_tokens = o->batch_tokens                        ? o->batch_tokens
                       : device_works_ahead(c->model->device) ? GPU_TOKENS

@@ -20,9 +20,11 @@ inset_status device_open(inset_context *context, const char *name, device **out)
 {
     *out = NULL;
     if (!name || strcmp(name, "auto") == 0) {
+        if (device_cuda_absent(context)) return device_open_cpu(context, out);
         inset_status status = device_open_cuda(context, 0, out);
-        if (status != INSET_DEVICE_ERROR) return status; /* no GPU is no failure here */
-        return device_open_cpu(context, out);
+        if (status) /* there is a GPU: not to use it would not be noticed */
+            error_help(context, "To run on the CPU all the same: the device \"cpu\" (-d cpu).");
+        return status;
     }
     if (strcmp(name, "cpu") == 0) return device_open_cpu(context, out);
     if (strcmp(name, "cuda") == 0) return device_open_cuda(context, 0, out);

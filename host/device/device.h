@@ -42,6 +42,8 @@ typedef struct device_functions {
     void (*close)(device *d);
     inset_status (*allocate)(device *d, size_t bytes, void **out);
     void (*release)(device *d, void *memory, size_t bytes);
+    /* NULL where it is not asked again (cpu) */
+    inset_status (*memory_left)(device *d, size_t *bytes);
     /* `from` may be reused on return */
     inset_status (*upload)(device *d, void *to, const void *from, size_t bytes);
     inset_status (*upload_as)(device *d, void *to, inset_type type, const void *from,
@@ -100,13 +102,13 @@ struct device {
      * beside any others. Not so a CPU without AVX-512, whose products add up in an order of the
      * height's (cpu/matmul.c) */
     bool steady;
-    size_t memory_total, memory_free; /* bytes, when it was opened */
+    size_t memory_total, memory_free; /* bytes, when it was opened (see device_memory_left) */
     bool shares_host_memory;          /* device pointers may be read by the host (cpu) */
     /* PRODUCT_TALLEST where products run at fixed heights (kernels/products.h), else 1 */
     int32_t row_block;
 };
 
-/* Opens `name`: "auto" (a CUDA device when one answers, else the CPU), "cpu", "cuda" or "cuda:N".
+/* Opens `name`: "auto" (a CUDA device where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
  * INSET_USAGE_ERROR for another name; INSET_DEVICE_ERROR when a CUDA device is asked for and there
  * is none, saying why. */
 inset_status device_open(inset_context *context, const char *name, device **out);
@@ -117,6 +119,9 @@ void device_describe(inset_context *context, text *out);
 /* Implementations; a build without nvcc has device_open_cuda answer INSET_DEVICE_ERROR. */
 inset_status device_open_cpu(inset_context *context, device **out);
 inset_status device_open_cuda(inset_context *context, int index, device **out);
+/* No CUDA in this build, no driver, no device, or one that is too old for inset: then a CPU is the
+ * device of "auto". Not so where there is one and something else is wrong. */
+bool device_cuda_absent(inset_context *context);
 /* Add their lines to device_describe's text; CUDA's adds none when no device answers. */
 void device_describe_cpu(inset_context *context, text *out);
 void device_describe_cuda(inset_context *context, text *out);

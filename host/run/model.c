@@ -485,6 +485,17 @@ static inset_status conclude(opening *o, inset_status status, struct inset_model
     return status;
 }
 
+size_t model_memory_left(const struct inset_model *m)
+{
+    size_t left = 0;
+    if (!m->device || !m->device->memory_free) return 0;
+    if (m->device->functions->memory_left) {
+        if (m->device->functions->memory_left(m->device, &left)) return 0; /* the run will say */
+    } else if (m->device->memory_free > (size_t)m->weight_bytes)
+        left = m->device->memory_free - (size_t)m->weight_bytes;
+    return left ? left : 1;
+}
+
 inset_status model_set_folder(struct inset_model *m, const char *folder)
 {
     m->folder = memory_text(m->context, folder, strlen(folder));

@@ -70,6 +70,10 @@ inset_status model_program_of(
     inset_context *context, const char *config, size_t length, bool ungroup, program **out);
 inset_status model_program(
     inset_context *context, const char *directory, bool ungroup, program **out);
+/* Bytes that runs may take beside the weights when nobody gave a limit, 1 at least: on a GPU what is
+ * free now, on a CPU what was when the model was opened, without the weights. 0: any (no device, or
+ * it does not say). */
+size_t model_memory_left(const struct inset_model *model);
 /* What plans for this model must know of its device. */
 plan_traits model_traits(const struct inset_model *model);
 /* What the weights of a model with a device take there, with all matrices also the other way round

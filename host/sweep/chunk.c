@@ -9,8 +9,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "sweep/features/features.h"
-
 /* What is needed while a chunk's trace is made. */
 typedef struct recorder {
     prepared *chunk;

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "run/run.h"
-#include "sweep/features/features.h"
 
 /* Adds to the score of a point. */
 static void add_point(

@@ -19,8 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "sweep/features/features.h"
-
 /* ---- blocks ------------------------------------------------------------- */
 
 static bool is_number(const char *name)
@@ -409,7 +407,7 @@ static inset_status count_points(sweep *s, sweep_site *site)
     for (int64_t i = 0; i < site->heads; i++)
         site->head_labels[i] = site->first_head + i * s->heads.step;
     const int64_t extents[AXIS_COUNT] = {site->n_members, s->chosen_layers, s->n_labels,
-        site->heads, site->features ? site->features->chosen : 1};
+        site->heads, site->features ? site->n_features : 1};
     site->n_points = 1;
     for (int a = 0; a < AXIS_COUNT; a++) site->extents[a] = 1;
     for (int i = 0; i < site->n_axes; i++) {

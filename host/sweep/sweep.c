@@ -11,7 +11,6 @@
 
 #include "run/run.h"
 #include "run/tokens.h"
-#include "sweep/features/features.h"
 
 enum { LEAST_JOBS = 64 }; /* of a chunk */
 
@@ -155,7 +154,7 @@ const int64_t *axis_labels(const sweep *s, const sweep_site *site, sweep_axis ax
     case AXIS_LAYER: return s->layer_labels;
     case AXIS_POSITION: return s->position_labels;
     case AXIS_HEAD: return site->head_labels;
-    case AXIS_FEATURE: return site->features->labels;
+    case AXIS_FEATURE: return site->feature_labels;
     default: return NULL;
     }
 }
@@ -196,10 +195,11 @@ static inset_status make_taps(sweep *s)
             if (!(s->sites[i].taps[m] = arena_new(
                       &s->memory, (size_t)s->chosen_layers * sizeof(int32_t))))
                 return INSET_NO_MEMORY;
-            const feature_site *f = s->sites[i].features; /* of one layer, whatever is chosen */
-            for (int64_t layer = 0; layer < (f ? 1 : s->chosen_layers); layer++) {
-                int32_t place = f ? f->place
-                                  : s->sites[i].places[m][s->first_layer + layer * s->layers.step];
+            const bool one = s->sites[i].features; /* of one layer, whatever is chosen */
+            for (int64_t layer = 0; layer < (one ? 1 : s->chosen_layers); layer++) {
+                int32_t place =
+                    one ? s->sites[i].feature_place
+                        : s->sites[i].places[m][s->first_layer + layer * s->layers.step];
                 s->taps[n++] = (tap){.place = place,
                     .event = s->program->sites[place].event,
                     .site = (int32_t)i,
@@ -392,12 +392,6 @@ plan_traits sweep_traits(const sweep *s)
 
 /* ---- create, step, free ------------------------------------------------- */
 
-size_t memory_beside_weights(const struct inset_model *m)
-{
-    size_t before = m->device ? m->device->memory_free : 0, weights = (size_t)m->weight_bytes;
-    return !before ? 0 : before > weights ? before - weights : 1;
-}
-
 static inset_status keep_texts(sweep *s, const inset_sweep_options *o)
 {
     if (o->version && !(s->version = arena_text(&s->memory, o->version, strlen(o->version))))
@@ -405,7 +399,7 @@ static inset_status keep_texts(sweep *s, const inset_sweep_options *o)
     if (o->state && !(s->state_path = arena_text(&s->memory, o->state, strlen(o->state))))
         return INSET_NO_MEMORY;
     s->no_share = o->no_share != 0;
-    s->memory_limit = o->memory_limit ? o->memory_limit : memory_beside_weights(s->model);
+    s->memory_limit = o->memory_limit ? o->memory_limit : model_memory_left(s->model);
     return INSET_OK;
 }
 

@@ -77,7 +77,9 @@ typedef struct sweep_site {
     int64_t extents[AXIS_COUNT];
     int64_t first_head, heads;     /* the heads chosen: first_head + i * the range's step */
     int64_t *head_labels;          /* [heads] */
-    struct feature_site *features; /* NULL: not one of features (features/features.h) */
+    struct feature_site *features; /* NULL: not one of features (features/features.h); else: */
+    int32_t feature_place;         /* the program's site */
+    int64_t n_features, *feature_labels; /* those chosen */
     int64_t n_points, first_point; /* first_point: points of the sites before, for job numbers */
 } sweep_site;
 
@@ -278,8 +280,6 @@ void sweep_take_fingerprint(sweep *s, const inset_sweep_options *o);
 void sweep_free(sweep *s); /* takes NULL */
 inset_status sweep_step(sweep *s);
 plan_traits sweep_traits(const sweep *s); /* for its plans */
-/* What the device had free before the weights were put there, without them; 0: any. */
-size_t memory_beside_weights(const struct inset_model *m);
 
 /* chunk.c: the trace of jobs first .. first + count, planned; and its run, whose numbers go into
  * the sweep's arrays. */
@@ -309,6 +309,35 @@ bool sweep_has_features(const sweep *s);
 place_items job_items(const sweep *s, const job *j);
 /* The positions that a pair's job patches: first, count. */
 int64_t job_positions(const sweep *s, const job *j, int64_t *first, int64_t *step);
+
+/* ---- features of autoencoders (features/) ---- */
+/* Is the name of a site one of features? */
+bool names_features(const char *name);
+/* Reads "features:FILE@SITE.LAYER"; out's name becomes "features@SITE.LAYER". */
+inset_status features_read(sweep *s, const char *text, sweep_site *out);
+/* Finds the changes of all sites of features, once the source has been read; source: the option's
+ * text. Nothing where no site is one of features. */
+inset_status features_find(sweep *s, const char *source);
+void features_free(sweep *s);
+/* Is it a job of features whose patch would change nothing? */
+bool features_unchanged(const job *j);
+uint64_t features_hash(const sweep *s, uint64_t seed);
+
+/* The rows that the jobs of a chunk add, of each site: they go into the trace as one tensor a site,
+ * and are used up in the order of the jobs. */
+typedef struct feature_rows {
+    operand all;
+    int64_t next;
+} feature_rows;
+/* out: [n_sites]; scratch lives as long as the trace is being made. */
+inset_status features_rows(
+    const sweep *s, trace *t, arena *scratch, int64_t first, int64_t count, feature_rows *out);
+/* Adds a job's rows in the open invoke. */
+inset_status features_patch(const sweep *s, trace *t, const job *j, feature_rows *rows);
+/* Adds the scores of a pair's points, [points of the sweep]: by * (gradient . W_dec[feature]).
+ * gradient: [positions, width], the i-th that of position first + i * step. */
+void features_score(const sweep *s, const sweep_site *site, int64_t pair, const float *gradient,
+    int64_t first, int64_t step, double *points);
 
 /* result.c */
 inset_status results_get(sweep *s, size_t index, inset_sweep_result *out);

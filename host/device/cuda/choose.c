@@ -215,8 +215,8 @@ static int set_preferences(cuda_device *d, cublas_preference preference, uint32_
     cuda_library *l = &d->library;
     const uint64_t workspace = WORKSPACE_BYTES;
     const uint32_t reduction = CUBLAS_NO_REDUCTION;
-    static const int attributes[] = {
-        CUBLAS_PREFER_ALIGNMENT_B, CUBLAS_PREFER_ALIGNMENT_C, CUBLAS_PREFER_ALIGNMENT_D};
+    static const int attributes[] = {CUBLAS_PREFER_ALIGNMENT_A, CUBLAS_PREFER_ALIGNMENT_B,
+        CUBLAS_PREFER_ALIGNMENT_C, CUBLAS_PREFER_ALIGNMENT_D};
     int error = l->cublasLtMatmulPreferenceSetAttribute(
         preference, CUBLAS_PREFER_WORKSPACE, &workspace, sizeof workspace);
     if (!error)

@@ -3,8 +3,8 @@
  *
  * An upload returns when its bytes are in pinned memory, not when they have arrived: whoever queues
  * a kernel after it finds them there, since the stream keeps order. A download waits. Every failure
- * is described once, with the driver's words, and taken out of CUDA's sticky error, so that it does
- * not show up again in somebody else's call. What runs while cleaning up after a failure neither
+ * is described once, with the driver's words, and taken out of CUDA's last error, so that it does
+ * not show up again in somebody else's call; an illegal access stays, and the message says so. What runs while cleaning up after a failure neither
  * replaces its message nor stops halfway. */
 #include "device/cuda/cuda.h"
 #include "device/cuda/attention.h"
@@ -13,13 +13,31 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { RESERVED_BYTES = 512 << 20 };
+
 static cuda_device *of(device *base) { return (cuda_device *)base; }
+
+/* Errors that stay with the process, whatever is done. */
+static bool is_final(int error)
+{
+    return error == CUDA_ERROR_ILLEGAL_ADDRESS || error == 710 || (error >= 714 && error <= 719);
+}
 
 inset_status cuda_failed(cuda_device *d, int error, const char *doing)
 {
     d->library.cudaGetLastError();
-    return error_set(d->base.context, INSET_DEVICE_ERROR, "cuda:%d: %s failed: %s (CUDA error %d)",
-        d->index, doing, d->library.cudaGetErrorString(error), error);
+    inset_status status = error_set(d->base.context,
+        error == CUDA_ERROR_MEMORY ? INSET_NO_MEMORY : INSET_DEVICE_ERROR,
+        "cuda:%d: %s failed: %s (CUDA error %d)", d->index, doing,
+        d->library.cudaGetErrorString(error), error);
+    if (is_final(error))
+        error_help(d->base.context,
+            "After this error the process cannot use the GPU any more: start it again.");
+    if (error == CUDA_ERROR_NO_IMAGE || error == CUDA_ERROR_NEW_PTX || error == CUDA_ERROR_BAD_PTX)
+        error_help(d->base.context,
+            "This build of inset has no code for this card, or the driver is older than it: build "
+            "with CUDAARCHS=native, or take a newer driver.");
+    return status;
 }
 
 /* While cleaning up: the message stays that of the first failure. */
@@ -51,6 +69,20 @@ inset_status cuda_allocate(device *base, size_t bytes, void **out)
     ignore(d, d->library.cudaMemGetInfo(&available, &total));
     return error_set(base->context, INSET_NO_MEMORY,
         "%s: %zu bytes were asked for, %zu of %zu are free", base->name, bytes, available, total);
+}
+
+/* What is free now, whoever has the rest: other contexts, other processes, PyTorch's cache. A part is
+ * left for what is not planned: probes of products, libraries' own. */
+static inset_status cuda_memory_left(device *base, size_t *bytes)
+{
+    cuda_device *d = of(base);
+    size_t available = 0, total = 0;
+    inset_status status = cuda_enter(d);
+    const int error = status ? 0 : d->library.cudaMemGetInfo(&available, &total);
+    if (error) return cuda_failed(d, error, "asking for the memory that is free");
+    const size_t reserve = available / 32 < RESERVED_BYTES ? available / 32 : RESERVED_BYTES;
+    *bytes = available - reserve;
+    return status;
 }
 
 /* cudaFree waits for the work that still uses the memory. */
@@ -384,6 +416,7 @@ static const device_functions functions = {
     .close = cuda_close,
     .allocate = cuda_allocate,
     .release = cuda_release,
+    .memory_left = cuda_memory_left,
     .upload = cuda_upload,
     .download = cuda_download,
     .upload_as = cuda_upload_as,
@@ -568,6 +601,22 @@ static int count_devices(inset_context *context)
     }
     cuda_library_close(&library);
     return count;
+}
+
+bool device_cuda_absent(inset_context *context)
+{
+    cuda_library library = {0};
+    int count = 0, major = 0, driver = 0;
+    if (cuda_library_open(context, &library)) return true;
+    const int error = library.cudaGetDeviceCount(&count);
+    if (error) library.cudaGetLastError();
+    bool absent = error == CUDA_ERROR_NO_DEVICE || (!error && !count);
+    if (error == CUDA_ERROR_OLD_DRIVER)
+        absent = library.cudaDriverGetVersion(&driver) || driver == 0;
+    if (!error && count)
+        absent = !library.cudaDeviceGetAttribute(&major, CUDA_CAPABILITY_MAJOR, 0) && major < 8;
+    cuda_library_close(&library);
+    return absent;
 }
 
 void device_describe_cuda(inset_context *context, text *out)

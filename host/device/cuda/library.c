@@ -22,6 +22,7 @@ void cuda_library_close(cuda_library *library) { (void)library; }
 #else
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 
 inset_status cuda_library_open(inset_context *context, cuda_library *library)
@@ -71,19 +72,36 @@ static const char *find_all(cuda_library *l)
     return NULL;
 }
 
+/* Opens the one of that name; *why: what is wrong with it, [256]. */
+static bool open_products(cuda_library *l, const char *name, char *why)
+{
+    l->products = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (!l->products) {
+        snprintf(why, 256, "%s", dlerror());
+        return false;
+    }
+    const char *missing = find_all(l);
+    const size_t version = missing ? 0 : l->cublasLtGetVersion();
+    if (!missing && version >= 120000 && version < 140000) return true;
+    if (missing) snprintf(why, 256, "%s has no %s", name, missing);
+    else snprintf(why, 256, "%s is of version %zu.%zu", name, version / 10000, version / 100 % 100);
+    dlclose(l->products);
+    l->products = NULL;
+    return false;
+}
+
 inset_status cuda_library_open_products(inset_context *context, cuda_library *library)
 {
-    for (size_t i = 0; i < sizeof names / sizeof *names && !library->products; i++)
-        library->products = dlopen(names[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    if (!library->products)
-        return error_set(context, INSET_DEVICE_ERROR,
-            "a CUDA device needs cuBLASLt, and %s (or .12) cannot be opened; install CUDA's "
-            "libraries, or name their folder in LD_LIBRARY_PATH",
-            names[0]);
-    const char *missing = find_all(library);
-    if (!missing) return INSET_OK;
+    char why[256] = "", first[256] = "";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (open_products(library, names[i], why)) return INSET_OK;
+        /* the first that is there and is not fit says more than the last that is not there */
+        if (!i || strncmp(why, "lib", 3) == 0) snprintf(first, sizeof first, "%s", why);
+    }
     return error_set(context, INSET_DEVICE_ERROR,
-        "the cuBLASLt that was found has no %s; inset needs version 12 or 13", missing);
+        "a CUDA device needs cuBLASLt 12 or 13: %s; install CUDA's libraries, or name their folder "
+        "in LD_LIBRARY_PATH (pip's are in site-packages/nvidia/*/lib)",
+        first);
 }
 
 void cuda_library_close(cuda_library *library)

@@ -9,7 +9,7 @@ inset_status emit_copies(emitter *e, const step *st, const moment_plan *m, void 
     const bool fold = (st->kind == STEP_FOLD);
     launch *l = status ? NULL
                        : emit_kernel(e, fold ? KERNEL_FOLD : KERNEL_SPREAD, sizeof(copies_args),
-                           m->n_computed, m->n_computed * st->n_heads * st->head_dim);
+                           m->n_computed, (int64_t)m->n_computed * st->n_heads * st->head_dim);
     if (!l) return status ? status : INSET_NO_MEMORY;
     l->bias = fold ? st->bias : -1;
     l->args.copies = (copies_args){.out = out,

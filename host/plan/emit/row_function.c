@@ -33,11 +33,17 @@ static bool add_calls(emitter *e, const need *n, int64_t *work)
         .out_type = t->type};
     one.kept = (int32_t)(width / one.inner);
     one.made = t->width / one.kept;
+    if (first + rows * t->n > INT32_MAX) {
+        error_set(e->p->context, INSET_NO_MEMORY,
+            "functions of rows that go together read more than %d rows: a smaller --memory takes "
+            "fewer at a time",
+            INT32_MAX);
+        return false;
+    }
     if (!array_extend(e->p->context, &out->row_calls, &out->row_calls_capacity,
             out->n_row_calls + (size_t)rows, sizeof one)
         || !array_extend(e->p->context, &out->row_operands, &out->row_operands_capacity,
-            out->n_row_operands + (size_t)(rows * t->n), sizeof *out->row_operands)
-        || first + rows * t->n > INT32_MAX)
+            out->n_row_operands + (size_t)(rows * t->n), sizeof *out->row_operands))
         return false;
     out->n_row_operands += (size_t)(rows * t->n);
     for (int32_t k = 0; k < t->n; k++) {

@@ -85,7 +85,11 @@ inset_status features_read(sweep *s, const char *text, sweep_site *out)
     inset_status status = find_place(s, member, layer, f);
     out->width = (int32_t)f->sae.width;
     if (!status) status = sae_read(s, file, where, f->sae.width, &f->sae);
-    return status ? status : choose_features(s, f);
+    if (!status) status = choose_features(s, f);
+    out->feature_place = f->place;
+    out->n_features = f->chosen;
+    out->feature_labels = f->labels;
+    return status;
 }
 
 /* ---- changes ------------------------------------------------------------ */

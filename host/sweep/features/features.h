@@ -95,34 +95,7 @@ typedef struct feature_site {
     size_t n, capacity;
 } feature_site;
 
-/* Is the name of a site one of features? */
-bool names_features(const char *name);
-/* Reads "features:FILE@SITE.LAYER"; out's name becomes "features@SITE.LAYER". */
-inset_status features_read(sweep *s, const char *text, sweep_site *out);
-/* Finds the changes of all sites of features, once the source has been read; source: the option's
- * text. Nothing where no site is one of features. */
-inset_status features_find(sweep *s, const char *source);
-void features_free(sweep *s);
-/* Is it a job of features whose patch would change nothing? */
-bool features_unchanged(const job *j);
 /* The decoder's row of a chosen feature. */
 const float *feature_direction(const feature_site *f, int64_t feature);
-uint64_t features_hash(const sweep *s, uint64_t seed);
-
-/* The rows that the jobs of a chunk add, of each site: they go into the trace as one tensor a site,
- * and are used up in the order of the jobs. */
-typedef struct feature_rows {
-    operand all;
-    int64_t next;
-} feature_rows;
-/* out: [n_sites]; scratch lives as long as the trace is being made. */
-inset_status features_rows(
-    const sweep *s, trace *t, arena *scratch, int64_t first, int64_t count, feature_rows *out);
-/* Adds a job's rows in the open invoke. */
-inset_status features_patch(const sweep *s, trace *t, const job *j, feature_rows *rows);
-/* Adds the scores of a pair's points, [points of the sweep]: by * (gradient . W_dec[feature]).
- * gradient: [positions, width], the i-th that of position first + i * step. */
-void features_score(const sweep *s, const sweep_site *site, int64_t pair, const float *gradient,
-    int64_t first, int64_t step, double *points);
 
 #endif
