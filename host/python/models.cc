@@ -121,6 +121,27 @@ static std::string edits(ModelState &s)
     return text;
 }
 
+/* Ids of a text by the folder's tokenizer.json. */
+static nb::list tokens(ModelState &s, const std::string &text, bool special)
+{
+    size_t count = 0;
+    nb::list out;
+    Locked locked(s);
+    check(s, inset_tokens(s.model, text.c_str(), special, nullptr, 0, &count));
+    std::vector<int64_t> ids(count + 1);
+    check(s, inset_tokens(s.model, text.c_str(), special, ids.data(), count, &count));
+    for (size_t i = 0; i < count; i++) out.append(ids[i]);
+    return out;
+}
+
+static std::string token_text(ModelState &s, int64_t token)
+{
+    char piece[1024];
+    Locked locked(s);
+    check(s, inset_token_text(s.model, token, piece, sizeof piece));
+    return piece;
+}
+
 void define_models(nb::module_ &m)
 {
     nb::class_<ModelState>(m, "Model")
@@ -143,5 +164,7 @@ void define_models(nb::module_ &m)
                 check(s, inset_model_clear_edits(s.model));
                 s.edits.clear();
             })
+        .def("tokens", &tokens, nb::arg("text"), nb::arg("special"))
+        .def("token_text", &token_text)
         .def("sites", &sites);
 }

@@ -6,12 +6,12 @@ import scripts
 
 import inset
 
-tokenizers = pytest.importorskip("tokenizers")
 WORDS = ["<s>", "When", "Mary", "and", "John", "went", "home", ",", "gave", "it", "to"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
+    tokenizers = pytest.importorskip("tokenizers")
     folder = tmp_path_factory.mktemp("model")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(scripts.FIXTURES / "gpt2" / name, folder)
@@ -53,3 +53,43 @@ def test_none():
     with pytest.raises(inset.errors.FileError, match="token ids work"):
         with model.trace("When Mary"):
             pass
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A model with a tokenizer.json that inset reads itself."""
+    folder = tmp_path_factory.mktemp("bare")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(scripts.FIXTURES / "gpt2" / name, folder)
+    shutil.copy(scripts.FIXTURES / "tokenizers" / "small.json", folder / "tokenizer.json")
+    return folder
+
+
+def test_without_the_package(bare, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    model = inset.Model(bare, device="cpu")
+    ids, pieces = model.tokens("When Mary gave")
+    assert pieces == ["<s>", "When", " Mary", " gave"] and ids[0] == 0 and model.text.own
+    with pytest.raises(inset.errors.ValueError, match="one token was expected; most words have a space"):
+        model.text.answer("stare")
+    r = model.sweep("When Mary gave", "When John gave", patch="resid_pre", metric=("logit_diff", " Mary", " John"), progress=False)
+    assert r.labels("position")[2] == "2:  Mary"
+
+
+def test_is_the_package(bare):
+    tokenizers = pytest.importorskip("tokenizers")
+    own, other = inset.Model(bare, device="cpu"), inset.Model(bare, device="cpu", tokenizer=tokenizers.Tokenizer.from_file(str(bare / "tokenizer.json")))
+    assert own.text.own and not other.text.own
+    for text in ("When Mary gave", " a drink, to the store ", ""):
+        assert own.text.ids(text) == other.text.ids(text) and own.text.ids(text, False) == other.text.ids(text, False)
+
+
+def test_other_kinds(bare, tmp_path):
+    """A file of a kind that inset does not know is the package's."""
+    tokenizers = pytest.importorskip("tokenizers")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(bare / name, tmp_path)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram([("<unk>", 0.0), ("When", -1.0), ("Mary", -2.0), (" ", -1.5)], unk_id=0))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    model = inset.Model(tmp_path, device="cpu")
+    assert model.tokens("When Mary")[0] == [1, 3, 2] and not model.text.own

@@ -141,12 +141,12 @@ class Model(Sweeping, Caching):
         if hasattr(source, "state_dict"):
             config, tensors, device = _in_memory(source, device)
             self._m = _inset.Model.from_tensors(config, tensors, device, dtype, fast, ungroup)
-            self.text = Text(tokenizer)
+            self.text = Text(self._m, None, tokenizer)
             self._folder = None
         else:
             folder = self._folder = _directory(source)
             self._m = _inset.Model.open(folder, device, dtype, fast, ungroup)
-            self.text = Text(tokenizer or os.path.join(folder, "tokenizer.json"))
+            self.text = Text(self._m, folder, tokenizer)
         self._takes_rows = not any(integer for _, _, _, _, _, integer, _ in self._m.sites())
         self._name = str(getattr(source, "name_or_path", "") or source)
         for name, node in _tree(self._m).items():

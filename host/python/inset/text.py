@@ -1,43 +1,66 @@
-"""Text by the `tokenizers` package: prompts, answers, labels."""
+"""Text: prompts, answers, labels. The folder's tokenizer.json is read by inset itself; other tokenizers, and files of kinds that inset does not know (Unigram,
+WordPiece), take the `tokenizers` package."""
 import os
 
 from . import errors
 
 
 class Text:
-    """A tokenizer that is opened when it is first asked for. source: a path to a tokenizer.json, a `tokenizers.Tokenizer`, one of transformers, or None."""
+    """A tokenizer that is opened when it is first asked for.
 
-    def __init__(self, source):
-        self._source, self._tokenizer = source, None
+    model: the extension's model, for its folder's tokenizer.json; None: it has no folder. given: a path to another tokenizer.json, a `tokenizers.Tokenizer`,
+    one of transformers, or None.
+    """
+
+    def __init__(self, model, folder, given):
+        self._model, self._path = model, os.path.join(folder, "tokenizer.json") if folder else None
+        self._given, self._package = given, None
+        if isinstance(given, (str, os.PathLike)):
+            self._path = given
+        self._own = None if folder and given is None else False    # does inset read it? None: not yet known
+
+    @property
+    def own(self):
+        """Whether inset reads the file itself."""
+        if self._own is None:
+            self._own = False
+            if os.path.exists(self._path):
+                try:
+                    self._model.tokens("", False)
+                    self._own = True
+                except errors.FileError:
+                    try:
+                        import tokenizers  # noqa: F401
+                    except ImportError:
+                        raise
+        return self._own
 
     @property
     def there(self):
         """Whether there is a tokenizer: results without one are labelled with ids."""
-        if self._tokenizer is not None or (self._source is not None and not isinstance(self._source, (str, os.PathLike))):
-            return True
         try:
-            import tokenizers  # noqa: F401
-        except ImportError:
+            return self.own or bool(self.package)
+        except errors.InsetError:
             return False
-        return self._source is not None and os.path.exists(self._source)
 
     @property
-    def tokenizer(self):
-        if self._tokenizer is None:
-            source = self._source
+    def package(self):
+        """The tokenizer of the package."""
+        if self._package is None:
+            source = self._given
             if source is None or isinstance(source, (str, os.PathLike)):
-                if source is None or not os.path.exists(source):
-                    raise errors.FileError(f"a text needs the model's tokenizer, and there is no {source or 'tokenizer.json'}; token ids work")
+                if self._path is None or not os.path.exists(self._path):
+                    raise errors.FileError(f"a text needs the model's tokenizer, and there is no {self._path or 'tokenizer.json'}; token ids work")
                 try:
                     import tokenizers
                 except ImportError:
-                    raise errors.UsageError("a text needs the package tokenizers: pip install inset[text]; token ids work without") from None
-                source = tokenizers.Tokenizer.from_file(str(source))
-            self._tokenizer = getattr(source, "backend_tokenizer", source)
-        return self._tokenizer
+                    raise errors.UsageError("this tokenizer needs the package tokenizers: pip install inset[text]; token ids work without") from None
+                source = tokenizers.Tokenizer.from_file(str(self._path))
+            self._package = getattr(source, "backend_tokenizer", source)
+        return self._package
 
-    def ids(self, text):
-        return self.tokenizer.encode(text).ids
+    def ids(self, text, special=True):
+        return self._model.tokens(text, special) if self.own else self.package.encode(text, add_special_tokens=special).ids
 
     def pieces(self, text):
         return [self.piece(i) for i in self.ids(text)]
@@ -46,12 +69,14 @@ class Text:
         """What a token stands for, with its space; its id where there is no tokenizer."""
         if not self.there:
             return str(token)
-        return self.tokenizer.decode([token], skip_special_tokens=False) or self.tokenizer.id_to_token(token) or str(token)
+        if self.own:
+            return self._model.token_text(int(token))
+        return self.package.decode([token], skip_special_tokens=False) or self.package.id_to_token(token) or str(token)
 
     def answer(self, answer):
         """Ids of an answer: an id, a word that is one token, or a list of these."""
         if isinstance(answer, str):
-            ids = self.tokenizer.encode(answer, add_special_tokens=False).ids
+            ids = self.ids(answer, special=False)
             if len(ids) != 1:
                 shown = " ".join(repr(self.piece(i)) for i in ids)
                 hint = "" if answer.startswith(" ") else f"; most words have a space before them: {' ' + answer!r}"
