@@ -209,7 +209,9 @@ typedef struct inset_model_options {
         sizeof(inset_model_options), NULL, NULL, 0, 0 \
     }
 
-/* Opens a Hugging Face directory: config.json, and model.safetensors or
+/* Opens a Hugging Face directory, or a file whose name ends in .gguf (quantised: F32, F16, BF16, Q4_0
+ * to Q8_0, Q2_K to Q8_K, widened; of the architectures llama, qwen2, qwen3, gemma2 and phi3). A
+ * directory has config.json, and model.safetensors or
  * model.safetensors.index.json with its shards. The weights are checked and put on the device.
  *   options   read during the call; NULL for the defaults
  *   out       the model; freed with inset_model_free, or with the context

@@ -85,7 +85,8 @@ void command_text(int count, char **arguments, char *out, size_t size)
     }
 }
 
-/* A hash of config.json and of the weights' files: their sizes, and blocks from all over them. */
+/* A hash of config.json and of the weights' files, or of the GGUF file: their sizes, and blocks from
+ * all over them. */
 void model_version(const char *directory, char *out, size_t size)
 {
     enum { BLOCK = 1 << 16, BLOCKS = 64 };
@@ -96,7 +97,9 @@ void model_version(const char *directory, char *out, size_t size)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[PATH_MAX];
         struct stat found;
-        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        if (ends_with(directory, ".gguf") && i) break;
+        if (ends_with(directory, ".gguf")) snprintf(path, sizeof path, "%s", directory);
+        else snprintf(path, sizeof path, "%s/%s", directory, names[i]);
         FILE *file = fopen(path, "rb");
         if (!file) continue;
         long long bytes = fstat(fileno(file), &found) ? 0 : (long long)found.st_size,

@@ -36,7 +36,7 @@ typedef struct option {
 static const option known[] = {
     {"-m", "--model", "MODEL", WORD,
         IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_TOKENS,
-        AT(model), "a Hugging Face directory: config.json and *.safetensors"},
+        AT(model), "a Hugging Face directory, config.json and *.safetensors, or FILE.gguf"},
     {"-o", "--output", "FILE", WORD, IN_RUN, AT(output),
         "write the saved values to this safetensors file"},
     {NULL, "--prompts", "PROMPTS", WORD, IN_CACHE, AT(prompts),

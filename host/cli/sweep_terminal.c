@@ -126,12 +126,10 @@ static void draw_words(const panel *p, int side, int64_t columns)
     for (int64_t i = 0; p->column_axis && p->column_axis->texts && i < p->columns; i++) {
         axis_label_with_text(p->column_axis, i, label, sizeof label);
         const int width = text_columns(label) + 2;
-        if (at + width > columns) {
-            printf("%s%*s", i ? "\n" : "", side + 1, "");
-            at = side + 1;
-        }
-        printf("%s  ", label);
-        at += width;
+        const bool begins = at + width > columns;
+        if (begins) printf("%s%*s", i ? "\n" : "", side + 1, "");
+        printf("%s%s", begins ? "" : "  ", label);
+        at = (begins ? side + 1 : at) + width;
         if (i + 1 == p->columns) putchar('\n');
     }
 }

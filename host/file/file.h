@@ -21,6 +21,12 @@ typedef struct file_tensor {
     /* as the file spells it, "F8_E4M3"; NULL in tensors to be written or given in memory */
     const char *stored_type;
     int32_t gpu; /* 0: data is host memory; else an address on GPU gpu - 1 (tensors in memory) */
+    /* NULL, or data is quantised blocks of this kind (gguf.h): gguf_numbers makes of them what type
+     * and bytes say. heads: so many heads' rows are permuted. less_one: of a norm
+     * that adds 1 to its weights, which the file has added already */
+    const struct gguf_block *blocks;
+    int32_t heads;
+    bool less_one;
 } file_tensor;
 
 /* All functions that give an object through `out` set it to NULL when they fail. */

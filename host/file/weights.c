@@ -6,6 +6,7 @@
  * directory, and what it says about a tensor must be so. */
 #include "file/check.h"
 #include "file/file.h"
+#include "file/gguf.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -30,6 +31,7 @@ struct weight_files {
     int32_t *shard_of;           /* beside tensors */
     size_t count;
     table by_name;
+    gguf *quantised; /* where the weights are one GGUF file */
 };
 
 static const char *path_in(weight_files *files, const char *name)
@@ -210,6 +212,19 @@ static inset_status build(weight_files *files, const char *directory)
     return status ? status : collect(files);
 }
 
+static inset_status copy_tensors(weight_files *files, const file_tensor *tensors, size_t count);
+
+/* A GGUF file in the place of a directory. */
+static inset_status build_from_gguf(weight_files *files, const char *path)
+{
+    file_tensor *tensors;
+    size_t count;
+    if (!(files->directory = arena_text(&files->arena, path, strlen(path)))) return INSET_NO_MEMORY;
+    inset_status status = gguf_open(files->context, path, &files->quantised);
+    if (!status) status = gguf_weights(files->quantised, &files->arena, &tensors, &count);
+    return status ? status : copy_tensors(files, tensors, count);
+}
+
 inset_status weight_files_open(inset_context *context, const char *directory, weight_files **out)
 {
     *out = NULL;
@@ -217,7 +232,8 @@ inset_status weight_files_open(inset_context *context, const char *directory, we
     if (!files) return INSET_NO_MEMORY;
     files->context = context;
     arena_start(&files->arena, context);
-    inset_status status = build(files, directory);
+    inset_status status = is_gguf(directory) ? build_from_gguf(files, directory)
+                                             : build(files, directory);
     if (status) {
         weight_files_close(files);
         return status;
@@ -272,6 +288,7 @@ void weight_files_close(weight_files *files)
     memory_free(files->context, files->tensors);
     memory_free(files->context, files->shard_of);
     table_free(files->context, &files->by_name);
+    gguf_close(files->quantised);
     arena_free(&files->arena);
     memory_free(files->context, files);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "file/file.h"
+#include "file/gguf.h"
 #include "models/models.h"
 #include "text/tokenizer.h"
 
@@ -34,8 +35,24 @@ typedef struct opening {
 
 /* ---- the config --------------------------------------------------------- */
 
+/* A GGUF file has what a config.json says in its metadata. */
+static inset_status config_of_gguf(inset_context *context, const char *path, json_document **out)
+{
+    gguf *g;
+    char *text = NULL;
+    size_t length;
+    *out = NULL;
+    inset_status status = gguf_open(context, path, &g);
+    if (!status) status = gguf_config(context, g, &text, &length);
+    if (!status) status = json_parse(context, path, text, length, out);
+    memory_free(context, text);
+    gguf_close(g);
+    return status;
+}
+
 static inset_status open_config(inset_context *context, const char *directory, json_document **out)
 {
+    if (is_gguf(directory)) return config_of_gguf(context, directory, out);
     size_t size = strlen(directory) + sizeof "/config.json";
     char *path = memory_new(context, size);
     if (!path) return INSET_NO_MEMORY;
@@ -298,10 +315,12 @@ static bool is_there(const source *s) { return s->tensor && s->tensor->gpu; }
 /* A source's numbers on the host. place: 0 or 1; they hold until the next call with the same. */
 static inset_status on_host(opening *o, const source *s, int place, const void **out)
 {
-    if (!is_there(s)) return *out = s->data, INSET_OK;
+    const bool blocks = s->tensor && s->tensor->blocks;
+    if (!is_there(s) && !blocks) return *out = s->data, INSET_OK;
     memory_free(o->context, o->fetched[place]);
     if (!(o->fetched[place] = memory_new(o->context, s->tensor->bytes))) return INSET_NO_MEMORY;
     *out = o->fetched[place];
+    if (blocks) return gguf_numbers(s->tensor, o->fetched[place]), INSET_OK;
     return device_download(o->model->device, o->fetched[place], s->data, s->tensor->bytes);
 }
 
@@ -606,7 +625,8 @@ inset_status model_weights_get(model_weights *w, int32_t index, int place, const
     const weight *is = &w->opening.model->program->weights[index];
     const source *from = &w->opening.sources[index];
     const size_t count = (size_t)is->rows * (size_t)is->columns;
-    if (from->type == INSET_F32 && (uintptr_t)from->data % sizeof(float) == 0 && !is_there(from))
+    if (from->type == INSET_F32 && (uintptr_t)from->data % sizeof(float) == 0 && !is_there(from)
+        && !(from->tensor && from->tensor->blocks))
         return *out = from->data, INSET_OK;
     if (w->which[place] != index || !w->at[place]) {
         memory_free(w->opening.context, w->at[place]);

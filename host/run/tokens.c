@@ -5,6 +5,23 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "file/gguf.h"
+
+static inset_status tokenizer_of_gguf(struct inset_model *model, tokenizer **out)
+{
+    gguf *g;
+    char *text = NULL;
+    size_t length;
+    inset_status status = gguf_open(model->context, model->folder, &g);
+    if (!status) status = gguf_tokenizer(model->context, g, &text, &length);
+    if (!status)
+        status = tokenizer_parse(model->context, model->folder, text, length, &model->tokenizer);
+    memory_free(model->context, text);
+    gguf_close(g);
+    *out = model->tokenizer;
+    return status;
+}
+
 inset_status model_tokenizer(struct inset_model *model, tokenizer **out)
 {
     char path[PATH_MAX];
@@ -17,6 +34,7 @@ inset_status model_tokenizer(struct inset_model *model, tokenizer **out)
         return error_set(model->context, INSET_USAGE_ERROR,
             "a text needs a tokenizer.json, and the model was made in memory; token ids work: "
             "[[464, 412]]");
+    if (is_gguf(model->folder)) return tokenizer_of_gguf(model, out);
     snprintf(path, sizeof path, "%s/tokenizer.json", model->folder);
     if (access(path, F_OK))
         return error_set(model->context, INSET_FILE_ERROR,

@@ -15,29 +15,6 @@ int32_t tokenizer_find(const tokenizer *t, const char *text, size_t length)
     return -1;
 }
 
-bool id_list_add(inset_context *context, id_list *list, int64_t id)
-{
-    if (!array_extend(context, &list->ids, &list->capacity, list->count + 1, sizeof *list->ids))
-        return false;
-    list->ids[list->count++] = id;
-    return true;
-}
-
-bool byte_list_add(inset_context *context, byte_list *list, const char *bytes, size_t length)
-{
-    if (!array_extend(context, &list->at, &list->capacity, list->n + length + 1, 1)) return false;
-    memcpy(list->at + list->n, bytes, length);
-    list->n += length;
-    list->at[list->n] = 0;
-    return true;
-}
-
-void id_list_free(inset_context *context, id_list *list)
-{
-    memory_free(context, list->ids);
-    *list = (id_list){0};
-}
-
 /* The merge of two tokens: its rank; -1: none. */
 static int32_t find_merge(const tokenizer *t, int32_t left, int32_t right)
 {

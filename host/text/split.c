@@ -3,22 +3,6 @@
 
 #include "text/tokenizer.h"
 
-bool piece_add(
-    tokenizer *t, piece_list *out, const char *text, size_t length, int32_t id, bool first)
-{
-    if (!length && id < 0) return true;
-    if (!array_extend(t->context, &out->at, &out->capacity, out->n + 1, sizeof *out->at))
-        return false;
-    out->at[out->n++] = (piece){text, length, id, first};
-    return true;
-}
-
-void piece_list_free(tokenizer *t, piece_list *list)
-{
-    memory_free(t->context, list->at);
-    *list = (piece_list){0};
-}
-
 /* ---- by what matches ----------------------------------------------------- */
 
 /* Stretches of a text that match and that lie between, in order. */

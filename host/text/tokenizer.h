@@ -15,6 +15,7 @@
  *     normalize.c   utf8proc
  *     split.c       pre-tokenizers
  *     bpe.c         the model
+ *     lists.c       what grows on the way
  *     encode.c      added tokens, and all of it in order
  *     piece.c       what a token stands for, to be shown */
 #ifndef INSET_TOKENIZER_H

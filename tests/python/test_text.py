@@ -93,3 +93,11 @@ def test_other_kinds(bare, tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     model = inset.Model(tmp_path, device="cpu")
     assert model.tokens("When Mary")[0] == [1, 3, 2] and not model.text.own
+
+
+def test_gguf():
+    """A quantised file has its own words."""
+    model = inset.Model(scripts.FIXTURES / "gguf" / "llama.gguf", device="cpu")
+    assert model.kind == "llama" and model.tokens("When Mary gave")[1] == ["<s>", "When", " Mary", " gave"]
+    r = model.sweep("When Mary gave", "When John gave", patch="resid_pre", metric=("logit_diff", " Mary", " John"), progress=False)
+    assert r.shape == (2, 4) and r.labels("position")[1] == "1: When"

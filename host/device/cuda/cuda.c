@@ -4,8 +4,8 @@
  * An upload returns when its bytes are in pinned memory, not when they have arrived: whoever queues
  * a kernel after it finds them there, since the stream keeps order. A download waits. Every failure
  * is described once, with the driver's words, and taken out of CUDA's last error, so that it does
- * not show up again in somebody else's call; an illegal access stays, and the message says so. What runs while cleaning up after a failure neither
- * replaces its message nor stops halfway. */
+ * not show up again in somebody else's call (an illegal access stays, and the message says so). What
+ * runs while cleaning up after a failure neither replaces its message nor stops halfway. */
 #include "device/cuda/cuda.h"
 #include "device/cuda/attention.h"
 

@@ -129,7 +129,7 @@ def _in_memory(model, device):
 class Model(Sweeping, Caching):
     """A model that traces run on.
 
-    source: a folder in Hugging Face's form, the name of a model in the local Hugging Face cache, or a transformers model in memory, whose own tensors are
+    source: a folder in Hugging Face's form, a file in GGUF's (model.gguf), the name of a model in the local Hugging Face cache, or a transformers model in memory, whose own tensors are
     read, on the CPU or on a GPU, where matrices are not even copied if they lie as they are used: leave them unchanged while this model is there.
     device: None (a GPU where one answers, else the CPU), "cpu", "cuda", "cuda:1". dtype: "f32", "bf16", "f16"; None: the file's. fast: the fastest way
     even where a row's last bits then depend on what is computed beside it. ungroup: a copy of shared keys and values for each query head.

@@ -14,7 +14,7 @@ class Text:
 
     def __init__(self, model, folder, given):
         self._model, self._path = model, os.path.join(folder, "tokenizer.json") if folder else None
-        self._given, self._package = given, None
+        self._given, self._package, self._folder = given, None, folder
         if isinstance(given, (str, os.PathLike)):
             self._path = given
         self._own = None if folder and given is None else False    # does inset read it? None: not yet known
@@ -24,7 +24,7 @@ class Text:
         """Whether inset reads the file itself."""
         if self._own is None:
             self._own = False
-            if os.path.exists(self._path):
+            if os.path.exists(self._path) or self._folder.endswith(".gguf"):
                 try:
                     self._model.tokens("", False)
                     self._own = True
