@@ -25,7 +25,7 @@ inset_add_standin_test(test_replay_standin tests/test_replay_standin.c)
 inset_add_standin_test(test_sweep_standin tests/test_sweep_standin.c)
 inset_add_standin_test(test_products_standin tests/test_products_standin.c)
 inset_add_standin_test(test_whole_attention tests/test_whole_attention.c)
-set_tests_properties(test_whole_attention PROPERTIES TIMEOUT 900)
+set_tests_properties(test_whole_attention test_cuda_standin PROPERTIES TIMEOUT 900) # minutes under sanitizers on a busy machine
 list(APPEND INSET_CLAIMED_TESTS test_cuda_standin test_cuda test_replay_standin test_sweep_standin test_products_standin test_whole_attention)
 
 # cuDNN's plans without a GPU, with a driver that drives nothing in front of any other. What cuDNN keeps for itself would be called a leak, so
