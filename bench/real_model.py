@@ -60,9 +60,10 @@ def hooks():
 
 @torch.no_grad()
 def loop():
-    out = []
+    out, kept = [], []
     with theirs.trace(torch.tensor([clean])):
-        kept = [block.input.save() for block in theirs.model.layers]
+        for block in theirs.model.layers:
+            kept.append(block.input.save())
     for k in range(given.few):
         layer, position = divmod(k * (LAYERS * T // given.few), T)
         with theirs.trace(torch.tensor([corrupt])):
