@@ -15,6 +15,7 @@
 #include "base/base.h"
 #include "failing_allocator.h"
 #include "file/file.h"
+#include "sweeps.h"
 
 #include <unistd.h>
 
@@ -36,13 +37,6 @@ static inset_sweep_options options_of(const char *patch, const char *by)
     o.by = by;
     o.metrics = metrics;
     return o;
-}
-
-static inset_status run_all(inset_sweep *sweep)
-{
-    inset_status status = INSET_OK;
-    while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
-    return status;
 }
 
 /* A finished sweep, and its first result. */

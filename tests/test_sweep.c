@@ -20,6 +20,7 @@
 #include "run/model.h"
 #include "run/run.h"
 #include "sweep/sweep.h"
+#include "sweeps.h"
 #include "trace/trace.h"
 #include "world.h"
 
@@ -272,13 +273,6 @@ static inset_sweep_options options_of(const sweep_case *c)
     o.source = c->from == FROM_ZERO ? "zero" : NULL;
     o.metrics = case_metrics;
     return o;
-}
-
-static inset_status run_all(inset_sweep *sweep)
-{
-    inset_status status = INSET_OK;
-    while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
-    return status;
 }
 
 enum { N_METRICS = sizeof case_metrics / sizeof *case_metrics - 1 };

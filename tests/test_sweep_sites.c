@@ -11,6 +11,7 @@
 
 #include "base/base.h"
 #include "file/file.h"
+#include "sweeps.h"
 
 #include <unistd.h>
 
@@ -40,13 +41,6 @@ static inset_sweep_options options_of(const char *patch, const char *by, const c
     o.source = source;
     o.metrics = metrics;
     return o;
-}
-
-static inset_status run_all(inset_sweep *sweep)
-{
-    inset_status status = INSET_OK;
-    while (!status && !inset_sweep_done(sweep)) status = inset_sweep_step(sweep);
-    return status;
 }
 
 static void agrees(

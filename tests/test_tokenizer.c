@@ -218,6 +218,8 @@ static void speaks(inset_context *context, const char *folder)
     CHECK(!inset_tokens(model, "When Mary gave", 1, ids, 8, &count) && count == 4 && ids[0] == 0,
         "%zu tokens: %s", count, inset_message(context));
     CHECK(!inset_tokens(model, "When Mary gave", 0, NULL, 0, &count) && count == 3, "%zu", count);
+    CHECK(inset_tokens(model, "When Mary gave", 0, NULL, 8, &count) == INSET_USAGE_ERROR, "%s",
+        inset_message(context));
     CHECK(!inset_token_text(model, ids[2], piece, sizeof piece) && !strcmp(piece, " Mary"), "%s",
         piece);
     CHECK(!inset_token_text(model, ids[2], small, sizeof small) && !strcmp(small, " Ma"), "%s",

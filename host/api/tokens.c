@@ -12,6 +12,7 @@ inset_status inset_tokens(
     if (!model) return INSET_USAGE_ERROR;
     if (!text) return api_null(model->context, "a text");
     if (!count) return api_null(model->context, "a place for the count");
+    if (!ids && capacity) return api_null(model->context, "a place for the ids");
     inset_status status = model_tokenizer(model, &t);
     if (!status) status = tokenizer_encode(t, text, strlen(text), special != 0, &made);
     *count = status ? 0 : made.count;

@@ -76,6 +76,10 @@ int command_tokens(const options *given);
  * status. */
 inset_model *open_model(
     inset_context *context, const options *given, const char *device, int *status);
+/* A command that needs the model and no device: opens it, has `show` print, and gives the exit
+ * status. */
+int show_model(const options *given,
+    int (*show)(inset_context *context, inset_model *model, const options *given));
 /* Prints the context's message on standard error and returns the exit status given. */
 int report(inset_context *context, int status);
 /* EXIT_OK when all that was printed went out, else EXIT_MACHINE and a message. */

@@ -33,6 +33,21 @@ inset_model *open_model(
     return model;
 }
 
+int show_model(const options *given,
+    int (*show)(inset_context *context, inset_model *model, const options *given))
+{
+    inset_context *context = NULL;
+    int status = EXIT_OK;
+    if (inset_context_create(NULL, &context)) {
+        fprintf(stderr, "MemoryError: out of memory on the host\n");
+        return EXIT_MACHINE;
+    }
+    inset_model *model = open_model(context, given, "none", &status);
+    if (model) status = show(context, model, given);
+    inset_context_free(context);
+    return status ? status : finish_output();
+}
+
 void print_json_text(FILE *to, const char *text)
 {
     fputc('"', to);

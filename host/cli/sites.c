@@ -59,17 +59,12 @@ static void print_json(inset_model *model)
     printf("\n]}\n");
 }
 
-int command_sites(const options *given)
+static int show(inset_context *context, inset_model *model, const options *given)
 {
-    inset_context *context = NULL;
-    int status = EXIT_OK;
-    if (inset_context_create(NULL, &context)) {
-        fprintf(stderr, "MemoryError: out of memory on the host\n");
-        return EXIT_MACHINE;
-    }
-    inset_model *model = open_model(context, given, "none", &status);
-    if (model && given->json) print_json(model);
-    else if (model) print_text(model);
-    inset_context_free(context);
-    return status ? status : finish_output();
+    (void)context;
+    if (given->json) print_json(model);
+    else print_text(model);
+    return EXIT_OK;
 }
+
+int command_sites(const options *given) { return show_model(given, show); }

@@ -50,27 +50,25 @@ static void write_text(
 
 static double text_width(const char *text) { return 0.6 * TEXT * (double)strlen(text); }
 
-/* Room that tokens under the columns take, turned; 0: there are none. */
-static double words_height(const panel *p)
+/* Of the widest of an axis's labels where they are tokens; 0: they are not. */
+static double tokens_width(const inset_sweep_axis *axis, int64_t count)
 {
     double most = 0;
     char label[64];
-    for (int64_t i = 0; p->column_axis && p->column_axis->texts && i < p->columns; i++) {
-        axis_label_with_text(p->column_axis, i, label, sizeof label);
+    for (int64_t i = 0; axis && axis->texts && i < count; i++) {
+        axis_label_with_text(axis, i, label, sizeof label);
         if (text_width(label) > most) most = text_width(label);
     }
     return most;
 }
 
+/* Room that tokens under the columns take, turned. */
+static double words_height(const panel *p) { return tokens_width(p->column_axis, p->columns); }
+
 /* Room to the left of the rows. */
 static double left_of(const panel *p)
 {
-    double most = 0;
-    char label[64];
-    for (int64_t i = 0; p->row_axis && p->row_axis->texts && i < p->rows; i++) {
-        axis_label_with_text(p->row_axis, i, label, sizeof label);
-        if (text_width(label) > most) most = text_width(label);
-    }
+    const double most = tokens_width(p->row_axis, p->rows);
     return most > 0 ? MARGIN_LEFT - 30 + most : MARGIN_LEFT;
 }
 

@@ -38,16 +38,4 @@ static int show(inset_context *context, inset_model *model, const options *given
     return status;
 }
 
-int command_tokens(const options *given)
-{
-    inset_context *context = NULL;
-    int status = EXIT_OK;
-    if (inset_context_create(NULL, &context)) {
-        fprintf(stderr, "MemoryError: out of memory on the host\n");
-        return EXIT_MACHINE;
-    }
-    inset_model *model = open_model(context, given, "none", &status);
-    if (model) status = show(context, model, given);
-    inset_context_free(context);
-    return status ? status : finish_output();
-}
+int command_tokens(const options *given) { return show_model(given, show); }

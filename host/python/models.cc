@@ -124,12 +124,16 @@ static std::string edits(ModelState &s)
 /* Ids of a text by the folder's tokenizer.json. */
 static nb::list tokens(ModelState &s, const std::string &text, bool special)
 {
+    /* nearly always enough: a token is a byte at least, and a template adds a few */
+    std::vector<int64_t> ids(text.size() + 16);
     size_t count = 0;
     nb::list out;
     Locked locked(s);
-    check(s, inset_tokens(s.model, text.c_str(), special, nullptr, 0, &count));
-    std::vector<int64_t> ids(count + 1);
-    check(s, inset_tokens(s.model, text.c_str(), special, ids.data(), count, &count));
+    check(s, inset_tokens(s.model, text.c_str(), special, ids.data(), ids.size(), &count));
+    if (count > ids.size()) {
+        ids.resize(count);
+        check(s, inset_tokens(s.model, text.c_str(), special, ids.data(), count, &count));
+    }
     for (size_t i = 0; i < count; i++) out.append(ids[i]);
     return out;
 }

@@ -6,7 +6,7 @@
 
 #include "text/tokenizer.h"
 
-enum { MOST_IDS = 1 << 24, MOST_PARTS = 64, MOST_BYTES = 64 << 20 };
+enum { MOST_IDS = 1 << 24, MOST_PARTS = 64 };
 
 static inset_status refuse(tokenizer *t, const char *what, const char *name)
 {

@@ -72,6 +72,8 @@ def test_without_the_package(bare, monkeypatch):
     assert pieces == ["<s>", "When", " Mary", " gave"] and ids[0] == 0 and model.text.own
     with pytest.raises(inset.errors.ValueError, match="one token was expected; most words have a space"):
         model.text.answer("stare")
+    with pytest.raises(inset.errors.ValueError, match="has a NUL"):
+        model.tokens("When\0Mary")
     r = model.sweep("When Mary gave", "When John gave", patch="resid_pre", metric=("logit_diff", " Mary", " John"), progress=False)
     assert r.labels("position")[2] == "2:  Mary"
 
@@ -93,6 +95,18 @@ def test_other_kinds(bare, tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     model = inset.Model(tmp_path, device="cpu")
     assert model.tokens("When Mary")[0] == [1, 3, 2] and not model.text.own
+
+
+def test_other_kinds_without_the_package(bare, tmp_path, monkeypatch):
+    """The second text is refused as the first is."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(bare / name, tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram", "vocab": [["<unk>", 0.0]]}}')
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    model = inset.Model(tmp_path, device="cpu")
+    for text in ("When", "Mary"):
+        with pytest.raises(inset.errors.FileError, match="Unigram"):
+            model.tokens(text)
 
 
 def test_gguf():

@@ -13,7 +13,8 @@ add_library(inset_cuda OBJECT ${INSET_CUDA_SOURCES})
 target_link_libraries(inset_cuda PRIVATE inset_flags)
 inset_add_objects(inset_cuda)
 
-# 8.0, 9.0 and 10.0 as machine code; what is newer gets the last one's PTX. CMake's own environment variable chooses others: CUDAARCHS=native.
+# 8.0, 9.0 and 10.0 as machine code; what is newer gets the last one's PTX. CMake's own environment
+# variable chooses others: CUDAARCHS=native.
 if(DEFINED ENV{CUDAARCHS})
   set(INSET_CUDA_ARCHITECTURES "$ENV{CUDAARCHS}" CACHE STRING "What the CUDA kernels are compiled for")
 else()

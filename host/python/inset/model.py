@@ -209,7 +209,8 @@ class Model(Sweeping, Caching):
 
     def tokens(self, text):
         """(ids, pieces) of a text, as the model's prompts get them."""
-        return self.text.ids(text), self.text.pieces(text)
+        ids = self.text.ids(text)
+        return ids, [self.text.piece(i) for i in ids]
 
     def _answer(self, answer):
         return self.text.answer(answer)

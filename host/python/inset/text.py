@@ -1,5 +1,6 @@
 """Text: prompts, answers, labels. The folder's tokenizer.json is read by inset itself; other tokenizers, and files of kinds that inset does not know (Unigram,
 WordPiece), take the `tokenizers` package."""
+import importlib.util
 import os
 
 from . import errors
@@ -23,17 +24,19 @@ class Text:
     def own(self):
         """Whether inset reads the file itself."""
         if self._own is None:
-            self._own = False
-            if os.path.exists(self._path) or self._folder.endswith(".gguf"):
-                try:
-                    self._model.tokens("", False)
-                    self._own = True
-                except errors.FileError:
-                    try:
-                        import tokenizers  # noqa: F401
-                    except ImportError:
-                        raise
+            self._own = self._is_read_by_inset()
         return self._own
+
+    def _is_read_by_inset(self):
+        if not (os.path.exists(self._path) or self._folder.endswith(".gguf")):
+            return False
+        try:
+            self._model.tokens("", False)
+        except errors.FileError:
+            if importlib.util.find_spec("tokenizers") is None:
+                raise
+            return False
+        return True
 
     @property
     def there(self):
@@ -60,10 +63,11 @@ class Text:
         return self._package
 
     def ids(self, text, special=True):
-        return self._model.tokens(text, special) if self.own else self.package.encode(text, add_special_tokens=special).ids
-
-    def pieces(self, text):
-        return [self.piece(i) for i in self.ids(text)]
+        if not self.own:
+            return self.package.encode(text, add_special_tokens=special).ids
+        if "\0" in text:
+            raise errors.ValueError(f"the text {text!r} has a NUL, and a text goes to inset without; token ids work")
+        return self._model.tokens(text, special)
 
     def piece(self, token):
         """What a token stands for, with its space; its id where there is no tokenizer."""
