@@ -8,7 +8,7 @@
 #include "test.h"
 
 #include "failing_allocator.h"
-#include "file/gguf.h"
+#include "file/gguf/gguf.h"
 
 #include <unistd.h>
 
@@ -200,15 +200,53 @@ static void refuses_models(inset_context *context)
     put_text(&m, "mamba");
     put_text(&m, "tokenizer.ggml.model");
     put32(&m, 8);
-    put_text(&m, "llama");
+    put_text(&m, "wordpiece");
     NEED(!gguf_parse(context, "t.gguf", m.bytes, m.n, &g), "%s", inset_message(context));
     CHECK(gguf_config(context, g, &text, &length) == INSET_FILE_ERROR && !text
               && strstr(inset_message(context), "its architecture, mamba, is not known"),
         "%s", inset_message(context));
     CHECK(gguf_tokenizer(context, g, &text, &length) == INSET_FILE_ERROR && !text
-              && strstr(inset_message(context), "its tokenizer (model llama, pre-tokenizer none)"),
+              && strstr(
+                  inset_message(context), "its tokenizer (model wordpiece, pre-tokenizer none)"),
         "%s", inset_message(context));
     gguf_close(g);
+}
+
+/* SentencePiece's vocabularies: scores for all tokens, and no normal form of its own. */
+static void refuses_scores(inset_context *context)
+{
+    static const char *const says[] = {"its tokenizer has 1 scores for 2 tokens",
+        "asks for tokenizer.ggml.remove_extra_whitespaces"};
+    for (uint32_t k = 0; k < 2; k++) {
+        gguf *g = NULL;
+        char *text = NULL;
+        size_t length;
+        maker m = begin(3, 0, 3 + k);
+        put_text(&m, "tokenizer.ggml.model");
+        put32(&m, 8);
+        put_text(&m, "llama");
+        put_text(&m, "tokenizer.ggml.tokens");
+        put32(&m, 9);
+        put32(&m, 8);
+        put64(&m, 2);
+        put_text(&m, "a");
+        put_text(&m, "b");
+        put_text(&m, "tokenizer.ggml.scores");
+        put32(&m, 9);
+        put32(&m, 6);
+        put64(&m, 1 + k);
+        put(&m, (float[2]){-1, -2}, 4 * (1 + k));
+        if (k) {
+            put_text(&m, "tokenizer.ggml.remove_extra_whitespaces");
+            put32(&m, 7);
+            put(&m, "\1", 1);
+        }
+        NEED(!gguf_parse(context, "t.gguf", m.bytes, m.n, &g), "%s", inset_message(context));
+        CHECK(gguf_tokenizer(context, g, &text, &length) == INSET_FILE_ERROR && !text
+                  && strstr(inset_message(context), says[k]),
+            "%s", inset_message(context));
+        gguf_close(g);
+    }
 }
 
 /* Whatever is missing at the end is told, and nothing is read behind it. */
@@ -270,6 +308,7 @@ int main(void)
     same_logits(context, "phi3");
     refuses_all(context);
     refuses_models(context);
+    refuses_scores(context);
     survives_cuts(context);
     inset_context_free(context);
     survives_no_memory();

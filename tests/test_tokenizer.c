@@ -1,7 +1,8 @@
 /* test_tokenizer.c: texts to token ids.
  *
  *   cases        what Hugging Face's tokenizers makes of the same files (fixtures/tokenizers, made by
- *                make_tokenizers.py), with and without special tokens
+ *                make_tokenizers.py), with and without special tokens; and SentencePiece of the
+ *                vocabularies of GGUF files (make_sentencepiece.py)
  *   pieces       the pieces of a text, put together, are the text
  *   long         a word of 200,000 letters, in the time that its length takes
  *   refusals     parts of a file that are not known, or wrong; text that is no UTF-8
@@ -16,7 +17,8 @@
 #include <unistd.h>
 
 static const char *const files[] = {"gpt2", "gpt2_prefix", "gpt_neox", "llama3", "qwen2", "smollm2",
-    "olmo2", "llama", "mistral", "metaspace", "gemma2", "phi3", "lower", "words", "small"};
+    "olmo2", "llama", "mistral", "metaspace", "gemma2", "phi3", "lower", "words", "small",
+    "sentencepiece_llama", "sentencepiece_gemma2", "sentencepiece_phi3"};
 enum { N_FILES = sizeof files / sizeof *files };
 
 /* ---- cases --------------------------------------------------------------- */
@@ -38,12 +40,18 @@ static void same_ids(inset_context *context, tokenizer *t, const char *file, con
     id_list_free(context, &got);
 }
 
+static void path_of(const char *name, char *path, size_t size)
+{
+    const bool gguf = !strncmp(name, "sentencepiece_", 14);
+    snprintf(path, size, "fixtures/tokenizers/%s.%s", name, gguf ? "gguf" : "json");
+}
+
 static void agrees(inset_context *context, const char *name)
 {
     char path[128], *bytes;
     size_t size, cases = 0;
     tokenizer *t = NULL;
-    snprintf(path, sizeof path, "fixtures/tokenizers/%s.json", name);
+    path_of(name, path, sizeof path);
     NEED(!tokenizer_open(context, path, &t), "%s", inset_message(context));
     snprintf(path, sizeof path, "fixtures/tokenizers/%s.cases", name);
     NEED(!file_read(context, path, 1 << 24, &bytes, &size), "%s", inset_message(context));
@@ -72,7 +80,7 @@ static void shows(inset_context *context, const char *file, const char *given, c
     tokenizer *t = NULL;
     id_list ids = {0};
     text all = {0};
-    snprintf(path, sizeof path, "fixtures/tokenizers/%s.json", file);
+    path_of(file, path, sizeof path);
     NEED(!tokenizer_open(context, path, &t)
              && !tokenizer_encode(t, given, strlen(given), false, &ids),
         "%s", inset_message(context));

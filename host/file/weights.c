@@ -6,7 +6,7 @@
  * directory, and what it says about a tensor must be so. */
 #include "file/check.h"
 #include "file/file.h"
-#include "file/gguf.h"
+#include "file/gguf/gguf.h"
 
 #include <string.h>
 #include <sys/stat.h>

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "file/file.h"
-#include "file/gguf.h"
+#include "file/gguf/gguf.h"
 #include "models/models.h"
 #include "text/tokenizer.h"
 

@@ -5,22 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "file/gguf.h"
-
-static inset_status tokenizer_of_gguf(struct inset_model *model, tokenizer **out)
-{
-    gguf *g;
-    char *text = NULL;
-    size_t length;
-    inset_status status = gguf_open(model->context, model->folder, &g);
-    if (!status) status = gguf_tokenizer(model->context, g, &text, &length);
-    if (!status)
-        status = tokenizer_parse(model->context, model->folder, text, length, &model->tokenizer);
-    memory_free(model->context, text);
-    gguf_close(g);
-    *out = model->tokenizer;
-    return status;
-}
+#include "file/gguf/gguf.h"
 
 inset_status model_tokenizer(struct inset_model *model, tokenizer **out)
 {
@@ -34,8 +19,7 @@ inset_status model_tokenizer(struct inset_model *model, tokenizer **out)
         return error_set(model->context, INSET_USAGE_ERROR,
             "a text needs a tokenizer.json, and the model was made in memory; token ids work: "
             "[[464, 412]]");
-    if (is_gguf(model->folder)) return tokenizer_of_gguf(model, out);
-    snprintf(path, sizeof path, "%s/tokenizer.json", model->folder);
+    snprintf(path, sizeof path, is_gguf(model->folder) ? "%s" : "%s/tokenizer.json", model->folder);
     if (access(path, F_OK))
         return error_set(model->context, INSET_FILE_ERROR,
             "%s: there is no tokenizer.json, which a text needs; token ids work: [[464, 412]]",

@@ -15,15 +15,26 @@ int32_t tokenizer_find(const tokenizer *t, const char *text, size_t length)
     return -1;
 }
 
-/* The merge of two tokens: its rank; -1: none. */
+bool tokenizer_add_merge(tokenizer *t, merge m)
+{
+    const int32_t pair[2] = {m.left, m.right};
+    if (!array_extend(
+            t->context, &t->merges, &t->merges_capacity, t->n_merges + 1, sizeof *t->merges))
+        return false;
+    t->merges[t->n_merges] = m;
+    return table_add(
+        t->context, &t->by_pair, hash_bytes(2, pair, sizeof pair), (int32_t)t->n_merges++);
+}
+
+/* The merge of two tokens: its index; -1: none. */
 static int32_t find_merge(const tokenizer *t, int32_t left, int32_t right)
 {
     const int32_t pair[2] = {left, right};
     const uint64_t hash = hash_bytes(2, pair, sizeof pair);
     size_t cursor = 0;
-    int32_t rank;
-    while ((rank = table_next(&t->by_pair, hash, &cursor)) >= 0)
-        if (t->merges[rank].left == left && t->merges[rank].right == right) return rank;
+    int32_t m;
+    while ((m = table_next(&t->by_pair, hash, &cursor)) >= 0)
+        if (t->merges[m].left == left && t->merges[m].right == right) return m;
     return -1;
 }
 
@@ -34,10 +45,10 @@ typedef struct symbol {
     int32_t id, previous, next;
 } symbol;
 
-/* A merge that may be done: its rank, and the first of its symbols. Both must still be what they
- * were when it was found. */
+/* A merge that may be done, and the first of its symbols. Both must still be what they were when it
+ * was found. */
 typedef struct candidate {
-    int32_t rank, at;
+    int32_t rank, at, merge;
 } candidate;
 
 typedef struct word {
@@ -126,8 +137,8 @@ static bool make_symbols(word *w, const char *text, size_t length)
 static bool look_at(word *w, int32_t at)
 {
     if (at < 0 || w->symbols[at].next < 0) return true;
-    const int32_t rank = find_merge(w->t, w->symbols[at].id, w->symbols[w->symbols[at].next].id);
-    return rank < 0 || push(w, (candidate){rank, at});
+    const int32_t m = find_merge(w->t, w->symbols[at].id, w->symbols[w->symbols[at].next].id);
+    return m < 0 || push(w, (candidate){w->t->merges[m].rank, at, m});
 }
 
 static bool merge_all(word *w)
@@ -136,7 +147,7 @@ static bool merge_all(word *w)
     for (int32_t i = 0; i < (int32_t)w->n && fine; i++) fine = look_at(w, i);
     while (w->n_heap && fine) {
         const candidate c = pop(w);
-        const merge *m = &w->t->merges[c.rank];
+        const merge *m = &w->t->merges[c.merge];
         symbol *left = &w->symbols[c.at];
         if (left->id != m->left || left->next < 0 || w->symbols[left->next].id != m->right)
             continue;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "file/gguf/gguf.h"
 #include "text/tokenizer.h"
 
 enum { MOST_IDS = 1 << 24, MOST_PARTS = 64 };
@@ -298,17 +299,12 @@ static inset_status read_merge(tokenizer *t, const json_node *node, byte_list *j
         || !byte_list_add(t->context, joined, right, strlen(right)))
         return INSET_NO_MEMORY;
     const merge m = {tokenizer_find(t, left, length), tokenizer_find(t, right, strlen(right)),
-        tokenizer_find(t, joined->at, joined->n)};
+        tokenizer_find(t, joined->at, joined->n), (int32_t)t->n_merges};
     if (m.left < 0 || m.right < 0 || m.made < 0)
         return error_set(t->context, INSET_FILE_ERROR,
             "%s: the merge of '%.*s' and '%.40s' is of no tokens", t->name,
             (int)(length < 40 ? length : 40), left, right);
-    const int32_t pair[2] = {m.left, m.right};
-    t->merges[t->n_merges] = m;
-    return table_add(
-               t->context, &t->by_pair, hash_bytes(2, pair, sizeof pair), (int32_t)t->n_merges++)
-               ? INSET_OK
-               : INSET_NO_MEMORY;
+    return tokenizer_add_merge(t, m) ? INSET_OK : INSET_NO_MEMORY;
 }
 
 static inset_status read_merges(tokenizer *t, const json_node *merges)
@@ -316,7 +312,6 @@ static inset_status read_merges(tokenizer *t, const json_node *merges)
     byte_list joined = {0};
     inset_status status = INSET_OK;
     const size_t n = json_length(merges);
-    if (!(t->merges = arena_new(&t->memory, (n + 1) * sizeof *t->merges))) return INSET_NO_MEMORY;
     for (size_t i = 0; i < n && !status; i++) status = read_merge(t, json_item(merges, i), &joined);
     memory_free(t->context, joined.at);
     return status;
@@ -330,7 +325,9 @@ static inset_status read_model(tokenizer *t, const json_node *model, const json_
     inset_status status = json_get_string(t->document, model, "type", &type);
     if (status) return status;
     t->word_level = !strcmp(type, "WordLevel");
-    if (!t->word_level && strcmp(type, "BPE")) return refuse(t, "the model", type);
+    /* how gguf_tokenizer writes SentencePiece's vocabularies; no file of Hugging Face's has it */
+    const bool scored = !strcmp(type, "SentencePiece");
+    if (!t->word_level && !scored && strcmp(type, "BPE")) return refuse(t, "the model", type);
     if ((status = json_get_string(t->document, model, "unk_token", &unknown))
         || (status = json_get_string(t->document, model, "continuing_subword_prefix", &prefix))
         || (status = json_get_string(t->document, model, "end_of_word_suffix", &suffix))
@@ -345,6 +342,9 @@ static inset_status read_model(tokenizer *t, const json_node *model, const json_
     if ((status = read_vocabulary(t, model, added))) return status;
     t->unknown = unknown ? tokenizer_find(t, unknown, strlen(unknown)) : -1;
     if (t->word_level) return INSET_OK;
+    if (scored && !json_is_array(json_member(model, "scores")))
+        return wrong(t, "the model has no scores");
+    if (scored) return merges_by_scores(t, json_member(model, "scores"));
     if (!json_is_array(json_member(model, "merges"))) return wrong(t, "the model has no merges");
     return read_merges(t, json_member(model, "merges"));
 }
@@ -503,8 +503,23 @@ inset_status tokenizer_parse(
     return finish(status, out);
 }
 
+static inset_status open_gguf(inset_context *context, const char *path, tokenizer **out)
+{
+    gguf *g;
+    char *made = NULL;
+    size_t length;
+    *out = NULL;
+    inset_status status = gguf_open(context, path, &g);
+    if (!status) status = gguf_tokenizer(context, g, &made, &length);
+    if (!status) status = tokenizer_parse(context, path, made, length, out);
+    memory_free(context, made);
+    gguf_close(g);
+    return status;
+}
+
 inset_status tokenizer_open(inset_context *context, const char *path, tokenizer **out)
 {
+    if (is_gguf(path)) return open_gguf(context, path, out);
     inset_status status = start(context, path, out);
     if (!status) status = json_open(context, path, &(*out)->document);
     return finish(status, out);
@@ -515,6 +530,7 @@ void tokenizer_free(tokenizer *t)
     if (!t) return;
     for (size_t i = 0; i < t->n_normalizers; i++) regex_free(t->context, t->normalizers[i].pattern);
     for (size_t i = 0; i < t->n_splits; i++) regex_free(t->context, t->splits[i].pattern);
+    memory_free(t->context, t->merges);
     table_free(t->context, &t->by_text);
     table_free(t->context, &t->by_pair);
     json_close(t->document);

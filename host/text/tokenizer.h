@@ -15,6 +15,7 @@
  *     normalize.c   utf8proc
  *     split.c       pre-tokenizers
  *     bpe.c         the model
+ *     scores.c      its merges, where pieces have scores instead (SentencePiece)
  *     lists.c       what grows on the way
  *     encode.c      added tokens, and all of it in order
  *     piece.c       what a token stands for, to be shown */
@@ -26,10 +27,10 @@
 
 typedef struct tokenizer tokenizer;
 
-/* Opens a tokenizer.json; FILE_ERROR names what is missing, wrong or not known. Freed with
- * tokenizer_free. */
+/* Opens a tokenizer.json, or the vocabulary of a GGUF file; FILE_ERROR names what is missing, wrong
+ * or not known. Freed with tokenizer_free. */
 inset_status tokenizer_open(inset_context *context, const char *path, tokenizer **out);
-/* The same from bytes in memory; `name` stands for the file. Also the fuzz target. */
+/* A tokenizer.json from bytes in memory; `name` stands for the file. Also the fuzz target. */
 inset_status tokenizer_parse(
     inset_context *context, const char *name, const void *bytes, size_t size, tokenizer **out);
 void tokenizer_free(tokenizer *t); /* takes NULL */
@@ -108,8 +109,9 @@ typedef struct added_token {
     bool single_word, lstrip, rstrip, normalized;
 } added_token;
 
+/* Two tokens that become one. Where several merges have one rank, the first in the text is done. */
 typedef struct merge {
-    int32_t left, right, made; /* its rank is its index */
+    int32_t left, right, made, rank;
 } merge;
 
 /* A piece of the text: a token already (id >= 0), or text that becomes some. */
@@ -134,8 +136,8 @@ struct tokenizer {
     size_t *lengths;
     int32_t n_ids;
     table by_text, by_pair;
-    merge *merges;
-    size_t n_merges;
+    merge *merges; /* [n_merges] */
+    size_t n_merges, merges_capacity;
     bool word_level; /* a word is a token, or `unknown` */
     bool byte_fallback, ignore_merges, fuse_unknown;
     int32_t unknown;    /* -1: none */
@@ -151,6 +153,10 @@ struct tokenizer {
 
 /* Hashes as by_text and by_pair have them. */
 int32_t tokenizer_find(const tokenizer *t, const char *text, size_t length); /* -1: no token */
+bool tokenizer_add_merge(tokenizer *t, merge m); /* false when memory is out */
+/* scores.c: all merges, by the scores of tokens, [n_ids] numbers; null for those that no merge makes
+ * or takes. */
+inset_status merges_by_scores(tokenizer *t, const json_node *scores);
 
 /* Each appends to `out`; text lies in the arena or in what was given. */
 bool piece_add(

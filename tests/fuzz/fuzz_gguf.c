@@ -1,7 +1,7 @@
 /* fuzz_gguf.c: any bytes as a GGUF file. Tensors lie inside the bytes and are read to their end; a
  * config and a tokenizer come out as JSON, or a refusal. */
 #include "fuzz.h"
-#include "file/gguf.h"
+#include "file/gguf/gguf.h"
 
 #include <string.h>
 
@@ -9,7 +9,8 @@ static const char *const words[] = {"GGUF", "general.architecture", "llama", "qw
     "general.alignment", "llama.block_count", "llama.embedding_length", "llama.rope.freq_base",
     "token_embd.weight", "blk.0.attn_q.weight", "blk.0.ffn_up.weight", "output.weight",
     "rope_freqs.weight", "tokenizer.ggml.model", "gpt2", "tokenizer.ggml.pre", "smollm",
-    "tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type", NULL};
+    "tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type",
+    "tokenizer.ggml.scores", "tokenizer.ggml.add_space_prefix", NULL};
 
 const fuzz_hints fuzz_target = {words, NULL};
 

@@ -1,4 +1,4 @@
-/* gguf_blocks.c: blocks of quantised numbers as fp32 (llama.cpp's ggml-quants.c; the order of
+/* blocks.c: blocks of quantised numbers as fp32 (llama.cpp's ggml-quants.c; the order of
  * operations is that of the Python package `gguf`, so that the bits are too).
  *
  * Plain blocks have 32 numbers, a scale d and perhaps an offset m, and 4, 5 or 8 bits a number. K
@@ -6,7 +6,7 @@
  * the block's. */
 #include <string.h>
 
-#include "file/gguf.h"
+#include "file/gguf/gguf.h"
 
 static const gguf_block blocks[] = {{GGUF_F32, "F32", 1, 4}, {GGUF_F16, "F16", 1, 2},
     {GGUF_BF16, "BF16", 1, 2}, {GGUF_Q4_0, "Q4_0", 32, 18}, {GGUF_Q4_1, "Q4_1", 32, 20},

@@ -3,10 +3,12 @@
  * is checked against what is left before it is used. Failures are INSET_FILE_ERROR and name the
  * file.
  *
- *     gguf.c          the file: metadata, tensors
- *     gguf_blocks.c   blocks of quantised numbers as floats
- *     gguf_model.c    a model of it as the rest of inset knows models: config.json's text, weights by
- *                     transformers' names, a tokenizer.json's text */
+ *     gguf.c        the file: metadata, tensors
+ *     blocks.c      blocks of quantised numbers as floats
+ *     model.c       a model of it as the rest of inset knows models: config.json's text, weights by
+ *                   transformers' names
+ *     tokenizer.c   a tokenizer.json's text
+ *     writer.c      JSON for both */
 #ifndef INSET_FILE_GGUF_H
 #define INSET_FILE_GGUF_H
 
@@ -69,7 +71,7 @@ size_t gguf_length(const gguf *g, const char *key);
 bool gguf_text_at(const gguf *g, const char *key, size_t index, const char **out);
 bool gguf_number_at(const gguf *g, const char *key, size_t index, double *out);
 
-/* ---- gguf_model.c ---- */
+/* ---- model.c, tokenizer.c ---- */
 bool is_gguf(const char *path); /* does it end so? */
 /* A config.json's text for the model's architecture, and a tokenizer.json's for its vocabulary; freed
  * with memory_free. FILE_ERROR names an architecture or a kind of vocabulary that is not known. */

@@ -1,70 +1,16 @@
-/* gguf_model.c: a GGUF file as the model that it was made from: transformers' config.json, its names
- * of weights, its tokenizer.json. llama.cpp's conversion (convert_hf_to_gguf.py) gone through
- * backwards. */
+/* model.c: a GGUF file as the model that it was made from: transformers' config.json and its names of
+ * weights. llama.cpp's conversion (convert_hf_to_gguf.py) gone through backwards. */
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "file/gguf.h"
+#include "file/gguf/gguf.h"
+#include "file/gguf/writer.h"
 
 bool is_gguf(const char *path)
 {
     const size_t n = strlen(path);
     return n > 5 && !strcmp(path + n - 5, ".gguf");
-}
-
-/* ---- JSON out ------------------------------------------------------------ */
-
-typedef struct writer {
-    inset_context *context;
-    char *at;
-    size_t n, capacity;
-    bool failed; /* memory is out */
-} writer;
-
-static void add_bytes(writer *w, const char *bytes, size_t length)
-{
-    if (w->failed) return;
-    if (!array_extend(w->context, &w->at, &w->capacity, w->n + length + 1, 1)) {
-        w->failed = true;
-        return;
-    }
-    memcpy(w->at + w->n, bytes, length);
-    w->n += length;
-    w->at[w->n] = 0;
-}
-
-static void add(writer *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void add(writer *w, const char *format, ...)
-{
-    char text[512];
-    va_list list;
-    va_start(list, format);
-    const int n = vsnprintf(text, sizeof text, format, list);
-    va_end(list);
-    add_bytes(w, text, (size_t)(n < (int)sizeof text ? n : (int)sizeof text - 1));
-}
-
-static void add_quoted(writer *w, const char *text)
-{
-    add_bytes(w, "\"", 1);
-    for (; *text; text++) {
-        const unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\') add(w, "\\%c", c);
-        else if (c < 0x20) add(w, "\\u%04x", c);
-        else add_bytes(w, text, 1);
-    }
-    add_bytes(w, "\"", 1);
-}
-
-static inset_status finish(writer *w, inset_status status, char **out, size_t *length)
-{
-    if (!status && w->failed) status = INSET_NO_MEMORY;
-    *out = status ? NULL : w->at;
-    *length = status ? 0 : w->n;
-    if (status) memory_free(w->context, w->at);
-    return status;
 }
 
 /* ---- the config ---------------------------------------------------------- */
@@ -101,7 +47,7 @@ static inset_status copy_integer(inset_context *c, writer *w, const gguf *g, con
 {
     double x;
     if (arch_number(g, a, key, &x) && x >= 0 && x < 1e12 && x == floor(x))
-        add(w, ", \"%s\": %.0f", name, x);
+        writer_add(w, ", \"%s\": %.0f", name, x);
     else if (needed)
         return error_set(c, INSET_FILE_ERROR, "%s: its metadata has no integer %s.%s", gguf_name(g),
             a->name, key);
@@ -113,7 +59,7 @@ static void copy_number(
 {
     double x;
     /* a float of the file as the float that it is */
-    if (arch_number(g, a, key, &x) && isfinite(x)) add(w, ", \"%s\": %.9g", name, x);
+    if (arch_number(g, a, key, &x) && isfinite(x)) writer_add(w, ", \"%s\": %.9g", name, x);
 }
 
 /* Llama 3's frequencies are divided by factors of their own, which a tensor holds. */
@@ -127,7 +73,7 @@ static inset_status rope_of(inset_context *c, writer *w, const gguf *g, const ar
     gguf_text(g, key, &scaling);
     arch_number(g, a, "rope.scaling.factor", &factor);
     if (!strcmp(scaling, "linear"))
-        add(w, ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": %.9g}", factor);
+        writer_add(w, ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": %.9g}", factor);
     else if (strcmp(scaling, "none"))
         return error_set(c, INSET_FILE_ERROR, "%s: rope scaling of type %.40s is not known",
             gguf_name(g), scaling);
@@ -136,20 +82,20 @@ static inset_status rope_of(inset_context *c, writer *w, const gguf *g, const ar
         return error_set(
             c, INSET_FILE_ERROR, "%s: rope_freqs.weight is no list of floats", gguf_name(g));
     for (int pass = 0; pass < 2; pass++) {
-        add(w, pass
-                   ? "], \"short_factor\": ["
-                   : ", \"rope_scaling\": {\"rope_type\": \"longrope\", \"attention_factor\": 1.0, "
-                     "\"long_factor\": [");
+        writer_add(w,
+            pass ? "], \"short_factor\": ["
+                 : ", \"rope_scaling\": {\"rope_type\": \"longrope\", \"attention_factor\": 1.0, "
+                   "\"long_factor\": [");
         for (int64_t i = 0; i < t->shape[0]; i++) {
             float x;
             memcpy(&x, (const char *)t->data + (size_t)i * sizeof x, sizeof x);
-            add(w, "%s%.9g", i ? ", " : "", x);
+            writer_add(w, "%s%.9g", i ? ", " : "", x);
         }
     }
-    add(w, "]}");
+    writer_add(w, "]}");
     double positions;
     if (arch_number(g, a, "context_length", &positions))
-        add(w, ", \"original_max_position_embeddings\": %.0f", positions);
+        writer_add(w, ", \"original_max_position_embeddings\": %.0f", positions);
     return INSET_OK;
 }
 
@@ -158,17 +104,17 @@ static inset_status rope_of(inset_context *c, writer *w, const gguf *g, const ar
 static void add_gemma(writer *w, const gguf *g, const architecture *a)
 {
     double layers = 0, head = 256, width = 0, heads = 1, window;
-    add(w, ", \"hidden_activation\": \"gelu_pytorch_tanh\"");
+    writer_add(w, ", \"hidden_activation\": \"gelu_pytorch_tanh\"");
     copy_number(w, g, a, "attn_logit_softcapping", "attn_logit_softcapping");
     copy_number(w, g, a, "final_logit_softcapping", "final_logit_softcapping");
     if (arch_number(g, a, "attention.sliding_window", &window) && window >= 1 && window < 1e9)
-        add(w, ", \"sliding_window\": %.0f", floor(window));
+        writer_add(w, ", \"sliding_window\": %.0f", floor(window));
     arch_number(g, a, "block_count", &layers);
     arch_number(g, a, "attention.key_length", &head);
     arch_number(g, a, "embedding_length", &width);
     arch_number(g, a, "attention.head_count", &heads);
     if (layers == 46 && heads >= 1) head = width / heads;
-    add(w, ", \"query_pre_attn_scalar\": %.9g", head);
+    writer_add(w, ", \"query_pre_attn_scalar\": %.9g", head);
 }
 
 inset_status gguf_config(inset_context *context, const gguf *g, char **out, size_t *length)
@@ -189,13 +135,15 @@ inset_status gguf_config(inset_context *context, const gguf *g, char **out, size
     if (!tokens || tokens->n_dimensions != 2)
         return error_set(
             context, INSET_FILE_ERROR, "%s: it has no token_embd.weight", gguf_name(g));
-    add(&w, "{\"model_type\": \"%s\", \"vocab_size\": %lld", a->model_type,
+    writer_add(&w, "{\"model_type\": \"%s\", \"vocab_size\": %lld", a->model_type,
         (long long)tokens->shape[0]);
     if (is(a, "gemma2")) add_gemma(&w, g, a);
-    else add(&w, ", \"hidden_act\": \"silu\"");
-    add(&w, ", \"tie_word_embeddings\": %s", gguf_find(g, "output.weight") ? "false" : "true");
+    else writer_add(&w, ", \"hidden_act\": \"silu\"");
+    writer_add(
+        &w, ", \"tie_word_embeddings\": %s", gguf_find(g, "output.weight") ? "false" : "true");
     if (is(a, "llama"))
-        add(&w, ", \"attention_bias\": %s", gguf_find(g, "blk.0.attn_q.bias") ? "true" : "false");
+        writer_add(
+            &w, ", \"attention_bias\": %s", gguf_find(g, "blk.0.attn_q.bias") ? "true" : "false");
     static const struct {
         const char *key, *name;
         bool needed;
@@ -213,8 +161,8 @@ inset_status gguf_config(inset_context *context, const gguf *g, char **out, size
     copy_number(&w, g, a, "attention.layer_norm_rms_epsilon", "rms_norm_eps");
     copy_number(&w, g, a, "rope.freq_base", "rope_theta");
     if (!status) status = rope_of(context, &w, g, a);
-    add(&w, "}");
-    return finish(&w, status, out, length);
+    writer_add(&w, "}");
+    return writer_finish(&w, status, out, length);
 }
 
 /* ---- weights ------------------------------------------------------------- */
@@ -328,109 +276,4 @@ void gguf_numbers(const file_tensor *t, float *out)
             out + r * columns);
     }
     for (int64_t i = 0; t->less_one && i < rows * columns; i++) out[i] -= 1;
-}
-
-/* ---- the tokenizer ------------------------------------------------------- */
-
-/* How llama.cpp calls a pre-tokenizer, and what tokenizer.json has for it. */
-static const char gpt2_split[] =
-    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}";
-#define ISOLATED(pattern)                                       \
-    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" pattern \
-    "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
-#define BYTES "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}"
-#define CASES "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}"
-#define REST "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-static const char digits_split[] =
-    "{\"type\": \"Digits\", \"individual_digits\": true}, "
-    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}";
-static const struct {
-    const char *name, *splits;
-    bool ignores_merges, composes;
-} splits[] = {{"gpt-2", gpt2_split, false, false}, {"smollm", digits_split, false, false},
-    {"llama-bpe", ISOLATED(CASES "{1,3}" REST) ", " BYTES, true, false},
-    {"qwen2", ISOLATED(CASES REST) ", " BYTES, false, true}};
-
-static void add_added(writer *w, const gguf *g, size_t n)
-{
-    size_t count = 0;
-    add(w, "\"added_tokens\": [");
-    for (size_t i = 0; i < n; i++) {
-        double type = 1;
-        const char *token = "";
-        gguf_number_at(g, "tokenizer.ggml.token_type", i, &type);
-        /* control, user-defined */
-        if ((type != 3 && type != 4) || !gguf_text_at(g, "tokenizer.ggml.tokens", i, &token)
-            || !*token)
-            continue;
-        add(w, "%s{\"id\": %zu, \"content\": ", count++ ? ", " : "", i);
-        add_quoted(w, token);
-        add(w, ", \"normalized\": false}");
-    }
-    add(w, "], ");
-}
-
-static void add_template(writer *w, const gguf *g)
-{
-    int64_t adds = 0, bos = -1;
-    gguf_integer(g, "tokenizer.ggml.add_bos_token", &adds);
-    gguf_integer(g, "tokenizer.ggml.bos_token_id", &bos);
-    if (!adds || bos < 0) return;
-    add(w,
-        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
-        "{\"id\": \"bos\"}}, {\"Sequence\": {\"id\": \"A\"}}], \"special_tokens\": {\"bos\": "
-        "{\"ids\": [%lld]}}}, ",
-        (long long)bos);
-}
-
-static void add_model(writer *w, const gguf *g, size_t n, bool ignores_merges)
-{
-    const size_t merges = gguf_length(g, "tokenizer.ggml.merges");
-    const char *text = "";
-    add(w,
-        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", "
-        "\"ignore_merges\": %s, \"vocab\": {",
-        ignores_merges ? "true" : "false");
-    for (size_t i = 0; i < n && gguf_text_at(g, "tokenizer.ggml.tokens", i, &text); i++) {
-        if (i) add(w, ", ");
-        add_quoted(w, text);
-        add(w, ": %zu", i);
-    }
-    add(w, "}, \"merges\": [");
-    for (size_t i = 0; i < merges && gguf_text_at(g, "tokenizer.ggml.merges", i, &text); i++) {
-        if (i) add(w, ", ");
-        add_quoted(w, text);
-    }
-    add(w, "]}");
-}
-
-inset_status gguf_tokenizer(inset_context *context, const gguf *g, char **out, size_t *length)
-{
-    const char *model = "none", *pre = "none";
-    writer w = {.context = context};
-    size_t k = 0;
-    *out = NULL;
-    *length = 0;
-    gguf_text(g, "tokenizer.ggml.model", &model);
-    gguf_text(g, "tokenizer.ggml.pre", &pre);
-    while (k < sizeof splits / sizeof *splits && strcmp(splits[k].name, pre)) k++;
-    if (strcmp(model, "gpt2") || k == sizeof splits / sizeof *splits) {
-        inset_status status = error_set(context, INSET_FILE_ERROR,
-            "%s: its tokenizer (model %.40s, pre-tokenizer %.40s) is not known; gpt2 with gpt-2, "
-            "smollm, llama-bpe or qwen2 is",
-            gguf_name(g), model, pre);
-        error_help(context, "Token ids work without a tokenizer: [[464, 412]].");
-        return status;
-    }
-    const size_t n = gguf_length(g, "tokenizer.ggml.tokens");
-    add(&w, "{");
-    add_added(&w, g, n);
-    add_template(&w, g);
-    if (splits[k].composes) add(&w, "\"normalizer\": {\"type\": \"NFC\"}, ");
-    add(&w, "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
-    add_bytes(&w, splits[k].splits, strlen(splits[k].splits));
-    add(&w, "]}, ");
-    add_model(&w, g, n, splits[k].ignores_merges);
-    add(&w, "}");
-    return finish(&w, INSET_OK, out, length);
 }

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "file/check.h"
-#include "file/gguf.h"
+#include "file/gguf/gguf.h"
 #include "file/map.h"
 
 enum {
