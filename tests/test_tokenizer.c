@@ -291,21 +291,41 @@ static void says_what_is_missing(inset_context *context)
     }
 }
 
-static void of_a_model(inset_context *context)
+/* A tokenizer that puts a space before each text: an answer needs none of its own. */
+static void prefixes(inset_context *context, const char *folder)
+{
+    inset_model_options on = INSET_MODEL_OPTIONS;
+    inset_model *model = NULL;
+    inset_sweep *sweep = NULL;
+    on.device = "cpu";
+    NEED(!inset_model_open(context, folder, &on, &model), "%s", inset_message(context));
+    inset_sweep_options o = INSET_SWEEP_OPTIONS;
+    o.clean.text = "[[1, 2]]";
+    o.corrupt.text = "[[1, 3]]";
+    o.patch = "resid_pre";
+    o.metrics = (const char *const[]){"logit:\" Mar\"", NULL};
+    CHECK(inset_sweep_create(model, &o, &sweep) == INSET_VALUE_ERROR
+              && strstr(inset_message(context), "the answer ' Mar' is 2 tokens, '  ' 'Mar'")
+              && strstr(inset_message(context), "puts the space there by itself: \"Mar\""),
+        "%s", inset_message(context));
+    inset_model_free(model);
+}
+
+static void with_tokenizer(inset_context *context, const char *tokenizer_file,
+    void (*check)(inset_context *, const char *))
 {
     char folder[] = "/tmp/inset-text-XXXXXX", path[256];
     static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json"};
     NEED(mkdtemp(folder), "no folder");
     copy("fixtures/gpt2/config.json", folder, names[0]);
     copy("fixtures/gpt2/model.safetensors", folder, names[1]);
-    copy("fixtures/tokenizers/small.json", folder, names[2]);
-    speaks(context, folder);
+    copy(tokenizer_file, folder, names[2]);
+    check(context, folder);
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         remove(path);
     }
     remove(folder);
-    says_what_is_missing(context);
 }
 
 /* ---- no memory ----------------------------------------------------------- */
@@ -354,7 +374,9 @@ int main(void)
     long_word(context);
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) refuses(context, &refusals[i]);
     refuses_bytes(context);
-    of_a_model(context);
+    with_tokenizer(context, "fixtures/tokenizers/small.json", speaks);
+    with_tokenizer(context, "fixtures/tokenizers/llama.json", prefixes);
+    says_what_is_missing(context);
     inset_context_free(context);
     survives_no_memory();
     return test_result();

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "sweep/attribute.h"
+#include "sweep/attribution/attribute.h"
 
 struct inset_sweep {
     handle handle; /* owner: the model */

@@ -22,7 +22,7 @@
 #define INSET_EDGES_H
 
 #include "run/model.h"
-#include "sweep/attribute.h"
+#include "sweep/attribution/attribute.h"
 
 /* Places that every run is asked for, by layer; those of the model as a whole are layer 0's. */
 typedef enum edge_place {

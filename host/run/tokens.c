@@ -46,6 +46,20 @@ void model_pieces(const tokenizer *t, const int64_t *ids, size_t count, text *ou
     }
 }
 
+/* What to write instead of an answer that is several tokens. */
+static void help_answer(tokenizer *t, const char *answer, size_t length)
+{
+    id_list ids = {0};
+    if (length && *answer != ' ')
+        error_help(
+            t->context, "Most words have a space before them: \" %.*s\".", (int)length, answer);
+    else if (length > 1 && !tokenizer_encode(t, answer + 1, length - 1, false, &ids)
+             && ids.count == 1)
+        error_help(t->context, "This tokenizer puts the space there by itself: \"%.*s\".",
+            (int)length - 1, answer + 1);
+    id_list_free(t->context, &ids);
+}
+
 inset_status model_answer(
     struct inset_model *model, const char *answer, size_t length, int64_t *out)
 {
@@ -60,9 +74,7 @@ inset_status model_answer(
         status = error_set(model->context, INSET_VALUE_ERROR,
             "the answer '%.*s' is %zu tokens, %s: one token was expected", (int)length, answer,
             ids.count, pieces.bytes ? pieces.bytes : "none");
-        if (length && *answer != ' ')
-            error_help(model->context, "Most words have a space before them: \" %.*s\".",
-                (int)length, answer);
+        help_answer(t, answer, length);
         text_free(model->context, &pieces);
     }
     id_list_free(model->context, &ids);

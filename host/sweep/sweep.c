@@ -4,7 +4,7 @@
  * that does not fit says so before it starts. How jobs are cut into chunks depends on the options,
  * the model, the kind of device and the memory limit alone (see chunk_size), never on time or on
  * how far an earlier process came. */
-#include "sweep/attribute.h"
+#include "sweep/attribution/attribute.h"
 
 #include <string.h>
 #include <unistd.h>

@@ -78,6 +78,14 @@ def test_without_the_package(bare, monkeypatch):
     assert r.labels("position")[2] == "2:  Mary"
 
 
+def test_a_tokenizer_that_puts_a_space_before(bare, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    folder = shutil.copytree(bare, tmp_path / "prefix")
+    shutil.copy(scripts.FIXTURES / "tokenizers" / "llama.json", folder / "tokenizer.json")
+    with pytest.raises(inset.errors.ValueError, match="puts the space there by itself: 'Mar'"):
+        inset.Model(folder, device="cpu").text.answer(" Mar")
+
+
 def test_is_the_package(bare):
     tokenizers = pytest.importorskip("tokenizers")
     own, other = inset.Model(bare, device="cpu"), inset.Model(bare, device="cpu", tokenizer=tokenizers.Tokenizer.from_file(str(bare / "tokenizer.json")))

@@ -83,7 +83,11 @@ class Text:
             ids = self.ids(answer, special=False)
             if len(ids) != 1:
                 shown = " ".join(repr(self.piece(i)) for i in ids)
-                hint = "" if answer.startswith(" ") else f"; most words have a space before them: {' ' + answer!r}"
+                hint = ""
+                if not answer.startswith(" "):
+                    hint = f"; most words have a space before them: {' ' + answer!r}"
+                elif len(self.ids(answer[1:], special=False)) == 1:
+                    hint = f"; this tokenizer puts the space there by itself: {answer[1:]!r}"
                 raise errors.ValueError(f"the answer {answer!r} is {len(ids)} tokens, {shown}: one token was expected{hint}")
             return ids
         if isinstance(answer, (list, tuple)):

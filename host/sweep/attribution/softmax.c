@@ -1,7 +1,7 @@
 /* softmax.c: what patching one query or one key does to the metric, with attention's softmax exact
  * and all behind it linear (AtP*, section 3.1). A changed key changes one logit of each row, so the
  * row's other weights are only rescaled. Double precision: differences of weights are small. */
-#include "sweep/attribute.h"
+#include "sweep/attribution/attribute.h"
 
 #include <math.h>
 

@@ -2,7 +2,7 @@
 #ifndef INSET_SWEEP_SCORES_H
 #define INSET_SWEEP_SCORES_H
 
-#include "sweep/attribute.h"
+#include "sweep/attribution/attribute.h"
 
 /* What one saved tensor is. */
 typedef enum product_kind {

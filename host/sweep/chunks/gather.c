@@ -1,5 +1,5 @@
 /* gather.c: a chunk's numbers, one a run and metric, go into the sweep's arrays. */
-#include "sweep/chunk.h"
+#include "sweep/chunks/chunk.h"
 
 static void keep_value(prepared *c, const run_of *of, size_t metric_index, float value)
 {

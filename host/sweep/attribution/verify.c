@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sweep/attribute.h"
+#include "sweep/attribution/attribute.h"
 
 typedef struct ranked {
     double key;

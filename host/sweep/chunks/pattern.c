@@ -16,7 +16,7 @@
  * Numbers run over the whole chunk, because the planner finds equal tokens across its pairs: two
  * pairs that happen to begin alike are another pattern than two that do not. Patterns are compared
  * whole, so that a plan made anew would have been the same plan. The plans used last are kept. */
-#include "sweep/chunk.h"
+#include "sweep/chunks/chunk.h"
 
 #include <string.h>
 

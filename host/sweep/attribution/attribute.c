@@ -7,7 +7,7 @@
  * With `graddrop` there is a backward() for each layer, in which nothing flows through what its
  * attention and its MLP add to the stream; what lies above that layer is the same in all of them,
  * and made once. */
-#include "sweep/scores.h"
+#include "sweep/attribution/scores.h"
 
 #include <stdio.h>
 #include <string.h>

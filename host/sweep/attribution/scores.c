@@ -1,6 +1,6 @@
 /* scores.c: from what a chunk saved to the scores of its points: sums of products over what is no
  * axis, and differences of softmaxes where those are exact (softmax.c). */
-#include "sweep/scores.h"
+#include "sweep/attribution/scores.h"
 
 #include <math.h>
 #include <string.h>

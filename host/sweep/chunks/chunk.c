@@ -4,7 +4,7 @@
  * This is the naive way to write a sweep, on purpose: that runs with the same rows are one is the
  * planner's discovery. Every invoke is one prompt, so pairs may differ in length and in what
  * metrics ask of them. Chunks with the same pattern of equal tokens have one plan. */
-#include "sweep/chunk.h"
+#include "sweep/chunks/chunk.h"
 
 #include <string.h>
 #include <time.h>
