@@ -876,6 +876,13 @@ typedef struct inset_sweep_options {
      * file is read where there is one, for the activation, k and whether b_dec is subtracted first
      * (as it is without one) */
     const char *features;
+    /* 1: several will run it (inset_sweep_help, inset_sweep_take). It is cut in smaller chunks then,
+     * the same ones whoever and however many they are; on a device whose products are not steady
+     * (a CPU without AVX-512) last bits depend on how a sweep is cut */
+    int shared;
+    /* this is shard 3 of 16: only its chunks are run, and what is done is in the state file, which
+     * inset_sweep_merge takes. 0 of 0: all of it */
+    int64_t shard, shards;
 } inset_sweep_options;
 #define INSET_SWEEP_OPTIONS                 \
     {                                       \
@@ -1085,6 +1092,8 @@ typedef struct inset_sweep_progress {
     int64_t plans;
     /* of the patches, those of features that are equal in both runs: not run, since nothing changes */
     int64_t unchanged;
+    /* 1: merged from shards that ran on several kinds of devices, between which last bits differ */
+    int64_t mixed_devices;
 } inset_sweep_progress;
 #define INSET_SWEEP_PROGRESS                 \
     {                                        \
@@ -1092,7 +1101,9 @@ typedef struct inset_sweep_progress {
     }
 INSET_API inset_status inset_sweep_progress_of(const inset_sweep *sweep, inset_sweep_progress *out);
 
-/* Runs the next chunk; nothing when all is done. A chunk that failed may be tried again. */
+/* Runs the next chunk, or waits for one where helpers and other processes have all that are left;
+ * nothing when all is done. A chunk that failed may be tried again. A helper's failure is told once,
+ * with its device's name; its chunks are the others' then. */
 INSET_API inset_status inset_sweep_step(inset_sweep *sweep);
 /* 1 when nothing is left to run; 1 for NULL */
 INSET_API int inset_sweep_done(const inset_sweep *sweep);
@@ -1136,8 +1147,57 @@ INSET_API inset_status inset_sweep_result_at(
  * .normalised.mean, .clean [pair] and .corrupt [pair], the axes in the metadata, and removes the
  * state file.
  *   command  the caller's command for the metadata, or NULL
- * INSET_USAGE_ERROR: not all has run; INSET_FILE_ERROR. */
+ * INSET_USAGE_ERROR: not all has run, or it is a shard; INSET_FILE_ERROR. */
 INSET_API inset_status inset_sweep_write(inset_sweep *sweep, const char *path, const char *command);
+
+/* ---- one sweep on several devices, processes and machines -------------------
+ * A sweep is cut into chunks; whoever has the same sweep (made with the same options, `shared` 1, of
+ * the same weights) may run them. Numbers do not depend on who ran what.
+ *
+ * Several GPUs: one sweep for each, every one in a context of its own; the others help the first,
+ * which is stepped and has the results:
+ *
+ *     status = inset_sweep_help(first, second);
+ *     while (!status && !inset_sweep_done(first)) status = inset_sweep_step(first);
+ *
+ * From the first step on a helper runs in a thread of its own. It, its model and its context may not
+ * be used until the first sweep is done or freed. INSET_USAGE_ERROR: not the same sweep, `shared` is
+ * not set, or one context. */
+INSET_API inset_status inset_sweep_help(inset_sweep *sweep, inset_sweep *helper);
+
+/* Several processes: one has the book (which chunks are free, the results, the state file), the others
+ * ask for chunks by whatever carries bytes between them:
+ *
+ *     the one                                    another, with the same options
+ *     inset_sweep_cut(sweep, &cut)          ->   inset_sweep_cut_as(other, &cut)
+ *     chunk = inset_sweep_take(sweep)       ->   inset_sweep_run_chunk(other, chunk, -1, &data, &size)
+ *     inset_sweep_put(sweep, data, size)    <-
+ *
+ * inset_sweep_take, inset_sweep_give_back and inset_sweep_put may be called in any thread, also while
+ * the sweep is stepped in another; so they set no message. */
+typedef struct inset_cut {
+    uint64_t numbers[12];
+} inset_cut;
+INSET_API inset_status inset_sweep_cut(const inset_sweep *sweep, inset_cut *out);
+/* Cuts a sweep that was not stepped as another is. INSET_USAGE_ERROR: it is not the same sweep. */
+INSET_API inset_status inset_sweep_cut_as(inset_sweep *sweep, const inset_cut *cut);
+/* A chunk for somebody else; -1: none is free now (all are done or taken). */
+INSET_API int64_t inset_sweep_take(inset_sweep *sweep);
+INSET_API void inset_sweep_give_back(inset_sweep *sweep, int64_t chunk); /* takes -1 */
+/* Runs a chunk: *data [*size] holds until the next call or the sweep is freed. ahead: the chunk that
+ * will be next, or -1: a GPU goes on to it while these numbers are carried away. INSET_INDEX_ERROR:
+ * no such chunk. */
+INSET_API inset_status inset_sweep_run_chunk(
+    inset_sweep *sweep, int64_t chunk, int64_t ahead, const void **data, size_t *size);
+/* Takes a chunk's numbers, once. INSET_VALUE_ERROR: not this sweep's, or damaged; INSET_FILE_ERROR:
+ * the state file cannot be written. */
+INSET_API inset_status inset_sweep_put(inset_sweep *sweep, const void *data, size_t size);
+
+/* A sweep that is done, of the state files of all shards: for its results, not to be stepped. It needs
+ * no model, and is freed with inset_sweep_free, or with the context. INSET_FILE_ERROR: a file is no
+ * part, or of another sweep; INSET_VALUE_ERROR: shards or chunks are missing. */
+INSET_API inset_status inset_sweep_merge(
+    inset_context *context, size_t n, const char *const *parts, inset_sweep **out);
 
 /* ---- cache ---------------------------------------------------------------
  * What sites hold in the runs of many prompts, kept in files: a folder of safetensors shards, each

@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "sweep/attribution/attribute.h"
+#include "sweep/chunks/book.h"
 
 struct inset_sweep {
     handle handle; /* owner: the model */
     inset_context *context;
     sweep *sweep;
+    char *record; /* of the chunk run last for somebody else */
 };
 
 inset_status api_need_device(const inset_model *model)
@@ -120,6 +122,7 @@ void inset_sweep_free(inset_sweep *s)
 {
     if (!s) return;
     handle_remove(s->context, &s->handle);
+    memory_free(s->context, s->record);
     sweep_free(s->sweep);
     memory_free(s->context, s);
 }
@@ -128,7 +131,7 @@ inset_status inset_attribution_cost(inset_sweep *s, inset_cost *out)
 {
     if (!s) return INSET_USAGE_ERROR;
     if (!out) return api_null(s->context, "a place for the cost");
-    if (!s->sweep->method.estimates || s->sweep->next)
+    if (!s->sweep->method.estimates || s->sweep->book->done)
         return error_set(
             s->context, INSET_USAGE_ERROR, "cost takes an attribution that was not stepped yet");
     return attribute_cost(s->sweep, out);
@@ -143,6 +146,10 @@ inset_status inset_attribution_verify(
     if (!s->sweep->method.estimates || !inset_sweep_done(s))
         return error_set(s->context, INSET_USAGE_ERROR,
             "verify takes an attribution that is done: step it to its end first");
+    if (!s->sweep->model || s->sweep->shards > 0)
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "verify takes an attribution that was run "
+            "here as a whole, not shards");
     inset_status status = attribute_verify(s->sweep, count, &made, n, rank);
     if (!status) *found = made;
     return status;
@@ -152,7 +159,10 @@ inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress 
 {
     if (!s) return INSET_USAGE_ERROR;
     if (!out) return api_null(s->context, "a place for the progress");
+    book *b = s->sweep->book;
+    pthread_mutex_lock(&b->lock);
     inset_sweep_progress all = s->sweep->progress;
+    pthread_mutex_unlock(&b->lock);
     if (out->size < sizeof out->size || out->size > sizeof all)
         return error_set(s->context, INSET_USAGE_ERROR,
             "a progress of %zu bytes was asked for, at most %zu are known; begin with "
@@ -163,14 +173,22 @@ inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress 
     return INSET_OK;
 }
 
+/* Not so a merged one. */
+static inset_status need_steps(const inset_sweep *s)
+{
+    if (s->sweep->model) return api_need_device(s->sweep->model);
+    return error_set(
+        s->context, INSET_USAGE_ERROR, "the sweep was merged from parts: it has results alone");
+}
+
 inset_status inset_sweep_step(inset_sweep *s)
 {
     if (!s) return INSET_USAGE_ERROR;
-    inset_status status = api_need_device(s->sweep->model);
+    inset_status status = need_steps(s);
     return status ? status : sweep_step(s->sweep);
 }
 
-int inset_sweep_done(const inset_sweep *s) { return !s || s->sweep->next >= s->sweep->jobs; }
+int inset_sweep_done(const inset_sweep *s) { return !s || book_done(s->sweep); }
 
 size_t inset_sweep_result_count(const inset_sweep *s)
 {
@@ -192,7 +210,98 @@ inset_status inset_sweep_write(inset_sweep *s, const char *path, const char *com
         return error_set(s->context, INSET_USAGE_ERROR,
             "the sweep is not done: %lld of %lld patches", (long long)s->sweep->progress.done,
             (long long)s->sweep->progress.patches);
+    if (s->sweep->shards > 0)
+        return error_set(s->context, INSET_USAGE_ERROR,
+            "this is shard %lld of %lld: inset_sweep_merge puts them together",
+            (long long)s->sweep->shard, (long long)s->sweep->shards);
     inset_status status = results_write(s->sweep, path, command);
     if (!status) state_remove(s->sweep);
     return status;
+}
+
+/* ---- several who run one sweep ------------------------------------------- */
+
+inset_status inset_sweep_help(inset_sweep *s, inset_sweep *helper)
+{
+    if (!s) return INSET_USAGE_ERROR;
+    if (!helper) return api_null(s->context, "the helper");
+    inset_status status = need_steps(s);
+    if (status) return status;
+    if (!helper->sweep->model || !helper->sweep->model->device)
+        return error_set(s->context, INSET_USAGE_ERROR, "the helper has no device to run on");
+    return helper_add(s->sweep, helper->sweep);
+}
+
+_Static_assert(sizeof(sweep_cut) <= sizeof(inset_cut), "a cut");
+
+inset_status inset_sweep_cut(const inset_sweep *s, inset_cut *out)
+{
+    if (!s) return INSET_USAGE_ERROR;
+    if (!out) return api_null(s->context, "a place for the cut");
+    const sweep_cut cut = cut_of(s->sweep);
+    *out = (inset_cut){{0}};
+    memcpy(out, &cut, sizeof cut);
+    return INSET_OK;
+}
+
+inset_status inset_sweep_cut_as(inset_sweep *s, const inset_cut *cut)
+{
+    sweep_cut wanted;
+    if (!s) return INSET_USAGE_ERROR;
+    if (!cut) return api_null(s->context, "the cut");
+    inset_status status = need_steps(s);
+    memcpy(&wanted, cut, sizeof wanted);
+    return status ? status : sweep_cut_as(s->sweep, &wanted);
+}
+
+int64_t inset_sweep_take(inset_sweep *s) { return s ? book_take(s->sweep) : -1; }
+
+void inset_sweep_give_back(inset_sweep *s, int64_t chunk)
+{
+    if (s && chunk >= 0 && chunk < s->sweep->book->n) book_give_back(s->sweep, chunk);
+}
+
+inset_status inset_sweep_run_chunk(
+    inset_sweep *s, int64_t chunk, int64_t ahead, const void **data, size_t *size)
+{
+    chunk_counts counts;
+    if (!s) return INSET_USAGE_ERROR;
+    if (!data || !size) return api_null(s->context, "a place for the chunk's numbers");
+    inset_status status = need_steps(s);
+    if (status) return status;
+    const int64_t n = s->sweep->book->n;
+    if (chunk < 0 || chunk >= n || ahead < -1 || ahead >= n)
+        return error_set(s->context, INSET_INDEX_ERROR, "chunk %lld was asked for; there are %lld",
+            (long long)(chunk < 0 || chunk >= n ? chunk : ahead), (long long)n);
+    memory_free(s->context, s->record);
+    s->record = NULL;
+    status = sweep_run_chunk(s->sweep, chunk, ahead, &counts);
+    if (!status) status = record_make(s->sweep, chunk, &counts, &s->record, size);
+    *data = s->record;
+    return status;
+}
+
+inset_status inset_sweep_put(inset_sweep *s, const void *data, size_t size)
+{
+    if (!s) return INSET_USAGE_ERROR;
+    const int64_t chunk = data ? record_chunk(s->sweep, data, size) : -1;
+    return chunk < 0 ? INSET_VALUE_ERROR : sweep_keep_chunk(s->sweep, chunk, data, size);
+}
+
+inset_status inset_sweep_merge(
+    inset_context *context, size_t n, const char *const *parts, inset_sweep **out)
+{
+    if (!context) return INSET_USAGE_ERROR;
+    if (!out || (n && !parts)) return api_null(context, "the parts, or a place for the sweep");
+    inset_sweep *s = memory_new(context, sizeof *s);
+    if (!s) return INSET_NO_MEMORY;
+    s->context = context;
+    inset_status status = sweep_merge(context, n, parts, &s->sweep);
+    if (status) {
+        memory_free(context, s);
+        return status;
+    }
+    handle_add(context, &s->handle, context, s, free_object);
+    *out = s;
+    return INSET_OK;
 }

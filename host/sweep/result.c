@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "file/file.h"
+#include "sweep/chunks/book.h"
 
 /* ---- arrays ------------------------------------------------------------- */
 
@@ -112,10 +113,10 @@ inset_status results_get(sweep *s, size_t index, inset_sweep_result *out)
             index, s->n_sites * s->n_metrics);
     inset_status status = s->results ? INSET_OK : allocate_results(s);
     if (status) return status;
-    if (s->results_of != s->next)
+    if (s->results_of != s->book->done)
         for (size_t i = 0; i < s->n_sites * s->n_metrics; i++)
             fill_result(s, &s->sites[i / s->n_metrics], i % s->n_metrics, &s->results[i]);
-    s->results_of = s->next;
+    s->results_of = s->book->done;
     *out = s->results[index];
     return INSET_OK;
 }
@@ -211,9 +212,9 @@ static inset_status make_metadata(sweep *s, arena *a, const char *command, const
     inset_sweep_result r;
     if (!m.at) return INSET_NO_MEMORY;
     add_entry(&m, "inset", INSET_VERSION);
-    add_entry(&m, "model", s->program->model_type);
+    add_entry(&m, "model", s->model_type);
     if (s->version) add_entry(&m, "model_version", s->version);
-    add_entry(&m, "dtype", type_name(s->model->type));
+    add_entry(&m, "dtype", type_name(s->type));
     if (command) add_entry(&m, "command", command);
     for (size_t i = 0; i < s->n_sites; i++) {
         inset_status status = results_get(s, i * s->n_metrics, &r);

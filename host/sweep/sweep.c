@@ -5,6 +5,7 @@
  * the model, the kind of device and the memory limit alone (see chunk_size), never on time or on
  * how far an earlier process came. */
 #include "sweep/attribution/attribute.h"
+#include "sweep/chunks/book.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -12,7 +13,8 @@
 #include "run/run.h"
 #include "run/tokens.h"
 
-enum { LEAST_JOBS = 64 }; /* of a chunk */
+enum { LEAST_JOBS = 64 };   /* of a chunk */
+enum { LEAST_SHARED = 16 }; /* of a chunk where several run it */
 
 /* Most positions of all patched runs of a chunk, beyond which matrix products gain nothing, and
  * most FLOPs if nothing were shared, which is what is lost when a process ends: some seconds or
@@ -249,6 +251,10 @@ static int64_t chunk_size(const sweep *s)
     int64_t most = smaller(s->jobs, (double)limits.rows / positions);
     most = smaller(most, limits.flops / (2 * numbers * positions + 1));
     if (most < LEAST_JOBS) most = LEAST_JOBS;
+    if (s->shared) {
+        const int64_t part = (s->jobs + SHARED_CHUNKS - 1) / SHARED_CHUNKS;
+        most = smaller(most, (double)(part < LEAST_SHARED ? LEAST_SHARED : part));
+    }
     most = smaller(most, (double)s->memory_limit / bytes_a_job(s));
     if (most < 1) most = 1;
     if (most > s->jobs) most = s->jobs;
@@ -274,9 +280,12 @@ static int64_t count_scattered(const sweep *s, int64_t first)
     return i > first ? i - first : 1;
 }
 
-/* Jobs of the chunk that begins at `first`: whole pairs, or an equal part of one. */
-static int64_t count_from(const sweep *s, int64_t first)
+int64_t sweep_count_from(const sweep *s, int64_t first)
 {
+    if (s->method.estimates) {
+        const int64_t left = s->pairs - first / s->points;
+        return (s->chunk_pairs < left ? s->chunk_pairs : left) * s->points;
+    }
     if (s->chosen || sweep_has_features(s)) return count_scattered(s, first);
     if (s->chunk >= s->points) {
         int64_t count = s->chunk / s->points * s->points - first % s->points;
@@ -364,21 +373,36 @@ static uint64_t hash_tensors(const sweep *s, uint64_t seed)
     return seed;
 }
 
-void sweep_take_fingerprint(sweep *s, const inset_sweep_options *o)
+/* "cuda:0: NVIDIA H200" and "cpu: AMD EPYC, AVX2, 2 threads" without what bits do not depend on: which
+ * of several, and how many threads. */
+static const char *device_kind(sweep *s)
 {
     const struct device *device = s->model->device;
-    const char *const texts[] = {INSET_VERSION, s->program->model_type,
-        device ? device->name : "none", o->version, o->patch, o->by, o->layers, o->positions,
-        o->heads, o->source, o->direction};
+    const char *name = device ? device->name : "none", *end = name + strlen(name), *colon;
+    if (device && device->is_cuda && (colon = strstr(name, ": "))) name = colon + 2;
+    for (const char *at = name; device && !device->is_cuda && *at; at++)
+        if (*at == ',') end = at;
+    return arena_text(&s->memory, name, (size_t)(end - name));
+}
+
+inset_status sweep_take_fingerprint(sweep *s, const inset_sweep_options *o)
+{
+    const struct device *device = s->model->device;
+    const char *const texts[] = {INSET_VERSION, s->program->model_type, o->version, o->patch, o->by,
+        o->layers, o->positions, o->heads, o->features, o->source, o->direction};
     uint64_t h = 1;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) h = hash_text(h, texts[i]);
     for (size_t i = 0; i < s->n_metrics; i++) h = hash_text(h, s->metrics[i].name);
     h = hash_prompts(hash_prompts(hash_prompts(h, &s->clean), &s->corrupt), &s->others);
     h = features_hash(s, hash_tensors(s, hash_sets(s, h)));
     const int64_t numbers[] = {(int64_t)o->seed, s->no_share, s->model->type,
-        (int64_t)o->memory_limit, device && device->fast, s->method.estimates, s->method.steps,
-        s->method.ends, s->method.qk, s->method.graddrop, s->method.rules, s->program->ungroup};
-    s->fingerprint = hash_bytes(h, numbers, sizeof numbers);
+        device && device->fast, s->method.estimates, s->method.steps, s->method.ends, s->method.qk,
+        s->method.graddrop, s->method.rules, s->program->ungroup};
+    s->identity = hash_bytes(h, numbers, sizeof numbers);
+    h = hash_text(s->identity, device ? device->name : "none");
+    s->fingerprint = hash_bytes(h, &o->memory_limit, sizeof o->memory_limit);
+    s->device = device_kind(s);
+    return s->device ? INSET_OK : INSET_NO_MEMORY;
 }
 
 /* A sweep is as many traces as memory makes it, and what a device takes whole depends on the trace:
@@ -399,6 +423,10 @@ static inset_status keep_texts(sweep *s, const inset_sweep_options *o)
     if (o->state && !(s->state_path = arena_text(&s->memory, o->state, strlen(o->state))))
         return INSET_NO_MEMORY;
     s->no_share = o->no_share != 0;
+    s->shared = o->shared != 0 || o->shards > 0;
+    s->shard = o->shard;
+    s->shards = o->shards;
+    s->given_limit = o->memory_limit;
     s->memory_limit = o->memory_limit ? o->memory_limit : model_memory_left(s->model);
     return INSET_OK;
 }
@@ -408,10 +436,20 @@ static inset_status find_logits(sweep *s)
     return program_find_site(s->program, "output.logits", strlen("output.logits"), &s->logits);
 }
 
+static inset_status check_shard(sweep *s, const inset_sweep_options *o)
+{
+    if (!o->shard && !o->shards) return INSET_OK;
+    if (o->shards > 0 && o->shard > 0 && o->shard <= o->shards && o->shards < (int64_t)1 << 24)
+        return INSET_OK;
+    return error_set(s->context, INSET_VALUE_ERROR, "shard %lld of %lld: 1 of 16 to 16 of 16 are",
+        (long long)o->shard, (long long)o->shards);
+}
+
 /* What the runs are of. */
 static inset_status read_runs(sweep *s, const inset_sweep_options *o)
 {
-    inset_status status = keep_texts(s, o);
+    inset_status status = check_shard(s, o);
+    if (!status) status = keep_texts(s, o);
     if (!status) status = read_layers(s, o->layers);
     if (!status) status = find_logits(s);
     if (!status) status = read_prompts(s, o);
@@ -429,13 +467,29 @@ static inset_status sweep_build(sweep *s, const inset_sweep_options *o)
         || (status = make_taps(s)) || (status = source_read(s, o->source, o->seed))
         || (status = features_find(s, o->source)) || (status = make_arrays(s)))
         return status;
-    sweep_take_fingerprint(s, o);
-    if (s->state_path && (status = state_open(s, o->resume != 0))) return status;
-    /* after the state: it brings the memory limit that its chunks were cut for */
+    return sweep_take_fingerprint(s, o);
+}
+
+/* How it is cut: as the state file says, where there is one; and its first chunk. */
+static inset_status cut_and_plan(sweep *s, const inset_sweep_options *o)
+{
+    sweep_cut cut;
+    bool found = false;
+    inset_status status = s->state_path ? state_open(s, o->resume != 0, &cut, &found) : INSET_OK;
+    if (status) return status;
     s->chunk = chunk_size(s);
-    if (s->method.estimates) return attribute_begin(s);
-    return s->next < s->jobs ? chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared)
-                             : INSET_OK;
+    if (found) cut_apply(s, &cut);
+    if (s->method.estimates) status = attribute_begin(s, !found);
+    if (!status) status = book_open(s);
+    if (!status && found) status = state_restore(s);
+    /* a shard without chunks is a part too */
+    if (!status && s->state_path && !found && book_done(s)) status = state_begin(s);
+    if (status || s->method.estimates) return status;
+    const int64_t first = book_take(s);
+    if (first < 0) return INSET_OK;
+    status = chunk_prepare(s, first, &s->prepared);
+    book_give_back(s, first);
+    return status;
 }
 
 static sweep *new_sweep(struct inset_model *model, const attribution_method *method)
@@ -445,6 +499,9 @@ static sweep *new_sweep(struct inset_model *model, const attribution_method *met
     s->context = model->context;
     s->model = model;
     s->program = model->program;
+    s->model_type = model->program->model_type;
+    s->type = model->type;
+    s->ahead = -1;
     if (method) s->method = *method;
     arena_start(&s->memory, s->context);
     return s;
@@ -481,6 +538,7 @@ inset_status sweep_create(struct inset_model *model, const inset_sweep_options *
     sweep *s = new_sweep(model, method);
     if (!s) return INSET_NO_MEMORY;
     inset_status status = sweep_build(s, options);
+    if (!status) status = cut_and_plan(s, options);
     if (status) {
         sweep_free(s);
         return status;
@@ -489,9 +547,13 @@ inset_status sweep_create(struct inset_model *model, const inset_sweep_options *
     return INSET_OK;
 }
 
-/* Nothing is left to run. */
-static void leave_device(sweep *s)
+/* ---- steps --------------------------------------------------------------- */
+
+void sweep_leave_device(sweep *s)
 {
+    chunk_free(s->prepared);
+    chunk_free(s->following);
+    s->prepared = s->following = NULL;
     run_free(s->run);
     run_room_free(s->room);
     s->run = NULL;
@@ -501,57 +563,108 @@ static void leave_device(sweep *s)
 void sweep_free(sweep *s)
 {
     if (!s) return;
+    helpers_end(s);
     attribute_free(s);
     features_free(s);
-    chunk_free(s->prepared);
-    chunk_free(s->following);
-    leave_device(s);
+    sweep_leave_device(s);
     plans_free(s);
+    book_close(s);
     arena_free(&s->memory);
     memory_free(s->context, s);
 }
 
 /* Plans the chunk behind the one that the device is at, and has it wait there: the device goes on
- * to it while the numbers of the first are looked at. Where that fails the next step tries again
- * and tells. */
-static void start_ahead(sweep *s)
+ * to it while the numbers of the first are looked at. Where that fails its own turn tells. */
+static void start_ahead(sweep *s, int64_t chunk)
 {
-    int64_t first = s->next + chunk_count(s->prepared);
-    if (first >= s->jobs || !device_works_ahead(s->model->device)) return;
-    if (chunk_prepare(s, first, count_from(s, first), &s->following)) return;
+    if (chunk < 0 || s->following) return;
+    if (chunk_prepare(s, chunk, &s->following)) return;
     if (!chunk_start(s->following)) return;
     chunk_free(s->following);
     s->following = NULL;
 }
 
-/* After a failure nobody knows what is in the device's memory: the next step begins anew with what
- * is not done. */
-static inset_status give_up(sweep *s, inset_status status)
+static inset_status finish_prepared(sweep *s, int64_t chunk, int64_t ahead, chunk_counts *counts)
 {
+    inset_status status = INSET_OK;
+    if (s->prepared && chunk_of(s->prepared) != chunk) {
+        chunk_free(s->prepared);
+        s->prepared = NULL;
+    }
+    if (!s->prepared) status = chunk_prepare(s, chunk, &s->prepared);
+    if (!status && !chunk_started(s->prepared)) status = chunk_start(s->prepared);
+    if (status) return status;
+    start_ahead(s, ahead);
+    return chunk_finish(s->prepared, counts);
+}
+
+inset_status sweep_run_chunk(sweep *s, int64_t chunk, int64_t ahead, chunk_counts *counts)
+{
+    *counts = (chunk_counts){.done = 0};
+    if (s->method.estimates) return attribute_run(s, chunk, counts);
+    inset_status status = finish_prepared(s, chunk, ahead, counts);
+    if (status) { /* nobody knows what is in the device's memory */
+        sweep_leave_device(s);
+        return status;
+    }
     chunk_free(s->prepared);
-    chunk_free(s->following);
-    s->prepared = s->following = NULL;
-    leave_device(s);
+    s->prepared = s->following;
+    s->following = NULL;
+    return INSET_OK;
+}
+
+inset_status sweep_keep_chunk(sweep *s, int64_t chunk, const void *record, size_t size)
+{
+    int reason = 0;
+    book *b = s->book;
+    pthread_mutex_lock(&b->lock);
+    if (s->state_path && b->states[chunk] != CHUNK_DONE) reason = state_append(s, record, size);
+    pthread_mutex_unlock(&b->lock);
+    if (!reason) record_take(s, record);
+    return reason ? INSET_FILE_ERROR : INSET_OK;
+}
+
+/* Takes a chunk, or the one that was begun; a second one where the device works ahead. */
+static int64_t take_chunks(sweep *s, int64_t *ahead)
+{
+    const int64_t chunk = s->ahead >= 0 ? s->ahead : book_take(s);
+    s->ahead = -1;
+    *ahead = -1;
+    if (chunk >= 0 && !s->method.estimates && device_works_ahead(s->model->device))
+        *ahead = book_take(s);
+    return chunk;
+}
+
+static inset_status step_own(sweep *s, int64_t chunk, int64_t ahead)
+{
+    chunk_counts counts;
+    char *record = NULL;
+    size_t size;
+    inset_status status = sweep_run_chunk(s, chunk, ahead, &counts);
+    if (!status) status = record_make(s, chunk, &counts, &record, &size);
+    if (!status && (status = sweep_keep_chunk(s, chunk, record, size)))
+        error_set(s->context, status, "%s: what is done cannot be kept there", s->state_path);
+    memory_free(s->context, record);
+    if (!status) {
+        s->ahead = ahead;
+        return status;
+    }
+    book_give_back(s, chunk);
+    book_give_back(s, ahead);
     return status;
 }
 
 inset_status sweep_step(sweep *s)
 {
-    if (s->next >= s->jobs) return INSET_OK;
-    if (s->method.estimates) return attribute_step(s);
-    inset_status status = s->prepared
-                              ? INSET_OK
-                              : chunk_prepare(s, s->next, count_from(s, s->next), &s->prepared);
-    if (!status && !chunk_started(s->prepared)) status = chunk_start(s->prepared);
-    if (status) return give_up(s, status);
-    start_ahead(s);
-    if ((status = chunk_finish(s->prepared))) return give_up(s, status);
-    int64_t first = s->next, count = chunk_count(s->prepared);
-    if (s->state_path && (status = state_append(s, first, count))) return give_up(s, status);
-    chunk_free(s->prepared);
-    s->prepared = s->following;
-    s->following = NULL;
-    s->next += count;
-    if (s->next >= s->jobs) leave_device(s);
+    int64_t ahead;
+    if (book_done(s)) return INSET_OK;
+    inset_status status = book_check(s);
+    if (!status) status = helpers_start(s);
+    if (status) return status;
+    const int64_t chunk = take_chunks(s, &ahead);
+    status = chunk >= 0 ? step_own(s, chunk, ahead) : book_wait(s);
+    if (status || !book_done(s)) return status;
+    helpers_end(s);
+    sweep_leave_device(s);
     return INSET_OK;
 }

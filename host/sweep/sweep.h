@@ -13,7 +13,8 @@
  *   job      one pair at one point of one site: one invoke with its sets. Jobs are numbered by
  *            pair, then site, then point
  *   chunk    consecutive jobs, run as one trace together with the clean and the corrupt run of
- *            their pairs
+ *            their pairs; who runs which is in the sweep's book (chunks/book.h)
+ *   shard    some of the chunks, when a sweep is run as several jobs whose parts are merged
  *   pattern  what decides the plan of a chunk: chunks with the same pattern of equal tokens share
  *            one; see pattern.c
  *
@@ -247,8 +248,12 @@ struct sweep {
     int64_t points; /* of all sites */
     /* pairs * points; of these, jobs that exist (a prompt has the position) */
     int64_t jobs, patches;
-    int64_t chunk;                        /* most jobs a chunk */
-    int64_t next;                         /* first job not done */
+    int64_t chunk;         /* most jobs a chunk */
+    int64_t chunk_pairs;   /* most pairs a chunk of an attribution */
+    bool shared;           /* several run it: chunks are smaller */
+    int64_t shard, shards; /* 3 of 16; 0 of 0: all of it */
+    struct book *book;     /* which chunks are whose */
+    struct helper *helpers;
     float *values;                        /* [n_metrics, jobs] */
     float *clean_values, *corrupt_values; /* [n_metrics, pairs] */
     inset_sweep_progress progress;
@@ -261,13 +266,19 @@ struct sweep {
     struct run *run;
     struct planned *run_plan;
     int slot;                    /* of the room, for the next start */
+    int64_t ahead;               /* the chunk that was taken and begun behind the last; -1: none */
     const char *version;         /* of the model, as the options give it */
+    const char *model_type;      /* the program's */
+    const char *device;          /* without its number and threads: what bits may depend on */
+    inset_type type;             /* the model's */
     int64_t *layer_labels;       /* [chosen_layers] */
     inset_sweep_result *results; /* made when first asked for, for what was done then */
     int64_t results_of;
     char *state_path;
+    size_t given_limit;   /* of memory, as the options give it */
     bool again;           /* attribution: blocks are run a second time, since memory is short */
     uint64_t fingerprint; /* of all that decides the numbers */
+    uint64_t identity;    /* the same without the device and the memory limit */
 };
 
 inset_status sweep_create(struct inset_model *model, const inset_sweep_options *options,
@@ -276,23 +287,31 @@ inset_status sweep_create(struct inset_model *model, const inset_sweep_options *
 inset_status sweep_of_runs(struct inset_model *model, const inset_sweep_options *options,
     const attribution_method *method, sweep **out);
 /* Hashes all that decides the numbers, for the state file. */
-void sweep_take_fingerprint(sweep *s, const inset_sweep_options *o);
+inset_status sweep_take_fingerprint(sweep *s, const inset_sweep_options *o);
 void sweep_free(sweep *s); /* takes NULL */
+/* Runs a chunk; where others have all that are left, waits for them. */
 inset_status sweep_step(sweep *s);
+/* Jobs of the chunk that begins at `first`: whole pairs, or an equal part of one. */
+int64_t sweep_count_from(const sweep *s, int64_t first);
+/* Frees what is on the device, and the chunks that were begun. */
+void sweep_leave_device(sweep *s);
 plan_traits sweep_traits(const sweep *s); /* for its plans */
 
-/* chunk.c: the trace of jobs first .. first + count, planned; and its run, whose numbers go into
- * the sweep's arrays. */
+typedef struct sweep_cut sweep_cut;
+typedef struct chunk_counts chunk_counts;
+
+/* chunk.c: the trace of a chunk's jobs, planned; and its run, whose numbers go into the sweep's
+ * arrays. */
 typedef struct prepared prepared;
-inset_status chunk_prepare(sweep *s, int64_t first, int64_t count, prepared **out);
+inset_status chunk_prepare(sweep *s, int64_t chunk, prepared **out);
 void chunk_free(prepared *c); /* takes NULL */
 /* Gives the chunk's work to the device: two chunks may be started and not finished, where it works
  * ahead, and else one. */
 inset_status chunk_start(prepared *c);
 bool chunk_started(const prepared *c); /* and not yet finished */
 /* Waits for its numbers and makes values of them. */
-inset_status chunk_finish(prepared *c);
-int64_t chunk_count(const prepared *c);
+inset_status chunk_finish(prepared *c, chunk_counts *counts);
+int64_t chunk_of(const prepared *c);
 void plans_free(sweep *s); /* pattern.c */
 /* Where a job is: its site and point, and the pair's sequence of positions. False: the pair has no
  * such position. */
@@ -344,8 +363,17 @@ inset_status results_get(sweep *s, size_t index, inset_sweep_result *out);
 inset_status results_write(sweep *s, const char *path, const char *command);
 
 /* state.c: a file beside the output that grows by every finished chunk. */
-inset_status state_open(sweep *s, bool resume);
-inset_status state_append(sweep *s, int64_t first, int64_t count);
+/* Looks for it; *cut is what its chunks were cut by where *found. */
+inset_status state_open(sweep *s, bool resume, sweep_cut *cut, bool *found);
+inset_status state_restore(sweep *s); /* its records, into the open book */
+inset_status state_begin(sweep *s);   /* the file without any */
+/* Appends a record: 0, or errno's number. Under the book's lock. */
+int state_append(sweep *s, const void *bytes, size_t size);
 void state_remove(sweep *s);
+/* chunks/merge.c: a sweep that is done, with the numbers of parts (state files of all shards) and without a
+ * model. */
+inset_status sweep_merge(inset_context *context, size_t n, const char *const *parts, sweep **out);
+/* What a merged sweep must know, as JSON; freed with memory_free. */
+inset_status sweep_describe(const sweep *s, char **out, size_t *length);
 
 #endif

@@ -7,8 +7,7 @@
  *     blocks.c      blocks of quantised numbers as floats
  *     model.c       a model of it as the rest of inset knows models: config.json's text, weights by
  *                   transformers' names
- *     tokenizer.c   a tokenizer.json's text
- *     writer.c      JSON for both */
+ *     tokenizer.c   a tokenizer.json's text */
 #ifndef INSET_FILE_GGUF_H
 #define INSET_FILE_GGUF_H
 

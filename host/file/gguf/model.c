@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "file/gguf/gguf.h"
-#include "file/gguf/writer.h"
+#include "file/json_writer.h"
 
 bool is_gguf(const char *path)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "file/gguf/gguf.h"
-#include "file/gguf/writer.h"
+#include "file/json_writer.h"
 
 #define KEY "tokenizer.ggml."
 

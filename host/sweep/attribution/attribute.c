@@ -9,11 +9,14 @@
  * and made once. */
 #include "sweep/attribution/scores.h"
 
+#include <math.h>
+
 #include <stdio.h>
 #include <string.h>
 
 #include "plan/plan.h"
 #include "run/run.h"
+#include "sweep/chunks/book.h"
 #include "trace/records.h"
 
 /* ---- what is needed of every run ---------------------------------------- */
@@ -467,32 +470,15 @@ static inset_status prepare(sweep *s, int64_t first, int64_t count)
     return status;
 }
 
-/* Plans the pairs from `first` on, at most a->pairs of them and as many as there is memory for; where
+/* Plans the pairs from `first` on, at most `most` of them and as many as there is memory for; where
  * one is too much, with its blocks run again. */
-static inset_status prepare_from(sweep *s, int64_t first)
+static inset_status prepare_from(sweep *s, int64_t first, int64_t most)
 {
-    struct attribution *a = s->attribution;
-    int64_t count = a->pairs < s->pairs - first ? a->pairs : s->pairs - first;
-    for (;; count /= 2) {
+    for (int64_t count = most;; count /= 2) {
         inset_status status = prepare(s, first, count);
         if (status != INSET_NO_MEMORY || (count == 1 && s->again)) return status;
         if (count == 1) s->again = true, count = 2;
     }
-}
-
-/* How pairs are cut must not depend on how far an earlier process came (the last bits of a sum may
- * depend on it): the first pairs say how many go together, also where they are done already. */
-static inset_status prepare_first(sweep *s)
-{
-    struct attribution *a = s->attribution;
-    const int64_t next = s->next / s->points;
-    if (next >= s->pairs) return INSET_OK;
-    inset_status status = prepare_from(s, 0);
-    a->pairs = a->count;
-    if (status || !next) return status;
-    plan_free(a->plan);
-    a->plan = NULL;
-    return prepare_from(s, next);
 }
 
 /* ---- begin, step, free -------------------------------------------------- */
@@ -513,12 +499,14 @@ static int64_t pairs_at_once(const sweep *s)
                  * (by_softmax(s, &s->taps[i]) ? 5 : 1);
     }
     saved *= (double)s->n_metrics * (s->method.graddrop ? s->n_layers : 1);
-    double pairs = 8192 / rows, fit = 268435456.0 / (saved + 1);
+    double pairs = 8192 / rows, fit = 268435456.0 / (saved + 1),
+           part = ceil((double)s->pairs / SHARED_CHUNKS);
     if (fit < pairs) pairs = fit;
+    if (s->shared && part < pairs) pairs = part;
     return pairs < 1 ? 1 : pairs > (double)s->pairs ? s->pairs : (int64_t)pairs;
 }
 
-inset_status attribute_begin(sweep *s)
+inset_status attribute_begin(sweep *s, bool cuts)
 {
     inset_status status = check_method(s);
     if (status) return status;
@@ -536,43 +524,66 @@ inset_status attribute_begin(sweep *s)
         return INSET_NO_MEMORY;
     if ((status = find_places(s, a))) return status;
     order_taps(s, a);
-    a->pairs = pairs_at_once(s);
-    return prepare_first(s);
+    if (!cuts) return INSET_OK;
+    /* how pairs are cut must not depend on which of them are done (the last bits of a sum may depend
+     * on it): the first pairs say how many go together */
+    s->chunk_pairs = pairs_at_once(s);
+    status = prepare_from(s, 0, s->chunk_pairs);
+    s->chunk_pairs = a->count;
+    return status;
 }
 
-inset_status attribute_step(sweep *s)
+/* Runs the planned pairs; their scores are added to what their points have. */
+static inset_status run_pairs(sweep *s, chunk_counts *counts)
 {
     struct attribution *a = s->attribution;
+    const plan_statistics *is = plan_get_statistics(a->plan);
     run *r = NULL;
-    inset_status status = a->plan ? INSET_OK : prepare_from(s, s->next / s->points);
-    if (!status) status = run_create(s->model, a->plan, &r);
+    inset_status status = run_create(s->model, a->plan, &r);
     if (!status) status = run_execute(r);
     if (!status) status = scores_keep(s, r);
     run_free(r);
-    if (!status) {
-        const plan_statistics *is = plan_get_statistics(a->plan);
-        job j;
-        for (int64_t i = s->next; i < s->next + a->count * s->points; i++)
-            s->progress.done += job_at(s, i, &j);
-        s->progress.rows += is->rows;
-        s->progress.rows_unshared += is->rows_unshared;
-        s->progress.flops += is->flops;
-        s->progress.flops_unshared += is->flops_unshared;
-        s->progress.plans++;
-    }
+    if (status) return status;
+    job j;
+    for (int64_t i = a->first * s->points; i < (a->first + a->count) * s->points; i++)
+        counts->done += job_at(s, i, &j);
+    counts->rows += is->rows;
+    counts->rows_unshared += is->rows_unshared;
+    counts->flops += is->flops;
+    counts->flops_unshared += is->flops_unshared;
+    s->progress.plans++;
+    return INSET_OK;
+}
+
+static void drop_plan(struct attribution *a)
+{
     plan_free(a->plan);
     a->plan = NULL;
-    if (status) return status;
-    const int64_t count = a->count * s->points;
-    if (s->state_path && (status = state_append(s, s->next, count))) return status;
-    s->next += count;
-    return INSET_OK;
+}
+
+inset_status attribute_run(sweep *s, int64_t chunk, chunk_counts *counts)
+{
+    struct attribution *a = s->attribution;
+    const int64_t end = (chunk_first(s, chunk) + chunk_jobs(s, chunk)) / s->points;
+    inset_status status = INSET_OK;
+    /* an attempt that failed may have left numbers */
+    for (int64_t m = 0; m < (int64_t)s->n_metrics; m++)
+        for (int64_t i = chunk_first(s, chunk); i < end * s->points; i++)
+            s->values[m * s->jobs + i] = NAN;
+    for (int64_t pair = chunk_first(s, chunk) / s->points; pair < end && !status;) {
+        if (a->plan && (a->first != pair || a->count > end - pair)) drop_plan(a);
+        if (!a->plan) status = prepare_from(s, pair, end - pair);
+        if (!status) status = run_pairs(s, counts);
+        pair += a->count;
+        drop_plan(a);
+    }
+    return status;
 }
 
 inset_status attribute_cost(sweep *s, inset_cost *out)
 {
     struct attribution *a = s->attribution;
-    inset_status status = a->plan ? INSET_OK : prepare_from(s, 0);
+    inset_status status = a->plan ? INSET_OK : prepare_from(s, 0, s->chunk_pairs);
     if (status) return status;
     const plan_statistics *is = plan_get_statistics(a->plan);
     const double share = (double)s->pairs / (double)a->count;

@@ -12,10 +12,11 @@
 
 #include "sweep/sweep.h"
 
-/* Checks the method against what the sweep is of, and plans its first pairs. */
-inset_status attribute_begin(sweep *s);
-/* Runs the next pairs; their scores become the sweep's values. */
-inset_status attribute_step(sweep *s);
+/* Checks the method against what the sweep is of. cuts: plans its first pairs, so many as go together,
+ * which is what its chunks are from then on. */
+inset_status attribute_begin(sweep *s, bool cuts);
+/* Runs a chunk of pairs; their scores become the sweep's values. */
+inset_status attribute_run(sweep *s, int64_t chunk, chunk_counts *counts);
 void attribute_free(sweep *s);
 /* What the first pairs' plan takes, and all pairs; nothing is run. */
 inset_status attribute_cost(sweep *s, inset_cost *out);

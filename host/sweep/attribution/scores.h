@@ -25,7 +25,6 @@ struct attribution {
     int32_t *order;      /* [n_taps] taps from the last to the first, as gradients come */
     int32_t *attention;  /* [chosen layers] attention steps */
     int32_t (*heads)[4]; /* [chosen layers] sites of q, k, v as attention reads them, and z */
-    int64_t pairs;       /* a chunk's, at most */
     /* of the chunk that is planned */
     int64_t first, count;
     plan *plan;

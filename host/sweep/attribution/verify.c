@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sweep/attribution/attribute.h"
+#include "sweep/chunks/book.h"
 
 typedef struct ranked {
     double key;
@@ -107,15 +108,19 @@ static inset_status patch_chosen(sweep *s, const bool *chosen, float *values)
     s->chosen = chosen;
     s->values = values;
     s->state_path = NULL;
-    s->next = 0;
-    inset_status status = INSET_OK;
-    while (s->next < s->jobs && !status) status = sweep_step(s);
+    s->book = NULL;
+    s->shared = false;
+    inset_status status = book_open(s);
+    while (!status && !book_done(s)) status = sweep_step(s);
+    sweep_leave_device(s);
     plans_free(s); /* they are of the chosen points alone, which no pattern says */
+    book_close(s);
+    s->book = kept.book;
+    s->shared = kept.shared;
     s->method = kept.method;
     s->attribution = kept.attribution;
     s->chosen = NULL;
     s->state_path = kept.state_path;
-    s->next = kept.next;
     s->progress = kept.progress;
     return status;
 }

@@ -5,6 +5,7 @@
  * planner's discovery. Every invoke is one prompt, so pairs may differ in length and in what
  * metrics ask of them. Chunks with the same pattern of equal tokens have one plan. */
 #include "sweep/chunks/chunk.h"
+#include "sweep/chunks/book.h"
 
 #include <string.h>
 #include <time.h>
@@ -232,13 +233,14 @@ static inset_status make_plan(prepared *c, plan **out)
     return status;
 }
 
-inset_status chunk_prepare(sweep *s, int64_t first, int64_t count, prepared **out)
+inset_status chunk_prepare(sweep *s, int64_t chunk, prepared **out)
 {
     *out = NULL;
     double start = now();
     prepared *c = memory_new(s->context, sizeof *c);
     if (!c) return INSET_NO_MEMORY;
-    *c = (prepared){.sweep = s, .first = first, .count = count};
+    *c = (prepared){
+        .sweep = s, .chunk = chunk, .first = chunk_first(s, chunk), .count = chunk_jobs(s, chunk)};
     arena_start(&c->memory, s->context);
     inset_status status = list_runs(c);
     if (!status) status = pattern_plan(c, make_plan);
@@ -262,20 +264,20 @@ void chunk_free(prepared *c)
     memory_free(c->sweep->context, c);
 }
 
-int64_t chunk_count(const prepared *c) { return c->count; }
+int64_t chunk_of(const prepared *c) { return c->chunk; }
 
 /* ---- the run ------------------------------------------------------------ */
 
-static void count_up(prepared *c)
+static void count_up(const prepared *c, chunk_counts *counts)
 {
-    inset_sweep_progress *p = &c->sweep->progress;
     const plan_statistics *is = plan_get_statistics(c->plan->plan);
     job j;
-    for (int64_t i = c->first; i < c->first + c->count; i++) p->done += job_at(c->sweep, i, &j);
-    p->rows += is->rows;
-    p->rows_unshared += is->rows_unshared;
-    p->flops += is->flops;
-    p->flops_unshared += is->flops_unshared;
+    for (int64_t i = c->first; i < c->first + c->count; i++)
+        counts->done += job_at(c->sweep, i, &j);
+    counts->rows += is->rows;
+    counts->rows_unshared += is->rows_unshared;
+    counts->flops += is->flops;
+    counts->flops_unshared += is->flops_unshared;
 }
 
 /* The sweep's run becomes one of the chunk's plan, if it is not already. The one before stays while
@@ -313,14 +315,14 @@ inset_status chunk_start(prepared *c)
 
 bool chunk_started(const prepared *c) { return c->started; }
 
-inset_status chunk_finish(prepared *c)
+inset_status chunk_finish(prepared *c, chunk_counts *counts)
 {
     double start = now();
     inset_status status = run_finish(c->run, c->slot);
     c->started = false;
     if (status) return status;
     gather_values(c);
-    count_up(c);
+    count_up(c, counts);
     c->sweep->progress.running += now() - start;
     return INSET_OK;
 }

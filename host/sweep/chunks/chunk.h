@@ -28,7 +28,8 @@ typedef struct planned {
 
 struct prepared {
     sweep *sweep;
-    int64_t first, count; /* jobs */
+    int64_t chunk;
+    int64_t first, count; /* its jobs */
     arena memory;
     run_of *runs;
     size_t n_runs; /* in the order of the trace's invokes */

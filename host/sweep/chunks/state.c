@@ -1,174 +1,131 @@
-/* state.c: what is done of a sweep, in a file that grows by a record a chunk, so that an ended
- * process loses at most the chunk it was in.
+/* state.c: what is done of a sweep, in a file that grows by a record a chunk (record.c), so that an
+ * ended process loses at most the chunks it was in. It is also what a shard leaves: see merge.c.
  *
- *     header      magic, fingerprint of all that decides the numbers, jobs, pairs, metrics, memory
- *                 limit
- *     record      first job, jobs, rows and FLOPs of the chunk; values [metrics, jobs]; clean and
- *                 corrupt values [metrics, pairs of these jobs]; a hash of the record
+ *     header        magic, what the sweep is, how it is cut, the device's kind, sizes
+ *     description   JSON: the results' names and labels (merge.c)
+ *     records       in the order in which chunks were done
  *
- * Numbers are as they lie in memory: the file is for the machine that wrote it. A record that is
- * cut off, or whose hash is wrong, was being written when the process ended; it is cut away
- * together with what follows. The memory limit is kept because chunks depend on it: a resumed sweep
- * cuts the same chunks, and so gives the same bytes. */
-#include "sweep/sweep.h"
+ * Numbers are as they lie in memory: the file is for machines of one kind. A record that is cut off,
+ * or whose hash is wrong, was being written when the process ended; it is cut away together with what
+ * follows. How the sweep was cut is kept because it decides last bits: a resumed sweep has the same
+ * chunks, and so gives the same bytes. */
+#include "sweep/chunks/state.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-static const char magic[8] = "inset\n1";
-
-typedef struct header {
-    char magic[8];
-    uint64_t fingerprint;
-    int64_t jobs, pairs, metrics;
-    uint64_t memory_limit;
-} header;
-
-typedef struct record_head {
-    int64_t first, count, done, rows, rows_unshared;
-    double flops, flops_unshared;
-} record_head;
 
 static inset_status refuse(sweep *s, const char *what)
 {
     return error_set(s->context, INSET_FILE_ERROR, "%s: %s", s->state_path, what);
 }
 
-static header make_header(const sweep *s)
+static state_header make_header(const sweep *s, size_t description)
 {
-    header h = {.fingerprint = s->fingerprint,
-        .jobs = s->jobs,
+    state_header h = {.cut = cut_of(s),
+        .given_limit = s->given_limit,
         .pairs = s->pairs,
-        .metrics = (int64_t)s->n_metrics,
-        .memory_limit = s->memory_limit};
-    memcpy(h.magic, magic, sizeof magic);
+        .points = s->points,
+        .description = description};
+    memcpy(h.magic, state_magic, sizeof state_magic);
+    snprintf(h.device, sizeof h.device, "%s", s->device);
     return h;
 }
 
-/* ---- one record --------------------------------------------------------- */
-
-static int64_t first_pair(const sweep *s, const record_head *h) { return h->first / s->points; }
-static int64_t pairs_of(const sweep *s, const record_head *h)
+bool state_read_header(FILE *file, state_header *out)
 {
-    return (h->first + h->count - 1) / s->points - first_pair(s, h) + 1;
-}
-static size_t record_bytes(const sweep *s, const record_head *h)
-{
-    return sizeof *h + s->n_metrics * (size_t)(h->count + 2 * pairs_of(s, h)) * sizeof(float)
-           + sizeof(uint64_t);
+    return fread(out, sizeof *out, 1, file) == 1
+           && !memcmp(out->magic, state_magic, sizeof state_magic)
+           && out->description < (uint64_t)1 << 32 && out->cut.chunk > 0;
 }
 
-/* Copies between the sweep's arrays and a record's numbers. */
-static void move_numbers(sweep *s, const record_head *h, char *numbers, bool out)
+/* One record from the file, checked, in *bytes, which grows; -1 at the end of what is whole, -2
+ * when memory is out. */
+int64_t state_read_record(const sweep *s, FILE *file, char **bytes, size_t *capacity, size_t *size)
 {
-    for (size_t m = 0; m < s->n_metrics; m++) {
-        float *const arrays[3] = {s->values + (int64_t)m * s->jobs + h->first,
-            s->clean_values + (int64_t)m * s->pairs + first_pair(s, h),
-            s->corrupt_values + (int64_t)m * s->pairs + first_pair(s, h)};
-        for (int k = 0; k < 3; k++) {
-            size_t size = (size_t)(k ? pairs_of(s, h) : h->count) * sizeof(float);
-            if (out) memcpy(numbers, arrays[k], size);
-            else memcpy(arrays[k], numbers, size);
-            numbers += size;
-        }
-    }
+    int64_t first;
+    if (fread(&first, sizeof first, 1, file) != 1) return -1;
+    const int64_t chunk = chunk_at(s, first);
+    *size = chunk < 0 ? 0 : record_size(s, chunk);
+    if (!*size) return -1;
+    if (!array_extend(s->context, bytes, capacity, *size, 1)) return -2;
+    memcpy(*bytes, &first, sizeof first);
+    if (fread(*bytes + sizeof first, *size - sizeof first, 1, file) != 1) return -1;
+    return record_chunk(s, *bytes, *size);
 }
 
-/* Reads one record; false at the end of what is whole. */
-static bool read_record(sweep *s, FILE *file, int64_t *end)
+inset_status state_open(sweep *s, bool resume, sweep_cut *cut, bool *found)
 {
-    record_head h;
-    if (fread(&h, sizeof h, 1, file) != 1 || h.first != s->next || h.count < 1
-        || h.count > s->jobs - h.first)
-        return false;
-    size_t size = record_bytes(s, &h);
-    char *bytes = memory_new(s->context, size);
-    if (!bytes) return false;
-    uint64_t hash;
-    memcpy(bytes, &h, sizeof h);
-    bool good = fread(bytes + sizeof h, size - sizeof h, 1, file) == 1;
-    memcpy(&hash, bytes + size - sizeof hash, sizeof hash);
-    good = good && hash == hash_bytes(s->fingerprint, bytes, size - sizeof hash);
-    if (good) {
-        move_numbers(s, &h, bytes + sizeof h, false);
-        s->next += h.count;
-        s->progress.done = s->progress.restored = h.done;
-        s->progress.rows = h.rows;
-        s->progress.rows_unshared = h.rows_unshared;
-        s->progress.flops = h.flops;
-        s->progress.flops_unshared = h.flops_unshared;
-        *end += (int64_t)size;
-    }
-    memory_free(s->context, bytes);
-    return good;
-}
-
-/* ---- the file ----------------------------------------------------------- */
-
-static inset_status restore(sweep *s, FILE *file)
-{
-    header found = {.jobs = 0}, wanted = make_header(s);
-    bool whole = fread(&found, sizeof found, 1, file) == 1;
-    /* what is free now is not what was free then; a limit that was given is hashed */
-    if (whole) wanted.memory_limit = found.memory_limit;
-    if (!whole || memcmp(&found, &wanted, sizeof found))
-        return refuse(s, "this is the state of another sweep: its options, prompts, model or "
-                         "version of inset differ");
-    s->memory_limit = found.memory_limit;
-    int64_t end = sizeof found;
-    while (read_record(s, file, &end)) {}
-    return truncate(s->state_path, end) ? refuse(s, strerror(errno)) : INSET_OK;
-}
-
-inset_status state_open(sweep *s, bool resume)
-{
+    state_header h, wanted = make_header(s, 0);
     FILE *file = fopen(s->state_path, "rb");
+    *found = false;
     if (!file) return errno == ENOENT ? INSET_OK : refuse(s, strerror(errno));
-    inset_status status =
-        resume ? restore(s, file)
-               : refuse(
-                   s, "an unfinished sweep was left here: it can be resumed, or the file removed");
+    const bool whole = state_read_header(file, &h);
     fclose(file);
-    return status;
+    if (!resume)
+        return refuse(
+            s, "an unfinished sweep was left here: it can be resumed, or the file removed");
+    if (!whole || h.cut.identity != wanted.cut.identity || strcmp(h.device, wanted.device)
+        || h.given_limit != wanted.given_limit || h.pairs != wanted.pairs
+        || h.points != wanted.points || h.cut.shard != wanted.cut.shard
+        || h.cut.shards != wanted.cut.shards || h.cut.metrics != wanted.cut.metrics)
+        return refuse(s, "this is the state of another sweep: its options, prompts, model, device "
+                         "or version of inset differ");
+    *cut = h.cut;
+    *found = true;
+    return INSET_OK;
+}
+
+inset_status state_restore(sweep *s)
+{
+    state_header h;
+    char *bytes = NULL;
+    size_t capacity = 0, size;
+    int64_t chunk;
+    FILE *file = fopen(s->state_path, "rb");
+    if (!file || !state_read_header(file, &h) || fseeko(file, (off_t)h.description, SEEK_CUR)) {
+        if (file) fclose(file);
+        return refuse(s, "it cannot be read");
+    }
+    off_t end = (off_t)(sizeof h + h.description);
+    while ((chunk = state_read_record(s, file, &bytes, &capacity, &size)) >= 0) {
+        record_take(s, bytes);
+        end += (off_t)size;
+    }
+    fclose(file);
+    memory_free(s->context, bytes);
+    if (chunk == -2) return INSET_NO_MEMORY;
+    s->progress.restored = s->progress.done;
+    return truncate(s->state_path, end) ? refuse(s, strerror(errno)) : INSET_OK;
 }
 
 /* The file with its header, made when the first chunk is done: a refused sweep leaves nothing
  * behind. */
 static bool begin_file(const sweep *s)
 {
-    header h = make_header(s);
+    char *description = NULL;
+    size_t length = 0;
+    if (sweep_describe(s, &description, &length)) return false;
+    state_header h = make_header(s, length);
     FILE *file = fopen(s->state_path, "wbx");
-    bool good = file && fwrite(&h, sizeof h, 1, file) == 1;
+    bool good = file && fwrite(&h, sizeof h, 1, file) == 1
+                && (!length || fwrite(description, length, 1, file) == 1);
     if (file && fclose(file)) good = false;
+    memory_free(s->context, description);
     return good;
 }
 
-inset_status state_append(sweep *s, int64_t first, int64_t count)
+inset_status state_begin(sweep *s) { return begin_file(s) ? INSET_OK : refuse(s, strerror(errno)); }
+
+int state_append(sweep *s, const void *bytes, size_t size)
 {
-    record_head h = {.first = first,
-        .count = count,
-        .done = s->progress.done,
-        .rows = s->progress.rows,
-        .rows_unshared = s->progress.rows_unshared,
-        .flops = s->progress.flops,
-        .flops_unshared = s->progress.flops_unshared};
-    size_t size = record_bytes(s, &h);
-    char *bytes = memory_new(s->context, size);
-    if (!bytes) return INSET_NO_MEMORY;
-    memcpy(bytes, &h, sizeof h);
-    move_numbers(s, &h, bytes + sizeof h, true);
-    uint64_t hash = hash_bytes(s->fingerprint, bytes, size - sizeof hash);
-    memcpy(bytes + size - sizeof hash, &hash, sizeof hash);
     bool good = access(s->state_path, F_OK) == 0 || begin_file(s);
     FILE *file = good ? fopen(s->state_path, "ab") : NULL;
     good = file && fwrite(bytes, size, 1, file) == 1 && fflush(file) == 0
            && fsync(fileno(file)) == 0;
     int reason = errno;
     if (file && fclose(file)) good = false;
-    memory_free(s->context, bytes);
-    return good ? INSET_OK : refuse(s, strerror(reason));
+    return good ? 0 : reason ? reason : EIO;
 }
 
 void state_remove(sweep *s)

@@ -1,6 +1,6 @@
-/* writer.h: JSON text that is put together from a file's metadata. A failure is kept until the end. */
-#ifndef INSET_FILE_GGUF_WRITER_H
-#define INSET_FILE_GGUF_WRITER_H
+/* json_writer.h: JSON text that is put together piece by piece. A failure is kept until the end. */
+#ifndef INSET_FILE_JSON_WRITER_H
+#define INSET_FILE_JSON_WRITER_H
 
 #include "base/base.h"
 

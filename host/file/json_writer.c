@@ -1,5 +1,5 @@
-/* writer.c: JSON, piece by piece. */
-#include "file/gguf/writer.h"
+/* json_writer.c: JSON, piece by piece. */
+#include "file/json_writer.h"
 
 #include <stdarg.h>
 #include <stdio.h>
