@@ -110,6 +110,9 @@ INSET_API const char *inset_message(inset_context *context);
 INSET_API inset_status inset_describe(
     inset_context *context, char *buffer, size_t capacity, size_t *length);
 
+/* How many GPUs answer: cuda:0 to cuda:N-1. 0 where there are none, and for a NULL context. */
+INSET_API int inset_gpu_count(inset_context *context);
+
 /* How far a long call is: `done` of `total` steps of the model, invokes or launches. */
 typedef struct inset_progress {
     const char *doing; /* "opening", "planning", "running" */
@@ -883,6 +886,7 @@ typedef struct inset_sweep_options {
     /* this is shard 3 of 16: only its chunks are run, and what is done is in the state file, which
      * inset_sweep_merge takes. 0 of 0: all of it */
     int64_t shard, shards;
+    const char *command; /* for the metadata of what is merged; NULL: nothing */
 } inset_sweep_options;
 #define INSET_SWEEP_OPTIONS                 \
     {                                       \

@@ -50,3 +50,9 @@ endif()
 # README's table of families and sites says what the program says.
 add_test(NAME test_sites_table COMMAND ${PROJECT_SOURCE_DIR}/tests/sites_table.sh $<TARGET_FILE:inset_cli> ${PROJECT_SOURCE_DIR}/README.md)
 set_tests_properties(test_sites_table PROPERTIES TIMEOUT 60)
+
+# One sweep by several processes, where there is an MPI.
+if(NOT INSET_SANITIZE)
+  add_test(NAME test_mpi COMMAND ${PROJECT_SOURCE_DIR}/tests/mpi.sh ${PROJECT_BINARY_DIR} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/tests)
+  set_tests_properties(test_mpi PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300)
+endif()

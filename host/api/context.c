@@ -31,6 +31,8 @@ inset_status inset_describe(inset_context *context, char *buffer, size_t capacit
     return api_give_text(context, &description, buffer, capacity, length);
 }
 
+int inset_gpu_count(inset_context *context) { return context ? device_count_cuda(context) : 0; }
+
 static bool type_exists(inset_type type) { return type >= 0 && type < INSET_TYPE_COUNT; }
 
 size_t inset_type_size(inset_type type) { return type_exists(type) ? type_size(type) : 0; }

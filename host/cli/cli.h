@@ -1,7 +1,7 @@
 /* cli.h: the command line, a user of inset.h like any other: nothing here includes what is inside
  * the library.
  *
- * One file a command (run.c: run and check, sites.c, version.c), the command's arguments in
+ * One file a command (run.c: run and check, sites.c, version.c, sweep/), the command's arguments in
  * options.c, and what several commands print in print.c. main.c only chooses. */
 #ifndef INSET_CLI_H
 #define INSET_CLI_H
@@ -18,7 +18,7 @@ enum {
     EXIT_REQUEST = 2  /* bad usage, and whatever the script asks for */
 };
 
-enum { OPTIONS_MOST_WORDS = 64 };
+enum { OPTIONS_MOST_WORDS = 64, OPTIONS_MOST_PARTS = 4096 };
 
 typedef struct options {
     const char *model;  /* -m */
@@ -36,6 +36,9 @@ typedef struct options {
     int64_t seed;
     size_t memory; /* bytes; 0: what there is */
     bool force, resume;
+    const char *shard; /* "3/16" */
+    const char *words[OPTIONS_MOST_PARTS + 1]; /* of merge: OUT, PART ...; ends with NULL */
+    size_t n_words;
     /* attribute */
     const char *rules;
     int64_t steps, verify;
@@ -66,12 +69,14 @@ int command_sites(const options *given);
 int command_version(const options *given);
 /* arguments: as they were, for the metadata */
 int command_sweep(const options *given, int count, char **arguments);
+int command_merge(const options *given);
 int command_edges(const options *given, int count, char **arguments);
 int command_paths(const options *given);
 int command_circuit(const options *given);
 int command_cache(const options *given);
 int command_tokens(const options *given);
 
+inset_model_options model_options(const options *given, const char *device);
 /* Opens the model that the options name. On failure the message is printed and *status is the exit
  * status. */
 inset_model *open_model(

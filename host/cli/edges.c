@@ -235,7 +235,8 @@ int command_edges(const options *given, int count, char **arguments)
 {
     session_of_edges s = {.given = given};
     int status = check_names(given);
-    if (!status && !given->dry_run) status = check_state(given, s.state, sizeof s.state);
+    if (!status && !given->dry_run)
+        status = check_state(given, given->output, s.state, sizeof s.state);
     if (status) return status;
     command_text(count, arguments, s.command, sizeof s.command);
     model_version(given->model, s.version, sizeof s.version);

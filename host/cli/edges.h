@@ -2,7 +2,7 @@
 #ifndef INSET_CLI_EDGES_H
 #define INSET_CLI_EDGES_H
 
-#include "cli/sweep.h"
+#include "cli/sweep/sweep.h"
 
 typedef struct session_of_edges {
     const options *given;

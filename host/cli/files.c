@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/sweep.h"
+#include "cli/sweep/sweep.h"
 
 int file_error(const char *path, const char *what)
 {
@@ -41,10 +41,10 @@ int check_place(const options *given, const char *path)
     return given->force ? EXIT_OK : file_error(path, "it exists; --force replaces it");
 }
 
-int check_state(const options *given, char *state, size_t size)
+int check_state(const options *given, const char *output, char *state, size_t size)
 {
-    if (!given->output) return EXIT_OK;
-    snprintf(state, size, "%s.partial", given->output);
+    if (!output) return EXIT_OK;
+    snprintf(state, size, "%s.partial", output);
     if (given->resume || access(state, F_OK)) return EXIT_OK;
     if (!given->force)
         return file_error(state,
@@ -52,16 +52,19 @@ int check_state(const options *given, char *state, size_t size)
     return remove(state) ? file_error(state, strerror(errno)) : EXIT_OK;
 }
 
-/* An argument that decides no number: where results go, and how to get there. *takes_value: the
+/* An argument that decides no number: where results go, and by whom. *takes_value: the
  * next word belongs to it. */
 static bool is_left_out(const char *argument, bool *takes_value)
 {
     static const char *const flags[] = {"--resume", "--force", "--json"}, *const words[] = {"-o",
-                                                                              "--output", "--plot"};
+                                                                              "--output", "--plot",
+                                                                              "-d", "--device",
+                                                                              "--shard"};
     *takes_value = false;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 6; i++) {
         size_t n = strlen(words[i]);
-        if (!strcmp(argument, flags[i]) || (!strncmp(argument, words[i], n) && argument[n] == '='))
+        if ((i < 3 && !strcmp(argument, flags[i]))
+            || (n > 2 && !strncmp(argument, words[i], n) && argument[n] == '='))
             return true;
         if (!strcmp(argument, words[i])) return *takes_value = true;
     }

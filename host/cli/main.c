@@ -12,9 +12,9 @@ static int help(int count, char **arguments)
 
 int main(int count, char **arguments)
 {
-    static const char *const names[] = {
-        "run", "check", "sites", "version", "sweep", "attribute", "circuit", "cache", "tokens"};
-    options given;
+    static const char *const names[] = {"run", "check", "sites", "version", "sweep", "attribute",
+        "circuit", "cache", "tokens", "merge"};
+    static options given;
     if (count < 2) {
         help_print(stderr, NULL);
         return EXIT_REQUEST;
@@ -31,6 +31,10 @@ int main(int count, char **arguments)
         if (i == 6) return command_circuit(&given);
         if (i == 7) return command_cache(&given);
         if (i == 8) return command_tokens(&given);
+        if (i == 9) return command_merge(&given);
+        const bool edges = given.edges || (given.patch && !strcmp(given.patch, "edges"));
+        if (edges && given.shard)
+            return usage_error(name, "--shard takes places, as in --patch resid_pre, not edges");
         if (i == 4 && given.patch && !strcmp(given.patch, "edges")) return command_paths(&given);
         if (given.edges) return command_edges(&given, count - 1, arguments + 1);
         if (i >= 4) return command_sweep(&given, count - 1, arguments + 1);

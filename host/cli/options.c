@@ -20,7 +20,8 @@ enum {
     IN_ATTRIBUTE = 32,
     IN_CIRCUIT = 64,
     IN_CACHE = 128,
-    IN_TOKENS = 256
+    IN_TOKENS = 256,
+    IN_MERGE = 512
 };
 typedef enum option_kind { FLAG, WORD, WORDS, COUNT, BYTES } option_kind;
 
@@ -149,21 +150,25 @@ static const option known[] = {
         "the mean size of scores with each layer's outputs dropped in turn"},
     {"-o", "--output", "OUT", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(output),
         "write the results as .safetensors, .npy or .csv"},
-    {NULL, "--plot", "FILE", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(plot),
+    {NULL, "--plot", "FILE", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_MERGE, AT(plot),
         "draw the results as FILE.svg; of edges also FILE.dot, for Graphviz, or FILE.json, which\n"
         "                         EAP-IG's Graph.from_json reads"},
-    {NULL, "--force", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT, AT(force),
+    {NULL, "--force", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_MERGE, AT(force),
         "replace output that exists, start an unfinished sweep anew"},
     {NULL, "--resume", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE, AT(resume),
         "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
+    {NULL, "--shard", "N/OF", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(shard),
+        "3/16: run the third of sixteen parts, as OUT.3-of-16; inset merge puts them together"},
     {NULL, "--memory", "BYTES", BYTES,
         IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(memory),
         "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text),
         "the script itself, in place of a file"},
-    {"-d", "--device", "DEVICE", WORD,
-        IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(device),
+    {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_CIRCUIT | IN_CACHE, AT(device),
         "auto (CUDA when a device answers), cpu or cuda:N"},
+    {"-d", "--device", "DEVICE", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(device),
+        "auto (CUDA when a device answers), cpu or cuda:N; several, cuda:0,cuda:1 or cuda:all,\n"
+        "                         share the work"},
     {NULL, "--dtype", "TYPE", WORD, IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT,
         AT(dtype), "f32, bf16 or f16: convert the weights; else as the files have them"},
     {NULL, "--no-share", NULL, FLAG,
@@ -182,13 +187,14 @@ static const option known[] = {
         "print the plan itself: which rows there are, and which of them every step computes"},
     {NULL, "--repeat", "N", COUNT, IN_RUN, AT(repeat), "run the plan N times more"},
     {NULL, "--json", NULL, FLAG,
-        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_TOKENS,
+        IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_TOKENS
+            | IN_MERGE,
         AT(json), "print an object for programs"},
     {NULL, "--verbose", NULL, FLAG, IN_RUN | IN_CHECK, AT(verbose),
         "say which device was chosen, and the times"},
     {"-h", "--help", NULL, FLAG,
         IN_RUN | IN_CHECK | IN_SITES | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE | IN_TOKENS
-            | IN_VERSION,
+            | IN_VERSION | IN_MERGE,
         AT(help), "print this"},
 };
 
@@ -225,6 +231,8 @@ static const command commands[] = {
         "inset cache -m MODEL --prompts PROMPTS --sites SITE[,SITE...] [--layers LIST] "
         "[--positions LIST] [--dtype TYPE] -o FOLDER",
         "keep what sites hold in the runs of many prompts, as safetensors shards", IN_CACHE},
+    {"merge", "inset merge OUT PART... [--json] [--plot FILE.svg] [--force]",
+        "put the parts of a sweep together that inset sweep --shard wrote", IN_MERGE},
     {"sites", "inset sites MODEL [--json]",
         "every site of a model in execution order, with its shape", IN_SITES},
     {"tokens", "inset tokens -m MODEL TEXT [--json]",
@@ -368,6 +376,12 @@ static bool store(
 /* A word that is no option: the script, or the model of `sites`. */
 static bool store_word(const char *name, unsigned bit, const char *word, options *out)
 {
+    if (bit & IN_MERGE) {
+        if (out->n_words == OPTIONS_MOST_PARTS)
+            return usage_error(name, "more than %d files", OPTIONS_MOST_PARTS), false;
+        out->words[out->n_words++] = word;
+        return true;
+    }
     const char **field = bit & (IN_RUN | IN_CHECK | IN_TOKENS) ? &out->script
                          : bit & IN_SITES                      ? &out->model
                                                                : NULL;
@@ -409,7 +423,7 @@ static bool cache_complete(const char *name, const options *given)
 
 static bool options_complete(const char *name, unsigned bit, const options *given)
 {
-    if (given->help || bit & IN_VERSION) return true;
+    if (given->help || bit & (IN_VERSION | IN_MERGE)) return true;
     if (bit & (IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT)) return sweep_complete(name, given);
     if (bit & IN_CACHE) return cache_complete(name, given);
     if (!given->model)

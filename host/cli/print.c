@@ -19,15 +19,21 @@ int finish_output(void)
     return EXIT_MACHINE;
 }
 
-inset_model *open_model(
-    inset_context *context, const options *given, const char *device, int *status)
+inset_model_options model_options(const options *given, const char *device)
 {
-    inset_model *model = NULL;
     inset_model_options wanted = INSET_MODEL_OPTIONS;
     wanted.device = device;
     wanted.dtype = given->dtype;
     wanted.fast = given->fast;
     wanted.ungroup = given->ungroup;
+    return wanted;
+}
+
+inset_model *open_model(
+    inset_context *context, const options *given, const char *device, int *status)
+{
+    inset_model *model = NULL;
+    const inset_model_options wanted = model_options(given, device);
     inset_status found = inset_model_open(context, given->model, &wanted, &model);
     if (found) *status = report(context, found == INSET_USAGE_ERROR ? EXIT_REQUEST : EXIT_MACHINE);
     return model;

@@ -122,6 +122,8 @@ inset_status device_open_cuda(inset_context *context, int index, device **out);
 /* No CUDA in this build, no driver, no device, or one that is too old for inset: then a CPU is the
  * device of "auto". Not so where there is one and something else is wrong. */
 bool device_cuda_absent(inset_context *context);
+/* How many GPUs there are; 0 in a build without CUDA and on a machine without a driver. */
+int device_count_cuda(inset_context *context);
 /* Add their lines to device_describe's text; CUDA's adds none when no device answers. */
 void device_describe_cpu(inset_context *context, text *out);
 void device_describe_cuda(inset_context *context, text *out);

@@ -215,6 +215,7 @@ static inset_status make_metadata(sweep *s, arena *a, const char *command, const
     add_entry(&m, "model", s->model_type);
     if (s->version) add_entry(&m, "model_version", s->version);
     add_entry(&m, "dtype", type_name(s->type));
+    if (!command) command = s->command;
     if (command) add_entry(&m, "command", command);
     for (size_t i = 0; i < s->n_sites; i++) {
         inset_status status = results_get(s, i * s->n_metrics, &r);

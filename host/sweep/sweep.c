@@ -420,6 +420,8 @@ static inset_status keep_texts(sweep *s, const inset_sweep_options *o)
 {
     if (o->version && !(s->version = arena_text(&s->memory, o->version, strlen(o->version))))
         return INSET_NO_MEMORY;
+    if (o->command && !(s->command = arena_text(&s->memory, o->command, strlen(o->command))))
+        return INSET_NO_MEMORY;
     if (o->state && !(s->state_path = arena_text(&s->memory, o->state, strlen(o->state))))
         return INSET_NO_MEMORY;
     s->no_share = o->no_share != 0;

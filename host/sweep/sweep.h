@@ -268,6 +268,7 @@ struct sweep {
     int slot;                    /* of the room, for the next start */
     int64_t ahead;               /* the chunk that was taken and begun behind the last; -1: none */
     const char *version;         /* of the model, as the options give it */
+    const char *command;         /* likewise */
     const char *model_type;      /* the program's */
     const char *device;          /* without its number and threads: what bits may depend on */
     inset_type type;             /* the model's */

@@ -589,8 +589,7 @@ static void describe_opened(cuda_device *d, text *out)
     text_add(context, out, ")\n");
 }
 
-/* How many devices answer; 0 in a build without them. */
-static int count_devices(inset_context *context)
+int device_count_cuda(inset_context *context)
 {
     cuda_library library = {0};
     int count = 0;
@@ -621,7 +620,7 @@ bool device_cuda_absent(inset_context *context)
 
 void device_describe_cuda(inset_context *context, text *out)
 {
-    const int count = count_devices(context);
+    const int count = device_count_cuda(context);
     for (int index = 0; index < count; index++) {
         device *base = NULL;
         if (device_open_cuda(context, index, &base)) {

@@ -76,6 +76,7 @@ inset_status sweep_describe(const sweep *s, char **out, size_t *length)
     add_text(&w, "model_type", s->model_type);
     add_text(&w, "dtype", type_name(s->type));
     add_text(&w, "version", s->version);
+    add_text(&w, "command", s->command);
     add_flag(&w, "estimates", s->method.estimates);
     add_flag(&w, "noise", s->noise);
     writer_add(&w, ", \"metrics\": [");
@@ -241,6 +242,7 @@ static inset_status read_description(merger *m)
     }
     s->model_type = text_or(m, "model_type", "?");
     s->version = text_or(m, "version", NULL);
+    s->command = text_or(m, "command", NULL);
     json_as_bool(json_member(root, "estimates"), &s->method.estimates);
     json_as_bool(json_member(root, "noise"), &s->noise);
     while (dtype && s->type < INSET_TYPE_COUNT && strcmp(type_name(s->type), dtype)) s->type++;

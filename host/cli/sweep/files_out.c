@@ -1,6 +1,6 @@
-/* sweep_files.c: results for programs: JSON on standard output, CSV, npy. (safetensors is the
+/* files_out.c: results for programs: JSON on standard output, CSV, npy. (safetensors is the
  * library's.) */
-#include "cli/sweep.h"
+#include "cli/sweep/sweep.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,7 +1,13 @@
-/* sweep.h: what `inset sweep` prints, draws and writes, a file each: sweep_terminal.c, sweep_svg.c,
- * sweep_files.c. */
+/* sweep.h: `inset sweep` and `inset attribute`, and `inset merge`.
+ *
+ *     sweep.c     from options to the last chunk
+ *     several.c   other devices, ranks of MPI, shards
+ *     merge.c     shards put together
+ *     show.c      results, by files_out.c, terminal.c and svg.c; these by panels.c and features.c */
 #ifndef INSET_CLI_SWEEP_H
 #define INSET_CLI_SWEEP_H
+
+#include <limits.h>
 
 #include "cli/cli.h"
 
@@ -13,7 +19,7 @@ bool ends_with(const char *text, const char *end);
 int check_place(const options *given, const char *path);
 /* Where what is done is kept, OUT.partial; refuses or removes what was left there, unless it is to be
  * resumed. */
-int check_state(const options *given, char *state, size_t size);
+int check_state(const options *given, const char *output, char *state, size_t size);
 /* The command for the metadata, so that an interrupted and resumed one, or one under another name,
  * gives the same file. */
 void command_text(int count, char **arguments, char *out, size_t size);
@@ -22,6 +28,35 @@ void model_version(const char *directory, char *out, size_t size);
 /* Writes through `write` to another name, which then takes the place of `path`. */
 int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what);
 
+typedef enum file_kind { FILE_SAFETENSORS, FILE_NPY, FILE_CSV, FILE_NONE } file_kind;
+
+typedef struct sweep_session {
+    const options *given;
+    inset_context *context;
+    inset_model *model;
+    inset_sweep *sweep;
+    bool estimates; /* inset attribute */
+    file_kind kind; /* of -o */
+    char command[8192], version[32];
+    int64_t shard, shards; /* --shard 3/16; 0 of 0 */
+    bool shared;           /* several run it */
+    /* where what is done is kept, OUT.partial; and what a shard leaves, OUT.3-of-16 */
+    char state[PATH_MAX], part[PATH_MAX];
+    const inset_verified *verified;
+    size_t n_verified;
+    double rank;
+    double seconds; /* from the loaded model to the last patch */
+} sweep_session;
+
+/* ---- show.c ---- */
+/* What -o's name asks for. */
+int sweep_find_kind(sweep_session *s, const char *command);
+int sweep_write(sweep_session *s);      /* -o */
+int sweep_show(const sweep_session *s); /* --plot, --json or the terminal */
+/* ---- sweep.c ---- */
+/* The session's sweep on a model; state: the state file, or NULL. */
+inset_status sweep_create_on(
+    const sweep_session *s, inset_model *model, const char *state, inset_sweep **out);
 double now_seconds(void);
 /* sweep.c: what --dry-run says */
 void show_cost(const inset_cost *c, bool json);
@@ -48,7 +83,7 @@ typedef struct strongest {
     int64_t *labels;
     inset_sweep_axis axis;
 } strongest;
-/* sweep_features.c: are there more features than a panel shows? */
+/* features.c: are there more features than a panel shows? */
 bool panel_wants_strongest(const inset_sweep_result *r);
 /* The features that do most, as rows; values: one a point. False: out of memory. Freed with
  * strongest_free. */

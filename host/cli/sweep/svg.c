@@ -1,9 +1,9 @@
-/* sweep_svg.c: heat maps as one SVG, a panel a site and metric.
+/* svg.c: heat maps as one SVG, a panel a site and metric.
  *
  * Colour is laid over whatever is behind the picture: red above 0, blue below, more opaque the
  * further from 0, so that 0 is the page's own background, light or dark. Text and lines are a grey
  * that reads on both. Every cell has its place and number as a tooltip. */
-#include "cli/sweep.h"
+#include "cli/sweep/sweep.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-/* sweep_panels.c: results of up to four axes as panels of two, for the terminal and the SVG
+/* panels.c: results of up to four axes as panels of two, for the terminal and the SVG
  * alike. */
-#include "cli/sweep.h"
+#include "cli/sweep/sweep.h"
 
 #include <inttypes.h>
 #include <math.h>

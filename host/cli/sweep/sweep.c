@@ -1,5 +1,5 @@
 /* sweep.c: `inset sweep`: a grid of patches from its options to files and pictures. */
-#include "cli/sweep.h"
+#include "cli/sweep/several.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,23 +11,6 @@
 #include <time.h>
 #include <unistd.h>
 
-typedef enum file_kind { FILE_SAFETENSORS, FILE_NPY, FILE_CSV, FILE_NONE } file_kind;
-
-typedef struct session {
-    const options *given;
-    inset_context *context;
-    inset_model *model;
-    inset_sweep *sweep;
-    bool estimates; /* inset attribute */
-    file_kind kind; /* of -o */
-    char command[8192], version[32];
-    char state[PATH_MAX]; /* OUT.partial */
-    const inset_verified *verified;
-    size_t n_verified;
-    double rank;
-    double seconds; /* from the loaded model to the last patch */
-} session;
-
 double now_seconds(void)
 {
     struct timespec t;
@@ -36,19 +19,6 @@ double now_seconds(void)
 }
 
 /* ---- before any work ---------------------------------------------------- */
-
-static int find_kind(session *s)
-{
-    static const char *const ends[] = {".safetensors", ".npy", ".csv"};
-    s->kind = FILE_NONE;
-    if (!s->given->output) return EXIT_OK;
-    for (int i = 0; i < FILE_NONE; i++)
-        if (ends_with(s->given->output, ends[i])) s->kind = (file_kind)i;
-    if (s->kind == FILE_NONE)
-        return usage_error("sweep",
-            "-o: OUT.safetensors, OUT.npy or OUT.csv was expected, found '%s'", s->given->output);
-    return EXIT_OK;
-}
 
 inset_sweep_options sweep_options(const options *given, const char *version)
 {
@@ -87,29 +57,31 @@ inset_attribution_options attribution_options(
     return all;
 }
 
-/* The same with gradients in place of patches. */
-static inset_status create_attribution(session *s, const inset_sweep_options *wanted)
+inset_status sweep_create_on(
+    const sweep_session *s, inset_model *model, const char *state, inset_sweep **out)
 {
+    inset_sweep_options wanted = sweep_options(s->given, s->version);
+    wanted.state = state;
+    wanted.resume = s->given->resume && state;
+    wanted.shared = s->shared;
+    wanted.shard = s->shard;
+    wanted.shards = s->shards;
+    wanted.command = s->command;
+    if (!s->estimates) return inset_sweep_create(model, &wanted, out);
     char rules[256];
     const inset_attribution_options all = attribution_options(
-        s->given, wanted, rules, sizeof rules);
-    return inset_attribution_create(s->model, &all, &s->sweep);
+        s->given, &wanted, rules, sizeof rules);
+    return inset_attribution_create(model, &all, out);
 }
 
-static int create_sweep(session *s)
+static int exit_status(inset_status status)
 {
-    const options *given = s->given;
-    inset_sweep_options wanted = sweep_options(given, s->version);
-    wanted.state = given->output ? s->state : NULL;
-    inset_status status = s->estimates ? create_attribution(s, &wanted)
-                                       : inset_sweep_create(s->model, &wanted, &s->sweep);
     if (!status) return EXIT_OK;
-    return report(s->context,
-        status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
+    return status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST;
 }
 
 /* What the output takes must fit on its disk, and an npy file holds one array. */
-static int check_size(const session *s)
+static int check_size(const sweep_session *s)
 {
     struct statvfs disk;
     inset_sweep_result r;
@@ -142,7 +114,7 @@ static int check_size(const session *s)
 
 enum { PROGRESS_BAR = 30 };
 
-static void draw_progress(const session *s, double started, bool last)
+static void draw_progress(const sweep_session *s, double started, bool last)
 {
     inset_sweep_progress is = INSET_SWEEP_PROGRESS;
     if (!isatty(STDERR_FILENO) || inset_sweep_progress_of(s->sweep, &is)) return;
@@ -160,96 +132,33 @@ static void draw_progress(const session *s, double started, bool last)
     fflush(stderr);
 }
 
-static int run_chunks(session *s)
+static int run_chunks(sweep_session *s, rank_room *ranks)
 {
     double started = now_seconds();
     while (!inset_sweep_done(s->sweep)) {
         draw_progress(s, started, false);
         inset_status status = inset_sweep_step(s->sweep);
-        if (!status) continue;
+        if (!status && !ranks_failure(ranks)) continue;
         draw_progress(s, started, true);
+        if (!status) {
+            fprintf(stderr, "%s\n", ranks_failure(ranks));
+            return EXIT_MACHINE;
+        }
         return report(s->context, EXIT_MACHINE);
     }
     draw_progress(s, started, true);
     return EXIT_OK;
 }
 
-/* ---- results ------------------------------------------------------------ */
+/* ---- all ----------------------------------------------------------------- */
 
-static bool write_csv(const void *what, FILE *to)
-{
-    return csv_write((inset_sweep *)(uintptr_t)what, to);
-}
-static bool write_npy(const void *what, FILE *to)
-{
-    return npy_write((inset_sweep *)(uintptr_t)what, to);
-}
-static bool write_svg(const void *what, FILE *to) { return svg_write(what, to); }
-
-static int write_output(session *s)
-{
-    const char *path = s->given->output;
-    if (!path) return EXIT_OK;
-    if (s->kind == FILE_SAFETENSORS)
-        return inset_sweep_write(s->sweep, path, s->command) ? report(s->context, EXIT_MACHINE)
-                                                             : EXIT_OK;
-    int status = write_file(path, s->kind == FILE_CSV ? write_csv : write_npy, s->sweep);
-    if (!status) remove(s->state);
-    return status;
-}
-
-/* Both numbers of what was verified, as a table. */
-static void show_verified(const session *s)
-{
-    printf("\n%-44s %12s %12s\n", "verified", "estimate", "exact");
-    for (size_t i = 0; i < s->n_verified; i++) {
-        const inset_verified *v = &s->verified[i];
-        char where[128];
-        size_t n = (size_t)snprintf(where, sizeof where, "%s", v->site);
-        for (int k = 0; k < v->n_axes && n < sizeof where; k++)
-            n += (size_t)snprintf(
-                where + n, sizeof where - n, "  %s %" PRId64, v->axes[k], v->at[k]);
-        printf("%-44s %12.5g %12.5g\n", where, v->score, v->exact);
-    }
-    printf("rank correlation %.3f\n", s->rank);
-}
-
-static int verify(session *s)
+static int verify(sweep_session *s)
 {
     if (!s->given->verify) return EXIT_OK;
     return inset_attribution_verify(
                s->sweep, (size_t)s->given->verify, &s->verified, &s->n_verified, &s->rank)
                ? report(s->context, EXIT_MACHINE)
                : EXIT_OK;
-}
-
-/* Of features: how many of the patches had anything to change. */
-static void show_unchanged(const session *s)
-{
-    inset_sweep_progress is = INSET_SWEEP_PROGRESS;
-    if (inset_sweep_progress_of(s->sweep, &is) || !is.unchanged) return;
-    printf("\n%" PRId64 " of %" PRId64
-           " points have a feature that differs; the others change nothing\n",
-        is.patches - is.unchanged, is.patches);
-}
-
-static int show(session *s)
-{
-    panels p;
-    int status = EXIT_OK;
-    if (!panels_make(s->sweep, &p)) {
-        panels_free(&p);
-        fprintf(stderr, "MemoryError: out of memory on the host\n");
-        return EXIT_MACHINE;
-    }
-    if (s->given->plot) status = write_file(s->given->plot, write_svg, &p);
-    if (s->given->json)
-        sweep_print_json(s->sweep, s->seconds, s->given->fast, s->verified, s->n_verified, s->rank);
-    else terminal_draw(&p);
-    if (!s->given->json) show_unchanged(s);
-    if (!s->given->json && s->n_verified) show_verified(s);
-    panels_free(&p);
-    return status;
 }
 
 void show_cost(const inset_cost *c, bool json)
@@ -274,51 +183,108 @@ void show_cost(const inset_cost *c, bool json)
             c->blocks_again);
 }
 
-static int run(session *s)
+/* Opens the model and makes the sweep, on the first device. Only the first rank says what is wrong. */
+static int open_sweep(sweep_session *s, rank_room *ranks, const char *device)
 {
-    int status = EXIT_OK;
-    s->model = open_model(s->context, s->given, s->given->device, &status);
-    if (!s->model) return status;
-    if (isatty(STDERR_FILENO) && (!s->given->device || !strcmp(s->given->device, "auto")))
+    inset_model_options wanted = model_options(s->given, device);
+    const bool first = ranks_is_first(ranks);
+    inset_status status = inset_model_open(s->context, s->given->model, &wanted, &s->model);
+    if (status) {
+        if (first) report(s->context, 0);
+        return status == INSET_USAGE_ERROR ? EXIT_REQUEST : EXIT_MACHINE;
+    }
+    if (first && isatty(STDERR_FILENO) && (!s->given->device || !strcmp(device, "auto")))
         fprintf(stderr, "on %s\n", inset_model_device(s->model));
-    double started = now_seconds();
-    status = create_sweep(s);
+    status = sweep_create_on(s, s->model, first && s->given->output ? s->state : NULL, &s->sweep);
+    if (status && first) report(s->context, 0);
+    return exit_status(status);
+}
+
+/* All chunks, here and elsewhere. */
+static int run_all(sweep_session *s, rank_room *ranks, const device_list *devices)
+{
+    static helpers others;
+    const double started = now_seconds();
+    int status = ranks_serve(ranks, s);
+    if (!status) status = helpers_open(s, devices, &others);
+    if (!status) status = run_chunks(s, ranks);
+    if (!status) ranks_served(ranks);
+    s->seconds = now_seconds() - started;
+    if (status) inset_sweep_free(s->sweep), s->sweep = NULL; /* its helpers end */
+    helpers_close(&others);
+    return status;
+}
+
+static int run(sweep_session *s, rank_room *ranks)
+{
+    device_list devices;
+    int status = devices_read(s->context, s->given->device, &devices);
+    if (!status) ranks_choose_device(ranks, s->context, &devices);
+    s->shared = ranks || devices.n > 1;
+    if (!status) status = open_sweep(s, ranks, devices.names[0]);
     if (!status && s->given->dry_run) {
         inset_cost cost;
         if (inset_attribution_cost(s->sweep, &cost)) return report(s->context, EXIT_MACHINE);
         show_cost(&cost, s->given->json);
         return EXIT_OK;
     }
-    if (!status) status = check_size(s);
-    if (!status) status = run_chunks(s);
-    s->seconds = now_seconds() - started;
+    if (!status && ranks_is_first(ranks)) status = check_size(s);
+    if ((status = ranks_meet(ranks, s, status))) return status;
+    if (!ranks_is_first(ranks)) return ranks_work(ranks, s);
+    if ((status = run_all(s, ranks, &devices))) return status;
+    if (s->shards) return shard_finish(s);
     if (!status) status = verify(s);
-    if (!status) status = write_output(s);
-    return status ? status : show(s);
+    if (!status) status = sweep_write(s);
+    return status ? status : sweep_show(s);
+}
+
+static int check_options(sweep_session *s)
+{
+    const options *given = s->given;
+    int status = sweep_find_kind(s, "sweep");
+    if (!status && !s->estimates && given->dry_run)
+        status = usage_error("sweep", "--dry-run is of --patch edges; of places, attribute "
+                                      "--dry-run says what their estimates "
+                                      "take");
+    if (!status && s->estimates && given->steps == 0)
+        status = usage_error(
+            "attribute", "--steps: one or more were expected, found 0; leave it out for AtP");
+    return status ? status : shard_read(s);
+}
+
+/* Only the first rank looks at the places where files go. */
+static int check_files(sweep_session *s)
+{
+    const char *output = s->shards ? s->part : s->given->output;
+    int status = check_place(s->given, output);
+    if (!status) status = check_place(s->given, s->given->plot);
+    return status ? status : check_state(s->given, output, s->state, sizeof s->state);
+}
+
+static int start(sweep_session *s, rank_room *ranks)
+{
+    int status = ranks_is_first(ranks) ? check_files(s) : EXIT_OK;
+    model_version(s->given->model, s->version, sizeof s->version);
+    if (status) return ranks_meet(ranks, s, status);
+    return run(s, ranks);
 }
 
 int command_sweep(const options *given, int count, char **arguments)
 {
-    session s = {.given = given, .estimates = count > 0 && !strcmp(arguments[0], "attribute")};
-    int status = find_kind(&s);
-    if (!status && !s.estimates && given->dry_run)
-        status = usage_error("sweep", "--dry-run is of --patch edges; of places, attribute "
-                                      "--dry-run says what their estimates "
-                                      "take");
-    if (!status && s.estimates && given->steps == 0)
-        status = usage_error(
-            "attribute", "--steps: one or more were expected, found 0; leave it out for AtP");
-    if (!status) status = check_place(given, given->output);
-    if (!status) status = check_place(given, given->plot);
-    if (!status) status = check_state(given, s.state, sizeof s.state);
-    if (status) return status;
+    sweep_session s = {
+        .given = given, .estimates = count > 0 && !strcmp(arguments[0], "attribute")};
+    rank_room *ranks = NULL;
     command_text(count, arguments, s.command, sizeof s.command);
-    model_version(given->model, s.version, sizeof s.version);
+    int status = check_options(&s);
+    if (!status) status = ranks_start(&ranks);
+    if (status) return status;
     if (inset_context_create(NULL, &s.context)) {
         fprintf(stderr, "MemoryError: out of memory on the host\n");
         return EXIT_MACHINE;
     }
-    status = run(&s);
+    status = start(&s, ranks);
+    if (!status) status = finish_output();
+    ranks_end(ranks, status);
     inset_context_free(s.context);
-    return status ? status : finish_output();
+    return status;
 }

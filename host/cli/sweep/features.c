@@ -1,9 +1,9 @@
-/* sweep_features.c: of a sweep over thousands of features the panel of those that do most. */
+/* features.c: of a sweep over thousands of features the panel of those that do most. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/sweep.h"
+#include "cli/sweep/sweep.h"
 
 enum { MOST_FEATURES = 20 };
 

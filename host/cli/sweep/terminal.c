@@ -1,10 +1,10 @@
-/* sweep_terminal.c: heat maps made of characters.
+/* terminal.c: heat maps made of characters.
  *
  * A cell shows its number when a row of numbers fits the terminal, else a square of colour, or
  * without colours one character: 1 to 9 for tenths of the scale above 0, a to i below. Colours run
  * from blue over white to red and bring their own background, so that they look alike on a dark and
  * on a light terminal. */
-#include "cli/sweep.h"
+#include "cli/sweep/sweep.h"
 
 #include <math.h>
 #include <stdlib.h>

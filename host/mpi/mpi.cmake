@@ -1,0 +1,15 @@
+# inset_mpi: a module that the command opens when mpirun started it, where an MPI was found. It lies beside the command in the build, in LIBDIR/inset when
+# installed.
+option(INSET_MPI "build the module for MPI, where MPI is found" ON)
+if(INSET_MPI)
+  find_package(MPI QUIET COMPONENTS C)
+  if(MPI_C_FOUND)
+    message(STATUS "MPI: ${MPI_C_LIBRARY_VERSION_STRING}")
+    add_library(inset_mpi MODULE ${PROJECT_SOURCE_DIR}/host/mpi/ranks_mpi.c)
+    set_target_properties(inset_mpi PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+    target_link_libraries(inset_mpi PRIVATE inset_flags MPI::MPI_C)
+    install(TARGETS inset_mpi DESTINATION ${CMAKE_INSTALL_LIBDIR}/inset)
+  else()
+    message(STATUS "MPI: none found; sweeps of several processes are not built (openmpi-bin libopenmpi-dev)")
+  endif()
+endif()
