@@ -206,10 +206,17 @@ typedef struct inset_model_options {
      * ungroup_grouped_query_attention: `.k`, `.v`, `.k_input`, `.v_input` are as many as `.q`.
      * INSET_VALUE_ERROR for a model that norms the keys of all heads at once (OLMo 2) */
     int ungroup;
+    /* most bytes that the weights may take on the device; where that is not enough, as many layers as
+     * fit stay there, and the others are brought from the file when a run comes to them, the next one
+     * while the device computes. The same bits. 0: what there is: all stay where they take less than
+     * nine tenths of the memory that is free, else six tenths of it are theirs. INSET_NO_MEMORY:
+     * embeddings, the head and two layers' largest matrices do not fit. A plan of a device "none"
+     * says what it would copy */
+    size_t weight_memory;
 } inset_model_options;
-#define INSET_MODEL_OPTIONS                           \
-    {                                                 \
-        sizeof(inset_model_options), NULL, NULL, 0, 0 \
+#define INSET_MODEL_OPTIONS                              \
+    {                                                    \
+        sizeof(inset_model_options), NULL, NULL, 0, 0, 0 \
     }
 
 /* Opens a Hugging Face directory, or a file whose name ends in .gguf (quantised: F32, F16, BF16, Q4_0
@@ -729,6 +736,8 @@ typedef struct inset_statistics {
     /* whose attention is cuDNN's, in one layer or more; inset's own kernel has the rest */
     int64_t whole_sequences;
     int64_t blocks_again; /* run a second time for gradients: see inset_trace_again */
+    /* weights that do not stay on the device, and what a run copies of them */
+    int64_t coming_bytes, copied_bytes;
 } inset_statistics;
 #define INSET_STATISTICS                 \
     {                                    \

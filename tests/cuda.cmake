@@ -40,12 +40,21 @@ endif()
 list(APPEND INSET_CLAIMED_TESTS test_attention_plans)
 
 # Tests that take the device from INSET_TEST_DEVICE run three times: on the CPU (tests.cmake), on the stand-in, and on a GPU.
-foreach(name test_kernels test_matmul test_cases test_properties test_attribution test_edges test_sweep_plans test_sweep_sites test_exchange test_cache test_rows test_features)
+foreach(name test_kernels test_matmul test_cases test_properties test_attribution test_edges test_sweep_plans test_sweep_sites test_exchange test_cache test_rows test_features test_stream)
   inset_add_standin_test(${name}_standin tests/${name}.c)
   add_test(NAME ${name}_cuda COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/tests)
   set_tests_properties(${name}_cuda PROPERTIES LABELS cuda SKIP_RETURN_CODE 77 TIMEOUT 300)
   set_tests_properties(${name}_cuda ${name}_standin PROPERTIES ENVIRONMENT INSET_TEST_DEVICE=cuda)
 endforeach()
+
+target_compile_definitions(test_stream_standin PRIVATE INSET_STANDIN)
+
+# The cases with weights that come and go.
+foreach(name test_cases test_cases_standin)
+  add_test(NAME ${name}_streamed COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/tests)
+  set_tests_properties(${name}_streamed PROPERTIES TIMEOUT 300 ENVIRONMENT INSET_TEST_STREAMED=1)
+endforeach()
+set_tests_properties(test_cases_standin_streamed PROPERTIES ENVIRONMENT "INSET_TEST_STREAMED=1;INSET_TEST_DEVICE=cuda")
 
 inset_add_standin_test(test_fused_standin tests/test_fused.c tests/random_traces.c)
 set_tests_properties(test_fused_standin PROPERTIES ENVIRONMENT INSET_TEST_DEVICE=cuda)

@@ -63,7 +63,8 @@ for i in $(seq "$kills"); do
   ranks=$(pgrep -f "$inset sweep .*$out" | grep -vx "$(pgrep -f "^mpirun .*$out")")
   one=$(echo "$ranks" | sed -n "$(($(random) % 3 + 1))p")
   [ -n "$one" ] && kill -9 "$one" 2> /dev/null
-  wait $! && [ -e "$out" ] && { same "$scratch/long.safetensors" "$out" "not killed in time"; continue; }
+  wait $!
+  [ -e "$out" ] && { same "$scratch/long.safetensors" "$out" "not killed in time"; continue; }
   grep -q "exited on signal 9" "$scratch/stderr" || { cat "$scratch/stderr"; fail "killed: nothing is said"; }
   cut=$((cut + 1))
   resume=; [ -e "$out.partial" ] && resume=--resume

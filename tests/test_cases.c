@@ -7,9 +7,12 @@
  * make_fixtures.py. Each script runs three times: with rows shared between invokes, without, and in
  * chunks of one invoke.
  *
+ * With INSET_TEST_STREAMED set, most weights come and go (run/stream.h).
+ *
  *     test_cases [-d DEVICE] [NAME]     DEVICE: cpu unless given here or in INSET_TEST_DEVICE;
  *                                       NAME: only cases whose name has this in it */
 #include "script/script.h"
+#include "streamed.h"
 #include "test.h"
 
 #include <dirent.h>
@@ -373,7 +376,11 @@ static bool run_suite(const suite *s, const char *device, const char *name)
     snprintf(model, sizeof model, "fixtures/%s", s->model);
     snprintf(r.cases, sizeof r.cases, "fixtures/%s/cases", s->cases);
     if (!CHECK(!inset_context_create(NULL, &r.context), "no context")) return true;
-    inset_status status = model_open(r.context, model, device, s->type, false, false, &r.model);
+    size_t least;
+    inset_status status = getenv("INSET_TEST_STREAMED")
+                              ? open_least(r.context, model, device, s->type, &least, &r.model)
+                              : model_open(
+                                  r.context, model, device, s->type, false, false, 0, &r.model);
     bool missing = status == INSET_DEVICE_ERROR && strcmp(device, "cpu");
     if (missing) fprintf(stderr, "%s\n", inset_message(r.context));
     else if (CHECK(!status, "%s: %s", s->name, inset_message(r.context))) {

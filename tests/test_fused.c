@@ -129,7 +129,7 @@ static void check_sites(
     inset_context *context, const char *fixture, const site_case *cases, size_t n)
 {
     struct inset_model *model = NULL;
-    if (CHECK(!model_open(context, fixture, device_name, INSET_TYPE_COUNT, false, false, &model),
+    if (CHECK(!model_open(context, fixture, device_name, INSET_TYPE_COUNT, false, false, 0, &model),
             "%s: %s", fixture, inset_message(context)))
         for (size_t i = 0; i < n; i++) check_site(model, &cases[i]);
     model_free(model);
@@ -264,7 +264,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof in_16_bits / sizeof *in_16_bits; i++) {
         struct inset_model *model = NULL;
         if (CHECK(!model_open(
-                      context, in_16_bits[i], device_name, INSET_TYPE_COUNT, false, false, &model),
+                      context, in_16_bits[i], device_name, INSET_TYPE_COUNT, false, false, 0, &model),
                 "%s: %s", in_16_bits[i], inset_message(context)))
             check_model(model, in_16_bits[i], first, count);
         model_free(model);

@@ -364,7 +364,7 @@ static inset_status open_with(inset_context *context, const char *config, file_t
     fill_bytes(tensors, n);
     *out = NULL;
     inset_status status = safetensors_write(context, path, tensors, n, NULL);
-    return status ? status : model_open(context, directory, "cpu", type, false, false, out);
+    return status ? status : model_open(context, directory, "cpu", type, false, false, 0, out);
 }
 
 static void weights_are_refused(void)
@@ -457,7 +457,7 @@ static void opening_may_run_out_of_memory(void)
         struct inset_model *m = NULL;
         inset_context *context = world_start(&w);
         w.memory.fail_at = n + w.memory.calls;
-        inset_status status = model_open(context, directory, "cpu", INSET_F16, false, false, &m);
+        inset_status status = model_open(context, directory, "cpu", INSET_F16, false, false, 0, &m);
         done = status == INSET_OK;
         CHECK(done || status == INSET_NO_MEMORY, "allocation %lld: %s", (long long)n,
             inset_message(context));

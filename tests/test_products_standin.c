@@ -45,7 +45,7 @@ static void weights_go_up_once(const char *name, inset_type type)
     world w;
     world_start(&w);
     snprintf(path, sizeof path, "fixtures/%s", name);
-    if (CHECK(!model_open(w.context, path, "cuda", type, false, false, &w.model), "%s: %s", name,
+    if (CHECK(!model_open(w.context, path, "cuda", type, false, false, 0, &w.model), "%s: %s", name,
             inset_message(w.context)))
         CHECK(standin_bytes_in_use() == w.model->weight_bytes,
             "%s: %lld bytes went up, the weights are %lld", name, (long long)standin_bytes_in_use(),
@@ -176,7 +176,7 @@ static void gelu_where_it_rounds_alike(
     world w;
     world_start(&w);
     standin_gelu_rounding(rounding);
-    if (CHECK(!model_open(w.context, path, "cuda", INSET_TYPE_COUNT, fast, false, &w.model),
+    if (CHECK(!model_open(w.context, path, "cuda", INSET_TYPE_COUNT, fast, false, 0, &w.model),
             "%s: %s", name, inset_message(w.context))) {
         const size_t bytes = run_script(&w, plain, logits[0], &launches[0], &gelus[0]);
         CHECK(run_script(&w, looked, logits[1], &launches[1], &gelus[1]) == bytes && bytes > 0,
@@ -209,7 +209,7 @@ static void refuses_plans_without_room(void)
     plan *p = NULL;
     run *r = NULL;
     if (CHECK(!model_open(
-                  w.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, false, &w.model),
+                  w.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, false, 0, &w.model),
             "%s", inset_message(w.context))
         && CHECK(!trace_create(w.context, w.model->program, w.model->type, &t)
                      && !script_read(t, "script", ".", plain, strlen(plain))

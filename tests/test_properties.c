@@ -577,7 +577,7 @@ int main(int argc, char **argv)
     name_places();
     if (!CHECK(!inset_context_create(NULL, &b.context), "no context")) return test_result();
     inset_status status = model_open(
-        b.context, "fixtures/gpt2", device, INSET_TYPE_COUNT, false, false, &b.model);
+        b.context, "fixtures/gpt2", device, INSET_TYPE_COUNT, false, false, 0, &b.model);
     if (status == INSET_DEVICE_ERROR && strcmp(device, "cpu")) {
         fprintf(stderr, "%s\n", inset_message(b.context));
         inset_context_free(b.context);

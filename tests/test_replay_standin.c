@@ -268,7 +268,7 @@ static void tall_products_are_counted(bench *b)
     at += sprintf(at, "with invoke([");
     for (int i = 0; i < ROWS; i++) at += sprintf(at, "[%d, 1, %d, 0.5, -1], ", i % 71, i / 71);
     sprintf(at, "]):\n    x = layer2.output.save()\n");
-    if (CHECK(!model_open(b->context, "fixtures/notebook", "cuda", INSET_TYPE_COUNT, false, false,
+    if (CHECK(!model_open(b->context, "fixtures/notebook", "cuda", INSET_TYPE_COUNT, false, false, 0,
                   &tall.model),
             "%s", inset_message(b->context))
         && bench_start(&tall, text)) {
@@ -366,7 +366,7 @@ int main(void)
     bench b = {0};
     if (inset_context_create(NULL, &b.context)) return 1;
     if (CHECK(!model_open(
-                  b.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, false, &b.model),
+                  b.context, "fixtures/gpt2", "cuda", INSET_TYPE_COUNT, false, false, 0, &b.model),
             "%s", inset_message(b.context))) {
         const costed scripts[] = {{"plain", plain, 1}, {"unused", unused, 1},
             {"patched", patched, 3}, {"saved twice", saved_twice, 2}, {"many", many, 4},

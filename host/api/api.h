@@ -49,13 +49,15 @@ typedef struct model_choice {
     const char *device; /* NULL: none */
     inset_type type;    /* INSET_TYPE_COUNT: the file's own */
     bool fast, ungroup;
+    size_t weight_memory; /* 0: what there is */
 } model_choice;
 inset_status api_model_choice(
     inset_context *context, const inset_model_options *options, model_choice *out);
 /* Enters a new model in the context's list and hands it out. */
 void api_model_register(inset_model *model);
 /* A model without a device around a program, which it takes over, also on failure. */
-inset_status api_model_without_device(program *p, inset_type type, inset_model **out);
+inset_status api_model_without_device(
+    program *p, inset_type type, size_t weight_memory, inset_model **out);
 
 /* INSET_OK for a model that can run. */
 inset_status api_need_device(const inset_model *model);

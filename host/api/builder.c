@@ -349,7 +349,7 @@ inset_status inset_builder_finish(
     if ((status = take_program(builder, x, &p))) return status;
     if (choice.type == INSET_TYPE_COUNT) choice.type = INSET_F32;
     status = choice.device ? model_from_program(p, choice.device, choice.type, choice.fast, &model)
-                           : api_model_without_device(p, choice.type, &model);
+                           : api_model_without_device(p, choice.type, 0, &model);
     if (status) return status;
     api_model_register(model);
     *out = model;

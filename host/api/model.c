@@ -1,6 +1,7 @@
 /* model.c: models of the public API: opened from a directory, with or without a device, and the
  * sites they have. */
 #include "api/api.h"
+#include "run/stream.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +26,7 @@ inset_status api_model_choice(
         memcpy(&given, options, options->size);
     }
     *out = (model_choice){given.device ? given.device : "auto", INSET_TYPE_COUNT, given.fast != 0,
-        given.ungroup != 0};
+        given.ungroup != 0, given.weight_memory};
     if (!strcmp(out->device, "none")) out->device = NULL;
     if (!given.dtype) return INSET_OK;
     for (inset_type type = INSET_F32; type <= INSET_F16; type++)
@@ -36,7 +37,24 @@ inset_status api_model_choice(
     return INSET_OK;
 }
 
-inset_status api_model_without_device(program *p, inset_type type, inset_model **out)
+/* What would come and go on a device that gave weights so much room. */
+static inset_status choose_stream(inset_model *m, size_t weight_memory)
+{
+    int64_t slot, least;
+    struct weight_stream *s = m->stream = memory_new(m->context, sizeof *s);
+    if (!s || !(s->comes = memory_new(m->context, m->program->n_weights + 1)))
+        return INSET_NO_MEMORY;
+    if (!stream_choose(m->program, m->type, false, (int64_t)weight_memory, s->comes, &slot, &least))
+        return error_set(m->context, INSET_NO_MEMORY,
+            "weights may take %.4g GB; with layers that come and go %.4g GB are needed",
+            (double)weight_memory / 1e9, (double)least / 1e9);
+    s->slot_bytes = (size_t)slot;
+    s->bytes = stream_bytes(m->program, m->type, false, s->comes);
+    return INSET_OK;
+}
+
+inset_status api_model_without_device(
+    program *p, inset_type type, size_t weight_memory, inset_model **out)
 {
     inset_model *model = memory_new(p->context, sizeof *model);
     if (!model) {
@@ -45,8 +63,10 @@ inset_status api_model_without_device(program *p, inset_type type, inset_model *
     }
     *model = (inset_model){
         .context = p->context, .program = p, .type = type == INSET_TYPE_COUNT ? INSET_F32 : type};
-    *out = model;
-    return INSET_OK;
+    inset_status status = weight_memory ? choose_stream(model, weight_memory) : INSET_OK;
+    if (status) model_free(model);
+    else *out = model;
+    return status;
 }
 
 inset_status inset_model_open(inset_context *context, const char *directory,
@@ -60,12 +80,12 @@ inset_status inset_model_open(inset_context *context, const char *directory,
     inset_status status = api_model_choice(context, options, &choice);
     if (status) return status;
     if (choice.device) {
-        status = model_open(
-            context, directory, choice.device, choice.type, choice.fast, choice.ungroup, &model);
+        status = model_open(context, directory, choice.device, choice.type, choice.fast,
+            choice.ungroup, choice.weight_memory, &model);
     } else {
         program *p = NULL;
         if (!(status = model_program(context, directory, choice.ungroup, &p)))
-            status = api_model_without_device(p, choice.type, &model);
+            status = api_model_without_device(p, choice.type, choice.weight_memory, &model);
         if (!status && (status = model_set_folder(model, directory))) model_free(model);
     }
     if (status) return status;
@@ -115,11 +135,11 @@ inset_status inset_model_from_tensors(inset_context *context, const char *config
     status = convert_tensors(context, n, names, tensors, given);
     if (!status && choice.device)
         status = model_from_tensors(context, config, strlen(config), given, n, choice.device,
-            choice.type, choice.fast, choice.ungroup, &model);
+            choice.type, choice.fast, choice.ungroup, choice.weight_memory, &model);
     program *p = NULL;
     if (!status && !choice.device
         && !(status = model_program_of(context, config, strlen(config), choice.ungroup, &p)))
-        status = api_model_without_device(p, choice.type, &model);
+        status = api_model_without_device(p, choice.type, choice.weight_memory, &model);
     memory_free(context, given);
     if (status) return status;
     api_model_register(model);

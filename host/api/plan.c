@@ -1,6 +1,8 @@
 /* plan.c: plans of the public API, and running them. A plan meets the device only at its first
  * run. */
 #include "api/api.h"
+#include "run/run.h"
+#include "run/stream.h"
 
 #include <string.h>
 
@@ -79,7 +81,7 @@ inset_status inset_plan_statistics(const inset_plan *p, inset_statistics *out)
         .arena_bytes = s->arena_bytes,
         .table_bytes = s->table_bytes,
         .saved_bytes = s->saved_bytes,
-        .weight_bytes = p->model->weight_bytes,
+        .weight_bytes = p->model->device ? p->model->weight_bytes : s->weight_bytes,
         .copies = run_copies(p->plan),
         .first_copies = run_first_copies(p->plan),
         .later_launches = run_later_launches(p->model, p->plan),
@@ -89,6 +91,8 @@ inset_status inset_plan_statistics(const inset_plan *p, inset_statistics *out)
         .alone_launches = s->alone_launches,
         .whole_sequences = s->whole_sequences,
         .blocks_again = s->blocks_again};
+    if (p->model->stream) all.coming_bytes = p->model->stream->bytes;
+    if (p->model->stream) all.copied_bytes = run_weight_copies(p->model, p->plan);
     if (out->size < sizeof out->size || out->size > sizeof all)
         return error_set(p->context, INSET_USAGE_ERROR,
             "statistics of %zu bytes were asked for, at most %zu are known; begin with "

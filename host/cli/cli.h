@@ -34,7 +34,7 @@ typedef struct options {
         *direction, *plot;
     const char *metrics[OPTIONS_MOST_WORDS + 1]; /* ends with NULL */
     int64_t seed;
-    size_t memory; /* bytes; 0: what there is */
+    size_t memory, weights; /* bytes; 0: what there is */
     bool force, resume;
     const char *shard; /* "3/16" */
     const char *words[OPTIONS_MOST_PARTS + 1]; /* of merge: OUT, PART ...; ends with NULL */

@@ -162,6 +162,11 @@ static const option known[] = {
     {NULL, "--memory", "BYTES", BYTES,
         IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(memory),
         "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},
+    {NULL, "--weights", "BYTES", BYTES,
+        IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(weights),
+        "what weights may take on the device, 40G: layers beyond it are brought when a run comes "
+        "to\n"
+        "                         them; by default all that fit stay"},
     {"-c", NULL, "TEXT", WORD, IN_RUN | IN_CHECK, AT(text),
         "the script itself, in place of a file"},
     {"-d", "--device", "DEVICE", WORD, IN_RUN | IN_CHECK | IN_CIRCUIT | IN_CACHE, AT(device),

@@ -26,6 +26,7 @@ inset_model_options model_options(const options *given, const char *device)
     wanted.dtype = given->dtype;
     wanted.fast = given->fast;
     wanted.ungroup = given->ungroup;
+    wanted.weight_memory = given->weights;
     return wanted;
 }
 

@@ -212,6 +212,9 @@ static void print_json(session *s, bool only_check)
         (long long)is.fused_records, (long long)is.fused_launches, (long long)is.alone_records,
         (long long)is.alone_launches);
     printf("  \"cudnn_sequences\": %lld,\n", (long long)is.whole_sequences);
+    if (is.coming_bytes)
+        printf("  \"coming_bytes\": %lld,\n  \"copied_bytes\": %lld,\n", (long long)is.coming_bytes,
+            (long long)is.copied_bytes);
     printf("  \"bytes\": %lld,\n  \"table_bytes\": %lld,\n  \"saved_bytes\": %lld,\n  "
            "\"weight_bytes\": %lld,\n",
         (long long)is.arena_bytes, (long long)is.table_bytes, (long long)is.saved_bytes,
@@ -236,6 +239,22 @@ static void print_cost(const char *what, int64_t first, int64_t later)
     printf("%-10s %lld", what, (long long)first);
     if (later != first) printf(", then %lld a run", (long long)later);
     putchar('\n');
+}
+
+/* FLOPs a byte copied, below which a GPU waits for copies: 400 TFLOP/s against 50 GB/s (an H100 over
+ * PCIe 5). */
+enum { BALANCED = 8000 };
+
+static void print_coming(const inset_statistics *is)
+{
+    char a[32], b[32];
+    const double each = is->copied_bytes ? is->flops / (double)is->copied_bytes : 0;
+    printf("streamed   %s of the weights do not stay; a run copies %s\n",
+        scaled((double)is->coming_bytes, "B", a, sizeof a),
+        scaled((double)is->copied_bytes, "B", b, sizeof b));
+    if (each)
+        printf("           %.3g FLOPs a byte: on an H100 over PCIe 5 (%d) %s bound it\n", each,
+            BALANCED, each < BALANCED ? "copies" : "products");
 }
 
 static void print_check(session *s)
@@ -276,6 +295,7 @@ static void print_check(session *s)
     else if (!strncmp(inset_model_device(s->model), "cuda", 4)) printf("attention  own kernel\n");
     printf("memory     %s beside %s of weights\n", scaled((double)is.arena_bytes, "B", a, sizeof a),
         scaled((double)is.weight_bytes, "B", b, sizeof b));
+    if (is.coming_bytes) print_coming(&is);
     printf("tables     %s\n", scaled((double)is.table_bytes, "B", a, sizeof a));
     printf("saved      %s\n", scaled((double)is.saved_bytes, "B", a, sizeof a));
     for (size_t i = 0;

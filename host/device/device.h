@@ -19,6 +19,8 @@ typedef struct matrix matrix;
 typedef struct device_graph device_graph;
 /* host memory where numbers arrive while the device goes on */
 typedef struct device_landing device_landing;
+/* memory of the device where weights come and go */
+typedef struct device_slot device_slot;
 
 /* out [rows, columns] = a b in fp32, all on the device: a [rows, inner], b [inner, columns], or
  * [columns, inner] where it lies `across`. Strides are from row to row. The sums are in an order
@@ -64,7 +66,18 @@ typedef struct device_functions {
     inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
         int64_t y_stride, int64_t rows);
     inset_status (*float_products)(device *d, const float_product *x, int64_t n);
-    const void *(*matrix_numbers)(const matrix *m); /* NULL: they are packed (cpu) */
+    const void *(*matrix_numbers)(const matrix *m);   /* NULL: they are packed (cpu) */
+    bool (*widens)(const device *d, inset_type type); /* NULL: none (cuda) */
+    /* weights that come and go */
+    inset_status (*slot_create)(device *d, size_t bytes, device_slot **out);
+    void (*slot_free)(device *d, device_slot *s);
+    inset_status (*slot_used)(device *d, device_slot *s);
+    inset_status (*slot_arrive)(device *d, device_slot *s);
+    inset_status (*matrix_empty)(device *d, inset_type type, int64_t in, int64_t out, bool in_out,
+        const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result);
+    int64_t (*matrix_room)(const matrix *m);
+    inset_status (*matrix_put)(device *d, matrix *m, device_slot *s, size_t offset,
+        const void *weight, inset_type weight_type);
     /* both NULL where nothing is gained by it (cpu) */
     inset_status (*matrix_gelu)(device *d, matrix *m, bool *allowed);
     inset_status (*matmul_gelu)(device *d, const matrix *m, const void *x, int64_t x_stride,
@@ -200,6 +213,54 @@ static inline void device_matrix_free(device *d, matrix *m)
 {
     if (m) d->functions->matrix_free(d, m);
 }
+/* Weights that come and go: a matrix without numbers, and slots that it is put in before it is used:
+ *
+ *     device_matrix_put(d, m, slot, 0, weight, type);   copies, beside the products of other slots
+ *     device_slot_arrive(d, slot);                      what is given to the device now sees them
+ *     device_matmul(d, m, ...);
+ *     device_slot_used(d, slot);                        and from here on others may be put there
+ *
+ * in_out: how the weight lies that is put. reverse_of: the matrix it is the reverse of, whose bits it
+ * is to have, with its own in and out; or NULL. */
+static inline inset_status device_matrix_empty(device *d, inset_type type, int64_t in, int64_t out,
+    bool in_out, const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result)
+{
+    return d->functions->matrix_empty(
+        d, type, in, out, in_out, bias, bias_type, reverse_of, result);
+}
+/* Whether matrices of a type are widened to fp32 there (a CPU without products of it). */
+static inline bool device_widens(const device *d, inset_type type)
+{
+    return type != INSET_F32 && d->functions->widens && d->functions->widens(d, type);
+}
+/* Bytes of a slot that its numbers take. */
+static inline int64_t device_matrix_room(const device *d, const matrix *m)
+{
+    return d->functions->matrix_room(m);
+}
+/* offset: a multiple of 64. The weight may go when the call returns. */
+static inline inset_status device_matrix_put(
+    device *d, matrix *m, device_slot *s, size_t offset, const void *weight, inset_type weight_type)
+{
+    return d->functions->matrix_put(d, m, s, offset, weight, weight_type);
+}
+static inline inset_status device_slot_create(device *d, size_t bytes, device_slot **out)
+{
+    return d->functions->slot_create(d, bytes, out);
+}
+static inline void device_slot_free(device *d, device_slot *s)
+{
+    if (s) d->functions->slot_free(d, s);
+}
+static inline inset_status device_slot_used(device *d, device_slot *s)
+{
+    return d->functions->slot_used(d, s);
+}
+static inline inset_status device_slot_arrive(device *d, device_slot *s)
+{
+    return d->functions->slot_arrive(d, s);
+}
+
 /* What a matrix takes on the device beside what is somebody else's; reverse: what
  * device_matrix_reverse would add. */
 static inline int64_t device_matrix_bytes(const device *d, const matrix *m, bool reverse)

@@ -34,11 +34,7 @@ static inset_status layer_matrix(struct inset_model *model, int32_t index, const
             || (s->weight != index && g->weights[s->weight].same_as != index)
             || (g->weights[s->weight].in_out != 0) != (w->in_out != 0))
             continue;
-        device_weight *is = &model->weights[s->weight];
-        inset_status status = !reverse || is->reverse
-                                  ? INSET_OK
-                                  : device_matrix_reverse(model->device, is->matrix, &is->reverse);
-        return *out = reverse ? is->reverse : is->matrix, status;
+        return model_matrix(model, s->weight, reverse, out);
     }
     return INSET_OK;
 }

@@ -14,6 +14,7 @@
 #include "file/file.h"
 #include "file/gguf/gguf.h"
 #include "models/models.h"
+#include "run/stream.h"
 #include "text/tokenizer.h"
 
 /* Where the numbers of a program's weight come from. */
@@ -27,9 +28,10 @@ typedef struct opening {
     inset_context *context;
     const char *directory;
     json_document *config;
-    weight_files *files; /* NULL for a model in memory */
-    source *sources;     /* one a weight */
-    void *fetched[2];    /* numbers of a weight and of its bias, brought from the device */
+    weight_files *files;  /* NULL for a model in memory */
+    source *sources;      /* one a weight */
+    void *fetched[2];     /* numbers of a weight and of its bias, brought from the device */
+    size_t weight_memory; /* most that weights take there; 0: what there is */
     struct inset_model *model;
 } opening;
 
@@ -406,6 +408,12 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     const inset_type bias_type = bias ? bias->type : INSET_F32;
     matrix **result = &m->weights[s->weight].matrix;
     if (bias) status = on_host(o, bias, 1, &bias_data);
+    if (m->stream && m->stream->comes[s->weight]) {
+        biases[s->weight] = s->bias;
+        return status ? status
+                      : device_matrix_empty(m->device, m->type, in, out, w->in_out, bias_data,
+                          bias_type, NULL, result);
+    }
     if (!status && !is_table && !in_place) status = on_host(o, from, 0, &numbers);
     if (status) return status;
     if (numbers)
@@ -419,14 +427,60 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
     return status;
 }
 
+/* ---- weights that come and go ------------------------------------------- */
+
+/* What weights may take: as given, or so much that runs have room too. */
+static int64_t weights_limit(const opening *o)
+{
+    const double there = (double)o->model->device->memory_free;
+    return o->weight_memory ? (int64_t)o->weight_memory : (int64_t)(0.6 * there);
+}
+
+static inset_status refuse_weights(const opening *o, const stream_sizes *is, int64_t least)
+{
+    inset_status status = error_set(o->context, INSET_NO_MEMORY,
+        "%s: its weights take %.4g GB on %s; %.4g GB are allowed, and with layers that come and go "
+        "%.4g GB are needed",
+        *o->directory ? o->directory : "the model", (double)(is->tables + is->matrices) / 1e9,
+        o->model->device->name, (double)weights_limit(o) / 1e9, (double)least / 1e9);
+    return status;
+}
+
+/* Decides which weights come and go: none where they fit (nobody gave a limit: in nine tenths of what
+ * is free), or where their numbers cannot be had again. */
+static inset_status choose_stream(opening *o)
+{
+    struct inset_model *m = o->model;
+    const bool widened = device_widens(m->device, m->type);
+    const stream_sizes is = stream_measure(m->program, m->type, widened);
+    const double all = (double)(is.tables + is.matrices);
+    int64_t slot, least;
+    if (!o->weight_memory
+        && (!m->device->memory_free || all < 0.9 * (double)m->device->memory_free))
+        return INSET_OK;
+    if (o->weight_memory && all <= (double)o->weight_memory) return INSET_OK;
+    if (!o->files) {
+        if (!o->weight_memory) return INSET_OK;
+        return error_set(o->context, INSET_USAGE_ERROR,
+            "weights that were given in memory cannot come and go: open a directory");
+    }
+    struct weight_stream *s = m->stream = memory_new(o->context, sizeof *s);
+    if (!s || !(s->comes = memory_new(o->context, m->program->n_weights + 1)))
+        return INSET_NO_MEMORY;
+    if (!stream_choose(m->program, m->type, widened, weights_limit(o), s->comes, &slot, &least))
+        return refuse_weights(o, &is, least);
+    s->slot_bytes = (size_t)slot;
+    return INSET_OK;
+}
+
 static inset_status load_weights(opening *o)
 {
     struct inset_model *m = o->model;
     const program *p = m->program;
     m->weights = memory_new(o->context, p->n_weights * sizeof *m->weights);
     int32_t *biases = memory_new(o->context, p->n_weights * sizeof *biases);
-    inset_status status = m->weights && biases ? INSET_OK : INSET_NO_MEMORY;
-    m->gelu_in_product = true;
+    inset_status status = m->weights && biases ? choose_stream(o) : INSET_NO_MEMORY;
+    m->gelu_in_product = !m->stream; /* it has the bits of the two on their own */
     /* the last first: a head is the largest, and room to convert it is there while little else is */
     for (size_t i = p->n_steps; i-- > 0 && !status;) {
         const step *s = &p->steps[i];
@@ -435,7 +489,7 @@ static inset_status load_weights(opening *o)
         if (status) break;
         if (s->kind == STEP_LINEAR) {
             status = load_matrix(o, s, biases);
-            if (!status) status = load_gelu(o, s);
+            if (!status && !m->stream) status = load_gelu(o, s);
         } else if (s->aside) continue; /* it comes when it is asked for (parts.c) */
         else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
     }
@@ -504,14 +558,23 @@ static inset_status conclude(opening *o, inset_status status, struct inset_model
     return status;
 }
 
+/* What weights take on the device, about. */
+static int64_t weights_there(const struct inset_model *m)
+{
+    const struct weight_stream *s = m->stream;
+    if (!s) return m->weight_bytes;
+    return m->weight_bytes - stream_bytes(m->program, m->type, false, s->comes)
+           + STREAM_SLOTS * (int64_t)s->slot_bytes;
+}
+
 size_t model_memory_left(const struct inset_model *m)
 {
     size_t left = 0;
     if (!m->device || !m->device->memory_free) return 0;
     if (m->device->functions->memory_left) {
         if (m->device->functions->memory_left(m->device, &left)) return 0; /* the run will say */
-    } else if (m->device->memory_free > (size_t)m->weight_bytes)
-        left = m->device->memory_free - (size_t)m->weight_bytes;
+    } else if (m->device->memory_free > (size_t)weights_there(m))
+        left = m->device->memory_free - (size_t)weights_there(m);
     return left ? left : 1;
 }
 
@@ -529,12 +592,15 @@ static struct inset_model *new_model(inset_context *context)
 }
 
 inset_status model_open(inset_context *context, const char *directory, const char *device_name,
-    inset_type type, bool fast, bool ungroup, struct inset_model **out)
+    inset_type type, bool fast, bool ungroup, size_t weight_memory, struct inset_model **out)
 {
     *out = NULL;
     inset_status status = check_type(context, type);
     if (status) return status;
-    opening o = {.context = context, .directory = directory, .model = new_model(context)};
+    opening o = {.context = context,
+        .directory = directory,
+        .weight_memory = weight_memory,
+        .model = new_model(context)};
     if (!o.model) return INSET_NO_MEMORY;
     status = open_config(context, directory, &o.config);
     if (!status) status = models_build(context, o.config, ungroup, &o.model->program);
@@ -544,24 +610,29 @@ inset_status model_open(inset_context *context, const char *directory, const cha
         status = INSET_NO_MEMORY;
     if (!status) memcpy(o.model->directory, directory, strlen(directory));
     if (!status) status = model_set_folder(o.model, directory);
+    if (!status && o.model->stream) status = stream_open(o.model);
     return conclude(&o, status, out);
 }
 
 inset_status model_from_tensors(inset_context *context, const char *config, size_t length,
     const file_tensor *tensors, size_t count, const char *device_name, inset_type type, bool fast,
-    bool ungroup, struct inset_model **out)
+    bool ungroup, size_t weight_memory, struct inset_model **out)
 {
     static const char name[] = "the tensors given";
     *out = NULL;
     inset_status status = check_type(context, type);
     if (status) return status;
-    opening o = {.context = context, .directory = name, .model = new_model(context)};
+    opening o = {.context = context,
+        .directory = name,
+        .weight_memory = weight_memory,
+        .model = new_model(context)};
     if (!o.model) return INSET_NO_MEMORY;
     status = json_parse(context, "the config", config, length, &o.config);
     if (!status) status = models_build(context, o.config, ungroup, &o.model->program);
     if (!status) status = weight_files_from(context, name, tensors, count, &o.model->given);
     o.files = o.model->given;
     if (!status) status = finish(&o, device_name, type, fast);
+    if (!status && o.model->stream) status = stream_open(o.model);
     return conclude(&o, status, out);
 }
 
@@ -642,6 +713,13 @@ inset_status model_weights_get(model_weights *w, int32_t index, int place, const
     return *out = w->at[place], INSET_OK;
 }
 
+inset_status model_weights_raw(model_weights *w, int32_t index, const void **out, inset_type *type)
+{
+    const source *from = &w->opening.sources[index];
+    *type = from->type;
+    return on_host(&w->opening, from, 0, out);
+}
+
 inset_status model_from_program(
     program *p, const char *device_name, inset_type type, bool fast, struct inset_model **out)
 {
@@ -662,6 +740,18 @@ static bool takes_attention(void *of, inset_type type, const whole_attention_arg
     return device_takes_attention(of, type, shape);
 }
 
+inset_status model_matrix(struct inset_model *m, int32_t index, bool reverse, const matrix **out)
+{
+    device_weight *w = &m->weights[index];
+    inset_status status = INSET_OK;
+    if (reverse && !w->reverse)
+        status = m->stream && m->stream->comes[index]
+                     ? stream_reverse(m, index, &w->reverse)
+                     : device_matrix_reverse(m->device, w->matrix, &w->reverse);
+    *out = reverse ? w->reverse : w->matrix;
+    return status;
+}
+
 int64_t model_bytes_backward(const struct inset_model *m)
 {
     int64_t bytes = 0;
@@ -669,6 +759,7 @@ int64_t model_bytes_backward(const struct inset_model *m)
         bytes += (int64_t)m->weights[i].bytes
                  + device_matrix_bytes(m->device, m->weights[i].matrix, false)
                  + device_matrix_bytes(m->device, m->weights[i].matrix, true);
+    if (m->stream) bytes += STREAM_SLOTS * (int64_t)m->stream->slot_bytes;
     return bytes;
 }
 
@@ -694,6 +785,7 @@ void model_free(struct inset_model *m)
     model_clear_edits(m);
     memory_free(m->context, m->edits);
     model_parts_free(m);
+    stream_close(m);
     tokenizer_free(m->tokenizer);
     for (size_t i = 0; m->weights && i < m->program->n_weights; i++) {
         device_matrix_free(m->device, m->weights[i].reverse);

@@ -31,10 +31,11 @@ struct inset_model {
     device_weight *weights; /* one per program weight */
     /* every product with a tanh GELU behind it may be one launch with it */
     bool gelu_in_product;
-    int64_t weight_bytes; /* of all weights in the model's type, a tied one once */
-    model_parts *parts;   /* NULL until a head is run on its own */
-    char *directory;      /* where the weights are; NULL: they were in memory */
-    char *folder;         /* where config.json is, with or without weights; NULL: in memory */
+    int64_t weight_bytes;         /* of all weights in the model's type, a tied one once */
+    struct weight_stream *stream; /* weights that come and go (stream.h); NULL: all stay */
+    model_parts *parts;           /* NULL until a head is run on its own */
+    char *directory;              /* where the weights are; NULL: they were in memory */
+    char *folder; /* where config.json is, with or without weights; NULL: in memory */
     struct tokenizer *tokenizer; /* of that folder, from the first text on (tokens.h) */
     weight_files *given;         /* tensors that somebody keeps for the model, or NULL */
     edit **edits;                /* what traces of the public API begin with, the oldest first */
@@ -49,17 +50,19 @@ struct inset_model {
  *   fast         whether the device may give up that a row's bits depend on its own numbers alone
  *                (device.h)
  *   ungroup      see program.ungroup
+ *   weight_memory  most bytes that weights take on the device: where that is not enough, some come and
+ *                go (stream.h). 0: what there is
  * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights
  * before the config is checked. */
 struct inset_model;
 inset_status model_open(inset_context *context, const char *directory, const char *device_name,
-    inset_type type, bool fast, bool ungroup, struct inset_model **out);
+    inset_type type, bool fast, bool ungroup, size_t weight_memory, struct inset_model **out);
 /* The same from a config's text and tensors by the names that a file would have, which stay where
  * they are, unchanged, as long as the model: on the host, or on the GPU it runs on, where those that
  * can be read as they lie are not copied. */
 inset_status model_from_tensors(inset_context *context, const char *config, size_t length,
     const file_tensor *tensors, size_t count, const char *device_name, inset_type type, bool fast,
-    bool ungroup, struct inset_model **out);
+    bool ungroup, size_t weight_memory, struct inset_model **out);
 /* A model whose program was built in memory (weights have `data`). Takes the program over, also on
  * failure. */
 inset_status model_from_program(
@@ -76,6 +79,9 @@ inset_status model_program(
 size_t model_memory_left(const struct inset_model *model);
 /* What plans for this model must know of its device. */
 plan_traits model_traits(const struct inset_model *model);
+/* The matrix of a weight that linear steps have; reverse: the other way round, made once. */
+inset_status model_matrix(
+    struct inset_model *model, int32_t weight, bool reverse, const matrix **out);
 /* What the weights of a model with a device take there, with all matrices also the other way round
  * where it needs a copy for that, as gradients have them. */
 int64_t model_bytes_backward(const struct inset_model *model);
@@ -94,6 +100,10 @@ void model_weights_close(model_weights *w); /* takes NULL */
 /* A weight as fp32, [rows, columns] as the file has it; it holds until the next call with the same
  * `place`, 0 to 3, or the end. */
 inset_status model_weights_get(model_weights *w, int32_t weight, int place, const float **out);
+
+/* The same as it lies, in its own type; holds until the next call. */
+inset_status model_weights_raw(
+    model_weights *w, int32_t weight, const void **out, inset_type *type);
 
 /* A part of a weight as a matrix, with its part of the bias (-1: none); made once. reverse: by its
  * transpose, without a bias. It is the model's. As model_weights_open's errors. */

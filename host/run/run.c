@@ -10,6 +10,7 @@
  * one copy, and one replay. The first run is launched directly: most plans run once, and the device
  * makes its choices (which algorithm a product takes) while it runs. */
 #include "run/run.h"
+#include "run/stream.h"
 
 #include <string.h>
 
@@ -50,7 +51,8 @@ struct run {
     bool saved_here, has_run;
     /* the launches, captured at the second run, where the device captures */
     device_graph *graph;
-    bool launched_singly; /* it cannot capture these */
+    bool launched_singly;  /* it cannot capture these */
+    stream_visits *visits; /* of weights that come and go; NULL: it needs none */
 };
 
 static size_t area_place(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
@@ -117,17 +119,15 @@ static void *address(const run *r, const void *tagged)
 static inset_status bind_matrix(run *r, launch *l)
 {
     if (l->given) return l->matrix = r->matrices->at[l->given - 1], INSET_OK;
-    device_weight *w = &r->model->weights[l->weight];
     if (l->part.n_in) {
         const matrix *found = NULL;
         inset_status status = model_part(
             r->model, l->weight, l->bias, &l->part, l->reverse, &found);
         return l->matrix = found, status;
     }
-    inset_status status = !l->reverse || w->reverse
-                              ? INSET_OK
-                              : device_matrix_reverse(r->model->device, w->matrix, &w->reverse);
-    return l->matrix = l->reverse ? w->reverse : w->matrix, status;
+    const matrix *found = NULL;
+    inset_status status = model_matrix(r->model, l->weight, l->reverse, &found);
+    return l->matrix = found, status;
 }
 
 static inset_status bind_launches(run *r)
@@ -344,10 +344,12 @@ static inset_status make_run(struct inset_model *model, run_room *room, plan *p,
     r->room = room;
     inset_status status;
     if ((status = allocate_areas(r)) || (status = copy_inputs(r)) || (status = bind_launches(r))
+        || (status = stream_plan(model, r->launches, p->n_launches, &r->visits))
         || (status = upload_tables(r))) {
         run_free(r);
         return status;
     }
+    r->launched_singly = r->visits != NULL;
     *out = r;
     return INSET_OK;
 }
@@ -369,6 +371,7 @@ void run_free(run *r)
     if (r->room && r->room->owner == r) r->room->owner = NULL;
     device_graph_free(r->model->device, r->graph);
     if (r->memory && !r->room) device_release(r->model->device, r->memory, r->bytes);
+    stream_visits_free(r->visits);
     memory_free(r->context, r->launches);
     matrices_free(r->matrices);
     if (!r->model->device->shares_host_memory) memory_free(r->context, r->inputs);
@@ -583,6 +586,22 @@ int64_t run_copies(const plan *p)
     return (inputs > 0) + (p->area_bytes[AREA_SAVED] > 0);
 }
 
+int64_t run_weight_copies(const struct inset_model *model, const plan *p)
+{
+    int64_t bytes = 0;
+    for (size_t i = 0; i < p->n_launches && model->stream; i++) {
+        const launch *l = &p->launches[i];
+        if (!l->is_matmul || l->given || l->part.n_in || !model->stream->comes[l->weight]) continue;
+        bool first = true;
+        for (size_t k = 0; k < i && first; k++)
+            first = !p->launches[k].is_matmul || p->launches[k].weight != l->weight
+                    || p->launches[k].reverse != l->reverse;
+        const weight *w = &model->program->weights[l->weight];
+        if (first) bytes += (int64_t)w->rows * w->columns * (int64_t)type_size(model->type);
+    }
+    return bytes;
+}
+
 int64_t run_first_copies(const plan *p)
 {
     return (p->n_runs > 0) + (p->n_repeats > 0) + (p->n_literals > 0) + (p->n_records > 0)
@@ -612,11 +631,13 @@ static inset_status launch_all(run *r, bool watched)
         if (watched
             && (status = context_watch(r->context, "running", (int64_t)i, (int64_t)p->n_launches)))
             return status;
+        if (r->visits && (status = stream_before(r->visits, i))) return status;
         const void *arguments = launch_arguments(l, &size);
         status = l->gelu ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
                  : l->is_matmul ? device_matmul(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
                                 : device_launch(d, launch_kernel(l), (inset_type)l->type, arguments,
                                     size, l->blocks, l->work);
+        if (!status && r->visits) status = stream_after(r->visits, i);
         if (status) return status;
     }
     return INSET_OK;

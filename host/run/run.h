@@ -16,6 +16,9 @@ void run_free(run *r); /* takes NULL */
  * many (CUDA cuts copies beyond 4 MiB in pieces), and one for all that is saved. On a device that
  * shares the host's memory inputs are written in place. */
 int64_t run_copies(const plan *p);
+/* Bytes of weights that come and go which a run copies, about: of each matrix once forward and once
+ * backward. 0 where all stay. */
+int64_t run_weight_copies(const struct inset_model *model, const plan *p);
 /* The same of a plan's first run, with the tables, records and tensors from outside that go up for
  * it. Large ones go in several pieces. The launches that write tables out on the device, two at
  * most, are no run's. */

@@ -44,7 +44,13 @@ bool device_range(const void *at, size_t bytes, const char *what);
 
 /* One queued operation; `run` is called with the memory open. */
 typedef struct operation {
-    void (*run)(struct operation *o);
+    void (*run)(struct operation *o); /* NULL: it only waits */
+    cuda_stream stream;
+    uint64_t at; /* operations queued before it since the start */
+    bool done;
+    /* of another stream, what was queued before `wait_before` must have run; NULL: nothing */
+    cuda_stream wait_stream;
+    uint64_t wait_before;
     const char *name;
     void *to;
     const void *from;
@@ -72,7 +78,7 @@ typedef struct standin_settings {
     int64_t fail_call, fail_allocation, break_at;
     bool broken;
     int refused, tall_only, unsteady, uneven, gelu_rounds;
-    bool no_attention;
+    bool no_attention, eager;
     int64_t most_sequences, refused_length;
 } standin_settings;
 

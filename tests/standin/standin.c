@@ -56,9 +56,10 @@ static struct {
     /* addresses of device memory; none is used twice */
     char *reserve, *reserve_next, *reserve_end;
     int64_t device_bytes;
-    operation *queue; /* not yet run: queue[0 .. queued) */
+    operation *queue; /* queue[0 .. queued): not yet run, and those behind them */
     size_t queued, capacity;
-    uint64_t run, seen; /* operations run and queued since the start */
+    uint64_t first, seen; /* of the queue's first; operations queued since the start */
+    cuda_stream main;     /* the stream that was made first */
     /* its name, for the message when it touches what it may not */
     const char *running;
     int last_error, device;
@@ -381,7 +382,10 @@ static int graph_launch(cuda_graph_exec graph, cuda_stream stream)
     for (size_t i = 0; i < g->count; i++) {
         operation *o = standin_queue(stream, call, NULL);
         if (!o) return refuse(CUDA_ERROR_INVALID);
+        const uint64_t at = o->at;
         *o = g->list[i];
+        o->stream = stream;
+        o->at = at;
     }
     standin_count.replays++;
     standin_count.replayed += (int64_t)g->count;
@@ -408,10 +412,78 @@ static int graph_exec_destroy(cuda_graph_exec graph)
 
 /* ---- the queue ---------------------------------------------------------- */
 
+static void run_operation(operation *o)
+{
+    o->done = true;
+    if (standin_now.break_at && !--standin_now.break_at) standin_now.broken = true;
+    if (standin_now.broken || !o->run) return;
+    s.running = o->name;
+    o->run(o);
+    s.running = NULL;
+}
+
+/* What a stream (NULL: every one) was given before `seen`, in its order, and what that waits for. An
+ * operation waits for earlier ones alone, so this ends. */
+static void run_stream(cuda_stream stream, uint64_t seen)
+{
+    for (size_t i = 0; i < s.queued && s.queue[i].at < seen; i++) {
+        operation *o = &s.queue[i];
+        if (o->done || (stream && o->stream != stream)) continue;
+        if (o->wait_stream) run_stream(o->wait_stream, o->wait_before);
+        run_operation(o);
+    }
+}
+
+static void forget_done(void)
+{
+    size_t n = 0;
+    while (n < s.queued && s.queue[n].done) n++;
+    s.queued -= n;
+    s.first += n;
+    memmove(s.queue, s.queue + n, s.queued * sizeof *s.queue);
+}
+
+static void run_until_of(cuda_stream stream, uint64_t seen)
+{
+    if (!s.queued) return;
+    protect(PROT_READ | PROT_WRITE);
+    run_stream(stream, seen);
+    forget_done();
+    protect(PROT_NONE);
+}
+
+static void run_until(uint64_t seen) { run_until_of(NULL, seen); }
+
+/* Has all run that a stream was given before `seen`? */
+static bool has_run(cuda_stream stream, uint64_t seen)
+{
+    for (size_t i = 0; i < s.queued && s.queue[i].at < seen; i++)
+        if (!s.queue[i].done && s.queue[i].stream == stream) return false;
+    return true;
+}
+
+/* Streams beside the first run ahead as far as they may, where that is asked for: a wait that is
+ * missing there shows as numbers that were overwritten too early. Otherwise they run as late as they
+ * may: a wait that is missing in the first stream shows as numbers that are not there. */
+static void run_ahead(void)
+{
+    if (!standin_now.eager || s.running) return;
+    protect(PROT_READ | PROT_WRITE);
+    for (size_t i = 0; i < s.queued; i++) {
+        operation *o = &s.queue[i];
+        if (o->done || o->stream == s.main || !has_run(o->stream, o->at)) continue;
+        if (o->wait_stream && !has_run(o->wait_stream, o->wait_before)) continue;
+        run_operation(o);
+    }
+    forget_done();
+    protect(PROT_NONE);
+}
+
 operation *standin_queue(cuda_stream stream, const char *name, void (*run)(operation *o))
 {
     if (!handle_good(stream, HANDLE_STREAM, name)) return NULL;
     if (s.capturing) return graph_append(s.capturing, name, run);
+    run_ahead();
     if (s.queued == s.capacity) {
         size_t capacity = s.capacity ? 2 * s.capacity : 64;
         operation *moved = realloc(s.queue, capacity * sizeof *moved);
@@ -423,28 +495,10 @@ operation *standin_queue(cuda_stream stream, const char *name, void (*run)(opera
     memset(o, 0, sizeof *o);
     o->name = name;
     o->run = run;
-    s.seen++;
+    o->stream = stream;
+    o->at = s.seen++;
     standin_time += 2;
     return o;
-}
-
-/* Runs what was queued until `seen` operations have run since the start. */
-static void run_until(uint64_t seen)
-{
-    if (s.run >= seen) return;
-    protect(PROT_READ | PROT_WRITE);
-    size_t n = 0;
-    for (; s.run < seen; n++, s.run++) {
-        operation *o = &s.queue[n];
-        if (standin_now.break_at && !--standin_now.break_at) standin_now.broken = true;
-        if (standin_now.broken) continue;
-        s.running = o->name;
-        o->run(o);
-        s.running = NULL;
-    }
-    s.queued -= n;
-    memmove(s.queue, s.queue + n, s.queued * sizeof *s.queue);
-    protect(PROT_NONE);
 }
 
 static int waited(int error)
@@ -488,7 +542,8 @@ static int standin_free_host(void *memory) { return free_memory(memory, true); }
 
 typedef struct standin_event {
     standin_handle handle;
-    uint64_t after; /* operations that have been queued when it was recorded */
+    uint64_t after;     /* operations that have been queued when it was recorded */
+    cuda_stream stream; /* that it was recorded in */
     bool takes_times;
     int64_t time; /* standin_time when it was recorded */
 } standin_event;
@@ -500,6 +555,7 @@ static int stream_create(cuda_stream *out, unsigned flags)
     if (flags != CUDA_STREAM_NON_BLOCKING)
         standin_problem("a stream that waits for the default stream");
     *out = handle_create(HANDLE_STREAM, sizeof(standin_handle));
+    if (!s.main) s.main = *out;
     return *out ? 0 : refuse(CUDA_ERROR_MEMORY);
 }
 
@@ -508,6 +564,7 @@ static int stream_destroy(cuda_stream stream)
     int error = standin_begin(ERROR_UNKNOWN);
     handle_destroy(stream, HANDLE_STREAM, "cudaStreamDestroy");
     run_until(s.seen);
+    if (stream == s.main) s.main = NULL;
     return error;
 }
 
@@ -518,7 +575,7 @@ static int stream_synchronize(cuda_stream stream)
     if (stream && !handle_good(stream, HANDLE_STREAM, "cudaStreamSynchronize"))
         return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaStreamSynchronize")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
-    run_until(s.seen);
+    run_until_of(stream, s.seen);
     return waited(error);
 }
 
@@ -548,6 +605,7 @@ static int event_record(cuda_event event, cuda_stream stream)
         return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaEventRecord")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
     ((standin_event *)event)->after = s.seen;
+    ((standin_event *)event)->stream = stream;
     ((standin_event *)event)->time = standin_time;
     return 0;
 }
@@ -575,8 +633,24 @@ static int event_synchronize(cuda_event event)
     if (!handle_good(event, HANDLE_EVENT, "cudaEventSynchronize"))
         return refuse(CUDA_ERROR_INVALID);
     if (captures("cudaEventSynchronize")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
-    run_until(((standin_event *)event)->after);
+    if (((standin_event *)event)->stream)
+        run_until_of(((standin_event *)event)->stream, ((standin_event *)event)->after);
     return waited(0);
+}
+
+/* An event that was never recorded is no wait, as on a GPU. */
+static int stream_wait_event(cuda_stream stream, cuda_event event, unsigned flags)
+{
+    int error = standin_begin(ERROR_UNKNOWN);
+    if (error) return error;
+    if (!handle_good(event, HANDLE_EVENT, "cudaStreamWaitEvent") || flags)
+        return refuse(CUDA_ERROR_INVALID);
+    if (captures("cudaStreamWaitEvent")) return refuse(ERROR_CAPTURE_UNSUPPORTED);
+    operation *o = standin_queue(stream, "a wait for an event", NULL);
+    if (!o) return refuse(CUDA_ERROR_INVALID);
+    o->wait_stream = ((standin_event *)event)->stream;
+    o->wait_before = ((standin_event *)event)->after;
+    return 0;
 }
 
 /* ---- copies and launches ------------------------------------------------ */
@@ -884,6 +958,7 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library)
         .cudaEventCreateWithFlags = event_create,
         .cudaEventDestroy = event_destroy,
         .cudaEventRecord = event_record,
+        .cudaStreamWaitEvent = stream_wait_event,
         .cudaEventSynchronize = event_synchronize,
         .cudaEventElapsedTime = event_elapsed,
         .cudaMemcpyAsync = copy,
@@ -925,6 +1000,8 @@ int64_t standin_live(void)
     for (const standin_handle *h = s.handles; h; h = h->next) live += h->live;
     return live;
 }
+
+void standin_eager(bool eager) { standin_now.eager = eager; }
 
 int64_t standin_waiting(void) { return (int64_t)s.queued; }
 

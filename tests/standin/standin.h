@@ -81,6 +81,9 @@ void standin_break(int64_t n);
 /* Mends that; on a GPU nothing but a new process does. */
 void standin_mend(void);
 
+/* Whether streams beside the first run as early as they may, or (as at the start) as late. */
+void standin_eager(bool eager);
+
 /* What cuBLASLt's heuristic proposes, in this order: candidates marked unsupported, candidates that
  * refuse fewer than 64 rows, candidates whose sums depend on where a row lies, candidates whose
  * sums depend on the height, then good ones, eight in all. */

@@ -43,6 +43,16 @@ void cpu_matrix_free(device *d, matrix *m);
 int64_t cpu_matrix_bytes(const matrix *m, bool reverse);
 inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
     int64_t y_stride, int64_t rows);
+inset_status cpu_matrix_empty(device *d, inset_type type, int64_t in, int64_t out, bool in_out,
+    const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result);
+bool cpu_widens(const device *d, inset_type type);
+int64_t cpu_matrix_room(const matrix *m);
+inset_status cpu_matrix_put(device *d, matrix *m, device_slot *s, size_t offset, const void *weight,
+    inset_type weight_type);
+inset_status cpu_slot_create(device *d, size_t bytes, device_slot **out);
+void cpu_slot_free(device *d, device_slot *s);
+void *cpu_slot_at(const device_slot *s, size_t offset);
+inset_status cpu_slot_pass(device *d, device_slot *s);
 inset_status cpu_float_products(device *d, const float_product *x, int64_t n);
 /* Whether a row has the same bits beside any others (device.h). */
 bool cpu_products_steady(void);

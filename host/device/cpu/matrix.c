@@ -130,18 +130,23 @@ static inset_status make_in_place(inset_context *context, cpu_products *p, matri
 }
 
 /* fp32 [in, out], whatever it was. */
-static inset_status make_tiny(inset_context *context, const cpu_products *p, matrix *m,
-    const void *weight, inset_type weight_type, bool in_out)
+static void fill_tiny(
+    const cpu_products *p, matrix *m, const void *weight, inset_type weight_type, bool in_out)
 {
-    m->weight_bytes = (size_t)m->in * (size_t)m->out * sizeof(float);
-    inset_status status = cpu_memory_new(context, m->weight_bytes, &m->weight);
-    if (status) return status;
     float plain[TINY];
     read_weights(p, plain, weight, weight_type, m->in * m->out, m->type);
     for (int64_t i = 0; i < m->in; i++)
         for (int64_t o = 0; o < m->out; o++)
             ((float *)m->weight)[i * m->out + o] = plain[in_out ? i * m->out + o : o * m->in + i];
-    return INSET_OK;
+}
+
+static inset_status make_tiny(inset_context *context, const cpu_products *p, matrix *m,
+    const void *weight, inset_type weight_type, bool in_out)
+{
+    m->weight_bytes = (size_t)m->in * (size_t)m->out * sizeof(float);
+    inset_status status = cpu_memory_new(context, m->weight_bytes, &m->weight);
+    if (!status) fill_tiny(p, m, weight, weight_type, in_out);
+    return status;
 }
 
 /* Room for MOST_ROWS widened rows of the widest matrix; pages that are never touched cost
@@ -315,7 +320,7 @@ void cpu_matrix_free(device *d, matrix *m)
     if (!m) return;
     if (m->weight_memory) dnnl_memory_destroy(m->weight_memory);
     if (m->bias_memory) dnnl_memory_destroy(m->bias_memory);
-    cpu_memory_free(d->context, m->weight, m->weight_bytes);
+    if (!m->comes) cpu_memory_free(d->context, m->weight, m->weight_bytes);
     cpu_memory_free(d->context, m->bias, (size_t)m->out * sizeof(float));
     memory_free(d->context, m);
 }
@@ -327,4 +332,54 @@ int64_t cpu_matrix_bytes(const matrix *m, bool reverse)
     if (!reverse) return (int64_t)m->weight_bytes + bias;
     const bool where_it_lies = !is_tiny(m->in, m->out) && (m->table || lies_plain(m, &lies));
     return where_it_lies ? 0 : (int64_t)m->weight_bytes;
+}
+
+/* ---- weights that come and go -------------------------------------------- */
+
+/* The layout of a product's reverse is that of cpu_matrix_reverse, so that it has the same bits. */
+static layout layout_of_empty(const matrix *reverse_of)
+{
+    layout lies;
+    return reverse_of && lies_plain(reverse_of, &lies) ? lies : PACKED;
+}
+
+inset_status cpu_matrix_empty(device *d, inset_type type, int64_t in, int64_t out, bool in_out,
+    const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result)
+{
+    cpu_products *p = products_of(d);
+    matrix *m;
+    inset_status status = matrix_begin(d, type, in, out, bias, bias_type, &m);
+    if (status) return matrix_end(d, m, status, result);
+    m->comes = true;
+    m->in_out = in_out;
+    if (is_tiny(in, out)) return matrix_end(d, m, INSET_OK, result);
+    status = shape_find(d->context, p, in, out, product_type(m), m->bias != NULL,
+        layout_of_empty(reverse_of), &m->shape);
+    if (!status) status = hold_weights(d->context, p, m, DNNL_MEMORY_NONE);
+    if (!status && m->widened) status = reserve_scratch(d->context, p, m);
+    return matrix_end(d, m, status, result);
+}
+
+bool cpu_widens(const device *d, inset_type type)
+{
+    return type == INSET_F16 || (type == INSET_BF16 && !((const cpu_device *)d)->products->bf16);
+}
+
+int64_t cpu_matrix_room(const matrix *m)
+{
+    const int64_t size = m->shape && m->shape->type == dnnl_bf16 ? 2 : (int64_t)sizeof(float);
+    return m->shape && m->shape->layout == PACKED ? (int64_t)m->shape->packed_bytes
+                                                  : m->in * m->out * size;
+}
+
+inset_status cpu_matrix_put(
+    device *d, matrix *m, device_slot *s, size_t offset, const void *weight, inset_type weight_type)
+{
+    cpu_products *p = products_of(d);
+    m->weight = cpu_slot_at(s, offset);
+    if (!m->shape) return fill_tiny(p, m, weight, weight_type, m->in_out), INSET_OK;
+    dnnl_status_t status = dnnl_memory_set_data_handle(m->weight_memory, m->weight);
+    if (status) return product_refused(d->context, "hold a weight matrix", status);
+    if (m->shape->layout != PACKED) m->table = m->weight;
+    return pack_weight(d->context, p, m, weight, weight_type, m->in_out);
 }

@@ -136,7 +136,8 @@ struct matrix {
     shape *shape; /* NULL for a tiny one */
     /* packed; for a tiny one fp32 [in, out]; NULL when the product reads `table` */
     void *weight;
-    size_t weight_bytes;
+    size_t weight_bytes; /* 0: it is in a slot, which is not the matrix's */
+    bool comes, in_out;  /* it comes and goes (slots.c), from a weight that lies so */
     /* somebody else's, as shape->layout says, in the matrix's type or widened; or NULL */
     const void *table;
     float *bias; /* fp32 [out], or NULL */

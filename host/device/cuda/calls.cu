@@ -213,6 +213,9 @@ extern "C" void cuda_calls_fill(cuda_library *l)
         return cudaEventRecord(event, stream);
     };
     l->cudaEventSynchronize = [](cuda_event event) -> int { return cudaEventSynchronize(event); };
+    l->cudaStreamWaitEvent = [](cuda_stream stream, cuda_event event, unsigned flags) -> int {
+        return cudaStreamWaitEvent(stream, event, flags);
+    };
     l->cudaEventElapsedTime = [](float *milliseconds, cuda_event start, cuda_event end) -> int {
         return cudaEventElapsedTime(milliseconds, start, end);
     };

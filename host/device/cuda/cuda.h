@@ -1,5 +1,6 @@
 /* cuda.h: the inside of the CUDA device, shared by cuda.c (memory, copies, launches), landing.c
- * (results that arrive later), matmul.c (products by weights), choose.c (their algorithms),
+ * (results that arrive later), matmul.c (products by weights), choose.c (their algorithms), slots.c
+ * (weights that come and go),
  * float_products.c (other products) and tiles.c (attention by tiles). */
 #ifndef INSET_CUDA_H
 #define INSET_CUDA_H
@@ -48,6 +49,7 @@ typedef struct float_choice {
 } float_choice;
 
 typedef struct cuda_attention cuda_attention; /* attention.c */
+typedef struct cuda_copier cuda_copier;       /* slots.c */
 
 typedef struct cuda_device {
     device base; /* first, so that a device * is a cuda_device * */
@@ -66,6 +68,7 @@ typedef struct cuda_device {
     int multiprocessors, shared_bytes; /* of the card; of a block at most */
     cuda_attention *attention;         /* NULL until somebody asks for it */
     bool attention_missing;            /* there is none */
+    cuda_copier *copier;               /* NULL until there is a slot */
     /* between capture_begin and capture_end: work is written down, not run */
     bool capturing;
 } cuda_device;
@@ -111,6 +114,7 @@ struct matrix {
     int64_t in, out;
     bool in_out;
     bool borrowed; /* the weight is somebody else's table */
+    bool comes;    /* it comes and goes (slots.c); NULL: it was never there */
     void *weight, *bias;
     size_t weight_bytes, bias_bytes;
     cublas_product products[EPILOGUES]; /* NULL: not asked for */
@@ -150,6 +154,18 @@ int cuda_multiply(cuda_device *d, const matrix *m, epilogue e, const cublas_algo
     const row_layouts *rows, int height, const void *x, void *y);
 /* The error of a cublasStatus_t. doing: "a matrix product". */
 inset_status cuda_product_failed(cuda_device *d, const matrix *m, int status, const char *doing);
+
+/* ---- slots.c ------------------------------------------------------------ */
+
+inset_status cuda_slot_create(device *base, size_t bytes, device_slot **out);
+void cuda_slot_free(device *base, device_slot *s);
+inset_status cuda_slot_used(device *base, device_slot *s);
+inset_status cuda_slot_arrive(device *base, device_slot *s);
+inset_status cuda_matrix_empty(device *base, inset_type type, int64_t in, int64_t out, bool in_out,
+    const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result);
+int64_t cuda_matrix_room(const matrix *m);
+inset_status cuda_matrix_put(device *base, matrix *m, device_slot *s, size_t offset,
+    const void *weight, inset_type weight_type);
 
 /* ---- float_products.c --------------------------------------------------- */
 

@@ -203,4 +203,4 @@ inset_status cuda_float_products(device *base, const float_product *x, int64_t n
     return status;
 }
 
-const void *cuda_matrix_numbers(const matrix *m) { return m->weight; }
+const void *cuda_matrix_numbers(const matrix *m) { return m->comes ? NULL : m->weight; }

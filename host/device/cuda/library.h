@@ -117,6 +117,7 @@ typedef struct cuda_library {
     int (*cudaEventDestroy)(cuda_event event);
     int (*cudaEventRecord)(cuda_event event, cuda_stream stream);
     int (*cudaEventSynchronize)(cuda_event event);
+    int (*cudaStreamWaitEvent)(cuda_stream stream, cuda_event event, unsigned flags);
     /* of events with timing: benchmarks */
     int (*cudaEventElapsedTime)(float *milliseconds, cuda_event start, cuda_event end);
     int (*cudaMemcpyAsync)(void *to, const void *from, size_t bytes, int kind, cuda_stream stream);

@@ -198,6 +198,25 @@ inset_status cuda_matrix_over(device *base, inset_type type, int64_t in, int64_t
     return matrix_end(d, INSET_OK, bias, bias_type, result);
 }
 
+/* Its algorithms are chosen by its first product, when it has numbers. */
+inset_status cuda_matrix_empty(device *base, inset_type type, int64_t in, int64_t out, bool in_out,
+    const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result)
+{
+    cuda_device *d = (cuda_device *)base;
+    (void)reverse_of;
+    inset_status status = matrix_begin(d, type, in, out, result);
+    if (status) return status;
+    matrix *m = *result;
+    m->in_out = in_out;
+    m->borrowed = m->comes = true;
+    if (bias) status = put_on_device(d, type, bias, bias_type, out, &m->bias, &m->bias_bytes);
+    if (!status) status = describe(d, m);
+    if (!status) return INSET_OK;
+    cuda_matrix_free(base, m);
+    *result = NULL;
+    return status;
+}
+
 /* The same weight, transposed the other way. */
 inset_status cuda_matrix_reverse(device *base, const matrix *of, matrix **result)
 {
