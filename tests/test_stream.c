@@ -20,6 +20,9 @@
 
 #ifdef INSET_STANDIN
 #include "standin/standin.h"
+enum { LIMITS = 2 };
+#else
+enum { LIMITS = 4 };
 #endif
 
 static const char *device_name = "cpu";
@@ -109,11 +112,29 @@ static inset_status sweeps(struct inset_model *model, bool estimates, numbers *o
     return status;
 }
 
+static inset_status edges_of(struct inset_model *model, numbers *out)
+{
+    static const char *const metrics[] = {"logit_diff:11,12", NULL};
+    inset_attribution_options o = INSET_ATTRIBUTION_OPTIONS;
+    inset_edges *edges = NULL;
+    inset_edge_result r;
+    o.sweep.clean.text = "[[5, 17, 42, 8, 33]]";
+    o.sweep.corrupt.text = "[[5, 18, 42, 8, 33]]";
+    o.sweep.metrics = metrics;
+    inset_status status = inset_edges_create(model, &o, 0, &edges);
+    while (!status && !inset_edges_done(edges)) status = inset_edges_step(edges);
+    if (!status && !(status = inset_edges_result(edges, 0, &r)))
+        keep(out, r.mean, (size_t)(r.sources * r.destinations) * sizeof *r.mean);
+    inset_edges_free(edges);
+    return status;
+}
+
 static inset_status everything(struct inset_model *model, numbers *out)
 {
     *out = (numbers){0};
     inset_status status = logits(model, out);
     if (!status) status = sweeps(model, false, out);
+    if (!status) status = edges_of(model, out);
     return status ? status : sweeps(model, true, out);
 }
 
@@ -141,7 +162,7 @@ static void same_bits(inset_context *context, const char *folder, inset_type typ
     CHECK(!all->stream, "%s: weights that fit come and go", folder);
     NEED(!open_least(context, path, device_name, type, &least, &some), "%s: %s", folder,
         inset_message(context));
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < LIMITS; k++) {
         snprintf(what, sizeof what, "%.2f of the least", 1 + 0.3 * k);
         if (CHECK(some && some->stream, "%s, %s: nothing comes", folder, what)) {
             CHECK(some->stream->bytes > 0 && !some->stream->copied, "%s", folder);
@@ -219,7 +240,7 @@ static void survives_no_memory(void)
 {
     inset_status status = INSET_NO_MEMORY;
     int tried = 0;
-    for (int64_t n = 1; status == INSET_NO_MEMORY && n < 6000; n += n < 400 ? 3 : 11, tried++) {
+    for (int64_t n = 1; status == INSET_NO_MEMORY && n < 6000; n += n < 100 ? 3 : 37, tried++) {
         failing_allocator memory = {.fail_at = 0};
         inset_context *context;
         struct inset_model *model = NULL;
@@ -247,8 +268,8 @@ static void survives_no_memory(void)
 #ifdef INSET_STANDIN
 static void any_order(inset_context *context)
 {
-    static const char *const folders[] = {"gpt2", "llama_bf16", "gemma2"};
-    for (size_t i = 0; i < 3; i++)
+    static const char *const folders[] = {"gpt2", "llama_bf16"};
+    for (size_t i = 0; i < 2; i++)
         for (int eager = 0; eager < 2; eager++) {
             standin_eager(eager);
             same_bits(context, folders[i], INSET_TYPE_COUNT);
@@ -267,7 +288,7 @@ static void calls_fail(inset_context *context)
              context, "fixtures/gpt2", device_name, INSET_TYPE_COUNT, false, false, 70000, &model)
              && !logits(model, &wanted),
         "%s", inset_message(context));
-    for (int64_t n = 1; n < 400; n += 3) {
+    for (int64_t n = 1; n < 400; n += 9) {
         numbers found = {0}, again = {0};
         standin_fail_call(n);
         const inset_status status = logits(model, &found);
@@ -280,7 +301,7 @@ static void calls_fail(inset_context *context)
         free(found.at);
         free(again.at);
     }
-    CHECK(failed > 30, "%d calls failed", failed);
+    CHECK(failed > 15, "%d calls failed", failed);
     standin_eager(false);
     model_free(model);
     free(wanted.at);
@@ -290,9 +311,13 @@ static void calls_fail(inset_context *context)
 
 int main(void)
 {
+#ifdef INSET_STANDIN /* the others: test_cases_standin_streamed */
+    static const char *const folders[] = {"gpt2", "gpt2_f16", "gpt_neox", "gemma2", "phi3"};
+#else
     static const char *const folders[] = {"gpt2", "gpt2_bf16", "gpt2_f16", "gpt2_options",
         "gpt2_sharded", "gpt_neox", "gpt_neox_serial", "llama", "llama3", "llama_bf16", "mistral",
         "olmo2", "phi3", "qwen2", "qwen3", "gemma2", "gemma2_bf16", "induction"};
+#endif
     inset_context *context = NULL;
     if (getenv("INSET_TEST_DEVICE")) device_name = getenv("INSET_TEST_DEVICE");
     if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();

@@ -76,8 +76,8 @@ static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
     e->n_positions = o->by ? s->clean.longest : 1;
     if (!status) status = edges_find(e);
     if (!status) status = make_arrays(e, per_pair);
-    /* on the CPU products read weights from a copy on the host */
-    if (!status && s->model->device && s->model->device->shares_host_memory)
+    /* on the CPU products read weights from a copy on the host; elsewhere those that do not stay */
+    if (!status && s->model->device && (s->model->device->shares_host_memory || s->model->stream))
         status = model_weights_open(s->model, &e->weights);
     e->pairs_at_once = status ? 0 : pairs_at_once(e);
     s->progress.patches = s->pairs;

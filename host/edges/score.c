@@ -66,7 +66,8 @@ static int64_t widest_weight(const edges *e)
     const struct inset_model *m = e->s->model;
     const program *p = e->s->program;
     int64_t most = 0;
-    if (m->type == INSET_F32 || (m->device && m->device->shares_host_memory)) return 0;
+    if ((m->type == INSET_F32 && !m->stream) || (m->device && m->device->shares_host_memory))
+        return 0;
     for (int32_t l = 0; l < e->s->n_layers; l++)
         for (int k = 0; k < 4; k++) {
             const int32_t step = k < 3 ? e->layers[l].linear[k] : e->layers[l].out;
@@ -138,6 +139,27 @@ static const int32_t *gradients_at(const scorer *c, size_t metric, int32_t run_i
 
 /* ---- weights and norms -------------------------------------------------- */
 
+/* One that does not stay on the device, rounded as its products have it. */
+static inset_status bring(scorer *c, int32_t weight_index, int place)
+{
+    const struct inset_model *m = c->e->s->model;
+    const weight *w = &m->program->weights[weight_index];
+    const int64_t count = (int64_t)w->rows * w->columns;
+    const float *numbers;
+    inset_status status = model_weights_get(c->e->weights, weight_index, place, &numbers);
+    if (status) return status;
+    char *rounded = memory_new(m->context, (size_t)count * type_size(m->type));
+    float *wide = memory_new(m->context, (size_t)count * sizeof *wide);
+    if (rounded && wide) {
+        elements_convert(m->type, rounded, INSET_F32, numbers, count);
+        elements_convert(INSET_F32, wide, m->type, rounded, count);
+        status = device_upload(c->d, c->room.weight, wide, (size_t)count * sizeof *wide);
+    } else status = INSET_NO_MEMORY;
+    memory_free(m->context, rounded);
+    memory_free(m->context, wide);
+    return status;
+}
+
 /* A weight matrix as fp32, where products read it; until the next call with the same place. */
 static inset_status matrix_of(scorer *c, int32_t step, int place, const float **out)
 {
@@ -145,6 +167,12 @@ static inset_status matrix_of(scorer *c, int32_t step, int place, const float **
     const int32_t weight_index = m->program->steps[step].weight;
     if (c->d->shares_host_memory) return model_weights_get(c->e->weights, weight_index, place, out);
     const void *numbers = device_matrix_numbers(c->d, m->weights[weight_index].matrix);
+    if (!numbers) {
+        *out = c->room.weight;
+        inset_status status = c->widened == weight_index ? INSET_OK : bring(c, weight_index, place);
+        c->widened = weight_index;
+        return status;
+    }
     *out = m->type == INSET_F32 ? numbers : c->room.weight;
     if (m->type == INSET_F32 || c->widened == weight_index) return INSET_OK;
     const weight *w = &m->program->weights[weight_index];

@@ -467,14 +467,17 @@ static bool has_run(cuda_stream stream, uint64_t seen)
  * may: a wait that is missing in the first stream shows as numbers that are not there. */
 static void run_ahead(void)
 {
+    bool open = false;
     if (!standin_now.eager || s.running) return;
-    protect(PROT_READ | PROT_WRITE);
     for (size_t i = 0; i < s.queued; i++) {
         operation *o = &s.queue[i];
         if (o->done || o->stream == s.main || !has_run(o->stream, o->at)) continue;
         if (o->wait_stream && !has_run(o->wait_stream, o->wait_before)) continue;
+        if (!open) protect(PROT_READ | PROT_WRITE);
+        open = true;
         run_operation(o);
     }
+    if (!open) return;
     forget_done();
     protect(PROT_NONE);
 }
