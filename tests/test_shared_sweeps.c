@@ -106,7 +106,7 @@ static void make_wanted(wanted *w, int kind)
     if (strstr(w->o.patch, "features")) w->o.source = NULL;
     w->model = strstr(w->o.patch, "features") || below(2) ? "gpt2" : "llama";
     w->o.metrics = w->steps >= 0 ? one : metrics;
-    w->o.memory_limit = below(2) ? 150000 + (size_t)below(100000) : 0;
+    w->o.memory_limit = below(4) ? 60000 + (size_t)below(150000) : 0;
     w->o.seed = 3;
     w->o.shared = 1;
     w->o.version = "v1";

@@ -13,8 +13,10 @@
 #include "run/run.h"
 #include "run/tokens.h"
 
-enum { LEAST_JOBS = 64 };   /* of a chunk */
-enum { LEAST_SHARED = 16 }; /* of a chunk where several run it */
+enum { LEAST_JOBS = 64 }; /* of a chunk */
+enum {
+    LEAST_SHARED = 128
+}; /* of a chunk where several run it: below it unpatched runs and planning show */
 
 /* Most positions of all patched runs of a chunk, beyond which matrix products gain nothing, and
  * most FLOPs if nothing were shared, which is what is lost when a process ends: some seconds or
