@@ -4,6 +4,8 @@
  *   order        when a chunk's numbers are there, the next chunk is with the device and has not
  *                run; a chunk of the same plan is one copy up, one replay, and one copy down;
  *                numbers are those of a sweep of each pair alone
+ *   devices      two and four of them run chunks of one sweep, each with the next one with it: the
+ *                same numbers
  *   giving up    a sweep freed in the middle leaves nothing under way
  *   failures     each call fails in turn, each operation breaks in turn: an error or the right
  *                numbers, then the right numbers; nothing left over */
@@ -103,6 +105,73 @@ static void works_ahead(inset_context *context, inset_model *model, const char *
         "%s: other numbers than alone", name);
     inset_sweep_free(sweep);
     CHECK(!*standin_problems(), "%s: %s", name, standin_problems());
+}
+
+/* ---- several devices ----------------------------------------------------- */
+
+enum { DEVICES = 4 };
+
+/* A device's own model and sweep, and the chunks that it has. */
+typedef struct worker {
+    inset_context *context;
+    inset_model *model;
+    inset_sweep *sweep;
+    int64_t chunk, ahead;
+} worker;
+
+static void open_worker(worker *w, int index, const inset_sweep_options *o)
+{
+    char name[16];
+    inset_model_options on = INSET_MODEL_OPTIONS;
+    snprintf(name, sizeof name, "cuda:%d", index);
+    on.device = name;
+    *w = (worker){.chunk = -1, .ahead = -1};
+    NEED(!inset_context_create(NULL, &w->context)
+             && !inset_model_open(w->context, "fixtures/gpt2", &on, &w->model)
+             && !inset_sweep_create(w->model, o, &w->sweep),
+        "%s", inset_message(w->context));
+}
+
+/* One chunk of a device; false: there was none for it. */
+static bool works(worker *w, inset_sweep *book)
+{
+    const void *data;
+    size_t size;
+    if (w->chunk < 0) w->chunk = inset_sweep_take(book);
+    if (w->chunk < 0) return false;
+    w->ahead = inset_sweep_take(book);
+    const inset_status status = inset_sweep_run_chunk(w->sweep, w->chunk, w->ahead, &data, &size);
+    CHECK(!status, "%s", inset_message(w->context));
+    CHECK(w->ahead < 0 || standin_waiting() > 0, "chunk %lld is not with its device",
+        (long long)w->ahead);
+    CHECK(status || !inset_sweep_put(book, data, size), "chunk %lld", (long long)w->chunk);
+    w->chunk = w->ahead;
+    return !status;
+}
+
+static void many_devices(inset_context *context, inset_model *model, int devices)
+{
+    float want[MOST], got[MOST];
+    worker all[DEVICES];
+    inset_cut cut;
+    inset_sweep_options o = options_of(mixed, 0, PAIRS);
+    alone(context, model, mixed, want);
+    standin_machine(devices, 9, 0, 1 << 26, 0, 13000); /* of 64 MiB each */
+    o.shared = 1;
+    for (int i = 0; i < devices; i++) open_worker(&all[i], i, &o);
+    NEED(!inset_sweep_cut(all[0].sweep, &cut), "no cut");
+    for (int i = 1; i < devices; i++)
+        CHECK(!inset_sweep_cut_as(all[i].sweep, &cut), "%s", inset_message(all[i].context));
+    for (bool any = true; any;) {
+        any = false;
+        for (int i = 0; i < devices; i++) any |= works(&all[i], all[0].sweep);
+    }
+    CHECK(inset_sweep_done(all[0].sweep) && values_of(all[0].sweep, got) == MOST
+              && !memcmp(got, want, sizeof got),
+        "%d devices: other numbers", devices);
+    for (int i = devices; i-- > 0;) inset_context_free(all[i].context);
+    standin_machine(1, 9, 0, 1 << 30, 0, 13000);
+    CHECK(!*standin_problems(), "%s", standin_problems());
 }
 
 static void is_given_up(inset_context *context, inset_model *model, const int64_t (*other)[LENGTH])
@@ -222,6 +291,8 @@ int main(void)
             inset_message(context))) {
         works_ahead(context, model, "one plan", corrupt, 1);
         works_ahead(context, model, "two plans", mixed, 2);
+        many_devices(context, model, 2);
+        many_devices(context, model, 4);
         is_given_up(context, model, corrupt);
         is_given_up(context, model, mixed);
         each_fails(context, model, "call", standin_fail_call, false);
