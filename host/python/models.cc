@@ -20,13 +20,15 @@ struct Opening {
     text_or_none device, dtype;
     inset_model_options options = INSET_MODEL_OPTIONS;
 
-    Opening(const text_or_none &on, const text_or_none &type, bool fast, bool ungroup)
+    Opening(const text_or_none &on, const text_or_none &type, bool fast, bool ungroup,
+        size_t weight_memory)
         : device(on), dtype(type)
     {
         options.device = or_null(device);
         options.dtype = or_null(dtype);
         options.fast = fast;
         options.ungroup = ungroup;
+        options.weight_memory = weight_memory;
         if (inset_context_create(nullptr, &m->context))
             fail("MemoryError", "no memory for a context");
         inset_watch(m->context, watch_from_python, m.get(), WATCH_SECONDS);
@@ -41,9 +43,9 @@ struct Opening {
 };
 
 static std::shared_ptr<ModelState> open(const std::string &directory, const text_or_none &device,
-    const text_or_none &dtype, bool fast, bool ungroup)
+    const text_or_none &dtype, bool fast, bool ungroup, size_t weight_memory)
 {
-    Opening o(device, dtype, fast, ungroup);
+    Opening o(device, dtype, fast, ungroup, weight_memory);
     ModelState &m = *o.m;
     run_alone(
         m, [&]() { return inset_model_open(m.context, directory.c_str(), &o.options, &m.model); });
@@ -52,9 +54,10 @@ static std::shared_ptr<ModelState> open(const std::string &directory, const text
 
 /* tensors: {name: array}, each kept by the model. */
 static std::shared_ptr<ModelState> from_tensors(const std::string &config, nb::dict tensors,
-    const text_or_none &device, const text_or_none &dtype, bool fast, bool ungroup)
+    const text_or_none &device, const text_or_none &dtype, bool fast, bool ungroup,
+    size_t weight_memory)
 {
-    Opening o(device, dtype, fast, ungroup);
+    Opening o(device, dtype, fast, ungroup, weight_memory);
     ModelState &m = *o.m;
     std::vector<std::string> names;
     std::vector<const char *> pointers;
@@ -150,9 +153,10 @@ void define_models(nb::module_ &m)
 {
     nb::class_<ModelState>(m, "Model")
         .def_static("open", &open, nb::arg("directory"), nb::arg("device").none(),
-            nb::arg("dtype").none(), nb::arg("fast"), nb::arg("ungroup"))
+            nb::arg("dtype").none(), nb::arg("fast"), nb::arg("ungroup"), nb::arg("weight_memory"))
         .def_static("from_tensors", &from_tensors, nb::arg("config"), nb::arg("tensors"),
-            nb::arg("device").none(), nb::arg("dtype").none(), nb::arg("fast"), nb::arg("ungroup"))
+            nb::arg("device").none(), nb::arg("dtype").none(), nb::arg("fast"), nb::arg("ungroup"),
+            nb::arg("weight_memory"))
         .def_prop_rw(
             "on_progress", [](ModelState &s) { return s.on_progress; },
             [](ModelState &s, nb::object f) { s.on_progress = f; }, nb::arg("f").none())

@@ -62,14 +62,18 @@ struct Options {
     }
 };
 
+/* helpers: the same sweep on other models, which run chunks of it in threads of their own. They wait
+ * for the GIL where they are watched, so it is given up while they end. */
 struct Sweep {
     std::shared_ptr<ModelState> model;
     inset_sweep *sweep = nullptr;
+    std::vector<std::shared_ptr<Sweep>> helpers;
 
     ~Sweep()
     {
         if (!sweep) return;
         Locked locked(*model);
+        nb::gil_scoped_release without;
         inset_sweep_free(sweep);
     }
 };
@@ -101,16 +105,31 @@ static nb::object numbers(const float *from, const std::vector<size_t> &shape)
 
 /* ---- sweeps ------------------------------------------------------------- */
 
-static std::shared_ptr<Sweep> sweep_create(
-    const std::shared_ptr<ModelState> &m, nb::dict given, bool attribution)
+static std::shared_ptr<Sweep> create_one(
+    const std::shared_ptr<ModelState> &m, Options &o, bool attribution)
 {
-    Options o(given);
     auto s = std::make_shared<Sweep>();
     s->model = m;
     run_alone(*m, [&]() {
         return attribution ? inset_attribution_create(m->model, &o.all, &s->sweep)
                            : inset_sweep_create(m->model, &o.all.sweep, &s->sweep);
     });
+    return s;
+}
+
+static std::shared_ptr<Sweep> sweep_create(const std::shared_ptr<ModelState> &m, nb::dict given,
+    bool attribution, const std::vector<std::shared_ptr<ModelState>> &helpers)
+{
+    Options o(given);
+    o.all.sweep.shared = !helpers.empty();
+    auto s = create_one(m, o, attribution);
+    o.all.sweep.state = nullptr;
+    o.all.sweep.resume = 0;
+    for (const std::shared_ptr<ModelState> &other : helpers) {
+        auto h = create_one(other, o, attribution);
+        run_alone(*m, [&]() { return inset_sweep_help(s->sweep, h->sweep); });
+        s->helpers.push_back(h);
+    }
     return s;
 }
 

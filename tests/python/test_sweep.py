@@ -134,3 +134,27 @@ def test_interrupted(model, tmp_path):
     plain = model.sweep(CLEAN, CORRUPT, patch="resid_pre", metric="kl", progress=False)
     assert r._made.progress()["restored"] > 0
     close(r.values, plain.values, 1e-4)
+
+
+def test_helpers_and_streamed_weights():
+    """Models on other devices take chunks of the same sweep, and weights that come and go give the same bits."""
+    given = dict(patch="resid_pre,z", metric=("logit_diff", 11, 12), memory=100000, progress=False)
+    clean, corrupt = [[5, 17, 42, 8, i] for i in range(12)], [[5, 18, 42, 8, i] for i in range(12)]
+    model, *others = (inset.Model(scripts.FIXTURES / "gpt2", device="cpu") for _ in range(3))
+    alone = model.sweep(clean, corrupt, helpers=others[:1], **given)
+    for r, s in zip(alone, model.sweep(clean, corrupt, helpers=others, **given)):
+        assert numpy.array_equal(r.values, s.values)
+    plain = model.sweep(clean, corrupt, **given)
+    assert all(numpy.allclose(r.values, s.values, atol=1e-4) for r, s in zip(alone, plain))
+    little = inset.Model(scripts.FIXTURES / "gpt2", device="cpu", weight_memory=60000)
+    assert all(numpy.array_equal(r.values, s.values) for r, s in zip(plain, little.sweep(clean, corrupt, **given)))
+    a, b = (m.attribute(clean, corrupt, helpers=h, patch="z", metric=("logit", 7), progress=False) for m, h in ((model, others), (little, [model])))
+    assert numpy.array_equal(a.values, b.values)
+    with pytest.raises(inset.errors.UsageError, match="a context and a model of its own"):
+        model.sweep(clean, corrupt, helpers=[model], **given)
+    with pytest.raises(inset.errors.UsageError, match="not the same sweep"):
+        model.sweep(clean, corrupt, helpers=[inset.Model(scripts.FIXTURES / "llama", device="cpu")], **given)
+    with pytest.raises(inset.errors.UsageError, match="not of edges"):
+        model.attribute(clean, corrupt, helpers=others, edges=True, metric=("logit", 7))
+    with pytest.raises(inset.errors.MemoryError, match="GB are needed"):
+        inset.Model(scripts.FIXTURES / "gpt2", device="cpu", weight_memory=5000)

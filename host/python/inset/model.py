@@ -133,19 +133,20 @@ class Model(Sweeping, Caching):
     read, on the CPU or on a GPU, where matrices are not even copied if they lie as they are used: leave them unchanged while this model is there.
     device: None (a GPU where one answers, else the CPU), "cpu", "cuda", "cuda:1". dtype: "f32", "bf16", "f16"; None: the file's. fast: the fastest way
     even where a row's last bits then depend on what is computed beside it. ungroup: a copy of shared keys and values for each query head.
+    weight_memory: most bytes that the weights may take on the device; layers beyond it are brought when a run comes to them. 0: what there is.
     tokenizer: a `tokenizers.Tokenizer`, a path to a tokenizer.json, or None: the folder's.
     Raises FileError, DeviceError, UsageError, MemoryError.
     """
 
-    def __init__(self, source, *, device=None, dtype=None, fast=False, ungroup=False, tokenizer=None):
+    def __init__(self, source, *, device=None, dtype=None, fast=False, ungroup=False, weight_memory=0, tokenizer=None):
         if hasattr(source, "state_dict"):
             config, tensors, device = _in_memory(source, device)
-            self._m = _inset.Model.from_tensors(config, tensors, device, dtype, fast, ungroup)
+            self._m = _inset.Model.from_tensors(config, tensors, device, dtype, fast, ungroup, weight_memory)
             self.text = Text(self._m, None, tokenizer)
             self._folder = None
         else:
             folder = self._folder = _directory(source)
-            self._m = _inset.Model.open(folder, device, dtype, fast, ungroup)
+            self._m = _inset.Model.open(folder, device, dtype, fast, ungroup, weight_memory)
             self.text = Text(self._m, folder, tokenizer)
         self._takes_rows = not any(integer for _, _, _, _, _, integer, _ in self._m.sites())
         self._name = str(getattr(source, "name_or_path", "") or source)

@@ -40,7 +40,7 @@ class Model:
     """What each edit does, the oldest first."""
 
     def __init__(self, source: Any, *, device: Optional[str] = None, dtype: Optional[str] = None, fast: bool = False, ungroup: bool = False,
-                 tokenizer: Any = None) -> None:
+                 weight_memory: int = 0, tokenizer: Any = None) -> None:
         """FileError, DeviceError, UsageError, MemoryError."""
     def trace(self, inputs: Prompts = None, *, memory: int = 0, no_share: bool = False, explain: bool = False, checkpoint: bool = False) -> Tracer: ...
     def scan(self, inputs: Prompts = None) -> Tracer: ...
@@ -54,14 +54,15 @@ class Model:
               by: Union[None, str, Sequence[str]] = None, layers: Range = None, positions: Range = None, heads: Range = None,
               features: Range = None, source: Optional[str] = None,
               direction: Optional[str] = None, seed: int = 0, memory: int = 0, no_share: bool = False, state: Any = None, resume: bool = False,
-              progress: bool = True) -> Union[Result, List[Result]]:
+              helpers: Sequence["Model"] = (), progress: bool = True) -> Union[Result, List[Result]]:
         """ValueError, IndexError, UnknownSiteError, SyntaxError, FileError, ShapeError, MemoryError."""
     def attribute(self, clean: Prompts, corrupt: Prompts = None, *, metric: Union[Metric, List[Metric]], patch: Union[None, str, Sequence[str]] = None,
                   edges: bool = False, by: Union[None, str, Sequence[str]] = None, layers: Range = None, positions: Range = None, heads: Range = None,
                   features: Range = None,
                   source: Optional[str] = None, direction: Optional[str] = None, steps: int = 0, ends: bool = False, star: bool = False, qk: bool = False,
                   graddrop: bool = False, relp: bool = False, rules: Optional[str] = None, per_pair: bool = False, seed: int = 0, memory: int = 0,
-                  no_share: bool = False, state: Any = None, resume: bool = False, progress: bool = True) -> Union[Result, EdgeResult, List[Any]]:
+                  no_share: bool = False, state: Any = None, resume: bool = False, helpers: Sequence["Model"] = (),
+                  progress: bool = True) -> Union[Result, EdgeResult, List[Any]]:
         """As sweep; UsageError for methods that do not go together."""
     def cache(self, prompts: Prompts, *, sites: Union[str, Sequence[str]], out: Any, layers: Any = None, positions: Any = None, dtype: Optional[str] = None,
               shard_bytes: int = 0, batch: int = 0, memory: int = 0, no_share: bool = False, progress: bool = True) -> pathlib.Path:

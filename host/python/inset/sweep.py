@@ -89,7 +89,7 @@ class Sweeping:
         return [self.text.piece(i) for i in given[0]] if isinstance(given, list) and len({len(p) for p in given}) == 1 else None
 
     def sweep(self, clean, corrupt=None, *, patch, metric, by=None, layers=None, positions=None, heads=None, features=None, source=None, direction=None,
-              seed=0, memory=0, no_share=False, state=None, resume=False, progress=True):
+              seed=0, memory=0, no_share=False, state=None, resume=False, helpers=(), progress=True):
         """Activation patching over a grid: for every pair of prompts, every site and every point of the axes one run in which the values there come from
         somewhere else. All of it is planned as one program.
 
@@ -97,17 +97,18 @@ class Sweeping:
         attn_out, mlp_out, pre, up, post, z, q, k, v, pattern, scores, ..., or the features of an SAE, "features:sae.safetensors@resid_pre.8"). metric:
         "logit_diff: Mary, John", ("logit_diff", 11, 12), "kl", or a list of these. by: axes, "layer,position". layers, positions, heads, features: ranges
         (a slice, a range, "4:9", 3). source: None (the other run's value), "zero", "mean:PROMPTS", "resample", a file. direction: "denoise" (the corrupt
-        run is patched) or "noise". state, resume: a file that keeps what is done.
+        run is patched) or "noise". state, resume: a file that keeps what is done. helpers: the same model opened on other devices (inset.Model(..., device="cuda:1"), ...), which
+        run parts of it at the same time; leave them alone meanwhile.
 
         Returns a Result, or a list of one a site and metric where there are several. Ctrl-C stops between chunks; with `state` nothing done is lost.
         """
         given = self._options(clean, corrupt, metric, by, patch=patch, layers=layers, positions=positions, heads=heads, features=features, source=source,
                               direction=direction, seed=seed, memory=memory, no_share=no_share, state=state, resume=resume)
-        return self._finish(_inset.sweep(self._m, given, False), given, progress)
+        return self._finish(_inset.sweep(self._m, given, False, [h._m for h in helpers]), given, progress)
 
     def attribute(self, clean, corrupt=None, *, metric, patch=None, edges=False, by=None, layers=None, positions=None, heads=None, features=None,
                   source=None, direction=None, steps=0, ends=False, star=False, qk=False, graddrop=False, relp=False, rules=None, per_pair=False, seed=0,
-                  memory=0, no_share=False, state=None, resume=False, progress=True):
+                  memory=0, no_share=False, state=None, resume=False, helpers=(), progress=True):
         """What each patch of such a sweep would do, estimated from gradients (attribution patching); with steps integrated gradients. edges=True: scores of
         all edges of the model's graph (EAP; with steps EAP-IG), an EdgeResult.
 
@@ -117,7 +118,9 @@ class Sweeping:
                               direction=direction, seed=seed, memory=memory, no_share=no_share, state=state, resume=resume, steps=steps, ends=ends,
                               qk=qk or star, graddrop=graddrop or star, rules=rules or ("relp" if relp else None))
         if not edges:
-            return self._finish(_inset.sweep(self._m, given, True), given, progress)
+            return self._finish(_inset.sweep(self._m, given, True, [h._m for h in helpers]), given, progress)
+        if helpers:
+            raise errors.UsageError("helpers take parts of sweeps and of attributions of places, not of edges")
         made = _inset.edges(self._m, given, per_pair)
         bar = _progress(progress, None, "step")
         try:
