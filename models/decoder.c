@@ -47,8 +47,10 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
     g.n_key_heads = p->ungroup ? g.n_heads : g.n_kv_heads;
     if (c->status) return g;
     g.score_scale = (float)(1 / sqrt(g.head_dim));
-    g.rope = config_rope(c, p, g.head_dim, "rope_theta",
-        otherwise->partial_rotary ? "partial_rotary_factor" : NULL, 1);
+    if (!otherwise->ropes_by_layer)
+        g.rope = config_rope(c, p, g.head_dim, "rope_theta",
+            otherwise->theta > 0 ? otherwise->theta : 10000,
+            otherwise->partial_rotary ? "partial_rotary_factor" : NULL, 1);
     if (c->status) return g;
     if (g.rope.positions && g.rope.positions < g.positions) g.positions = g.rope.positions;
     g.windows = arena_new(&p->memory, (size_t)g.n_layers * sizeof *g.windows);
@@ -146,7 +148,15 @@ static int32_t head_norm(const place *at, const char *path, int32_t x, int32_t n
 {
     const decoder *g = at->g;
     const int32_t width = n_heads * g->head_dim;
-    if (g->qk_norm == QK_NORM_HEAD) return norm(at, path, x, g->head_dim, n_heads);
+    if (g->qk_norm == QK_NORM_HEAD && !g->qk_norm_last)
+        return norm(at, path, x, g->head_dim, n_heads);
+    if (g->qk_norm == QK_NORM_HEAD) { /* transformers has heads before positions here: no tensors */
+        int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, g->head_dim);
+        program_enter(at->p, last_part(path), -1);
+        x = program_rmsnorm(at->p, x, scale, g->eps, g->norm_weight, n_heads);
+        program_leave(at->p, -1);
+        return x;
+    }
     if (g->qk_norm == QK_NORM_NONE) return x;
     int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width);
     x = program_enter_flat(at->p, last_part(path), x);
@@ -158,8 +168,10 @@ static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_he
 {
     const decoder *g = at->g;
     const int32_t heads[2] = {n_heads, g->head_dim};
-    x = program_rope(at->p, x, n_heads, g->head_dim, g->rope.dims, g->rope.frequencies,
-        g->rope.attention_scale, g->rope_round_once);
+    const bool still = g->without_rope && g->without_rope[at->layer];
+    const rope *by = g->has_window_rope && g->windows[at->layer] ? &g->window_rope : &g->rope;
+    x = program_rope(at->p, x, n_heads, g->head_dim, still ? 0 : by->dims,
+        still ? NULL : by->frequencies, still ? 1 : by->attention_scale, g->rope_round_once);
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
 
@@ -202,12 +214,16 @@ static int32_t attention(const place *at, int32_t x)
         q = queries.linear = linear(at, "self_attn.q_proj", x, g->d, q_width, g->qkv_bias);
         program_head_input_made(p, inputs[0], &queries, -1);
         q = program_site_view(p, "q", q, 0, 2, heads);
-        q = head_norm(at, "self_attn.q_norm", q, g->n_heads);
+        if (!g->qk_norm_last) q = head_norm(at, "self_attn.q_norm", q, g->n_heads);
         k = linear(at, "self_attn.k_proj", x, g->d, kv_width, g->qkv_bias);
         k = keys_of(at, "k", k, 0, inputs[1]);
-        k = head_norm(at, "self_attn.k_norm", k, g->n_key_heads);
+        if (!g->qk_norm_last) k = head_norm(at, "self_attn.k_norm", k, g->n_key_heads);
         v = linear(at, "self_attn.v_proj", x, g->d, kv_width, g->qkv_bias);
         v = keys_of(at, "v", v, 0, inputs[2]);
+        if (g->qk_norm_last) {
+            q = head_norm(at, "self_attn.q_norm", q, g->n_heads);
+            k = head_norm(at, "self_attn.k_norm", k, g->n_key_heads);
+        }
     }
     q = rotate(at, "rot_q", q, g->n_heads);
     k = rotate(at, "rot_k", k, g->n_key_heads);

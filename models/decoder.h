@@ -18,11 +18,15 @@ typedef struct rope {
 
 /* Reads rope_parameters (or rope_scaling and rope_theta, as older files have them) for heads of
  * head_dim numbers. theta_key and part_key are what the family's older files call theta and the
- * part of a head that turns; `part` is that part when nothing is said. part_key NULL: whole heads
+ * part of a head that turns; `theta` and `part` are these when nothing is said. part_key NULL: whole heads
  * turn, and a part that a config names is ignored, as transformers does (refused with a scaling,
  * which would compute its frequencies for that part). */
-rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
+rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, double theta,
     const char *part_key, double part);
+/* The same where layers of two types differ: rope_parameters.TYPE, and in older files theta_key and,
+ * for full_attention, rope_scaling. */
+rope config_rope_of_layers(config *c, program *p, int32_t head_dim, const char *layer_type,
+    const char *theta_key, double theta);
 
 /* ---- the decoder -------------------------------------------------------- */
 typedef enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WHOLE } qk_norm;
@@ -38,6 +42,9 @@ typedef struct decoder {
     rms_weight norm_weight;
     bool rope_round_once; /* see step.rope_round_once */
     qk_norm qk_norm;
+    /* they stand behind all three projections, not each behind its own, and behind the transposition:
+     * their modules have no .input and .output ([batch, head, position, ...] in transformers) */
+    bool qk_norm_last;
     bool fused; /* qkv_proj and gate_up_proj are one matrix each */
     /* Names of the modules around attention and MLP; NULL where there is none. */
     const char *norm_before_attention, *norm_after_attention, *norm_before_mlp, *norm_after_mlp;
@@ -48,6 +55,10 @@ typedef struct decoder {
     /* [n_layers] sliding window of a layer, 0 = all; in the program's arena */
     int32_t *windows;
     rope rope;
+    /* layers with a window turn by frequencies of their own */
+    bool has_window_rope;
+    rope window_rope;
+    const bool *without_rope; /* [n_layers] layers that do not turn at all; NULL: none */
 } decoder;
 
 /* What a family's keys are when a config lacks them, as transformers' config classes have it. */
@@ -59,6 +70,8 @@ typedef struct decoder_defaults {
     const char *act_key, *act;
     bool tied;
     bool partial_rotary; /* partial_rotary_factor means something */
+    double theta;        /* 0: 10000 */
+    bool ropes_by_layer; /* config_rope_of_layers: the family reads them itself */
 } decoder_defaults;
 
 /* Sizes, heads, norms' eps, activation, tie, rope; the rest as Llama has it, without windows. */

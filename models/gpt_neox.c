@@ -38,7 +38,7 @@ static neox read_config(config *c, program *p)
     if (g.head_dim > PROGRAM_MAX_HEAD_DIM)
         config_refuse(c, "'hidden_size' / 'num_attention_heads' must be at most %d, found %d",
             (int)PROGRAM_MAX_HEAD_DIM, (int)g.head_dim);
-    g.rope = config_rope(c, p, g.head_dim, "rotary_emb_base", "rotary_pct", 0.25);
+    g.rope = config_rope(c, p, g.head_dim, "rotary_emb_base", 10000, "rotary_pct", 0.25);
     return g;
 }
 

@@ -13,9 +13,13 @@ static const struct {
     {"mistral", mistral_build},
     {"qwen2", qwen2_build},
     {"qwen3", qwen3_build},
+    {"gemma", gemma_build},
     {"gemma2", gemma2_build},
+    {"gemma3_text", gemma3_build},
     {"phi3", phi3_build},
     {"olmo2", olmo2_build},
+    {"olmo3", olmo3_build},
+    {"smollm3", smollm3_build},
     {"sequential", sequential_build},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };

@@ -61,6 +61,10 @@ void qwen3_build(config *c, program *p);
 void gemma2_build(config *c, program *p);
 void phi3_build(config *c, program *p);
 void olmo2_build(config *c, program *p);
+void olmo3_build(config *c, program *p);
+void gemma_build(config *c, program *p);
+void gemma3_build(config *c, program *p);
+void smollm3_build(config *c, program *p);
 void sequential_build(config *c, program *p);
 
 #endif

@@ -44,7 +44,7 @@ static config find_parameters(const config *c)
     return found;
 }
 
-enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_LONG };
+enum { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_LONG, ROPE_YARN };
 
 static int read_type(config *c, const program *p, config *parameters)
 {
@@ -67,8 +67,12 @@ static int read_type(config *c, const program *p, config *parameters)
     if (strcmp(type, "longrope") == 0
         || (phi3 && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0)))
         return ROPE_LONG;
-    config_refuse(
-        c, "'rope_type' must be default, linear, llama3 or longrope, found \"%.60s\"", type);
+    if (strcmp(type, "yarn") == 0) return ROPE_YARN;
+    /* It changes frequencies for prompts beyond max_position_embeddings alone, which are refused. */
+    if (strcmp(type, "dynamic") == 0) return ROPE_DEFAULT;
+    config_refuse(c,
+        "'rope_type' must be default, linear, dynamic, yarn, llama3 or longrope, found \"%.60s\"",
+        type);
     return ROPE_DEFAULT;
 }
 
@@ -111,15 +115,102 @@ static void read_long(config *c, const program *p, config *parameters, rope *r, 
     }
 }
 
-rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
-    const char *part_key, double part)
+/* YaRN (Peng et al. 2023, arXiv 2309.00071): between two dimensions, found from how often they turn over
+ * the original length, the mean moves from kept to stretched frequencies. */
+typedef struct yarn {
+    double factor, low, high;
+} yarn;
+
+/* The dimension that turns so many times over the original length. */
+static double yarn_dimension(double turns, int32_t dims, double theta, double original)
+{
+    return dims * log(original / (turns * 2 * M_PI)) / (2 * log(theta));
+}
+
+static double yarn_magnitude(double factor, double by)
+{
+    return factor <= 1 ? 1 : 0.1 * by * log(factor) + 1;
+}
+
+static yarn read_yarn(config *c, config *parameters, double factor, double theta, rope *r)
+{
+    const double most = config_number(c, "max_position_embeddings", 1, 1e9, 2048);
+    double original = read_number(
+        c, parameters, "original_max_position_embeddings", NULL, 1, 1e9, most);
+    /* a key of its own at the top comes first */
+    original = config_number(c, "original_max_position_embeddings", 1, 1e9, original);
+    const double fast = read_number(c, parameters, "beta_fast", NULL, 1e-3, 1e6, 32),
+                 slow = read_number(c, parameters, "beta_slow", NULL, 1e-3, 1e6, 1),
+                 by = read_number(c, parameters, "mscale", NULL, 0, 1e6, 0),
+                 all = read_number(c, parameters, "mscale_all_dim", NULL, 0, 1e6, 0),
+                 scale = by > 0 && all > 0
+                             ? yarn_magnitude(factor, by) / yarn_magnitude(factor, all)
+                             : yarn_magnitude(factor, 1);
+    r->attention_scale = (float)read_number(
+        c, parameters, "attention_factor", NULL, 1e-6, 1e6, scale);
+    yarn y = {factor, yarn_dimension(fast, r->dims, theta, original),
+        yarn_dimension(slow, r->dims, theta, original)};
+    const bool truncate = !parameters->object || config_bool(parameters, "truncate", true);
+    if (!c->status) c->status = parameters->status;
+    if (truncate) y.low = floor(y.low), y.high = ceil(y.high);
+    if (y.low < 0) y.low = 0;
+    if (y.high > r->dims - 1) y.high = r->dims - 1;
+    if (y.low == y.high) y.high += 0.001;
+    return y;
+}
+
+static float yarn_scaled(float wave, int32_t index, const yarn *y)
+{
+    float ramp = ((float)index - (float)y->low) / (float)(y->high - y->low);
+    ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+    const float kept = 1 - ramp;
+    return 1 / ((float)y->factor * wave) * (1 - kept) + 1 / wave * kept;
+}
+
+static llama3 read_llama3(config *c, config *parameters, double factor)
+{
+    const llama3 found = {factor, need_number(c, parameters, "low_freq_factor", 1e-3, 1e6),
+        need_number(c, parameters, "high_freq_factor", 1e-3, 1e6),
+        read_number(c, parameters, "original_max_position_embeddings", "max_position_embeddings", 1,
+            1e9, 1)};
+    if (!c->status && found.high <= found.low)
+        config_refuse(c, "'high_freq_factor' (%g) must be larger than 'low_freq_factor' (%g)",
+            found.high, found.low);
+    return found;
+}
+
+/* Frequencies of r->dims dimensions, into r. */
+static void fill(
+    config *c, program *p, config *parameters, int type, double theta, double factor, rope *r)
+{
+    llama3 scaling = {0};
+    yarn stretched = {0};
+    if (type == ROPE_LLAMA3) scaling = read_llama3(c, parameters, factor);
+    if (type == ROPE_YARN) stretched = read_yarn(c, parameters, factor, theta, r);
+    if (c->status) return;
+    float *frequencies = arena_new(&p->memory, (size_t)r->dims / 2 * sizeof *frequencies);
+    if (!frequencies) {
+        c->status = INSET_NO_MEMORY;
+        return;
+    }
+    if (type == ROPE_LONG) read_long(c, p, parameters, r, frequencies);
+    for (int32_t i = 0; i < r->dims / 2; i++) {
+        const float wave = powf((float)theta, (float)(2 * i) / (float)r->dims);
+        frequencies[i] = type == ROPE_LONG ? 1 / (frequencies[i] * wave) : 1 / wave;
+        if (type == ROPE_LINEAR) frequencies[i] /= (float)factor;
+        if (type == ROPE_LLAMA3) frequencies[i] = llama3_scaled(frequencies[i], &scaling);
+        if (type == ROPE_YARN) frequencies[i] = yarn_scaled(wave, i, &stretched);
+    }
+    r->frequencies = frequencies;
+}
+
+static rope rope_of(config *c, program *p, config *parameters, int32_t head_dim,
+    const char *theta_key, double theta, const char *part_key, double part)
 {
     rope r = {.attention_scale = 1};
-    llama3 scaling = {0};
-    config parameters = find_parameters(c);
-    int type = read_type(c, p, &parameters);
-    double theta = read_number(c, &parameters, "rope_theta", theta_key, 1, 1e12, 10000);
-    double found = read_number(c, &parameters, "partial_rotary_factor",
+    int type = read_type(c, p, parameters);
+    theta = read_number(c, parameters, "rope_theta", theta_key, 1, 1e12, theta);
+    double found = read_number(c, parameters, "partial_rotary_factor",
         part_key ? part_key : "partial_rotary_factor", 0, 1, part);
     if (part_key) part = found;
     else if (found != part && type != ROPE_DEFAULT)
@@ -127,36 +218,35 @@ rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key,
             "'partial_rotary_factor' is %g, and whole heads turn in this family's models", found);
     double factor = type == ROPE_DEFAULT || type == ROPE_LONG
                         ? 1
-                        : need_number(c, &parameters, "factor", 1e-3, 1e6);
-    if (type == ROPE_LLAMA3) {
-        scaling = (llama3){factor, need_number(c, &parameters, "low_freq_factor", 1e-3, 1e6),
-            need_number(c, &parameters, "high_freq_factor", 1e-3, 1e6),
-            read_number(c, &parameters, "original_max_position_embeddings",
-                "max_position_embeddings", 1, 1e9, 1)};
-        if (scaling.high <= scaling.low)
-            config_refuse(c, "'high_freq_factor' (%g) must be larger than 'low_freq_factor' (%g)",
-                scaling.high, scaling.low);
-    }
+                        : need_number(c, parameters, "factor", 1e-3, 1e6);
     r.dims = (int32_t)(head_dim * part);
     if (r.dims < 2 || r.dims % 2)
         config_refuse(c,
             "the rotary part of a head must be an even number of dimensions from 2 on, found %d of "
             "%d",
             (int)r.dims, (int)head_dim);
-    if (c->status) return r;
-
-    float *frequencies = arena_new(&p->memory, (size_t)r.dims / 2 * sizeof *frequencies);
-    if (!frequencies) {
-        c->status = INSET_NO_MEMORY;
-        return r;
-    }
-    if (type == ROPE_LONG) read_long(c, p, &parameters, &r, frequencies);
-    for (int32_t i = 0; i < r.dims / 2; i++) {
-        const float wave = powf((float)theta, (float)(2 * i) / (float)r.dims);
-        frequencies[i] = type == ROPE_LONG ? 1 / (frequencies[i] * wave) : 1 / wave;
-        if (type == ROPE_LINEAR) frequencies[i] /= (float)factor;
-        if (type == ROPE_LLAMA3) frequencies[i] = llama3_scaled(frequencies[i], &scaling);
-    }
-    r.frequencies = frequencies;
+    if (!c->status) fill(c, p, parameters, type, theta, factor, &r);
     return r;
+}
+
+rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, double theta,
+    const char *part_key, double part)
+{
+    config parameters = find_parameters(c);
+    return rope_of(c, p, &parameters, head_dim, theta_key, theta, part_key, part);
+}
+
+rope config_rope_of_layers(config *c, program *p, int32_t head_dim, const char *layer_type,
+    const char *theta_key, double theta)
+{
+    const bool full = strcmp(layer_type, "full_attention") == 0;
+    config parameters = *c;
+    const json_node *both = json_member(c->object, "rope_parameters"),
+                    *scaling = json_member(c->object, "rope_scaling");
+    parameters.object = json_member(both, layer_type);
+    /* older files have one scaling, for layers that see everything */
+    if (!json_is_object(parameters.object))
+        parameters.object = full && json_is_object(scaling) && json_length(scaling) ? scaling
+                                                                                    : NULL;
+    return rope_of(c, p, &parameters, head_dim, theta_key, theta, NULL, 1);
 }

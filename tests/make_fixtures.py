@@ -149,6 +149,14 @@ FAMILIES = {
     "gemma2": ("Gemma2", dict(GROUPED, sliding_window=4, query_pre_attn_scalar=10, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
     "phi3": ("Phi3", dict(SMALL, hidden_size=24, num_key_value_heads=2, tie_word_embeddings=False)),
     "olmo2": ("Olmo2", dict(SMALL, hidden_size=24, num_key_value_heads=2, tie_word_embeddings=False)),
+    "gemma": ("Gemma", dict(GROUPED)),
+    "gemma3": ("Gemma3Text", dict(GROUPED, sliding_window=4, query_pre_attn_scalar=10, layer_types=["sliding_attention", "full_attention"], rope_parameters=dict(
+        sliding_attention=dict(rope_type="default", rope_theta=100.0), full_attention=dict(rope_type="linear", factor=2.0, rope_theta=10000.0)))),
+    "olmo3": ("Olmo3", dict(SMALL, hidden_size=24, num_key_value_heads=2, tie_word_embeddings=False, sliding_window=4,
+                            layer_types=["sliding_attention", "full_attention"], rope_parameters=dict(
+        sliding_attention=dict(rope_type="default", rope_theta=10000.0),
+        full_attention=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, rope_theta=10000.0)))),
+    "smollm3": ("SmolLM3", dict(GROUPED, tie_word_embeddings=True, no_rope_layers=[1, 0])),
 }
 IN_BF16 = ("llama", "gemma2")
 
@@ -159,7 +167,7 @@ def make_family(name, seed, dtype=torch.float32):
     folder = os.path.join(HERE, name + ("_bf16" if dtype == torch.bfloat16 else ""))
     torch.manual_seed(seed)
     config = getattr(transformers, kind + "Config")(**options)
-    model = getattr(transformers, kind + "ForCausalLM")(config)
+    model = getattr(transformers, kind.replace("3Text", "3") + "ForCausalLM")(config)
     random_weights(model, seed)
     model.to(dtype).save_pretrained(folder)
     generation = os.path.join(folder, "generation_config.json")
@@ -244,7 +252,8 @@ def write_calls(reference, cases):
     interpreter, widths = Interpreter(runner, None), {}
     for path in runner.modules:
         try:
-            widths[path] = interpreter.callable_width(path)
+            if not interpreter.attends(path):                          # blocks and attention take whole sequences (make_gradients.py has those)
+                widths[path] = interpreter.callable_width(path)
         except ScriptError:
             pass
     blocks = sorted({p for p, s in runner.sites if p.rsplit(".", 1)[-1].isdigit() and s == "output" and p.count(".") == 2})

@@ -8,7 +8,7 @@ A line of FAMILY.txt is one module entered or left in a forward of two prompts o
     enter|leave PATH [shape] #tensor
 
 Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
-(the inner model, the rotary embedding's pair of tables) are left out. FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
+(the inner model, the rotary embedding's pair of tables) are left out, and Gemma 3's norms of q and k, which have heads before positions. FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
 one, the rotary embedding's factor on cosine and sine and then its frequencies. test_models compares inset's programs with these files."""
 import json
 import os
@@ -47,6 +47,16 @@ FAMILIES = {
                                                         rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
                                                                              short_factor=[1.0, 1.5, 2.25], long_factor=[2.0, 4.0, 8.0]))),
     "olmo2": (t.Olmo2Config, t.Olmo2ForCausalLM, dict(LLAMA)),
+    "llama_yarn": (t.LlamaConfig, t.LlamaForCausalLM, dict(LLAMA, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, rope_parameters=dict(
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16))),
+    "llama_yarn_mscale": (t.LlamaConfig, t.LlamaForCausalLM, dict(LLAMA, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, rope_parameters=dict(
+        rope_type="yarn", rope_theta=5000.0, factor=8.0, original_max_position_embeddings=64, beta_fast=20.0, beta_slow=0.5, mscale=0.8, mscale_all_dim=0.5, truncate=False))),
+    "llama_dynamic": (t.LlamaConfig, t.LlamaForCausalLM, dict(LLAMA, num_hidden_layers=1, rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=4.0))),
+    "gemma": (t.GemmaConfig, t.GemmaForCausalLM, dict(LLAMA, head_dim=6)),
+    "gemma3_text": (t.Gemma3TextConfig, t.Gemma3ForCausalLM, dict(LLAMA, num_hidden_layers=3, head_dim=6, sliding_window=4, query_pre_attn_scalar=5,
+                                                                  layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+    "olmo3": (t.Olmo3Config, t.Olmo3ForCausalLM, dict(LLAMA, num_hidden_layers=4, sliding_window=4)),
+    "smollm3": (t.SmolLM3Config, t.SmolLM3ForCausalLM, dict(LLAMA, num_hidden_layers=4)),
 }
 
 
@@ -79,7 +89,7 @@ def tree(model, tokens):
     tensorless = {path for kind, path, x in calls if x is None}
     lines = []
     for kind, path, x in calls:
-        if path in tensorless:
+        if path in tensorless or (model.config.model_type == "gemma3_text" and path.endswith(("q_norm", "k_norm"))):
             continue
         kept.append(x)
         number = numbers.setdefault(x.untyped_storage().data_ptr(), len(numbers))
@@ -103,8 +113,9 @@ def main():
             file.write("\n".join(lines) + "\n")
         rotary = getattr(model.base_model, "rotary_emb", None)
         if rotary is not None:
+            kind = "" if hasattr(rotary, "attention_scaling") else model.config.layer_types[-1] + "_"    # where layers differ: the last one's
             with open(os.path.join(HERE, name + ".rope"), "w") as file:
-                file.write("".join(f"{x:.9g}\n" for x in [rotary.attention_scaling, *rotary.inv_freq.tolist()]))
+                file.write("".join(f"{x:.9g}\n" for x in [getattr(rotary, kind + "attention_scaling"), *getattr(rotary, kind + "inv_freq").tolist()]))
         weights = sorted((k, list(v.shape)) for k, v in model.state_dict().items())
         with open(os.path.join(HERE, name + ".weights"), "w") as file:
             file.write("".join(f"{k} {shape}\n" for k, shape in weights))

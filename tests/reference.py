@@ -371,7 +371,11 @@ class Runner:
         self.ids = []                                    # token ids and positions handed to a script: not to be changed
         self.modules = dict(model.named_modules())
         self.named = None if sequential else NamedSites(self)
+        # Gemma 3's norms of q and k have heads before positions: no sites
+        behind = ("q_norm", "k_norm") if not sequential and model.config.model_type == "gemma3_text" else ()
         for path, module in self.modules.items():
+            if path.endswith(behind) and behind:
+                continue
             if path and not isinstance(module, torch.nn.ModuleList) and path not in ("transformer", "model", "gpt_neox") and not path.endswith("rotary_emb"):
                 self.wrap(path, module)
         self.sites, self.shapes = [], {}

@@ -59,6 +59,10 @@ static const suite suites[] = {
         2e-2}, /* its KL doubles that */
     {"phi3", "phi3", "phi3", INSET_TYPE_COUNT, 1e-5, 0},
     {"olmo2", "olmo2", "olmo2", INSET_TYPE_COUNT, 1e-5, 0},
+    {"olmo3", "olmo3", "olmo3", INSET_TYPE_COUNT, 1e-5, 0},
+    {"gemma", "gemma", "gemma", INSET_TYPE_COUNT, 1e-5, 0},
+    {"gemma3", "gemma3", "gemma3", INSET_TYPE_COUNT, 1e-5, 0},
+    {"smollm3", "smollm3", "smollm3", INSET_TYPE_COUNT, 1e-5, 0},
 };
 
 typedef struct runner {

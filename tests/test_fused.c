@@ -263,8 +263,8 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < sizeof in_16_bits / sizeof *in_16_bits; i++) {
         struct inset_model *model = NULL;
-        if (CHECK(!model_open(
-                      context, in_16_bits[i], device_name, INSET_TYPE_COUNT, false, false, 0, &model),
+        if (CHECK(!model_open(context, in_16_bits[i], device_name, INSET_TYPE_COUNT, false, false,
+                      0, &model),
                 "%s: %s", in_16_bits[i], inset_message(context)))
             check_model(model, in_16_bits[i], first, count);
         model_free(model);

@@ -12,11 +12,20 @@ static const char *const order[] = {"base", "file", "text", "program", "models",
     "cache", "api"};
 enum { N_LAYERS = sizeof order / sizeof *order };
 
+/* The length of "sweep" in "sweep/chunks": such folders are parts of one layer, unless the list has
+ * them. */
+static size_t whole_of(const char *folder, size_t length)
+{
+    const char *slash = memchr(folder, '/', length);
+    return slash ? (size_t)(slash - folder) : length;
+}
+
 static int rank_of(const char *folder, size_t length)
 {
     for (int i = 0; i < N_LAYERS; i++)
         if (strlen(order[i]) == length && !strncmp(order[i], folder, length)) return i;
-    return -1;
+    const size_t whole = whole_of(folder, length);
+    return whole < length ? rank_of(folder, whole) : -1;
 }
 
 /* Whether a file of `folder` may include "path". */
@@ -27,9 +36,15 @@ static bool allowed(const char *folder, const char *path)
         return !strcmp(path, "inset.h") || (!strcmp(folder, "kernels") && strcmp(path, "inset.h"));
     size_t length = (size_t)(slash - path);
     if (strlen(folder) == length && !strncmp(folder, path, length)) return true;
-    if (!strcmp(folder, "cli") || !strcmp(folder, "kernels")) return false;
-    int target = rank_of(path, length), own = rank_of(folder, strlen(folder));
-    return target >= 0 && own >= 0 && target < own;
+    if (!strcmp(folder, "mpi")) return false;
+    if (!strncmp(folder, "cli", 3)) /* a user of inset.h, and of the module for MPI */
+        return !strncmp(path, "cli/", 4) || !strncmp(path, "mpi/", 4);
+    if (!strcmp(folder, "kernels")) return false;
+    const int target = rank_of(path, length), own = rank_of(folder, strlen(folder));
+    const bool one_layer = target == own
+                           && whole_of(path, length) == whole_of(folder, strlen(folder))
+                           && !strncmp(path, folder, whole_of(path, length));
+    return target >= 0 && own >= 0 && (target < own || one_layer);
 }
 
 static int check_file(const char *folder, const char *path)
@@ -72,7 +87,11 @@ static int check_folder(const char *folder, const char *below)
 
 int main(void)
 {
-    int includes = check_folder("cli", "host/");
+    static const char *const parts[] = {
+        "cli", "cli/sweep", "mpi", "file/gguf", "sweep/chunks", "sweep/attribution"};
+    int includes = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        includes += check_folder(parts[i], "host/");
     for (int i = 0; i < N_LAYERS; i++)
         includes += check_folder(
             order[i], strcmp(order[i], "models") && strcmp(order[i], "kernels") ? "host/" : "");

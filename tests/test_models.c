@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neox", "gpt_neox_serial", "llama",
-    "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long", "olmo2"};
+    "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long", "olmo2",
+    "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma", "gemma3_text", "olmo3", "smollm3"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
 typedef struct world {
@@ -221,8 +222,22 @@ static void configs_are_refused(void)
         {LLAMA ", \"hidden_act\": \"mish\"}", "'hidden_act' must be one of"},
         {LLAMA ", \"rms_norm_eps\": -1}", "'rms_norm_eps' must be"},
         {LLAMA ", \"rope_theta\": 0}", "'rope_theta' must be"},
-        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}}",
-            "'rope_type' must be default, linear, llama3 or longrope, found \"yarn\""},
+        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\"}}",
+            "'rope_scaling' lacks 'factor'"},
+        {LLAMA ", \"rope_scaling\": {\"type\": \"spiral\", \"factor\": 2}}",
+            "'rope_type' must be default, linear, dynamic, yarn, llama3 or longrope, found "
+            "\"spiral\""},
+        {"{\"model_type\": \"gemma3_text\", \"rope_parameters\": {\"sliding_attention\": "
+         "{\"rope_type\": \"linear\"}}}",
+            "'rope_scaling' lacks 'factor'"},
+        {"{\"model_type\": \"gemma3_text\", \"sliding_window_pattern\": 0}",
+            "'sliding_window_pattern' must be"},
+        {"{\"model_type\": \"smollm3\", \"num_hidden_layers\": 3, \"no_rope_layers\": [1, 0]}",
+            "'no_rope_layers' must be a list of 0 or 1 for each of the 3"},
+        {"{\"model_type\": \"smollm3\", \"num_hidden_layers\": 2, \"no_rope_layers\": [1, 2]}",
+            "'no_rope_layers'[1] must be 0 or 1"},
+        {"{\"model_type\": \"gemma\", \"use_bidirectional_attention\": true}",
+            "'use_bidirectional_attention' is true"},
         {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "'rope_scaling' lacks 'factor'"},
         {LLAMA ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, "
                "\"low_freq_factor\": 4, \"high_freq_factor\": 1}}",

@@ -36,7 +36,7 @@ typedef struct options {
     int64_t seed;
     size_t memory, weights; /* bytes; 0: what there is */
     bool force, resume;
-    const char *shard; /* "3/16" */
+    const char *shard;                         /* "3/16" */
     const char *words[OPTIONS_MOST_PARTS + 1]; /* of merge: OUT, PART ...; ends with NULL */
     size_t n_words;
     /* attribute */
