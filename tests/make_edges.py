@@ -5,6 +5,7 @@ Every reader gets a copy of the stream of its own: a head's q (k, v) is made fro
 respect to the copy is what comes back to that reader, and what is added to it, that reader alone sees. Needs what make_fixtures.py needs.
 """
 import pathlib
+import sys
 
 import torch
 
@@ -24,6 +25,7 @@ PARTS = {
     "olmo2": (None, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", "post_attention_layernorm",
               None, "mlp", "post_feedforward_layernorm"),
 }
+PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"], olmo3=PARTS["olmo2"])
 # frozen paths; the nodes of a step go together
 PATHS = ["m1->logits", "input->a0.h1<v>->logits", "a0.h0->a1.h0<k>->logits", "a0.h1->m1->logits", "input->m0->a1.h0<v>->logits",
          "a0.h0+a0.h1->a1.h0<q>+a1.h0<k>+a1.h0<v>->logits", "input+m0->a1.h0<v>+m1->logits"]
@@ -275,7 +277,7 @@ def mean(values):
 
 if __name__ == "__main__":
     (FIXTURES / "edges").mkdir(exist_ok=True)
-    for name in PARTS:
+    for name in sys.argv[1:] or PARTS:
         graph = Graph(name)
         pairs = list(zip(CLEAN, CORRUPT))
         scores = mean(graph.scores(*pair) for pair in pairs)

@@ -19,7 +19,7 @@ FAMILIES = {
     "gpt2": ("transformer.h", "attn", "c_proj"), "gpt_neox": ("gpt_neox.layers", "attention", "dense"),
     "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
     **{name: ("model.layers", "self_attn", "o_proj")
-       for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2")},
+       for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3")},
 }
 CLEAN, CORRUPT = [3, 7, 11, 2, 5, 9], [3, 7, 20, 2, 8, 9]
 
@@ -663,7 +663,7 @@ def sequences(f):
 
 
 if __name__ == "__main__":
-    for name in FAMILIES:
+    for name in sys.argv[1:] or FAMILIES:
         family = Family(name)
         for make in (sites,) if name in SIXTEEN else (sites, metrics, sets, across, several):
             make(family)

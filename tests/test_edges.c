@@ -251,7 +251,8 @@ static void properties(inset_context *context, const char *name)
         o.sweep.direction = method % 2 ? "noise" : NULL;
         inset_edges *e = edges_of(context, model, name, &o, &r);
         if (!e) break;
-        const bool norms = !strcmp(name, "gemma2") || !strcmp(name, "olmo2");
+        const bool norms = !strcmp(name, "gemma2") || !strcmp(name, "olmo2")
+                           || !strcmp(name, "gemma3") || !strcmp(name, "olmo3");
         rows_add_up(context, model, name, &o, &r, !method || !norms);
         if (method < 2) all_and_none(context, e, &r, name, method % 2, steady);
         inset_edges_free(e);
@@ -602,9 +603,11 @@ static void allocations_may_fail(void)
 
 int main(void)
 {
-    static const char *const beside[] = {"gpt2", "gpt_neox", "llama", "phi3", "gemma2", "olmo2"},
+    static const char *const beside[] = {"gpt2", "gpt_neox", "llama", "phi3", "gemma2", "olmo2",
+        "gemma", "gemma3", "olmo3", "smollm3"},
                              *const families[] = {"gpt2", "gpt_neox", "gpt_neox_serial", "llama",
-                                 "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2"},
+                                 "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2",
+                                 "gemma", "gemma3", "olmo3", "smollm3"},
                              *const grouped[] = {"llama", "qwen3", "gemma2", "phi3"};
     inset_context *context = NULL;
     if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();

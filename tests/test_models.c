@@ -222,8 +222,7 @@ static void configs_are_refused(void)
         {LLAMA ", \"hidden_act\": \"mish\"}", "'hidden_act' must be one of"},
         {LLAMA ", \"rms_norm_eps\": -1}", "'rms_norm_eps' must be"},
         {LLAMA ", \"rope_theta\": 0}", "'rope_theta' must be"},
-        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\"}}",
-            "'rope_scaling' lacks 'factor'"},
+        {LLAMA ", \"rope_scaling\": {\"rope_type\": \"yarn\"}}", "'rope_scaling' lacks 'factor'"},
         {LLAMA ", \"rope_scaling\": {\"type\": \"spiral\", \"factor\": 2}}",
             "'rope_type' must be default, linear, dynamic, yarn, llama3 or longrope, found "
             "\"spiral\""},

@@ -268,8 +268,8 @@ static void tall_products_are_counted(bench *b)
     at += sprintf(at, "with invoke([");
     for (int i = 0; i < ROWS; i++) at += sprintf(at, "[%d, 1, %d, 0.5, -1], ", i % 71, i / 71);
     sprintf(at, "]):\n    x = layer2.output.save()\n");
-    if (CHECK(!model_open(b->context, "fixtures/notebook", "cuda", INSET_TYPE_COUNT, false, false, 0,
-                  &tall.model),
+    if (CHECK(!model_open(b->context, "fixtures/notebook", "cuda", INSET_TYPE_COUNT, false, false,
+                  0, &tall.model),
             "%s", inset_message(b->context))
         && bench_start(&tall, text)) {
         const standin_counts before = standin_counted();

@@ -330,6 +330,7 @@ static const family_case families[] = {
     {"gemma2", "attn_out", "model.layers.1.post_attention_layernorm.output"},
     {"gemma2", "mlp_out", "model.layers.1.post_feedforward_layernorm.output"},
     {"olmo2", "resid_mid", "model.layers.1.mlp.input"},
+    {"gemma", "attn_out", "model.layers.1.self_attn.output"},
 };
 
 static void finds_site(const family_case *c)
