@@ -102,7 +102,8 @@ class Family:
     def norm(self, i):
         """The first norm of block i, or the one before the logits."""
         norms = [name for name, module in self.model.named_modules()
-                 if re.search(r"(LayerNorm|RMSNorm)$", type(module).__name__)]
+                 if re.search(r"(LayerNorm|RMSNorm)$", type(module).__name__)
+                 and not (self.name == "gemma3" and name.endswith(("q_norm", "k_norm")))]    # heads before positions
         return norms[-1] if i < 0 else next(name for name in norms if name.startswith(self.block(i) + "."))
 
     def path(self, name):
