@@ -1,22 +1,31 @@
-/* gpt2.c: GPT-2 as transformers' GPT2LMHeadModel runs it.
- *
- * What is its own: learned positions, LayerNorm before attention and MLP, q, k and v from one
- * projection, matrices stored [in, out] (Conv1D), the head tied to the embedding. Modules, order
- * and shapes are those of tests/fixtures/trees/gpt2.txt. Letters: d = width, m = width inside the
- * MLP. */
-#include "models/models.h"
+/* gpt2.c: GPT-2 as transformers' GPT2LMHeadModel runs it, and the forward pass that GPT-Neo shares
+ * with it (gpt2.h). Modules, order and shapes are those of tests/fixtures/trees/gpt2.txt and
+ * gpt_neo.txt. Letters: d = width, m = width inside the MLP. */
+#include "models/gpt2.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
-typedef struct gpt2 {
-    int32_t d, m, n_layers, n_heads, vocabulary, positions;
-    float eps;
-    activation act;
-    bool scale_by_head, scale_by_layer, tied;
-} gpt2;
+/* ---- reading ------------------------------------------------------------ */
 
-static gpt2 read_config(config *c)
+void gpt2_make_layers(config *c, program *p, gpt2 *g)
+{
+    if (c->status) return;
+    g->score_scales = arena_new(&p->memory, (size_t)g->n_layers * sizeof *g->score_scales);
+    g->windows = arena_new(&p->memory, (size_t)g->n_layers * sizeof *g->windows);
+    if (!g->score_scales || !g->windows) c->status = INSET_NO_MEMORY;
+}
+
+void gpt2_check_heads(config *c, const gpt2 *g, const char *width_key, const char *heads_key)
+{
+    config_divides(c, width_key, g->d, heads_key, g->n_heads);
+    if (g->d / g->n_heads > PROGRAM_MAX_HEAD_DIM)
+        config_refuse(c, "'%s' / '%s' must be at most %d, found %d", width_key, heads_key,
+            (int)PROGRAM_MAX_HEAD_DIM, (int)(g->d / g->n_heads));
+}
+
+static gpt2 read_config(config *c, program *p)
 {
     gpt2 g = {
         .d = config_size_or(c, "n_embd", 768),
@@ -26,126 +35,171 @@ static gpt2 read_config(config *c)
         .positions = config_size_or(c, "n_positions", 1024),
         .eps = (float)config_number(c, "layer_norm_epsilon", 0, 1, 1e-5),
         .act = config_activation(c, "activation_function", "gelu_new"),
-        .scale_by_head = config_bool(c, "scale_attn_weights", true),
-        .scale_by_layer = config_bool(c, "scale_attn_by_inverse_layer_idx", false),
         .tied = config_bool(c, "tie_word_embeddings", true),
+        .fused = true,
+        .output = "c_proj",
     };
+    const bool by_head = config_bool(c, "scale_attn_weights", true),
+               by_layer = config_bool(c, "scale_attn_by_inverse_layer_idx", false);
     g.m = config_size_or(c, "n_inner", 4 * (int64_t)g.d);
-    config_divides(c, "n_embd", g.d, "n_head", g.n_heads);
-    if (g.d / g.n_heads > PROGRAM_MAX_HEAD_DIM)
-        config_refuse(c, "'n_embd' / 'n_head' must be at most %d, found %d",
-            (int)PROGRAM_MAX_HEAD_DIM, (int)(g.d / g.n_heads));
+    gpt2_check_heads(c, &g, "n_embd", "n_head");
     config_refuse_if_true(c, "add_cross_attention");
     /* reorder_and_upcast_attn asks for scores and softmax in fp32, which attention always has
      * here. */
     config_bool(c, "reorder_and_upcast_attn", false);
+    gpt2_make_layers(c, p, &g);
+    for (int32_t layer = 0; !c->status && layer < g.n_layers; layer++)
+        g.score_scales[layer] = (float)((by_head ? 1 / sqrt((double)g.d / g.n_heads) : 1)
+                                        / (by_layer ? layer + 1.0 : 1));
     return g;
 }
 
-/* The vector of weights called `name`.`kind`. */
-static int32_t vector(program *p, const char *name, const char *kind, int32_t width)
+/* ---- building ----------------------------------------------------------- */
+
+/* Modules of layer `layer` have weights named h.LAYER.PATH. */
+typedef struct place {
+    program *p;
+    const gpt2 *g;
+    int32_t layer;
+} place;
+
+static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind,
+    int32_t rows, int32_t columns)
 {
-    char full[96];
-    snprintf(full, sizeof full, "%s.%s", name, kind);
-    return program_weight(p, WEIGHT_VECTOR, full, 1, width);
+    char name[96];
+    snprintf(name, sizeof name, "h.%d.%s.%s", (int)at->layer, path, kind);
+    return role == WEIGHT_MATRIX && at->g->fused ? program_weight_in_out(at->p, name, columns, rows)
+                                                 : program_weight(at->p, role, name, rows, columns);
 }
 
-/* A linear step with the weights `name`.weight [in, out] and `name`.bias. */
-static int32_t conv(program *p, const char *name, int32_t x, int32_t in, int32_t out)
+/* A linear step with the weights of `path`. */
+static int32_t project(
+    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
 {
-    char full[96];
-    snprintf(full, sizeof full, "%s.weight", name);
-    int32_t matrix = program_weight_in_out(p, full, in, out), bias = vector(p, name, "bias", out);
-    return program_linear(p, x, matrix, bias);
+    int32_t matrix = weight_at(at, WEIGHT_MATRIX, path, "weight", out, in);
+    int32_t bias = with_bias ? weight_at(at, WEIGHT_VECTOR, path, "bias", 1, out) : -1;
+    return program_linear(at->p, x, matrix, bias);
 }
 
-static int32_t norm(program *p, const gpt2 *g, const char *module, const char *name, int32_t x)
+static int32_t linear(
+    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
 {
-    int32_t scale = vector(p, name, "weight", g->d), bias = vector(p, name, "bias", g->d);
-    return program_layernorm_module(p, module, x, scale, bias, g->eps);
+    x = program_enter(at->p, strrchr(path, '.') + 1, x);
+    return program_leave(at->p, project(at, path, x, in, out, with_bias));
 }
 
-static int32_t attention(program *p, const gpt2 *g, int32_t layer, int32_t x)
+static int32_t norm(const place *at, const char *name, int32_t x)
 {
-    char name[64];
+    int32_t scale = weight_at(at, WEIGHT_VECTOR, name, "weight", 1, at->g->d),
+            bias = weight_at(at, WEIGHT_VECTOR, name, "bias", 1, at->g->d);
+    return program_layernorm_module(at->p, name, x, scale, bias, at->g->eps);
+}
+
+/* q, k and v as attention reads them, from one projection or from three. */
+static void queries_keys_values(const place *at, int32_t x, int32_t qkv[3])
+{
+    static const char *const paths[] = {
+        "attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"};
+    static const char *const sites[] = {"q", "k", "v"};
+    const gpt2 *g = at->g;
     const int32_t heads[2] = {g->n_heads, g->d / g->n_heads};
+    int32_t inputs[3], made = -1;
+    program_head_inputs(at->p, x, heads[0], heads[0], inputs);
+    if (g->fused) made = linear(at, "attn.c_attn", x, g->d, 3 * g->d, true);
+    for (int i = 0; i < 3; i++) {
+        const int32_t column = g->fused ? i * g->d : 0;
+        if (!g->fused) made = linear(at, paths[i], x, g->d, g->d, false);
+        program_head_input_made(
+            at->p, inputs[i], &(head_columns){made, column, heads[1], 1, heads[0], heads[1]}, -1);
+        qkv[i] = program_site_view(at->p, sites[i], made, column, 2, heads);
+    }
+}
+
+static int32_t attention(const place *at, int32_t x)
+{
+    const gpt2 *g = at->g;
+    program *p = at->p;
+    const int32_t heads[2] = {g->n_heads, g->d / g->n_heads};
+    const int32_t window = g->windows[at->layer];
+    char path[64];
     step like = program_like(STEP_ATTENTION);
     like.n_heads = like.n_kv_heads = heads[0];
     like.head_dim = heads[1];
-    like.scale = (float)((g->scale_by_head ? 1 / sqrt(heads[1]) : 1)
-                         / (g->scale_by_layer ? layer + 1.0 : 1));
+    like.scale = g->score_scales[at->layer];
+    like.window = window < g->positions ? window : 0;
 
-    int32_t inputs[3];
+    int32_t qkv[3];
     x = program_enter(p, "attn", x);
-    program_head_inputs(p, x, heads[0], heads[0], inputs);
-    snprintf(name, sizeof name, "h.%d.attn.c_attn", (int)layer);
-    int32_t qkv = program_leave(p, conv(p, name, program_enter(p, "c_attn", x), g->d, 3 * g->d));
-    for (int k = 0; k < 3; k++)
-        program_head_input_made(
-            p, inputs[k], &(head_columns){qkv, k * g->d, heads[1], 1, heads[0], heads[1]}, -1);
-    int32_t q = program_site_view(p, "q", qkv, 0, 2, heads);
-    int32_t k = program_site_view(p, "k", qkv, g->d, 2, heads);
-    int32_t v = program_site_view(p, "v", qkv, 2 * g->d, 2, heads);
+    if (g->inner) x = program_enter(p, g->inner, x);
+    queries_keys_values(at, x, qkv);
     int32_t z = program_enter_site(
-        p, "c_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
-    snprintf(name, sizeof name, "h.%d.attn.c_proj", (int)layer);
-    x = conv(p, name, z, g->d, g->d);
+        p, g->output, program_attention(p, qkv[0], qkv[1], qkv[2], &like), "z", 2, heads);
+    snprintf(
+        path, sizeof path, "attn.%s%s%s", g->inner ? g->inner : "", g->inner ? "." : "", g->output);
+    x = project(at, path, z, g->d, g->d, true);
     program_head_results(p, z, x, heads[0], heads[1]);
-    x = program_leave(p, x);
-    return program_leave(p, program_identity_module(p, "resid_dropout", x));
+    x = program_identity_module(p, "resid_dropout", program_leave(p, x));
+    if (g->inner) x = program_leave(p, x);
+    return program_leave(p, x);
 }
 
-static int32_t mlp(program *p, const gpt2 *g, int32_t layer, int32_t x)
+static int32_t mlp(const place *at, int32_t x)
 {
-    char name[64];
+    const gpt2 *g = at->g;
+    program *p = at->p;
     x = program_enter(p, "mlp", x);
-    snprintf(name, sizeof name, "h.%d.mlp.c_fc", (int)layer);
-    x = program_leave(p, conv(p, name, program_enter(p, "c_fc", x), g->d, g->m));
+    x = linear(at, "mlp.c_fc", x, g->d, g->m, true);
     x = program_site_view_last(p, "pre", x, 0, 1, &g->m);
     x = program_activation_module(p, "act", x, g->act);
     x = program_enter_site(p, "c_proj", x, "post", 1, &g->m);
-    snprintf(name, sizeof name, "h.%d.mlp.c_proj", (int)layer);
-    x = program_leave(p, conv(p, name, x, g->m, g->d));
+    x = program_leave(p, project(at, "mlp.c_proj", x, g->m, g->d, true));
     return program_leave(p, program_identity_module(p, "dropout", x));
 }
 
-static int32_t block(program *p, const gpt2 *g, int32_t layer, int32_t x)
+static int32_t block(const place *at, int32_t x)
 {
-    char module[32], name[64];
-    snprintf(module, sizeof module, "h.%d", (int)layer);
+    program *p = at->p;
+    char module[32];
+    snprintf(module, sizeof module, "h.%d", (int)at->layer);
     program_block(p, x);
     x = program_enter(p, module, x);
-    snprintf(name, sizeof name, "h.%d.ln_1", (int)layer);
-    int32_t branch = attention(p, g, layer, norm(p, g, "ln_1", name, x));
-    x = program_add(p, branch, x, -1);
-    snprintf(name, sizeof name, "h.%d.ln_2", (int)layer);
-    branch = mlp(p, g, layer, norm(p, g, "ln_2", name, x));
+    x = program_add(p, attention(at, norm(at, "ln_1", x)), x, -1);
+    int32_t branch = mlp(at, norm(at, "ln_2", x));
     return program_leave(p, program_add(p, x, branch, -1));
 }
 
-void gpt2_build(config *c, program *p)
+void gpt2_write(const gpt2 *g, program *p)
 {
     /* Older files carry the causal mask of each layer. */
-    static const char *const ignored[] = {"h.*.attn.bias", "h.*.attn.masked_bias", NULL};
-    gpt2 g = read_config(c);
-    if (c->status) return;
+    static const char *const ignored[] = {"h.*.attn.bias", "h.*.attn.masked_bias",
+        "h.*.attn.attention.bias", "h.*.attn.attention.masked_bias", NULL};
     p->optional_prefix = "transformer.";
     p->ignored = ignored;
-    p->vocabulary = g.vocabulary;
-    p->max_positions = g.positions;
+    p->vocabulary = g->vocabulary;
+    p->max_positions = g->positions;
 
-    int32_t wte = program_weight(p, WEIGHT_TABLE, "wte.weight", g.vocabulary, g.d);
-    int32_t wpe = program_weight(p, WEIGHT_TABLE, "wpe.weight", g.positions, g.d);
+    int32_t wte = program_weight(p, WEIGHT_TABLE, "wte.weight", g->vocabulary, g->d);
+    int32_t wpe = program_weight(p, WEIGHT_TABLE, "wpe.weight", g->positions, g->d);
     int32_t tokens = program_tokens(p), positions = program_positions(p);
     program_enter(p, "transformer", -1);
     int32_t x = program_embed_module(p, "wte", tokens, wte);
     x = program_add(p, x, program_embed_module(p, "wpe", positions, wpe), -1);
     x = program_identity_module(p, "drop", x);
-    for (int32_t layer = 0; layer < g.n_layers; layer++) x = block(p, &g, layer, x);
-    x = norm(p, &g, "ln_f", "ln_f", x);
+    for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
+        x = block(&(place){p, g, layer}, x);
+    int32_t scale = program_weight(p, WEIGHT_VECTOR, "ln_f.weight", 1, g->d),
+            bias = program_weight(p, WEIGHT_VECTOR, "ln_f.bias", 1, g->d);
+    x = program_layernorm_module(p, "ln_f", x, scale, bias, g->eps);
     program_leave(p, -1);
 
-    int32_t head = g.tied ? program_weight_tied(p, "lm_head.weight", wte)
-                          : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g.vocabulary, g.d);
+    int32_t head = g->tied
+                       ? program_weight_tied(p, "lm_head.weight", wte)
+                       : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
     program_logits(p, program_linear_module(p, "lm_head", x, head, -1));
+}
+
+void gpt2_build(config *c, program *p)
+{
+    gpt2 g = read_config(c, p);
+    if (!c->status) gpt2_write(&g, p);
 }

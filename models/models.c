@@ -8,6 +8,7 @@ static const struct {
     void (*build)(config *c, program *p);
 } families[] = {
     {"gpt2", gpt2_build},
+    {"gpt_neo", gpt_neo_build},
     {"gpt_neox", gpt_neox_build},
     {"llama", llama_build},
     {"mistral", mistral_build},

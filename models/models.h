@@ -53,6 +53,7 @@ void config_refuse_if_true(config *c, const char *key);
 
 /* ---- the families: each writes into a program that is then finished by models_build ---- */
 void gpt2_build(config *c, program *p);
+void gpt_neo_build(config *c, program *p);
 void gpt_neox_build(config *c, program *p);
 void llama_build(config *c, program *p);
 void mistral_build(config *c, program *p);

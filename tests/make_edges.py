@@ -16,6 +16,7 @@ FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 # the norm before attention, its projections of q, k, v, the output projection and a norm behind it; before the MLP and behind it
 PARTS = {
     "gpt2": ("ln_1", ("attn.c_attn",) * 3, "attn.c_proj", None, "ln_2", "mlp", None),
+    "gpt_neo": ("ln_1", ("attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"), "attn.attention.out_proj", None, "ln_2", "mlp", None),
     "gpt_neox": ("input_layernorm", ("attention.query_key_value",) * 3, "attention.dense", None, "post_attention_layernorm", "mlp", None),
     "llama": ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", None,
               "post_attention_layernorm", "mlp", None),

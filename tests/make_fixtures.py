@@ -158,6 +158,8 @@ FAMILIES = {
         full_attention=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, rope_theta=10000.0)))),
     "smollm3": ("SmolLM3", dict(GROUPED, tie_word_embeddings=True, no_rope_layers=[1, 0])),
 }
+FAMILIES["gpt_neo"] = ("GPTNeo", dict(hidden_size=20, num_heads=4, num_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, vocab_size=61,
+                                      max_position_embeddings=40, bos_token_id=None, eos_token_id=None, use_cache=False))
 IN_BF16 = ("llama", "gemma2")
 
 

@@ -3,6 +3,7 @@
 
 Needs what make_fixtures.py needs. The models are those that make_fixtures.py made.
 """
+import operator
 import pathlib
 import re
 import sys
@@ -12,12 +13,13 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from make_fixtures import write_tensors
+from named_sites import with_eager_attention
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 # family: its blocks, a block's attention, and the module whose input is z
 FAMILIES = {
-    "gpt2": ("transformer.h", "attn", "c_proj"), "gpt_neox": ("gpt_neox.layers", "attention", "dense"),
-    "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
+    "gpt2": ("transformer.h", "attn", "c_proj"), "gpt_neo": ("transformer.h", "attn.attention", "out_proj"),
+    "gpt_neox": ("gpt_neox.layers", "attention", "dense"), "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
     **{name: ("model.layers", "self_attn", "o_proj")
        for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3")},
 }
@@ -40,6 +42,8 @@ class Family:
                                                           dtype=torch.float32).double().eval()
         for p in self.model.parameters():
             p.requires_grad_(False)
+        if name == "gpt_neo":
+            with_eager_attention(sys.modules[type(self.model).__module__])
         self.model.get_input_embeddings().weight.requires_grad_(True)
 
     def in_the_open(self, shown):
@@ -421,7 +425,7 @@ def beside_nnsight(f):
     for name in f.blocks.split("."):
         blocks = getattr(blocks, name)
     attention, last = f.attention, f.last
-    inner, outer = getattr(getattr(blocks[1], attention), last), blocks[0].mlp
+    inner, outer = operator.attrgetter(f"{attention}.{last}")(blocks[1]), blocks[0].mlp
     head = wrapped.lm_head if hasattr(f.model, "lm_head") else wrapped.embed_out
     with wrapped.trace(torch.tensor([CLEAN])):
         clean = outer.output.detach().save()

@@ -8,7 +8,7 @@ A line of FAMILY.txt is one module entered or left in a forward of two prompts o
     enter|leave PATH [shape] #tensor
 
 Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
-(the inner model, the rotary embedding's pair of tables) are left out, and Gemma 3's norms of q and k, which have heads before positions. FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
+(the inner model, the rotary embedding's pair of tables) are left out, and Gemma 3's norms of q and k, which have heads before positions, and GPT-Neo's dropout of patterns. FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
 one, the rotary embedding's factor on cosine and sine and then its frequencies. test_models compares inset's programs with these files."""
 import json
 import os
@@ -26,6 +26,8 @@ FAMILIES = {
     "gpt2_inner": (t.GPT2Config, t.GPT2LMHeadModel, dict(n_embd=12, n_layer=1, n_head=3, n_inner=20, n_positions=8, vocab_size=11,
                                                          activation_function="relu", tie_word_embeddings=False, bos_token_id=None,
                                                          eos_token_id=None)),
+    "gpt_neo": (t.GPTNeoConfig, t.GPTNeoForCausalLM, dict(vocab_size=13, hidden_size=16, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+                                                          window_size=3, max_position_embeddings=8, bos_token_id=None, eos_token_id=None)),
     "gpt_neox": (t.GPTNeoXConfig, t.GPTNeoXForCausalLM, dict(vocab_size=13, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                                                              intermediate_size=48, max_position_embeddings=32, bos_token_id=None,
                                                              eos_token_id=None)),
@@ -81,7 +83,7 @@ def tree(model, tokens):
                                                        out[0] if isinstance(out, tuple) and torch.is_tensor(out[0]) else None))
 
     for path, module in model.named_modules():
-        if path and not path.endswith("rotary_emb"):
+        if path and not path.endswith(("rotary_emb", ".attn_dropout")):
             module.register_forward_pre_hook(entered(path), with_kwargs=True)
             module.register_forward_hook(left(path))
     with torch.no_grad():

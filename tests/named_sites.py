@@ -13,6 +13,7 @@ import torch
 # what a family calls the parts: attention, its fused projection, its output projection; first, second and last linear of the MLP
 PARTS = {
     "gpt2": ("attn", "c_attn", "c_proj", "c_fc", None, "c_proj"),
+    "gpt_neo": ("attention", None, "out_proj", "c_fc", None, "c_proj"),
     "gpt_neox": ("attention", "query_key_value", "dense", "dense_h_to_4h", None, "dense_4h_to_h"),
     "phi3": ("self_attn", "qkv_proj", "o_proj", "gate_up_proj", "gate_up_proj", "down_proj"),
 }
@@ -28,6 +29,24 @@ def flat(value, like):
         raise Unsupported
 
 
+def with_eager_attention(source):
+    """Gives transformers' GPT-Neo what the other families have: an eager_attention_forward that its attention calls."""
+    def eager(module, query, key, value, mask, scaling=None, **kwargs):
+        pattern = torch.softmax(query @ key.transpose(2, 3) * scaling + mask, -1).to(value.dtype)
+        return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+    def attend(module, query, key, value, attention_mask=None):
+        wide = torch.promote_types(query.dtype, torch.float32)      # transformers says float32; these files also run in double
+        seen = module.bias[:, :, :query.shape[2], :key.shape[2]]
+        mask = torch.zeros(seen.shape, dtype=wide).masked_fill(~seen, torch.finfo(wide).min)
+        out, pattern = source.eager_attention_forward(module, query.to(wide), key.to(wide), value, mask, scaling=1.0)
+        return out.transpose(1, 2), pattern
+
+    if not hasattr(source, "eager_attention_forward"):
+        source.eager_attention_forward = eager
+        source.GPTNeoSelfAttention._attn = attend
+
+
 class NamedSites:
     def __init__(self, runner):
         self.runner, self.kind, config = runner, runner.model.config.model_type, runner.model.config
@@ -40,6 +59,8 @@ class NamedSites:
             if path.split(".")[-1] == self.attention:
                 self.paths[module] = path
                 self.source = sys.modules[type(module).__module__]
+                if self.kind == "gpt_neo":
+                    with_eager_attention(self.source)
             if self.kind == "phi3" and path.endswith(".mlp"):
                 module.forward = self.fused_mlp(path, module)
         self.rotates = hasattr(self.source, "apply_rotary_pos_emb")
@@ -52,6 +73,10 @@ class NamedSites:
         self.source.eager_attention_forward = self.attend
         if self.rotates:
             self.source.apply_rotary_pos_emb = self.rotate
+
+    def returns_tuple(self, path, module):
+        """Does a module that is skipped owe its caller a pair?"""
+        return module in self.paths or (self.kind == "gpt_neo" and re.search(r"\.h\.\d+(\.attn)?$", path) is not None)
 
     # ---- linears and what is beside them
     def heads(self, path, column, n, x, stride=None):
@@ -146,7 +171,7 @@ class NamedSites:
         beyond = self.beyond(scores)
         scores = show("scores", scores)
         scores = scores if beyond is None else scores.masked_fill(beyond, -float("inf"))
-        pattern = torch.nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+        pattern = torch.nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
         pattern = show("pattern", pattern)
         pattern = pattern if beyond is None else pattern.masked_fill(beyond, 0)
         return torch.matmul(pattern, value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern

@@ -374,7 +374,7 @@ class Runner:
         # Gemma 3's norms of q and k have heads before positions: no sites
         behind = ("q_norm", "k_norm") if not sequential and model.config.model_type == "gemma3_text" else ()
         for path, module in self.modules.items():
-            if path.endswith(behind) and behind:
+            if (path.endswith(behind) and behind) or path.endswith(".attn_dropout"):      # its input is the pattern
                 continue
             if path and not isinstance(module, torch.nn.ModuleList) and path not in ("transformer", "model", "gpt_neox") and not path.endswith("rotary_emb"):
                 self.wrap(path, module)
@@ -394,11 +394,10 @@ class Runner:
             for value in others.values():
                 x = flat(value, x)
             skipped = self.driver.skipped(path)
-            attention = named and module in named.paths
-            if attention:
+            if named and module in named.paths:
                 named.here = path
             if skipped is not None:
-                result = (skipped, None) if attention else skipped
+                result = (skipped, None) if named and named.returns_tuple(path, module) else skipped
             elif is_norm(module):
                 result = norm_with_scale(module, forward, x, lambda scale: self.driver.event((path, "scale"), scale))
             else:

@@ -63,6 +63,7 @@ static const suite suites[] = {
     {"gemma", "gemma", "gemma", INSET_TYPE_COUNT, 1e-5, 0},
     {"gemma3", "gemma3", "gemma3", INSET_TYPE_COUNT, 1e-5, 0},
     {"smollm3", "smollm3", "smollm3", INSET_TYPE_COUNT, 1e-5, 0},
+    {"gpt_neo", "gpt_neo", "gpt_neo", INSET_TYPE_COUNT, 1e-5, 0},
 };
 
 typedef struct runner {

@@ -14,9 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neox", "gpt_neox_serial", "llama",
-    "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long", "olmo2",
-    "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma", "gemma3_text", "olmo3", "smollm3"};
+static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neo", "gpt_neox", "gpt_neox_serial",
+    "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long",
+    "olmo2", "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma", "gemma3_text", "olmo3",
+    "smollm3"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
 typedef struct world {
@@ -235,6 +236,23 @@ static void configs_are_refused(void)
             "'no_rope_layers' must be a list of 0 or 1 for each of the 3"},
         {"{\"model_type\": \"smollm3\", \"num_hidden_layers\": 2, \"no_rope_layers\": [1, 2]}",
             "'no_rope_layers'[1] must be 0 or 1"},
+        {"{\"model_type\": \"gpt_neo\", \"num_layers\": 3}",
+            "'attention_types' is for 24 layers, and 'num_layers' is 3"},
+        {"{\"model_type\": \"gpt_neo\", \"num_layers\": 3, \"attention_types\": "
+         "[[[\"global\", \"local\"], 1]]}",
+            "'attention_types' is for 2 layers, and 'num_layers' is 3"},
+        {"{\"model_type\": \"gpt_neo\", \"num_layers\": 3, \"attention_types\": "
+         "[[[\"global\", \"local\"], 1000000000000]]}",
+            "'attention_types' is for at least 4 layers"},
+        {"{\"model_type\": \"gpt_neo\", \"num_layers\": 1, \"attention_types\": "
+         "[[[\"spiral\"], 1]]}",
+            "'attention_types' must name global or local layers, found \"spiral\""},
+        {"{\"model_type\": \"gpt_neo\", \"attention_types\": [[\"global\"], 1]}",
+            "'attention_types' must be a list of [[NAME, ...], TIMES]"},
+        {"{\"model_type\": \"gpt_neo\", \"attention_types\": \"global\"}",
+            "'attention_types' must be a list of [[NAME, ...], TIMES]"},
+        {"{\"model_type\": \"gpt_neo\", \"hidden_size\": 10, \"num_heads\": 3}",
+            "'hidden_size' (10) must"},
         {"{\"model_type\": \"gemma\", \"use_bidirectional_attention\": true}",
             "'use_bidirectional_attention' is true"},
         {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "'rope_scaling' lacks 'factor'"},
