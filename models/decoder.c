@@ -35,11 +35,14 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
         .n_heads = config_size_or(c, "num_attention_heads", otherwise->n_heads),
         .vocabulary = config_size_or(c, "vocab_size", otherwise->vocabulary),
         .positions = config_size_or(c, "max_position_embeddings", otherwise->positions),
-        .eps = (float)config_number(c, "rms_norm_eps", 0, 1, otherwise->eps),
+        .eps = (float)config_number(
+            c, otherwise->eps_key ? otherwise->eps_key : "rms_norm_eps", 0, 1, otherwise->eps),
         .act = config_activation(c, otherwise->act_key, otherwise->act),
         .tied = config_bool(c, "tie_word_embeddings", otherwise->tied),
         .norm_before_attention = "input_layernorm",
         .norm_before_mlp = "post_attention_layernorm",
+        .norm_before_head = "norm",
+        .attention_output = "o_proj",
         .act_name = "act_fn",
         .embed_scale = 1,
     };
@@ -50,7 +53,8 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
     if (!otherwise->ropes_by_layer)
         g.rope = config_rope(c, p, g.head_dim, "rope_theta",
             otherwise->theta > 0 ? otherwise->theta : 10000,
-            otherwise->partial_rotary ? "partial_rotary_factor" : NULL, 1);
+            otherwise->rotary_part > 0 ? "partial_rotary_factor" : NULL,
+            otherwise->rotary_part > 0 ? otherwise->rotary_part : 1);
     if (c->status) return g;
     if (g.rope.positions && g.rope.positions < g.positions) g.positions = g.rope.positions;
     g.windows = arena_new(&p->memory, (size_t)g.n_layers * sizeof *g.windows);
@@ -93,7 +97,7 @@ void decoder_window_by_layer(config *c, decoder *g, int32_t window,
 
 /* ---- building ----------------------------------------------------------- */
 
-/* Modules of layer `layer` have weights named layers.LAYER.PATH. */
+/* Modules of layer `layer` have weights named layers.LAYER.PATH, those behind the layers (-1) PATH. */
 typedef struct place {
     program *p;
     const decoder *g;
@@ -104,7 +108,8 @@ static int32_t weight_at(const place *at, weight_role role, const char *path, co
     int32_t rows, int32_t columns)
 {
     char name[128];
-    snprintf(name, sizeof name, "layers.%d.%s.%s", (int)at->layer, path, kind);
+    if (at->layer < 0) snprintf(name, sizeof name, "%s.%s", path, kind);
+    else snprintf(name, sizeof name, "layers.%d.%s.%s", (int)at->layer, path, kind);
     return program_weight(at->p, role, name, rows, columns);
 }
 
@@ -133,6 +138,11 @@ static int32_t linear(
 /* A norm module over `groups` parts of a row, each `width` wide. */
 static int32_t norm(const place *at, const char *path, int32_t x, int32_t width, int32_t groups)
 {
+    if (at->g->norm == NORM_LAYER) {
+        int32_t weight = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width),
+                bias = weight_at(at, WEIGHT_VECTOR, path, "bias", 1, width);
+        return program_layernorm_module(at->p, last_part(path), x, weight, bias, at->g->eps);
+    }
     int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width);
     return program_rmsnorm_module(
         at->p, last_part(path), x, scale, at->g->eps, at->g->norm_weight, groups);
@@ -234,11 +244,28 @@ static int32_t attention(const place *at, int32_t x)
     like.scale = g->score_scale;
     like.softcap = g->score_softcap;
     like.window = g->windows[at->layer] < g->positions ? g->windows[at->layer] : 0;
+    char path[64];
+    snprintf(path, sizeof path, "self_attn.%s", g->attention_output);
     int32_t z = program_enter_site(
-        p, "o_proj", program_attention(p, q, k, v, &like), "z", 2, heads);
-    int32_t joined = project(at, "self_attn.o_proj", z, q_width, g->d, g->o_bias);
+        p, g->attention_output, program_attention(p, q, k, v, &like), "z", 2, heads);
+    int32_t joined = project(at, path, z, q_width, g->d, g->o_bias);
     program_head_results(p, z, joined, g->n_heads, g->head_dim);
     return program_leave(p, program_leave(p, joined));
+}
+
+/* mlp_last(act(mlp_first(x))) */
+static int32_t plain_mlp(const place *at, int32_t x)
+{
+    const decoder *g = at->g;
+    program *p = at->p;
+    char first[64], last[64];
+    snprintf(first, sizeof first, "mlp.%s", g->mlp_first);
+    snprintf(last, sizeof last, "mlp.%s", g->mlp_last);
+    x = linear(at, first, program_enter(p, "mlp", x), g->d, g->m, g->mlp_bias);
+    x = program_activation_module(
+        p, g->act_name, program_site_view_last(p, "pre", x, 0, 1, &g->m), g->act);
+    x = program_enter_site(p, g->mlp_last, x, "post", 1, &g->m);
+    return program_leave(p, program_leave(p, project(at, last, x, g->m, g->d, g->mlp_bias)));
 }
 
 static int32_t mlp(const place *at, int32_t x)
@@ -246,6 +273,7 @@ static int32_t mlp(const place *at, int32_t x)
     const decoder *g = at->g;
     program *p = at->p;
     int32_t gate, up;
+    if (g->mlp_first) return plain_mlp(at, x);
     x = program_enter(p, "mlp", x);
     if (g->fused) {
         int32_t both = linear(at, "mlp.gate_up_proj", x, g->d, 2 * g->m, g->mlp_bias);
@@ -264,20 +292,39 @@ static int32_t mlp(const place *at, int32_t x)
         p, program_leave(p, project(at, "mlp.down_proj", x, g->m, g->d, g->mlp_bias)));
 }
 
-static int32_t block(const place *at, int32_t x)
+static int32_t dropout_if(const place *at, const char *name, int32_t x)
+{
+    return name ? program_identity_module(at->p, name, x) : x;
+}
+
+static int32_t parallel_block(const place *at, int32_t x)
 {
     const decoder *g = at->g;
+    int32_t normed = norm_if(at, g->norm_before_attention, x);
+    int32_t a = dropout_if(at, g->dropout_after_attention, attention(at, normed));
+    int32_t m = dropout_if(at, g->dropout_after_mlp, mlp(at, normed));
+    return g->parallel == PARALLEL_STREAM_FIRST ? program_add(at->p, x, a, m)
+                                                : program_add(at->p, a, m, x);
+}
+
+static int32_t serial_block(const place *at, int32_t x)
+{
+    const decoder *g = at->g;
+    int32_t branch = attention(at, norm_if(at, g->norm_before_attention, x));
+    branch = norm_if(
+        at, g->norm_after_attention, dropout_if(at, g->dropout_after_attention, branch));
+    x = program_add(at->p, x, branch, -1);
+    branch = dropout_if(at, g->dropout_after_mlp, mlp(at, norm_if(at, g->norm_before_mlp, x)));
+    return program_add(at->p, x, norm_if(at, g->norm_after_mlp, branch), -1);
+}
+
+static int32_t block(const place *at, int32_t x)
+{
     char module[32];
     snprintf(module, sizeof module, "layers.%d", (int)at->layer);
     program_block(at->p, x);
     x = program_enter(at->p, module, x);
-    int32_t branch = attention(at, norm_if(at, g->norm_before_attention, x));
-    if (g->dropout_after_attention)
-        branch = program_identity_module(at->p, g->dropout_after_attention, branch);
-    x = program_add(at->p, x, norm_if(at, g->norm_after_attention, branch), -1);
-    branch = mlp(at, norm_if(at, g->norm_before_mlp, x));
-    if (g->dropout_after_mlp) branch = program_identity_module(at->p, g->dropout_after_mlp, branch);
-    x = program_add(at->p, x, norm_if(at, g->norm_after_mlp, branch), -1);
+    x = at->g->parallel ? parallel_block(at, x) : serial_block(at, x);
     return program_leave(at->p, x);
 }
 
@@ -285,6 +332,7 @@ void decoder_build(const decoder *g, program *p)
 {
     static const char *const ignored[] = {
         "layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", NULL};
+    const place last = {p, g, -1};
     if (g->qk_norm == QK_NORM_WHOLE && g->n_key_heads > g->n_kv_heads)
         p->status = error_set(p->context, INSET_VALUE_ERROR,
             "%s norms the keys of all heads at once: they cannot be ungrouped", p->model_type);
@@ -297,15 +345,16 @@ void decoder_build(const decoder *g, program *p)
     program_enter(p, "model", -1);
     int32_t x = program_embed(p, program_enter(p, "embed_tokens", tokens), table);
     if (g->embed_scale != 1) x = program_scale(p, x, g->embed_scale);
-    x = program_leave(p, x);
+    x = dropout_if(&last, g->dropout_after_embedding, program_leave(p, x));
     for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
         x = block(&(place){p, g, layer}, x);
-    int32_t scale = program_weight(p, WEIGHT_VECTOR, "norm.weight", 1, g->d);
-    x = program_rmsnorm_module(p, "norm", x, scale, g->eps, g->norm_weight, 1);
+    x = norm(&last, g->norm_before_head, x, g->d, 1);
     program_leave(p, -1);
     int32_t head = g->tied
                        ? program_weight_tied(p, "lm_head.weight", table)
                        : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
-    x = program_linear_module(p, "lm_head", x, head, -1);
+    int32_t bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary)
+                                : -1;
+    x = program_linear_module(p, "lm_head", x, head, bias);
     program_logits(p, g->logit_softcap > 0 ? program_softcap(p, x, g->logit_softcap) : x);
 }

@@ -1,5 +1,5 @@
-/* decoder.h: what most families share: a decoder of RMSNorm, rotary attention with grouped heads
- * and a gated MLP, as Llama has it.
+/* decoder.h: what most families share: a decoder of norms, rotary attention with grouped heads and
+ * an MLP. What is not said is as Llama has it: RMSNorm, a gated MLP, one branch after the other.
  *
  * A family fills in a decoder (decoder_read takes the keys that all of them have, with the family's
  * own defaults), changes what differs, and has decoder_build write the program. */
@@ -31,6 +31,16 @@ rope config_rope_of_layers(config *c, program *p, int32_t head_dim, const char *
 /* ---- the decoder -------------------------------------------------------- */
 typedef enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WHOLE } qk_norm;
 
+typedef enum decoder_norm { NORM_RMS, NORM_LAYER /* with weight and bias */ } decoder_norm;
+
+/* Attention and MLP both read the norm before attention, and what they make is added at once: in
+ * floating point it matters in which order. */
+typedef enum decoder_parallel {
+    PARALLEL_NONE,
+    PARALLEL_STREAM_FIRST, /* (stream + attention) + mlp */
+    PARALLEL_STREAM_LAST   /* (attention + mlp) + stream */
+} decoder_parallel;
+
 typedef struct decoder {
     int32_t d, m; /* width, width inside the MLP */
     int32_t n_layers, n_heads, n_kv_heads, head_dim, vocabulary, positions;
@@ -38,8 +48,10 @@ typedef struct decoder {
     float eps;
     activation act;
     bool tied;
-    bool qkv_bias, o_bias, mlp_bias;
-    rms_weight norm_weight;
+    bool qkv_bias, o_bias, mlp_bias, head_bias;
+    decoder_norm norm;
+    rms_weight norm_weight; /* of NORM_RMS */
+    decoder_parallel parallel;
     bool rope_round_once; /* see step.rope_round_once */
     qk_norm qk_norm;
     /* they stand behind all three projections, not each behind its own, and behind the transposition:
@@ -48,8 +60,11 @@ typedef struct decoder {
     bool fused; /* qkv_proj and gate_up_proj are one matrix each */
     /* Names of the modules around attention and MLP; NULL where there is none. */
     const char *norm_before_attention, *norm_after_attention, *norm_before_mlp, *norm_after_mlp;
-    const char *dropout_after_attention, *dropout_after_mlp;
-    const char *act_name;                            /* of the activation's module */
+    const char *dropout_after_embedding, *dropout_after_attention, *dropout_after_mlp;
+    const char *norm_before_head;
+    const char *attention_output;                    /* attention's last projection */
+    const char *act_name;                            /* the activation's module */
+    const char *mlp_first, *mlp_last;                /* an MLP of two products; NULL: a gated one */
     float score_scale, score_softcap, logit_softcap; /* softcaps: 0 = none */
     float embed_scale;                               /* 1 = none */
     /* [n_layers] sliding window of a layer, 0 = all; in the program's arena */
@@ -67,9 +82,10 @@ typedef struct decoder_defaults {
     int32_t d, m, n_layers, n_heads, n_kv_heads, vocabulary, positions;
     int32_t head_dim; /* 0: d / n_heads */
     double eps;
+    const char *eps_key; /* NULL: rms_norm_eps */
     const char *act_key, *act;
     bool tied;
-    bool partial_rotary; /* partial_rotary_factor means something */
+    double rotary_part;  /* of a head, by partial_rotary_factor; 0: the key means nothing */
     double theta;        /* 0: 10000 */
     bool ropes_by_layer; /* config_rope_of_layers: the family reads them itself */
 } decoder_defaults;

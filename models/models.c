@@ -17,10 +17,13 @@ static const struct {
     {"gemma", gemma_build},
     {"gemma2", gemma2_build},
     {"gemma3_text", gemma3_build},
+    {"phi", phi_build},
     {"phi3", phi3_build},
     {"olmo2", olmo2_build},
     {"olmo3", olmo3_build},
     {"smollm3", smollm3_build},
+    {"stablelm", stablelm_build},
+    {"starcoder2", starcoder2_build},
     {"sequential", sequential_build},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };

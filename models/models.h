@@ -1,4 +1,5 @@
-/* models.h: from a config.json to a program. One file a family; models.c has the list of them.
+/* models.h: from a config.json to a program. One file a family, in families/; models.c has the list
+ * of them.
  *
  * A family is a function that reads its config and writes its program: what transformers' forward
  * does, module by module, in the order it does it. To add one: copy the file of the family nearest
@@ -60,12 +61,15 @@ void mistral_build(config *c, program *p);
 void qwen2_build(config *c, program *p);
 void qwen3_build(config *c, program *p);
 void gemma2_build(config *c, program *p);
+void phi_build(config *c, program *p);
 void phi3_build(config *c, program *p);
 void olmo2_build(config *c, program *p);
 void olmo3_build(config *c, program *p);
 void gemma_build(config *c, program *p);
 void gemma3_build(config *c, program *p);
 void smollm3_build(config *c, program *p);
+void stablelm_build(config *c, program *p);
+void starcoder2_build(config *c, program *p);
 void sequential_build(config *c, program *p);
 
 #endif

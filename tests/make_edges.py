@@ -26,7 +26,7 @@ PARTS = {
     "olmo2": (None, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", "post_attention_layernorm",
               None, "mlp", "post_feedforward_layernorm"),
 }
-PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"], olmo3=PARTS["olmo2"])
+PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"], olmo3=PARTS["olmo2"], stablelm=PARTS["llama"], starcoder2=PARTS["llama"])
 # frozen paths; the nodes of a step go together
 PATHS = ["m1->logits", "input->a0.h1<v>->logits", "a0.h0->a1.h0<k>->logits", "a0.h1->m1->logits", "input->m0->a1.h0<v>->logits",
          "a0.h0+a0.h1->a1.h0<q>+a1.h0<k>+a1.h0<v>->logits", "input+m0->a1.h0<v>+m1->logits"]

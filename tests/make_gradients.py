@@ -21,7 +21,9 @@ FAMILIES = {
     "gpt2": ("transformer.h", "attn", "c_proj"), "gpt_neo": ("transformer.h", "attn.attention", "out_proj"),
     "gpt_neox": ("gpt_neox.layers", "attention", "dense"), "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
     **{name: ("model.layers", "self_attn", "o_proj")
-       for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3")},
+       for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3",
+                    "stablelm", "stablelm_parallel", "starcoder2")},
+    "phi": ("model.layers", "self_attn", "dense"),
 }
 CLEAN, CORRUPT = [3, 7, 11, 2, 5, 9], [3, 7, 20, 2, 8, 9]
 

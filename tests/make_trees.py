@@ -8,7 +8,8 @@ A line of FAMILY.txt is one module entered or left in a forward of two prompts o
     enter|leave PATH [shape] #tensor
 
 Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
-(the inner model, the rotary embedding's pair of tables) are left out, and Gemma 3's norms of q and k, which have heads before positions, and GPT-Neo's dropout of patterns. FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
+(the inner model, the rotary embedding's pair of tables) are left out, and Gemma 3's norms of q and k, which have heads before positions, and GPT-Neo's dropout of patterns
+and Phi's of residuals (called twice). FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
 one, the rotary embedding's factor on cosine and sine and then its frequencies. test_models compares inset's programs with these files."""
 import json
 import os
@@ -58,6 +59,11 @@ FAMILIES = {
     "gemma3_text": (t.Gemma3TextConfig, t.Gemma3ForCausalLM, dict(LLAMA, num_hidden_layers=3, head_dim=6, sliding_window=4, query_pre_attn_scalar=5,
                                                                   layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
     "olmo3": (t.Olmo3Config, t.Olmo3ForCausalLM, dict(LLAMA, num_hidden_layers=4, sliding_window=4)),
+    "phi": (t.PhiConfig, t.PhiForCausalLM, dict(LLAMA, num_key_value_heads=4)),
+    "stablelm": (t.StableLmConfig, t.StableLmForCausalLM, dict(LLAMA, hidden_size=32)),
+    "stablelm_parallel": (t.StableLmConfig, t.StableLmForCausalLM, dict(LLAMA, use_parallel_residual=True, use_qkv_bias=True, num_hidden_layers=1,
+                                                                        partial_rotary_factor=0.5)),
+    "starcoder2": (t.Starcoder2Config, t.Starcoder2ForCausalLM, dict(LLAMA, sliding_window=4)),
     "smollm3": (t.SmolLM3Config, t.SmolLM3ForCausalLM, dict(LLAMA, num_hidden_layers=4)),
 }
 
@@ -83,7 +89,7 @@ def tree(model, tokens):
                                                        out[0] if isinstance(out, tuple) and torch.is_tensor(out[0]) else None))
 
     for path, module in model.named_modules():
-        if path and not path.endswith(("rotary_emb", ".attn_dropout")):
+        if path and not path.endswith(("rotary_emb", ".attn_dropout", ".resid_dropout") if model.config.model_type == "phi" else ("rotary_emb", ".attn_dropout")):
             module.register_forward_pre_hook(entered(path), with_kwargs=True)
             module.register_forward_hook(left(path))
     with torch.no_grad():

@@ -15,6 +15,8 @@ PARTS = {
     "gpt2": ("attn", "c_attn", "c_proj", "c_fc", None, "c_proj"),
     "gpt_neo": ("attention", None, "out_proj", "c_fc", None, "c_proj"),
     "gpt_neox": ("attention", "query_key_value", "dense", "dense_h_to_4h", None, "dense_4h_to_h"),
+    "phi": ("self_attn", None, "dense", "fc1", None, "fc2"),
+    "starcoder2": ("self_attn", None, "o_proj", "c_fc", None, "c_proj"),
     "phi3": ("self_attn", "qkv_proj", "o_proj", "gate_up_proj", "gate_up_proj", "down_proj"),
 }
 USUAL = ("self_attn", None, "o_proj", "gate_proj", "up_proj", "down_proj")

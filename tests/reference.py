@@ -373,8 +373,10 @@ class Runner:
         self.named = None if sequential else NamedSites(self)
         # Gemma 3's norms of q and k have heads before positions: no sites
         behind = ("q_norm", "k_norm") if not sequential and model.config.model_type == "gemma3_text" else ()
+        # GPT-Neo's dropout of patterns, and Phi's of residuals, which is called twice
+        no_sites = (".attn_dropout", ".resid_dropout") if not sequential and model.config.model_type == "phi" else ".attn_dropout"
         for path, module in self.modules.items():
-            if (path.endswith(behind) and behind) or path.endswith(".attn_dropout"):      # its input is the pattern
+            if (path.endswith(behind) and behind) or path.endswith(no_sites):
                 continue
             if path and not isinstance(module, torch.nn.ModuleList) and path not in ("transformer", "model", "gpt_neox") and not path.endswith("rotary_emb"):
                 self.wrap(path, module)

@@ -119,6 +119,8 @@ static inset_status find_mlp(edges *e, int32_t layer, edge_layer *at, int32_t st
     const step *norm = linear ? program_maker(p, slot) : NULL;
     const int32_t from = mid < 0 ? stream : value_of_site(p, mid);
     const bool behind_norm = norm && step_is_norm(norm) && value_of_slot(p, slot) != from;
+    if (behind_norm && step_index(p, norm) == at->norm) /* Phi: no place that it alone reads */
+        return no_graph(e, layer, "norm of the MLP's own: attention reads it too");
     if (behind_norm) slot = norm->operands[0];
     if (slot < 0 || value_of_slot(p, slot) != from)
         return no_graph(e, layer, "MLP that reads the stream");

@@ -1,7 +1,7 @@
 /* gpt2.c: GPT-2 as transformers' GPT2LMHeadModel runs it, and the forward pass that GPT-Neo shares
  * with it (gpt2.h). Modules, order and shapes are those of tests/fixtures/trees/gpt2.txt and
  * gpt_neo.txt. Letters: d = width, m = width inside the MLP. */
-#include "models/gpt2.h"
+#include "models/families/gpt2.h"
 
 #include <math.h>
 #include <stdio.h>

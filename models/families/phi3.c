@@ -13,7 +13,7 @@ void phi3_build(config *c, program *p)
         .eps = 1e-5,
         .act_key = "hidden_act",
         .act = "silu",
-        .partial_rotary = true};
+        .rotary_part = 1};
     decoder g = decoder_read(c, p, &otherwise);
     g.fused = true;
     g.act_name = "activation_fn";

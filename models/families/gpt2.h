@@ -1,8 +1,8 @@
 /* gpt2.h: what GPT-2 and GPT-Neo share: learned positions, LayerNorm before attention and an MLP of
  * two matrices with biases. A family reads its config into a gpt2 and has gpt2_write write the
  * program. */
-#ifndef INSET_MODELS_GPT2_H
-#define INSET_MODELS_GPT2_H
+#ifndef INSET_MODELS_FAMILIES_GPT2_H
+#define INSET_MODELS_FAMILIES_GPT2_H
 
 #include "models/models.h"
 
