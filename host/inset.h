@@ -248,6 +248,9 @@ INSET_API void inset_model_free(inset_model *model);
 INSET_API const char *inset_model_device(const inset_model *model);
 /* Its family, as config.json's model_type has it: "gpt2", "sequential"; an own model's is "own". */
 INSET_API const char *inset_model_kind(const inset_model *model);
+/* The model_type of the model of images and text whose text part this is ("llava", "gemma3": its
+ * text_config was read, its other tensors were left); NULL for all others. */
+INSET_API const char *inset_model_part_of(const inset_model *model);
 /* The type its numbers are stored in: INSET_F32, INSET_BF16 or INSET_F16. */
 INSET_API inset_type inset_model_type(const inset_model *model);
 

@@ -33,6 +33,12 @@ bool config_bool(config *c, const char *key, bool otherwise)
     return found;
 }
 
+bool config_tied(config *c, bool otherwise)
+{
+    const bool said = config_bool(c, "tie_word_embeddings", otherwise);
+    return said || c->part_of;
+}
+
 const char *config_string(config *c, const char *key, const char *otherwise)
 {
     const char *found = otherwise;

@@ -38,7 +38,7 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
         .eps = (float)config_number(
             c, otherwise->eps_key ? otherwise->eps_key : "rms_norm_eps", 0, 1, otherwise->eps),
         .act = config_activation(c, otherwise->act_key, otherwise->act),
-        .tied = config_bool(c, "tie_word_embeddings", otherwise->tied),
+        .tied = config_tied(c, otherwise->tied),
         .norm_before_attention = "input_layernorm",
         .norm_before_mlp = "post_attention_layernorm",
         .norm_before_head = "norm",

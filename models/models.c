@@ -28,6 +28,26 @@ static const struct {
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
+/* Models of images and text whose text alone goes through a decoder as it would without images. */
+static const char *const composites[] = {
+    "gemma3", "idefics3", "internvl", "llava", "llava_next", "mistral3", "smolvlm", NULL};
+
+/* Help: the family whose name is nearest, and what serves for any model. */
+static void help_unknown(config *c, const char *model_type)
+{
+    int limit = (int)strlen(model_type) / 3 + 1, nearest = -1;
+    for (int i = 0; i < N_FAMILIES; i++) {
+        const int distance = text_distance(model_type, families[i].model_type, limit);
+        if (distance > limit) continue;
+        limit = distance - 1;
+        nearest = i;
+    }
+    if (nearest >= 0) error_help(c->context, "the nearest that is known is %s", families[nearest].model_type);
+    error_help(c->context, "another architecture can be run as a chain of plain layers "
+                           "(\"sequential\") or be built by "
+                           "the C API (inset_builder_create)");
+}
+
 /* The family's place in the list, or -1 with the list of those there are as the message. */
 static int find_family(config *c, const char *model_type)
 {
@@ -36,10 +56,26 @@ static int find_family(config *c, const char *model_type)
     text known = {0};
     for (int i = 0; i < N_FAMILIES; i++)
         text_add(c->context, &known, "%s%s", i ? ", " : "", families[i].model_type);
-    config_refuse(c, "'model_type' must be one of %s, found \"%.60s\"",
-        known.bytes ? known.bytes : "", model_type);
+    config_refuse(c, "'%smodel_type' must be one of %s, found \"%.60s\"",
+        c->part_of ? "text_config." : "", known.bytes ? known.bytes : "", model_type);
     text_free(c->context, &known);
+    help_unknown(c, model_type);
     return -1;
+}
+
+/* From a composite's config to that of its text. */
+static void enter_text_config(config *c, const char **model_type)
+{
+    const json_node *inner = json_member(c->object, "text_config");
+    for (int i = 0; composites[i] && !c->status; i++) {
+        if (strcmp(composites[i], *model_type)) continue;
+        c->part_of = composites[i];
+        c->object = inner;
+        if (!json_is_object(inner)) config_refuse(c, "'text_config' must be an object");
+        else if (!config_has(c, "model_type"))
+            config_refuse(c, "'text_config' must name its 'model_type'");
+        else *model_type = config_string(c, "model_type", "");
+    }
 }
 
 /* What would make any family's weights mean something else than their numbers. */
@@ -60,6 +96,8 @@ inset_status models_build(
         return error_set(context, INSET_FILE_ERROR, "%s: must be an object, {\"model_type\": ...}",
             json_document_name(document));
     c.status = json_need_string(document, c.object, "model_type", &model_type);
+    refuse_quantized(&c);
+    enter_text_config(&c, &model_type);
     int family = c.status ? -1 : find_family(&c, model_type);
     refuse_quantized(&c);
     if (c.status) return c.status;
@@ -68,6 +106,7 @@ inset_status models_build(
     inset_status status = program_create(context, model_type, &p);
     if (status) return status;
     p->ungroup = ungroup;
+    p->part_of = c.part_of;
     families[family].build(&c, p);
     status = c.status ? c.status : program_finish(p);
     if (status) program_free(p);

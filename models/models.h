@@ -29,6 +29,8 @@ typedef struct config {
     inset_context *context;
     const json_document *document;
     const json_node *object;
+    /* the model_type of a composite (images and text) whose text_config `object` is; else NULL */
+    const char *part_of;
     inset_status status;
 } config;
 
@@ -36,6 +38,9 @@ typedef struct config {
 int64_t config_integer(config *c, const char *key, int64_t least, int64_t most, int64_t otherwise);
 double config_number(config *c, const char *key, double least, double most, double otherwise);
 bool config_bool(config *c, const char *key, bool otherwise);
+/* tie_word_embeddings. A composite's head is tied unless its files have one (sources.h): where such
+ * configs say it, and what absence means, differs by model and by version. */
+bool config_tied(config *c, bool otherwise);
 const char *config_string(config *c, const char *key, const char *otherwise);
 /* A size that must be there: at least 1, and small enough that products of two sizes are no
  * overflow. */

@@ -326,6 +326,24 @@ def make_models():
     make_gpt2("gpt2_f16", 3, torch.float16)
     make_gpt2("gpt2_options", 4, n_embd=24, n_head=2, n_layer=2, n_inner=45, activation_function="relu", layer_norm_epsilon=1e-3,
               scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False)
+    make_composite()
+
+
+def make_composite():
+    """A model of images and text, and the logits of a text."""
+    import transformers
+    torch.manual_seed(5)
+    text = dict(GROUPED, tie_word_embeddings=False)
+    vision = dict(hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+    model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(
+        text_config=transformers.LlamaConfig(**text), vision_config=transformers.CLIPVisionConfig(**vision), image_token_index=60)).eval()
+    random_weights(model.model.language_model, 5)
+    folder = os.path.join(HERE, "llava")
+    model.save_pretrained(folder)
+    os.remove(os.path.join(folder, "generation_config.json"))
+    with torch.no_grad():
+        logits = model(torch.tensor([[7, 31, 2, 55, 19, 4, 44, 8, 50, 11, 12]])).logits
+    write_tensors(os.path.join(folder, "logits.safetensors"), {"logits": logits})
 
 
 # ---- expected values ------------------------------------------------------------------------------------------------------------------

@@ -163,6 +163,10 @@ const char *inset_model_kind(const inset_model *model)
 {
     return model ? model->program->model_type : "";
 }
+const char *inset_model_part_of(const inset_model *model)
+{
+    return model ? model->program->part_of : NULL;
+}
 inset_type inset_model_type(const inset_model *model)
 {
     return model ? model->type : INSET_TYPE_COUNT;

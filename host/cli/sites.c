@@ -29,6 +29,8 @@ static void print_text(inset_model *model)
     inset_site site;
     size_t count = inset_site_count(model);
     int width = 0;
+    const char *whole = inset_model_part_of(model);
+    if (whole) printf("# the text part (%s) of a %s model\n", inset_model_kind(model), whole);
     for (size_t i = 0; i < count && !inset_site_at(model, i, &site); i++)
         if (site_width(&site) > width) width = site_width(&site);
     for (size_t i = 0; i < count && !inset_site_at(model, i, &site); i++) {
@@ -43,6 +45,10 @@ static void print_json(inset_model *model)
     inset_site site;
     printf("{\"model_type\": ");
     print_json_text(stdout, inset_model_kind(model));
+    if (inset_model_part_of(model)) {
+        printf(", \"part_of\": ");
+        print_json_text(stdout, inset_model_part_of(model));
+    }
     printf(", \"sites\": [");
     for (size_t i = 0; i < inset_site_count(model) && !inset_site_at(model, i, &site); i++) {
         printf("%s\n  {\"site\": ", i ? "," : "");

@@ -236,6 +236,9 @@ typedef struct program {
     inset_context *context;
     arena memory;
     const char *model_type; /* "gpt2", "sequential" */
+    /* "llava": the program is that model's text part, whose tensors may be named so, and its files
+     * hold others; NULL: it is a model */
+    const char *part_of;
     /* tensor names in a file may carry it ("transformer.") or not; NULL = none */
     const char *optional_prefix;
     /* NULL-terminated shell-like patterns of tensors a file may hold and nobody needs */

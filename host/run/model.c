@@ -7,33 +7,16 @@
  * is written into pinned memory: no other copy is made of it on the host. */
 #include "run/model.h"
 
-#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "file/file.h"
 #include "file/gguf/gguf.h"
 #include "models/models.h"
+#include "run/sources.h"
 #include "run/stream.h"
 #include "text/tokenizer.h"
-
-/* Where the numbers of a program's weight come from. */
-typedef struct source {
-    const void *data;
-    inset_type type;
-    const file_tensor *tensor; /* NULL for numbers in memory */
-} source;
-
-typedef struct opening {
-    inset_context *context;
-    const char *directory;
-    json_document *config;
-    weight_files *files;  /* NULL for a model in memory */
-    source *sources;      /* one a weight */
-    void *fetched[2];     /* numbers of a weight and of its bias, brought from the device */
-    size_t weight_memory; /* most that weights take there; 0: what there is */
-    struct inset_model *model;
-} opening;
 
 /* ---- the config --------------------------------------------------------- */
 
@@ -52,14 +35,39 @@ static inset_status config_of_gguf(inset_context *context, const char *path, jso
     return status;
 }
 
+/* A directory with an adapter and no model: says what it is, and which model it was made for. */
+static inset_status refuse_adapter(inset_context *context, const char *directory, const char *path)
+{
+    json_document *adapter = NULL;
+    const char *base = "";
+    if (json_open(context, path, &adapter)) return INSET_FILE_ERROR;
+    json_as_string(json_member(json_root(adapter), "base_model_name_or_path"), &base);
+    inset_status status = error_set(context, INSET_FILE_ERROR,
+        "%s: is an adapter%s%.200s, and inset opens whole models", directory, *base ? " of " : "",
+        base);
+    error_help(context,
+        "merge it first, with peft: PeftModel.from_pretrained(model, \"%s\")"
+        ".merge_and_unload().save_pretrained(OUT)",
+        directory);
+    json_close(adapter);
+    return status;
+}
+
 static inset_status open_config(inset_context *context, const char *directory, json_document **out)
 {
     if (is_gguf(directory)) return config_of_gguf(context, directory, out);
-    size_t size = strlen(directory) + sizeof "/config.json";
+    size_t size = strlen(directory) + sizeof "/adapter_config.json";
     char *path = memory_new(context, size);
     if (!path) return INSET_NO_MEMORY;
     snprintf(path, size, "%s/config.json", directory);
-    inset_status status = json_open(context, path, out);
+    const bool there = access(path, F_OK) == 0;
+    if (!there) snprintf(path, size, "%s/adapter_config.json", directory);
+    inset_status status;
+    if (!there && access(path, F_OK) == 0) status = refuse_adapter(context, directory, path);
+    else {
+        snprintf(path, size, "%s/config.json", directory);
+        status = json_open(context, path, out);
+    }
     memory_free(context, path);
     return status;
 }
@@ -84,224 +92,6 @@ inset_status model_program_of(
     if (!status) status = models_build(context, config, ungroup, out);
     json_close(config);
     return status;
-}
-
-/* The type a config names, under its new or its old key; INSET_TYPE_COUNT when it names none that
- * models run in. */
-static inset_type config_type(const json_document *config)
-{
-    static const char *const keys[] = {"dtype", "torch_dtype"};
-    static const struct {
-        const char *name;
-        inset_type type;
-    } known[] = {{"float32", INSET_F32}, {"bfloat16", INSET_BF16}, {"float16", INSET_F16}};
-    for (size_t k = 0; k < 2; k++) {
-        const char *name = "";
-        if (!json_as_string(json_member(json_root(config), keys[k]), &name)) continue;
-        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-            if (strcmp(name, known[i].name) == 0) return known[i].type;
-    }
-    return INSET_TYPE_COUNT;
-}
-
-/* ---- the weights' names, shapes and types ------------------------------- */
-
-/* The tensor called `name` in the files, after the program's optional prefix if `prefixed`; NULL
- * when there is none. */
-static inset_status find_named(
-    const opening *o, const char *name, bool prefixed, const file_tensor **out)
-{
-    const char *prefix = prefixed ? o->model->program->optional_prefix : "";
-    *out = NULL;
-    if (!prefix || !name) return INSET_OK;
-    size_t size = strlen(prefix) + strlen(name) + 1;
-    char *full = memory_new(o->context, size);
-    if (!full) return INSET_NO_MEMORY;
-    snprintf(full, size, "%s%s", prefix, name);
-    *out = weight_files_find(o->files, full);
-    memory_free(o->context, full);
-    return INSET_OK;
-}
-
-/* A weight's tensor in the files, under either of its names, with or without the prefix; NULL when
- * there is none. */
-static inset_status find_tensor(const opening *o, const weight *w, const file_tensor **out)
-{
-    const char *const names[2] = {w->name, w->also};
-    *out = NULL;
-    for (int i = 0; i < 4; i++) {
-        const file_tensor *found;
-        inset_status status = find_named(o, names[i / 2], i % 2, &found);
-        if (status) return status;
-        if (*out && found)
-            return error_set(o->context, INSET_FILE_ERROR,
-                "%s: has both %s and %s, and they would be the same weight", o->directory,
-                (*out)->name, found->name);
-        if (found) *out = found;
-    }
-    return INSET_OK;
-}
-
-static void add_shape(inset_context *context, text *out, const int64_t *shape, int32_t n)
-{
-    text_add(context, out, "[");
-    for (int32_t i = 0; i < n; i++)
-        text_add(context, out, "%s%lld", i ? ", " : "", (long long)shape[i]);
-    text_add(context, out, "]");
-}
-
-static inset_status check_tensor(const opening *o, const weight *w, const file_tensor *t)
-{
-    if (t->type != INSET_F32 && t->type != INSET_BF16 && t->type != INSET_F16
-        && t->type != INSET_F64)
-        return error_set(o->context, INSET_FILE_ERROR,
-            "%s: weight %s must be F32, BF16, F16 or F64, found %s", o->directory, t->name,
-            t->stored_type                       ? t->stored_type
-            : (size_t)t->type < INSET_TYPE_COUNT ? type_torch_name(t->type)
-                                                 : "another type");
-    bool vector = w->role == WEIGHT_VECTOR;
-    const int64_t expected[2] = {vector ? w->columns : w->rows, w->columns};
-    int32_t n = vector ? 1 : 2;
-    if (t->n_dimensions == n && memcmp(t->shape, expected, (size_t)n * sizeof *expected) == 0)
-        return INSET_OK;
-    text shapes = {0};
-    add_shape(o->context, &shapes, expected, n);
-    text_add(o->context, &shapes, ", found ");
-    add_shape(o->context, &shapes, t->shape, t->n_dimensions);
-    inset_status status = error_set(o->context, INSET_FILE_ERROR,
-        "%s: weight %s must have the shape %s", o->directory, t->name,
-        shapes.bytes ? shapes.bytes : "of the config");
-    text_free(o->context, &shapes);
-    return status;
-}
-
-enum { MOST_LISTED = 5 };
-
-static void list_name(inset_context *context, text *list, size_t count, const char *name)
-{
-    if (count < MOST_LISTED) text_add(context, list, "%s%.120s", count ? ", " : "", name);
-    else if (count == MOST_LISTED) text_add(context, list, ", ...");
-}
-
-/* Finds every weight's tensor; a tied weight has its partner's. */
-static inset_status find_sources(opening *o)
-{
-    const program *p = o->model->program;
-    text missing = {0};
-    size_t n_missing = 0;
-    inset_status status = INSET_OK;
-    for (size_t i = 0; i < p->n_weights && !status; i++) {
-        const weight *w = &p->weights[i];
-        const file_tensor *t = NULL;
-        status = find_tensor(o, w, &t);
-        if (!status && t) status = check_tensor(o, w, t);
-        if (status) break;
-        if (w->same_as >= 0) o->sources[i] = o->sources[w->same_as];
-        else if (t) o->sources[i] = (source){t->data, t->type, t};
-        else list_name(o->context, &missing, n_missing++, w->name);
-    }
-    if (!status && n_missing)
-        status = error_set(o->context, INSET_FILE_ERROR, "%s: %zu weight%s missing: %s",
-            o->directory, n_missing, n_missing == 1 ? " is" : "s are",
-            missing.bytes ? missing.bytes : "");
-    text_free(o->context, &missing);
-    return status;
-}
-
-static bool matches(const char *const *patterns, const char *name)
-{
-    for (; patterns && *patterns; patterns++)
-        if (fnmatch(*patterns, name, 0) == 0) return true;
-    return false;
-}
-
-/* Whether the program has a weight of this name; `names` holds all its names. */
-static bool is_weight(const program *p, const table *names, const char *name)
-{
-    size_t cursor = 0;
-    uint64_t hash = hash_bytes(0, name, strlen(name));
-    for (int32_t i; (i = table_next(names, hash, &cursor)) >= 0;)
-        if (strcmp(p->weights[i].name, name) == 0
-            || (p->weights[i].also && strcmp(p->weights[i].also, name) == 0))
-            return true;
-    return false;
-}
-
-static bool is_known(const program *p, const table *names, const char *name)
-{
-    size_t prefix = p->optional_prefix ? strlen(p->optional_prefix) : 0;
-    if (is_weight(p, names, name) || matches(p->ignored, name)) return true;
-    if (!prefix || strncmp(name, p->optional_prefix, prefix)) return false;
-    return is_weight(p, names, name + prefix) || matches(p->ignored, name + prefix);
-}
-
-/* Refuses tensors that the program knows nothing of: most likely they belong to another model than
- * the config. */
-static inset_status refuse_extra(opening *o)
-{
-    const program *p = o->model->program;
-    table names = {0};
-    for (size_t i = 0; i < 2 * p->n_weights; i++) {
-        const weight *w = &p->weights[i / 2];
-        const char *name = i % 2 ? w->also : w->name;
-        if (!name
-            || table_add(o->context, &names, hash_bytes(0, name, strlen(name)), (int32_t)(i / 2)))
-            continue;
-        table_free(o->context, &names);
-        return INSET_NO_MEMORY;
-    }
-    text extra = {0};
-    size_t n_extra = 0;
-    for (size_t i = 0; i < weight_files_count(o->files); i++) {
-        const char *name = weight_files_at(o->files, i)->name;
-        if (!is_known(p, &names, name)) list_name(o->context, &extra, n_extra++, name);
-    }
-    inset_status status = INSET_OK;
-    if (n_extra)
-        status = error_set(o->context, INSET_FILE_ERROR,
-            "%s: %zu tensor%s no weight of this %s model: %s", o->directory, n_extra,
-            n_extra == 1 ? " is" : "s are", p->model_type, extra.bytes ? extra.bytes : "");
-    text_free(o->context, &extra);
-    table_free(o->context, &names);
-    return status;
-}
-
-/* Numbers that a program brought with it. */
-static inset_status sources_in_memory(opening *o)
-{
-    const program *p = o->model->program;
-    for (size_t i = 0; i < p->n_weights; i++) {
-        const weight *w = &p->weights[i];
-        if (w->same_as >= 0) o->sources[i] = o->sources[w->same_as];
-        else if (w->data && type_is_float(w->data_type))
-            o->sources[i] = (source){w->data, w->data_type, NULL};
-        else
-            return error_set(o->context, INSET_USAGE_ERROR,
-                w->data ? "weight %s must be of a float type" : "weight %s has no numbers",
-                w->name);
-    }
-    return INSET_OK;
-}
-
-/* The type a model runs in: as asked, or the type its weights have; where they differ the config
- * decides, then the first matrix. */
-static inset_type choose_type(const opening *o, inset_type asked)
-{
-    const program *p = o->model->program;
-    if (asked != INSET_TYPE_COUNT) return asked;
-    inset_type all = INSET_TYPE_COUNT, first_matrix = INSET_TYPE_COUNT;
-    bool mixed = false;
-    for (size_t i = 0; i < p->n_weights; i++) {
-        inset_type type = o->sources[i].type == INSET_F64 ? INSET_F32 : o->sources[i].type;
-        mixed = mixed || (all != INSET_TYPE_COUNT && type != all);
-        all = type;
-        if (first_matrix == INSET_TYPE_COUNT && p->weights[i].role == WEIGHT_MATRIX)
-            first_matrix = type;
-    }
-    inset_type said = mixed && o->config ? config_type(o->config) : INSET_TYPE_COUNT;
-    if (said != INSET_TYPE_COUNT) return said;
-    if (mixed && first_matrix != INSET_TYPE_COUNT) return first_matrix;
-    return all == INSET_TYPE_COUNT ? INSET_F32 : all;
 }
 
 /* ---- the weights' numbers ----------------------------------------------- */
@@ -535,10 +325,10 @@ static inset_status finish(opening *o, const char *device_name, inset_type type,
     struct inset_model *m = o->model;
     o->sources = memory_new(o->context, m->program->n_weights * sizeof *o->sources);
     if (!o->sources) return INSET_NO_MEMORY;
-    inset_status status = o->files ? find_sources(o) : sources_in_memory(o);
-    if (!status && o->files) status = refuse_extra(o);
+    inset_status status = o->files ? sources_find(o) : sources_in_memory(o);
+    if (!status && o->files) status = sources_refuse_extra(o);
     if (status) return status;
-    m->type = choose_type(o, type);
+    m->type = sources_type(o, type);
     if ((status = device_open(o->context, device_name, &m->device))) return status;
     m->device->fast = fast;
     status = o->files ? check_places(o) : INSET_OK;
@@ -671,7 +461,7 @@ inset_status model_weights_open(struct inset_model *model, model_weights **out)
     w->opening.sources = memory_new(c, model->program->n_weights * sizeof *w->opening.sources);
     if (!status && !w->opening.sources) status = INSET_NO_MEMORY;
     if (!status)
-        status = w->opening.files ? find_sources(&w->opening) : sources_in_memory(&w->opening);
+        status = w->opening.files ? sources_find(&w->opening) : sources_in_memory(&w->opening);
     if (status) {
         model_weights_close(w);
         return status;

@@ -35,7 +35,7 @@ static gpt2 read_config(config *c, program *p)
         .positions = config_size_or(c, "n_positions", 1024),
         .eps = (float)config_number(c, "layer_norm_epsilon", 0, 1, 1e-5),
         .act = config_activation(c, "activation_function", "gelu_new"),
-        .tied = config_bool(c, "tie_word_embeddings", true),
+        .tied = config_tied(c, true),
         .fused = true,
         .output = "c_proj",
     };

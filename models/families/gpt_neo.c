@@ -58,7 +58,7 @@ void gpt_neo_build(config *c, program *p)
         .positions = config_size_or(c, "max_position_embeddings", 2048),
         .eps = (float)config_number(c, "layer_norm_epsilon", 0, 1, 1e-5),
         .act = config_activation(c, "activation_function", "gelu_new"),
-        .tied = config_bool(c, "tie_word_embeddings", true),
+        .tied = config_tied(c, true),
         .inner = "attention",
         .output = "out_proj",
     };

@@ -31,7 +31,7 @@ static neox read_config(config *c, program *p)
         .act = config_activation(c, "hidden_act", "gelu"),
         .parallel = config_bool(c, "use_parallel_residual", true),
         .attention_bias = config_bool(c, "attention_bias", true),
-        .tied = config_bool(c, "tie_word_embeddings", false),
+        .tied = config_tied(c, false),
     };
     config_divides(c, "hidden_size", g.d, "num_attention_heads", g.n_heads);
     g.head_dim = g.d / g.n_heads;
