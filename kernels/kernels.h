@@ -213,9 +213,9 @@ typedef struct copies_args {
     int32_t part, copies;
 } copies_args;
 
-/* Rotates the first rotary_dims of each head, half-split: with h = rotary_dims / 2, angle =
- * position * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i]
- * sin; cos and sin are rounded to T and scaled by attention_scale first, and each product is
+/* Rotates the first rotary_dims of each head: with h = rotary_dims / 2, angle = position *
+ * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i] sin; with
+ * interleaved the two columns are 2i and 2i + 1. cos and sin are rounded to T and scaled by attention_scale first, and each product is
  * rounded to T, as transformers' apply_rotary_pos_emb does; with round_once (OLMo-2) nothing but
  * the result is. */
 typedef struct rope_args {
@@ -230,6 +230,7 @@ typedef struct rope_args {
     int32_t x_head_stride; /* columns from one head of x to the next; 0 = head_dim */
     int32_t round_once;
     int32_t inverse; /* turns back */
+    int32_t interleaved;
 } rope_args;
 
 /* What one query row attends to: `count` entries of the key-value row tables, from `first` on, in

@@ -1,4 +1,4 @@
-/* rope.cu: rotary position embedding, half-split, as transformers' apply_rotary_pos_emb computes
+/* rope.cu: rotary position embedding, half-split or interleaved, as transformers' apply_rotary_pos_emb computes
  * it, roundings included.
  *
  * One block a row; any block size. A row's cosines and sines are computed once into shared memory
@@ -48,17 +48,18 @@ DEVICE void rotate_heads(
               apart = a.x_head_stride ? a.x_head_stride : d, size = packed<T>::SIZE;
     const T *x = (const T *)a.x + from * a.x_stride;
     T *out = (T *)a.out + row * a.out_stride;
-    if (moves_sixteen() && 2 * half == d && half % size == 0 && apart % size == 0 && is_wide(x)
-        && is_wide(out)) {
+    if (!a.interleaved && moves_sixteen() && 2 * half == d && half % size == 0 && apart % size == 0
+        && is_wide(x) && is_wide(out)) {
         rotate_packs(a, out, x, apart, cosines, sines);
         return;
     }
     for (int head = 0; head < a.n_heads; head++, x += apart, out += d) {
         for (int i = threadIdx.x; i < half; i += blockDim.x) {
-            float low = load(x[i]), high = load(x[i + half]);
+            const int at = a.interleaved ? 2 * i : i, other = a.interleaved ? at + 1 : i + half;
+            float low = load(x[at]), high = load(x[other]);
             turn<T>(low, high, cosines[i], sines[i], a.round_once != 0);
-            out[i] = store<T>(low);
-            out[i + half] = store<T>(high);
+            out[at] = store<T>(low);
+            out[other] = store<T>(high);
         }
         for (int i = 2 * half + threadIdx.x; i < d; i += blockDim.x) out[i] = x[i];
     }

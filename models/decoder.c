@@ -180,8 +180,10 @@ static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_he
     const int32_t heads[2] = {n_heads, g->head_dim};
     const bool still = g->without_rope && g->without_rope[at->layer];
     const rope *by = g->has_window_rope && g->windows[at->layer] ? &g->window_rope : &g->rope;
-    x = program_rope(at->p, x, n_heads, g->head_dim, still ? 0 : by->dims,
-        still ? NULL : by->frequencies, still ? 1 : by->attention_scale, g->rope_round_once);
+    const rotation how = {by->dims, by->frequencies, by->attention_scale, g->rope_round_once,
+                       false},
+                   none = {.attention_scale = 1, .round_once = g->rope_round_once};
+    x = program_rope(at->p, x, n_heads, g->head_dim, still ? &none : &how);
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
 

@@ -10,6 +10,7 @@ static const struct {
     {"gpt2", gpt2_build},
     {"gpt_neo", gpt_neo_build},
     {"gpt_neox", gpt_neox_build},
+    {"gptj", gptj_build},
     {"llama", llama_build},
     {"mistral", mistral_build},
     {"qwen2", qwen2_build},
@@ -42,7 +43,8 @@ static void help_unknown(config *c, const char *model_type)
         limit = distance - 1;
         nearest = i;
     }
-    if (nearest >= 0) error_help(c->context, "the nearest that is known is %s", families[nearest].model_type);
+    if (nearest >= 0)
+        error_help(c->context, "the nearest that is known is %s", families[nearest].model_type);
     error_help(c->context, "another architecture can be run as a chain of plain layers "
                            "(\"sequential\") or be built by "
                            "the C API (inset_builder_create)");

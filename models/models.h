@@ -61,6 +61,7 @@ void config_refuse_if_true(config *c, const char *key);
 void gpt2_build(config *c, program *p);
 void gpt_neo_build(config *c, program *p);
 void gpt_neox_build(config *c, program *p);
+void gptj_build(config *c, program *p);
 void llama_build(config *c, program *p);
 void mistral_build(config *c, program *p);
 void qwen2_build(config *c, program *p);

@@ -895,8 +895,8 @@ static void run_metric_cases(subject *s, int type)
 /* ---- rope --------------------------------------------------------------- */
 
 /* head_stride: of x's heads, 0 when they lie side by side as out's do. */
-static void case_rope(
-    subject *s, int type, int heads, int head_dim, int rotary, int head_stride, int round_once)
+static void case_rope(subject *s, int type, int heads, int head_dim, int rotary, int head_stride,
+    int round_once, int interleaved)
 {
     const int apart = head_stride ? head_stride : head_dim;
     const row_shape shape = {4, (int64_t)heads * apart, 3, 1, true};
@@ -914,21 +914,23 @@ static void case_rope(
         for (int h = 0; h < heads; h++)
             for (int i = 0; i < head_dim; i++) {
                 const double *row = operand_row(&x, r) + h * apart;
-                const int j = i % half;
+                const int j = interleaved ? i / 2 % half : i % half;
                 const float angle = (float)positions.values[r] * (float)frequencies.values[j];
                 const int rounded = round_once ? INSET_F32 : type;
                 const double c = as_type(rounded, cos(angle) * attention_scale),
                              n = as_type(rounded, sin(angle) * attention_scale);
                 double v = row[i];
                 if (i < rotary) {
-                    const double other = i < half ? -row[i + half] : row[i - half];
+                    const double other = interleaved ? (i % 2 ? row[i - 1] : -row[i + 1])
+                                         : i < half  ? -row[i + half]
+                                                     : row[i - half];
                     v = as_type(rounded, row[i] * c) + as_type(rounded, other * n);
                 }
                 want[r * d + h * head_dim + i] = v;
             }
     rope_args args = {buffer_at(&out, 0), buffer_at(&x.x, 0), operand_rows(&x),
         buffer_at(&positions, 0), buffer_at(&frequencies, 0), shape.rows, stride, x.stride, heads,
-        head_dim, rotary, attention_scale, head_stride, round_once, 0};
+        head_dim, rotary, attention_scale, head_stride, round_once, 0, interleaved};
     launch(s, KERNEL_ROPE, type, &args, sizeof args, shape.rows);
     check_rows(s, "rope", &out, shape.rows, d, stride, want, 1.1, 8 * rounding_of(type));
     operand_free(&x);
@@ -1783,10 +1785,12 @@ static void run_kernel_cases(subject *s)
         run_back_cases(s, type);
         run_row_function_cases(s, type);
         run_edge_cases(s, type);
-        case_rope(s, type, 3, 10, 6, 0, 0);
-        case_rope(s, type, 3, 10, 10, 31, 0);
-        case_rope(s, type, 2, 64, 64, 0, 0);
-        case_rope(s, type, 3, 10, 6, 0, 1);
+        case_rope(s, type, 3, 10, 6, 0, 0, 0);
+        case_rope(s, type, 3, 10, 10, 31, 0, 0);
+        case_rope(s, type, 2, 64, 64, 0, 0, 0);
+        case_rope(s, type, 3, 10, 6, 0, 1, 0);
+        case_rope(s, type, 3, 10, 6, 31, 0, 1);
+        case_rope(s, type, 2, 64, 64, 0, 1, 1);
     }
     case_range(s);
     case_expand(s);

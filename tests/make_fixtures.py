@@ -161,6 +161,7 @@ FAMILIES = {
 FAMILIES["gpt_neo"] = ("GPTNeo", dict(hidden_size=20, num_heads=4, num_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, vocab_size=61,
                                       max_position_embeddings=40, bos_token_id=None, eos_token_id=None, use_cache=False))
 FAMILIES.update(
+    gptj=("GPTJ", dict(n_embd=20, n_head=2, n_layer=2, rotary_dim=4, vocab_size=61, n_positions=40, bos_token_id=None, eos_token_id=None, use_cache=False)),
     phi=("Phi", dict(SMALL, hidden_size=32, partial_rotary_factor=0.5, num_key_value_heads=4)),
     stablelm=("StableLm", dict(SMALL, hidden_size=32, num_key_value_heads=2, use_qkv_bias=True)),
     stablelm_parallel=("StableLm", dict(SMALL, hidden_size=24, num_key_value_heads=4, use_parallel_residual=True, partial_rotary_factor=0.67)),

@@ -19,6 +19,7 @@ FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 # family: its blocks, a block's attention, and the module whose input is z
 FAMILIES = {
     "gpt2": ("transformer.h", "attn", "c_proj"), "gpt_neo": ("transformer.h", "attn.attention", "out_proj"),
+    "gptj": ("transformer.h", "attn", "out_proj"),
     "gpt_neox": ("gpt_neox.layers", "attention", "dense"), "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
     **{name: ("model.layers", "self_attn", "o_proj")
        for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3",

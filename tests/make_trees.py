@@ -29,6 +29,7 @@ FAMILIES = {
                                                          eos_token_id=None)),
     "gpt_neo": (t.GPTNeoConfig, t.GPTNeoForCausalLM, dict(vocab_size=13, hidden_size=16, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
                                                           window_size=3, max_position_embeddings=8, bos_token_id=None, eos_token_id=None)),
+    "gptj": (t.GPTJConfig, t.GPTJForCausalLM, dict(vocab_size=13, n_embd=24, n_layer=2, n_head=3, rotary_dim=6, n_positions=8, bos_token_id=None, eos_token_id=None)),
     "gpt_neox": (t.GPTNeoXConfig, t.GPTNeoXForCausalLM, dict(vocab_size=13, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                                                              intermediate_size=48, max_position_embeddings=32, bos_token_id=None,
                                                              eos_token_id=None)),
@@ -120,7 +121,11 @@ def main():
         with open(os.path.join(HERE, name + ".txt"), "w") as file:
             file.write("\n".join(lines) + "\n")
         rotary = getattr(model.base_model, "rotary_emb", None)
-        if rotary is not None:
+        if config.model_type == "gptj":                                # keeps sines and cosines, not its frequencies
+            frequencies = 1.0 / (10000 ** (torch.arange(0, config.rotary_dim, 2, dtype=torch.int64) / config.rotary_dim))
+            with open(os.path.join(HERE, name + ".rope"), "w") as file:
+                file.write("".join(f"{x:.9g}\n" for x in [1.0, *frequencies.tolist()]))
+        elif rotary is not None:
             kind = "" if hasattr(rotary, "attention_scaling") else model.config.layer_types[-1] + "_"    # where layers differ: the last one's
             with open(os.path.join(HERE, name + ".rope"), "w") as file:
                 file.write("".join(f"{x:.9g}\n" for x in [getattr(rotary, kind + "attention_scaling"), *getattr(rotary, kind + "inv_freq").tolist()]))

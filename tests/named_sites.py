@@ -14,6 +14,7 @@ import torch
 PARTS = {
     "gpt2": ("attn", "c_attn", "c_proj", "c_fc", None, "c_proj"),
     "gpt_neo": ("attention", None, "out_proj", "c_fc", None, "c_proj"),
+    "gptj": ("attn", None, "out_proj", "fc_in", None, "fc_out"),
     "gpt_neox": ("attention", "query_key_value", "dense", "dense_h_to_4h", None, "dense_4h_to_h"),
     "phi": ("self_attn", None, "dense", "fc1", None, "fc2"),
     "starcoder2": ("self_attn", None, "o_proj", "c_fc", None, "c_proj"),
@@ -73,7 +74,7 @@ class NamedSites:
     def install(self):
         """The functions of the modeling module are global: the runner that runs now has them."""
         self.source.eager_attention_forward = self.attend
-        if self.rotates:
+        if self.rotates and self.kind != "gptj":             # whose function takes q and k one by one, with nothing held for them
             self.source.apply_rotary_pos_emb = self.rotate
 
     def returns_tuple(self, path, module):

@@ -760,8 +760,10 @@ static void rope(const step *s, const plain_cell *x, int64_t position, plain_cel
             double angle = (double)position * s->frequencies[i],
                    c = cos(angle) * s->rope_attention_scale,
                    sn = sin(angle) * s->rope_attention_scale;
-            out[i].number = x[i].number * c - x[i + half].number * sn;
-            out[i + half].number = x[i + half].number * c + x[i].number * sn;
+            const int at = s->rope_interleaved ? 2 * i : i,
+                      other = s->rope_interleaved ? at + 1 : i + half;
+            out[at].number = x[at].number * c - x[other].number * sn;
+            out[other].number = x[other].number * c + x[at].number * sn;
         }
     }
 }

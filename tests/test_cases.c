@@ -64,6 +64,7 @@ static const suite suites[] = {
     {"gemma3", "gemma3", "gemma3", INSET_TYPE_COUNT, 1e-5, 0},
     {"smollm3", "smollm3", "smollm3", INSET_TYPE_COUNT, 1e-5, 0},
     {"gpt_neo", "gpt_neo", "gpt_neo", INSET_TYPE_COUNT, 1e-5, 0},
+    {"gptj", "gptj", "gptj", INSET_TYPE_COUNT, 1e-5, 0},
     {"phi", "phi", "phi", INSET_TYPE_COUNT, 1e-5, 0},
     {"stablelm", "stablelm", "stablelm", INSET_TYPE_COUNT, 1e-5, 0},
     {"stablelm_parallel", "stablelm_parallel", "stablelm_parallel", INSET_TYPE_COUNT, 1e-5, 0},

@@ -634,6 +634,7 @@ int main(void)
         properties(context, families[i]);
     for (size_t i = 0; i < sizeof grouped / sizeof *grouped; i++) ungrouped(context, grouped[i]);
     one_norm_for_both(context, "phi");
+    one_norm_for_both(context, "gptj");
     one_norm_for_both(context, "stablelm_parallel");
     inset_model *model = open_model(context, "gpt2");
     if (model) {

@@ -14,10 +14,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neo", "gpt_neox", "gpt_neox_serial",
-    "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "phi3_long",
-    "olmo2", "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma", "gemma3_text", "olmo3",
-    "smollm3", "phi", "stablelm", "stablelm_parallel", "starcoder2"};
+static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neo", "gptj", "gpt_neox",
+    "gpt_neox_serial", "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2",
+    "phi3", "phi3_long", "olmo2", "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma",
+    "gemma3_text", "olmo3", "smollm3", "phi", "stablelm", "stablelm_parallel", "starcoder2"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
 typedef struct world {

@@ -322,7 +322,7 @@ static void apart_heads(program *p, int32_t x)
 static void odd_rope(program *p, int32_t x)
 {
     static const float frequencies[1];
-    program_rope(p, x, 2, 2, 1, frequencies, 1, false);
+    program_rope(p, x, 2, 2, &(rotation){1, frequencies, 1, false, false});
 }
 
 static void mistakes_are_refused(void)

@@ -597,24 +597,24 @@ int32_t program_softcap(program *p, int32_t x, float cap)
     return program_step(p, &s, slot_width(p, x), x, -1, -1);
 }
 
-int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims,
-    const float *frequencies, float attention_scale, bool round_once)
+int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, const rotation *how)
 {
     if (!slot_exists(p, x, "the input")
         || !width_fits(
             p, "the input of a rotary embedding", (int64_t)n_heads * head_dim, slot_width(p, x)))
         return -1;
-    if (rotary_dims < 0 || rotary_dims % 2 || rotary_dims > head_dim)
+    if (how->dims < 0 || how->dims % 2 || how->dims > head_dim)
         return fail(p, error_set(p->context, INSET_VALUE_ERROR,
                            "in %s: %d rotary dimensions of a head of %d: an even number is needed",
-                           open_path(p), (int)rotary_dims, (int)head_dim));
+                           open_path(p), (int)how->dims, (int)head_dim));
     step s = program_like(STEP_ROPE);
     s.n_heads = n_heads;
     s.head_dim = head_dim;
-    s.rotary_dims = rotary_dims;
-    s.frequencies = frequencies;
-    s.rope_attention_scale = attention_scale;
-    s.rope_round_once = round_once;
+    s.rotary_dims = how->dims;
+    s.frequencies = how->frequencies;
+    s.rope_attention_scale = how->attention_scale;
+    s.rope_round_once = how->round_once;
+    s.rope_interleaved = how->interleaved;
     return program_step(p, &s, slot_width(p, x), x, -1, -1);
 }
 

@@ -41,7 +41,7 @@ typedef enum step_kind {
     STEP_ADD,        /* sum of two or three operands, each addition rounded, left to right */
     STEP_SCALE,      /* x * scale, scale rounded to the storage type first */
     STEP_SOFTCAP,    /* scale * tanh(x / scale) */
-    /* rotary embedding of every head by the row's position, half-split layout */
+    /* rotary embedding of every head by the row's position */
     STEP_ROPE,
     /* computes nothing and is never stored: joins a key row and a value row of one position into
      * one identity */
@@ -161,6 +161,7 @@ typedef struct step {
     float rope_attention_scale;
     /* rope: all in fp32, rounded once (OLMo-2); else cos, sin and each product are rounded too */
     bool rope_round_once;
+    bool rope_interleaved; /* rope: pairs are columns 2i and 2i + 1 (GPT-J); else i and i + half */
     bool norm_centred;     /* norms: about the mean (layer norm) */
     rms_weight rms_weight; /* rms norm: when the weight comes in */
     /* rms norm: normalise this many equal parts of a row on their own (per-head q/k norm); 1 =
@@ -336,10 +337,14 @@ int32_t program_activation(program *p, int32_t x, activation kind);
 int32_t program_gate(program *p, int32_t a, int32_t b);
 int32_t program_scale(program *p, int32_t x, float scale);
 int32_t program_softcap(program *p, int32_t x, float cap);
-/* frequencies: [rotary_dims / 2], in the program's arena. With rotary_dims 0 nothing turns: heads
- * are laid side by side. round_once: see step. */
-int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, int32_t rotary_dims,
-    const float *frequencies, float attention_scale, bool round_once);
+/* How heads turn; the fields are step's. */
+typedef struct rotation {
+    int32_t dims;             /* 0: nothing turns, heads are laid side by side */
+    const float *frequencies; /* [dims / 2], in the program's arena */
+    float attention_scale;
+    bool round_once, interleaved;
+} rotation;
+int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, const rotation *how);
 int32_t program_add(program *p, int32_t a, int32_t b, int32_t c); /* c may be -1 */
 /* STEP_PAIR on k and v, then STEP_ATTENTION on q, k and v: the pair is always the step before its
  * attention. `like` has n_heads, n_kv_heads, head_dim, scale, softcap and window. */

@@ -1,5 +1,5 @@
-/* gpt2.c: GPT-2 as transformers' GPT2LMHeadModel runs it, and the forward pass that GPT-Neo shares
- * with it (gpt2.h). Modules, order and shapes are those of tests/fixtures/trees/gpt2.txt and
+/* gpt2.c: GPT-2 as transformers' GPT2LMHeadModel runs it, and the forward pass that GPT-Neo and
+ * GPT-J share with it (gpt2.h). Modules, order and shapes are those of tests/fixtures/trees/gpt2.txt and
  * gpt_neo.txt. Letters: d = width, m = width inside the MLP. */
 #include "models/families/gpt2.h"
 
@@ -37,7 +37,10 @@ static gpt2 read_config(config *c, program *p)
         .act = config_activation(c, "activation_function", "gelu_new"),
         .tied = config_tied(c, true),
         .fused = true,
+        .output_bias = true,
         .output = "c_proj",
+        .mlp_first = "c_fc",
+        .mlp_last = "c_proj",
     };
     const bool by_head = config_bool(c, "scale_attn_weights", true),
                by_layer = config_bool(c, "scale_attn_by_inverse_layer_idx", false);
@@ -98,9 +101,10 @@ static int32_t norm(const place *at, const char *name, int32_t x)
 /* q, k and v as attention reads them, from one projection or from three. */
 static void queries_keys_values(const place *at, int32_t x, int32_t qkv[3])
 {
+    static const char *const plain[] = {"attn.q_proj", "attn.k_proj", "attn.v_proj"};
     static const char *const paths[] = {
         "attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"};
-    static const char *const sites[] = {"q", "k", "v"};
+    static const char *const sites[] = {"q", "k", "v"}, *const turned[] = {"rot_q", "rot_k"};
     const gpt2 *g = at->g;
     const int32_t heads[2] = {g->n_heads, g->d / g->n_heads};
     int32_t inputs[3], made = -1;
@@ -108,10 +112,14 @@ static void queries_keys_values(const place *at, int32_t x, int32_t qkv[3])
     if (g->fused) made = linear(at, "attn.c_attn", x, g->d, 3 * g->d, true);
     for (int i = 0; i < 3; i++) {
         const int32_t column = g->fused ? i * g->d : 0;
-        if (!g->fused) made = linear(at, paths[i], x, g->d, g->d, false);
+        if (!g->fused) made = linear(at, g->inner ? paths[i] : plain[i], x, g->d, g->d, false);
         program_head_input_made(
             at->p, inputs[i], &(head_columns){made, column, heads[1], 1, heads[0], heads[1]}, -1);
         qkv[i] = program_site_view(at->p, sites[i], made, column, 2, heads);
+    }
+    for (int i = 0; i < 2 && g->rotary; i++) {
+        int32_t made_of = program_rope(at->p, qkv[i], heads[0], heads[1], g->rotary);
+        qkv[i] = program_site_view(at->p, turned[i], made_of, 0, 2, heads);
     }
 }
 
@@ -136,7 +144,7 @@ static int32_t attention(const place *at, int32_t x)
         p, g->output, program_attention(p, qkv[0], qkv[1], qkv[2], &like), "z", 2, heads);
     snprintf(
         path, sizeof path, "attn.%s%s%s", g->inner ? g->inner : "", g->inner ? "." : "", g->output);
-    x = project(at, path, z, g->d, g->d, true);
+    x = project(at, path, z, g->d, g->d, g->output_bias);
     program_head_results(p, z, x, heads[0], heads[1]);
     x = program_identity_module(p, "resid_dropout", program_leave(p, x));
     if (g->inner) x = program_leave(p, x);
@@ -147,12 +155,15 @@ static int32_t mlp(const place *at, int32_t x)
 {
     const gpt2 *g = at->g;
     program *p = at->p;
+    char first[64], last[64];
+    snprintf(first, sizeof first, "mlp.%s", g->mlp_first);
+    snprintf(last, sizeof last, "mlp.%s", g->mlp_last);
     x = program_enter(p, "mlp", x);
-    x = linear(at, "mlp.c_fc", x, g->d, g->m, true);
+    x = linear(at, first, x, g->d, g->m, true);
     x = program_site_view_last(p, "pre", x, 0, 1, &g->m);
     x = program_activation_module(p, "act", x, g->act);
-    x = program_enter_site(p, "c_proj", x, "post", 1, &g->m);
-    x = program_leave(p, project(at, "mlp.c_proj", x, g->m, g->d, true));
+    x = program_enter_site(p, g->mlp_last, x, "post", 1, &g->m);
+    x = program_leave(p, project(at, last, x, g->m, g->d, true));
     return program_leave(p, program_identity_module(p, "dropout", x));
 }
 
@@ -163,7 +174,9 @@ static int32_t block(const place *at, int32_t x)
     snprintf(module, sizeof module, "h.%d", (int)at->layer);
     program_block(p, x);
     x = program_enter(p, module, x);
-    x = program_add(p, attention(at, norm(at, "ln_1", x)), x, -1);
+    const int32_t normed = norm(at, "ln_1", x), made = attention(at, normed);
+    if (at->g->parallel) return program_leave(p, program_add(p, made, mlp(at, normed), x));
+    x = program_add(p, made, x, -1);
     int32_t branch = mlp(at, norm(at, "ln_2", x));
     return program_leave(p, program_add(p, x, branch, -1));
 }
@@ -179,11 +192,12 @@ void gpt2_write(const gpt2 *g, program *p)
     p->max_positions = g->positions;
 
     int32_t wte = program_weight(p, WEIGHT_TABLE, "wte.weight", g->vocabulary, g->d);
-    int32_t wpe = program_weight(p, WEIGHT_TABLE, "wpe.weight", g->positions, g->d);
-    int32_t tokens = program_tokens(p), positions = program_positions(p);
+    int32_t wpe = g->rotary ? -1
+                            : program_weight(p, WEIGHT_TABLE, "wpe.weight", g->positions, g->d);
+    int32_t tokens = program_tokens(p), positions = g->rotary ? -1 : program_positions(p);
     program_enter(p, "transformer", -1);
     int32_t x = program_embed_module(p, "wte", tokens, wte);
-    x = program_add(p, x, program_embed_module(p, "wpe", positions, wpe), -1);
+    if (!g->rotary) x = program_add(p, x, program_embed_module(p, "wpe", positions, wpe), -1);
     x = program_identity_module(p, "drop", x);
     for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
         x = block(&(place){p, g, layer}, x);
@@ -195,7 +209,8 @@ void gpt2_write(const gpt2 *g, program *p)
     int32_t head = g->tied
                        ? program_weight_tied(p, "lm_head.weight", wte)
                        : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
-    program_logits(p, program_linear_module(p, "lm_head", x, head, -1));
+    bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary) : -1;
+    program_logits(p, program_linear_module(p, "lm_head", x, head, bias));
 }
 
 void gpt2_build(config *c, program *p)

@@ -61,6 +61,9 @@ void gpt_neo_build(config *c, program *p)
         .tied = config_tied(c, true),
         .inner = "attention",
         .output = "out_proj",
+        .output_bias = true,
+        .mlp_first = "c_fc",
+        .mlp_last = "c_proj",
     };
     g.m = config_size_or(c, "intermediate_size", 4 * (int64_t)g.d);
     gpt2_check_heads(c, &g, "hidden_size", "num_heads");

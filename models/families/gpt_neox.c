@@ -76,8 +76,8 @@ static int32_t rotate(const place *at, const char *site, int32_t x)
 {
     const neox *g = at->g;
     const int32_t heads[2] = {g->n_heads, g->head_dim};
-    x = program_rope(at->p, x, g->n_heads, g->head_dim, g->rope.dims, g->rope.frequencies,
-        g->rope.attention_scale, false);
+    x = program_rope(at->p, x, g->n_heads, g->head_dim,
+        &(rotation){g->rope.dims, g->rope.frequencies, g->rope.attention_scale, false, false});
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
 
@@ -105,7 +105,7 @@ static int32_t attention(const place *at, int32_t x)
     int32_t v = program_site_heads(p, "v", qkv, 2 * g->head_dim, g->n_heads, g->head_dim, apart);
     q = rotate(at, "rot_q", q);
     k = rotate(at, "rot_k", k);
-    v = program_rope(p, v, g->n_heads, g->head_dim, 0, NULL, 1, false);
+    v = program_rope(p, v, g->n_heads, g->head_dim, &(rotation){.attention_scale = 1});
     int32_t z = program_enter_site(p, "dense", program_attention(p, q, k, v, &like), "z", 2, heads);
     int32_t joined = linear(at, "attention.dense", z, g->d, g->d, g->attention_bias);
     program_head_results(p, z, joined, g->n_heads, g->head_dim);

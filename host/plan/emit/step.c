@@ -188,7 +188,8 @@ static inset_status emit_rope(
         .attention_scale = st->rope_attention_scale,
         .x_head_stride = e->p->program->slots[st->operands[0]].shape.stride,
         .round_once = st->rope_round_once,
-        .inverse = st->inverse};
+        .inverse = st->inverse,
+        .interleaved = st->rope_interleaved};
     return INSET_OK;
 }
 

@@ -32,23 +32,42 @@ static inset_status make_angles(
     return status ? status : trace_cast(t, &x, t->model_type, sines);
 }
 
-/* One head: low = low cos - high sin, high = high cos + low sin; the other way with -sin. */
-static inset_status turn_head(trace *t, const operand *x, operand *out, int64_t first, int64_t half,
-    const operand *c, const operand *turned, bool inverse)
+/* Columns of x that turn together: `half` of them from `first` on, `apart` from one to the next. */
+static inset_status turning(
+    trace *t, const operand *x, int64_t first, int64_t half, int64_t apart, operand *out)
 {
+    const index_item items[2] = {
+        {.kind = INDEX_ELLIPSIS}, {.kind = INDEX_SLICE,
+                                      .has_start = true,
+                                      .has_stop = true,
+                                      .has_step = true,
+                                      .start = first,
+                                      .stop = first + (half - 1) * apart + 1,
+                                      .step = apart}};
+    return trace_index(t, x, 2, items, out);
+}
+
+/* One head: low = low cos - high sin, high = high cos + low sin; the other way with -sin. */
+static inset_status turn_head(trace *t, const step *s, const operand *x, operand *out,
+    int64_t first, const operand *c, const operand *turned, bool inverse)
+{
+    const int64_t half = s->rotary_dims / 2, apart = s->rope_interleaved ? 2 : 1,
+                  second = first + (s->rope_interleaved ? 1 : half);
     const trace_op minus = inverse ? TRACE_ADD : TRACE_SUBTRACT,
                    plus = inverse ? TRACE_SUBTRACT : TRACE_ADD;
-    operand low, high, kept, moved;
-    inset_status status = pass_columns(t, x, first, half, &low);
-    if (!status) status = pass_columns(t, x, first + half, half, &high);
+    operand low, high, kept, moved, to;
+    inset_status status = turning(t, x, first, half, apart, &low);
+    if (!status) status = turning(t, x, second, half, apart, &high);
     if (!status) status = pass_binary(t, TRACE_MULTIPLY, &low, c, &kept);
     if (!status) status = pass_binary(t, TRACE_MULTIPLY, &high, turned, &moved);
     if (!status) status = pass_binary(t, minus, &kept, &moved, &kept);
-    if (!status) status = pass_set(t, out, first, half, TRACE_COPY, &kept);
+    if (!status) status = turning(t, out, first, half, apart, &to);
+    if (!status) status = trace_set(t, &to, 0, NULL, TRACE_COPY, &kept);
     if (!status) status = pass_binary(t, TRACE_MULTIPLY, &high, c, &kept);
     if (!status) status = pass_binary(t, TRACE_MULTIPLY, &low, turned, &moved);
     if (!status) status = pass_binary(t, plus, &kept, &moved, &kept);
-    return status ? status : pass_set(t, out, first + half, half, TRACE_COPY, &kept);
+    if (!status) status = turning(t, out, second, half, apart, &to);
+    return status ? status : trace_set(t, &to, 0, NULL, TRACE_COPY, &kept);
 }
 
 inset_status pass_rope(passing *w, const step *s, const operand *x, bool inverse, operand *out)
@@ -59,7 +78,7 @@ inset_status pass_rope(passing *w, const step *s, const operand *x, bool inverse
     inset_status status = make_angles(t, s, x->view.dimensions[0].extent, &c, &turned);
     if (!status) status = pass_zeros(t, x, width, out);
     for (int64_t first = 0; first < width && !status; first += d) {
-        status = turn_head(t, x, out, first, half, &c, &turned, inverse);
+        status = turn_head(t, s, x, out, first, &c, &turned, inverse);
         if (status || 2 * half == d) continue;
         status = pass_columns(t, x, first + 2 * half, d - 2 * half, &rest);
         if (!status) status = pass_set(t, out, first + 2 * half, d - 2 * half, TRACE_COPY, &rest);
