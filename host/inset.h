@@ -123,9 +123,10 @@ typedef struct inset_progress {
  * stop, and the call returns INSET_STOPPED as if it had failed. */
 typedef int (*inset_watcher)(void *user, const inset_progress *progress);
 /* Sets the context's watcher; NULL: none. It is called when `seconds` have passed since the last
- * time; 0: at every step that is opened, every invoke and launch. What a GPU was given before a stop it finishes: the
- * next call waits for it, and a graph (a plan's third run and later ones) is stopped before it
- * begins or not at all. INSET_USAGE_ERROR: a NULL context, seconds below 0 or not a number. */
+ * time; 0: at every step that is opened, every invoke and launch. What a GPU was given before a
+ * stop it finishes: the next call waits for it, and a graph (a plan's third run and later ones) is
+ * stopped before it begins or not at all. INSET_USAGE_ERROR: a NULL context, seconds below 0 or not
+ * a number. */
 INSET_API inset_status inset_watch(
     inset_context *context, inset_watcher watcher, void *user, double seconds);
 
@@ -161,9 +162,9 @@ typedef struct inset_tensor {
         (int32_t)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {__VA_ARGS__}})
 
 /* A tensor on the device that the model runs on, dense and row-major there: numbers that stay on a
- * GPU. One that inset gave is a copy of its own, whole when the call returns: nothing that is run or
- * freed later changes it, and inset_device_tensor_free may be called by any thread at any time. One
- * that inset takes is borrowed during the call; memory and release may be NULL. inset_dlpack.h
+ * GPU. One that inset gave is a copy of its own, whole when the call returns: nothing that is run
+ * or freed later changes it, and inset_device_tensor_free may be called by any thread at any time.
+ * One that inset takes is borrowed during the call; memory and release may be NULL. inset_dlpack.h
  * makes DLPack's tensors of these and these of DLPack's. */
 enum { INSET_ON_CPU = 1, INSET_ON_CUDA = 2 }; /* DLPack's kDLCPU, kDLCUDA */
 typedef struct inset_device_tensor {
@@ -206,12 +207,12 @@ typedef struct inset_model_options {
      * ungroup_grouped_query_attention: `.k`, `.v`, `.k_input`, `.v_input` are as many as `.q`.
      * INSET_VALUE_ERROR for a model that norms the keys of all heads at once (OLMo 2) */
     int ungroup;
-    /* most bytes that the weights may take on the device; where that is not enough, as many layers as
-     * fit stay there, and the others are brought from the file when a run comes to them, the next one
-     * while the device computes. The same bits. 0: what there is: all stay where they take less than
-     * nine tenths of the memory that is free, else six tenths of it are theirs. INSET_NO_MEMORY:
-     * embeddings, the head and two layers' largest matrices do not fit. A plan of a device "none"
-     * says what it would copy */
+    /* most bytes that the weights may take on the device; where that is not enough, as many layers
+     * as fit stay there, and the others are brought from the file when a run comes to them, the
+     * next one while the device computes. The same bits. 0: what there is: all stay where they take
+     * less than nine tenths of the memory that is free, else six tenths of it are theirs.
+     * INSET_NO_MEMORY: embeddings, the head and two layers' largest matrices do not fit. A plan of
+     * a device "none" says what it would copy */
     size_t weight_memory;
 } inset_model_options;
 #define INSET_MODEL_OPTIONS                              \
@@ -219,9 +220,9 @@ typedef struct inset_model_options {
         sizeof(inset_model_options), NULL, NULL, 0, 0, 0 \
     }
 
-/* Opens a Hugging Face directory, or a file whose name ends in .gguf (quantised: F32, F16, BF16, Q4_0
- * to Q8_0, Q2_K to Q8_K, widened; of the architectures llama, qwen2, qwen3, gemma2 and phi3). A
- * directory has config.json, and model.safetensors or
+/* Opens a Hugging Face directory, or a file whose name ends in .gguf (quantised: F32, F16, BF16,
+ * Q4_0 to Q8_0, Q2_K to Q8_K, widened; of the architectures llama, qwen2, qwen3, gemma2 and phi3).
+ * A directory has config.json, and model.safetensors or
  * model.safetensors.index.json with its shards. The weights are checked and put on the device.
  *   options   read during the call; NULL for the defaults
  *   out       the model; freed with inset_model_free, or with the context
@@ -276,11 +277,11 @@ INSET_API inset_status inset_site_at(inset_model *model, size_t index, inset_sit
 /* ---- text ---------------------------------------------------------------- */
 
 /* Token ids of a text, by the tokenizer.json of the model's directory (BPE, with the parts that the
- * families' files use; INSET_FILE_ERROR names others). special: 1 with what the file puts before and
- * behind a prompt, such as BOS; 0 for words of answers. ids [capacity] gets as many as there is room
- * for, *count is how many there are. text: UTF-8. INSET_FILE_ERROR: there is no tokenizer.json, or it
- * is wrong; INSET_USAGE_ERROR: the model was made in memory; INSET_TYPE_ERROR: it takes numbers;
- * INSET_VALUE_ERROR: no UTF-8. */
+ * families' files use; INSET_FILE_ERROR names others). special: 1 with what the file puts before
+ * and behind a prompt, such as BOS; 0 for words of answers. ids [capacity] gets as many as there is
+ * room for, *count is how many there are. text: UTF-8. INSET_FILE_ERROR: there is no
+ * tokenizer.json, or it is wrong; INSET_USAGE_ERROR: the model was made in memory;
+ * INSET_TYPE_ERROR: it takes numbers; INSET_VALUE_ERROR: no UTF-8. */
 INSET_API inset_status inset_tokens(inset_model *model, const char *text, int special, int64_t *ids,
     size_t capacity, size_t *count);
 /* What a token stands for, " Mary", in out [size] with a NUL behind it; bytes that are no UTF-8 and
@@ -401,8 +402,8 @@ typedef enum inset_operation {
     INSET_SUBTRACT,
     INSET_MULTIPLY,
     INSET_DIVIDE,
-    /* of inset_arithmetic alone. As torch.matmul, of floats of one type: planned products where b is
-     * a matrix from outside or a weight, else dot products */
+    /* of inset_arithmetic alone. As torch.matmul, of floats of one type: planned products where b
+     * is a matrix from outside or a weight, else dot products */
     INSET_MATRIX_PRODUCT,
     INSET_EQUAL, /* comparisons give bools */
     INSET_UNEQUAL,
@@ -447,8 +448,8 @@ INSET_API inset_status inset_invoke_reopen(inset_trace *trace);
  * place, older edits first; those inside a module that an invoke skips, or behind its inset_stop,
  * fall away there. Values that they give are for these lines alone (INSET_NAME_ERROR elsewhere);
  * values from before may be used. Order is checked at once. Shapes, types and ranges are checked
- * where an invoke repeats a line: the call that goes past the place fails, and its message says that
- * it is an edit's and in which invoke; every later call fails alike, since the trace cannot go
+ * where an invoke repeats a line: the call that goes past the place fails, and its message says
+ * that it is an edit's and in which invoke; every later call fails alike, since the trace cannot go
  * on without. Saves, inset_stop, gradients: INSET_SYNTAX_ERROR. inset_plan_create puts an open
  * invoke behind the last of its edits. */
 INSET_API inset_status inset_edit(inset_trace *trace);
@@ -461,9 +462,9 @@ INSET_API inset_status inset_edits(
 
 /* The same for a model: *out takes the lines of an edit, and no invokes (INSET_USAGE_ERROR). From
  * inset_invoke_end(*out) on every trace made of the model begins with it; traces that are there
- * already go on without. Freed with inset_trace_free, at any time; before its end, there is no edit.
- * Its numbers are in host memory (INSET_USAGE_ERROR for inset_external_device of a GPU's). Sweeps,
- * attribution and circuits refuse a model with edits (INSET_USAGE_ERROR). Errors as
+ * already go on without. Freed with inset_trace_free, at any time; before its end, there is no
+ * edit. Its numbers are in host memory (INSET_USAGE_ERROR for inset_external_device of a GPU's).
+ * Sweeps, attribution and circuits refuse a model with edits (INSET_USAGE_ERROR). Errors as
  * inset_trace_create's. */
 INSET_API inset_status inset_model_edit(inset_model *model, inset_trace **out);
 /* Traces made from now on are without; those that are there keep theirs. */
@@ -499,13 +500,14 @@ INSET_API inset_status inset_arithmetic(
     inset_value *a, inset_operation operation, inset_value *b, inset_value **out);
 INSET_API inset_status inset_negate(inset_value *value, inset_value **out);
 
-/* What a module of the model makes of rows of one's own, x [.., in] -> [.., out], both of the model's
- * type: the logit lens is inset_call(trace, "lm_head", inset_call(trace, "transformer.ln_f", x)).
- * These are rows like any other at that step: what the model computes anyway is not computed again.
- * Norms, linear layers and MLPs make row i of row i; attention modules and blocks take whole sequences,
- * [batch, position, in], whose positions count from each one's first. INSET_TYPE_ERROR for other
- * modules, for other types and for numbers, INSET_SHAPE_ERROR, INSET_VALUE_ERROR for more positions
- * than the model has. Gradients go through. */
+/* What a module of the model makes of rows of one's own, x [.., in] -> [.., out], both of the
+ * model's type: the logit lens is inset_call(trace, "lm_head", inset_call(trace,
+ * "transformer.ln_f", x)). These are rows like any other at that step: what the model computes
+ * anyway is not computed again. Norms, linear layers and MLPs make row i of row i; attention
+ * modules and blocks take whole sequences, [batch, position, in], whose positions count from each
+ * one's first. INSET_TYPE_ERROR for other modules, for other types and for numbers,
+ * INSET_SHAPE_ERROR, INSET_VALUE_ERROR for more positions than the model has. Gradients go
+ * through. */
 INSET_API inset_status inset_call(
     inset_trace *trace, const char *module, inset_value *x, inset_value **out);
 
@@ -525,21 +527,21 @@ typedef enum inset_function {
     INSET_FUNCTION_SILU
 } inset_function;
 INSET_API inset_status inset_apply(inset_value *value, inset_function function, inset_value **out);
-/* At least `low` and at most `high`, numbers (inset_number, inset_integer), each NULL where there is
- * no such bound (not both); a NaN stays one. Integers stay integers between integers.
+/* At least `low` and at most `high`, numbers (inset_number, inset_integer), each NULL where there
+ * is no such bound (not both); a NaN stays one. Integers stay integers between integers.
  * INSET_TYPE_ERROR for bounds that are tensors. */
 INSET_API inset_status inset_clamp(
     inset_value *value, inset_value *low, inset_value *high, inset_value **out);
 /* A copy in another type, rounded to nearest even, truncated for integers. */
 INSET_API inset_status inset_cast(inset_value *value, inset_type type, inset_value **out);
 
-/* Functions over dimensions, as PyTorch has them: negative ones count from the end; n_dimensions 0 is
- * all of them (of SUM to NORM), and ARGMAX to LOG_SOFTMAX go along exactly one. keep: what is summed
- * over stays as a dimension of extent 1. NORM is the 2-norm. Prompts of different lengths have each
- * its own positions. SUM of integers and ARGMAX are i64, all else has the value's type; sums are fp32.
- * INSET_TYPE_ERROR: integers where floats are needed, f64; INSET_INDEX_ERROR: a dimension that is not
- * there; INSET_VALUE_ERROR: one named twice, or without elements; INSET_SHAPE_ERROR: over sequences of
- * different lengths. */
+/* Functions over dimensions, as PyTorch has them: negative ones count from the end; n_dimensions 0
+ * is all of them (of SUM to NORM), and ARGMAX to LOG_SOFTMAX go along exactly one. keep: what is
+ * summed over stays as a dimension of extent 1. NORM is the 2-norm. Prompts of different lengths
+ * have each its own positions. SUM of integers and ARGMAX are i64, all else has the value's type;
+ * sums are fp32. INSET_TYPE_ERROR: integers where floats are needed, f64; INSET_INDEX_ERROR: a
+ * dimension that is not there; INSET_VALUE_ERROR: one named twice, or without elements;
+ * INSET_SHAPE_ERROR: over sequences of different lengths. */
 typedef enum inset_row_function {
     INSET_SUM,
     INSET_MEAN,
@@ -563,9 +565,9 @@ INSET_API inset_status inset_transpose(
     inset_value *value, int64_t first, int64_t second, inset_value **out);
 /* A clone through which no gradient goes back. */
 INSET_API inset_status inset_detach(inset_value *value, inset_value **out);
-/* A weight of the model, "transformer.wte.weight", in the model's type and the shape that transformers
- * gives it. It can be read, indexed and multiplied by, not set. INSET_UNKNOWN_SITE; INSET_USAGE_ERROR
- * for a model of weights in memory that a builder may have let go of. */
+/* A weight of the model, "transformer.wte.weight", in the model's type and the shape that
+ * transformers gives it. It can be read, indexed and multiplied by, not set. INSET_UNKNOWN_SITE;
+ * INSET_USAGE_ERROR for a model of weights in memory that a builder may have let go of. */
 INSET_API inset_status inset_weight(inset_trace *trace, const char *path, inset_value **out);
 
 /* Gradients in less memory, as checkpoints of PyTorch: every block is run a second time before it
@@ -650,9 +652,9 @@ INSET_API inset_status inset_stop(inset_trace *trace);
 /* Keeps the value under a name, as it is when the trace ends. INSET_NAME_ERROR for a name used
  * before, INSET_TYPE_ERROR for a number. */
 INSET_API inset_status inset_save(inset_trace *trace, const char *name, inset_value *value);
-/* Keeps what a site of the invoke, numbered as inset_site_at numbers them, holds when the trace ends:
- * for keeping many, in any order, also what lines before have passed. INSET_MISSED_PROVIDER: a site
- * in a module that is skipped, or behind inset_stop; INSET_INDEX_ERROR; INSET_NAME_ERROR. */
+/* Keeps what a site of the invoke, numbered as inset_site_at numbers them, holds when the trace
+ * ends: for keeping many, in any order, also what lines before have passed. INSET_MISSED_PROVIDER:
+ * a site in a module that is skipped, or behind inset_stop; INSET_INDEX_ERROR; INSET_NAME_ERROR. */
 INSET_API inset_status inset_save_site(inset_trace *trace, size_t site, const char *name);
 /* The same for all sites of the invoke that patterns stand for, each under its path behind `prefix`
  * (NULL: none): what the script's cache() does when its invoke ends, and best the last call of one.
@@ -672,8 +674,8 @@ INSET_API inset_status inset_value_shape(
     inset_value *value, char *out, size_t size, inset_type *type);
 
 /* What is saved so far, in the order of saving: how many, and of one its name (NULL: it is not
- * wanted) and the value, or the first of a stack. Both hold as long as the trace. INSET_INDEX_ERROR:
- * past the last. */
+ * wanted) and the value, or the first of a stack. Both hold as long as the trace.
+ * INSET_INDEX_ERROR: past the last. */
 INSET_API size_t inset_trace_saved_count(const inset_trace *trace);
 INSET_API inset_status inset_trace_saved_at(
     inset_trace *trace, size_t index, const char **name, inset_value **value);
@@ -869,7 +871,8 @@ typedef struct inset_sweep_options {
     /* ends with NULL: "logit_diff:A,B", "logit:A", "probability:A", "log_probability:A", "rank:A"
      * (of logits, 0 the largest), "kl" (from the unpatched run), each with "@POSITION" behind it
      * (the last: -1). A is a token, a set "11+12" (its mean logit, its summed probability, its best
-     * rank), a word in quotes "\" Mary\"" that is one token, or a file of integers [pair] or [pair, set] */
+     * rank), a word in quotes "\" Mary\"" that is one token, or a file of integers [pair] or [pair,
+     * set] */
     const char *const *metrics;
     uint64_t seed; /* of resample */
     int no_share;  /* as in inset_plan_options */
@@ -882,18 +885,18 @@ typedef struct inset_sweep_options {
     /* 1: go on with what the state file holds, if it is there; 0: it must not be there */
     int resume;
     /* Which features, a range as `layers` is. A feature is set and the SAE's error is kept: what is
-     * added to the row is (f' - f) times its row of W_dec. f of the patched runs and f' of the source
-     * are found by running the prompts when the sweep is created; a point where they are equal is
-     * not run, and has the unpatched run's metric. Axes are position and feature; the source "zero"
-     * is f' = 0, means are of f, and a tensor has a number a feature, [feature] or [position,
-     * feature]. The SAE: W_enc, b_enc, W_dec, b_dec as SAELens saves them (also with threshold, and
-     * gated), or encoder.weight, ..., as sparsify and dictionary_learning do; cfg.json beside the
-     * file is read where there is one, for the activation, k and whether b_dec is subtracted first
-     * (as it is without one) */
+     * added to the row is (f' - f) times its row of W_dec. f of the patched runs and f' of the
+     * source are found by running the prompts when the sweep is created; a point where they are
+     * equal is not run, and has the unpatched run's metric. Axes are position and feature; the
+     * source "zero" is f' = 0, means are of f, and a tensor has a number a feature, [feature] or
+     * [position, feature]. The SAE: W_enc, b_enc, W_dec, b_dec as SAELens saves them (also with
+     * threshold, and gated), or encoder.weight, ..., as sparsify and dictionary_learning do;
+     * cfg.json beside the file is read where there is one, for the activation, k and whether b_dec
+     * is subtracted first (as it is without one) */
     const char *features;
-    /* 1: several will run it (inset_sweep_help, inset_sweep_take). It is cut in smaller chunks then,
-     * the same ones whoever and however many they are; on a device whose products are not steady
-     * (a CPU without AVX-512) last bits depend on how a sweep is cut */
+    /* 1: several will run it (inset_sweep_help, inset_sweep_take). It is cut in smaller chunks
+     * then, the same ones whoever and however many they are; on a device whose products are not
+     * steady (a CPU without AVX-512) last bits depend on how a sweep is cut */
     int shared;
     /* this is shard 3 of 16: only its chunks are run, and what is done is in the state file, which
      * inset_sweep_merge takes. 0 of 0: all of it */
@@ -1106,7 +1109,8 @@ typedef struct inset_sweep_progress {
     double planning, running; /* seconds, in this process */
     /* made in this process: chunks whose prompts have the same pattern of equal tokens share one */
     int64_t plans;
-    /* of the patches, those of features that are equal in both runs: not run, since nothing changes */
+    /* of the patches, those of features that are equal in both runs: not run, since nothing
+     * changes */
     int64_t unchanged;
     /* 1: merged from shards that ran on several kinds of devices, between which last bits differ */
     int64_t mixed_devices;
@@ -1118,8 +1122,8 @@ typedef struct inset_sweep_progress {
 INSET_API inset_status inset_sweep_progress_of(const inset_sweep *sweep, inset_sweep_progress *out);
 
 /* Runs the next chunk, or waits for one where helpers and other processes have all that are left;
- * nothing when all is done. A chunk that failed may be tried again. A helper's failure is told once,
- * with its device's name; its chunks are the others' then. */
+ * nothing when all is done. A chunk that failed may be tried again. A helper's failure is told
+ * once, with its device's name; its chunks are the others' then. */
 INSET_API inset_status inset_sweep_step(inset_sweep *sweep);
 /* 1 when nothing is left to run; 1 for NULL */
 INSET_API int inset_sweep_done(const inset_sweep *sweep);
@@ -1167,8 +1171,8 @@ INSET_API inset_status inset_sweep_result_at(
 INSET_API inset_status inset_sweep_write(inset_sweep *sweep, const char *path, const char *command);
 
 /* ---- one sweep on several devices, processes and machines -------------------
- * A sweep is cut into chunks; whoever has the same sweep (made with the same options, `shared` 1, of
- * the same weights) may run them. Numbers do not depend on who ran what.
+ * A sweep is cut into chunks; whoever has the same sweep (made with the same options, `shared` 1,
+ * of the same weights) may run them. Numbers do not depend on who ran what.
  *
  * Several GPUs: one sweep for each, every one in a context of its own; the others help the first,
  * which is stepped and has the results:
@@ -1176,21 +1180,22 @@ INSET_API inset_status inset_sweep_write(inset_sweep *sweep, const char *path, c
  *     status = inset_sweep_help(first, second);
  *     while (!status && !inset_sweep_done(first)) status = inset_sweep_step(first);
  *
- * From the first step on a helper runs in a thread of its own. It, its model and its context may not
- * be used until the first sweep is done or freed. INSET_USAGE_ERROR: not the same sweep, `shared` is
- * not set, or one context. */
+ * From the first step on a helper runs in a thread of its own. It, its model and its context may
+ * not be used until the first sweep is done or freed. INSET_USAGE_ERROR: not the same sweep,
+ * `shared` is not set, or one context. */
 INSET_API inset_status inset_sweep_help(inset_sweep *sweep, inset_sweep *helper);
 
-/* Several processes: one has the book (which chunks are free, the results, the state file), the others
- * ask for chunks by whatever carries bytes between them:
+/* Several processes: one has the book (which chunks are free, the results, the state file), the
+ * others ask for chunks by whatever carries bytes between them:
  *
  *     the one                                    another, with the same options
  *     inset_sweep_cut(sweep, &cut)          ->   inset_sweep_cut_as(other, &cut)
- *     chunk = inset_sweep_take(sweep)       ->   inset_sweep_run_chunk(other, chunk, -1, &data, &size)
+ *     chunk = inset_sweep_take(sweep)       ->   inset_sweep_run_chunk(other, chunk, -1, &data,
+ *     &size)
  *     inset_sweep_put(sweep, data, size)    <-
  *
- * inset_sweep_take, inset_sweep_give_back and inset_sweep_put may be called in any thread, also while
- * the sweep is stepped in another; so they set no message. */
+ * inset_sweep_take, inset_sweep_give_back and inset_sweep_put may be called in any thread, also
+ * while the sweep is stepped in another; so they set no message. */
 typedef struct inset_cut {
     uint64_t numbers[12];
 } inset_cut;
@@ -1200,18 +1205,18 @@ INSET_API inset_status inset_sweep_cut_as(inset_sweep *sweep, const inset_cut *c
 /* A chunk for somebody else; -1: none is free now (all are done or taken). */
 INSET_API int64_t inset_sweep_take(inset_sweep *sweep);
 INSET_API void inset_sweep_give_back(inset_sweep *sweep, int64_t chunk); /* takes -1 */
-/* Runs a chunk: *data [*size] holds until the next call or the sweep is freed. ahead: the chunk that
- * will be next, or -1: a GPU goes on to it while these numbers are carried away. INSET_INDEX_ERROR:
- * no such chunk. */
+/* Runs a chunk: *data [*size] holds until the next call or the sweep is freed. ahead: the chunk
+ * that will be next, or -1: a GPU goes on to it while these numbers are carried away.
+ * INSET_INDEX_ERROR: no such chunk. */
 INSET_API inset_status inset_sweep_run_chunk(
     inset_sweep *sweep, int64_t chunk, int64_t ahead, const void **data, size_t *size);
 /* Takes a chunk's numbers, once. INSET_VALUE_ERROR: not this sweep's, or damaged; INSET_FILE_ERROR:
  * the state file cannot be written. */
 INSET_API inset_status inset_sweep_put(inset_sweep *sweep, const void *data, size_t size);
 
-/* A sweep that is done, of the state files of all shards: for its results, not to be stepped. It needs
- * no model, and is freed with inset_sweep_free, or with the context. INSET_FILE_ERROR: a file is no
- * part, or of another sweep; INSET_VALUE_ERROR: shards or chunks are missing. */
+/* A sweep that is done, of the state files of all shards: for its results, not to be stepped. It
+ * needs no model, and is freed with inset_sweep_free, or with the context. INSET_FILE_ERROR: a file
+ * is no part, or of another sweep; INSET_VALUE_ERROR: shards or chunks are missing. */
 INSET_API inset_status inset_sweep_merge(
     inset_context *context, size_t n, const char *const *parts, inset_sweep **out);
 

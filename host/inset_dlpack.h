@@ -1,6 +1,6 @@
 /* inset_dlpack.h: inset's tensors as DLPack's and back, for programs that have DLPack's header
- * (<dlpack/dlpack.h>, Debian's libdlpack-dev). The library itself does not need it: these are inline
- * functions over inset_saved_device and inset_external_device.
+ * (<dlpack/dlpack.h>, Debian's libdlpack-dev). The library itself does not need it: these are
+ * inline functions over inset_saved_device and inset_external_device.
  *
  *     DLManagedTensor *logits = NULL;
  *     status = inset_saved_dlpack(plan, 0, &logits);      on the model's device
@@ -90,7 +90,8 @@ static inline int inset_dlpack_is_dense(const DLTensor *t)
 /* A value of the trace from somebody's tensor, whose numbers are copied: it stays the caller's.
  *   stream  as inset_external_device has it
  * INSET_TYPE_ERROR: a type that inset has not got, more than 8 dimensions, or numbers that do not
- * lie one after the other (the context's message is then not set); else as inset_external_device. */
+ * lie one after the other (the context's message is then not set); else as
+ * inset_external_device. */
 static inline inset_status inset_external_dlpack(
     inset_trace *trace, const DLManagedTensor *from, void *stream, inset_value **out)
 {

@@ -215,9 +215,9 @@ typedef struct copies_args {
 
 /* Rotates the first rotary_dims of each head: with h = rotary_dims / 2, angle = position *
  * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i] sin; with
- * interleaved the two columns are 2i and 2i + 1. cos and sin are rounded to T and scaled by attention_scale first, and each product is
- * rounded to T, as transformers' apply_rotary_pos_emb does; with round_once (OLMo-2) nothing but
- * the result is. */
+ * interleaved the two columns are 2i and 2i + 1. cos and sin are rounded to T and scaled by
+ * attention_scale first, and each product is rounded to T, as transformers' apply_rotary_pos_emb
+ * does; with round_once (OLMo-2) nothing but the result is. */
 typedef struct rope_args {
     void *out;
     const void *x;
@@ -464,10 +464,10 @@ typedef struct metrics_args {
     int64_t n_rows;
 } metrics_args;
 
-/* What becomes of the elements of whole rows. Operands are rows [kept, inner], all of one type unless
- * said otherwise, and out is [kept, made]: for each j < kept, over the inner elements j of all n
- * operands where those are many (made is 1), else of the one operand (n is 1). Sums are fp32; of
- * integers they wrap. */
+/* What becomes of the elements of whole rows. Operands are rows [kept, inner], all of one type
+ * unless said otherwise, and out is [kept, made]: for each j < kept, over the inner elements j of
+ * all n operands where those are many (made is 1), else of the one operand (n is 1). Sums are fp32;
+ * of integers they wrap. */
 typedef enum row_function {
     ROW_SUM,
     ROW_MEAN, /* the sum divided by how many there are; 0 / 0 of none */
@@ -484,8 +484,8 @@ typedef enum row_function {
     /* operand 0 x [kept, inner], operand 1 [kept, k]: the numbers of 1 at the places of the k
      * largest of x, else 0; made = inner */
     ROW_TOPK_BACK,
-    /* operand 0 bool, operands 1 and 2 of out's type: 1's element where 0's is true, else 2's; inner
-     * = made = 1 */
+    /* operand 0 bool, operands 1 and 2 of out's type: 1's element where 0's is true, else 2's;
+     * inner = made = 1 */
     ROW_WHERE
 } row_function;
 
@@ -514,8 +514,8 @@ typedef enum record_op {
     RECORD_MULTIPLY,
     RECORD_DIVIDE,
     RECORD_NEGATE,
-    /* what KERNEL_FUNCTIONS does: functions of a; AT_LEAST and AT_MOST are the larger and the smaller
-     * of a and b, a NaN where one is */
+    /* what KERNEL_FUNCTIONS does: functions of a; AT_LEAST and AT_MOST are the larger and the
+     * smaller of a and b, a NaN where one is */
     RECORD_EXP,
     RECORD_LOG,
     RECORD_SQRT,
@@ -534,8 +534,8 @@ typedef enum record_op {
     RECORD_LESS_EQUAL,
     RECORD_GREATER,
     RECORD_GREATER_EQUAL,
-    /* added to a function: its derivative at a, as PyTorch has it (of AT_LEAST and AT_MOST 1 where a
-     * is what comes out, also where both are) */
+    /* added to a function: its derivative at a, as PyTorch has it (of AT_LEAST and AT_MOST 1 where
+     * a is what comes out, also where both are) */
     RECORD_SLOPE = 32
 } record_op;
 

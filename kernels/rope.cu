@@ -1,5 +1,5 @@
-/* rope.cu: rotary position embedding, half-split or interleaved, as transformers' apply_rotary_pos_emb computes
- * it, roundings included.
+/* rope.cu: rotary position embedding, half-split or interleaved, as transformers'
+ * apply_rotary_pos_emb computes it, roundings included.
  *
  * One block a row; any block size. A row's cosines and sines are computed once into shared memory
  * and serve all its heads. rotary_dims is even and at most 256; the columns of a head beyond it are

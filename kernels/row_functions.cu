@@ -1,6 +1,6 @@
 /* row_functions.cu: functions of whole rows that a trace writes itself: sums, norms, softmax, the k
- * largest. Block i does call i, one row of results, whatever it is of and wherever its operands lie;
- * any block size. fp32 arithmetic, each result rounded once. */
+ * largest. Block i does call i, one row of results, whatever it is of and wherever its operands
+ * lie; any block size. fp32 arithmetic, each result rounded once. */
 #include "kernels/math.h"
 #include "kernels/record.h"
 

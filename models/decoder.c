@@ -97,7 +97,8 @@ void decoder_window_by_layer(config *c, decoder *g, int32_t window,
 
 /* ---- building ----------------------------------------------------------- */
 
-/* Modules of layer `layer` have weights named layers.LAYER.PATH, those behind the layers (-1) PATH. */
+/* Modules of layer `layer` have weights named layers.LAYER.PATH, those behind the layers (-1)
+ * PATH. */
 typedef struct place {
     program *p;
     const decoder *g;

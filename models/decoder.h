@@ -18,13 +18,13 @@ typedef struct rope {
 
 /* Reads rope_parameters (or rope_scaling and rope_theta, as older files have them) for heads of
  * head_dim numbers. theta_key and part_key are what the family's older files call theta and the
- * part of a head that turns; `theta` and `part` are these when nothing is said. part_key NULL: whole heads
- * turn, and a part that a config names is ignored, as transformers does (refused with a scaling,
- * which would compute its frequencies for that part). */
+ * part of a head that turns; `theta` and `part` are these when nothing is said. part_key NULL:
+ * whole heads turn, and a part that a config names is ignored, as transformers does (refused with a
+ * scaling, which would compute its frequencies for that part). */
 rope config_rope(config *c, program *p, int32_t head_dim, const char *theta_key, double theta,
     const char *part_key, double part);
-/* The same where layers of two types differ: rope_parameters.TYPE, and in older files theta_key and,
- * for full_attention, rope_scaling. */
+/* The same where layers of two types differ: rope_parameters.TYPE, and in older files theta_key
+ * and, for full_attention, rope_scaling. */
 rope config_rope_of_layers(config *c, program *p, int32_t head_dim, const char *layer_type,
     const char *theta_key, double theta);
 
@@ -54,8 +54,9 @@ typedef struct decoder {
     decoder_parallel parallel;
     bool rope_round_once; /* see step.rope_round_once */
     qk_norm qk_norm;
-    /* they stand behind all three projections, not each behind its own, and behind the transposition:
-     * their modules have no .input and .output ([batch, head, position, ...] in transformers) */
+    /* they stand behind all three projections, not each behind its own, and behind the
+     * transposition: their modules have no .input and .output ([batch, head, position, ...] in
+     * transformers) */
     bool qk_norm_last;
     bool fused; /* qkv_proj and gate_up_proj are one matrix each */
     /* Names of the modules around attention and MLP; NULL where there is none. */

@@ -68,7 +68,8 @@ static int read_type(config *c, const program *p, config *parameters)
         || (phi3 && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0)))
         return ROPE_LONG;
     if (strcmp(type, "yarn") == 0) return ROPE_YARN;
-    /* It changes frequencies for prompts beyond max_position_embeddings alone, which are refused. */
+    /* It changes frequencies for prompts beyond max_position_embeddings alone, which are
+     * refused. */
     if (strcmp(type, "dynamic") == 0) return ROPE_DEFAULT;
     config_refuse(c,
         "'rope_type' must be default, linear, dynamic, yarn, llama3 or longrope, found \"%.60s\"",
@@ -115,8 +116,8 @@ static void read_long(config *c, const program *p, config *parameters, rope *r, 
     }
 }
 
-/* YaRN (Peng et al. 2023, arXiv 2309.00071): between two dimensions, found from how often they turn over
- * the original length, the mean moves from kept to stretched frequencies. */
+/* YaRN (Peng et al. 2023, arXiv 2309.00071): between two dimensions, found from how often they turn
+ * over the original length, the mean moves from kept to stretched frequencies. */
 typedef struct yarn {
     double factor, low, high;
 } yarn;

@@ -1,8 +1,8 @@
 /* test_composites.c: the text part of models of images and text, and folders with an adapter alone.
  *
  * fixtures/llava is a model that transformers saved, with its logits. The other names that such
- * tensors have had, heads that are tied and heads that are not, are made from plain models' fixtures,
- * whose bits must come out. */
+ * tensors have had, heads that are tied and heads that are not, are made from plain models'
+ * fixtures, whose bits must come out. */
 #include "files.h"
 #include "inset.h"
 
@@ -63,8 +63,8 @@ static void as_transformers(inset_context *context)
 
 /* ---- other names -------------------------------------------------------- */
 
-/* A composite made of a plain model's folder: its names with `inner` for "model." and `outer` before
- * the head, beside a tensor of another part. */
+/* A composite made of a plain model's folder: its names with `inner` for "model." and `outer`
+ * before the head, beside a tensor of another part. */
 typedef struct naming {
     const char *family, *whole, *inner, *outer;
 } naming;

@@ -442,8 +442,8 @@ static void files(inset_context *context, inset_model *model)
     free(read);
 }
 
-/* Ended after its first pair and taken up again, it gives the same bytes; other options are not taken
- * up, nor is a damaged file. */
+/* Ended after its first pair and taken up again, it gives the same bytes; other options are not
+ * taken up, nor is a damaged file. */
 static void resumed(inset_context *context, inset_model *model)
 {
     char path[] = "/tmp/test_edges_state_XXXXXX";

@@ -1,6 +1,7 @@
-/* test_exchange.c: numbers that come and go without files and without the host: models of tensors in
- * memory (on the host, on the device, mixed), saved values on the device, tensors from the device;
- * and watchers that stop long calls. The device comes from INSET_TEST_DEVICE, "cpu" without it. */
+/* test_exchange.c: numbers that come and go without files and without the host: models of tensors
+ * in memory (on the host, on the device, mixed), saved values on the device, tensors from the
+ * device; and watchers that stop long calls. The device comes from INSET_TEST_DEVICE, "cpu" without
+ * it. */
 #include <unistd.h>
 
 #include "api/api.h"

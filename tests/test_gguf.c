@@ -1,7 +1,8 @@
 /* test_gguf.c: quantised checkpoints.
  *
  *   blocks      random blocks of every kind, bit for bit what the package `gguf` makes of them
- *   models      small files of each architecture, of mixed kinds: transformers' logits of the same file,
+ *   models      small files of each architecture, of mixed kinds: transformers' logits of the same
+ *   file,
  *               and text by the file's own tokenizer
  *   refusals    what is no GGUF file, or one of something unknown; files cut off anywhere
  *   no memory   each allocation fails in turn */

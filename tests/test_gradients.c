@@ -3,8 +3,8 @@
  *
  *     (metric(1 + e) - metric(1 - e)) / 2e = sum of x * x.grad
  *
- * In fp32 with e = 1/256 this is good to about a percent, which no wrong formula survives; digits are
- * test_cases.c's, beside autograd. */
+ * In fp32 with e = 1/256 this is good to about a percent, which no wrong formula survives; digits
+ * are test_cases.c's, beside autograd. */
 #include "test.h"
 
 #include <ctype.h>

@@ -1,5 +1,5 @@
-/* test_rows.c: functions of whole rows, products, choices and weights by calls: what the script gives,
- * bit for bit; other numbers in the place of a matrix; what is refused.
+/* test_rows.c: functions of whole rows, products, choices and weights by calls: what the script
+ * gives, bit for bit; other numbers in the place of a matrix; what is refused.
  *
  *     test_rows [-d DEVICE]     DEVICE: cpu unless given here or in INSET_TEST_DEVICE */
 #include "inset.h"

@@ -6,10 +6,10 @@
  * position), sweep-SITE-T (one pair of prompts of T tokens that differ from the first on; every
  * layer and position, of `z` every layer and head), nodes-T, edges-T and ig5-T (scores of such a
  * pair's nodes of resid_pre and z, of all edges, and of these by 5 steps), records-T (a forward of
- * gpt2 with and without 100 sets). Lines "forward inset SHAPE-TYPE-T SECONDS", "sweep ...", "plan ...", "flops ...", as
- * bench/run reads them; "phase" lines say what the host did meanwhile. Then a table of a run whose
- * launches are made one by one: each kernel's launches and time, between an event before it and one
- * behind it. */
+ * gpt2 with and without 100 sets). Lines "forward inset SHAPE-TYPE-T SECONDS", "sweep ...", "plan
+ * ...", "flops ...", as bench/run reads them; "phase" lines say what the host did meanwhile. Then a
+ * table of a run whose launches are made one by one: each kernel's launches and time, between an
+ * event before it and one behind it. */
 #include "gpu.h"
 
 #include <math.h>

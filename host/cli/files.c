@@ -88,8 +88,8 @@ void command_text(int count, char **arguments, char *out, size_t size)
     }
 }
 
-/* A hash of config.json and of the weights' files, or of the GGUF file: their sizes, and blocks from
- * all over them. */
+/* A hash of config.json and of the weights' files, or of the GGUF file: their sizes, and blocks
+ * from all over them. */
 void model_version(const char *directory, char *out, size_t size)
 {
     enum { BLOCK = 1 << 16, BLOCKS = 64 };

@@ -241,8 +241,8 @@ static void print_cost(const char *what, int64_t first, int64_t later)
     putchar('\n');
 }
 
-/* FLOPs a byte copied, below which a GPU waits for copies: 400 TFLOP/s against 50 GB/s (an H100 over
- * PCIe 5). */
+/* FLOPs a byte copied, below which a GPU waits for copies: 400 TFLOP/s against 50 GB/s (an H100
+ * over PCIe 5). */
 enum { BALANCED = 8000 };
 
 static void print_coming(const inset_statistics *is)

@@ -32,8 +32,8 @@ typedef struct float_product {
     bool b_across;
 } float_product;
 
-/* Memory of the device that belongs to nobody here: whoever has it calls release(owner) once, in any
- * thread, even after the device is closed. */
+/* Memory of the device that belongs to nobody here: whoever has it calls release(owner) once, in
+ * any thread, even after the device is closed. */
 typedef struct device_share {
     void *data, *owner;
     void (*release)(void *owner);
@@ -213,15 +213,16 @@ static inline void device_matrix_free(device *d, matrix *m)
 {
     if (m) d->functions->matrix_free(d, m);
 }
-/* Weights that come and go: a matrix without numbers, and slots that it is put in before it is used:
+/* Weights that come and go: a matrix without numbers, and slots that it is put in before it is
+ * used:
  *
  *     device_matrix_put(d, m, slot, 0, weight, type);   copies, beside the products of other slots
  *     device_slot_arrive(d, slot);                      what is given to the device now sees them
  *     device_matmul(d, m, ...);
  *     device_slot_used(d, slot);                        and from here on others may be put there
  *
- * in_out: how the weight lies that is put. reverse_of: the matrix it is the reverse of, whose bits it
- * is to have, with its own in and out; or NULL. */
+ * in_out: how the weight lies that is put. reverse_of: the matrix it is the reverse of, whose bits
+ * it is to have, with its own in and out; or NULL. */
 static inline inset_status device_matrix_empty(device *d, inset_type type, int64_t in, int64_t out,
     bool in_out, const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result)
 {
@@ -375,7 +376,8 @@ static inline inset_status device_landing_wait(device *d, device_landing *l, con
 }
 
 /* n products, none of which writes what another reads or writes. Neighbours of one shape that lie
- * evenly apart are one launch on a GPU. Not while capturing. INSET_NO_MEMORY, INSET_DEVICE_ERROR. */
+ * evenly apart are one launch on a GPU. Not while capturing. INSET_NO_MEMORY,
+ * INSET_DEVICE_ERROR. */
 static inline inset_status device_float_products(device *d, const float_product *x, int64_t n)
 {
     return d->functions->float_products(d, x, n);

@@ -2,9 +2,9 @@
  * writer's other value. */
 #include "edges/patching.h"
 
-/* The change by which a reader alone sees `stream`: a head's q, k or v as a run makes it all of whose
- * heads read `stream`. It is the product that the base run has, so that a row whose difference is
- * zero is the base's row to the bit. */
+/* The change by which a reader alone sees `stream`: a head's q, k or v as a run makes it all of
+ * whose heads read `stream`. It is the product that the base run has, so that a row whose
+ * difference is zero is the base's row to the bit. */
 static inset_status reader_of_run(maker *m, const edge_node *v, const operand *stream, change *out)
 {
     const edges *e = m->e;

@@ -1,5 +1,5 @@
-/* score.c: scores of edges from what a run saved, on the device, where it lies. Some rows of one pair
- * at a time: the differences of all writers, then a layer's readers, whose gradients are made,
+/* score.c: scores of edges from what a run saved, on the device, where it lies. Some rows of one
+ * pair at a time: the differences of all writers, then a layer's readers, whose gradients are made,
  * multiplied with the differences of all writers before them, and forgotten. A layer's scores come
  * to the host and are added up there, in double, in the order of pairs and rows.
  *

@@ -15,8 +15,8 @@ void writer_bytes(writer *w, const char *bytes, size_t length);
 /* printf's form, of at most 511 bytes. */
 void writer_add(writer *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void writer_text(writer *w, const char *text); /* "text", escaped */
-/* What was written [*length], NUL-terminated, to be freed with memory_free; NULL where `status` is a
- * failure, which it returns, or where memory was out. */
+/* What was written [*length], NUL-terminated, to be freed with memory_free; NULL where `status` is
+ * a failure, which it returns, or where memory was out. */
 inset_status writer_finish(writer *w, inset_status status, char **out, size_t *length);
 
 #endif

@@ -1,6 +1,6 @@
-/* ranks.h: processes of one job that carry bytes between them, as the command line sees MPI. The module
- * that has it (ranks_mpi.c) is opened only in a process that mpirun or srun started, so that inset
- * itself needs no MPI. It knows nothing of sweeps. */
+/* ranks.h: processes of one job that carry bytes between them, as the command line sees MPI. The
+ * module that has it (ranks_mpi.c) is opened only in a process that mpirun or srun started, so that
+ * inset itself needs no MPI. It knows nothing of sweeps. */
 #ifndef INSET_RANKS_H
 #define INSET_RANKS_H
 

@@ -43,8 +43,8 @@ struct ModelState {
     ~ModelState() { inset_context_free(context); }
 };
 
-/* The context's watcher while the GIL is given up: Ctrl-C, and who watches from Python. An exception
- * that one of them raises stops the call and is what comes out of it. */
+/* The context's watcher while the GIL is given up: Ctrl-C, and who watches from Python. An
+ * exception that one of them raises stops the call and is what comes out of it. */
 int watch_from_python(void *model, const inset_progress *progress);
 
 /* Holds the lock; the GIL is held before and after. */
@@ -105,8 +105,8 @@ struct TraceState {
     int64_t values = 0;                            /* so far; the log counts them */
     Log log;
     int64_t saved = 0; /* values so far, saved as "v0", "v1", ... */
-    /* tensors of PyTorch's and small arrays that lines have taken already, by object: what is made of
-     * one in several invokes of a loop is one. `version` tells whether it is as it was. */
+    /* tensors of PyTorch's and small arrays that lines have taken already, by object: what is made
+     * of one in several invokes of a loop is one. `version` tells whether it is as it was. */
     struct Taken {
         nb::object tensor, version;
         inset_value *value;

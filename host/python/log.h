@@ -23,8 +23,9 @@ struct LogOperand {
 enum { MOST_NUMBERS = 4096 }; /* of an array in a script */
 enum { REFLECTED = 64 };
 
-/* One line. Example: v3 = v1[:, -1] is {INDEX, made 3, of 1, index (:, -1)}; v1[:, 0] = 0 is {SET, of
- * 1, index (:, 0), source 0}; transformer.h.1.output = v3 is {SET_SITE, of that site, source v3}. */
+/* One line. Example: v3 = v1[:, -1] is {INDEX, made 3, of 1, index (:, -1)}; v1[:, 0] = 0 is {SET,
+ * of 1, index (:, 0), source 0}; transformer.h.1.output = v3 is {SET_SITE, of that site, source
+ * v3}. */
 struct LogLine {
     enum Kind : char {
         INVOKE, /* text: token ids or a value's name; else source: rows */

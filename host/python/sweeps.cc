@@ -62,8 +62,8 @@ struct Options {
     }
 };
 
-/* helpers: the same sweep on other models, which run chunks of it in threads of their own. They wait
- * for the GIL where they are watched, so it is given up while they end. */
+/* helpers: the same sweep on other models, which run chunks of it in threads of their own. They
+ * wait for the GIL where they are watched, so it is given up while they end. */
 struct Sweep {
     std::shared_ptr<ModelState> model;
     inset_sweep *sweep = nullptr;

@@ -1,4 +1,5 @@
-/* tensors.cc: arrays of other libraries as the C API's tensors and back, on the CPU and on a GPU. */
+/* tensors.cc: arrays of other libraries as the C API's tensors and back, on the CPU and on a
+ * GPU. */
 #include "tensors.h"
 
 bool type_of(nb::dlpack::dtype d, inset_type *out)

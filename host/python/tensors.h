@@ -9,8 +9,8 @@
 /* dense, wherever it lies */
 typedef nb::ndarray<nb::ro, nb::c_contig> any_array;
 
-/* What an array's elements are; false for what inset has no type for. 16-bit unsigned integers stand
- * for bits of bfloat16, which numpy has not got. */
+/* What an array's elements are; false for what inset has no type for. 16-bit unsigned integers
+ * stand for bits of bfloat16, which numpy has not got. */
 bool type_of(nb::dlpack::dtype d, inset_type *out);
 nb::dlpack::dtype dtype_of(inset_type type);
 /* An array's tensor; the array stays the owner of its numbers. TypeError. */

@@ -14,9 +14,9 @@ struct Value {
     std::shared_ptr<TraceState> trace;
     inset_value *value = nullptr;
     /* How it was got: `base[index]`, a view of base, where base is not NULL; as a site in an invoke
-     * (or edit) where site is not -1. What is assigned to where it was got changes nothing: that is the
-     * second half of x[i] += 1, whose first half has changed x already. Python hands the very same
-     * index object to both. */
+     * (or edit) where site is not -1. What is assigned to where it was got changes nothing: that is
+     * the second half of x[i] += 1, whose first half has changed x already. Python hands the very
+     * same index object to both. */
     const inset_value *base = nullptr;
     nb::object index;
     int64_t site = -1, block = 0;

@@ -236,8 +236,8 @@ static inset_status refuse_weights(const opening *o, const stream_sizes *is, int
     return status;
 }
 
-/* Decides which weights come and go: none where they fit (nobody gave a limit: in nine tenths of what
- * is free), or where their numbers cannot be had again. */
+/* Decides which weights come and go: none where they fit (nobody gave a limit: in nine tenths of
+ * what is free), or where their numbers cannot be had again. */
 static inset_status choose_stream(opening *o)
 {
     struct inset_model *m = o->model;
@@ -271,7 +271,8 @@ static inset_status load_weights(opening *o)
     int32_t *biases = memory_new(o->context, p->n_weights * sizeof *biases);
     inset_status status = m->weights && biases ? choose_stream(o) : INSET_NO_MEMORY;
     m->gelu_in_product = !m->stream; /* it has the bits of the two on their own */
-    /* the last first: a head is the largest, and room to convert it is there while little else is */
+    /* the last first: a head is the largest, and room to convert it is there while little else
+     * is */
     for (size_t i = p->n_steps; i-- > 0 && !status;) {
         const step *s = &p->steps[i];
         status = context_watch(

@@ -50,7 +50,8 @@ struct inset_model {
  *   fast         whether the device may give up that a row's bits depend on its own numbers alone
  *                (device.h)
  *   ungroup      see program.ungroup
- *   weight_memory  most bytes that weights take on the device: where that is not enough, some come and
+ *   weight_memory  most bytes that weights take on the device: where that is not enough, some come
+ *   and
  *                go (stream.h). 0: what there is
  * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights
  * before the config is checked. */
@@ -58,8 +59,8 @@ struct inset_model;
 inset_status model_open(inset_context *context, const char *directory, const char *device_name,
     inset_type type, bool fast, bool ungroup, size_t weight_memory, struct inset_model **out);
 /* The same from a config's text and tensors by the names that a file would have, which stay where
- * they are, unchanged, as long as the model: on the host, or on the GPU it runs on, where those that
- * can be read as they lie are not copied. */
+ * they are, unchanged, as long as the model: on the host, or on the GPU it runs on, where those
+ * that can be read as they lie are not copied. */
 inset_status model_from_tensors(inset_context *context, const char *config, size_t length,
     const file_tensor *tensors, size_t count, const char *device_name, inset_type type, bool fast,
     bool ungroup, size_t weight_memory, struct inset_model **out);
@@ -73,9 +74,9 @@ inset_status model_program_of(
     inset_context *context, const char *config, size_t length, bool ungroup, program **out);
 inset_status model_program(
     inset_context *context, const char *directory, bool ungroup, program **out);
-/* Bytes that runs may take beside the weights when nobody gave a limit, 1 at least: on a GPU what is
- * free now, on a CPU what was when the model was opened, without the weights. 0: any (no device, or
- * it does not say). */
+/* Bytes that runs may take beside the weights when nobody gave a limit, 1 at least: on a GPU what
+ * is free now, on a CPU what was when the model was opened, without the weights. 0: any (no device,
+ * or it does not say). */
 size_t model_memory_left(const struct inset_model *model);
 /* What plans for this model must know of its device. */
 plan_traits model_traits(const struct inset_model *model);
@@ -115,8 +116,8 @@ const head_part *model_part_of(const struct inset_model *model, const matrix *m,
 /* A weight's numbers on the device as they lie in the file, for what reads rows of it: vectors that
  * only steps aside read, weights as values. Nothing where they are there already. */
 inset_status model_numbers(struct inset_model *model, int32_t weight);
-/* A weight as fp32 on the host, [rows, columns] as the file has it, until the next part or weight is
- * asked for. As model_weights_open's errors. */
+/* A weight as fp32 on the host, [rows, columns] as the file has it, until the next part or weight
+ * is asked for. As model_weights_open's errors. */
 inset_status model_part_numbers(struct inset_model *model, int32_t weight, const float **out);
 void model_parts_free(struct inset_model *model);
 

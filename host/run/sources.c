@@ -26,8 +26,8 @@ static inset_type config_type(const json_document *config)
     return INSET_TYPE_COUNT;
 }
 
-/* What may stand before a weight's name, and then the program's optional prefix or nothing. The text
- * part of a composite has a name there, at the front before transformers 4.52. */
+/* What may stand before a weight's name, and then the program's optional prefix or nothing. The
+ * text part of a composite has a name there, at the front before transformers 4.52. */
 static const char *const part_prefixes[] = {
     "", "language_model.", "model.language_model.", "model.text_model."};
 
@@ -50,8 +50,8 @@ static inset_status find_named(const opening *o, const char *part, const char *p
     return INSET_OK;
 }
 
-/* A weight's tensor in the files, under either of its names, with or without the prefixes; NULL when
- * there is none. */
+/* A weight's tensor in the files, under either of its names, with or without the prefixes; NULL
+ * when there is none. */
 static inset_status find_tensor(const opening *o, const weight *w, const file_tensor **out)
 {
     const program *p = o->model->program;

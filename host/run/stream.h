@@ -2,9 +2,9 @@
  * through its products in order, in visits, each of which has all its coming matrices in one of two
  * slots; while a visit runs, the next one's are copied into the other slot.
  *
- * Example: 4 layers of which the second and the fourth stream, each as large as a slot. A run has two
- * visits, launches 0 .. 20 with layer 2 in slot 0 and 20 .. 40 with layer 4 in slot 1. Layers 1 and 3
- * give the copies time, which is why those that stream are spread over the model. */
+ * Example: 4 layers of which the second and the fourth stream, each as large as a slot. A run has
+ * two visits, launches 0 .. 20 with layer 2 in slot 0 and 20 .. 40 with layer 4 in slot 1. Layers 1
+ * and 3 give the copies time, which is why those that stream are spread over the model. */
 #ifndef INSET_RUN_STREAM_H
 #define INSET_RUN_STREAM_H
 
@@ -29,8 +29,8 @@ typedef struct stream_sizes {
     int64_t largest;  /* of them */
 } stream_sizes;
 stream_sizes stream_measure(const program *p, inset_type type, bool widened);
-/* Which matrices come and go, [n_weights], where the weights may take `limit` bytes; *slot: bytes of
- * one. comes all false: none. False: not even that fits; *least says what would. */
+/* Which matrices come and go, [n_weights], where the weights may take `limit` bytes; *slot: bytes
+ * of one. comes all false: none. False: not even that fits; *least says what would. */
 bool stream_choose(const program *p, inset_type type, bool widened, int64_t limit, bool *comes,
     int64_t *slot, int64_t *least);
 /* The bytes that a pass over the matrices copies. */

@@ -152,8 +152,8 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
     if (!s->status) script_topk_part(s, l);
 }
 
-/* { "." NAME | "." INT | "." CALL "(" ... ")" | index | "(" expr ")" }, in the order of the text; the
- * last behind the path of a module */
+/* { "." NAME | "." INT | "." CALL "(" ... ")" | index | "(" expr ")" }, in the order of the text;
+ * the last behind the path of a module */
 static link *read_links(script *s, bool own_line, bool path)
 {
     link *first = NULL, **last = &first;

@@ -1,5 +1,5 @@
-/* function.c: functions of each element, written exp(x) or x.exp(), bounds, x.clamp(a, b), and casts,
- * x.float(). */
+/* function.c: functions of each element, written exp(x) or x.exp(), bounds, x.clamp(a, b), and
+ * casts, x.float(). */
 #include "script/reader.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* row_function.c: functions of whole rows, x.sum(-1), softmax(x, dim=-1), x.topk(5).values; where(c, a,
- * b); x.T, x.transpose(0, 1) and x.detach(). */
+/* row_function.c: functions of whole rows, x.sum(-1), softmax(x, dim=-1), x.topk(5).values;
+ * where(c, a, b); x.T, x.transpose(0, 1) and x.detach(). */
 #include "script/reader.h"
 
 #include <string.h>

@@ -77,8 +77,8 @@ static inset_status set_from_file(
     return INSET_OK;
 }
 
-/* The first `wanted` outside of quotes, from `text` to before `end`; NULL: there is none. In quotes a
- * backslash stands before a quote or a backslash. */
+/* The first `wanted` outside of quotes, from `text` to before `end`; NULL: there is none. In quotes
+ * a backslash stands before a quote or a backslash. */
 static const char *find_outside(const char *text, const char *end, char wanted)
 {
     bool quoted = false;

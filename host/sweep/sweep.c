@@ -29,7 +29,8 @@ static const chunk_limits cpu_chunks = {32768, 4e13}, gpu_chunks = {131072, 4e15
 
 /* ---- options ------------------------------------------------------------ */
 
-/* What stands at the positions, where that is the same for all that is known: texts of one length. */
+/* What stands at the positions, where that is the same for all that is known: texts of one
+ * length. */
 static inset_status read_position_texts(sweep *s)
 {
     const tokenizer *t = s->model->tokenizer; /* open where there were texts */
@@ -375,8 +376,8 @@ static uint64_t hash_tensors(const sweep *s, uint64_t seed)
     return seed;
 }
 
-/* "cuda:0: NVIDIA H200" and "cpu: AMD EPYC, AVX2, 2 threads" without what bits do not depend on: which
- * of several, and how many threads. */
+/* "cuda:0: NVIDIA H200" and "cpu: AMD EPYC, AVX2, 2 threads" without what bits do not depend on:
+ * which of several, and how many threads. */
 static const char *device_kind(sweep *s)
 {
     const struct device *device = s->model->device;

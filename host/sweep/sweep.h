@@ -371,8 +371,8 @@ inset_status state_begin(sweep *s);   /* the file without any */
 /* Appends a record: 0, or errno's number. Under the book's lock. */
 int state_append(sweep *s, const void *bytes, size_t size);
 void state_remove(sweep *s);
-/* chunks/merge.c: a sweep that is done, with the numbers of parts (state files of all shards) and without a
- * model. */
+/* chunks/merge.c: a sweep that is done, with the numbers of parts (state files of all shards) and
+ * without a model. */
 inset_status sweep_merge(inset_context *context, size_t n, const char *const *parts, sweep **out);
 /* What a merged sweep must know, as JSON; freed with memory_free. */
 inset_status sweep_describe(const sweep *s, char **out, size_t *length);

@@ -154,8 +154,8 @@ struct tokenizer {
 /* Hashes as by_text and by_pair have them. */
 int32_t tokenizer_find(const tokenizer *t, const char *text, size_t length); /* -1: no token */
 bool tokenizer_add_merge(tokenizer *t, merge m); /* false when memory is out */
-/* scores.c: all merges, by the scores of tokens, [n_ids] numbers; null for those that no merge makes
- * or takes. */
+/* scores.c: all merges, by the scores of tokens, [n_ids] numbers; null for those that no merge
+ * makes or takes. */
 inset_status merges_by_scores(tokenizer *t, const json_node *scores);
 
 /* Each appends to `out`; text lies in the arena or in what was given. */

@@ -1,5 +1,5 @@
-/* function.c: functions of each element, exp(x) and its like, and casts. They are records as sums are
- * (expression.c), with PyTorch's types. */
+/* function.c: functions of each element, exp(x) and its like, and casts. They are records as sums
+ * are (expression.c), with PyTorch's types. */
 #include "trace/edit.h"
 
 static const char *const names[] = {"exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "gelu",

@@ -69,7 +69,8 @@ inset_status product_across(trace *t, int32_t matrix, int32_t *out)
     return find_matrix(t, &v, out);
 }
 
-/* Is it a matrix whose numbers are known before the run, so that rows are multiplied by it at once? */
+/* Is it a matrix whose numbers are known before the run, so that rows are multiplied by it at
+ * once? */
 static bool is_given(const trace *t, const operand *b)
 {
     const storage *s = &t->storages[b->view.storage];

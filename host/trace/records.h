@@ -170,7 +170,8 @@ struct trace {
     /* in the order of their records */
     trace_metric_call *metrics;
     size_t n_metrics, metrics_capacity;
-    /* matrices of products, each once: views [in, out] of tensors from outside that no line changes */
+    /* matrices of products, each once: views [in, out] of tensors from outside that no line
+     * changes */
     const view **matrices;
     size_t n_matrices, matrices_capacity;
     int rules;                 /* of reverse_rule, for gradients */
@@ -330,8 +331,8 @@ inset_status trace_record_product(trace *t, int32_t matrix, const view *made, co
 inset_status trace_settle_rows(trace *t, const char *name, const operand *x, operand *out);
 inset_status trace_record_slope(
     trace *t, int32_t metric, const view *made, const view *rows, const view *reference);
-/* The type and shape of what is made of two operands elementwise (expression.c); SHAPE_ERROR without
- * a message where they do not broadcast. */
+/* The type and shape of what is made of two operands elementwise (expression.c); SHAPE_ERROR
+ * without a message where they do not broadcast. */
 inset_status trace_promoted(
     trace *t, const operand *a, const operand *b, inset_type *type, view *shape);
 /* A copy of a tensor in another type (expression.c). */

@@ -1,7 +1,7 @@
 /* row_function.c: functions of whole rows: sums over dimensions, norms, softmax, the k largest, and
- * where(). Each is one record (row_operation), whose operands are views, so that the planner follows
- * single rows through it: a mean over sequences reads a row of each, one over the last dimension one
- * row. PyTorch's shapes and types. */
+ * where(). Each is one record (row_operation), whose operands are views, so that the planner
+ * follows single rows through it: a mean over sequences reads a row of each, one over the last
+ * dimension one row. PyTorch's shapes and types. */
 #include "trace/edit.h"
 
 #include <string.h>
@@ -291,7 +291,8 @@ static inset_status make(trace *t, const operand *x, const reducing *r, operand 
     return r->function < TRACE_ROW_ARGMAX ? reduce(t, x, r, out) : along_one(t, x, r, out);
 }
 
-/* Prompts of different lengths, each over its own positions: one after the other, into one tensor. */
+/* Prompts of different lengths, each over its own positions: one after the other, into one
+ * tensor. */
 static inset_status by_sequences(
     trace *t, const operand *x, const reducing *r, int position, operand *out)
 {

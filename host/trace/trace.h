@@ -162,17 +162,17 @@ inset_status trace_invoke_rows(trace *t, int64_t n_sequences, int64_t width, con
  * [position] for token models, numbers [batch, in] for sequential ones). TypeError for floats as
  * tokens or for a tensor that a line of an invoke has changed or made. */
 inset_status trace_invoke_operand(trace *t, const operand *input);
-/* After it only top-level lines (save, zeros, external) may follow. Fails where an edit's last lines
- * do; the invoke has then ended, too. */
+/* After it only top-level lines (save, zeros, external) may follow. Fails where an edit's last
+ * lines do; the invoke has then ended, too. */
 inset_status trace_end_invoke(trace *t);
 bool trace_in_invoke(const trace *t);
 
 /* ---- edits (edit/) ---- */
-/* Begins `with edit():`, which ends the invoke. Until trace_end_edit the calls below, but for saves,
- * stop and gradients, are lines that every later invoke repeats, each before the user's own lines at
- * its place; what they give are operands for these lines alone (NameError elsewhere). Order is
- * checked at once; what depends on shapes when an invoke repeats it, and the errors of that come out
- * of the call that goes past the place, with help that says so. */
+/* Begins `with edit():`, which ends the invoke. Until trace_end_edit the calls below, but for
+ * saves, stop and gradients, are lines that every later invoke repeats, each before the user's own
+ * lines at its place; what they give are operands for these lines alone (NameError elsewhere).
+ * Order is checked at once; what depends on shapes when an invoke repeats it, and the errors of
+ * that come out of the call that goes past the place, with help that says so. */
 inset_status trace_edit(trace *t);
 inset_status trace_end_edit(trace *t); /* nothing where none is open */
 bool trace_in_edit(const trace *t);
@@ -228,7 +228,8 @@ inset_status trace_index(
  * bounds, for bools. */
 inset_status trace_function(
     trace *t, trace_op op, const operand *a, const operand *bound, operand *out);
-/* Functions of whole rows; kernels.h says what they are (row_function, the same in the same order). */
+/* Functions of whole rows; kernels.h says what they are (row_function, the same in the same
+ * order). */
 typedef enum trace_row_op {
     TRACE_ROW_SUM,
     TRACE_ROW_MEAN,
@@ -258,16 +259,17 @@ typedef struct row_request {
 /* Sums, means, the largest and smallest, 2-norms and argmax over dimensions; softmax, log_softmax
  * and topk along one. Prompts of different lengths have each its own positions. Sums of integers
  * are i64, argmax and the places of topk are i64, all else has a's type. TypeError for what needs
- * floats, IndexError for a dimension that a has not got, ValueError for one named twice, for nothing
- * to take the largest of and for k, ShapeError for sums over sequences of ragged positions. */
+ * floats, IndexError for a dimension that a has not got, ValueError for one named twice, for
+ * nothing to take the largest of and for k, ShapeError for sums over sequences of ragged
+ * positions. */
 inset_status trace_row_function(
     trace *t, const operand *a, const row_request *request, operand *out);
 const char *trace_row_function_name(trace_row_op function); /* "sum" */
 /* Elements of a where condition (bools) is true, else of b; tensors or numbers, which broadcast. */
 inset_status trace_where(
     trace *t, const operand *condition, const operand *a, const operand *b, operand *out);
-/* a @ b, as torch.matmul: floats of one type. Fast where b is a matrix from outside or a weight that
- * no line changed. ShapeError, TypeError. */
+/* a @ b, as torch.matmul: floats of one type. Fast where b is a matrix from outside or a weight
+ * that no line changed. ShapeError, TypeError. */
 inset_status trace_product(trace *t, const operand *a, const operand *b, operand *out);
 /* The same elements with two dimensions exchanged; negative ones count from the end. */
 inset_status trace_transpose(
@@ -279,8 +281,8 @@ inset_status trace_weight(trace *t, int32_t weight, operand *out);
 /* A copy in another type, as .float(), .half(), .bfloat16(). */
 inset_status trace_cast(trace *t, const operand *a, inset_type type, operand *out);
 /* What a module makes of rows of the model's type, [.., in] -> [.., out]: a module that
- * program_callable takes; of one that attends [batch, position, in], whose positions count from each
- * sequence's first. TypeError for others and for other types, ShapeError; ValueError for more
+ * program_callable takes; of one that attends [batch, position, in], whose positions count from
+ * each sequence's first. TypeError for others and for other types, ShapeError; ValueError for more
  * positions than the model has. */
 inset_status trace_call(trace *t, int32_t module, const operand *x, operand *out);
 
@@ -334,7 +336,8 @@ inset_status trace_save_site(trace *t, int32_t site, const char *name);
  * all. NameError before anything is saved. */
 inset_status trace_save_sites(trace *t, const bool *chosen, const char *prefix);
 
-/* How many values are saved so far; the name of one, and in *out the value (of a stack the first). */
+/* How many values are saved so far; the name of one, and in *out the value (of a stack the
+ * first). */
 size_t trace_saved_count(const trace *t);
 const char *trace_saved_at(const trace *t, size_t index, operand *out);
 /* Asking: the shape of an operand as users see it, "(2, 5, 48)"; ragged dimensions as "3|5". */
@@ -346,8 +349,8 @@ int64_t trace_operand_length(const trace *t, const operand *value);
 /* ---- gradients (gradient/) ---- */
 /* Local slopes of gradients, bits of reverse_rule; before the first backward. */
 void trace_rules(trace *t, int rules);
-/* Gradients in less memory: every block is run a second time before it is gone through backwards, so
- * that of the first run only what blocks begin with is kept: about one forward more. Where lines
+/* Gradients in less memory: every block is run a second time before it is gone through backwards,
+ * so that of the first run only what blocks begin with is kept: about one forward more. Where lines
  * set something within a block, all is kept as without. Before the first backward. */
 void trace_again(trace *t, bool again);
 /* How many blocks the last backward runs again. */

@@ -1,7 +1,8 @@
 /* gemma.c: Gemma as transformers' GemmaForCausalLM runs it, and Gemma 3's text model
- * (Gemma3ForCausalLM): norms that multiply by 1 + weight, embeddings times sqrt(d). Gemma 3 has norms
- * before and after attention and MLP and over each head of q and k, and five layers with a window for
- * one that sees everything, which turn by frequencies of their own. (Gemma 2: gemma2.c.) */
+ * (Gemma3ForCausalLM): norms that multiply by 1 + weight, embeddings times sqrt(d). Gemma 3 has
+ * norms before and after attention and MLP and over each head of q and k, and five layers with a
+ * window for one that sees everything, which turn by frequencies of their own. (Gemma 2:
+ * gemma2.c.) */
 #include "models/decoder.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* gpt2.c: GPT-2 as transformers' GPT2LMHeadModel runs it, and the forward pass that GPT-Neo and
- * GPT-J share with it (gpt2.h). Modules, order and shapes are those of tests/fixtures/trees/gpt2.txt and
- * gpt_neo.txt. Letters: d = width, m = width inside the MLP. */
+ * GPT-J share with it (gpt2.h). Modules, order and shapes are those of
+ * tests/fixtures/trees/gpt2.txt and gpt_neo.txt. Letters: d = width, m = width inside the MLP. */
 #include "models/families/gpt2.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
-/* gpt_neo.c: GPT-Neo as transformers' GPTNeoForCausalLM runs it (EleutherAI's models and TinyStories).
- * What is its own beside GPT-2 (gpt2.h): a projection each for q, k and v, scores that are not
- * scaled, and layers that see everything ("global") or the last window_size tokens ("local"). */
+/* gpt_neo.c: GPT-Neo as transformers' GPTNeoForCausalLM runs it (EleutherAI's models and
+ * TinyStories). What is its own beside GPT-2 (gpt2.h): a projection each for q, k and v, scores
+ * that are not scaled, and layers that see everything ("global") or the last window_size tokens
+ * ("local"). */
 #include "models/families/gpt2.h"
 
 #include <string.h>

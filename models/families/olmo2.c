@@ -1,6 +1,7 @@
-/* olmo2.c: OLMo-2 as transformers' Olmo2ForCausalLM runs it, and OLMo-3 (Olmo3ForCausalLM): norms after attention and MLP instead
- * of before, and a norm over all heads of q and of k at once; in 16 bits its norms and its rotation
- * round their results alone. OLMo-3 has a window in three layers of four, and frequencies by kind. */
+/* olmo2.c: OLMo-2 as transformers' Olmo2ForCausalLM runs it, and OLMo-3 (Olmo3ForCausalLM): norms
+ * after attention and MLP instead of before, and a norm over all heads of q and of k at once; in 16
+ * bits its norms and its rotation round their results alone. OLMo-3 has a window in three layers of
+ * four, and frequencies by kind. */
 #include "models/decoder.h"
 
 static void set_norms(config *c, decoder *g)

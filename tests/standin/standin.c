@@ -166,7 +166,8 @@ static bool captures(const char *call)
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-/* What is asked for is soon asked for again: it moves to the front, and what was freed stays behind. */
+/* What is asked for is soon asked for again: it moves to the front, and what was freed stays
+ * behind. */
 static allocation *find_allocation(const void *at, bool pinned)
 {
     for (allocation **link = &s.allocations, *a; (a = *link); link = &a->next)
@@ -422,8 +423,8 @@ static void run_operation(operation *o)
     s.running = NULL;
 }
 
-/* What a stream (NULL: every one) was given before `seen`, in its order, and what that waits for. An
- * operation waits for earlier ones alone, so this ends. */
+/* What a stream (NULL: every one) was given before `seen`, in its order, and what that waits for.
+ * An operation waits for earlier ones alone, so this ends. */
 static void run_stream(cuda_stream stream, uint64_t seen)
 {
     for (size_t i = 0; i < s.queued && s.queue[i].at < seen; i++) {
@@ -463,8 +464,8 @@ static bool has_run(cuda_stream stream, uint64_t seen)
 }
 
 /* Streams beside the first run ahead as far as they may, where that is asked for: a wait that is
- * missing there shows as numbers that were overwritten too early. Otherwise they run as late as they
- * may: a wait that is missing in the first stream shows as numbers that are not there. */
+ * missing there shows as numbers that were overwritten too early. Otherwise they run as late as
+ * they may: a wait that is missing in the first stream shows as numbers that are not there. */
 static void run_ahead(void)
 {
     bool open = false;

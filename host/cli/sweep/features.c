@@ -43,7 +43,8 @@ bool panel_wants_strongest(const inset_sweep_result *r)
     return false;
 }
 
-/* Feature f at position p of the result: its axes are feature and perhaps position, in any order. */
+/* Feature f at position p of the result: its axes are feature and perhaps position, in any
+ * order. */
 static int64_t place_of(const inset_sweep_result *r, int64_t f, int64_t p)
 {
     if (r->n_axes == 1) return f;

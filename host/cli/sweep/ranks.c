@@ -1,7 +1,7 @@
 /* ranks.c: one sweep by the ranks of an MPI job.
  *
- * Rank 0 has the book, the state file and the results, and runs chunks too; a thread of it answers the
- * others. Each rank opens the same files and makes the same sweep, cut as rank 0's:
+ * Rank 0 has the book, the state file and the results, and runs chunks too; a thread of it answers
+ * the others. Each rank opens the same files and makes the same sweep, cut as rank 0's:
  *
  *     a rank                          rank 0
  *     WANT                      ->

@@ -1,4 +1,5 @@
-/* several.c: who else runs a sweep: the other devices of -d, and shards. (Ranks of MPI: ranks.c.) */
+/* several.c: who else runs a sweep: the other devices of -d, and shards. (Ranks of MPI:
+ * ranks.c.) */
 #include "cli/sweep/several.h"
 
 #include <stdlib.h>

@@ -183,7 +183,8 @@ void show_cost(const inset_cost *c, bool json)
             c->blocks_again);
 }
 
-/* Opens the model and makes the sweep, on the first device. Only the first rank says what is wrong. */
+/* Opens the model and makes the sweep, on the first device. Only the first rank says what is
+ * wrong. */
 static int open_sweep(sweep_session *s, rank_room *ranks, const char *device)
 {
     inset_model_options wanted = model_options(s->given, device);

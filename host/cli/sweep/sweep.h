@@ -3,7 +3,8 @@
  *     sweep.c     from options to the last chunk
  *     several.c   other devices, ranks of MPI, shards
  *     merge.c     shards put together
- *     show.c      results, by files_out.c, terminal.c and svg.c; these by panels.c and features.c */
+ *     show.c      results, by files_out.c, terminal.c and svg.c; these by panels.c and
+ *     features.c */
 #ifndef INSET_CLI_SWEEP_H
 #define INSET_CLI_SWEEP_H
 
@@ -17,8 +18,8 @@ bool ends_with(const char *text, const char *end);
 /* Whether a file can be made at `path` (NULL: none is wanted), and none is there that must not be
  * replaced. */
 int check_place(const options *given, const char *path);
-/* Where what is done is kept, OUT.partial; refuses or removes what was left there, unless it is to be
- * resumed. */
+/* Where what is done is kept, OUT.partial; refuses or removes what was left there, unless it is to
+ * be resumed. */
 int check_state(const options *given, const char *output, char *state, size_t size);
 /* The command for the metadata, so that an interrupted and resumed one, or one under another name,
  * gives the same file. */

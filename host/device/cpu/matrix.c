@@ -1,5 +1,5 @@
-/* matrix.c: weights as the CPU's products read them: packed in oneDNN's layout, or where they lie; and
- * the same the other way round. */
+/* matrix.c: weights as the CPU's products read them: packed in oneDNN's layout, or where they lie;
+ * and the same the other way round. */
 #include "device/cpu/products.h"
 
 /* oneDNN reads the weights where they are if they need no conversion but to bf16, and lie on their

@@ -1,4 +1,5 @@
-/* products.c: oneDNN's engine, the shapes of matrices, and the products that were prepared for them. */
+/* products.c: oneDNN's engine, the shapes of matrices, and the products that were prepared for
+ * them. */
 #include "device/cpu/products.h"
 
 inset_status product_refused(inset_context *context, const char *what, dnnl_status_t status)

@@ -4,8 +4,8 @@
  * An upload returns when its bytes are in pinned memory, not when they have arrived: whoever queues
  * a kernel after it finds them there, since the stream keeps order. A download waits. Every failure
  * is described once, with the driver's words, and taken out of CUDA's last error, so that it does
- * not show up again in somebody else's call (an illegal access stays, and the message says so). What
- * runs while cleaning up after a failure neither replaces its message nor stops halfway. */
+ * not show up again in somebody else's call (an illegal access stays, and the message says so).
+ * What runs while cleaning up after a failure neither replaces its message nor stops halfway. */
 #include "device/cuda/cuda.h"
 #include "device/cuda/attention.h"
 
@@ -71,8 +71,8 @@ inset_status cuda_allocate(device *base, size_t bytes, void **out)
         "%s: %zu bytes were asked for, %zu of %zu are free", base->name, bytes, available, total);
 }
 
-/* What is free now, whoever has the rest: other contexts, other processes, PyTorch's cache. A part is
- * left for what is not planned: probes of products, libraries' own. */
+/* What is free now, whoever has the rest: other contexts, other processes, PyTorch's cache. A part
+ * is left for what is not planned: probes of products, libraries' own. */
 static inset_status cuda_memory_left(device *base, size_t *bytes)
 {
     cuda_device *d = of(base);

@@ -1,7 +1,7 @@
 /* gguf.h: GGUF, the one-file format of quantised checkpoints (versions 2 and 3, little-endian):
- * metadata by key, tensors by name, in blocks of several kinds. As hostile as any file: every length
- * is checked against what is left before it is used. Failures are INSET_FILE_ERROR and name the
- * file.
+ * metadata by key, tensors by name, in blocks of several kinds. As hostile as any file: every
+ * length is checked against what is left before it is used. Failures are INSET_FILE_ERROR and name
+ * the file.
  *
  *     gguf.c        the file: metadata, tensors
  *     blocks.c      blocks of quantised numbers as floats
@@ -72,8 +72,9 @@ bool gguf_number_at(const gguf *g, const char *key, size_t index, double *out);
 
 /* ---- model.c, tokenizer.c ---- */
 bool is_gguf(const char *path); /* does it end so? */
-/* A config.json's text for the model's architecture, and a tokenizer.json's for its vocabulary; freed
- * with memory_free. FILE_ERROR names an architecture or a kind of vocabulary that is not known. */
+/* A config.json's text for the model's architecture, and a tokenizer.json's for its vocabulary;
+ * freed with memory_free. FILE_ERROR names an architecture or a kind of vocabulary that is not
+ * known. */
 inset_status gguf_config(inset_context *context, const gguf *g, char **out, size_t *length);
 inset_status gguf_tokenizer(inset_context *context, const gguf *g, char **out, size_t *length);
 /* The weights by transformers' names, [*count], in `memory`; they hold as long as g. */

@@ -1,5 +1,5 @@
-/* model.c: a GGUF file as the model that it was made from: transformers' config.json and its names of
- * weights. llama.cpp's conversion (convert_hf_to_gguf.py) gone through backwards. */
+/* model.c: a GGUF file as the model that it was made from: transformers' config.json and its names
+ * of weights. llama.cpp's conversion (convert_hf_to_gguf.py) gone through backwards. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -99,8 +99,8 @@ static inset_status rope_of(inset_context *c, writer *w, const gguf *g, const ar
     return INSET_OK;
 }
 
-/* What Gemma 2 has of its own. The factor of its scores is not in the file: it is a head's width, but
- * in the model of 46 layers, where it is the stream's width a head. */
+/* What Gemma 2 has of its own. The factor of its scores is not in the file: it is a head's width,
+ * but in the model of 46 layers, where it is the stream's width a head. */
 static void add_gemma(writer *w, const gguf *g, const architecture *a)
 {
     double layers = 0, head = 256, width = 0, heads = 1, window;
@@ -198,8 +198,8 @@ static const char *find_name(
     return NULL;
 }
 
-/* "blk.3.attn_q.weight" as "model.layers.3.self_attn.q_proj.weight"; what has no such name keeps its
- * own, and is refused as no weight of the model. */
+/* "blk.3.attn_q.weight" as "model.layers.3.self_attn.q_proj.weight"; what has no such name keeps
+ * its own, and is refused as no weight of the model. */
 static const char *their_name(arena *memory, const architecture *a, const char *name)
 {
     char made[256], part[64], end[16];

@@ -1,6 +1,7 @@
-/* tokenizer.c: a GGUF file's vocabulary as a tokenizer.json's text. Two kinds are known, as llama.cpp
- * calls them: "gpt2", bytes as letters and merges in the file, and "llama", SentencePiece's, whose
- * pieces have scores (text/scores.c). Defaults are llama.cpp's (llama-vocab.cpp). */
+/* tokenizer.c: a GGUF file's vocabulary as a tokenizer.json's text. Two kinds are known, as
+ * llama.cpp calls them: "gpt2", bytes as letters and merges in the file, and "llama",
+ * SentencePiece's, whose pieces have scores (text/scores.c). Defaults are llama.cpp's
+ * (llama-vocab.cpp). */
 #include <stdio.h>
 #include <string.h>
 

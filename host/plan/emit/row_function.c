@@ -1,5 +1,5 @@
-/* row_function.c: functions of whole rows that are due at a moment: one table and one launch for all
- * of a level, whatever they are. */
+/* row_function.c: functions of whole rows that are due at a moment: one table and one launch for
+ * all of a level, whatever they are. */
 #include "plan/emit/emit.h"
 
 /* Where row `row` of a piece lies, and bytes to the next row. */

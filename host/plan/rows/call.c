@@ -1,8 +1,8 @@
 /* call.c: a module applied to rows of a trace. The rows become rows of the module's input, as if
  * they had been set there; the module's steps then make row i of row i, so the result is the same
  * rows at its output. Rows that the model has there anyway are those, and nothing is computed
- * twice: the lens of a block's output at the last position is one row more of the norm and the head,
- * that of the last block none.
+ * twice: the lens of a block's output at the last position is one row more of the norm and the
+ * head, that of the last block none.
  *
  * A module that attends takes sequences: the rows of one are each other's context, and their
  * positions count from its first. */

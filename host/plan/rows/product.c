@@ -1,5 +1,5 @@
-/* product.c: rows times a matrix that a trace brings. A row of the result is a row of a strand whose
- * identity is the matrix and the row that is multiplied. */
+/* product.c: rows times a matrix that a trace brings. A row of the result is a row of a strand
+ * whose identity is the matrix and the row that is multiplied. */
 #include "plan/rows/rows.h"
 
 #include <string.h>

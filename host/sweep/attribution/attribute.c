@@ -525,8 +525,8 @@ inset_status attribute_begin(sweep *s, bool cuts)
     if ((status = find_places(s, a))) return status;
     order_taps(s, a);
     if (!cuts) return INSET_OK;
-    /* how pairs are cut must not depend on which of them are done (the last bits of a sum may depend
-     * on it): the first pairs say how many go together */
+    /* how pairs are cut must not depend on which of them are done (the last bits of a sum may
+     * depend on it): the first pairs say how many go together */
     s->chunk_pairs = pairs_at_once(s);
     status = prepare_from(s, 0, s->chunk_pairs);
     s->chunk_pairs = a->count;

@@ -12,8 +12,8 @@
 
 #include "sweep/sweep.h"
 
-/* Checks the method against what the sweep is of. cuts: plans its first pairs, so many as go together,
- * which is what its chunks are from then on. */
+/* Checks the method against what the sweep is of. cuts: plans its first pairs, so many as go
+ * together, which is what its chunks are from then on. */
 inset_status attribute_begin(sweep *s, bool cuts);
 /* Runs a chunk of pairs; their scores become the sweep's values. */
 inset_status attribute_run(sweep *s, int64_t chunk, chunk_counts *counts);

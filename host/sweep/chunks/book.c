@@ -67,8 +67,8 @@ static int dearest_first(const void *a, const void *b)
     return x->chunk < y->chunk ? -1 : 1;
 }
 
-/* The dearest first where several take them, so that nobody is left with one at the end; else as they
- * come. Shards are dealt the same order in turn. */
+/* The dearest first where several take them, so that nobody is left with one at the end; else as
+ * they come. Shards are dealt the same order in turn. */
 static inset_status find_order(sweep *s, book *b)
 {
     costly *list = memory_new(s->context, ((size_t)b->n + 1) * sizeof *list);

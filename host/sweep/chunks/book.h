@@ -1,12 +1,13 @@
-/* book.h: which chunks a sweep is cut into, who has them and which are done; and a chunk's numbers as
- * bytes, for the state file and for whoever ran it somewhere else.
+/* book.h: which chunks a sweep is cut into, who has them and which are done; and a chunk's numbers
+ * as bytes, for the state file and for whoever ran it somewhere else.
  *
  * The sweep's own steps, helpers on other devices (helper.c) and other processes (inset_sweep_take,
- * inset_sweep_put) take chunks here and bring their numbers back. All of it, and the arrays that the
- * numbers go into, lies under one lock. A chunk is FREE, TAKEN, DONE, or ELSEWHERE, another shard's.
+ * inset_sweep_put) take chunks here and bring their numbers back. All of it, and the arrays that
+ * the numbers go into, lies under one lock. A chunk is FREE, TAKEN, DONE, or ELSEWHERE, another
+ * shard's.
  *
- * Example: 420 jobs in four chunks, firsts {0, 105, 210, 315, 420}; after the first is done and while
- * a helper has the second, states {DONE, TAKEN, FREE, FREE} and left 3. */
+ * Example: 420 jobs in four chunks, firsts {0, 105, 210, 315, 420}; after the first is done and
+ * while a helper has the second, states {DONE, TAKEN, FREE, FREE} and left 3. */
 #ifndef INSET_SWEEP_BOOK_H
 #define INSET_SWEEP_BOOK_H
 
@@ -85,8 +86,8 @@ bool record_take(sweep *s, const void *bytes);
 size_t record_size(const sweep *s, int64_t chunk);
 
 /* ---- the sweep's side (sweep.c) ---- */
-/* Runs a chunk; `ahead`, which is to be next, is started behind it where the device works ahead; -1:
- * none. Its numbers are in the sweep's arrays then. */
+/* Runs a chunk; `ahead`, which is to be next, is started behind it where the device works ahead;
+ * -1: none. Its numbers are in the sweep's arrays then. */
 inset_status sweep_run_chunk(sweep *s, int64_t chunk, int64_t ahead, chunk_counts *counts);
 /* Its record goes into the state file, if there is one, and the book. */
 inset_status sweep_keep_chunk(sweep *s, int64_t chunk, const void *record, size_t size);

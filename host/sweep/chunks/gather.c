@@ -5,7 +5,8 @@
 
 #include "sweep/chunks/book.h"
 
-/* The unpatched runs of a pair are in each of its chunks: the first one says, whoever comes first. */
+/* The unpatched runs of a pair are in each of its chunks: the first one says, whoever comes
+ * first. */
 static void keep_pair(prepared *c, int64_t pair, float *to, float value)
 {
     if (c->first <= pair * c->sweep->points || isnan(to[pair])) to[pair] = value;

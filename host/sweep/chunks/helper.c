@@ -1,5 +1,6 @@
-/* helper.c: other devices. A helper is the same sweep in a context and on a model of its own; a thread
- * takes chunks from the first sweep's book, runs them there and brings their numbers back. */
+/* helper.c: other devices. A helper is the same sweep in a context and on a model of its own; a
+ * thread takes chunks from the first sweep's book, runs them there and brings their numbers
+ * back. */
 #include "sweep/chunks/book.h"
 
 #include <stdio.h>

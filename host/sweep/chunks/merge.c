@@ -1,5 +1,5 @@
-/* merge.c: the parts of a sharded sweep as one. Each is a state file, whose description says what the
- * results are called, so that no model, prompts or options are needed:
+/* merge.c: the parts of a sharded sweep as one. Each is a state file, whose description says what
+ * the results are called, so that no model, prompts or options are needed:
  *
  *     {"model_type": "gpt2", "dtype": "f32", "version": "..", "estimates": false, "noise": false,
  *      "metrics": ["logit_diff:11,12"], "layers": [0, 1], "positions": [0, 1, 2],

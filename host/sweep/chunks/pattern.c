@@ -5,7 +5,8 @@
  * row), and what the trace does. So two chunks take the same plan when these agree, their pattern,
  * a list of integers:
  *
- *     jobs, first point          what is patched, where and in which order; where there are features,
+ *     jobs, first point          what is patched, where and in which order; where there are
+ *     features,
  *                                the first job: which of them change is another thing each time
  *     for each pair              its length, that of the prompt resample takes, and for each metric
  *                                the first one in the chunk with its kind and tokens: such metrics
@@ -163,8 +164,8 @@ void plans_free(sweep *s)
     s->plans = NULL;
 }
 
-/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT, or all that will not
- * come again; never one that is in use. */
+/* Frees the plans used longest ago until the rest takes no more than MOST_KEPT, or all that will
+ * not come again; never one that is in use. */
 static void make_room(sweep *s)
 {
     for (;;) {

@@ -4,8 +4,9 @@
  *     numbers   values [metrics, jobs]; clean and corrupt values [metrics, pairs of these jobs]
  *     hash      of all before it
  *
- * Numbers are as they lie in memory: records go between machines of one kind. The unpatched runs of a
- * pair are in each of its chunks; the pair's first chunk is the one that says, whoever comes first. */
+ * Numbers are as they lie in memory: records go between machines of one kind. The unpatched runs of
+ * a pair are in each of its chunks; the pair's first chunk is the one that says, whoever comes
+ * first. */
 #include "sweep/chunks/book.h"
 
 #include <math.h>

@@ -5,10 +5,10 @@
  *     description   JSON: the results' names and labels (merge.c)
  *     records       in the order in which chunks were done
  *
- * Numbers are as they lie in memory: the file is for machines of one kind. A record that is cut off,
- * or whose hash is wrong, was being written when the process ended; it is cut away together with what
- * follows. How the sweep was cut is kept because it decides last bits: a resumed sweep has the same
- * chunks, and so gives the same bytes. */
+ * Numbers are as they lie in memory: the file is for machines of one kind. A record that is cut
+ * off, or whose hash is wrong, was being written when the process ended; it is cut away together
+ * with what follows. How the sweep was cut is kept because it decides last bits: a resumed sweep
+ * has the same chunks, and so gives the same bytes. */
 #include "sweep/chunks/state.h"
 
 #include <errno.h>

@@ -322,7 +322,8 @@ static void make_row(
     for (int64_t c = 0; c < f->sae.width; c++) out[c] = (float)sums[c];
 }
 
-/* The rows of a site's jobs of first .. first + count: their number, and where out is given they. */
+/* The rows of a site's jobs of first .. first + count: their number, and where out is given
+ * they. */
 static int64_t make_rows(
     const sweep *s, const feature_site *f, int64_t first, int64_t count, double *sums, float *out)
 {

@@ -1,5 +1,5 @@
-/* edit.c: recording the lines of an edit. Names, order and what modules and sites can do are checked
- * here, as in an invoke; shapes, types and ranges when a later invoke repeats the line. */
+/* edit.c: recording the lines of an edit. Names, order and what modules and sites can do are
+ * checked here, as in an invoke; shapes, types and ranges when a later invoke repeats the line. */
 #include "trace/edit.h"
 
 #include <string.h>

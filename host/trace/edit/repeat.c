@@ -76,7 +76,8 @@ static bool is_skipped(const invoke *v, int32_t event)
     return false;
 }
 
-/* Does an entry fall away, because it, or what it is for, lies in a module that the invoke skips? */
+/* Does an entry fall away, because it, or what it is for, lies in a module that the invoke
+ * skips? */
 static bool falls_away(trace *t, const edit_run *r, const edit_entry *x)
 {
     switch (x->kind) {

@@ -403,7 +403,8 @@ inset_status trace_gradient(trace *t, const operand *of, operand *out)
         if (!of_model) return gradient_unreached(t, &of->view);
         event = t->program->steps[t->program->values[t->storages[at].value].step].event;
     }
-    /* what lines made is behind what was made of it in the same place, the model's before all of it */
+    /* what lines made is behind what was made of it in the same place, the model's before all of
+     * it */
     const int32_t mark = reversal_mark(t->reversal, event),
                   record = of_model ? INT32_MAX : b->written[at];
     if (mark < b->asked || (mark == b->asked && !of_model && record > b->asked_record))

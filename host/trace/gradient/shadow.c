@@ -180,7 +180,8 @@ static inset_status keep_factor(trace *t, int32_t index, int32_t k, const view *
     return INSET_OK;
 }
 
-/* The factors of a product or quotient, and what a function is of, as they are when it reads them. */
+/* The factors of a product or quotient, and what a function is of, as they are when it reads
+ * them. */
 static inset_status keep_factors(trace *t, int32_t index, const trace_record *r)
 {
     const bool function = r->kind == TRACE_MAKE && trace_op_is_function(r->op),

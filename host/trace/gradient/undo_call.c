@@ -1,8 +1,8 @@
-/* undo_call.c: gradients of modules applied to values (see undo.c). The module's steps are made once
- * more of what it was applied to, as lines would write them, and then gone through backwards, each
- * by its formula: y = x W gives dy W^T, y = x / s of a norm with s^2 = mean(x^2) + eps gives
- * (dy - y mean(dy y)) / s, with x and dy about their means in a layer norm. Sequences that attend go
- * through one by one. */
+/* undo_call.c: gradients of modules applied to values (see undo.c). The module's steps are made
+ * once more of what it was applied to, as lines would write them, and then gone through backwards,
+ * each by its formula: y = x W gives dy W^T, y = x / s of a norm with s^2 = mean(x^2) + eps gives
+ * (dy - y mean(dy y)) / s, with x and dy about their means in a layer norm. Sequences that attend
+ * go through one by one. */
 #include "trace/gradient/undo_call.h"
 
 static bool is_there(const operand *o) { return o->kind == OPERAND_TENSOR; }

@@ -4,9 +4,9 @@
 
 #include "trace/gradient/backward.h"
 
-/* Values of the module's steps on the way, [program->n_values]; of kind TENSOR where they are there.
- * kept: what a step remembers for the way back; of a norm two a group (its rows divided by s, and s),
- * of attention two a head (the pattern, and tanh of the scores over the cap). */
+/* Values of the module's steps on the way, [program->n_values]; of kind TENSOR where they are
+ * there. kept: what a step remembers for the way back; of a norm two a group (its rows divided by
+ * s, and s), of attention two a head (the pattern, and tanh of the scores over the cap). */
 typedef struct passing {
     trace *t;
     int32_t input;
