@@ -49,6 +49,15 @@ for kind in sweep attribution features; do
   same "$scratch/$kind.safetensors" "$scratch/$kind.s.safetensors" "$kind, shards"
 done
 
+# ---- not shared ----
+pair="--clean 3,7,11 --corrupt 3,8,11 --metric logit:7"
+for what in "attribute --edges $pair" "sweep --patch edges --edges m0->logits $pair" "cache --sites resid_post --prompts 3,7,11 -o $scratch/cache"; do
+  # shellcheck disable=SC2086
+  mpirun -n 2 "$inset" $what -m fixtures/gpt2 > "$scratch/stdout" 2> "$scratch/stderr" && fail "$what: runs in two ranks"
+  [ "$(grep -c 'this runs in one process' "$scratch/stderr")" = 1 ] || fail "$what in two ranks: $(cat "$scratch/stderr")"
+done
+[ ! -e "$scratch/cache" ] || fail "cache in two ranks: something was written"
+
 # ---- killed ----
 random() { od -An -N2 -tu2 /dev/urandom | tr -d ' '; }
 prompts 700 9 > "$scratch/clean"

@@ -48,6 +48,24 @@ static bool started_by_mpirun(void)
     return false;
 }
 
+/* A number that a launcher gave, by the first of these names that is set; `otherwise` if none is. */
+static int number_of_launcher(const char *const *names, int otherwise)
+{
+    for (; *names; names++)
+        if (getenv(*names)) return atoi(getenv(*names));
+    return otherwise;
+}
+
+bool ranks_are_several(bool *first)
+{
+    static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", NULL},
+                             *const places[] = {
+                                 "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", NULL};
+    const int rank = number_of_launcher(places, 0);
+    *first = rank == 0;
+    return rank > 0 || number_of_launcher(sizes, 1) > 1;
+}
+
 /* Beside the command, as it is built; in ../lib/inset and its like, as it is installed. */
 static void *open_module(char *error, size_t size)
 {

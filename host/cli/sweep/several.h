@@ -30,6 +30,9 @@ int shard_finish(const sweep_session *s); /* what is done becomes the part's fil
 
 /* ---- ranks.c ---- */
 typedef struct rank_room rank_room;
+/* Is this one of several processes of one job? *first: the first of them. For commands that are not
+ * shared, each of which would write the same files. */
+bool ranks_are_several(bool *first);
 /* NULL in *out: mpirun did not start this process. Prints what is wrong. */
 int ranks_start(rank_room **out);
 /* Is this the rank that has the book, the output and the terminal? Also where there are none. */
