@@ -70,10 +70,26 @@ expression *script_new_expression(script *s, expression_kind kind, uint32_t at, 
 
 /* ---- chains ------------------------------------------------------------- */
 
+/* model.trace(...), tracer.invoke(...) and model.edit(), as Python has them? */
+static bool is_python_block(const script *s, const link *l)
+{
+    static const char *const names[] = {"trace", "invoke", "edit"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (l->end - l->at == strlen(names[i])
+            && !memcmp(s->text + l->at, names[i], strlen(names[i])))
+            return true;
+    return false;
+}
+
 static void refuse_method(script *s, const link *l)
 {
     script_refuse(s, l->at, INSET_SYNTAX_ERROR, "there is no call .%.*s()",
         script_quote_length(l->at, l->end), s->text + l->at);
+    if (is_python_block(s, l)) {
+        error_help(s->context, "In a script these stand without model. or tracer.: "
+                               "with invoke(TOKENS): and with edit():");
+        return;
+    }
     error_help(s->context, "Values have .clone() and .save(), rows of logits .logit_diff(), "
                            ".logit(), .probability(), .log_probability(), .rank() and .kl(), "
                            "lists .append(), modules .skip(). Functions: .exp(), .log(), .sqrt(), "
