@@ -42,9 +42,12 @@ static const step *reader_of(const program *p, int32_t value, bool norm)
 
 static inset_status no_graph(const edges *e, int32_t layer, const char *what)
 {
-    return error_set(e->s->context, INSET_UNKNOWN_SITE,
+    const inset_status status = error_set(e->s->context, INSET_UNKNOWN_SITE,
         "edges are of models whose stream is a sum: layer %d of %s has no %s", (int)layer,
         e->s->program->model_type, what);
+    error_help(
+        e->s->context, "places can be scored and patched: --patch resid_pre,attn_out,mlp_out");
+    return status;
 }
 
 /* The step that makes each head of what it reads at a site of its own, or -1. */
