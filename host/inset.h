@@ -1188,11 +1188,10 @@ INSET_API inset_status inset_sweep_help(inset_sweep *sweep, inset_sweep *helper)
 /* Several processes: one has the book (which chunks are free, the results, the state file), the
  * others ask for chunks by whatever carries bytes between them:
  *
- *     the one                                    another, with the same options
- *     inset_sweep_cut(sweep, &cut)          ->   inset_sweep_cut_as(other, &cut)
- *     chunk = inset_sweep_take(sweep)       ->   inset_sweep_run_chunk(other, chunk, -1, &data,
- *     &size)
- *     inset_sweep_put(sweep, data, size)    <-
+ *     the one                               another, with the same options
+ *     inset_sweep_cut(sweep, &cut)      ->  inset_sweep_cut_as(other, &cut)
+ *     chunk = inset_sweep_take(sweep)   ->  inset_sweep_run_chunk(other, chunk, -1, &data, &size)
+ *     inset_sweep_put(sweep, data, size) <-
  *
  * inset_sweep_take, inset_sweep_give_back and inset_sweep_put may be called in any thread, also
  * while the sweep is stepped in another; so they set no message. */

@@ -65,27 +65,27 @@ static int find_family(config *c, const char *model_type)
     return -1;
 }
 
-/* From a composite's config to that of its text. */
-static void enter_text_config(config *c, const char **model_type)
-{
-    const json_node *inner = json_member(c->object, "text_config");
-    for (int i = 0; composites[i] && !c->status; i++) {
-        if (strcmp(composites[i], *model_type)) continue;
-        c->part_of = composites[i];
-        c->object = inner;
-        if (!json_is_object(inner)) config_refuse(c, "'text_config' must be an object");
-        else if (!config_has(c, "model_type"))
-            config_refuse(c, "'text_config' must name its 'model_type'");
-        else *model_type = config_string(c, "model_type", "");
-    }
-}
-
 /* What would make any family's weights mean something else than their numbers. */
 static void refuse_quantized(config *c)
 {
     if (config_has(c, "quantization_config"))
         config_refuse(
             c, "'quantization_config' is set, and inset reads fp32, bf16 and fp16 weights only");
+}
+
+/* From a composite's config to that of its text. */
+static void enter_text_config(config *c, const char **model_type)
+{
+    int i = 0;
+    while (composites[i] && strcmp(composites[i], *model_type)) i++;
+    if (c->status || !composites[i]) return;
+    c->part_of = composites[i];
+    c->object = json_member(c->object, "text_config");
+    if (!json_is_object(c->object)) config_refuse(c, "'text_config' must be an object");
+    else if (!config_has(c, "model_type"))
+        config_refuse(c, "'text_config' must name its 'model_type'");
+    else *model_type = config_string(c, "model_type", "");
+    if (!c->status) refuse_quantized(c);
 }
 
 inset_status models_build(
@@ -101,7 +101,6 @@ inset_status models_build(
     refuse_quantized(&c);
     enter_text_config(&c, &model_type);
     int family = c.status ? -1 : find_family(&c, model_type);
-    refuse_quantized(&c);
     if (c.status) return c.status;
 
     program *p;

@@ -162,6 +162,12 @@ static void refusals(inset_context *context)
             "'text_config.model_type' must be one of gpt2"},
         {"{\"model_type\": \"llava\", \"quantization_config\": {}, \"text_config\": {}}",
             "'quantization_config' is set"},
+        {"{\"model_type\": \"gemma3\", \"text_config\": {\"model_type\": \"llava\", "
+         "\"text_config\": {\"model_type\": \"llama\"}}}",
+            "'text_config.model_type' must be one of gpt2"},
+        {"{\"model_type\": \"llava\", \"text_config\": {\"model_type\": \"llama\", "
+         "\"quantization_config\": {}}}",
+            "'quantization_config' is set"},
         {"{\"model_type\": \"paligemma\", \"text_config\": {\"model_type\": \"gemma\"}}",
             "'model_type' must be one of gpt2"},
     };

@@ -5,7 +5,7 @@
  *   unchanged    points that patches do not change have the unpatched run's number to the bit, and
  *                cost no row
  *   16 bits      a row is x.float() + by * W_dec, rounded once: values beside the same row set by
- *   hand
+ *                hand
  *   together     with other sites in one sweep; by ranges of features and positions
  *   chunks       little memory, a resumed state file: the same numbers
  *   verify       the exact effects of an attribution are the sweep's

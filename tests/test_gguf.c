@@ -2,8 +2,7 @@
  *
  *   blocks      random blocks of every kind, bit for bit what the package `gguf` makes of them
  *   models      small files of each architecture, of mixed kinds: transformers' logits of the same
- *   file,
- *               and text by the file's own tokenizer
+ *               file, and text by the file's own tokenizer
  *   refusals    what is no GGUF file, or one of something unknown; files cut off anywhere
  *   no memory   each allocation fails in turn */
 #include "test.h"

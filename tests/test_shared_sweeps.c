@@ -5,12 +5,11 @@
  *                nobody shares
  *   helpers      one to three, random sweeps and attributions: the same file to the last byte
  *   carried      chunks taken, run by others and put back in random order, some twice, some given
- *   back
+ *                back
  *   shards       each alone, stopped and resumed, merged in random order: the same file
  *   schedule     chunks by cost on a simulated cluster: at most 10 % over the best possible time
  *   refusals     parts that are missing, twice, another's, unfinished, cut off, or changed in a
- *   byte;
- *                another's cut and chunks; a helper of another sweep
+ *                byte; another's cut and chunks; a helper of another sweep
  *   failures     a helper whose memory ends: told with its device, and the others finish; each
  *                allocation of a merge fails in turn */
 #include "failing_allocator.h"

@@ -1,8 +1,7 @@
 /* test_tokenizer.c: texts to token ids.
  *
  *   cases        what Hugging Face's tokenizers makes of the same files (fixtures/tokenizers, made
- *   by
- *                make_tokenizers.py), with and without special tokens; and SentencePiece of the
+ *                by make_tokenizers.py), with and without special tokens; and SentencePiece of the
  *                vocabularies of GGUF files (make_sentencepiece.py)
  *   pieces       the pieces of a text, put together, are the text
  *   long         a word of 200,000 letters, in the time that its length takes

@@ -40,16 +40,15 @@ inset_status api_model_choice(
 /* What would come and go on a device that gave weights so much room. */
 static inset_status choose_stream(inset_model *m, size_t weight_memory)
 {
-    int64_t slot, least;
-    struct weight_stream *s = m->stream = memory_new(m->context, sizeof *s);
-    if (!s || !(s->comes = memory_new(m->context, m->program->n_weights + 1)))
-        return INSET_NO_MEMORY;
-    if (!stream_choose(m->program, m->type, false, (int64_t)weight_memory, s->comes, &slot, &least))
+    int64_t least;
+    bool fits;
+    inset_status status = stream_make(m, false, (int64_t)weight_memory, &fits, &least);
+    if (status) return status;
+    if (!fits)
         return error_set(m->context, INSET_NO_MEMORY,
             "weights may take %.4g GB; with layers that come and go %.4g GB are needed",
             (double)weight_memory / 1e9, (double)least / 1e9);
-    s->slot_bytes = (size_t)slot;
-    s->bytes = stream_bytes(m->program, m->type, false, s->comes);
+    m->stream->bytes = stream_bytes(m->program, m->type, false, m->stream->comes);
     return INSET_OK;
 }
 

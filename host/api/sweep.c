@@ -285,7 +285,8 @@ inset_status inset_sweep_put(inset_sweep *s, const void *data, size_t size)
 {
     if (!s) return INSET_USAGE_ERROR;
     const int64_t chunk = data ? record_chunk(s->sweep, data, size) : -1;
-    return chunk < 0 ? INSET_VALUE_ERROR : sweep_keep_chunk(s->sweep, chunk, data, size);
+    if (chunk < 0) return INSET_VALUE_ERROR;
+    return sweep_keep_chunk(s->sweep, chunk, data, size) ? INSET_FILE_ERROR : INSET_OK;
 }
 
 inset_status inset_sweep_merge(

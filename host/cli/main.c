@@ -21,10 +21,50 @@ static int refuse_ranks(const char *name)
         name, "mpirun shares sweeps and attributions of places; this runs in one process");
 }
 
+typedef enum command {
+    RUN,
+    CHECK,
+    SITES,
+    VERSION,
+    SWEEP,
+    ATTRIBUTE,
+    CIRCUIT,
+    CACHE,
+    TOKENS,
+    MERGE,
+    N_COMMANDS
+} command;
+static const char *const names[N_COMMANDS] = {"run", "check", "sites", "version", "sweep",
+    "attribute", "circuit", "cache", "tokens", "merge"};
+
+static int start(command which, const options *given, int count, char **arguments)
+{
+    const char *name = names[which];
+    const bool of_edges = given->patch && !strcmp(given->patch, "edges"),
+               edges = given->edges || of_edges,
+               shared = (which == SWEEP || which == ATTRIBUTE) && !edges,
+               prints = which == CHECK || which == SITES || which == VERSION || which == TOKENS;
+    if (!shared && !prints && refuse_ranks(name)) return EXIT_REQUEST;
+    if (edges && given->shard)
+        return usage_error(name, "--shard takes places, as in --patch resid_pre, not edges");
+    switch (which) {
+    case SITES: return command_sites(given);
+    case VERSION: return command_version(given);
+    case CIRCUIT: return command_circuit(given);
+    case CACHE: return command_cache(given);
+    case TOKENS: return command_tokens(given);
+    case MERGE: return command_merge(given);
+    case SWEEP:
+    case ATTRIBUTE:
+        if (which == SWEEP && of_edges) return command_paths(given);
+        return given->edges ? command_edges(given, count, arguments)
+                            : command_sweep(given, count, arguments);
+    default: return command_run(given, which == CHECK);
+    }
+}
+
 int main(int count, char **arguments)
 {
-    static const char *const names[] = {"run", "check", "sites", "version", "sweep", "attribute",
-        "circuit", "cache", "tokens", "merge"};
     static options given;
     if (count < 2) {
         help_print(stderr, NULL);
@@ -34,24 +74,11 @@ int main(int count, char **arguments)
     if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
         return help(count - 2, arguments + 2);
     if (!strcmp(name, "--version")) name = "version";
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    for (int i = 0; i < N_COMMANDS; i++) {
         if (strcmp(name, names[i])) continue;
         if (!options_read(name, count - 2, arguments + 2, &given)) return EXIT_REQUEST;
         if (given.help) return help(1, (char **)&name);
-        const bool edges = given.edges || (given.patch && !strcmp(given.patch, "edges"));
-        const bool shared = (i == 4 || i == 5) && !edges, writes = i == 0 || i >= 4;
-        if (writes && !shared && refuse_ranks(name)) return EXIT_REQUEST;
-        if (i == 2) return command_sites(&given);
-        if (i == 6) return command_circuit(&given);
-        if (i == 7) return command_cache(&given);
-        if (i == 8) return command_tokens(&given);
-        if (i == 9) return command_merge(&given);
-        if (edges && given.shard)
-            return usage_error(name, "--shard takes places, as in --patch resid_pre, not edges");
-        if (i == 4 && given.patch && !strcmp(given.patch, "edges")) return command_paths(&given);
-        if (given.edges) return command_edges(&given, count - 1, arguments + 1);
-        if (i >= 4) return command_sweep(&given, count - 1, arguments + 1);
-        return i == 3 ? command_version(&given) : command_run(&given, i == 1);
+        return start((command)i, &given, count - 1, arguments + 1);
     }
     return usage_error(NULL, "there is no command '%s'", name);
 }

@@ -81,8 +81,7 @@ static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
         status = model_weights_open(s->model, &e->weights);
     e->pairs_at_once = status ? 0 : pairs_at_once(e);
     s->progress.patches = s->pairs;
-    inset_status named = sweep_take_fingerprint(s, o);
-    if (named) return named;
+    if (!status) status = sweep_take_fingerprint(s, o);
     return status ? status : edges_state_open(e, o->resume != 0);
 }
 

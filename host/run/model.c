@@ -57,18 +57,17 @@ static inset_status open_config(inset_context *context, const char *directory, j
 {
     if (is_gguf(directory)) return config_of_gguf(context, directory, out);
     size_t size = strlen(directory) + sizeof "/adapter_config.json";
-    char *path = memory_new(context, size);
-    if (!path) return INSET_NO_MEMORY;
-    snprintf(path, size, "%s/config.json", directory);
-    const bool there = access(path, F_OK) == 0;
-    if (!there) snprintf(path, size, "%s/adapter_config.json", directory);
-    inset_status status;
-    if (!there && access(path, F_OK) == 0) status = refuse_adapter(context, directory, path);
-    else {
+    char *path = memory_new(context, size), *adapter = memory_new(context, size);
+    inset_status status = path && adapter ? INSET_OK : INSET_NO_MEMORY;
+    if (!status) {
         snprintf(path, size, "%s/config.json", directory);
-        status = json_open(context, path, out);
+        snprintf(adapter, size, "%s/adapter_config.json", directory);
+        status = access(path, F_OK) && !access(adapter, F_OK)
+                     ? refuse_adapter(context, directory, adapter)
+                     : json_open(context, path, out);
     }
     memory_free(context, path);
+    memory_free(context, adapter);
     return status;
 }
 
@@ -228,12 +227,11 @@ static int64_t weights_limit(const opening *o)
 
 static inset_status refuse_weights(const opening *o, const stream_sizes *is, int64_t least)
 {
-    inset_status status = error_set(o->context, INSET_NO_MEMORY,
+    return error_set(o->context, INSET_NO_MEMORY,
         "%s: its weights take %.4g GB on %s; %.4g GB are allowed, and with layers that come and go "
         "%.4g GB are needed",
         *o->directory ? o->directory : "the model", (double)(is->tables + is->matrices) / 1e9,
         o->model->device->name, (double)weights_limit(o) / 1e9, (double)least / 1e9);
-    return status;
 }
 
 /* Decides which weights come and go: none where they fit (nobody gave a limit: in nine tenths of
@@ -244,7 +242,8 @@ static inset_status choose_stream(opening *o)
     const bool widened = device_widens(m->device, m->type);
     const stream_sizes is = stream_measure(m->program, m->type, widened);
     const double all = (double)(is.tables + is.matrices);
-    int64_t slot, least;
+    int64_t least;
+    bool fits;
     if (!o->weight_memory
         && (!m->device->memory_free || all < 0.9 * (double)m->device->memory_free))
         return INSET_OK;
@@ -254,13 +253,8 @@ static inset_status choose_stream(opening *o)
         return error_set(o->context, INSET_USAGE_ERROR,
             "weights that were given in memory cannot come and go: open a directory");
     }
-    struct weight_stream *s = m->stream = memory_new(o->context, sizeof *s);
-    if (!s || !(s->comes = memory_new(o->context, m->program->n_weights + 1)))
-        return INSET_NO_MEMORY;
-    if (!stream_choose(m->program, m->type, widened, weights_limit(o), s->comes, &slot, &least))
-        return refuse_weights(o, &is, least);
-    s->slot_bytes = (size_t)slot;
-    return INSET_OK;
+    inset_status status = stream_make(m, widened, weights_limit(o), &fits, &least);
+    return status || fits ? status : refuse_weights(o, &is, least);
 }
 
 static inset_status load_weights(opening *o)

@@ -50,9 +50,8 @@ struct inset_model {
  *   fast         whether the device may give up that a row's bits depend on its own numbers alone
  *                (device.h)
  *   ungroup      see program.ungroup
- *   weight_memory  most bytes that weights take on the device: where that is not enough, some come
- *   and
- *                go (stream.h). 0: what there is
+ *   weight_memory   most bytes that weights take on the device: where that is not enough, some
+ *                come and go (stream.h). 0: what there is
  * INSET_FILE_ERROR names the file and what is wrong with it. Nothing is read from the weights
  * before the config is checked. */
 struct inset_model;

@@ -81,6 +81,18 @@ bool stream_choose(const program *p, inset_type type, bool widened, int64_t limi
     return true;
 }
 
+inset_status stream_make(
+    struct inset_model *m, bool widened, int64_t limit, bool *fits, int64_t *least)
+{
+    int64_t slot;
+    struct weight_stream *s = m->stream = memory_new(m->context, sizeof *s);
+    if (!s || !(s->comes = memory_new(m->context, m->program->n_weights + 1)))
+        return INSET_NO_MEMORY;
+    *fits = stream_choose(m->program, m->type, widened, limit, s->comes, &slot, least);
+    s->slot_bytes = (size_t)slot;
+    return INSET_OK;
+}
+
 int64_t stream_bytes(const program *p, inset_type type, bool widened, const bool *comes)
 {
     int64_t bytes = 0;

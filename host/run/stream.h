@@ -33,6 +33,10 @@ stream_sizes stream_measure(const program *p, inset_type type, bool widened);
  * of one. comes all false: none. False: not even that fits; *least says what would. */
 bool stream_choose(const program *p, inset_type type, bool widened, int64_t limit, bool *comes,
     int64_t *slot, int64_t *least);
+/* m->stream for weights that may take `limit` bytes, without slots and numbers; *fits: false where
+ * not even that will do, and *least says what would. INSET_NO_MEMORY. */
+inset_status stream_make(
+    struct inset_model *m, bool widened, int64_t limit, bool *fits, int64_t *least);
 /* The bytes that a pass over the matrices copies. */
 int64_t stream_bytes(const program *p, inset_type type, bool widened, const bool *comes);
 

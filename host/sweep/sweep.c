@@ -13,10 +13,8 @@
 #include "run/run.h"
 #include "run/tokens.h"
 
-enum { LEAST_JOBS = 64 }; /* of a chunk */
-enum {
-    LEAST_SHARED = 128
-}; /* of a chunk where several run it: below it unpatched runs and planning show */
+/* Jobs of a chunk; where several run it more, since unpatched runs and planning show below it. */
+enum { LEAST_JOBS = 64, LEAST_SHARED = 128 };
 
 /* Most positions of all patched runs of a chunk, beyond which matrix products gain nothing, and
  * most FLOPs if nothing were shared, which is what is lost when a process ends: some seconds or
@@ -618,7 +616,7 @@ inset_status sweep_run_chunk(sweep *s, int64_t chunk, int64_t ahead, chunk_count
     return INSET_OK;
 }
 
-inset_status sweep_keep_chunk(sweep *s, int64_t chunk, const void *record, size_t size)
+int sweep_keep_chunk(sweep *s, int64_t chunk, const void *record, size_t size)
 {
     int reason = 0;
     book *b = s->book;
@@ -626,7 +624,7 @@ inset_status sweep_keep_chunk(sweep *s, int64_t chunk, const void *record, size_
     if (s->state_path && b->states[chunk] != CHUNK_DONE) reason = state_append(s, record, size);
     pthread_mutex_unlock(&b->lock);
     if (!reason) record_take(s, record);
-    return reason ? INSET_FILE_ERROR : INSET_OK;
+    return reason;
 }
 
 /* Takes a chunk, or the one that was begun; a second one where the device works ahead. */
@@ -647,8 +645,9 @@ static inset_status step_own(sweep *s, int64_t chunk, int64_t ahead)
     size_t size;
     inset_status status = sweep_run_chunk(s, chunk, ahead, &counts);
     if (!status) status = record_make(s, chunk, &counts, &record, &size);
-    if (!status && (status = sweep_keep_chunk(s, chunk, record, size)))
-        error_set(s->context, status, "%s: what is done cannot be kept there", s->state_path);
+    const int reason = status ? 0 : sweep_keep_chunk(s, chunk, record, size);
+    if (reason)
+        status = error_set(s->context, INSET_FILE_ERROR, "%s: %s", s->state_path, strerror(reason));
     memory_free(s->context, record);
     if (!status) {
         s->ahead = ahead;

@@ -3,8 +3,8 @@
  *     sweep.c     from options to the last chunk
  *     several.c   other devices, ranks of MPI, shards
  *     merge.c     shards put together
- *     show.c      results, by files_out.c, terminal.c and svg.c; these by panels.c and
- *     features.c */
+ *     show.c      results, by files_out.c, terminal.c and svg.c; these by panels.c
+ *                 and features.c */
 #ifndef INSET_CLI_SWEEP_H
 #define INSET_CLI_SWEEP_H
 

@@ -89,8 +89,8 @@ size_t record_size(const sweep *s, int64_t chunk);
 /* Runs a chunk; `ahead`, which is to be next, is started behind it where the device works ahead;
  * -1: none. Its numbers are in the sweep's arrays then. */
 inset_status sweep_run_chunk(sweep *s, int64_t chunk, int64_t ahead, chunk_counts *counts);
-/* Its record goes into the state file, if there is one, and the book. */
-inset_status sweep_keep_chunk(sweep *s, int64_t chunk, const void *record, size_t size);
+/* Its record goes into the state file, if there is one, and the book. 0, or errno's number. */
+int sweep_keep_chunk(sweep *s, int64_t chunk, const void *record, size_t size);
 
 /* ---- helper.c ---- */
 /* Cuts a sweep as another is. USAGE_ERROR: it is not the same. */

@@ -4,6 +4,7 @@
 #include "sweep/chunks/book.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct helper {
     struct helper *next;
@@ -19,8 +20,7 @@ inset_status sweep_cut_as(sweep *s, const sweep_cut *cut)
         || cut->chunk < 1 || !s->shared)
         return error_set(s->context, INSET_USAGE_ERROR,
             "this is not the same sweep: who runs chunks of another's has the same options, "
-            "prompts "
-            "and weights, and `shared` set");
+            "prompts and weights, and `shared` set");
     sweep_leave_device(s); /* what it planned was cut by itself */
     book_close(s);
     cut_apply(s, cut);
@@ -52,8 +52,10 @@ static inset_status run_one(helper *h, int64_t chunk, int64_t ahead)
     size_t size;
     inset_status status = sweep_run_chunk(h->with, chunk, ahead, &counts);
     if (!status) status = record_make(h->with, chunk, &counts, &record, &size);
-    if (!status && (status = sweep_keep_chunk(h->of, chunk, record, size)))
-        error_set(h->with->context, status, "what is done cannot be kept in the state file");
+    const int reason = status ? 0 : sweep_keep_chunk(h->of, chunk, record, size);
+    if (reason)
+        status = error_set(
+            h->with->context, INSET_FILE_ERROR, "%s: %s", h->of->state_path, strerror(reason));
     memory_free(h->with->context, record);
     return status;
 }

@@ -6,8 +6,8 @@
  * a list of integers:
  *
  *     jobs, first point          what is patched, where and in which order; where there are
- *     features,
- *                                the first job: which of them change is another thing each time
+ *                                features, the first job: which of them change is another thing
+ *                                each time
  *     for each pair              its length, that of the prompt resample takes, and for each metric
  *                                the first one in the chunk with its kind and tokens: such metrics
  *                                of equal rows are one number

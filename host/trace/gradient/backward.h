@@ -5,7 +5,7 @@
  *     undo.c       what the forward's records did, backwards
  *     undo_rows.c  the same of functions of whole rows and of products
  *     undo_call.c  the same of modules applied to values, and undo_attention.c of what attends in
- *     them */
+ *                  them */
 #ifndef INSET_TRACE_BACKWARD_H
 #define INSET_TRACE_BACKWARD_H
 
