@@ -1,6 +1,7 @@
 /* decoder.c: the forward pass that Llama and its relatives share; see decoder.h. Modules, order and
  * shapes are those of tests/fixtures/trees. Letters: d = width, m = width inside the MLP. */
 #include "models/decoder.h"
+#include "models/place.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -97,87 +98,46 @@ void decoder_window_by_layer(config *c, decoder *g, int32_t window,
 
 /* ---- building ----------------------------------------------------------- */
 
-/* Modules of layer `layer` have weights named layers.LAYER.PATH, those behind the layers (-1)
- * PATH. */
-typedef struct place {
-    program *p;
-    const decoder *g;
-    int32_t layer;
-} place;
-
-static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind,
-    int32_t rows, int32_t columns)
-{
-    char name[128];
-    if (at->layer < 0) snprintf(name, sizeof name, "%s.%s", path, kind);
-    else snprintf(name, sizeof name, "layers.%d.%s.%s", (int)at->layer, path, kind);
-    return program_weight(at->p, role, name, rows, columns);
-}
-
-static const char *last_part(const char *path)
-{
-    const char *dot = strrchr(path, '.');
-    return dot ? dot + 1 : path;
-}
-
-/* The linear step of the open module, whose weights are called `path`. */
-static int32_t project(
-    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
-{
-    int32_t matrix = weight_at(at, WEIGHT_MATRIX, path, "weight", out, in);
-    int32_t bias = with_bias ? weight_at(at, WEIGHT_VECTOR, path, "bias", 1, out) : -1;
-    return program_linear(at->p, x, matrix, bias);
-}
-
-static int32_t linear(
-    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
-{
-    x = program_enter(at->p, last_part(path), x);
-    return program_leave(at->p, project(at, path, x, in, out, with_bias));
-}
-
 /* A norm module over `groups` parts of a row, each `width` wide. */
 static int32_t norm(const place *at, const char *path, int32_t x, int32_t width, int32_t groups)
 {
-    if (at->g->norm == NORM_LAYER) {
-        int32_t weight = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width),
-                bias = weight_at(at, WEIGHT_VECTOR, path, "bias", 1, width);
-        return program_layernorm_module(at->p, last_part(path), x, weight, bias, at->g->eps);
-    }
-    int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width);
+    const decoder *g = at->family;
+    if (g->norm == NORM_LAYER) return place_layernorm(at, path, x, width, g->eps);
+    int32_t scale = place_weight(at, WEIGHT_VECTOR, path, "weight", 1, width);
     return program_rmsnorm_module(
-        at->p, last_part(path), x, scale, at->g->eps, at->g->norm_weight, groups);
+        at->p, place_last_part(path), x, scale, g->eps, g->norm_weight, groups);
 }
 
 static int32_t norm_if(const place *at, const char *name, int32_t x)
 {
-    return name ? norm(at, name, x, at->g->d, 1) : x;
+    const decoder *g = at->family;
+    return name ? norm(at, name, x, g->d, 1) : x;
 }
 
 /* q's or k's norm, when the family has one: over each head, or over all heads at once. */
 static int32_t head_norm(const place *at, const char *path, int32_t x, int32_t n_heads)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     const int32_t width = n_heads * g->head_dim;
     if (g->qk_norm == QK_NORM_HEAD && !g->qk_norm_last)
         return norm(at, path, x, g->head_dim, n_heads);
     if (g->qk_norm == QK_NORM_HEAD) { /* transformers has heads before positions here: no tensors */
-        int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, g->head_dim);
-        program_enter(at->p, last_part(path), -1);
+        int32_t scale = place_weight(at, WEIGHT_VECTOR, path, "weight", 1, g->head_dim);
+        program_enter(at->p, place_last_part(path), -1);
         x = program_rmsnorm(at->p, x, scale, g->eps, g->norm_weight, n_heads);
         program_leave(at->p, -1);
         return x;
     }
     if (g->qk_norm == QK_NORM_NONE) return x;
-    int32_t scale = weight_at(at, WEIGHT_VECTOR, path, "weight", 1, width);
-    x = program_enter_flat(at->p, last_part(path), x);
+    int32_t scale = place_weight(at, WEIGHT_VECTOR, path, "weight", 1, width);
+    x = program_enter_flat(at->p, place_last_part(path), x);
     return program_leave(at->p, program_rmsnorm(at->p, x, scale, g->eps, g->norm_weight, 1));
 }
 
 /* Rotated q or k, as attention multiplies it. */
 static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_heads)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     const int32_t heads[2] = {n_heads, g->head_dim};
     const bool still = g->without_rope && g->without_rope[at->layer];
     const rope *by = g->has_window_rope && g->windows[at->layer] ? &g->window_rope : &g->rope;
@@ -193,7 +153,7 @@ static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_he
 static int32_t keys_of(
     const place *at, const char *site, int32_t linear, int32_t column, int32_t alone)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     const int32_t copies = g->n_key_heads / g->n_kv_heads, heads[2] = {g->n_key_heads, g->head_dim};
     const head_columns from = {linear, column, g->head_dim, copies, g->n_key_heads, g->head_dim};
     int32_t x = linear;
@@ -208,7 +168,7 @@ static int32_t keys_of(
 
 static int32_t attention(const place *at, int32_t x)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     program *p = at->p;
     const int32_t heads[2] = {g->n_heads, g->head_dim};
     const int32_t q_width = g->n_heads * g->head_dim, kv_width = g->n_kv_heads * g->head_dim;
@@ -217,21 +177,21 @@ static int32_t attention(const place *at, int32_t x)
     program_head_inputs(p, x, g->n_heads, g->n_key_heads, inputs);
     head_columns queries = {-1, 0, g->head_dim, 1, g->n_heads, g->head_dim};
     if (g->fused) {
-        int32_t qkv = queries.linear = linear(
+        int32_t qkv = queries.linear = place_linear(
             at, "self_attn.qkv_proj", x, g->d, q_width + 2 * kv_width, g->qkv_bias);
         program_head_input_made(p, inputs[0], &queries, -1);
         q = program_site_view(p, "q", qkv, 0, 2, heads);
         k = keys_of(at, "k", qkv, q_width, inputs[1]);
         v = keys_of(at, "v", qkv, q_width + kv_width, inputs[2]);
     } else {
-        q = queries.linear = linear(at, "self_attn.q_proj", x, g->d, q_width, g->qkv_bias);
+        q = queries.linear = place_linear(at, "self_attn.q_proj", x, g->d, q_width, g->qkv_bias);
         program_head_input_made(p, inputs[0], &queries, -1);
         q = program_site_view(p, "q", q, 0, 2, heads);
         if (!g->qk_norm_last) q = head_norm(at, "self_attn.q_norm", q, g->n_heads);
-        k = linear(at, "self_attn.k_proj", x, g->d, kv_width, g->qkv_bias);
+        k = place_linear(at, "self_attn.k_proj", x, g->d, kv_width, g->qkv_bias);
         k = keys_of(at, "k", k, 0, inputs[1]);
         if (!g->qk_norm_last) k = head_norm(at, "self_attn.k_norm", k, g->n_key_heads);
-        v = linear(at, "self_attn.v_proj", x, g->d, kv_width, g->qkv_bias);
+        v = place_linear(at, "self_attn.v_proj", x, g->d, kv_width, g->qkv_bias);
         v = keys_of(at, "v", v, 0, inputs[2]);
         if (g->qk_norm_last) {
             q = head_norm(at, "self_attn.q_norm", q, g->n_heads);
@@ -251,7 +211,7 @@ static int32_t attention(const place *at, int32_t x)
     snprintf(path, sizeof path, "self_attn.%s", g->attention_output);
     int32_t z = program_enter_site(
         p, g->attention_output, program_attention(p, q, k, v, &like), "z", 2, heads);
-    int32_t joined = project(at, path, z, q_width, g->d, g->o_bias);
+    int32_t joined = place_project(at, path, z, q_width, g->d, g->o_bias);
     program_head_results(p, z, joined, g->n_heads, g->head_dim);
     return program_leave(p, program_leave(p, joined));
 }
@@ -259,40 +219,40 @@ static int32_t attention(const place *at, int32_t x)
 /* mlp_last(act(mlp_first(x))) */
 static int32_t plain_mlp(const place *at, int32_t x)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     program *p = at->p;
     char first[64], last[64];
     snprintf(first, sizeof first, "mlp.%s", g->mlp_first);
     snprintf(last, sizeof last, "mlp.%s", g->mlp_last);
-    x = linear(at, first, program_enter(p, "mlp", x), g->d, g->m, g->mlp_bias);
+    x = place_linear(at, first, program_enter(p, "mlp", x), g->d, g->m, g->mlp_bias);
     x = program_activation_module(
         p, g->act_name, program_site_view_last(p, "pre", x, 0, 1, &g->m), g->act);
     x = program_enter_site(p, g->mlp_last, x, "post", 1, &g->m);
-    return program_leave(p, program_leave(p, project(at, last, x, g->m, g->d, g->mlp_bias)));
+    return program_leave(p, program_leave(p, place_project(at, last, x, g->m, g->d, g->mlp_bias)));
 }
 
 static int32_t mlp(const place *at, int32_t x)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     program *p = at->p;
     int32_t gate, up;
     if (g->mlp_first) return plain_mlp(at, x);
     x = program_enter(p, "mlp", x);
     if (g->fused) {
-        int32_t both = linear(at, "mlp.gate_up_proj", x, g->d, 2 * g->m, g->mlp_bias);
+        int32_t both = place_linear(at, "mlp.gate_up_proj", x, g->d, 2 * g->m, g->mlp_bias);
         gate = program_site_view_last(p, "pre", both, 0, 1, &g->m);
         up = program_site_view_last(p, "up", both, g->m, 1, &g->m);
         gate = program_activation_module(p, g->act_name, gate, g->act);
     } else {
         gate = program_site_view_last(
-            p, "pre", linear(at, "mlp.gate_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
+            p, "pre", place_linear(at, "mlp.gate_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
         gate = program_activation_module(p, g->act_name, gate, g->act);
         up = program_site_view_last(
-            p, "up", linear(at, "mlp.up_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
+            p, "up", place_linear(at, "mlp.up_proj", x, g->d, g->m, g->mlp_bias), 0, 1, &g->m);
     }
     x = program_enter_site(p, "down_proj", program_gate(p, gate, up), "post", 1, &g->m);
     return program_leave(
-        p, program_leave(p, project(at, "mlp.down_proj", x, g->m, g->d, g->mlp_bias)));
+        p, program_leave(p, place_project(at, "mlp.down_proj", x, g->m, g->d, g->mlp_bias)));
 }
 
 static int32_t dropout_if(const place *at, const char *name, int32_t x)
@@ -302,7 +262,7 @@ static int32_t dropout_if(const place *at, const char *name, int32_t x)
 
 static int32_t parallel_block(const place *at, int32_t x)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     int32_t normed = norm_if(at, g->norm_before_attention, x);
     int32_t a = dropout_if(at, g->dropout_after_attention, attention(at, normed));
     int32_t m = dropout_if(at, g->dropout_after_mlp, mlp(at, normed));
@@ -312,7 +272,7 @@ static int32_t parallel_block(const place *at, int32_t x)
 
 static int32_t serial_block(const place *at, int32_t x)
 {
-    const decoder *g = at->g;
+    const decoder *g = at->family;
     int32_t branch = attention(at, norm_if(at, g->norm_before_attention, x));
     branch = norm_if(
         at, g->norm_after_attention, dropout_if(at, g->dropout_after_attention, branch));
@@ -327,7 +287,8 @@ static int32_t block(const place *at, int32_t x)
     snprintf(module, sizeof module, "layers.%d", (int)at->layer);
     program_block(at->p, x);
     x = program_enter(at->p, module, x);
-    x = at->g->parallel ? parallel_block(at, x) : serial_block(at, x);
+    const decoder *g = at->family;
+    x = g->parallel ? parallel_block(at, x) : serial_block(at, x);
     return program_leave(at->p, x);
 }
 
@@ -335,7 +296,7 @@ void decoder_build(const decoder *g, program *p)
 {
     static const char *const ignored[] = {
         "layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", NULL};
-    const place last = {p, g, -1};
+    const place last = {p, g, "layers", -1, false};
     if (g->qk_norm == QK_NORM_WHOLE && g->n_key_heads > g->n_kv_heads)
         p->status = error_set(p->context, INSET_VALUE_ERROR,
             "%s norms the keys of all heads at once: they cannot be ungrouped", p->model_type);
@@ -350,7 +311,7 @@ void decoder_build(const decoder *g, program *p)
     if (g->embed_scale != 1) x = program_scale(p, x, g->embed_scale);
     x = dropout_if(&last, g->dropout_after_embedding, program_leave(p, x));
     for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
-        x = block(&(place){p, g, layer}, x);
+        x = block(&(place){p, g, "layers", layer, false}, x);
     x = norm(&last, g->norm_before_head, x, g->d, 1);
     program_leave(p, -1);
     int32_t head = g->tied

@@ -2,10 +2,10 @@
  * GPT-J share with it (gpt2.h). Modules, order and shapes are those of
  * tests/fixtures/trees/gpt2.txt and gpt_neo.txt. Letters: d = width, m = width inside the MLP. */
 #include "models/families/gpt2.h"
+#include "models/place.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 /* ---- reading ------------------------------------------------------------ */
 
@@ -59,60 +59,28 @@ static gpt2 read_config(config *c, program *p)
 
 /* ---- building ----------------------------------------------------------- */
 
-/* Modules of layer `layer` have weights named h.LAYER.PATH. */
-typedef struct place {
-    program *p;
-    const gpt2 *g;
-    int32_t layer;
-} place;
-
-static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind,
-    int32_t rows, int32_t columns)
+/* "attn.q_proj", or "attn.attention.q_proj" where another module attends. */
+static const char *in_attention(const gpt2 *g, const char *module, char path[64])
 {
-    char name[96];
-    snprintf(name, sizeof name, "h.%d.%s.%s", (int)at->layer, path, kind);
-    return role == WEIGHT_MATRIX && at->g->fused ? program_weight_in_out(at->p, name, columns, rows)
-                                                 : program_weight(at->p, role, name, rows, columns);
-}
-
-/* A linear step with the weights of `path`. */
-static int32_t project(
-    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
-{
-    int32_t matrix = weight_at(at, WEIGHT_MATRIX, path, "weight", out, in);
-    int32_t bias = with_bias ? weight_at(at, WEIGHT_VECTOR, path, "bias", 1, out) : -1;
-    return program_linear(at->p, x, matrix, bias);
-}
-
-static int32_t linear(
-    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
-{
-    x = program_enter(at->p, strrchr(path, '.') + 1, x);
-    return program_leave(at->p, project(at, path, x, in, out, with_bias));
-}
-
-static int32_t norm(const place *at, const char *name, int32_t x)
-{
-    int32_t scale = weight_at(at, WEIGHT_VECTOR, name, "weight", 1, at->g->d),
-            bias = weight_at(at, WEIGHT_VECTOR, name, "bias", 1, at->g->d);
-    return program_layernorm_module(at->p, name, x, scale, bias, at->g->eps);
+    snprintf(path, 64, "attn.%s%s%s", g->inner ? g->inner : "", g->inner ? "." : "", module);
+    return path;
 }
 
 /* q, k and v as attention reads them, from one projection or from three. */
 static void queries_keys_values(const place *at, int32_t x, int32_t qkv[3])
 {
-    static const char *const plain[] = {"attn.q_proj", "attn.k_proj", "attn.v_proj"};
-    static const char *const paths[] = {
-        "attn.attention.q_proj", "attn.attention.k_proj", "attn.attention.v_proj"};
+    static const char *const modules[] = {"q_proj", "k_proj", "v_proj"};
     static const char *const sites[] = {"q", "k", "v"}, *const turned[] = {"rot_q", "rot_k"};
-    const gpt2 *g = at->g;
+    const gpt2 *g = at->family;
     const int32_t heads[2] = {g->n_heads, g->d / g->n_heads};
     int32_t inputs[3], made = -1;
     program_head_inputs(at->p, x, heads[0], heads[0], inputs);
-    if (g->fused) made = linear(at, "attn.c_attn", x, g->d, 3 * g->d, true);
+    if (g->fused) made = place_linear(at, "attn.c_attn", x, g->d, 3 * g->d, true);
     for (int i = 0; i < 3; i++) {
         const int32_t column = g->fused ? i * g->d : 0;
-        if (!g->fused) made = linear(at, g->inner ? paths[i] : plain[i], x, g->d, g->d, false);
+        char path[64];
+        if (!g->fused)
+            made = place_linear(at, in_attention(g, modules[i], path), x, g->d, g->d, false);
         program_head_input_made(
             at->p, inputs[i], &(head_columns){made, column, heads[1], 1, heads[0], heads[1]}, -1);
         qkv[i] = program_site_view(at->p, sites[i], made, column, 2, heads);
@@ -125,7 +93,7 @@ static void queries_keys_values(const place *at, int32_t x, int32_t qkv[3])
 
 static int32_t attention(const place *at, int32_t x)
 {
-    const gpt2 *g = at->g;
+    const gpt2 *g = at->family;
     program *p = at->p;
     const int32_t heads[2] = {g->n_heads, g->d / g->n_heads};
     const int32_t window = g->windows[at->layer];
@@ -142,9 +110,7 @@ static int32_t attention(const place *at, int32_t x)
     queries_keys_values(at, x, qkv);
     int32_t z = program_enter_site(
         p, g->output, program_attention(p, qkv[0], qkv[1], qkv[2], &like), "z", 2, heads);
-    snprintf(
-        path, sizeof path, "attn.%s%s%s", g->inner ? g->inner : "", g->inner ? "." : "", g->output);
-    x = project(at, path, z, g->d, g->d, g->output_bias);
+    x = place_project(at, in_attention(g, g->output, path), z, g->d, g->d, g->output_bias);
     program_head_results(p, z, x, heads[0], heads[1]);
     x = program_identity_module(p, "resid_dropout", program_leave(p, x));
     if (g->inner) x = program_leave(p, x);
@@ -153,17 +119,17 @@ static int32_t attention(const place *at, int32_t x)
 
 static int32_t mlp(const place *at, int32_t x)
 {
-    const gpt2 *g = at->g;
+    const gpt2 *g = at->family;
     program *p = at->p;
     char first[64], last[64];
     snprintf(first, sizeof first, "mlp.%s", g->mlp_first);
     snprintf(last, sizeof last, "mlp.%s", g->mlp_last);
     x = program_enter(p, "mlp", x);
-    x = linear(at, first, x, g->d, g->m, true);
+    x = place_linear(at, first, x, g->d, g->m, true);
     x = program_site_view_last(p, "pre", x, 0, 1, &g->m);
     x = program_activation_module(p, "act", x, g->act);
     x = program_enter_site(p, g->mlp_last, x, "post", 1, &g->m);
-    x = program_leave(p, project(at, last, x, g->m, g->d, true));
+    x = program_leave(p, place_project(at, last, x, g->m, g->d, true));
     return program_leave(p, program_identity_module(p, "dropout", x));
 }
 
@@ -174,10 +140,12 @@ static int32_t block(const place *at, int32_t x)
     snprintf(module, sizeof module, "h.%d", (int)at->layer);
     program_block(p, x);
     x = program_enter(p, module, x);
-    const int32_t normed = norm(at, "ln_1", x), made = attention(at, normed);
-    if (at->g->parallel) return program_leave(p, program_add(p, made, mlp(at, normed), x));
+    const gpt2 *g = at->family;
+    const int32_t normed = place_layernorm(at, "ln_1", x, g->d, g->eps),
+                  made = attention(at, normed);
+    if (g->parallel) return program_leave(p, program_add(p, made, mlp(at, normed), x));
     x = program_add(p, made, x, -1);
-    int32_t branch = mlp(at, norm(at, "ln_2", x));
+    int32_t branch = mlp(at, place_layernorm(at, "ln_2", x, g->d, g->eps));
     return program_leave(p, program_add(p, x, branch, -1));
 }
 
@@ -200,16 +168,15 @@ void gpt2_write(const gpt2 *g, program *p)
     if (!g->rotary) x = program_add(p, x, program_embed_module(p, "wpe", positions, wpe), -1);
     x = program_identity_module(p, "drop", x);
     for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
-        x = block(&(place){p, g, layer}, x);
-    int32_t scale = program_weight(p, WEIGHT_VECTOR, "ln_f.weight", 1, g->d),
-            bias = program_weight(p, WEIGHT_VECTOR, "ln_f.bias", 1, g->d);
-    x = program_layernorm_module(p, "ln_f", x, scale, bias, g->eps);
+        x = block(&(place){p, g, "h", layer, g->fused}, x);
+    x = place_layernorm(&(place){.p = p, .layer = -1}, "ln_f", x, g->d, g->eps);
     program_leave(p, -1);
 
     int32_t head = g->tied
                        ? program_weight_tied(p, "lm_head.weight", wte)
                        : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
-    bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary) : -1;
+    int32_t bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary)
+                                : -1;
     program_logits(p, program_linear_module(p, "lm_head", x, head, bias));
 }
 

@@ -6,6 +6,7 @@
  * their way to attention, q and k by the rotary step, v by one that turns nothing. Letters: d =
  * width, m = width inside the MLP. */
 #include "models/decoder.h"
+#include "models/place.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -42,39 +43,9 @@ static neox read_config(config *c, program *p)
     return g;
 }
 
-/* Where modules and weights go: layer `layer`'s are called layers.LAYER.PATH. */
-typedef struct place {
-    program *p;
-    const neox *g;
-    int32_t layer;
-} place;
-
-static int32_t weight_at(const place *at, weight_role role, const char *path, const char *kind,
-    int32_t rows, int32_t columns)
-{
-    char name[128];
-    snprintf(name, sizeof name, "layers.%d.%s.%s", (int)at->layer, path, kind);
-    return program_weight(at->p, role, name, rows, columns);
-}
-
-static int32_t linear(
-    const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias)
-{
-    int32_t matrix = weight_at(at, WEIGHT_MATRIX, path, "weight", out, in);
-    int32_t bias = with_bias ? weight_at(at, WEIGHT_VECTOR, path, "bias", 1, out) : -1;
-    return program_linear(at->p, x, matrix, bias);
-}
-
-static int32_t norm(const place *at, const char *name, int32_t x)
-{
-    int32_t scale = weight_at(at, WEIGHT_VECTOR, name, "weight", 1, at->g->d),
-            bias = weight_at(at, WEIGHT_VECTOR, name, "bias", 1, at->g->d);
-    return program_layernorm_module(at->p, name, x, scale, bias, at->g->eps);
-}
-
 static int32_t rotate(const place *at, const char *site, int32_t x)
 {
-    const neox *g = at->g;
+    const neox *g = at->family;
     const int32_t heads[2] = {g->n_heads, g->head_dim};
     x = program_rope(at->p, x, g->n_heads, g->head_dim,
         &(rotation){g->rope.dims, g->rope.frequencies, g->rope.attention_scale, false, false});
@@ -83,7 +54,7 @@ static int32_t rotate(const place *at, const char *site, int32_t x)
 
 static int32_t attention(const place *at, int32_t x)
 {
-    const neox *g = at->g;
+    const neox *g = at->family;
     program *p = at->p;
     const int32_t heads[2] = {g->n_heads, g->head_dim}, apart = 3 * g->head_dim;
     step like = program_like(STEP_ATTENTION);
@@ -96,7 +67,7 @@ static int32_t attention(const place *at, int32_t x)
     program_head_inputs(p, x, g->n_heads, g->n_heads, inputs);
     int32_t qkv = program_enter(p, "query_key_value", x);
     qkv = program_leave(
-        p, linear(at, "attention.query_key_value", qkv, g->d, 3 * g->d, g->attention_bias));
+        p, place_project(at, "attention.query_key_value", qkv, g->d, 3 * g->d, g->attention_bias));
     for (int i = 0; i < 3; i++)
         program_head_input_made(p, inputs[i],
             &(head_columns){qkv, i * g->head_dim, apart, 1, g->n_heads, g->head_dim}, -1);
@@ -107,37 +78,39 @@ static int32_t attention(const place *at, int32_t x)
     k = rotate(at, "rot_k", k);
     v = program_rope(p, v, g->n_heads, g->head_dim, &(rotation){.attention_scale = 1});
     int32_t z = program_enter_site(p, "dense", program_attention(p, q, k, v, &like), "z", 2, heads);
-    int32_t joined = linear(at, "attention.dense", z, g->d, g->d, g->attention_bias);
+    int32_t joined = place_project(at, "attention.dense", z, g->d, g->d, g->attention_bias);
     program_head_results(p, z, joined, g->n_heads, g->head_dim);
     return program_leave(p, program_leave(p, joined));
 }
 
 static int32_t mlp(const place *at, int32_t x)
 {
-    const neox *g = at->g;
+    const neox *g = at->family;
     program *p = at->p;
     x = program_enter(p, "mlp", x);
     x = program_enter(p, "dense_h_to_4h", x);
-    x = program_leave(p, linear(at, "mlp.dense_h_to_4h", x, g->d, g->m, true));
+    x = program_leave(p, place_project(at, "mlp.dense_h_to_4h", x, g->d, g->m, true));
     x = program_activation_module(
         p, "act", program_site_view_last(p, "pre", x, 0, 1, &g->m), g->act);
     x = program_enter_site(p, "dense_4h_to_h", x, "post", 1, &g->m);
-    return program_leave(p, program_leave(p, linear(at, "mlp.dense_4h_to_h", x, g->m, g->d, true)));
+    return program_leave(
+        p, program_leave(p, place_project(at, "mlp.dense_4h_to_h", x, g->m, g->d, true)));
 }
 
 static int32_t block(const place *at, int32_t x)
 {
     program *p = at->p;
+    const neox *g = at->family;
     char module[32];
     snprintf(module, sizeof module, "layers.%d", (int)at->layer);
     program_block(p, x);
     x = program_enter(p, module, x);
-    int32_t a = program_identity_module(
-        p, "post_attention_dropout", attention(at, norm(at, "input_layernorm", x)));
-    if (!at->g->parallel) x = a = program_add(p, a, x, -1);
-    int32_t m = program_identity_module(
-        p, "post_mlp_dropout", mlp(at, norm(at, "post_attention_layernorm", x)));
-    return program_leave(p, at->g->parallel ? program_add(p, m, a, x) : program_add(p, m, a, -1));
+    int32_t a = program_identity_module(p, "post_attention_dropout",
+        attention(at, place_layernorm(at, "input_layernorm", x, g->d, g->eps)));
+    if (!g->parallel) x = a = program_add(p, a, x, -1);
+    int32_t m = program_identity_module(p, "post_mlp_dropout",
+        mlp(at, place_layernorm(at, "post_attention_layernorm", x, g->d, g->eps)));
+    return program_leave(p, g->parallel ? program_add(p, m, a, x) : program_add(p, m, a, -1));
 }
 
 void gpt_neox_build(config *c, program *p)
@@ -158,10 +131,8 @@ void gpt_neox_build(config *c, program *p)
     int32_t x = program_identity_module(
         p, "emb_dropout", program_embed_module(p, "embed_in", tokens, table));
     for (int32_t layer = 0; layer < g.n_layers && !p->status; layer++)
-        x = block(&(place){p, &g, layer}, x);
-    int32_t scale = program_weight(p, WEIGHT_VECTOR, "final_layer_norm.weight", 1, g.d);
-    int32_t bias = program_weight(p, WEIGHT_VECTOR, "final_layer_norm.bias", 1, g.d);
-    x = program_layernorm_module(p, "final_layer_norm", x, scale, bias, g.eps);
+        x = block(&(place){p, &g, "layers", layer, false}, x);
+    x = place_layernorm(&(place){.p = p, .layer = -1}, "final_layer_norm", x, g.d, g.eps);
     program_leave(p, -1);
 
     /* transformers called the head embed_out before it called it lm_head: files have either name,
