@@ -198,7 +198,7 @@ static void measure_rope(bench *b, inset_type type, int heads, int head_dim)
     void *positions = upload(b, at, (size_t)n * sizeof *at),
          *angles = upload(b, frequencies, sizeof frequencies);
     const rope_args args = {
-        out, x, NULL, positions, angles, n, width, width, heads, head_dim, head_dim, 1, 0, 0, 0};
+        out, x, NULL, positions, angles, n, width, width, heads, head_dim, head_dim, 1, 0, 0, 0, 0};
     const measured j = {KERNEL_ROPE, type, &args, sizeof args, n};
     print_moved(b, "rope", type, width, 2 * (double)(n * width) * (double)type_size(type),
         time_of(b, run_job, &j));
