@@ -88,7 +88,8 @@ DEVICE void attention_head(const attention_args &a, int64_t row, int head)
         const int n = seen.count - start < CHUNK ? seen.count - start : CHUNK;
         for (int j = threadIdx.x; j < n; j += blockDim.x)
             scores[j] = a.scale * dot(query, k + seen.key_rows[start + j] * a.k_stride, d);
-        const float rescale = weigh_chunk(scores, n, a.softcap, &largest, &sum);
+        const float rescale = weigh_chunk(
+            scores, n, a.softcap, slope_of(a, seen, start, head), &largest, &sum);
         __syncthreads();
         add_values(values, scores, v, a.v_stride, seen.value_rows + start, n, d, rescale);
         __syncthreads();

@@ -10,18 +10,19 @@ namespace KERNEL_NAMESPACE {
 
 enum { MAX_HEAD = 256, CHUNK = 64 };
 
-/* The keys and values that a row sees: numbers of their rows, oldest first. */
+/* The keys and values that a row sees: numbers of their rows, oldest first, which is at position
+ * `oldest`. */
 struct seen_keys {
     const int32_t *key_rows, *value_rows;
-    int count;
+    int count, oldest;
 };
 
 DEVICE seen_keys keys_seen(const attention_args &a, int64_t row)
 {
     const attention_context context = a.contexts[row];
     const int count = a.window > 0 && a.window < context.count ? a.window : context.count;
-    const int first = context.first + (context.count - count);
-    return seen_keys{a.key_rows + first, a.value_rows + first, count};
+    const int oldest = context.count - count, first = context.first + oldest;
+    return seen_keys{a.key_rows + first, a.value_rows + first, count, oldest};
 }
 
 template <typename T>
@@ -53,10 +54,22 @@ DEVICE float sum_scores(const float *scores, int n)
     return block_sum(wide_sum(sum));
 }
 
+/* What scores that begin with the key at `position` grow by (attention_args.slopes). */
+struct score_slope {
+    float slope; /* 0: none */
+    int position;
+};
+
+DEVICE score_slope slope_of(const attention_args &a, const seen_keys &seen, int start, int head)
+{
+    return score_slope{a.slopes ? a.slopes[head] : 0.0f, seen.oldest + start};
+}
+
 /* A chunk of scores, up to 16 of which behind the first n may be written, becomes weights relative
  * to the largest score so far. Returns what the weighted values of earlier chunks are to be
  * multiplied with. Each thread has written scores[its number + i * threads]. */
-DEVICE float weigh_chunk(float *scores, int n, float softcap, float *largest, float *sum)
+DEVICE float weigh_chunk(
+    float *scores, int n, float softcap, score_slope grows, float *largest, float *sum)
 {
     const int padded = (n + 15) / 16 * 16;
     for (int j = threadIdx.x; j < padded; j += blockDim.x)
@@ -64,6 +77,9 @@ DEVICE float weigh_chunk(float *scores, int n, float softcap, float *largest, fl
     if (softcap > 0.0f)
         for (int j = threadIdx.x; j < n; j += blockDim.x)
             scores[j] = softcap * hyperbolic_tangent(scores[j] / softcap);
+    if (grows.slope != 0.0f)
+        for (int j = threadIdx.x; j < n; j += blockDim.x)
+            scores[j] += grows.slope * (float)(grows.position + j);
 
     const float before = *largest;
     *largest = maximum(largest_score(scores, padded), before);

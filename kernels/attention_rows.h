@@ -33,6 +33,7 @@ struct query_state {
     T *out;
     seen_keys seen;
     int alike; /* of its keys, how many are the block's first */
+    int head;
     float largest, sum, rescale;
 };
 
@@ -310,7 +311,9 @@ static void attend(query_block<T> &b)
             query_state<T> &s = b.each[q];
             const int n = clamp(s.seen.count - start, CHUNK);
             float *scores = b.scores + q * SCORES_STRIDE;
-            if (n > 0) s.rescale = weigh_chunk(scores, n, b.a->softcap, &s.largest, &s.sum);
+            if (n > 0)
+                s.rescale = weigh_chunk(scores, n, b.a->softcap,
+                    slope_of(*b.a, s.seen, start, s.head), &s.largest, &s.sum);
         }
         add_chunk(b, start);
     }
@@ -340,7 +343,7 @@ DEVICE int keys_alike(const seen_keys &x, const seen_keys &y)
 /* Takes a query into the block, which is done first where it is full or where less than three
  * quarters of the query's keys are among the block's. */
 template <typename T>
-static void gather(query_block<T> &b, const seen_keys &seen, const T *query, T *out)
+static void gather(query_block<T> &b, const seen_keys &seen, int head, const T *query, T *out)
 {
     int alike = b.n ? keys_alike(seen, b.longest) : 0;
     const bool full = b.n == MOST_QUERIES || (b.n + 1) * b.stride > MOST_FLOATS;
@@ -349,7 +352,7 @@ static void gather(query_block<T> &b, const seen_keys &seen, const T *query, T *
         b.longest = seen;
         alike = seen.count;
     }
-    b.each[b.n] = query_state<T>{out, seen, alike, -INFINITE, 0.0f, 0.0f};
+    b.each[b.n] = query_state<T>{out, seen, alike, head, -INFINITE, 0.0f, 0.0f};
     float *to = b.queries + b.n * b.stride, *values = b.values + b.n * b.stride;
     for (int i = 0; i < b.a->head_dim; i++) to[i] = load(query[i]);
     for (int i = 0; i < b.stride; i++) values[i] = 0.0f;
@@ -373,7 +376,7 @@ static void attend_all(const attention_args &a, int64_t first, int64_t end)
             for (int head = group * heads; head < (group + 1) * heads; head++) {
                 const int64_t block = row * a.n_heads + head;
                 if (block < first || block >= end) continue;
-                gather(b, seen, query_of<T>(a, row, head), result_of<T>(a, row, head));
+                gather(b, seen, head, query_of<T>(a, row, head), result_of<T>(a, row, head));
             }
         }
         attend(b);

@@ -186,6 +186,7 @@ DEVICE void back_query(const attention_back_args &a, const back_scratch &s, int6
             score = a.softcap * t;
             slope_at(s, j) = a.scale * (1.0f - t * t);
         }
+        if (a.slopes) score += a.slopes[head] * (float)j;
         weight_at(s, j) = score;
         back_at(s, j) = dot_back(back, v + a.value_rows[first + j] * a.v_stride, d);
         most = maximum(score, most);

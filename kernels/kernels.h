@@ -241,11 +241,11 @@ typedef struct attention_context {
 
 /* For each head h with key-value head g = h / (n_heads / n_kv_heads), over the last min(count,
  * window) entries j (window 0: all):
- *     s_j = softcap(scale * q_h . k_g[key_rows[first + j]]),  out_h = sum_j softmax(s)_j *
- *     v_g[value_rows[first + j]]
+ *     s_j = softcap(scale * q_h . k_g[key_rows[first + j]]) + slopes[h] * j,
+ *     out_h = sum_j softmax(s)_j * v_g[value_rows[first + j]]
  * Online softmax in fp32, keys in order of position, so that a row's bits depend on its own context
  * alone. head_dim <= 256. q, k, v are [rows, stride] at the first column of their head 0. softcap
- * 0: none. */
+ * 0: none. slopes [n_heads] (ALiBi), or NULL. */
 typedef struct attention_args {
     void *out;
     const void *q, *k, *v;
@@ -253,6 +253,7 @@ typedef struct attention_args {
     /* the key-value row tables; value_rows may equal key_rows */
     const int32_t *key_rows, *value_rows;
     const attention_context *contexts; /* per output row */
+    const float *slopes;
     int64_t n_rows, out_stride, q_stride, k_stride, v_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap;
@@ -261,13 +262,14 @@ typedef struct attention_args {
 /* Attention backwards, unit by unit: unit u is rows first .. first + count of out, the first
  * `count` positions of a sequence in order, and the tables say where their q, k, v and dz lie. A
  * row of out is dq [n_heads * head_dim], dk and dv [n_kv_heads * head_dim] each: the gradients of
- * the row's own query, key and value. window, scale, softcap: attention_args's. scratch: n_kv_heads
- * * n_rows * (2 head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
+ * the row's own query, key and value. window, scale, softcap, slopes: attention_args's. scratch:
+ * n_kv_heads * n_rows * (2 head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
 typedef struct attention_back_args {
     void *out;
     const void *q, *k, *v, *dz;
     const int32_t *q_rows, *key_rows, *value_rows, *dz_rows;
     const attention_context *units;
+    const float *slopes;
     float *scratch;
     int64_t n_units, n_rows, out_stride, q_stride, k_stride, v_stride, dz_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
@@ -288,12 +290,14 @@ typedef struct whole_attention_args {
 } whole_attention_args;
 
 /* out[r, h, j] for queries at positions first_position + r and the keys of one sequence, j <
- * n_columns (>= n_keys): T(T(q_h . k_g) * scale), softcapped, `masked` (-inf) where j is later than
+ * n_columns (>= n_keys): T(T(q_h . k_g) * scale), softcapped or (slopes not NULL)
+ * T(q_h . k_g * scale + T(slopes[h] * j)), `masked` (-inf) where j is later than
  * the query, outside its window or no key of this sequence. Blocks: n_rows * n_heads. */
 typedef struct scores_args {
     void *out;
     const void *q, *k;
     const int32_t *q_rows, *key_rows;
+    const float *slopes;
     int64_t n_rows, n_keys, n_columns, first_position, out_stride, q_stride, k_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap, masked;

@@ -25,7 +25,9 @@ KERNEL(scores, scores_args a)
         const T *k = (const T *)a.k + (int64_t)a.key_rows[j] * a.k_stride
                      + (int64_t)group * a.head_dim;
         float sum = block_sum_of(a.head_dim, [=](int i) { return load(q[i]) * load(k[i]); });
-        sum = load(store<T>(load(store<T>(sum)) * a.scale));
+        if (a.slopes)
+            sum = load(store<T>(sum * a.scale + load(store<T>(a.slopes[head] * (float)(int)j))));
+        else sum = load(store<T>(load(store<T>(sum)) * a.scale));
         if (a.softcap > 0.0f)
             sum = load(store<T>(
                 load(store<T>(hyperbolic_tangent(load(store<T>(sum / a.softcap))))) * a.softcap));

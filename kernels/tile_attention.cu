@@ -190,7 +190,7 @@ DEVICE_APART void write_rows(W &w, T *tile, const attention_args &a, const tile_
 }
 
 template <typename W>
-DEVICE_APART void start_rows(W &w, const tile_block &b, int first)
+DEVICE_APART void start_rows(W &w, const attention_args &a, const tile_block &b, int first)
 {
     const tile_place &p = b.place;
     UNROLLED
@@ -198,6 +198,7 @@ DEVICE_APART void start_rows(W &w, const tile_block &b, int first)
         const int tile_row = first + row_number(w, i), query = tile_row / p.stack;
         const bool used = query < p.rows && tile_row % p.stack < p.heads;
         w.state.query[i] = query;
+        w.state.slope[i] = used && a.slopes ? a.slopes[p.head + tile_row % p.stack] : 0.0f;
         w.state.low[i] = used ? b.low[query] : 0;
         w.state.high[i] = used ? b.high[query] : 0;
         w.state.largest[i] = -INFINITE;
@@ -265,7 +266,7 @@ DEVICE_APART void tile_attention_block(const tile_attention_args &args, int64_t 
     warp_rows w[TILES_A_WARP];
     UNROLLED
     for (int t = 0; t < TILES_A_WARP; t++)
-        start_rows(w[t], b, (warp_index() + t * BLOCK_WARPS) * WARP_ROWS);
+        start_rows(w[t], a, b, (warp_index() + t * BLOCK_WARPS) * WARP_ROWS);
     int lowest = b.segments[0].lowest;
     for (int i = 0; i < b.place.rows; i = b.segments[i].end)
         lowest = smaller(lowest, b.segments[i].lowest);

@@ -19,7 +19,8 @@ struct row_state {
     float largest[ROWS], sum[ROWS];
     /* the positions that the row sees; none where the tile row is not used */
     int32_t low[ROWS], high[ROWS];
-    int query[ROWS]; /* the row of the block */
+    int query[ROWS];   /* the row of the block */
+    float slope[ROWS]; /* of its head (attention_args.slopes), or 0 */
 };
 
 /* 16-bit types: fragments of tensor cores. */
@@ -201,6 +202,11 @@ DEVICE_APART void weigh(W &w, const attention_args &a, const tile_step &s)
             UNROLLED
             for (int c = 0; c < W::KEYS; c++)
                 score_of(w, i, c) = a.softcap * hyperbolic_tangent(score_of(w, i, c) / a.softcap);
+        }
+        if (a.slopes) {
+            UNROLLED
+            for (int c = 0; c < W::KEYS; c++)
+                score_of(w, i, c) += w.state.slope[i] * (float)(s.start + key_number(w, c));
         }
         if (masked) {
             int from, to;

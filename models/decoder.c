@@ -31,7 +31,8 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
 {
     decoder g = {
         .d = config_size_or(c, "hidden_size", otherwise->d),
-        .m = config_size_or(c, "intermediate_size", otherwise->m),
+        .m = config_size_or(
+            c, otherwise->m_key ? otherwise->m_key : "intermediate_size", otherwise->m),
         .n_layers = (int32_t)config_integer(c, "num_hidden_layers", 1, 10000, otherwise->n_layers),
         .n_heads = config_size_or(c, "num_attention_heads", otherwise->n_heads),
         .vocabulary = config_size_or(c, "vocab_size", otherwise->vocabulary),
@@ -45,13 +46,17 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
         .norm_before_head = "norm",
         .attention_output = "o_proj",
         .act_name = "act_fn",
+        .mlp = "mlp",
         .embed_scale = 1,
+        .stream_scale = 1,
+        .branch_scale = 1,
+        .logit_scale = 1,
     };
     read_heads(c, &g, otherwise);
     g.n_key_heads = p->ungroup ? g.n_heads : g.n_kv_heads;
     if (c->status) return g;
     g.score_scale = (float)(1 / sqrt(g.head_dim));
-    if (!otherwise->ropes_by_layer)
+    if (!otherwise->ropes_by_layer && !otherwise->no_rope)
         g.rope = config_rope(c, p, g.head_dim, "rope_theta",
             otherwise->theta > 0 ? otherwise->theta : 10000,
             otherwise->rotary_part > 0 ? "partial_rotary_factor" : NULL,
@@ -102,10 +107,14 @@ void decoder_window_by_layer(config *c, decoder *g, int32_t window,
 static int32_t norm(const place *at, const char *path, int32_t x, int32_t width, int32_t groups)
 {
     const decoder *g = at->family;
-    if (g->norm == NORM_LAYER) return place_layernorm(at, path, x, width, g->eps);
-    int32_t scale = place_weight(at, WEIGHT_VECTOR, path, "weight", 1, width);
-    return program_rmsnorm_module(
-        at->p, place_last_part(path), x, scale, g->eps, g->norm_weight, groups);
+    const char *name = place_last_part(path);
+    int32_t scale = -1, bias = -1;
+    if (g->norm != NORM_LAYER_PLAIN)
+        scale = place_weight(at, WEIGHT_VECTOR, path, "weight", 1, width);
+    if (g->norm == NORM_LAYER) bias = place_weight(at, WEIGHT_VECTOR, path, "bias", 1, width);
+    return g->norm == NORM_RMS
+               ? program_rmsnorm_module(at->p, name, x, scale, g->eps, g->norm_weight, groups)
+               : program_layernorm_module(at->p, name, x, scale, bias, g->eps);
 }
 
 static int32_t norm_if(const place *at, const char *name, int32_t x)
@@ -142,8 +151,9 @@ static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_he
     const bool still = g->without_rope && g->without_rope[at->layer];
     const rope *by = g->has_window_rope && g->windows[at->layer] ? &g->window_rope : &g->rope;
     const rotation how = {by->dims, by->frequencies, by->attention_scale, g->rope_round_once,
-                       false},
+                       g->rope_interleaved},
                    none = {.attention_scale = 1, .round_once = g->rope_round_once};
+    if (g->embed_positions) return x;
     x = program_rope(at->p, x, n_heads, g->head_dim, still ? &none : &how);
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
@@ -221,14 +231,17 @@ static int32_t plain_mlp(const place *at, int32_t x)
 {
     const decoder *g = at->family;
     program *p = at->p;
+    const char *of = g->mlp ? "mlp." : "";
     char first[64], last[64];
-    snprintf(first, sizeof first, "mlp.%s", g->mlp_first);
-    snprintf(last, sizeof last, "mlp.%s", g->mlp_last);
-    x = place_linear(at, first, program_enter(p, "mlp", x), g->d, g->m, g->mlp_bias);
+    snprintf(first, sizeof first, "%s%s", of, g->mlp_first);
+    snprintf(last, sizeof last, "%s%s", of, g->mlp_last);
+    if (g->mlp) x = program_enter(p, g->mlp, x);
+    x = place_linear(at, first, x, g->d, g->m, g->mlp_bias);
     x = program_activation_module(
         p, g->act_name, program_site_view_last(p, "pre", x, 0, 1, &g->m), g->act);
     x = program_enter_site(p, g->mlp_last, x, "post", 1, &g->m);
-    return program_leave(p, program_leave(p, place_project(at, last, x, g->m, g->d, g->mlp_bias)));
+    x = program_leave(p, place_project(at, last, x, g->m, g->d, g->mlp_bias));
+    return g->mlp ? program_leave(p, x) : x;
 }
 
 static int32_t mlp(const place *at, int32_t x)
@@ -260,6 +273,15 @@ static int32_t dropout_if(const place *at, const char *name, int32_t x)
     return name ? program_identity_module(at->p, name, x) : x;
 }
 
+/* What a branch adds to the stream, where it is not what its module returns: a site of the block. */
+static int32_t scaled_branch(const place *at, const char *site, int32_t x)
+{
+    const decoder *g = at->family;
+    if (g->branch_scale == 1) return x;
+    x = program_scale_in_fp32(at->p, x, g->branch_scale);
+    return program_site_view(at->p, site, x, 0, 1, &g->d);
+}
+
 static int32_t parallel_block(const place *at, int32_t x)
 {
     const decoder *g = at->family;
@@ -276,9 +298,10 @@ static int32_t serial_block(const place *at, int32_t x)
     int32_t branch = attention(at, norm_if(at, g->norm_before_attention, x));
     branch = norm_if(
         at, g->norm_after_attention, dropout_if(at, g->dropout_after_attention, branch));
-    x = program_add(at->p, x, branch, -1);
+    x = program_add(at->p, x, scaled_branch(at, "attn_out", branch), -1);
     branch = dropout_if(at, g->dropout_after_mlp, mlp(at, norm_if(at, g->norm_before_mlp, x)));
-    return program_add(at->p, x, norm_if(at, g->norm_after_mlp, branch), -1);
+    branch = norm_if(at, g->norm_after_mlp, branch);
+    return program_add(at->p, x, scaled_branch(at, "mlp_out", branch), -1);
 }
 
 static int32_t block(const place *at, int32_t x)
@@ -292,11 +315,32 @@ static int32_t block(const place *at, int32_t x)
     return program_leave(at->p, x);
 }
 
+/* Token embeddings, with those of the positions where they have any: the stream's first value. */
+static int32_t embeddings(const place *at, int32_t table, int32_t tokens)
+{
+    const decoder *g = at->family;
+    program *p = at->p;
+    int32_t x = program_embed(p, program_enter(p, "embed_tokens", tokens), table);
+    if (g->embed_scale != 1) x = program_scale(p, x, g->embed_scale);
+    x = dropout_if(at, g->dropout_after_embedding, program_leave(p, x));
+    if (g->stream_scale != 1) x = program_scale_in_fp32(p, x, g->stream_scale);
+    if (!g->embed_positions) return x;
+    const int32_t rows = g->positions + g->first_position,
+                  places = place_weight(at, WEIGHT_TABLE, g->embed_positions, "weight", rows, g->d);
+    program_enter(p, place_last_part(g->embed_positions), -1);
+    return program_add(
+        p, x, program_leave(p, program_embed_positions(p, tokens, places, g->first_position)), -1);
+}
+
 void decoder_build(const decoder *g, program *p)
 {
     static const char *const ignored[] = {
         "layers.*.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq", NULL};
-    const place last = {p, g, "layers", -1, false};
+    const char *const inner = g->inner ? g->inner : "", *const dot = g->inner ? "." : "";
+    char root[64], layers[64], name[64];
+    snprintf(root, sizeof root, "model%s%s", dot, inner);
+    snprintf(layers, sizeof layers, "%s%slayers", inner, dot);
+    const place last = {p, g, layers, -1, false};
     if (g->qk_norm == QK_NORM_WHOLE && g->n_key_heads > g->n_kv_heads)
         p->status = error_set(p->context, INSET_VALUE_ERROR,
             "%s norms the keys of all heads at once: they cannot be ungrouped", p->model_type);
@@ -304,14 +348,13 @@ void decoder_build(const decoder *g, program *p)
     p->ignored = ignored;
     p->vocabulary = g->vocabulary;
     p->max_positions = g->positions;
-    int32_t table = program_weight(p, WEIGHT_TABLE, "embed_tokens.weight", g->vocabulary, g->d),
+    snprintf(name, sizeof name, "%s%sembed_tokens.weight", inner, dot);
+    int32_t table = program_weight(p, WEIGHT_TABLE, name, g->vocabulary, g->d),
             tokens = program_tokens(p);
-    program_enter(p, "model", -1);
-    int32_t x = program_embed(p, program_enter(p, "embed_tokens", tokens), table);
-    if (g->embed_scale != 1) x = program_scale(p, x, g->embed_scale);
-    x = dropout_if(&last, g->dropout_after_embedding, program_leave(p, x));
+    program_enter(p, root, -1);
+    int32_t x = embeddings(&last, table, tokens);
     for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
-        x = block(&(place){p, g, "layers", layer, false}, x);
+        x = block(&(place){p, g, layers, layer, false}, x);
     x = norm(&last, g->norm_before_head, x, g->d, 1);
     program_leave(p, -1);
     int32_t head = g->tied
@@ -320,5 +363,6 @@ void decoder_build(const decoder *g, program *p)
     int32_t bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary)
                                 : -1;
     x = program_linear_module(p, "lm_head", x, head, bias);
+    if (g->logit_scale != 1) x = program_scale_in_fp32(p, x, g->logit_scale);
     program_logits(p, g->logit_softcap > 0 ? program_softcap(p, x, g->logit_softcap) : x);
 }

@@ -31,7 +31,12 @@ rope config_rope_of_layers(config *c, program *p, int32_t head_dim, const char *
 /* ---- the decoder -------------------------------------------------------- */
 typedef enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WHOLE } qk_norm;
 
-typedef enum decoder_norm { NORM_RMS, NORM_LAYER /* with weight and bias */ } decoder_norm;
+typedef enum decoder_norm {
+    NORM_RMS,
+    NORM_LAYER,        /* with weight and bias */
+    NORM_LAYER_SCALED, /* with weight alone (Cohere) */
+    NORM_LAYER_PLAIN   /* with neither (OLMo) */
+} decoder_norm;
 
 /* Attention and MLP both read the norm before attention, and what they make is added at once: in
  * floating point it matters in which order. */
@@ -52,7 +57,7 @@ typedef struct decoder {
     decoder_norm norm;
     rms_weight norm_weight; /* of NORM_RMS */
     decoder_parallel parallel;
-    bool rope_round_once; /* see step.rope_round_once */
+    bool rope_round_once, rope_interleaved; /* see step */
     qk_norm qk_norm;
     /* they stand behind all three projections, not each behind its own, and behind the
      * transposition: their modules have no .input and .output ([batch, head, position, ...] in
@@ -65,9 +70,19 @@ typedef struct decoder {
     const char *norm_before_head;
     const char *attention_output;                    /* attention's last projection */
     const char *act_name;                            /* the activation's module */
+    const char *mlp;                                 /* the MLP's module; NULL: the block itself */
     const char *mlp_first, *mlp_last;                /* an MLP of two products; NULL: a gated one */
     float score_scale, score_softcap, logit_softcap; /* softcaps: 0 = none */
-    float embed_scale;                               /* 1 = none */
+    float embed_scale; /* 1 = none; inside embed_tokens, rounded to the model's type */
+    /* Factors that are numbers, 1 = none: on the stream's first value, on what attention and MLP
+     * add to it (shown at the block's named sites attn_out and mlp_out), on the logits. */
+    float stream_scale, branch_scale, logit_scale;
+    /* What holds the embeddings and layers inside `model`, "decoder"; NULL: `model` itself. */
+    const char *inner;
+    /* Positions have embeddings of their own, added to the tokens': its module, whose table begins
+     * with this many rows for no position. NULL: none, and so heads turn. */
+    const char *embed_positions;
+    int32_t first_position;
     /* [n_layers] sliding window of a layer, 0 = all; in the program's arena */
     int32_t *windows;
     rope rope;
@@ -84,11 +99,13 @@ typedef struct decoder_defaults {
     int32_t head_dim; /* 0: d / n_heads */
     double eps;
     const char *eps_key; /* NULL: rms_norm_eps */
+    const char *m_key;   /* NULL: intermediate_size */
     const char *act_key, *act;
     bool tied;
     double rotary_part;  /* of a head, by partial_rotary_factor; 0: the key means nothing */
     double theta;        /* 0: 10000 */
     bool ropes_by_layer; /* config_rope_of_layers: the family reads them itself */
+    bool no_rope;        /* heads never turn, and no key says how */
 } decoder_defaults;
 
 /* Sizes, heads, norms' eps, activation, tie, rope; the rest as Llama has it, without windows. */

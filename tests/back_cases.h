@@ -250,6 +250,7 @@ static void case_join(subject *s, int type, int column, int parts, int part, int
 typedef struct back_case {
     int heads, kv_heads, head_dim, window;
     double softcap;
+    bool alibi;
 } back_case;
 
 enum { BACK_UNITS = 2, BACK_ROWS = 7 };
@@ -259,7 +260,7 @@ static const int32_t back_units[2 * BACK_UNITS] = {0, 4, 4, 3}; /* first, count 
 static double attention_through(const back_case *c, double *const x[3], const double *dz)
 {
     const attention_case forward = {
-        c->heads, c->kv_heads, c->head_dim, BACK_ROWS, c->window, c->softcap, false};
+        c->heads, c->kv_heads, c->head_dim, BACK_ROWS, c->window, c->softcap, false, c->alibi};
     const int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     double *out = malloc((size_t)q * sizeof *out), total = 0, keys[BACK_ROWS];
     for (int u = 0; u < BACK_UNITS; u++)
@@ -306,7 +307,7 @@ static void case_attention_back(subject *s, int type, const back_case *c)
     buffer units = buffer_integers(s, 2 * BACK_UNITS, back_units),
            scratch = buffer_result(
                s, INSET_F32, (int64_t)c->kv_heads * BACK_ROWS * (2 * c->head_dim + 3), 0),
-           out = buffer_result(s, type, BACK_ROWS * stride, 1);
+           out = buffer_result(s, type, BACK_ROWS * stride, 1), slopes = buffer_slopes(s, c->heads);
     attention_back_args args = {.out = buffer_at(&out, 0),
         .q = buffer_at(&in[0].x, 0),
         .k = buffer_at(&in[1].x, 0),
@@ -317,6 +318,7 @@ static void case_attention_back(subject *s, int type, const back_case *c)
         .value_rows = operand_rows(&in[2]),
         .dz_rows = operand_rows(&in[3]),
         .units = buffer_at(&units, 0),
+        .slopes = c->alibi ? buffer_at(&slopes, 0) : NULL,
         .scratch = buffer_at(&scratch, 0),
         .n_units = BACK_UNITS,
         .n_rows = BACK_ROWS,
@@ -340,6 +342,7 @@ static void case_attention_back(subject *s, int type, const back_case *c)
     free(dz);
     buffer_free(&units);
     buffer_free(&scratch);
+    buffer_free(&slopes);
     buffer_free(&out);
 }
 
@@ -507,8 +510,8 @@ static void case_slopes(subject *s, int type, int kind)
 
 static void run_back_cases(subject *s, int type)
 {
-    static const back_case attentions[] = {
-        {2, 2, 8, 0, 0}, {4, 2, 5, 0, 0}, {3, 1, 16, 2, 0}, {2, 1, 20, 0, 3}};
+    static const back_case attentions[] = {{2, 2, 8, 0, 0, false}, {4, 2, 5, 0, 0, false},
+        {3, 1, 16, 2, 0, false}, {2, 1, 20, 0, 3, false}, {4, 2, 7, 0, 0, true}};
     for (int i = 0; i < shape_count(s); i++) {
         const row_shape *shape = &row_shapes[i];
         if (shape->width > 800) continue; /* differences of long rows take long */

@@ -945,8 +945,18 @@ static void case_rope(subject *s, int type, int heads, int head_dim, int rotary,
 typedef struct attention_case {
     int heads, kv_heads, head_dim, longest, window;
     double softcap;
-    bool separate;
+    bool separate, alibi;
 } attention_case;
+
+/* Scores' slopes of heads that know positions by them alone: halves, so that products are exact. */
+static double slope_of(int head) { return pow(2, -1 - head); }
+static buffer buffer_slopes(subject *s, int heads)
+{
+    buffer slopes = buffer_new(s, INSET_F32, heads, 0);
+    for (int h = 0; h < heads; h++) slopes.values[h] = slope_of(h);
+    buffer_send(&slopes);
+    return slopes;
+}
 
 static void attention_row(double *out, const attention_case *c, const double *q, const double *k,
     const double *v, int64_t k_stride, int64_t v_stride, const double *key_rows,
@@ -961,6 +971,7 @@ static void attention_row(double *out, const attention_case *c, const double *q,
                 scores[j] += q[h * d + i] * k[(int64_t)key_rows[j] * k_stride + group * d + i];
             scores[j] *= scale;
             if (c->softcap > 0) scores[j] = c->softcap * tanh(scores[j] / c->softcap);
+            if (c->alibi) scores[j] += slope_of(h) * j; /* what all have more changes nothing */
             if (scores[j] > largest) largest = scores[j];
         }
         for (int j = 0; j < count; j++) sum += scores[j] = exp(scores[j] - largest);
@@ -999,7 +1010,7 @@ static void case_attention(subject *s, int type, const attention_case *c)
         contexts[2 * r] = entries, contexts[2 * r + 1] = counts[r];
     buffer keys = buffer_rows(s, entries, POOL), values = buffer_rows(s, entries, POOL),
            table = buffer_integers(s, 2 * ROWS, contexts);
-    buffer out = buffer_result(s, type, ROWS * out_stride, 1);
+    buffer out = buffer_result(s, type, ROWS * out_stride, 1), slopes = buffer_slopes(s, c->heads);
     double *want = malloc((size_t)(ROWS * q_width) * sizeof *want);
     const float scale = 1 / sqrtf((float)c->head_dim);
     for (int r = 0; r < ROWS; r++) {
@@ -1017,6 +1028,7 @@ static void case_attention(subject *s, int type, const attention_case *c)
         .key_rows = buffer_at(&keys, 0),
         .value_rows = buffer_at(c->separate ? &values : &keys, 0),
         .contexts = buffer_at(&table, 0),
+        .slopes = c->alibi ? buffer_at(&slopes, 0) : NULL,
         .n_rows = ROWS,
         .out_stride = out_stride,
         .q_stride = q.stride,
@@ -1048,12 +1060,8 @@ static void case_attention(subject *s, int type, const attention_case *c)
         buffer_free(&alone);
     }
     operand_free(&q);
-    buffer_free(&k);
-    buffer_free(&v);
-    buffer_free(&keys);
-    buffer_free(&values);
-    buffer_free(&table);
-    buffer_free(&out);
+    buffer *all[] = {&k, &v, &keys, &values, &table, &slopes, &out};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
     free(want);
 }
 
@@ -1061,6 +1069,7 @@ static void case_attention(subject *s, int type, const attention_case *c)
  * rows of the first. */
 typedef struct strand_case {
     int heads, kv_heads, head_dim, length, forks, window;
+    bool alibi;
 } strand_case;
 
 /* Sets a key or a value of one row to a number. */
@@ -1096,9 +1105,10 @@ static void case_strands(subject *s, int type, const strand_case *c)
     buffer k = buffer_random(s, type, pool * kv_width, 0, 2),
            v = buffer_random(s, type, pool * kv_width, 0, 2), list = buffer_integers(s, n, lists),
            table = buffer_integers(s, 2 * rows, contexts),
-           out = buffer_result(s, type, rows * q_width, 0);
+           out = buffer_result(s, type, rows * q_width, 0), slopes = buffer_slopes(s, c->heads);
     double *want = malloc((size_t)(rows * q_width) * sizeof *want);
-    const attention_case as_case = {c->heads, c->kv_heads, c->head_dim, T, c->window, 0, false};
+    const attention_case as_case = {
+        c->heads, c->kv_heads, c->head_dim, T, c->window, 0, false, c->alibi};
     const float scale = 1 / sqrtf((float)c->head_dim);
     for (int r = 0; r < rows; r++) {
         const int count = contexts[2 * r + 1],
@@ -1114,6 +1124,7 @@ static void case_strands(subject *s, int type, const strand_case *c)
         .key_rows = buffer_at(&list, 0),
         .value_rows = buffer_at(&list, 0),
         .contexts = buffer_at(&table, 0),
+        .slopes = c->alibi ? buffer_at(&slopes, 0) : NULL,
         .n_rows = rows,
         .out_stride = q_width,
         .q_stride = q.stride,
@@ -1153,7 +1164,7 @@ static void case_strands(subject *s, int type, const strand_case *c)
         want[last * q_width + i] = NAN;
     check_rows(s, "strands beside an infinite value", &out, rows, q_width, q_width, want, 0, 0);
     operand_free(&q);
-    buffer *all[] = {&k, &v, &list, &table, &out};
+    buffer *all[] = {&k, &v, &list, &table, &slopes, &out};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
     free(want);
 }
@@ -1164,6 +1175,7 @@ static void case_strands(subject *s, int type, const strand_case *c)
 typedef struct open_case {
     int heads, kv_heads, head_dim, keys, columns, first, window;
     double softcap;
+    bool alibi;
 } open_case;
 enum { OPEN_ROWS = 3, OPEN_POOL = 20 };
 
@@ -1192,16 +1204,20 @@ static void case_scores(subject *s, int type, const open_case *c)
                            * k.values[(int64_t)keys.values[j] * k_stride + group * c->head_dim + i];
                 sum *= scale;
                 if (c->softcap > 0) sum = c->softcap * tanh(sum / c->softcap);
+                if (c->alibi) sum += slope_of(h) * j;
                 want[r * width + h * c->columns + j] = seen ? sum : -INFINITY;
             }
+    buffer slopes = buffer_slopes(s, c->heads);
     scores_args args = {buffer_at(&out, 0), buffer_at(&q.x, 0), buffer_at(&k, 0), operand_rows(&q),
-        buffer_at(&keys, 0), OPEN_ROWS, c->keys, c->columns, c->first, stride, q.stride, k_stride,
-        c->heads, c->kv_heads, c->head_dim, c->window, scale, (float)c->softcap, -INFINITY};
+        buffer_at(&keys, 0), c->alibi ? buffer_at(&slopes, 0) : NULL, OPEN_ROWS, c->keys,
+        c->columns, c->first, stride, q.stride, k_stride, c->heads, c->kv_heads, c->head_dim,
+        c->window, scale, (float)c->softcap, -INFINITY};
     launch(s, KERNEL_SCORES, type, &args, sizeof args, (int64_t)OPEN_ROWS * c->heads);
     check_rows(s, "scores", &out, OPEN_ROWS, width, stride, want, c->softcap > 0 ? 5.5 : 2.5, 2e-6);
     operand_free(&q);
     buffer_free(&k);
     buffer_free(&keys);
+    buffer_free(&slopes);
     buffer_free(&out);
     free(want);
 }
@@ -1288,11 +1304,12 @@ static void case_mix(subject *s, int type, const open_case *c)
 static void run_open_cases(subject *s, int type)
 {
     static const open_case cases[] = {
-        {4, 2, 33, 9, 11, 5, 0, 0},
-        {3, 3, 8, 7, 7, 0, 3, 5},
-        {2, 1, 65, 1, 3, 0, 0, 0},
-        {1, 1, 1, 5, 5, 4, 2, 0},
-        {2, 2, 64, 130, 130, 127, 70, 20},
+        {4, 2, 33, 9, 11, 5, 0, 0, false},
+        {4, 2, 12, 9, 11, 5, 0, 0, true},
+        {3, 3, 8, 7, 7, 0, 3, 5, false},
+        {2, 1, 65, 1, 3, 0, 0, 0, false},
+        {1, 1, 1, 5, 5, 4, 2, 0, false},
+        {2, 2, 64, 130, 130, 127, 70, 20, false},
     };
     const int n = s->brief ? 3 : (int)(sizeof cases / sizeof *cases);
     for (int i = 0; i < n; i++) {
@@ -1745,23 +1762,27 @@ static void case_places(subject *s, int type, int64_t d)
 static void run_attention_cases(subject *s, int type)
 {
     static const attention_case attentions[] = {
-        {4, 2, 33, 65, 0, 0, true},
-        {2, 2, 64, 15, 0, 0, false},
-        {4, 1, 8, 9, 3, 5, false},
-        {2, 2, 64, 200, 0, 0, false},
-        {1, 1, 256, 64, 0, 0, true},
-        {3, 3, 80, 130, 70, 20, false},
-        {2, 1, 1, 63, 0, 0, false},
-        {12, 12, 64, 128, 0, 0, false},
+        {4, 2, 33, 65, 0, 0, true, false},
+        {3, 3, 64, 70, 0, 0, false, true},
+        {2, 2, 64, 15, 0, 0, false, false},
+        {4, 1, 8, 9, 3, 5, false, false},
+        {2, 2, 64, 200, 0, 0, false, false},
+        {1, 1, 256, 64, 0, 0, true, false},
+        {3, 3, 80, 130, 70, 20, false, false},
+        {2, 1, 1, 63, 0, 0, false, false},
+        {12, 12, 64, 128, 0, 0, false, false},
+        {6, 2, 40, 140, 90, 0, true, true},
     };
     static const strand_case strands[] = {
-        {4, 2, 16, 15, 3, 0},
-        {2, 1, 5, 70, 2, 0},
-        {2, 2, 64, 140, 2, 0},
-        {8, 2, 128, 66, 3, 0},
-        {3, 1, 40, 90, 4, 30},
-        {71, 1, 8, 12, 2, 0},
-        {2, 1, 256, 130, 2, 0},
+        {4, 2, 16, 15, 3, 0, false},
+        {4, 2, 16, 75, 3, 0, true},
+        {2, 1, 5, 70, 2, 0, false},
+        {2, 2, 64, 140, 2, 0, false},
+        {8, 2, 128, 66, 3, 0, false},
+        {3, 1, 40, 90, 4, 30, false},
+        {71, 1, 8, 12, 2, 0, false},
+        {2, 1, 256, 130, 2, 0, false},
+        {12, 4, 64, 140, 2, 0, true},
     };
     const int n_attentions = s->brief ? 3 : (int)(sizeof attentions / sizeof *attentions);
     for (int i = 0; i < n_attentions; i++) case_attention(s, type, &attentions[i]);

@@ -26,7 +26,11 @@ PARTS = {
     "olmo2": (None, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", "post_attention_layernorm",
               None, "mlp", "post_feedforward_layernorm"),
 }
-PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"], olmo3=PARTS["olmo2"], stablelm=PARTS["llama"], starcoder2=PARTS["llama"])
+PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"], olmo3=PARTS["olmo2"], stablelm=PARTS["llama"], starcoder2=PARTS["llama"],
+             granite=PARTS["llama"], olmo=PARTS["llama"])
+PARTS["bloom"] = ("input_layernorm", ("self_attention.query_key_value",) * 3, "self_attention.dense", None, "post_attention_layernorm", "mlp.dense_4h_to_h",
+                  None)
+PARTS["opt"] = ("self_attn_layer_norm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", None, "final_layer_norm", "fc2", None)
 # frozen paths; the nodes of a step go together
 PATHS = ["m1->logits", "input->a0.h1<v>->logits", "a0.h0->a1.h0<k>->logits", "a0.h1->m1->logits", "input->m0->a1.h0<v>->logits",
          "a0.h0+a0.h1->a1.h0<q>+a1.h0<k>+a1.h0<v>->logits", "input+m0->a1.h0<v>+m1->logits"]
@@ -37,12 +41,13 @@ class Graph:
     def __init__(self, name):
         self.f = Family(name)
         self.model, config = self.f.model, self.f.model.config
-        self.parallel = name == "gpt_neox"
+        self.parallel, self.by_head = name == "gpt_neox", name in ("gpt_neox", "bloom")
         self.norm, self.qkv, self.out, self.out_norm, self.mlp_norm, self.mlp, self.mlp_out_norm = PARTS[name]
         self.layers, self.heads = config.num_hidden_layers, config.num_attention_heads
         self.kv = getattr(config, "num_key_value_heads", None) or self.heads
         self.d = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.fused = self.qkv[0] == self.qkv[1]
+        self.factor = getattr(config, "residual_multiplier", 1)      # on what attention and MLP add (Granite)
         self.sources = ["input"] + [n for l in range(self.layers) for n in [f"a{l}.h{h}" for h in range(self.heads)] + [f"m{l}"]]
         self.destinations = [n for l in range(self.layers) for n in
                              [f"a{l}.h{h}<{p}>" for p in "qkv" for h in range(self.heads if p == "q" else self.kv)] + [f"m{l}"]] + ["logits"]
@@ -61,7 +66,7 @@ class Graph:
         d = self.d
         if not self.fused:
             return slice(head * d, (head + 1) * d)
-        if self.parallel:                                     # NeoX: a head's q, k and v together
+        if self.by_head:                                      # a head's q, k and v together
             first = (3 * head + "qkv".index(part)) * d
         else:
             first = {"q": 0, "k": self.heads * d, "v": (self.heads + self.kv) * d}[part] + head * d
@@ -118,8 +123,8 @@ class Graph:
             last_forward = last.forward
 
             def write(x):
-                kept[f"m{layer}"] = given[f"m{layer}"] if given else last_forward(x)
-                return kept[f"m{layer}"]
+                kept[f"m{layer}"] = given[f"m{layer}"] if given else last_forward(x) * self.factor
+                return kept[f"m{layer}"] / self.factor
             replace(last, write)
 
         for layer in range(self.layers):
@@ -145,8 +150,10 @@ class Graph:
 
     def embedding(self, tokens, stream):
         """The token embeddings: the stream that the first block is given, less positions' embeddings where there are any."""
-        wpe = getattr(self.f.model, "transformer", None)
-        return stream - wpe.wpe.weight[:len(tokens)] if wpe else stream
+        if self.f.name == "opt":
+            return stream - self.f.model.model.decoder.embed_positions.weight[2:len(tokens) + 2]
+        wpe = getattr(getattr(self.f.model, "transformer", None), "wpe", None)
+        return stream - wpe.weight[:len(tokens)] if wpe else stream
 
     def difference(self, u, of, less):
         """What a writer's output is in one run less another's: a head's z among the other's."""
@@ -162,7 +169,7 @@ class Graph:
         """What a z adds to the stream; by the weights, since the module notes what it is given during a run."""
         out = self.get(layer, self.out)
         made = type(out).forward(out, z)
-        return self.get(layer, self.out_norm)(made) if self.out_norm else made
+        return self.get(layer, self.out_norm)(made) if self.out_norm else made * self.factor
 
     def delta(self, u, other, base):
         """The same, through a norm behind attention linearised at the base."""

@@ -165,7 +165,15 @@ FAMILIES.update(
     phi=("Phi", dict(SMALL, hidden_size=32, partial_rotary_factor=0.5, num_key_value_heads=4)),
     stablelm=("StableLm", dict(SMALL, hidden_size=32, num_key_value_heads=2, use_qkv_bias=True)),
     stablelm_parallel=("StableLm", dict(SMALL, hidden_size=24, num_key_value_heads=4, use_parallel_residual=True, partial_rotary_factor=0.67)),
-    starcoder2=("Starcoder2", dict(SMALL, hidden_size=24, num_key_value_heads=2, sliding_window=4)))
+    starcoder2=("Starcoder2", dict(SMALL, hidden_size=24, num_key_value_heads=2, sliding_window=4)),
+    granite=("Granite", dict(SMALL, hidden_size=24, num_key_value_heads=2, embedding_multiplier=3.0, residual_multiplier=0.7, attention_multiplier=0.3,
+                             logits_scaling=1.5)),
+    olmo=("Olmo", dict(SMALL, hidden_size=24, num_key_value_heads=2)),
+    cohere=("Cohere", dict(SMALL, hidden_size=24, num_key_value_heads=2, logit_scale=0.6)),
+    cohere2=("Cohere2", dict(SMALL, hidden_size=24, num_key_value_heads=2, logit_scale=0.6, sliding_window=4, layer_types=["sliding_attention", "full_attention"])),
+    bloom=("Bloom", dict(hidden_size=24, n_head=3, n_layer=2, vocab_size=61, bos_token_id=None, eos_token_id=None, use_cache=False)),
+    opt=("OPT", dict(hidden_size=20, num_attention_heads=4, num_hidden_layers=2, ffn_dim=28, vocab_size=61, max_position_embeddings=40,
+                     bos_token_id=None, eos_token_id=None, pad_token_id=None, use_cache=False)))
 IN_BF16 = ("llama", "gemma2")
 
 
@@ -211,7 +219,7 @@ def write_family_cases(folder):
     sites = ["output.logits" if path == "output" else indexed(path) + "." + site for path, site in reference.runner.sites]
     lines = ["with invoke([[7, 31, 2, 55, 19, 4, 44]]):"] + [f"    s{i} = {site}.save()" for i, site in enumerate(sites)]
     write_case(reference, os.path.join(cases, "every_site.inset"), "every site, in order", lines)
-    block = indexed(next(p for p, s in reference.runner.sites if p.endswith(".1") and p.count(".") == 2))
+    block = indexed(next(p for p, s in reference.runner.sites if re.fullmatch(r"[a-z_.]+\.1", p)))
     prompts = [[7, 31, 2]], [[7, 31, 2, 55]], [[7, 31, 2, 55, 19, 4, 44, 8, 60]], [[9, 1, 33, 5, 6, 8, 60], [3, 4], [9, 1, 33, 6]]
     lines = []
     for i, prompt in enumerate(prompts):
@@ -264,11 +272,11 @@ def write_calls(reference, cases):
                 widths[path] = interpreter.callable_width(path)
         except ScriptError:
             pass
-    blocks = sorted({p for p, s in runner.sites if p.rsplit(".", 1)[-1].isdigit() and s == "output" and p.count(".") == 2})
-    norm, head = [p for p in widths if p.count(".") < 2][-2:]          # transformer.ln_f, lm_head
+    blocks = sorted({p for p, s in runner.sites if p.rsplit(".", 1)[-1].isdigit() and s == "output" and re.fullmatch(r"[a-z_.]+\.\d+", p)})
+    norm, head = [p for p in widths if not re.search(r"\d", p)][-2:]   # transformer.ln_f, lm_head
     width = widths[norm]
     lens = lambda x: f"{indexed(head)}({indexed(norm)}({x}))"
-    last, mlp = indexed(blocks[-1]), indexed(next(p for p in widths if p.startswith(blocks[1]) and p.endswith("mlp")))
+    last, mlp = indexed(blocks[-1]), indexed(next(p for p in widths if p.startswith(blocks[1]) and p.endswith(".mlp" if any(q.endswith(".mlp") for q in widths) else ("out_proj", ".dense"))))
     lines = ["with invoke([[7, 31, 2, 55, 19]]):"]
     for i, block in enumerate(blocks):
         lines += [f"    h{i} = {indexed(block)}.output", f"    lens{i} = {lens(f'h{i}[:, -1]')}.save()", f"    all{i} = {lens(f'h{i}')}[0, 1:3, :40].save()"]

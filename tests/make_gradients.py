@@ -13,18 +13,18 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from make_fixtures import write_tensors
-from named_sites import with_eager_attention
+from named_sites import is_centred, with_eager_alibi, with_eager_attention, with_positions_apart
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 # family: its blocks, a block's attention, and the module whose input is z
 FAMILIES = {
     "gpt2": ("transformer.h", "attn", "c_proj"), "gpt_neo": ("transformer.h", "attn.attention", "out_proj"),
-    "gptj": ("transformer.h", "attn", "out_proj"),
+    "gptj": ("transformer.h", "attn", "out_proj"), "bloom": ("transformer.h", "self_attention", "dense"),
     "gpt_neox": ("gpt_neox.layers", "attention", "dense"), "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
     **{name: ("model.layers", "self_attn", "o_proj")
        for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3",
-                    "stablelm", "stablelm_parallel", "starcoder2")},
-    "phi": ("model.layers", "self_attn", "dense"),
+                    "stablelm", "stablelm_parallel", "starcoder2", "granite", "olmo", "cohere", "cohere2")},
+    "phi": ("model.layers", "self_attn", "dense"), "opt": ("model.decoder.layers", "self_attn", "out_proj"),
 }
 CLEAN, CORRUPT = [3, 7, 11, 2, 5, 9], [3, 7, 20, 2, 8, 9]
 
@@ -41,12 +41,18 @@ class Family:
         self.name = name
         self.dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(name.rsplit("_", 1)[-1], torch.float32)
         self.blocks, self.attention, self.last = FAMILIES[name]
+        # what the MLP adds comes out of it, and a module of a block that takes and gives rows of the stream's width
+        self.mlp, self.as_wide = {"opt": ("fc2", "self_attn.out_proj"), "bloom": ("mlp.dense_4h_to_h", "self_attention.dense")}.get(name, ("mlp", "mlp"))
         self.model = AutoModelForCausalLM.from_pretrained(FIXTURES / name, attn_implementation="eager",
                                                           dtype=torch.float32).double().eval()
         for p in self.model.parameters():
             p.requires_grad_(False)
         if name == "gpt_neo":
             with_eager_attention(sys.modules[type(self.model).__module__])
+        if name == "bloom":
+            with_eager_alibi(sys.modules[type(self.model).__module__])
+        if name == "opt":
+            with_positions_apart(self.model)
         self.model.get_input_embeddings().weight.requires_grad_(True)
 
     def in_the_open(self, shown):
@@ -55,11 +61,13 @@ class Family:
         source = sys.modules[type(self.model.get_submodule(self.block(0, self.attention))).__module__]
         kept_forward = source.eager_attention_forward
 
-        def attend(module, query, key, value, mask, scaling=None, softcap=None, **kwargs):
+        def attend(module, query, key, value, mask, scaling=None, softcap=None, alibi=None, **kwargs):
             copies = query.shape[1] // key.shape[1]
             scores = query @ key.repeat_interleave(copies, 1).transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
             if softcap:
                 scores = torch.tanh(scores / softcap) * softcap
+            if alibi is not None:
+                scores = scores + alibi
             if mask is not None:
                 scores = scores.masked_fill(mask[..., :key.shape[2]] < -1, -float("inf"))
             scores = shown(names[module], "scores", scores)
@@ -67,12 +75,13 @@ class Family:
             return (pattern @ value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern
 
         def norm(module, x):
-            centred = isinstance(module, torch.nn.LayerNorm)
-            y = x - x.mean(-1, keepdim=True) if centred else x
-            eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+            y = x - x.mean(-1, keepdim=True) if is_centred(module) else x
+            eps = getattr(module, "variance_epsilon", getattr(module, "eps", 1e-5))
             y = y / shown(names[module], "scale", (y.pow(2).mean(-1, keepdim=True) + eps).sqrt())
-            weight = 1 + module.weight if type(module).__name__.startswith("Gemma") else module.weight
-            return y * weight + module.bias if centred else y * weight
+            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+            if weight is not None:
+                y = y * (1 + weight if type(module).__name__.startswith("Gemma") else weight)
+            return y if bias is None else y + bias
 
         source.eager_attention_forward = attend
         norms = [m for m in names if re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__)]
@@ -108,6 +117,8 @@ class Family:
 
     def norm(self, i):
         """The first norm of block i, or the one before the logits."""
+        if self.name == "opt" and i < 0:
+            return "model.decoder.final_layer_norm"              # which is named before the blocks
         norms = [name for name, module in self.model.named_modules()
                  if re.search(r"(LayerNorm|RMSNorm)$", type(module).__name__)
                  and not (self.name == "gemma3" and name.endswith(("q_norm", "k_norm")))]    # heads before positions
@@ -121,6 +132,11 @@ class Family:
 
     def site(self, i, path):
         return f"{self.blocks}[{i}].{path}"
+
+
+def norm_width(module, otherwise):
+    weight = getattr(module, "weight", None)
+    return otherwise if weight is None else weight.shape[0]
 
 
 def kept(into, name):
@@ -145,7 +161,7 @@ def diff(row, a, b):
 def sites(f):
     """Places inside a block, of one metric of a batch."""
     x = {}
-    logits = f.run([CLEAN, CORRUPT], {f.block(0): kept(x, "block"), f.block(1, "mlp"): kept(x, "mlp"),
+    logits = f.run([CLEAN, CORRUPT], {f.block(0): kept(x, "block"), f.block(1, f.mlp): kept(x, "mlp"),
                                       f.block(1, f.attention): kept(x, "attention")},
                    {f.block(1, f"{f.attention}.{f.last}"): kept(x, "z")})
     diff(logits[1, -1], [3, 4], [7]).backward()
@@ -156,7 +172,7 @@ with invoke({[CLEAN, CORRUPT]}):
     block = {f.site(0, 'output')}
     z = {f.site(1, f.attention + '.z')}
     attention = {f.site(1, f.attention + '.output')}
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
     m = output.logits[1, -1].logit_diff([3, 4], 7)
     with m.backward():
         mlp_grad = mlp.grad.save()
@@ -210,13 +226,13 @@ def sets(f):
         t.register_hook(back)
         return t
 
-    logits = f.run([CLEAN], {f.block(0): block, f.block(1, "mlp"): mlp})
+    logits = f.run([CLEAN], {f.block(0): block, f.block(1, f.mlp): mlp})
     diff(logits[0, -1], [3], [7]).backward()
     script = f"""with invoke({[CLEAN]}):
     block = {f.site(0, 'output')}
     block[:, 1] = 0
     block[:, 2] *= 3
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
     mlp[:, -1] = block[:, 3]
     m = output.logits[0, -1].logit_diff(3, 7)
     with m.backward():
@@ -230,7 +246,7 @@ def sets(f):
 def across(f):
     """From one invoke into another: a set, a replacement, arithmetic; gradients of both."""
     clean, corrupt = {}, {}
-    f.run([CLEAN], {f.block(0): kept(clean, "block"), f.block(1, "mlp"): kept(clean, "mlp")})
+    f.run([CLEAN], {f.block(0): kept(clean, "block"), f.block(1, f.mlp): kept(clean, "mlp")})
 
     def block(t):
         corrupt["block"] = t
@@ -241,15 +257,15 @@ def across(f):
         corrupt["changed"] = changed
         return changed
 
-    logits = f.run([CORRUPT], {f.block(0): block, f.block(1, "mlp"): lambda t: clean["mlp"] * 1.5})
+    logits = f.run([CORRUPT], {f.block(0): block, f.block(1, f.mlp): lambda t: clean["mlp"] * 1.5})
     diff(logits[0, -1], [3], [7]).backward()
     script = f"""with invoke({[CLEAN]}):
     block = {f.site(0, 'output')}
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
 with invoke({[CORRUPT]}):
     own = {f.site(0, 'output')}
     own[:, 2] = block[:, 2] * 2 - own[:, 2]
-    {f.site(1, 'mlp.output')} = mlp * 1.5
+    {f.site(1, f.mlp + '.output')} = mlp * 1.5
     m = output.logits[0, -1].logit_diff(3, 7)
     with m.backward():
         own_grad = own.grad.save()
@@ -264,7 +280,7 @@ def several(f):
     """A metric of two invokes, a skipped module, and two metrics of one invoke after each other."""
     first, second = {}, {}
     one = f.run([CLEAN], {f.block(0): kept(first, "block")})
-    two = f.run([CORRUPT], {f.block(0): kept(second, "block"), f.block(1, "mlp"): lambda t: second["block"] * 0.5})
+    two = f.run([CORRUPT], {f.block(0): kept(second, "block"), f.block(1, f.mlp): lambda t: second["block"] * 0.5})
     a, b = diff(one[0, -1], [3], [7]), diff(two[0, -2], [4], [7])
     values = {}
     (a + b * 2).backward(retain_graph=True)
@@ -278,7 +294,7 @@ def several(f):
     other = output.logits[0, 1, 9]
 with invoke({[CORRUPT]}):
     second = {f.site(0, 'output')}
-    {f.site(1, 'mlp')}.skip(second * 0.5)
+    {f.site(1, f.mlp)}.skip(second * 0.5)
     b = output.logits[0, -2].logit_diff(4, 7)
 with (a + b * 2).backward():
     second_grad = second.grad.save()
@@ -394,7 +410,7 @@ def gathers(f):
         third["mlp"] = t
         return t
 
-    logits = f.run([CLEAN], {f.block(1, "mlp"): mlp})
+    logits = f.run([CLEAN], {f.block(1, f.mlp): mlp})
     diff(logits[0, -1], [3], [7]).backward()
     width = f.model.config.hidden_size
     script = f"""store = zeros(2, {width})
@@ -407,7 +423,7 @@ with invoke({[CORRUPT]}):
     two = second[0, [1, 4]]
     store[1] = second[0, 2] * 2 + two[1]
 with invoke({[CLEAN]}):
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
     mlp[:, [1, 4]] = rows
     mlp[:, -1] = store[0] * store[1]
     m = output.logits[0, -1].logit_diff(3, 7)
@@ -445,12 +461,12 @@ def beside_nnsight(f):
             z.grad[:, 2] = 0
             mlp_grad = mlp.grad.clone().save()
     script = f"""with invoke({[CLEAN]}):
-    clean = {f.site(0, 'mlp.output')}
+    clean = {f.site(0, f.mlp + '.output')}
 with invoke({[CORRUPT]}):
-    mlp = {f.site(0, 'mlp.output')}
+    mlp = {f.site(0, f.mlp + '.output')}
     mlp[:, 1] = clean[:, 2] * 2
     z = {f.site(1, f'{f.attention}.{f.last}.input')}
-    block = {f.site(1, 'mlp.output')}
+    block = {f.site(1, f.mlp + '.output')}
     m = output.logits[0, -1].logit_diff(3, 7)
     with m.backward():
         block_grad = block.grad.clone().save()
@@ -502,11 +518,11 @@ def functions(f):
         t[:, 4] = b[:, 4].clamp(-0.5, 0.75) + b[:, 1].clamp_min(0.1) - b[:, 2].clamp_max(0.2)
         return t
 
-    logits = f.run([CLEAN], {f.block(0): block, f.block(1, "mlp"): mlp})
+    logits = f.run([CLEAN], {f.block(0): block, f.block(1, f.mlp): mlp})
     diff(logits[0, -1], [3], [7]).backward()
     script = f"""with invoke({[CLEAN]}):
     b = {f.site(0, 'output')}
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
     mlp[:, 0] = exp(b[:, 0] * 0.25) + log(abs(b[:, 1]) + 1)
     mlp[:, 1] = sigmoid(b[:, 1]) * tanh(b[:, 2])
     mlp[:, 2] = gelu(b[:, 2]) - gelu_tanh(b[:, 3])
@@ -546,13 +562,13 @@ def rows(f):
         t[:, 5] = ((b @ b.mT)[:, 5] @ b)[0] / 8 + b.amax((0, 1)) * b[:, :, 1].norm()
         return t
 
-    logits = f.run([CLEAN], {f.block(0): block, f.block(1, "mlp"): mlp})
+    logits = f.run([CLEAN], {f.block(0): block, f.block(1, f.mlp): mlp})
     diff(logits[0, -1], [3], [7]).backward()
     path, behind = f.path(linear), "[:8].T" if isinstance(f.model.get_submodule(linear), torch.nn.Linear) else "[:, :8]"
     script = f"""with invoke({[CLEAN]}):
     w = {w.tolist()}
     b = {f.site(0, 'output')}
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
     h = relu((b - b.mean(1, keepdim=True)) @ w + 0.25)
     top = h[:, 3].topk(3).values
     mlp[:, 0] = h[:, 0] @ w.T + b.sum((0, 1)) / 8 + b[0].mean(0) * 2
@@ -571,9 +587,9 @@ def rows(f):
 def calls(f):
     """Modules applied to values: a norm and the head, a whole MLP."""
     x, norm, width = {}, f.norm(-1), f.model.config.hidden_size
-    first = next(n for n, m in f.model.named_modules() if re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__) and m.weight.shape[0] == width)
+    first = next(n for n, m in f.model.named_modules() if re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__) and norm_width(m, width) == width)
     head = "embed_out" if hasattr(f.model, "embed_out") else "lm_head"
-    mlp_path = f.block(0, "mlp")
+    mlp_path = f.block(0, f.as_wide)
     call = lambda name, t: f.model.get_submodule(name)(t)
 
     def block(t):
@@ -589,11 +605,11 @@ def calls(f):
         t[:, 2] += call(mlp_path, call(first, b[:, 3] + b[:, 4]))
         return t
 
-    logits = f.run([CLEAN], {f.block(0): block, f.block(1, "mlp"): mlp})
+    logits = f.run([CLEAN], {f.block(0): block, f.block(1, f.mlp): mlp})
     diff(logits[0, -1], [3], [7]).backward()
     script = f"""with invoke({[CLEAN]}):
     b = {f.site(0, 'output')}
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
     lens = lm_head({f.path(norm)}(b[:, 2] * 2))
     mlp[:, 0] = {f.path(mlp_path)}(b[:, 0]) + {f.path(first)}(b[:, 1]) * 0.5
     mlp[:, 1] += softmax(lens, -1).amax(-1, keepdim=True)
@@ -609,7 +625,7 @@ def sequences(f):
     """A block and an attention module applied to whole sequences, and to a part of each."""
     x, inside, block_path, attention = {}, [], f.block(0), f.block(1, f.attention)
     norm = next(n for n, m in f.model.named_modules() if n.startswith(f.block(1)) and re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__)
-                and m.weight.shape[0] == f.model.config.hidden_size)
+                and norm_width(m, f.model.config.hidden_size) == f.model.config.hidden_size)
 
     def given(path, tokens):
         """What the model gives the module beside its input."""
@@ -649,11 +665,11 @@ def sequences(f):
         t[:, 1:4] += z + y[:, 0:3]
         return t
 
-    logits = f.run([CLEAN, CORRUPT], {f.block(0): block, f.block(1, "mlp"): mlp})
+    logits = f.run([CLEAN, CORRUPT], {f.block(0): block, f.block(1, f.mlp): mlp})
     (diff(logits[0, -1], [3], [7]) + diff(logits[1, -1], [4], [7]) * 2).backward()
     script = f"""with invoke({[CLEAN, CORRUPT]}):
     b = {f.site(0, 'output')}
-    mlp = {f.site(1, 'mlp.output')}
+    mlp = {f.site(1, f.mlp + '.output')}
     u = b * 1.5
     y = {f.path(block_path + '.')[:-1]}(u)
     z = {f.path(attention)}({f.path(norm)}(b[:, 1:4]))
@@ -682,8 +698,10 @@ if __name__ == "__main__":
             functions(family)
             rows(family)
             calls(family)
-            sequences(family)
-            if family.model.config.model_type != "gemma2":    # its logits go through a cap behind the head
+            if name != "bloom":                               # whose attention is given the stream, too
+                sequences(family)
+            # whose logits go through a cap or a factor behind the head, and whose MLP is no module or adds inside
+            if name not in ("gemma2", "granite", "cohere", "cohere2", "opt", "bloom"):
                 beside_nnsight(family)
         if name == "gpt2":
             positions(family)

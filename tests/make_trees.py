@@ -8,7 +8,7 @@ A line of FAMILY.txt is one module entered or left in a forward of two prompts o
     enter|leave PATH [shape] #tensor
 
 Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
-(the inner model, the rotary embedding's pair of tables) are left out, and Gemma 3's norms of q and k, which have heads before positions, and GPT-Neo's dropout of patterns
+(the inner model, the rotary embedding's pair of tables) are left out, OPT's embeddings of positions, which are given a mask, and Gemma 3's norms of q and k, which have heads before positions, and GPT-Neo's and BLOOM's dropout of patterns
 and Phi's of residuals (called twice). FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
 one, the rotary embedding's factor on cosine and sine and then its frequencies. test_models compares inset's programs with these files."""
 import json
@@ -17,6 +17,8 @@ import sys
 
 import torch
 import transformers as t
+
+from named_sites import with_positions_apart
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "trees")
 LLAMA = dict(vocab_size=13, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -65,6 +67,15 @@ FAMILIES = {
     "stablelm_parallel": (t.StableLmConfig, t.StableLmForCausalLM, dict(LLAMA, use_parallel_residual=True, use_qkv_bias=True, num_hidden_layers=1,
                                                                         partial_rotary_factor=0.5)),
     "starcoder2": (t.Starcoder2Config, t.Starcoder2ForCausalLM, dict(LLAMA, sliding_window=4)),
+    "granite": (t.GraniteConfig, t.GraniteForCausalLM, dict(LLAMA, embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.1,
+                                                            logits_scaling=8.0)),
+    "olmo": (t.OlmoConfig, t.OlmoForCausalLM, dict(LLAMA)),
+    "cohere": (t.CohereConfig, t.CohereForCausalLM, dict(LLAMA)),
+    "cohere2": (t.Cohere2Config, t.Cohere2ForCausalLM, dict(LLAMA, num_hidden_layers=3, sliding_window=4,
+                                                            layer_types=["full_attention", "sliding_attention", "sliding_attention"])),
+    "bloom": (t.BloomConfig, t.BloomForCausalLM, dict(vocab_size=13, hidden_size=24, n_layer=2, n_head=6, bos_token_id=None, eos_token_id=None)),
+    "opt": (t.OPTConfig, t.OPTForCausalLM, dict(vocab_size=13, hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=8,
+                                                bos_token_id=None, eos_token_id=None, pad_token_id=None)),
     "smollm3": (t.SmolLM3Config, t.SmolLM3ForCausalLM, dict(LLAMA, num_hidden_layers=4)),
 }
 
@@ -90,7 +101,7 @@ def tree(model, tokens):
                                                        out[0] if isinstance(out, tuple) and torch.is_tensor(out[0]) else None))
 
     for path, module in model.named_modules():
-        if path and not path.endswith(("rotary_emb", ".attn_dropout", ".resid_dropout") if model.config.model_type == "phi" else ("rotary_emb", ".attn_dropout")):
+        if path and not path.endswith(("rotary_emb", ".attn_dropout", ".attention_dropout", ".embed_positions", *([".resid_dropout"] if model.config.model_type == "phi" else []))):
             module.register_forward_pre_hook(entered(path), with_kwargs=True)
             module.register_forward_hook(left(path))
     with torch.no_grad():
@@ -113,6 +124,8 @@ def main():
         config = config_class(**values, attn_implementation="eager")
         torch.manual_seed(0)
         model = model_class(config).eval()
+        if name == "opt":
+            with_positions_apart(model)
         lines = tree(model, torch.tensor([[1, 2, 3], [4, 5, 6]]))
         kept = {k: v for k, v in json.loads(config.to_json_string()).items() if k != "transformers_version"}
         with open(os.path.join(HERE, name + ".json"), "w") as file:

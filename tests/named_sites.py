@@ -15,8 +15,10 @@ PARTS = {
     "gpt2": ("attn", "c_attn", "c_proj", "c_fc", None, "c_proj"),
     "gpt_neo": ("attention", None, "out_proj", "c_fc", None, "c_proj"),
     "gptj": ("attn", None, "out_proj", "fc_in", None, "fc_out"),
+    "bloom": ("self_attention", "query_key_value", "dense", "dense_h_to_4h", None, "dense_4h_to_h"),
     "gpt_neox": ("attention", "query_key_value", "dense", "dense_h_to_4h", None, "dense_4h_to_h"),
     "phi": ("self_attn", None, "dense", "fc1", None, "fc2"),
+    "opt": ("self_attn", None, "out_proj", "fc1", None, "fc2"),
     "starcoder2": ("self_attn", None, "o_proj", "c_fc", None, "c_proj"),
     "phi3": ("self_attn", "qkv_proj", "o_proj", "gate_up_proj", "gate_up_proj", "down_proj"),
 }
@@ -50,10 +52,40 @@ def with_eager_attention(source):
         source.GPTNeoSelfAttention._attn = attend
 
 
+def with_eager_alibi(source):
+    """The same for BLOOM, whose scores grow with a key's position."""
+    def eager(module, query, key, value, mask, scaling=None, alibi=None, **kwargs):
+        scores = query @ key.transpose(2, 3) * scaling + alibi
+        pattern = torch.softmax(scores if mask is None else scores + mask, -1, dtype=torch.promote_types(query.dtype, torch.float32)).to(value.dtype)
+        return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+    def forward(module, hidden_states, residual, alibi, attention_mask, **kwargs):
+        query, key, value = module._reshape(module.query_key_value(hidden_states))
+        alibi = alibi.view(len(query), module.num_heads, 1, -1)
+        out, pattern = source.eager_attention_forward(module, query, key, value, attention_mask, scaling=module.inv_norm_factor, alibi=alibi)
+        return residual + module.dense(out.reshape(hidden_states.shape)), pattern
+
+    if not hasattr(source, "eager_attention_forward"):
+        source.eager_attention_forward = eager
+        source.BloomAttention.forward = forward
+
+
+def with_positions_apart(model):
+    """OPT's blocks join the positions of all prompts in one dimension for their MLP; here they stay apart."""
+    def without(layer):
+        def forward(hidden_states, **kwargs):
+            x = hidden_states + layer.self_attn(hidden_states=layer.self_attn_layer_norm(hidden_states), **kwargs)[0]
+            return x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
+        return forward
+    for layer in model.model.decoder.layers:
+        layer.forward = without(layer)
+
+
 class NamedSites:
     def __init__(self, runner):
         self.runner, self.kind, config = runner, runner.model.config.model_type, runner.model.config
         self.attention, self.fused, self.out, self.first, self.second, self.last = PARTS.get(self.kind, USUAL)
+        self.by_head = self.kind in ("gpt_neox", "bloom")    # each head's q, k and v together
         self.n_heads = config.num_attention_heads
         self.n_kv = getattr(config, "num_key_value_heads", None) or self.n_heads
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // self.n_heads
@@ -64,8 +96,14 @@ class NamedSites:
                 self.source = sys.modules[type(module).__module__]
                 if self.kind == "gpt_neo":
                     with_eager_attention(self.source)
+                if self.kind == "bloom":
+                    with_eager_alibi(self.source)
             if self.kind == "phi3" and path.endswith(".mlp"):
                 module.forward = self.fused_mlp(path, module)
+            if self.kind == "granite" and re.search(r"layers\.\d+$", path):
+                module.forward = self.scaled_block(path, module)
+        if self.kind == "opt":
+            with_positions_apart(runner.model)
         self.rotates = hasattr(self.source, "apply_rotary_pos_emb")
         if not hasattr(self.source, "inset_original"):
             self.source.inset_original = (self.source.eager_attention_forward, getattr(self.source, "apply_rotary_pos_emb", None))
@@ -79,7 +117,10 @@ class NamedSites:
 
     def returns_tuple(self, path, module):
         """Does a module that is skipped owe its caller a pair?"""
-        return module in self.paths or (self.kind == "gpt_neo" and re.search(r"\.h\.\d+(\.attn)?$", path) is not None)
+        return module in self.paths or (self.kind in ("gpt_neo", "bloom") and re.search(r"\.h\.\d+(\.attn)?$", path) is not None)
+
+    def holds_mlp(self, path):
+        return path.endswith(".mlp") or (self.kind == "opt" and re.search(r"layers\.\d+$", path) is not None)
 
     # ---- linears and what is beside them
     def heads(self, path, column, n, x, stride=None):
@@ -93,14 +134,14 @@ class NamedSites:
         parent, _, name = path.rpartition(".")
         if parent.endswith("." + self.attention) and name == self.out:
             return [((parent, "z"), lambda x: x.view(*x.shape[:2], self.n_heads, self.head_dim))]
-        if parent.endswith(".mlp") and name == self.last:
+        if self.holds_mlp(parent) and name == self.last:
             return [((parent, "post"), lambda x: x)]
         return []
 
     def beside_output(self, path):
         """(site, view) at a module's output, in either order with it."""
         parent, _, name = path.rpartition(".")
-        if not parent.endswith(".mlp"):
+        if not self.holds_mlp(parent):
             return []
         if self.first == self.second and name == self.first:
             return [((parent, "pre"), lambda x: x.chunk(2, -1)[0]), ((parent, "up"), lambda x: x.chunk(2, -1)[1])]
@@ -119,8 +160,8 @@ class NamedSites:
         if name == self.fused:
             held = self.held[parent] = {}
             for i, (site, n) in enumerate((("q", self.n_heads), ("k", self.n_kv), ("v", self.n_kv))):
-                column = (0, self.n_heads * h, self.n_heads * h + kv)[i] if self.kind != "gpt_neox" else i * h
-                view = self.heads(path, column, n, x, self.kind == "gpt_neox")
+                column = i * h if self.by_head else (0, self.n_heads * h, self.n_heads * h + kv)[i]
+                view = self.heads(path, column, n, x, self.by_head)
                 shown = driver.event((parent, site), view)
                 if shown is not view:
                     held[site] = shown
@@ -138,6 +179,14 @@ class NamedSites:
             return module.down_proj(held.get("up", up) * module.activation_fn(held.get("pre", gate)))
         return forward
 
+    def scaled_block(self, path, layer):
+        """Granite: what is added to the stream is a module's output times a factor."""
+        def forward(x, **kwargs):
+            show = self.runner.driver.event if self.runner.driver else lambda key, tensor: tensor
+            x = x + show((path, "attn_out"), layer.self_attn(hidden_states=layer.input_layernorm(x), **kwargs)[0] * layer.residual_multiplier)
+            return x + show((path, "mlp_out"), layer.mlp(layer.post_attention_layernorm(x)) * layer.residual_multiplier)
+        return forward
+
     # ---- attention
     def rotate(self, q, k, *args, **kwargs):
         held = self.held.get(self.here, {}) if self.runner.driver else {}
@@ -153,9 +202,10 @@ class NamedSites:
         queries, keys = torch.arange(n)[:, None], torch.arange(n)
         return (keys >= lengths) & (queries < lengths)
 
-    def attend(self, module, query, key, value, mask, scaling=None, softcap=None, **kwargs):
+    def attend(self, module, query, key, value, mask, scaling=None, softcap=None, alibi=None, **kwargs):
         if self.runner.driver is None:
-            return self.eager(module, query, key, value, mask, scaling=scaling, **({"softcap": softcap} if softcap else {}), **kwargs)
+            more = {name: x for name, x in (("softcap", softcap), ("alibi", alibi)) if x is not None}
+            return self.eager(module, query, key, value, mask, scaling=scaling, **more, **kwargs)
         path = self.paths[module]
         held, show = self.held.pop(path, {}), lambda site, x: self.runner.driver.event((path, site), x)
         if "v" in held:
@@ -168,6 +218,8 @@ class NamedSites:
         scores = torch.matmul(query, key.repeat_interleave(copies, 1).transpose(2, 3)) * (scaling or query.shape[-1] ** -0.5)
         if softcap:
             scores = torch.tanh(scores / softcap) * softcap
+        if alibi is not None:
+            scores = scores + alibi
         if mask is not None:
             scores = scores + mask[..., :key.shape[2]]
             scores = scores.masked_fill(mask[..., :key.shape[2]] < -1, -float("inf"))    # eager adds the least number; what softmax makes is one
@@ -184,10 +236,14 @@ def is_norm(module):
     return re.search(r"(LayerNorm|RMSNorm)$", type(module).__name__) is not None
 
 
+def is_centred(module):
+    return type(module).__name__.endswith("LayerNorm")
+
+
 def norm_with_scale(module, forward, x, show):
     """A norm that shows what it divides by; `show` gives back what takes its place."""
-    centred = isinstance(module, torch.nn.LayerNorm)
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    centred = is_centred(module)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", 1e-5))      # OLMo's has none of its own
 
     def natural():
         wide = x.float()
@@ -198,9 +254,11 @@ def norm_with_scale(module, forward, x, show):
     if scale.shape == own.shape and torch.equal(scale, own):
         return forward(x)
     y = wide / scale.float()
-    weight = module.weight.float()
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    weight = None if weight is None else weight.float()
     if centred:
-        return (y * weight + module.bias.float()).to(x.dtype)
+        y = y if weight is None else y * weight
+        return (y if bias is None else y + bias.float()).to(x.dtype)
     if type(module).__name__.startswith("Gemma"):
         return (y * (1 + weight)).to(x.dtype)
     if type(module).__name__.startswith("Olmo2"):

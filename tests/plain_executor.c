@@ -794,7 +794,8 @@ static void row_step(const plain *p, const step *s, const plain_cell *const *x, 
     switch (s->kind) {
     case STEP_EMBED:
         for (int64_t i = 0; i < width; i++)
-            out[i].number = weight_at(p, s->weight, (int64_t)x[0][0].number, i);
+            out[i].number = weight_at(p, s->weight,
+                s->by_position ? s->first_row + position : (int64_t)x[0][0].number, i);
         return;
     case STEP_LINEAR: linear(p, s, x[0], in, out, width); return;
     case STEP_LAYERNORM:
@@ -900,6 +901,7 @@ static void score_row(const step *s, const plain_cell *q, const plain_cell *k, i
                    * k[j * k_width + group * s->head_dim + c].number;
         sum *= s->scale;
         out[j].number = s->softcap > 0 ? s->softcap * tanh(sum / s->softcap) : sum;
+        if (s->slopes) out[j].number += (double)s->slopes[head] * j;
     }
 }
 

@@ -23,7 +23,7 @@ FUNCTIONS = {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt, "abs": torc
              "float": lambda x: x.float(), "half": lambda x: x.half(), "bfloat16": lambda x: x.bfloat16()}
 METHODS = ("clone", "kl", "logit_diff", "logit", "probability", "log_probability", "rank", "save", "append", "skip", *FUNCTIONS,
            *row_operations.NAMES)
-NAMED = ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "pre", "up", "post", "scale")
+NAMED = ("q", "k", "v", "rot_q", "rot_k", "scores", "pattern", "z", "pre", "up", "post", "scale", "attn_out", "mlp_out")
 
 
 class ScriptError(Exception):
@@ -374,11 +374,13 @@ class Runner:
         # Gemma 3's norms of q and k have heads before positions: no sites
         behind = ("q_norm", "k_norm") if not sequential and model.config.model_type == "gemma3_text" else ()
         # GPT-Neo's dropout of patterns, and Phi's of residuals, which is called twice
-        no_sites = (".attn_dropout", ".resid_dropout") if not sequential and model.config.model_type == "phi" else ".attn_dropout"
+        # and OPT's embeddings of positions, which are given no tensor but a mask
+        kind = None if sequential else model.config.model_type
+        no_sites = (".attn_dropout", ".resid_dropout") if kind == "phi" else (".attn_dropout", ".embed_positions")
         for path, module in self.modules.items():
             if (path.endswith(behind) and behind) or path.endswith(no_sites):
                 continue
-            if path and not isinstance(module, torch.nn.ModuleList) and path not in ("transformer", "model", "gpt_neox") and not path.endswith("rotary_emb"):
+            if path and not isinstance(module, torch.nn.ModuleList) and path not in ("transformer", "model", "gpt_neox", "model.decoder") and not path.endswith("rotary_emb"):
                 self.wrap(path, module)
         self.sites, self.shapes = [], {}
         self.learn_sites()
@@ -685,7 +687,7 @@ class Interpreter:
             raise ScriptError("ValueError", "an empty prompt")
         if tensor.min() < 0 or tensor.max() >= config.vocab_size:
             raise ScriptError("IndexError", "a token outside the vocabulary")
-        if tensor.shape[1] > config.max_position_embeddings:
+        if tensor.shape[1] > getattr(config, "max_position_embeddings", tensor.shape[1]):
             raise ScriptError("ValueError", "more positions than the model has")
         return [tensor.shape[1]] * tensor.shape[0], tensor.to(torch.int64, copy=True)
 
@@ -973,6 +975,8 @@ class Interpreter:
         """How long rows are that a module takes which makes each row of its output of that row alone; else a TypeError."""
         module, shape = self.runner.modules[path], self.runner.shapes.get((path, "input"))
         inside = [type(m).__name__ for m in module.modules()]
+        if not self.runner.sequential and self.runner.model.config.model_type == "bloom" and path.endswith((".self_attention", ".mlp")):
+            raise ScriptError("TypeError", f"{path} is given the stream too")
         if self.attends(path) and "Embedding" not in "".join(inside):
             return shape[-1]
         if not shape or len(shape) != (2 if self.runner.sequential else 3) or any("Attention" in n or "Embedding" in n for n in inside):
@@ -990,7 +994,7 @@ class Interpreter:
         if parts and parts[0].dim() != 3:
             raise ScriptError("ShapeError", f"{path} takes [batch, position, width]")
         for part in parts:
-            if part.shape[1] > self.runner.model.config.max_position_embeddings:
+            if part.shape[1] > getattr(self.runner.model.config, "max_position_embeddings", part.shape[1]):
                 raise ScriptError("ValueError", "more positions than the model has")
             given = lambda m, args, kwargs: ((part, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": part})
             kept = lambda m, args, out: made.append((out[0] if isinstance(out, tuple) else out).clone())

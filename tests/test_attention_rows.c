@@ -17,6 +17,7 @@ typedef struct attention_world {
     attention_args args;
     int32_t keys[MOST_ROWS * MOST_KEYS], values[MOST_ROWS * MOST_KEYS], q_rows[MOST_ROWS];
     attention_context contexts[MOST_ROWS];
+    float slopes[9];
     unsigned char *q, *k, *v, *out[2];
     size_t out_bytes;
 } attention_world;
@@ -85,7 +86,9 @@ static void lay_world(attention_world *w)
         memset(w->out[i], 0xcd, w->out_bytes);
     }
     for (int r = 0; r < w->rows; r++) w->q_rows[r] = below(w, w->rows);
+    for (int h = 0; h < 9; h++) w->slopes[h] = exp2f(-1 - (float)h);
     w->args = (attention_args){.q = w->q,
+        .slopes = below(w, 4) ? NULL : w->slopes,
         .k = w->k,
         .v = w->v,
         .q_rows = below(w, 2) ? w->q_rows : NULL,

@@ -69,6 +69,12 @@ static const suite suites[] = {
     {"stablelm", "stablelm", "stablelm", INSET_TYPE_COUNT, 1e-5, 0},
     {"stablelm_parallel", "stablelm_parallel", "stablelm_parallel", INSET_TYPE_COUNT, 1e-5, 0},
     {"starcoder2", "starcoder2", "starcoder2", INSET_TYPE_COUNT, 1e-5, 0},
+    {"bloom", "bloom", "bloom", INSET_TYPE_COUNT, 1e-5, 0},
+    {"granite", "granite", "granite", INSET_TYPE_COUNT, 1e-5, 0},
+    {"olmo", "olmo", "olmo", INSET_TYPE_COUNT, 1e-5, 0},
+    {"cohere", "cohere", "cohere", INSET_TYPE_COUNT, 1e-5, 0},
+    {"cohere2", "cohere2", "cohere2", INSET_TYPE_COUNT, 1e-5, 0},
+    {"opt", "opt", "opt", INSET_TYPE_COUNT, 1e-5, 0},
 };
 
 typedef struct runner {

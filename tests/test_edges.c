@@ -618,11 +618,12 @@ static void one_norm_for_both(inset_context *context, const char *name)
 int main(void)
 {
     static const char *const beside[] = {"gpt2", "gpt_neox", "llama", "phi3", "gemma2", "olmo2",
-        "gemma", "gemma3", "olmo3", "smollm3", "gpt_neo", "stablelm", "starcoder2"},
+        "gemma", "gemma3", "olmo3", "smollm3", "gpt_neo", "stablelm", "starcoder2", "bloom",
+        "granite", "olmo", "opt"},
                              *const families[] = {"gpt2", "gpt_neox", "gpt_neox_serial", "llama",
                                  "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2",
                                  "gemma", "gemma3", "olmo3", "smollm3", "gpt_neo", "stablelm",
-                                 "starcoder2"},
+                                 "starcoder2", "bloom", "granite", "olmo", "opt"},
                              *const grouped[] = {"llama", "qwen3", "gemma2", "phi3"};
     inset_context *context = NULL;
     if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();

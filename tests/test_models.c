@@ -17,7 +17,8 @@
 static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neo", "gptj", "gpt_neox",
     "gpt_neox_serial", "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2",
     "phi3", "phi3_long", "olmo2", "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma",
-    "gemma3_text", "olmo3", "smollm3", "phi", "stablelm", "stablelm_parallel", "starcoder2"};
+    "gemma3_text", "olmo3", "smollm3", "phi", "stablelm", "stablelm_parallel", "starcoder2",
+    "bloom", "granite", "olmo", "cohere", "cohere2", "opt"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
 typedef struct world {
@@ -258,6 +259,25 @@ static void configs_are_refused(void)
         {"{\"model_type\": \"gptj\", \"n_embd\": 64}", "'rotary_dim' must be an even number"},
         {"{\"model_type\": \"phi\", \"qk_layernorm\": true}", "'qk_layernorm' is true"},
         {"{\"model_type\": \"stablelm\", \"qk_layernorm\": true}", "'qk_layernorm' is true"},
+        {"{\"model_type\": \"cohere\", \"use_qk_norm\": true}", "'use_qk_norm' is true"},
+        {"{\"model_type\": \"cohere2\", \"sliding_window_pattern\": 0}",
+            "'sliding_window_pattern' must be"},
+        {"{\"model_type\": \"olmo\", \"clip_qkv\": 8.0}", "'clip_qkv' is set"},
+        {"{\"model_type\": \"granite\", \"logits_scaling\": 0}", "'logits_scaling' must be"},
+        {"{\"model_type\": \"granite\", \"residual_multiplier\": -1}",
+            "'residual_multiplier' must be"},
+        {"{\"model_type\": \"opt\", \"do_layer_norm_before\": false}",
+            "'do_layer_norm_before' is false"},
+        {"{\"model_type\": \"opt\", \"enable_bias\": false}", "'enable_bias' is false"},
+        {"{\"model_type\": \"opt\", \"_remove_final_layer_norm\": true}",
+            "'_remove_final_layer_norm' is true"},
+        {"{\"model_type\": \"opt\", \"word_embed_proj_dim\": 512}",
+            "'word_embed_proj_dim' (512) must be 'hidden_size' (768)"},
+        {"{\"model_type\": \"opt\", \"num_attention_heads\": 7}",
+            "'hidden_size' (768) must divide by 'num_attention_heads' (7)"},
+        {"{\"model_type\": \"bloom\", \"apply_residual_connection_post_layernorm\": true}",
+            "'apply_residual_connection_post_layernorm' is true"},
+        {"{\"model_type\": \"bloom\", \"n_head\": 7}", "'hidden_size' (64) must divide by"},
         {"{\"model_type\": \"gemma\", \"use_bidirectional_attention\": true}",
             "'use_bidirectional_attention' is true"},
         {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "'rope_scaling' lacks 'factor'"},

@@ -51,6 +51,7 @@ typedef struct edge_layer {
     int32_t norm;      /* step of the norm before them, or -1 */
     int32_t out;       /* step of the output projection */
     int32_t out_norm;  /* step of the norm behind it, or -1 */
+    float out_scale;   /* factor on its result before it is added to the stream (Granite), or 1 */
     bool parallel;     /* its MLP reads the stream that attention reads */
 } edge_layer;
 

@@ -30,11 +30,12 @@ static const step *product_behind(const program *p, int32_t value)
     return s->kind == STEP_LINEAR ? s : NULL;
 }
 
-static const step *reader_of(const program *p, int32_t value, bool norm)
+/* The first step of this kind that reads a value (any norm for one of the two). */
+static const step *reader_of(const program *p, int32_t value, step_kind kind)
 {
     for (size_t i = 0; i < p->n_steps; i++) {
         const step *s = &p->steps[i];
-        if (norm ? !step_is_norm(s) : s->kind != STEP_LINEAR) continue;
+        if (s->kind != kind && !(step_is_norm(s) && kind == STEP_RMSNORM)) continue;
         if (value_of_slot(p, s->operands[0]) == value) return s;
     }
     return NULL;
@@ -95,11 +96,13 @@ static inset_status find_writing(edges *e, int32_t layer, edge_layer *at)
 {
     const program *p = e->s->program;
     const step *attention = &p->steps[layer_attention(e->s, layer)],
-               *out = reader_of(p, attention->value, false);
+               *out = reader_of(p, attention->value, STEP_LINEAR);
     if ((at->place[PLACE_Z] = layer_place(e->s, layer, "z")) < 0 || !out)
         return no_graph(e, layer, "projection of its heads");
     at->out = step_index(p, out);
-    const step *norm = reader_of(p, out->value, true);
+    const step *norm = reader_of(p, out->value, STEP_RMSNORM),
+               *scale = reader_of(p, out->value, STEP_SCALE);
+    at->out_scale = scale ? scale->scale : 1;
     at->out_norm = norm ? step_index(p, norm) : -1;
     at->place[PLACE_OUT] = norm ? site_of_slot(p, norm->operands[0]) : -1;
     if ((at->place[PLACE_RESULT] = layer_place(e->s, layer, "result")) < 0)

@@ -109,7 +109,11 @@ inset_status patching_delta(maker *m, int64_t u, operand *of, operand *less, ope
         inset_status status = patching_head(m, entry(of, w->layer, PLACE_RESULT), w->head, &here);
         if (!status)
             status = patching_head(m, entry(less, w->layer, PLACE_RESULT), w->head, &there);
-        return status ? status : trace_binary(m->t, TRACE_SUBTRACT, &here, &there, out);
+        if (!status) status = trace_binary(m->t, TRACE_SUBTRACT, &here, &there, out);
+        const operand scale = {.kind = OPERAND_FLOAT, .number = m->e->layers[w->layer].out_scale};
+        if (status || scale.number == 1) return status;
+        const operand unscaled = *out;
+        return trace_binary(m->t, TRACE_MULTIPLY, &unscaled, &scale, out);
     }
     const int32_t *at = m->e->layers[w->layer].place;
     operand z, head, made;

@@ -469,6 +469,15 @@ int32_t program_embed(program *p, int32_t ids, int32_t table)
     return program_step(p, &s, p->weights[table].columns, ids, -1, -1);
 }
 
+int32_t program_embed_positions(program *p, int32_t tokens, int32_t table, int32_t first_row)
+{
+    const int32_t made = program_embed(p, tokens, table);
+    if (made < 0) return made;
+    p->steps[p->n_steps - 1].by_position = true;
+    p->steps[p->n_steps - 1].first_row = first_row;
+    return made;
+}
+
 int32_t program_linear(program *p, int32_t x, int32_t matrix, int32_t bias)
 {
     if (!slot_exists(p, x, "the input") || !weight_exists(p, matrix, "the matrix")) return -1;
@@ -587,6 +596,13 @@ int32_t program_scale(program *p, int32_t x, float scale)
     step s = program_like(STEP_SCALE);
     s.scale = scale;
     return program_step(p, &s, slot_width(p, x), x, -1, -1);
+}
+
+int32_t program_scale_in_fp32(program *p, int32_t x, float scale)
+{
+    const int32_t made = program_scale(p, x, scale);
+    if (made >= 0) p->steps[p->n_steps - 1].scale_in_fp32 = true;
+    return made;
 }
 
 int32_t program_softcap(program *p, int32_t x, float cap)

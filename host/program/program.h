@@ -39,7 +39,7 @@ typedef enum step_kind {
     STEP_ACTIVATION, /* activation(x) */
     STEP_GATE,       /* operand 0 * operand 1, rounded once (gated MLP: act(gate) * up) */
     STEP_ADD,        /* sum of two or three operands, each addition rounded, left to right */
-    STEP_SCALE,      /* x * scale, scale rounded to the storage type first */
+    STEP_SCALE,      /* x * scale; see step.scale_in_fp32 */
     STEP_SOFTCAP,    /* scale * tanh(x / scale) */
     /* rotary embedding of every head by the row's position */
     STEP_ROPE,
@@ -148,11 +148,21 @@ typedef struct step {
     int32_t operands[3];
     int32_t weight, bias; /* indices into weights, or -1 */
     activation activation;
-    float eps;     /* norms */
-    float scale;   /* STEP_SCALE, STEP_SOFTCAP, attention's factor on q k^T */
-    float softcap; /* attention: cap before the mask, 0 = none */
+    float eps;   /* norms */
+    float scale; /* STEP_SCALE, STEP_SOFTCAP, attention's factor on q k^T */
+    /* STEP_SCALE: scale is a number (Granite); else a tensor of the model's type, and so rounded
+     * to it before the product (Gemma) */
+    bool scale_in_fp32;
+    /* STEP_EMBED: a token's position is its id, and id i has row first_row + i of the table (OPT);
+     * rows of tokens are told apart by position already */
+    bool by_position;
+    int32_t first_row;
+    float softcap;     /* attention: cap before the mask, 0 = none */
     /* attention: a query sees itself and window - 1 keys before it; 0 = all */
     int32_t window;
+    /* attention: [n_heads] what a key's score grows by with each position it is later (ALiBi,
+     * arXiv 2108.12409), in the program's arena; NULL: nothing */
+    const float *slopes;
     int32_t n_heads, n_kv_heads, head_dim;
     int32_t rotary_dims; /* rope: first dimensions of each head that turn */
     const float
@@ -327,6 +337,9 @@ int32_t program_tokens(program *p);
 int32_t program_positions(program *p);
 int32_t program_input(program *p, int32_t width);
 int32_t program_embed(program *p, int32_t ids, int32_t weight);
+/* The rows of a table by the positions of tokens, one for each row of every sequence: the one at
+ * position i is first_row + i. */
+int32_t program_embed_positions(program *p, int32_t tokens, int32_t weight, int32_t first_row);
 int32_t program_linear(program *p, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm(program *p, int32_t x, int32_t weight, int32_t bias, float eps);
 /* Both show what they divide by as the site `.scale` of the open module (the first norm of a module
@@ -335,7 +348,8 @@ int32_t program_rmsnorm(
     program *p, int32_t x, int32_t weight, float eps, rms_weight when, int32_t groups);
 int32_t program_activation(program *p, int32_t x, activation kind);
 int32_t program_gate(program *p, int32_t a, int32_t b);
-int32_t program_scale(program *p, int32_t x, float scale);
+int32_t program_scale(program *p, int32_t x, float scale); /* see step.scale_in_fp32 */
+int32_t program_scale_in_fp32(program *p, int32_t x, float scale);
 int32_t program_softcap(program *p, int32_t x, float cap);
 /* How heads turn; the fields are step's. */
 typedef struct rotation {
@@ -347,7 +361,8 @@ typedef struct rotation {
 int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, const rotation *how);
 int32_t program_add(program *p, int32_t a, int32_t b, int32_t c); /* c may be -1 */
 /* STEP_PAIR on k and v, then STEP_ATTENTION on q, k and v: the pair is always the step before its
- * attention. `like` has n_heads, n_kv_heads, head_dim, scale, softcap and window. */
+ * attention. `like` has n_heads, n_kv_heads, head_dim, scale, softcap, window and
+ * slopes. */
 int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const step *like);
 
 /* ---- heads.c: heads that stand alone ---- */

@@ -286,7 +286,7 @@ static void reverse_mix(reverser *v, const step *s, int32_t dz)
     contribute(v, s, s->operands[2],
         add_step(v, backward(v, STEP_VALUES_BACK, s), s->n_kv_heads * s->head_dim, dz, -1));
     step back = backward(v, STEP_PATTERN_BACK, s);
-    back.scale = 1, back.softcap = 0, back.window = 0;
+    back.scale = 1, back.softcap = 0, back.window = 0, back.slopes = NULL;
     contribute(v, s, shown_slot(f, pattern->value),
         add_step_like(v, back, f->values[pattern->value], dz, s->operands[2], -1));
 }

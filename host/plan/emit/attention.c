@@ -383,6 +383,8 @@ inset_status emit_attention(
         || (status = emit_finish_operand(e, a.pair->operands[1], &v))
         || (status = attention_tables(&a, &key_rows, &value_rows, &contexts)))
         return status;
+    void *slopes;
+    if ((status = emit_slopes(e, st, &slopes))) return status;
     int64_t keys = a.total * st->n_heads * st->head_dim;
     launch *l = emit_kernel(
         e, KERNEL_ATTENTION, sizeof(attention_args), fused * st->n_heads, keys * 2);
@@ -395,6 +397,7 @@ inset_status emit_attention(
         .key_rows = key_rows,
         .value_rows = value_rows,
         .contexts = contexts,
+        .slopes = slopes,
         .n_rows = fused,
         .out_stride = width,
         .q_stride = q.stride,
@@ -408,6 +411,13 @@ inset_status emit_attention(
         .softcap = st->softcap};
     e->out->statistics.flops += 4.0 * (double)keys;
     return INSET_OK;
+}
+
+inset_status emit_slopes(emitter *e, const step *attention, void **out)
+{
+    const int32_t *bits = (const int32_t *)(const void *)attention->slopes;
+    *out = bits ? emit_literal_table(e, bits, (size_t)attention->n_heads) : NULL;
+    return bits && !*out ? INSET_NO_MEMORY : INSET_OK;
 }
 
 /* ---- in the open -------------------------------------------------------- */
@@ -447,6 +457,9 @@ inset_status emit_open(emitter *e, const need *n)
     const int32_t *key_rows = q_rows ? emit_segment_table(
                                   e, t->pass, st->operands[1], key_segments, n_keys, &k, &keys)
                                      : NULL;
+    void *slopes = NULL;
+    inset_status status = key_rows ? emit_slopes(e, st, &slopes) : INSET_NO_MEMORY;
+    if (status) return status;
     launch *l = key_rows ? emit_kernel(e, KERNEL_SCORES, sizeof(scores_args), rows * st->n_heads,
                     rows * keys * st->n_heads * st->head_dim)
                          : NULL;
@@ -456,6 +469,7 @@ inset_status emit_open(emitter *e, const need *n)
         .k = k.at,
         .q_rows = (const int32_t *)moved((void *)(uintptr_t)q_rows, n->lo * 4),
         .key_rows = key_rows,
+        .slopes = slopes,
         .n_rows = rows,
         .n_keys = keys,
         .n_columns = t->width / st->n_heads,

@@ -47,6 +47,9 @@ static inset_status emit_attention_back(
         if (!unit_rows(e, st, m, k, &in[k])) return INSET_NO_MEMORY;
     const attention_context *units = unit_table(e, m, &pairs);
     const double work = pairs * of->n_heads * of->head_dim;
+    void *slopes = NULL;
+    inset_status status = units ? emit_slopes(e, of, &slopes) : INSET_NO_MEMORY;
+    if (status) return status;
     launch *l = units ? emit_kernel(e, KERNEL_ATTENTION_BACK, sizeof(attention_back_args),
                     (int64_t)computed_count(m) * of->n_kv_heads, (int64_t)(5 * work))
                       : NULL;
@@ -64,6 +67,7 @@ static inset_status emit_attention_back(
         .value_rows = in[2].rows,
         .dz_rows = in[3].rows,
         .units = units,
+        .slopes = slopes,
         .scratch = tagged(AREA_ARENA, e->s->arena_bytes),
         .n_units = computed_count(m),
         .n_rows = m->n_computed,

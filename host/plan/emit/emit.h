@@ -156,6 +156,8 @@ bool table_repeat(emitter *e, int32_t to, int32_t count, int32_t from);
 /* Stores the gathered numbers as a table, or finds an equal one. */
 void *emit_table(emitter *e, const run_list *list);
 void *emit_literal_table(emitter *e, const int32_t *numbers, size_t n);
+/* A table of an attention's slopes, or NULL where it has none. */
+inset_status emit_slopes(emitter *e, const step *attention, void **out);
 static inline void *table_address(int32_t at) { return tagged(AREA_TABLES, (int64_t)at * 4); }
 static inline int32_t table_index(const void *address)
 {

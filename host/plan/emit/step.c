@@ -11,14 +11,18 @@ static inset_status emit_embed(
 {
     planner *p = e->p;
     plan *made = e->out;
-    bool positions = p->program->values[p->program->slots[st->operands[0]].value].per_position;
+    const bool positions =
+        st->by_position
+        || p->program->values[p->program->slots[st->operands[0]].value].per_position;
     void *ids = NULL;
     runs_clear(&e->rows);
     if (!positions) ids = tagged(AREA_IDS, (int64_t)made->n_ids * 4);
     for (int32_t i = 0; i < computed_count(m); i++) {
         const need *n = computed_need(e->s, m, i);
         if (positions) {
-            if (!runs_add(e, &e->rows, n->lo, n->hi - n->lo, 1)) return INSET_NO_MEMORY;
+            if (!runs_add(e, &e->rows, st->first_row + strand_position(p, n->strand, n->lo),
+                    n->hi - n->lo, 1))
+                return INSET_NO_MEMORY;
             continue;
         }
         if (!array_extend(p->context, &made->id_source, &made->ids_capacity,
@@ -362,7 +366,9 @@ static inset_status emit_rowwise(
         break;
     default:
         l->args.scale = (scale_args){out, in[0].at, in[0].rows, n, width, width, in[0].stride,
-            st->kind == STEP_SCALE ? as_stored(e, st->scale) : 1,
+            st->kind == STEP_SOFTCAP ? 1
+            : st->scale_in_fp32      ? st->scale
+                                     : as_stored(e, st->scale),
             st->kind == STEP_SOFTCAP ? st->scale : 0};
     }
     return INSET_OK;

@@ -278,7 +278,8 @@ static inset_status find_boundaries(planner *p)
     for (size_t i = 0, k = 0; g->n_blocks && k <= g->n_blocks; k++) {
         int32_t slot_index = k < g->n_blocks ? g->blocks[k] : last_boundary(g);
         if (slot_index < 0) break;
-        while (i < g->n_steps && g->steps[i].event < g->slots[slot_index].event) i++;
+        /* the step that binds it, where no module does, is behind */
+        while (i < g->n_steps && g->steps[i].event <= g->slots[slot_index].event) i++;
         p->value_event[g->slots[slot_index].value] = g->slots[slot_index].event;
         p->boundaries[p->n_boundaries++] = (boundary){
             slot_index, g->slots[slot_index].value, g->slots[slot_index].event, (int32_t)i};

@@ -29,18 +29,33 @@ static int32_t made_at(const sweep *s, int32_t place)
     return program_maker(g, g->sites[place].slot)->event;
 }
 
+/* The value that holds the token embeddings: behind a factor or a norm of them alone (Gemma,
+ * Granite; BLOOM), so that it is a part of the stream; -1: there is none. */
+static int32_t embedded_value(const program *g)
+{
+    int32_t value = -1;
+    const int32_t first_block = g->n_blocks ? g->slots[g->blocks[0]].event : 0;
+    for (size_t i = 0; i < g->n_steps; i++) {
+        const step *s = &g->steps[i];
+        const int32_t of = s->n_operands ? g->slots[s->operands[0]].value : -1;
+        const bool tokens = s->kind == STEP_EMBED && !s->by_position
+                            && g->steps[g->values[of].step].kind == STEP_TOKENS;
+        if (value < 0 && tokens) value = s->value;
+        else if (value >= 0 && of == value && s->event < first_block
+                 && (s->kind == STEP_SCALE || step_is_norm(s)))
+            value = s->value;
+    }
+    return value;
+}
+
 inset_status attribute_embedding(sweep *s, int32_t *site)
 {
     const program *g = s->program;
+    const int32_t value = embedded_value(g);
     *site = -1;
-    for (size_t i = 0; i < g->n_sites && *site < 0; i++) {
-        const slot *shown = &g->slots[g->sites[i].slot];
-        const step *made = program_maker(g, g->sites[i].slot);
-        if (made->kind == STEP_SCALE) /* Gemma's embeddings are scaled */
-            made = program_maker(g, made->operands[0]);
-        if (made->kind == STEP_EMBED && shown->settable && !g->values[shown->value].per_position)
+    for (size_t i = 0; i < g->n_sites && *site < 0; i++)
+        if (g->slots[g->sites[i].slot].value == value && g->slots[g->sites[i].slot].settable)
             *site = (int32_t)i;
-    }
     if (*site >= 0) return INSET_OK;
     return error_set(s->context, INSET_UNKNOWN_SITE,
         "%s has no token embeddings to integrate along", g->model_type);

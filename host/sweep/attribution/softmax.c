@@ -17,10 +17,12 @@ static const float *row(const float *x, int64_t position, int64_t heads, int64_t
     return x + (position * heads + head) * d;
 }
 
-static double capped(const step *s, double score)
+/* The score of the key at position j in a head, from the dot product. */
+static double score_of(const step *s, int64_t head, int64_t j, double dot_product)
 {
-    score *= s->scale;
-    return s->softcap > 0 ? s->softcap * tanh(score / s->softcap) : score;
+    double score = dot_product * s->scale;
+    if (s->softcap > 0) score = s->softcap * tanh(score / s->softcap);
+    return s->slopes ? score + (double)s->slopes[head] * (double)j : score;
 }
 
 static int64_t first_key(const step *s, int64_t position)
@@ -29,16 +31,17 @@ static int64_t first_key(const step *s, int64_t position)
 }
 
 /* Largest score and sum of a query's softmax, less the key `but` (-1: none is left out). */
-static void softmax_of(const attention_rows *a, const float *query, int64_t position, int64_t group,
+static void softmax_of(const attention_rows *a, const float *query, int64_t position, int64_t head,
     int64_t but, double *largest, double *sum)
 {
     const step *s = a->attention;
+    const int64_t group = head / (s->n_heads / s->n_kv_heads);
     *largest = -INFINITY;
     *sum = 0;
     for (int64_t j = first_key(s, position); j <= position; j++) {
         if (j == but) continue;
-        const double score = capped(
-            s, dot(query, row(a->k, j, s->n_kv_heads, group, s->head_dim), s->head_dim));
+        const double score = score_of(
+            s, head, j, dot(query, row(a->k, j, s->n_kv_heads, group, s->head_dim), s->head_dim));
         if (score > *largest) *sum = *sum * exp(*largest - score) + 1, *largest = score;
         else *sum += exp(score - *largest);
     }
@@ -51,10 +54,11 @@ static double read_through(
     const step *s = a->attention;
     const int64_t d = s->head_dim;
     double largest, sum, total = 0;
-    softmax_of(a, query, position, group, -1, &largest, &sum);
+    softmax_of(a, query, position, head, -1, &largest, &sum);
     const float *back = row(a->back, position, s->n_heads, head, d);
     for (int64_t j = first_key(s, position); j <= position; j++) {
-        const double score = capped(s, dot(query, row(a->k, j, s->n_kv_heads, group, d), d));
+        const double score = score_of(
+            s, head, j, dot(query, row(a->k, j, s->n_kv_heads, group, d), d));
         total += exp(score - largest) / sum * dot(back, row(a->v, j, s->n_kv_heads, group, d), d);
     }
     return total;
@@ -80,17 +84,18 @@ static double row_score(
     const float *query = row(a->q, i, s->n_heads, head, d),
                 *back = row(a->back, i, s->n_heads, head, d);
     double largest, sum, others = 0;
-    softmax_of(a, query, i, group, position, &largest, &sum);
+    softmax_of(a, query, i, head, position, &largest, &sum);
     for (int64_t j = first_key(s, i); j <= i; j++) {
         if (j == position) continue;
-        const double score = capped(s, dot(query, row(a->k, j, s->n_kv_heads, group, d), d));
+        const double score = score_of(
+            s, head, j, dot(query, row(a->k, j, s->n_kv_heads, group, d), d));
         others += exp(score - largest) * dot(back, row(a->v, j, s->n_kv_heads, group, d), d);
     }
     const double own = dot(back, row(a->v, position, s->n_kv_heads, group, d), d);
     double value[2];
     for (int k = 0; k < 2; k++) {
         const float *key = row(k ? a->patched : a->k, position, s->n_kv_heads, group, d);
-        const double score = capped(s, dot(query, key, d)),
+        const double score = score_of(s, head, position, dot(query, key, d)),
                      most = score > largest ? score : largest, e = exp(score - most),
                      rest = sum > 0 ? exp(largest - most) : 0;
         value[k] = (e * own + rest * others) / (e + rest * sum);

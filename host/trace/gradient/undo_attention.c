@@ -131,9 +131,23 @@ static inset_status down_product(trace *t, const operand *a, const operand *b, o
     return status ? status : trace_product(t, &across, b, out);
 }
 
+/* Adds to scores [n, n] what each key's grows by (ALiBi). */
+static inset_status add_slope(trace *t, const step *s, int head, operand *scores)
+{
+    const int64_t n = scores->view.dimensions[1].extent;
+    const inset_type type = trace_operand_type(t, scores);
+    char *grown = arena_new(&t->memory, (size_t)n * type_size(type));
+    operand row;
+    if (!grown) return INSET_NO_MEMORY;
+    for (int64_t j = 0; j < n; j++)
+        element_put(type, grown + (size_t)j * type_size(type), s->slopes[head] * (float)j);
+    const inset_status status = trace_external(t, type, 1, &n, grown, &row);
+    return status ? status : pass_binary(t, TRACE_ADD, scores, &row, scores);
+}
+
 /* The pattern of a head; kept[1]: tanh of the scores over the cap, where there is one. */
 static inset_status make_pattern(
-    trace *t, const step *s, const head_rows *head, const operand *mask, operand *kept)
+    trace *t, const step *s, int h, const head_rows *head, const operand *mask, operand *kept)
 {
     static const int64_t last = -1;
     const row_request softmax = {
@@ -147,6 +161,7 @@ static inset_status make_pattern(
         if (!status) status = trace_function(t, TRACE_TANH, &scores, NULL, &kept[1]);
         if (!status) status = pass_binary(t, TRACE_MULTIPLY, &kept[1], &cap, &scores);
     }
+    if (!status && s->slopes) status = add_slope(t, s, h, &scores);
     const operand whole = scores;
     if (!status) status = trace_where(t, mask, &whole, &none, &scores);
     return status ? status : trace_row_function(t, &scores, &softmax, &kept[0]);
@@ -164,7 +179,7 @@ inset_status pass_attention(passing *w, const step *s, const operand *in, operan
     if (!status) status = pass_zeros(t, &in[0], (int64_t)s->n_heads * s->head_dim, out);
     for (int h = 0; h < s->n_heads && !status; h++) {
         status = rows_of_head(t, s, in, h, &head);
-        if (!status) status = make_pattern(t, s, &head, &mask, &kept[2 * h]);
+        if (!status) status = make_pattern(t, s, h, &head, &mask, &kept[2 * h]);
         if (!status) status = trace_product(t, &kept[2 * h], &head.v, &head.out);
         if (!status) status = pass_set(t, out, head.first, s->head_dim, TRACE_COPY, &head.out);
     }
