@@ -24,12 +24,13 @@ trap 'rm -rf "$work"' EXIT
                 if (first && block == "") block = substr(path, 1, first - 1)
                 module = substr(path, first ? first + 3 : 1)
                 if (site == "scale" && path ~ /\.[1-9][0-9]*\./) next
-                sub(/\.[^.]*$/, "", module)
-                if (site == "scale") norms = tell(norms, module)
+                if (!sub(/\.[^.]*$/, "", module)) in_block = tell(in_block, site)
+                else if (site == "scale") norms = tell(norms, module)
                 else if (module ~ /attn|attention/) { attention = module; in_attention = tell(in_attention, site) }
                 else { mlp = module; in_mlp = tell(in_mlp, site) }
             }
-            END { printf "| `%s` | `%s[i]` | `.%s`: %s | `.%s`: %s | %s |\n", family, block, attention, in_attention, mlp, in_mlp, norms }'
+            END { printf "| `%s` | `%s[i]`%s%s | `.%s`: %s | %s%s | %s |\n", family, block, in_block == "" ? "" : ": ", in_block, attention, in_attention,
+                         mlp == "" ? "" : "`." mlp "`: ", in_mlp, norms }'
     done
 } > "$work/table"
 

@@ -5,12 +5,15 @@
  *   expected     every point of every case of the fixtures
  *   axes         names and labels of a pattern's destinations and of key-value heads, in results
  *                and in the file's metadata
+ *   sums         in every family the stream behind a block is the stream before it, attn_out and
+ *                mlp_out
  *   spellings    TransformerLens' names are these sites with these axes
  *   refusals     axes and sites that are not there, heads beyond, tensors of the wrong shape */
 #include "test.h"
 
 #include "base/base.h"
 #include "file/file.h"
+#include "sweep/sweep.h"
 #include "sweeps.h"
 
 #include <unistd.h>
@@ -84,6 +87,63 @@ static void agrees_with_transformers(inset_context *context, inset_model *model,
     }
     CHECK(cases > 10, "%s: %d cases", name, cases);
     safetensors_close(file);
+}
+
+/* ---- what a block adds --------------------------------------------------- */
+
+enum { N_PARTS = 4 };
+
+/* Runs a prompt and sets out[] to the rows of four sites, which are in the order of a run. */
+static inset_status run_parts(inset_model *model, const int32_t *sites, inset_tensor *out,
+    inset_trace **trace, inset_plan **plan)
+{
+    char script[1200] = "with invoke([[5, 17, 42, 8, 33, 21]]):\n", name[8];
+    for (int i = 0; i < N_PARTS; i++) {
+        const size_t n = strlen(script);
+        char path[200];
+        program_site_name(model->program, sites[i], path, sizeof path);
+        snprintf(script + n, sizeof script - n, "    x%d = %s.save()\n", i, path);
+    }
+    inset_status status = inset_trace_create(model, trace);
+    if (!status) status = inset_script(*trace, "sums", "", script, strlen(script));
+    if (!status) status = inset_plan_create(*trace, NULL, plan);
+    if (!status) status = inset_run(*plan);
+    for (int i = 0; i < N_PARTS && !status; i++) {
+        snprintf(name, sizeof name, "x%d", i);
+        status = inset_saved(*plan, name, &out[i]);
+    }
+    return status;
+}
+
+static void adds_up(inset_context *context, const char *family, const inset_model_options *on)
+{
+    static const char *const parts[N_PARTS] = {"resid_pre", "attn_out", "mlp_out", "resid_post"};
+    char path[128];
+    inset_model *model = NULL;
+    sweep *places = NULL;
+    snprintf(path, sizeof path, "fixtures/%s", family);
+    inset_sweep_options o = options_of("attn_out", NULL, NULL);
+    NEED(!inset_model_open(context, path, on, &model) && !sweep_create(model, &o, NULL, &places),
+        "%s: %s", family, inset_message(context));
+    for (int32_t layer = 0; layer < layers_count(model->program); layer++) {
+        int32_t sites[N_PARTS];
+        inset_tensor out[N_PARTS];
+        inset_trace *trace = NULL;
+        inset_plan *plan = NULL;
+        for (int i = 0; i < N_PARTS; i++) sites[i] = layer_place(places, layer, parts[i]);
+        inset_status status = run_parts(model, sites, out, &trace, &plan);
+        CHECK(!status, "%s: %s", family, inset_message(context));
+        const float *x[N_PARTS];
+        for (int i = 0; i < N_PARTS && !status; i++) x[i] = out[i].data;
+        for (int64_t i = 0; !status && i < out[0].shape[1] * out[0].shape[2]; i++)
+            CHECK(fabsf(x[0][i] + x[1][i] + x[2][i] - x[3][i]) < 1e-5f * (1 + fabsf(x[3][i])),
+                "%s, layer %d, number %lld: %g + %g + %g is not %g", family, (int)layer,
+                (long long)i, x[0][i], x[1][i], x[2][i], x[3][i]);
+        inset_plan_free(plan);
+        inset_trace_free(trace);
+    }
+    sweep_free(places);
+    inset_model_free(model);
 }
 
 /* ---- axes --------------------------------------------------------------- */
@@ -246,6 +306,11 @@ int main(void)
         return test_result();
     agrees_with_transformers(context, gpt2, "gpt2");
     agrees_with_transformers(context, llama, "llama");
+    static const char *const families[] = {"gpt2", "gpt_neo", "gpt_neox", "gpt_neox_serial", "gptj",
+        "llama", "gemma2", "gemma3", "phi", "phi3", "olmo", "olmo2", "olmo3", "smollm3", "stablelm",
+        "stablelm_parallel", "starcoder2", "bloom", "granite", "cohere", "cohere2", "opt"};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        adds_up(context, families[i], &on);
     for (size_t i = 0; i < sizeof gpt2_axes / sizeof *gpt2_axes; i++)
         names_axes(context, gpt2, &gpt2_axes[i]);
     for (size_t i = 0; i < sizeof llama_axes / sizeof *llama_axes; i++)
