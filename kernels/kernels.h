@@ -450,14 +450,14 @@ typedef enum metric_kind {
  * second, each below the number of logits.
  *   product 0   x [width] are the logits themselves
  *   product 1   the logits are T(weight x + bias), of which only the tokens' are computed (LOGIT
- *               and LOGIT_DIFF alone); with softcap > 0 as KERNEL_SCALE caps them. x [width] is a
- *               row of the product's operand */
+ *               and LOGIT_DIFF alone); with softcap > 0 as KERNEL_SCALE caps them, with scale
+ *               not 0 times that. x [width] is a row of the product's operand */
 typedef struct metric_row {
     float *out;
     const void *x, *other;
     const int32_t *tokens;
     int32_t n_a, n_b, width, kind, product;
-    float softcap;
+    float softcap, scale;
 } metric_row;
 
 /* Block r does rows[r]. weight [logits, width] and bias [logits] are the product's; NULL where no

@@ -25,6 +25,7 @@ DEVICE float logit_of(const metrics_args &a, const metric_row &m, int32_t token)
     const T *w = (const T *)a.weight + (int64_t)token * m.width;
     const float sum = block_sum_of(m.width, [=](int i) { return load(x[i]) * load(w[i]); });
     const float logit = load(store<T>(a.bias ? sum + load(((const T *)a.bias)[token]) : sum));
+    if (m.scale != 0.0f) return load(store<T>(logit * m.scale));
     return m.softcap > 0.0f ? capped<T>(logit, m.softcap) : logit;
 }
 

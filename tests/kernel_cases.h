@@ -826,7 +826,8 @@ static void case_metrics(subject *s, int type, int64_t n, double size, bool near
 
 /* The same from what the logits are a product of: rounded to the type, and capped as KERNEL_SCALE
  * does it. */
-static void case_metric_product(subject *s, int type, int64_t d, bool biased, double softcap)
+static void case_metric_product(
+    subject *s, int type, int64_t d, bool biased, double softcap, double scale)
 {
     enum { LOGITS = 23, LINES = 2, N_A = 2, N_B = 3 };
     buffer x = buffer_random(s, type, d, 1, 1), weight = buffer_random(s, type, LOGITS * d, 3, 1),
@@ -840,6 +841,7 @@ static void case_metric_product(subject *s, int type, int64_t d, bool biased, do
         if (softcap > 0)
             logits[j] = as_type(
                 type, as_type(type, tanh(as_type(type, logits[j] / softcap))) * softcap);
+        if (scale > 0) logits[j] = as_type(type, logits[j] * (float)scale);
     }
     metric_row rows[LINES];
     for (int k = 0; k < LINES; k++)
@@ -851,7 +853,8 @@ static void case_metric_product(subject *s, int type, int64_t d, bool biased, do
             .width = (int32_t)d,
             .kind = k ? METRIC_LOGIT : METRIC_LOGIT_DIFF,
             .product = 1,
-            .softcap = (float)softcap};
+            .softcap = (float)softcap,
+            .scale = (float)scale};
     void *table = NULL;
     if (device_allocate(s->device, sizeof rows, &table)
         || device_upload(s->device, table, rows, sizeof rows))
@@ -884,12 +887,13 @@ static void run_metric_cases(subject *s, int type)
     case_metrics(s, type, 67, 4, true, true);
     /* probabilities that fp32 has no numbers for */
     case_metrics(s, type, 33, 300, false, false);
-    case_metric_product(s, type, 33, true, 0);
-    case_metric_product(s, type, 64, false, 3);
+    case_metric_product(s, type, 33, true, 0, 0);
+    case_metric_product(s, type, 64, false, 3, 0);
+    case_metric_product(s, type, 40, false, 0, 0.3);
     if (s->brief) return;
     case_metrics(s, type, 5003, 8, false, false);
     case_metrics(s, type, 5003, 8, true, false);
-    case_metric_product(s, type, 768, true, 30);
+    case_metric_product(s, type, 768, true, 30, 0);
 }
 
 /* ---- rope --------------------------------------------------------------- */

@@ -18,7 +18,7 @@ function(inset_block_test name threads)
   target_link_options(${name} PRIVATE ${ARGN})
   target_link_libraries(${name} PRIVATE inset_flags Threads::Threads m)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}/tests)
-  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+  set_tests_properties(${name} PROPERTIES TIMEOUT 900)
 endfunction()
 
 inset_block_test(test_blocks 64)

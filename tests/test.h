@@ -54,6 +54,12 @@ __attribute__((unused)) static int test_result(void)
     return test_failures != 0;
 }
 
+/* Whether a part of the cases will do: where all of them run without sanitizers. */
+__attribute__((unused)) static bool test_is_brief(void)
+{
+    return getenv("INSET_TEST_BRIEF") != NULL;
+}
+
 /* ---- whole files. Tests run in the folder tests/, and name files from there: "fixtures/gpt2"
  * ---- */
 

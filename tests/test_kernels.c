@@ -13,7 +13,7 @@ static bool run_device(const char *name)
     const bool there = status != INSET_DEVICE_ERROR || !strcmp(name, "cpu");
     if (!there) printf("skipped: %s\n", inset_message(context));
     else if (CHECK(status == INSET_OK, "opening %s: %s", name, inset_message(context))) {
-        subject s = {d, name, false, 1, d->is_cuda};
+        subject s = {d, name, test_is_brief(), 1, d->is_cuda};
         test_comparators(&s);
         run_kernel_cases(&s);
         device_close(d);
@@ -29,13 +29,14 @@ int main(int count, char **arguments)
     const char *name = count > 1 ? arguments[1] : getenv("INSET_TEST_DEVICE");
     if (!run_device(name ? name : "cpu")) return TEST_SKIP;
     if (!name) {
-        run_table("baseline kernels", kernels_baseline_fill, false);
+        run_table("baseline kernels", kernels_baseline_fill, test_is_brief());
 #if defined(__x86_64__)
         __builtin_cpu_init();
-        if (__builtin_cpu_supports("avx2")) run_table("AVX2 kernels", kernels_avx2_fill, false);
+        if (__builtin_cpu_supports("avx2"))
+            run_table("AVX2 kernels", kernels_avx2_fill, test_is_brief());
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
             && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-            run_table("AVX-512 kernels", kernels_avx512_fill, false);
+            run_table("AVX-512 kernels", kernels_avx512_fill, test_is_brief());
 #endif
     }
     return test_result();

@@ -327,7 +327,7 @@ int main(void)
     struct inset_model *model = NULL;
     const inset_status there = model_open(
         context, "fixtures/gpt2", device_name, INSET_TYPE_COUNT, false, false, 0, &model);
-    if (there == INSET_DEVICE_ERROR) return TEST_SKIP;
+    if (there == INSET_DEVICE_ERROR) return inset_context_free(context), TEST_SKIP;
     model_free(model);
 #endif
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {

@@ -10,8 +10,8 @@
 /* A model of the shape that DIRECTORY/config.json has, without a file of weights: every weight is a
  * piece of one list of random numbers, at a place of its own, so that 8 billion of them take a
  * second to make and nothing to carry. *numbers is to be freed behind the model. */
-inset_status gpu_model(inset_context *context, const char *directory, const char *device_name,
-    inset_type type, bool fast, void **numbers, inset_model **out);
+inset_status gpu_model(inset_context *context, const char *directory, inset_type type,
+    const inset_model_options *options, void **numbers, inset_model **out);
 
 /* Uniform in -scale .. scale, `count` elements of a float type. */
 void gpu_random(inset_type type, void *at, int64_t count, float scale, uint64_t seed);

@@ -32,7 +32,10 @@ static void open_shape(
     snprintf(directory, sizeof directory, "%s/%s", shapes, name);
     if (inset_context_create(NULL, &context)) exit(1);
     double start = seconds();
-    gpu_need(context, gpu_model(context, directory, device_name, type, false, &numbers, &model));
+    inset_model_options options = INSET_MODEL_OPTIONS;
+    options.device = device_name;
+    options.dtype = type_name(type);
+    gpu_need(context, gpu_model(context, directory, type, &options, &numbers, &model));
     const double passed = seconds() - start;
     size_t now = 0, total = 0;
     const cuda_device *d = (cuda_device *)model->device;

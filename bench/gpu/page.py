@@ -21,7 +21,7 @@ def read(folder, step):
 def samples(folder):
     """{(benchmark, who, case): median} of all lines "BENCHMARK WHO CASE NUMBER"."""
     found = collections.defaultdict(list)
-    for step in ("forward", "sweep", "attribute", "peers", "compiled"):
+    for step in ("forward", "sweep", "streamed", "attribute", "peers", "compiled"):
         for line in read(folder, step).splitlines():
             words = line.split()
             if len(words) == 4 and words[0] in ("forward", "sweep", "plan", "rows", "flops", "records", "product", "check", *SCORES):
@@ -59,6 +59,11 @@ def sweeps(numbers):
         own, flops = ("sweep", "inset", case), numbers[("flops", "inset", case)]
         lines.append(f"| {case} | {1e3 * numbers[own]:.2f} | {1e3 * numbers[('plan', 'inset', case)]:.2f} | {ratio(numbers, ('sweep', 'hooks-sdpa', case), own)} |"
                      f" {flops / 1e12:.2f} | {flops / numbers[own] / 1e12:.0f} |")
+    for case in cases:                                       # -w: some weights copied in each pass
+        resident = numbers.get(("sweep", "inset", case.replace("-streamed", "")))
+        if "-streamed" in case and resident:
+            lines += ["", f"With a third of its weights on the card, {case.replace('-streamed', '')} runs at {100 * resident / numbers['sweep', 'inset', case]:.0f} % of"
+                          " the speed it has with all of them there."]
     return lines + [""]
 
 

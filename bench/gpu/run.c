@@ -1,6 +1,9 @@
 /* run.c: forwards and sweeps of a shape on a GPU, and where their time goes.
  *
- *     gpu_run DEVICE SHAPE TYPE [-f] [-n SAMPLES] CASE...      -f: as --fast
+ *     gpu_run DEVICE SHAPE TYPE [-f] [-w GIB] [-n SAMPLES] CASE...
+ *
+ *     -f     as --fast
+ *     -w     weights take so much of the device at most; the others are streamed
  *
  * SHAPE: a folder with a config.json; weights come from a seed. CASE: forward-T (logits of the last
  * position), sweep-SITE-T (one pair of prompts of T tokens that differ from the first on; every
@@ -365,19 +368,24 @@ int main(int count, char **arguments)
     char name[64];
     int at = 4;
     if (count < 5 || inset_context_create(NULL, &s.context)) return 2;
+    inset_model_options options = INSET_MODEL_OPTIONS;
     const bool fast = !strcmp(arguments[at], "-f");
     at += fast;
+    if (!strcmp(arguments[at], "-w") && count > at + 2)
+        options.weight_memory = (size_t)(atof(arguments[at + 1]) * 0x1p30), at += 2;
     if (!strcmp(arguments[at], "-n") && count > at + 2)
         s.samples = atoi(arguments[at + 1]), at += 2;
     const inset_type type = !strcmp(arguments[3], "bf16")  ? INSET_BF16
                             : !strcmp(arguments[3], "f16") ? INSET_F16
                                                            : INSET_F32;
     const char *slash = strrchr(arguments[2], '/');
-    snprintf(name, sizeof name, "%s-%s%s", slash ? slash + 1 : arguments[2], type_name(type),
-        fast ? "-fast" : "");
+    snprintf(name, sizeof name, "%s-%s%s%s", slash ? slash + 1 : arguments[2], type_name(type),
+        fast ? "-fast" : "", options.weight_memory ? "-streamed" : "");
+    options.device = arguments[1];
+    options.dtype = type_name(type);
+    options.fast = fast;
     s.name = name;
-    gpu_need(s.context,
-        gpu_model(s.context, arguments[2], arguments[1], type, fast, &numbers, &s.model));
+    gpu_need(s.context, gpu_model(s.context, arguments[2], type, &options, &numbers, &s.model));
     for (; at < count; at++) {
         char *sort = arguments[at], *site = strchr(sort, '-'), *length = strrchr(sort, '-');
         if (!site || atoi(length + 1) < 1 || atoi(length + 1) > MOST_TOKENS) return 2;

@@ -43,11 +43,14 @@ static bool add_rows(emitter *e, const need *n, metrics_args *args, int64_t *wor
     piece operand = *metric_rows(t, 0);
     int64_t rows = n->hi - n->lo, x_step = 0, other_step = 0, place = 0;
     metric_row one = {.kind = t->op};
-    const step *product = metric_product(e->p, t, &operand, &one.softcap);
+    metric_behind behind;
+    const step *product = metric_product(e->p, t, &operand, &behind);
     const piece *reference = metric_rows(t, 1);
     metric_counts(t, &one.n_a, &one.n_b);
     one.width = operand.c1 - operand.c0;
     one.product = product != NULL;
+    one.softcap = behind.softcap;
+    one.scale = behind.scale;
     const bool reads = metric_reads_rows(t);
     if (reads) one.x = rows_at(e, &operand, n->lo, &x_step);
     if (reads && reference) one.other = rows_at(e, reference, n->lo, &other_step);

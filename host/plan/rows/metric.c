@@ -49,16 +49,18 @@ const step *last_linear(const planner *p)
     return NULL;
 }
 
-const step *metric_product(const planner *p, const strand *s, piece *operand, float *softcap)
+const step *metric_product(const planner *p, const strand *s, piece *operand, metric_behind *out)
 {
     const program *g = p->program;
     const piece *from = metric_rows(s, 0);
-    *softcap = 0;
+    *out = (metric_behind){0};
     if ((s->op != INSET_LOGIT && s->op != INSET_LOGIT_DIFF) || from->domain < 0) return NULL;
     if (from->column || from->c1 - from->c0 != g->values[from->domain].width) return NULL;
     const step *st = &g->steps[g->values[from->domain].step];
-    if (st->kind == STEP_SOFTCAP && shows_all(p, &g->slots[st->operands[0]])) {
-        *softcap = st->scale;
+    const bool caps = st->kind == STEP_SOFTCAP,
+               scales = st->kind == STEP_SCALE && st->scale_in_fp32;
+    if ((caps || scales) && shows_all(p, &g->slots[st->operands[0]])) {
+        *(caps ? &out->softcap : &out->scale) = st->scale;
         st = program_maker(g, st->operands[0]);
     }
     if (st != last_linear(p) || g->weights[st->weight].in_out) return NULL;

@@ -462,9 +462,14 @@ const piece *metric_rows(const strand *s, int k);
 /* Whether it depends on the numbers of its rows. */
 bool metric_reads_rows(const strand *s);
 void metric_counts(const strand *s, int32_t *n_a, int32_t *n_b);
-/* The product of which a metric wants so few columns that dot products with them will do, and the
- * rows it multiplies; *softcap: what caps it, or 0. NULL: the metric reads its rows themselves. */
-const step *metric_product(const planner *p, const strand *s, piece *operand, float *softcap);
+/* What stands between the head's product and the logits: a cap or a factor, or neither (0). */
+typedef struct metric_behind {
+    float softcap, scale;
+} metric_behind;
+/* The product of which a metric wants so few columns that dot products with them will do, the rows
+ * it multiplies and what is behind it. NULL: the metric reads its rows themselves. */
+const step *metric_product(
+    const planner *p, const strand *s, piece *operand, metric_behind *behind);
 
 /* ---- whole.c: attention that the device takes whole --------------------- */
 inset_status whole_begin(planner *p); /* before the walk */

@@ -393,8 +393,8 @@ static bool ask_operands(planner *p, schedule *s, int32_t now, const need *n)
 static bool ask_metric(planner *p, schedule *s, const strand *t, const need *n, int32_t now)
 {
     piece operand;
-    float softcap;
-    if (metric_product(p, t, &operand, &softcap))
+    metric_behind behind;
+    if (metric_product(p, t, &operand, &behind))
         return ask_piece(p, s, &operand, n->lo, n->hi, 0, operand.c1, now);
     for (int k = 0; metric_reads_rows(t) && metric_rows(t, k); k++) {
         const piece from = *metric_rows(t, k);
