@@ -273,7 +273,7 @@ static int32_t dropout_if(const place *at, const char *name, int32_t x)
     return name ? program_identity_module(at->p, name, x) : x;
 }
 
-/* What a branch adds to the stream, where it is not what its module returns: a site of the block. */
+/* What a branch adds to the stream, a site of the block where its module returns another thing. */
 static int32_t scaled_branch(const place *at, const char *site, int32_t x)
 {
     const decoder *g = at->family;

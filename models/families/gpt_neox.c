@@ -1,10 +1,10 @@
-/* gpt_neox.c: GPT-NeoX (Pythia) as transformers' GPTNeoXForCausalLM runs it, and the forward pass
- * that BLOOM shares with it (gpt_neox.h).
+/* gpt_neox.c: GPT-NeoX (Pythia) as transformers' GPTNeoXForCausalLM runs it, and the forward that
+ * BLOOM shares with it (gpt_neox.h).
  *
- * What is its own: a rotary part of each head, attention and MLP side by side on the same stream (or
- * one after the other, as the config says). Heads lie apart in the projection, and are laid side by
- * side on their way to attention: by the rotary step, which turns nothing of v, nor of q and k where
- * there is no rotary embedding. */
+ * What is its own: a rotary part of each head, attention and MLP side by side on the same stream
+ * (or one after the other, as the config says). Heads lie apart in the projection, and are laid
+ * side by side on their way to attention: by the rotary step, which turns nothing of v, nor of q
+ * and k where there is no rotary embedding. */
 #include "models/families/gpt_neox.h"
 #include "models/place.h"
 
