@@ -157,7 +157,7 @@ typedef struct step {
      * rows of tokens are told apart by position already */
     bool by_position;
     int32_t first_row;
-    float softcap;     /* attention: cap before the mask, 0 = none */
+    float softcap; /* attention: cap before the mask, 0 = none */
     /* attention: a query sees itself and window - 1 keys before it; 0 = all */
     int32_t window;
     /* attention: [n_heads] what a key's score grows by with each position it is later (ALiBi,
