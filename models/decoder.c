@@ -143,17 +143,17 @@ static int32_t head_norm(const place *at, const char *path, int32_t x, int32_t n
     return program_leave(at->p, program_rmsnorm(at->p, x, scale, g->eps, g->norm_weight, 1));
 }
 
-/* Rotated q or k, as attention multiplies it. */
+/* q or k as attention multiplies it: rotated, where positions are not embedded. */
 static int32_t rotate(const place *at, const char *site, int32_t x, int32_t n_heads)
 {
     const decoder *g = at->family;
     const int32_t heads[2] = {n_heads, g->head_dim};
+    if (g->embed_positions) return x;
     const bool still = g->without_rope && g->without_rope[at->layer];
     const rope *by = g->has_window_rope && g->windows[at->layer] ? &g->window_rope : &g->rope;
     const rotation how = {by->dims, by->frequencies, by->attention_scale, g->rope_round_once,
                        g->rope_interleaved},
                    none = {.attention_scale = 1, .round_once = g->rope_round_once};
-    if (g->embed_positions) return x;
     x = program_rope(at->p, x, n_heads, g->head_dim, still ? &none : &how);
     return program_site_view(at->p, site, x, 0, 2, heads);
 }
@@ -332,6 +332,20 @@ static int32_t embeddings(const place *at, int32_t table, int32_t tokens)
         p, x, program_leave(p, program_embed_positions(p, tokens, places, g->first_position)), -1);
 }
 
+static int32_t logits(const place *at, int32_t x, int32_t table)
+{
+    const decoder *g = at->family;
+    program *p = at->p;
+    int32_t head = g->tied
+                       ? program_weight_tied(p, "lm_head.weight", table)
+                       : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
+    int32_t bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary)
+                                : -1;
+    x = program_linear_module(p, "lm_head", x, head, bias);
+    if (g->logit_scale != 1) x = program_scale_in_fp32(p, x, g->logit_scale);
+    return g->logit_softcap > 0 ? program_softcap(p, x, g->logit_softcap) : x;
+}
+
 void decoder_build(const decoder *g, program *p)
 {
     static const char *const ignored[] = {
@@ -357,12 +371,5 @@ void decoder_build(const decoder *g, program *p)
         x = block(&(place){p, g, layers, layer, false}, x);
     x = norm(&last, g->norm_before_head, x, g->d, 1);
     program_leave(p, -1);
-    int32_t head = g->tied
-                       ? program_weight_tied(p, "lm_head.weight", table)
-                       : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
-    int32_t bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary)
-                                : -1;
-    x = program_linear_module(p, "lm_head", x, head, bias);
-    if (g->logit_scale != 1) x = program_scale_in_fp32(p, x, g->logit_scale);
-    program_logits(p, g->logit_softcap > 0 ? program_softcap(p, x, g->logit_softcap) : x);
+    program_logits(p, logits(&last, x, table));
 }

@@ -31,6 +31,11 @@ PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"
 PARTS["bloom"] = ("input_layernorm", ("self_attention.query_key_value",) * 3, "self_attention.dense", None, "post_attention_layernorm", "mlp.dense_4h_to_h",
                   None)
 PARTS["opt"] = ("self_attn_layer_norm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", None, "final_layer_norm", "fc2", None)
+SHARED = ("gptj", "phi", "stablelm_parallel", "cohere", "cohere2")
+PARTS["gptj"] = ("ln_1", ("attn.q_proj", "attn.k_proj", "attn.v_proj"), "attn.out_proj", None, None, "mlp", None)
+PARTS["phi"] = ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.dense", None, None, "mlp", None)
+PARTS.update({name: ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.o_proj", None, None, "mlp", None)
+              for name in ("stablelm_parallel", "cohere", "cohere2")})
 # frozen paths; the nodes of a step go together
 PATHS = ["m1->logits", "input->a0.h1<v>->logits", "a0.h0->a1.h0<k>->logits", "a0.h1->m1->logits", "input->m0->a1.h0<v>->logits",
          "a0.h0+a0.h1->a1.h0<q>+a1.h0<k>+a1.h0<v>->logits", "input+m0->a1.h0<v>+m1->logits"]
@@ -41,7 +46,9 @@ class Graph:
     def __init__(self, name):
         self.f = Family(name)
         self.model, config = self.f.model, self.f.model.config
-        self.parallel, self.by_head = name == "gpt_neox", name in ("gpt_neox", "bloom")
+        self.by_head = name in ("gpt_neox", "bloom")
+        self.shared = name in SHARED                          # attention and MLP read one norm
+        self.parallel = name == "gpt_neox" or self.shared
         self.norm, self.qkv, self.out, self.out_norm, self.mlp_norm, self.mlp, self.mlp_out_norm = PARTS[name]
         self.layers, self.heads = config.num_hidden_layers, config.num_attention_heads
         self.kv = getattr(config, "num_key_value_heads", None) or self.heads
@@ -117,13 +124,17 @@ class Graph:
 
         def mlp(layer):
             first = self.get(layer, self.mlp_norm or self.mlp)
-            forward = first.forward
-            replace(first, lambda x: forward(seen(f"m{layer}", x)))
+            forward, norm = first.forward, self.get(layer, self.norm) if self.norm else None
+            if self.shared:
+                replace(first, lambda x: forward(type(norm).forward(norm, seen(f"m{layer}", kept[f"x{layer}"]))))
+            else:
+                replace(first, lambda x: forward(seen(f"m{layer}", x)))
             last = self.get(layer, self.mlp_out_norm or self.mlp)
             last_forward = last.forward
 
             def write(x):
-                kept[f"m{layer}"] = given[f"m{layer}"] if given else last_forward(x) * self.factor
+                made = last_forward(x) * self.factor              # also where it is not wanted: what it reads is noted
+                kept[f"m{layer}"] = given[f"m{layer}"] if given else made
                 return kept[f"m{layer}"] / self.factor
             replace(last, write)
 

@@ -1,12 +1,14 @@
 /* test_cuda_standin.c: the CUDA device on the stand-in: what every device must do, each call
  * failing in turn, what opening refuses, how products are chosen; and that the stand-in notices the
  * mistakes it is there to notice. */
+#define _GNU_SOURCE /* dladdr */
 #include "device/cuda/cuda.h"
 #include "device_checks.h"
 #include "failing_allocator.h"
 #include "standin/standin.h"
 #include "test.h"
 
+#include <dlfcn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +18,26 @@ static inset_context *new_context(failing_allocator *memory)
     if (inset_context_create(memory ? failing_allocator_interface(memory) : NULL, &context))
         abort();
     return context;
+}
+
+/* A library that only a folder of INSET_CUDA_LIBRARIES has is found there, and nowhere else. */
+static void finds_shared_libraries(void)
+{
+    char folder[] = "/tmp/inset-shared-XXXXXX", link[64], folders[80];
+    Dl_info libc;
+    NEED(mkdtemp(folder) && dladdr((void *)(uintptr_t)strtol, &libc), "no folder");
+    snprintf(link, sizeof link, "%s/libinset_nowhere.so.1", folder);
+    snprintf(folders, sizeof folders, "/nowhere::%s", folder);
+    NEED(!symlink(libc.dli_fname, link), "no link to %s", libc.dli_fname);
+    CHECK(!cuda_shared_open("libinset_nowhere.so.1"), "found without its folder");
+    setenv("INSET_CUDA_LIBRARIES", folders, 1);
+    CHECK(!cuda_shared_open("libinset_elsewhere.so.1"), "found what is nowhere");
+    void *opened = cuda_shared_open("libinset_nowhere.so.1");
+    CHECK(opened && dlsym(opened, "strtol"), "not found in %s: %s", folders, dlerror());
+    if (opened) dlclose(opened);
+    unsetenv("INSET_CUDA_LIBRARIES");
+    unlink(link);
+    rmdir(folder);
 }
 
 /* At the end of a case nothing is left over and nothing went wrong. */
@@ -870,6 +892,7 @@ int main(void)
         fuses_gelu((inset_type)type, GELU_AS_KERNEL, true);
         fuses_gelu((inset_type)type, GELU_OTHERWISE, false);
     }
+    finds_shared_libraries();
     counts_launches_and_refuses_grids();
     notices_mistakes();
     notices_what_dies();

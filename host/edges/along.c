@@ -14,19 +14,21 @@ enum { PATHS_A_PLAN = 256 };
 static inset_status read_more(maker *m, const edge_node *v, const operand *delta)
 {
     const int64_t first = attribute_first_difference(m->e->s, m->pair);
-    const int32_t site = patching_alone_at(m->e, v);
+    const int32_t alone = patching_alone_at(m->e, v),
+                  site = edge_is_of_head(v) ? alone : patching_reads_at(m->e, v);
     const index_item items[3] = {{.kind = INDEX_SLICE},
         {.kind = INDEX_SLICE, .has_start = true, .start = first},
         {.kind = INDEX_INTEGER, .integer = v->head}};
-    operand here, copy, part;
+    operand here, copy, part, seen;
     inset_status status = trace_index(m->t, delta, 2, items, &part);
     if (!status) status = trace_site(m->t, site, &here);
     if (status) return status;
     if (edge_is_of_head(v)) return trace_set(m->t, &here, 3, items, TRACE_ADD, &part);
     if ((status = trace_clone(m->t, &here, &copy))
-        || (status = trace_set(m->t, &copy, 2, items, TRACE_ADD, &part)))
+        || (status = trace_set(m->t, &copy, 2, items, TRACE_ADD, &part))
+        || (status = patching_seen(m, v, &copy, &seen)))
         return status;
-    return trace_replace(m->t, site, &copy);
+    return trace_replace(m->t, alone, &seen);
 }
 
 static int32_t reads_when(const maker *m, const edge_node *v)

@@ -57,7 +57,7 @@ static inset_status add_reader(
         const int32_t site = m->e->layers[to->layer].place[place];
         made = (change){site, m->e->s->program->sites[site].event, to->head, {0}};
         status = patching_head(m, entry(m->other, to->layer, place), to->head, &made.value);
-    } else made = patching_change(m, to, kind == 1 ? other : &stream);
+    } else status = patching_change(m, to, kind == 1 ? other : &stream, &made);
     if (status) return status;
     size_t i = m->n_changes++;
     for (; i > 0 && m->changes[i - 1].event > made.event; i--) m->changes[i] = m->changes[i - 1];

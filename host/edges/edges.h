@@ -36,8 +36,11 @@ typedef enum edge_place {
     PLACE_OUT,       /* what a norm behind attention reads; not there without */
     PLACE_ATTN_OUT,  /* what attention adds to the stream */
     PLACE_MLP_INPUT, /* what the MLP (or its norm) reads */
-    PLACE_MLP_OUT,   /* what the MLP adds to the stream */
-    PLACE_LAST,      /* what the norm before the logits reads */
+    /* the MLP's own input behind a norm that attention reads too (GPT-J, Phi); else not there, and
+     * nothing but the MLP reads through PLACE_MLP_INPUT */
+    PLACE_MLP_NORMED,
+    PLACE_MLP_OUT, /* what the MLP adds to the stream */
+    PLACE_LAST,    /* what the norm before the logits reads */
     PLACE_COUNT
 } edge_place;
 
@@ -99,6 +102,12 @@ typedef struct edges {
 static inline operand *entry(operand *table, int32_t layer, edge_place place)
 {
     return &table[(size_t)layer * PLACE_COUNT + (size_t)place];
+}
+
+/* Where the MLP reads, and nobody else. */
+static inline edge_place edges_mlp_reads(const edge_layer *at)
+{
+    return at->place[PLACE_MLP_NORMED] >= 0 ? PLACE_MLP_NORMED : PLACE_MLP_INPUT;
 }
 
 /* Is there an edge from writer u to reader v? */

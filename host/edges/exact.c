@@ -8,11 +8,11 @@
 static inset_status reader_of_run(maker *m, const edge_node *v, const operand *stream, change *out)
 {
     const edges *e = m->e;
-    *out = patching_change(m, v, stream);
-    if (out->head < 0) return INSET_OK;
+    inset_status status = patching_change(m, v, stream, out);
+    if (status || out->head < 0) return status;
     const int32_t shown = e->layers[v->layer].place[PLACE_Q + patching_which(v)];
     operand read;
-    inset_status status = patching_begin(m, true);
+    status = patching_begin(m, true);
     if (!status) status = trace_replace(m->t, patching_reads_at(e, v), stream);
     if (!status) status = trace_site(m->t, shown, &read);
     *out = (change){shown, e->s->program->sites[shown].event, v->head, {0}};

@@ -22,6 +22,13 @@ static int32_t site_of_slot(const program *p, int32_t slot)
     return -1;
 }
 
+/* The same, of the module around where two products read through the one that holds both. */
+static int32_t module_reading(const program *p, int32_t slot)
+{
+    const int32_t source = p->slots[slot].source;
+    return site_of_slot(p, source >= 0 ? source : slot);
+}
+
 /* The product behind a value, through steps that go row by row. */
 static const step *product_behind(const program *p, int32_t value)
 {
@@ -124,16 +131,16 @@ static inset_status find_mlp(edges *e, int32_t layer, edge_layer *at, int32_t st
     int32_t slot = linear ? linear->operands[0] : -1;
     const step *norm = linear ? program_maker(p, slot) : NULL;
     const int32_t from = mid < 0 ? stream : value_of_site(p, mid);
-    const bool behind_norm = norm && step_is_norm(norm) && value_of_slot(p, slot) != from;
-    if (behind_norm && step_index(p, norm) == at->norm) /* Phi: no place that it alone reads */
-        return no_graph(e, layer, "norm of the MLP's own: attention reads it too");
+    const bool behind_norm = norm && step_is_norm(norm) && value_of_slot(p, slot) != from,
+               shared = behind_norm && step_index(p, norm) == at->norm;
+    const int32_t normed = slot;
     if (behind_norm) slot = norm->operands[0];
     if (slot < 0 || value_of_slot(p, slot) != from)
         return no_graph(e, layer, "MLP that reads the stream");
-    /* two products read through the module that holds both */
-    const int32_t source = behind_norm ? -1 : p->slots[slot].source;
-    at->place[PLACE_MLP_INPUT] = site_of_slot(p, source >= 0 ? source : slot);
-    if (at->place[PLACE_MLP_INPUT] < 0) return no_graph(e, layer, "MLP that reads the stream");
+    at->place[PLACE_MLP_INPUT] = behind_norm ? site_of_slot(p, slot) : module_reading(p, slot);
+    if (shared) at->place[PLACE_MLP_NORMED] = module_reading(p, normed);
+    if (at->place[PLACE_MLP_INPUT] < 0 || (shared && at->place[PLACE_MLP_NORMED] < 0))
+        return no_graph(e, layer, "MLP that reads the stream");
     at->parallel = mid < 0;
     return INSET_OK;
 }

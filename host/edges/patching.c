@@ -140,15 +140,26 @@ int32_t patching_reads_at(const edges *e, const edge_node *v)
 
 int32_t patching_alone_at(const edges *e, const edge_node *v)
 {
-    return edge_is_of_head(v) ? e->layers[v->layer].alone[patching_which(v)]
-                              : patching_reads_at(e, v);
+    if (v->part == 'l') return patching_reads_at(e, v);
+    const edge_layer *at = &e->layers[v->layer];
+    return edge_is_of_head(v) ? at->alone[patching_which(v)] : at->place[edges_mlp_reads(at)];
 }
 
-change patching_change(const maker *m, const edge_node *v, const operand *stream)
+inset_status patching_seen(maker *m, const edge_node *v, const operand *stream, operand *out)
+{
+    const program *p = m->e->s->program;
+    const int32_t read = patching_reads_at(m->e, v);
+    const bool behind_norm = !edge_is_of_head(v) && patching_alone_at(m->e, v) != read;
+    if (behind_norm) return trace_call(m->t, p->sites[read].module, stream, out);
+    return *out = *stream, INSET_OK;
+}
+
+inset_status patching_change(maker *m, const edge_node *v, const operand *stream, change *out)
 {
     const int32_t site = patching_alone_at(m->e, v);
-    return (change){site, m->e->s->program->sites[site].event,
-        edge_is_of_head(v) ? v->head : CHANGE_SLOT, *stream};
+    *out = (change){
+        site, m->e->s->program->sites[site].event, edge_is_of_head(v) ? v->head : CHANGE_SLOT, {0}};
+    return patching_seen(m, v, stream, &out->value);
 }
 
 /* ---- plans -------------------------------------------------------------- */

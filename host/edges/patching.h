@@ -1,8 +1,9 @@
 /* patching.h: pieces of which traces of patched edges are made: exact.c patches one edge, along.c a
  * path of them, circuit.c all but those kept.
  *
- * A reader alone sees another stream: for an MLP or the logits its input is replaced, for a head's
- * q, k or v that head's part of `.q_input`, `.k_input`, `.v_input` is set.
+ * A reader alone sees another stream: for an MLP or the logits its input is replaced (an MLP's
+ * behind the norm, by what the norm makes of that stream, where attention reads that norm too), for
+ * a head's q, k or v that head's part of `.q_input`, `.k_input`, `.v_input` is set.
  *
  * A writer's difference: the stream's or the MLP's own; a head's `.result`. Where a norm stands
  * behind the projection, what the norm makes of that head's z in the place of the other's, less
@@ -83,12 +84,15 @@ static inline bool edge_is_of_head(const edge_node *reader)
 {
     return reader->part != 'm' && reader->part != 'l';
 }
-/* The site through which a reader reads. */
+/* The site through which a reader reads the stream. */
 int32_t patching_reads_at(const edges *e, const edge_node *reader);
-/* The same; a head's own. */
+/* The site at which it alone is given something: a head's own, an MLP's behind a shared norm. */
 int32_t patching_alone_at(const edges *e, const edge_node *reader);
-/* The change by which a reader alone sees `stream`. */
-change patching_change(const maker *m, const edge_node *reader, const operand *stream);
+/* What is to be put there that it sees `stream`: that, or what the shared norm makes of it. An
+ * invoke is open. */
+inset_status patching_seen(maker *m, const edge_node *reader, const operand *stream, operand *out);
+/* The change by which a reader alone sees `stream`. An invoke is open. */
+inset_status patching_change(maker *m, const edge_node *reader, const operand *stream, change *out);
 
 /* Takes the means that an ablation wants, where they are not there yet (ablation.c). */
 inset_status ablation_prepare(edges *e);

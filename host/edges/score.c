@@ -302,6 +302,18 @@ static inset_status head_gradients(
     return through_norm(c, at->norm, x, c->room.part, heads_of(e, k), share, false, add, to);
 }
 
+/* The same of what comes back to its MLP: to the stream, through a norm that attention shares. */
+static inset_status mlp_gradient(
+    scorer *c, int32_t layer, const int32_t *saved, float share, bool add, float *to)
+{
+    const edge_layer *at = &c->e->layers[layer];
+    const edge_place read = edges_mlp_reads(at);
+    if (read == PLACE_MLP_INPUT) return copy_rows(c, saved[read], share, add, to);
+    const int64_t d = c->e->width;
+    return through_norm(c, at->norm, rows_of(c, saved[PLACE_NORM_INPUT], d),
+        rows_of(c, saved[read], d), 1, share, false, add, to);
+}
+
 /* The mean over the runs of what comes back to a layer's readers; `layer` of the number of layers:
  * to the logits alone. Run by run for each matrix, which may have to be widened. */
 static inset_status readers_of(scorer *c, size_t metric, int32_t layer)
@@ -317,10 +329,11 @@ static inset_status readers_of(scorer *c, size_t metric, int32_t layer)
         for (int32_t r = 0; r < runs && !status; r++)
             status = head_gradients(
                 c, layer, k, gradients_at(c, metric, r) + offset, share, r > 0, to);
-    for (int32_t r = 0; r < runs && !status; r++)
-        status = copy_rows(c,
-            gradients_at(c, metric, r)[offset + (last ? PLACE_LAST : PLACE_MLP_INPUT)], share,
-            r > 0, to);
+    for (int32_t r = 0; r < runs && !status; r++) {
+        const int32_t *saved = gradients_at(c, metric, r) + offset;
+        status = last ? copy_rows(c, saved[PLACE_LAST], share, r > 0, to)
+                      : mlp_gradient(c, layer, saved, share, r > 0, to);
+    }
     return status;
 }
 

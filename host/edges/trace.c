@@ -34,15 +34,23 @@ typedef struct writer {
 
 /* ---- orders ------------------------------------------------------------- */
 
-static bool is_copied(edge_place place) { return place == PLACE_MLP_INPUT || place == PLACE_LAST; }
-
-static bool has_gradient(edge_place place)
+static bool is_copied(const edge_layer *at, edge_place place)
 {
-    return is_copied(place) || place == PLACE_Q || place == PLACE_K || place == PLACE_V;
+    return place == edges_mlp_reads(at) || place == PLACE_LAST;
 }
 
-/* Attention's output and its heads' are there for exact edges only. */
-static bool is_taken(edge_place place) { return place != PLACE_ATTN_OUT && place != PLACE_RESULT; }
+static bool has_gradient(const edge_layer *at, edge_place place)
+{
+    return is_copied(at, place) || place == PLACE_Q || place == PLACE_K || place == PLACE_V;
+}
+
+/* Attention's output and its heads' are there for exact edges only, as is the stream that an MLP
+ * reads through attention's norm (it is PLACE_NORM_INPUT). */
+static bool is_taken(const edge_layer *at, edge_place place)
+{
+    return place != PLACE_ATTN_OUT && place != PLACE_RESULT
+           && (place != PLACE_MLP_INPUT || edges_mlp_reads(at) == PLACE_MLP_INPUT);
+}
 
 static void insert(visit *list, size_t *n, visit v, bool backwards)
 {
@@ -63,14 +71,15 @@ static inset_status find_orders(writer *w)
     for (int32_t l = 0; l < e->s->n_layers; l++)
         for (int k = 0; k < PLACE_COUNT; k++) {
             const int32_t site = e->layers[l].place[k];
-            if (site < 0 || !is_taken((edge_place)k)) continue;
+            if (site < 0 || !is_taken(&e->layers[l], (edge_place)k)) continue;
             insert(
                 w->forward, &w->n_forward, (visit){l, p->sites[site].event, (edge_place)k}, false);
-            if (!has_gradient((edge_place)k)) continue;
+            if (!has_gradient(&e->layers[l], (edge_place)k)) continue;
             /* of a value where it is made, of a copy where it was made */
             const int32_t value = p->slots[p->sites[site].slot].value;
-            const int32_t event = is_copied((edge_place)k) ? p->sites[site].event
-                                                           : p->steps[p->values[value].step].event;
+            const int32_t event = is_copied(&e->layers[l], (edge_place)k)
+                                      ? p->sites[site].event
+                                      : p->steps[p->values[value].step].event;
             insert(w->backward, &w->n_backward, (visit){l, event, (edge_place)k}, true);
         }
     return INSET_OK;
@@ -87,7 +96,7 @@ static inset_status take_places(writer *w, operand *out)
         operand here, *to = entry(out, v->layer, v->place);
         status = trace_site(w->t, site, &here);
         *to = here;
-        if (status || !is_copied(v->place)) continue;
+        if (status || !is_copied(&w->e->layers[v->layer], v->place)) continue;
         status = trace_clone(w->t, &here, to);
         if (!status) status = trace_replace(w->t, site, to);
     }

@@ -461,3 +461,20 @@ def test_values_dropped_while_another_thread_records(model):
     finally:
         faulthandler.cancel_dump_traceback_later()
     assert dropped.is_set() and (x.numpy() == 1).all()
+
+
+def test_finds_cuda_of_pip(tmp_path, monkeypatch):
+    """pip's nvidia packages keep their libraries where no loader looks: their folders are named to the device, unless the user named some."""
+    folders = [tmp_path / "nvidia" / name / "lib" for name in ("cublas", "cudnn")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.setenv("INSET_CUDA_LIBRARIES", "")              # so that it is put back
+    monkeypatch.delenv("INSET_CUDA_LIBRARIES")
+    inset.model._find_cuda("cpu")
+    assert "INSET_CUDA_LIBRARIES" not in os.environ
+    inset.model._find_cuda(None)
+    assert os.environ["INSET_CUDA_LIBRARIES"].split(":") == [str(f) for f in folders]
+    monkeypatch.setenv("INSET_CUDA_LIBRARIES", "/mine")
+    inset.model._find_cuda("cuda")
+    assert os.environ["INSET_CUDA_LIBRARIES"] == "/mine"

@@ -1,6 +1,7 @@
 /* cudnn.c: cuDNN as the product finds it: opened when somebody asks, and no loss but of time where
  * it is not there. */
 #include "device/cuda/cudnn.h"
+#include "device/cuda/library.h"
 
 #include <dlfcn.h>
 #include <string.h>
@@ -39,8 +40,7 @@ static bool find_all(cudnn_library *l)
 
 bool cudnn_open(cudnn_library *library)
 {
-    *library = (cudnn_library){
-        .opened = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)};
+    *library = (cudnn_library){.opened = cuda_shared_open("libcudnn.so.9")};
     if (library->opened && find_all(library) && library->cudnnGetVersion() >= CUDNN_OLDEST)
         return true;
     cudnn_close(library);

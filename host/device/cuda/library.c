@@ -75,7 +75,7 @@ static const char *find_all(cuda_library *l)
 /* Opens the one of that name; *why: what is wrong with it, [256]. */
 static bool open_products(cuda_library *l, const char *name, char *why)
 {
-    l->products = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    l->products = cuda_shared_open(name);
     if (!l->products) {
         snprintf(why, 256, "%s", dlerror());
         return false;
@@ -100,7 +100,7 @@ inset_status cuda_library_open_products(inset_context *context, cuda_library *li
     }
     return error_set(context, INSET_DEVICE_ERROR,
         "a CUDA device needs cuBLASLt 12 or 13: %s; install CUDA's libraries, or name their folder "
-        "in LD_LIBRARY_PATH (pip's are in site-packages/nvidia/*/lib)",
+        "in INSET_CUDA_LIBRARIES (pip's are in site-packages/nvidia/*/lib)",
         first);
 }
 

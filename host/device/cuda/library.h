@@ -175,6 +175,10 @@ inset_status cuda_library_open(inset_context *context, cuda_library *library);
 inset_status cuda_library_open_products(inset_context *context, cuda_library *library);
 /* takes one that was never opened, all zeros */
 void cuda_library_close(cuda_library *library);
+/* shared.c: dlopen's handle of a library by its name ("libcudnn.so.9"), where the loader finds it
+ * or else in one of the folders, colons between them, of INSET_CUDA_LIBRARIES; NULL and dlerror()
+ * where there is none. It stays loaded when it is closed. */
+void *cuda_shared_open(const char *name);
 
 #ifdef __cplusplus
 extern "C"

@@ -106,6 +106,15 @@ def _directory(source):
     raise errors.FileError(f"'{source}' is neither a folder with a config.json nor a model in {cache}; nothing is downloaded")
 
 
+def _find_cuda(device):
+    """CUDA's libraries may be pip's (nvidia-cublas-..., nvidia-cudnn-...), in folders where the loader does not look: names them to the device."""
+    if device == "cpu" or "INSET_CUDA_LIBRARIES" in os.environ:
+        return
+    folders = [str(f) for place in sys.path for f in sorted(pathlib.Path(place or ".").glob("nvidia/*/lib"))]
+    if folders:
+        os.environ["INSET_CUDA_LIBRARIES"] = ":".join(dict.fromkeys(folders))
+
+
 def _is_float_rows(x):
     """A tensor of PyTorch's that can be read as it is."""
     torch = sys.modules.get("torch")
@@ -139,6 +148,7 @@ class Model(Sweeping, Caching):
     """
 
     def __init__(self, source, *, device=None, dtype=None, fast=False, ungroup=False, weight_memory=0, tokenizer=None):
+        _find_cuda(device)
         if hasattr(source, "state_dict"):
             config, tensors, device = _in_memory(source, device)
             self._m = _inset.Model.from_tensors(config, tensors, device, dtype, fast, ungroup, weight_memory)
