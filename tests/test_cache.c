@@ -327,7 +327,7 @@ static inset_cache_options options_of(const data_set *d, const char *directory)
 static void one_family(const char *name, const char *dtype, const char *kept, uint64_t *seed)
 {
     static const char *const sites[] = {"resid_pre,resid_post,attn_out,mlp_out,z,q,k,v",
-        "*.*.output,resid_post", "lm_head.input,z", "resid_post"};
+        "*.*.*.output,resid_post", "lm_head.input,z", "resid_post"};
     inset_context *context = NULL;
     data_set d;
     char label[128];
