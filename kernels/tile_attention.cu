@@ -190,7 +190,7 @@ DEVICE_APART void write_rows(W &w, T *tile, const attention_args &a, const tile_
 }
 
 template <typename W>
-DEVICE_APART void start_rows(W &w, const attention_args &a, const tile_block &b, int first)
+DEVICE_APART void start_rows(W &w, const tile_block &b, int first)
 {
     const tile_place &p = b.place;
     UNROLLED
@@ -198,7 +198,6 @@ DEVICE_APART void start_rows(W &w, const attention_args &a, const tile_block &b,
         const int tile_row = first + row_number(w, i), query = tile_row / p.stack;
         const bool used = query < p.rows && tile_row % p.stack < p.heads;
         w.state.query[i] = query;
-        w.state.slope[i] = used && a.slopes ? a.slopes[p.head + tile_row % p.stack] : 0.0f;
         w.state.low[i] = used ? b.low[query] : 0;
         w.state.high[i] = used ? b.high[query] : 0;
         w.state.largest[i] = -INFINITE;
@@ -266,7 +265,7 @@ DEVICE_APART void tile_attention_block(const tile_attention_args &args, int64_t 
     warp_rows w[TILES_A_WARP];
     UNROLLED
     for (int t = 0; t < TILES_A_WARP; t++)
-        start_rows(w[t], a, b, (warp_index() + t * BLOCK_WARPS) * WARP_ROWS);
+        start_rows(w[t], b, (warp_index() + t * BLOCK_WARPS) * WARP_ROWS);
     int lowest = b.segments[0].lowest;
     for (int i = 0; i < b.place.rows; i = b.segments[i].end)
         lowest = smaller(lowest, b.segments[i].lowest);
@@ -298,8 +297,12 @@ DEVICE_APART void tile_attention_block(const tile_attention_args &args, int64_t 
         else if (b.steps[turn ^ 1].n > 0) load_keys<T, D>(keys, a, b, turn ^ 1);
         copies_end();
         UNROLLED
-        for (int t = 0; t < TILES_A_WARP; t++)
-            if (has_rows(b, now, (warp_index() + t * BLOCK_WARPS) * WARP_ROWS)) weigh(w[t], a, now);
+        for (int t = 0; t < TILES_A_WARP; t++) {
+            const int first = (warp_index() + t * BLOCK_WARPS) * WARP_ROWS;
+            if (!has_rows(b, now, first)) continue;
+            if (a.slopes) tilt(w[t], a, b.place, now, first);
+            weigh(w[t], a, now, a.slopes ? 1.0f : a.scale);
+        }
         copies_wait<APART>();
         if (now.partial) odd = values_odd<T, D>(values, a, b, now, odd);
         const bool careful = block_any(now.partial && odd);
@@ -322,7 +325,7 @@ DEVICE_APART void tile_attention_block(const tile_attention_args &args, int64_t 
 }
 
 /* Blocks that a multiprocessor is to hold, which bounds the registers: as many as go without
- * spills. */
+ * spills, but for 16 bytes of 16-bit heads of 128. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 enum { HALF_BLOCKS_128 = 2 };
 #else

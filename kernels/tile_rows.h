@@ -19,8 +19,7 @@ struct row_state {
     float largest[ROWS], sum[ROWS];
     /* the positions that the row sees; none where the tile row is not used */
     int32_t low[ROWS], high[ROWS];
-    int query[ROWS];   /* the row of the block */
-    float slope[ROWS]; /* of its head (attention_args.slopes), or 0 */
+    int query[ROWS]; /* the row of the block */
 };
 
 /* 16-bit types: fragments of tensor cores. */
@@ -188,25 +187,37 @@ DEVICE void score_step(float_rows<D> &w, const float *queries, const float *keys
 
 /* ---- softmax ------------------------------------------------------------ */
 
-/* Makes scores weights, over a base that has risen to the largest score so far, and takes what is
- * there already to that base. */
+/* Products become scores that grow with a key's position (attention_args.slopes). A pass of its own,
+ * because the softmax's has no register left. first: of these tile rows. */
 template <typename W>
-DEVICE_APART void weigh(W &w, const attention_args &a, const tile_step &s)
+DEVICE_APART void tilt(
+    W &w, const attention_args &a, const tile_place &p, const tile_step &s, int first)
+{
+    UNROLLED
+    for (int i = 0; i < W::ROWS; i++) {
+        const int head = smaller((first + row_number(w, i)) % p.stack, p.heads - 1);
+        const float slope = a.slopes[p.head + head];
+        UNROLLED
+        for (int c = 0; c < W::KEYS; c++)
+            score_of(w, i, c) = a.scale * score_of(w, i, c)
+                                + slope * (float)(s.start + key_number(w, c));
+    }
+}
+
+/* Makes scores weights, over a base that has risen to the largest score so far, and takes what is
+ * there already to that base. scale: what is still to be multiplied to them. */
+template <typename W>
+DEVICE_APART void weigh(W &w, const attention_args &a, const tile_step &s, float scale)
 {
     const bool masked = s.partial || s.from > 0 || s.n < TILE_KEYS;
     UNROLLED
     for (int i = 0; i < W::ROWS; i++) {
         UNROLLED
-        for (int c = 0; c < W::KEYS; c++) score_of(w, i, c) = a.scale * score_of(w, i, c);
+        for (int c = 0; c < W::KEYS; c++) score_of(w, i, c) = scale * score_of(w, i, c);
         if (a.softcap > 0.0f) {
             UNROLLED
             for (int c = 0; c < W::KEYS; c++)
                 score_of(w, i, c) = a.softcap * hyperbolic_tangent(score_of(w, i, c) / a.softcap);
-        }
-        if (a.slopes) {
-            UNROLLED
-            for (int c = 0; c < W::KEYS; c++)
-                score_of(w, i, c) += w.state.slope[i] * (float)(s.start + key_number(w, c));
         }
         if (masked) {
             int from, to;
