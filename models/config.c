@@ -108,6 +108,16 @@ void config_divides(config *c, const char *key_a, int64_t a, const char *key_b, 
             c, "'%s' (%lld) must divide by '%s' (%lld)", key_a, (long long)a, key_b, (long long)b);
 }
 
+int32_t config_head_dim(
+    config *c, const char *width_key, int32_t width, const char *heads_key, int32_t heads)
+{
+    config_divides(c, width_key, width, heads_key, heads);
+    if (width / heads > PROGRAM_MAX_HEAD_DIM)
+        config_refuse(c, "'%s' / '%s' must be at most %d, found %d", width_key, heads_key,
+            (int)PROGRAM_MAX_HEAD_DIM, (int)(width / heads));
+    return width / heads;
+}
+
 void config_refuse(config *c, const char *format, ...)
 {
     if (c->status) return;

@@ -46,7 +46,6 @@ decoder decoder_read(config *c, program *p, const decoder_defaults *otherwise)
         .norm_before_head = "norm",
         .attention_output = "o_proj",
         .act_name = "act_fn",
-        .mlp = "mlp",
         .embed_scale = 1,
         .stream_scale = 1,
         .branch_scale = 1,
@@ -99,6 +98,16 @@ void decoder_window_by_layer(config *c, decoder *g, int32_t window,
                 (int)layer);
         g->windows[layer] = sliding ? window : 0;
     }
+}
+
+static bool but_every(int32_t layer, int32_t pattern) { return (layer + 1) % pattern != 0; }
+
+void decoder_window_but_every(config *c, decoder *g, int32_t pattern)
+{
+    const int64_t window = config_is_null(c, "sliding_window")
+                               ? g->positions
+                               : config_integer(c, "sliding_window", 1, INT32_MAX, 4096);
+    if (!c->status) decoder_window_by_layer(c, g, (int32_t)window, but_every, pattern);
 }
 
 /* ---- building ----------------------------------------------------------- */
@@ -231,17 +240,17 @@ static int32_t plain_mlp(const place *at, int32_t x)
 {
     const decoder *g = at->family;
     program *p = at->p;
-    const char *of = g->mlp ? "mlp." : "";
+    const char *of = g->mlp_in_block ? "" : "mlp.";
     char first[64], last[64];
     snprintf(first, sizeof first, "%s%s", of, g->mlp_first);
     snprintf(last, sizeof last, "%s%s", of, g->mlp_last);
-    if (g->mlp) x = program_enter(p, g->mlp, x);
+    if (!g->mlp_in_block) x = program_enter(p, "mlp", x);
     x = place_linear(at, first, x, g->d, g->m, g->mlp_bias);
     x = program_activation_module(
         p, g->act_name, program_site_view_last(p, "pre", x, 0, 1, &g->m), g->act);
     x = program_enter_site(p, g->mlp_last, x, "post", 1, &g->m);
     x = program_leave(p, place_project(at, last, x, g->m, g->d, g->mlp_bias));
-    return g->mlp ? program_leave(p, x) : x;
+    return g->mlp_in_block ? x : program_leave(p, x);
 }
 
 static int32_t mlp(const place *at, int32_t x)
@@ -268,11 +277,6 @@ static int32_t mlp(const place *at, int32_t x)
         p, program_leave(p, place_project(at, "mlp.down_proj", x, g->m, g->d, g->mlp_bias)));
 }
 
-static int32_t dropout_if(const place *at, const char *name, int32_t x)
-{
-    return name ? program_identity_module(at->p, name, x) : x;
-}
-
 /* What a branch adds to the stream, a site of the block where its module returns another thing. */
 static int32_t scaled_branch(const place *at, const char *site, int32_t x)
 {
@@ -286,8 +290,8 @@ static int32_t parallel_block(const place *at, int32_t x)
 {
     const decoder *g = at->family;
     int32_t normed = norm_if(at, g->norm_before_attention, x);
-    int32_t a = dropout_if(at, g->dropout_after_attention, attention(at, normed));
-    int32_t m = dropout_if(at, g->dropout_after_mlp, mlp(at, normed));
+    int32_t a = place_dropout(at, g->dropout_after_attention, attention(at, normed));
+    int32_t m = place_dropout(at, g->dropout_after_mlp, mlp(at, normed));
     return g->parallel == PARALLEL_STREAM_FIRST ? program_add(at->p, x, a, m)
                                                 : program_add(at->p, a, m, x);
 }
@@ -297,9 +301,9 @@ static int32_t serial_block(const place *at, int32_t x)
     const decoder *g = at->family;
     int32_t branch = attention(at, norm_if(at, g->norm_before_attention, x));
     branch = norm_if(
-        at, g->norm_after_attention, dropout_if(at, g->dropout_after_attention, branch));
+        at, g->norm_after_attention, place_dropout(at, g->dropout_after_attention, branch));
     x = program_add(at->p, x, scaled_branch(at, "attn_out", branch), -1);
-    branch = dropout_if(at, g->dropout_after_mlp, mlp(at, norm_if(at, g->norm_before_mlp, x)));
+    branch = place_dropout(at, g->dropout_after_mlp, mlp(at, norm_if(at, g->norm_before_mlp, x)));
     branch = norm_if(at, g->norm_after_mlp, branch);
     return program_add(at->p, x, scaled_branch(at, "mlp_out", branch), -1);
 }
@@ -322,7 +326,7 @@ static int32_t embeddings(const place *at, int32_t table, int32_t tokens)
     program *p = at->p;
     int32_t x = program_embed(p, program_enter(p, "embed_tokens", tokens), table);
     if (g->embed_scale != 1) x = program_scale(p, x, g->embed_scale);
-    x = dropout_if(at, g->dropout_after_embedding, program_leave(p, x));
+    x = place_dropout(at, g->dropout_after_embedding, program_leave(p, x));
     if (g->stream_scale != 1) x = program_scale_in_fp32(p, x, g->stream_scale);
     if (!g->embed_positions) return x;
     const int32_t rows = g->positions + g->first_position,

@@ -70,12 +70,13 @@ typedef struct decoder {
     const char *norm_before_head;
     const char *attention_output;                    /* attention's last projection */
     const char *act_name;                            /* the activation's module */
-    const char *mlp;                                 /* the MLP's module; NULL: the block itself */
+    bool mlp_in_block;                               /* the MLP has no module of its own */
     const char *mlp_first, *mlp_last;                /* an MLP of two products; NULL: a gated one */
     float score_scale, score_softcap, logit_softcap; /* softcaps: 0 = none */
     float embed_scale; /* 1 = none; inside embed_tokens, rounded to the model's type */
     /* Factors that are numbers, 1 = none: on the stream's first value, on what attention and MLP
-     * add to it (shown at the block's named sites attn_out and mlp_out), on the logits. */
+     * add to it (one after the other; shown at the block's named sites attn_out and mlp_out), on the
+     * logits. */
     float stream_scale, branch_scale, logit_scale;
     /* What holds the embeddings and layers inside `model`, "decoder"; NULL: `model` itself. */
     const char *inner;
@@ -117,6 +118,9 @@ void decoder_window_everywhere(config *c, decoder *g, int32_t otherwise);
  * layer may slide. */
 void decoder_window_by_layer(config *c, decoder *g, int32_t window,
     bool (*slides)(int32_t layer, int32_t context), int32_t context);
+/* From layer_types; where there are none, all layers but every pattern-th slide. The window is
+ * `sliding_window`: 4096 when the key is absent, and null in the file is as far as positions go. */
+void decoder_window_but_every(config *c, decoder *g, int32_t pattern);
 void decoder_build(const decoder *g, program *p);
 
 #endif

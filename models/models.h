@@ -52,6 +52,9 @@ bool config_has(const config *c, const char *key); /* and not null */
 bool config_is_null(const config *c, const char *key);
 /* Fails unless `a` divides by `b`. */
 void config_divides(config *c, const char *key_a, int64_t a, const char *key_b, int64_t b);
+/* width / heads, refused where it is not whole or more than attention takes. */
+int32_t config_head_dim(
+    config *c, const char *width_key, int32_t width, const char *heads_key, int32_t heads);
 /* A refusal in the family's own words: "NAME: 'key' ..."; does nothing after a failure. */
 void config_refuse(config *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Fails when a key that inset does not implement is true. */

@@ -41,3 +41,8 @@ int32_t place_layernorm(const place *at, const char *path, int32_t x, int32_t wi
             bias = place_weight(at, WEIGHT_VECTOR, path, "bias", 1, width);
     return program_layernorm_module(at->p, place_last_part(path), x, weight, bias, eps);
 }
+
+int32_t place_dropout(const place *at, const char *name, int32_t x)
+{
+    return name ? program_identity_module(at->p, name, x) : x;
+}

@@ -18,12 +18,13 @@ static void set_slopes(float *slopes, int32_t n_heads)
 
 static neox read_config(config *c, program *p)
 {
+    const char *width = config_has(c, "n_embed") ? "n_embed" : "hidden_size",
+               *layers = config_has(c, "num_hidden_layers") ? "num_hidden_layers" : "n_layer",
+               *heads = config_has(c, "num_attention_heads") ? "num_attention_heads" : "n_head";
     neox g = {
-        .d = config_size_or(c, config_has(c, "n_embed") ? "n_embed" : "hidden_size", 64),
-        .n_layers = (int32_t)config_integer(
-            c, config_has(c, "num_hidden_layers") ? "num_hidden_layers" : "n_layer", 1, 10000, 2),
-        .n_heads = config_size_or(
-            c, config_has(c, "num_attention_heads") ? "num_attention_heads" : "n_head", 8),
+        .d = config_size_or(c, width, 64),
+        .n_layers = (int32_t)config_integer(c, layers, 1, 10000, 2),
+        .n_heads = config_size_or(c, heads, 8),
         .vocabulary = config_size_or(c, "vocab_size", 250880),
         .positions = INT32_MAX, /* distances have no end */
         .eps = (float)config_number(c, "layer_norm_epsilon", 0, 1, 1e-5),
@@ -40,7 +41,7 @@ static neox read_config(config *c, program *p)
         .last_norm = "ln_f",
     };
     g.m = 4 * g.d;
-    neox_check_heads(c, &g, "hidden_size", "n_head");
+    g.head_dim = config_head_dim(c, width, g.d, heads, g.n_heads);
     /* what pretraining_tp and slow_but_exact ask for is another order of sums */
     config_refuse_if_true(c, "apply_residual_connection_post_layernorm");
     float *slopes = c->status ? NULL : arena_new(&p->memory, (size_t)g.n_heads * sizeof *slopes);

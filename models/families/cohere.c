@@ -35,17 +35,11 @@ void cohere_build(config *c, program *p)
 
 /* ---- Cohere 2 ------------------------------------------------------------ */
 
-static bool but_every(int32_t layer, int32_t pattern) { return (layer + 1) % pattern != 0; }
-
 void cohere2_build(config *c, program *p)
 {
     decoder g = read_decoder(c, p);
-    const int32_t window = config_is_null(c, "sliding_window")
-                               ? 0
-                               : (int32_t)config_integer(c, "sliding_window", 1, INT32_MAX, 4096),
-                  pattern = (int32_t)config_integer(c, "sliding_window_pattern", 1, 10000, 4);
-    if (!c->status)
-        decoder_window_by_layer(c, &g, window ? window : g.positions, but_every, pattern);
+    decoder_window_but_every(
+        c, &g, (int32_t)config_integer(c, "sliding_window_pattern", 1, 10000, 4));
     if (c->status) return;
     bool *still = arena_new(&p->memory, (size_t)g.n_layers * sizeof *still);
     if (!still) c->status = INSET_NO_MEMORY;

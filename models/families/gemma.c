@@ -34,8 +34,6 @@ void gemma_build(config *c, program *p)
 
 /* ---- Gemma 3 ------------------------------------------------------------- */
 
-static bool but_every(int32_t layer, int32_t pattern) { return (layer + 1) % pattern != 0; }
-
 /* A cap: null in the file, or no such key, is none. */
 static float read_cap(config *c, const char *key)
 {
@@ -74,11 +72,7 @@ void gemma3_build(config *c, program *p)
     g.has_window_rope = true;
     g.window_rope = config_rope_of_layers(
         c, p, g.head_dim, "sliding_attention", "rope_local_base_freq", 10000);
-    const int32_t window = config_is_null(c, "sliding_window")
-                               ? 0
-                               : (int32_t)config_integer(c, "sliding_window", 1, INT32_MAX, 4096),
-                  pattern = (int32_t)config_integer(c, "sliding_window_pattern", 1, 10000, 6);
-    if (!c->status)
-        decoder_window_by_layer(c, &g, window ? window : g.positions, but_every, pattern);
+    decoder_window_but_every(
+        c, &g, (int32_t)config_integer(c, "sliding_window_pattern", 1, 10000, 6));
     if (!c->status) decoder_build(&g, p);
 }

@@ -5,12 +5,6 @@
 
 #include <math.h>
 
-static bool every_other(int32_t layer, int32_t unused)
-{
-    (void)unused;
-    return layer % 2 == 0;
-}
-
 /* A cap: null in the file is none. */
 static float read_cap(config *c, const char *key, double otherwise)
 {
@@ -42,9 +36,6 @@ void gemma2_build(config *c, program *p)
     g.score_softcap = read_cap(c, "attn_logit_softcapping", 50);
     g.logit_softcap = read_cap(c, "final_logit_softcapping", 30);
     config_refuse_if_true(c, "use_bidirectional_attention");
-    int32_t window = config_is_null(c, "sliding_window")
-                         ? 0
-                         : (int32_t)config_integer(c, "sliding_window", 1, INT32_MAX, 4096);
-    if (!c->status) decoder_window_by_layer(c, &g, window ? window : g.positions, every_other, 0);
+    decoder_window_but_every(c, &g, 2);
     if (!c->status) decoder_build(&g, p);
 }

@@ -17,14 +17,6 @@ void gpt2_make_layers(config *c, program *p, gpt2 *g)
     if (!g->score_scales || !g->windows) c->status = INSET_NO_MEMORY;
 }
 
-void gpt2_check_heads(config *c, const gpt2 *g, const char *width_key, const char *heads_key)
-{
-    config_divides(c, width_key, g->d, heads_key, g->n_heads);
-    if (g->d / g->n_heads > PROGRAM_MAX_HEAD_DIM)
-        config_refuse(c, "'%s' / '%s' must be at most %d, found %d", width_key, heads_key,
-            (int)PROGRAM_MAX_HEAD_DIM, (int)(g->d / g->n_heads));
-}
-
 static gpt2 read_config(config *c, program *p)
 {
     gpt2 g = {
@@ -45,7 +37,7 @@ static gpt2 read_config(config *c, program *p)
     const bool by_head = config_bool(c, "scale_attn_weights", true),
                by_layer = config_bool(c, "scale_attn_by_inverse_layer_idx", false);
     g.m = config_size_or(c, "n_inner", 4 * (int64_t)g.d);
-    gpt2_check_heads(c, &g, "n_embd", "n_head");
+    config_head_dim(c, "n_embd", g.d, "n_head", g.n_heads);
     config_refuse_if_true(c, "add_cross_attention");
     /* reorder_and_upcast_attn asks for scores and softmax in fp32, which attention always has
      * here. */

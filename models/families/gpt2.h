@@ -28,8 +28,6 @@ typedef struct gpt2 {
 
 /* Room for the arrays of g->n_layers, zeros; g unchanged where the config has failed before. */
 void gpt2_make_layers(config *c, program *p, gpt2 *g);
-/* Refuses heads that do not divide the width, named by the family's own keys. */
-void gpt2_check_heads(config *c, const gpt2 *g, const char *width_key, const char *heads_key);
 void gpt2_write(const gpt2 *g, program *p);
 
 #endif

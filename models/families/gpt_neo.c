@@ -67,7 +67,7 @@ void gpt_neo_build(config *c, program *p)
         .mlp_last = "c_proj",
     };
     g.m = config_size_or(c, "intermediate_size", 4 * (int64_t)g.d);
-    gpt2_check_heads(c, &g, "hidden_size", "num_heads");
+    config_head_dim(c, "hidden_size", g.d, "num_heads", g.n_heads);
     gpt2_make_layers(c, p, &g);
     read_windows(c, &g);
     for (int32_t layer = 0; !c->status && layer < g.n_layers; layer++) g.score_scales[layer] = 1;

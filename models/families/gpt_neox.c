@@ -13,15 +13,6 @@
 
 /* ---- reading ------------------------------------------------------------ */
 
-void neox_check_heads(config *c, neox *g, const char *width_key, const char *heads_key)
-{
-    config_divides(c, width_key, g->d, heads_key, g->n_heads);
-    g->head_dim = g->d / g->n_heads;
-    if (g->head_dim > PROGRAM_MAX_HEAD_DIM)
-        config_refuse(c, "'%s' / '%s' must be at most %d, found %d", width_key, heads_key,
-            (int)PROGRAM_MAX_HEAD_DIM, (int)g->head_dim);
-}
-
 static neox read_config(config *c, program *p)
 {
     neox g = {
@@ -49,7 +40,7 @@ static neox read_config(config *c, program *p)
          * name, and so may users */
         .head_also = "embed_out",
     };
-    neox_check_heads(c, &g, "hidden_size", "num_attention_heads");
+    g.head_dim = config_head_dim(c, "hidden_size", g.d, "num_attention_heads", g.n_heads);
     g.rope = config_rope(c, p, g.head_dim, "rotary_emb_base", 10000, "rotary_pct", 0.25);
     return g;
 }
@@ -124,11 +115,6 @@ static int32_t mlp(const place *at, int32_t x, int32_t stream)
     return program_leave(p, with_stream(at, x, stream));
 }
 
-static int32_t dropout_if(const place *at, const char *name, int32_t x)
-{
-    return name ? program_identity_module(at->p, name, x) : x;
-}
-
 static int32_t block(const place *at, int32_t x)
 {
     program *p = at->p;
@@ -137,11 +123,11 @@ static int32_t block(const place *at, int32_t x)
     snprintf(module, sizeof module, "%s.%d", g->layers, (int)at->layer);
     program_block(p, x);
     x = program_enter(p, module, x);
-    int32_t a = dropout_if(at, g->attention_dropout,
+    int32_t a = place_dropout(at, g->attention_dropout,
         attention(at, place_layernorm(at, "input_layernorm", x, g->d, g->eps), x));
     if (g->adds_inside) x = a;
     else if (!g->parallel) x = a = program_add(p, a, x, -1);
-    int32_t m = dropout_if(at, g->mlp_dropout,
+    int32_t m = place_dropout(at, g->mlp_dropout,
         mlp(at, place_layernorm(at, "post_attention_layernorm", x, g->d, g->eps), x));
     if (!g->adds_inside) m = g->parallel ? program_add(p, m, a, x) : program_add(p, m, a, -1);
     return program_leave(p, m);
@@ -172,7 +158,7 @@ void neox_write(const neox *g, program *p)
     program_enter(p, g->root, -1);
     int32_t x = program_embed_module(p, g->embedding, tokens, table);
     const place at = {p, g, g->layers, -1, false};
-    x = dropout_if(&at, g->embedding_dropout, x);
+    x = place_dropout(&at, g->embedding_dropout, x);
     if (g->embedding_norm) x = place_layernorm(&last, g->embedding_norm, x, g->d, g->eps);
     for (int32_t layer = 0; layer < g->n_layers && !p->status; layer++)
         x = block(&(place){p, g, g->layers, layer, false}, x);

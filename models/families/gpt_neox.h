@@ -25,8 +25,6 @@ typedef struct neox {
     const char *head_also; /* the head's other name, or NULL */
 } neox;
 
-/* Refuses heads that do not divide the width, and sets head_dim. */
-void neox_check_heads(config *c, neox *g, const char *width_key, const char *heads_key);
 void neox_write(const neox *g, program *p);
 
 #endif

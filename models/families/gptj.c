@@ -43,7 +43,7 @@ void gptj_build(config *c, program *p)
         .mlp_last = "fc_out",
     };
     g.m = config_size_or(c, "n_inner", 4 * (int64_t)g.d);
-    gpt2_check_heads(c, &g, "n_embd", "n_head");
+    config_head_dim(c, "n_embd", g.d, "n_head", g.n_heads);
     gpt2_make_layers(c, p, &g);
     if (!c->status) g.rotary = read_rotation(c, p, &g);
     for (int32_t layer = 0; !c->status && layer < g.n_layers; layer++)

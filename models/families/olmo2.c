@@ -33,12 +33,6 @@ void olmo2_build(config *c, program *p)
 
 /* ---- OLMo-3 -------------------------------------------------------------- */
 
-static bool but_every_fourth(int32_t layer, int32_t unused)
-{
-    (void)unused;
-    return (layer + 1) % 4 != 0;
-}
-
 void olmo3_build(config *c, program *p)
 {
     static const decoder_defaults otherwise = {.d = 4096,
@@ -56,10 +50,6 @@ void olmo3_build(config *c, program *p)
     g.rope = config_rope_of_layers(c, p, g.head_dim, "full_attention", "rope_theta", 5e5);
     g.has_window_rope = true;
     g.window_rope = config_rope_of_layers(c, p, g.head_dim, "sliding_attention", NULL, 5e5);
-    const int32_t window = config_is_null(c, "sliding_window")
-                               ? 0
-                               : (int32_t)config_integer(c, "sliding_window", 1, INT32_MAX, 4096);
-    if (!c->status)
-        decoder_window_by_layer(c, &g, window ? window : g.positions, but_every_fourth, 0);
+    decoder_window_but_every(c, &g, 4);
     if (!c->status) decoder_build(&g, p);
 }

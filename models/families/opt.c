@@ -42,7 +42,7 @@ void opt_build(config *c, program *p)
     g.norm_before_mlp = "final_layer_norm";
     g.norm_before_head = "decoder.final_layer_norm";
     g.attention_output = "out_proj";
-    g.mlp = NULL;
+    g.mlp_in_block = true;
     g.mlp_first = "fc1";
     g.act_name = "activation_fn";
     g.mlp_last = "fc2";
