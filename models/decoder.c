@@ -336,20 +336,6 @@ static int32_t embeddings(const place *at, int32_t table, int32_t tokens)
         p, x, program_leave(p, program_embed_positions(p, tokens, places, g->first_position)), -1);
 }
 
-static int32_t logits(const place *at, int32_t x, int32_t table)
-{
-    const decoder *g = at->family;
-    program *p = at->p;
-    int32_t head = g->tied
-                       ? program_weight_tied(p, "lm_head.weight", table)
-                       : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
-    int32_t bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary)
-                                : -1;
-    x = program_linear_module(p, "lm_head", x, head, bias);
-    if (g->logit_scale != 1) x = program_scale_in_fp32(p, x, g->logit_scale);
-    return g->logit_softcap > 0 ? program_softcap(p, x, g->logit_softcap) : x;
-}
-
 void decoder_build(const decoder *g, program *p)
 {
     static const char *const ignored[] = {
@@ -375,5 +361,7 @@ void decoder_build(const decoder *g, program *p)
         x = block(&(place){p, g, layers, layer, false}, x);
     x = norm(&last, g->norm_before_head, x, g->d, 1);
     program_leave(p, -1);
-    program_logits(p, logits(&last, x, table));
+    x = place_head(p, x, table, g->tied, g->head_bias);
+    if (g->logit_scale != 1) x = program_scale_in_fp32(p, x, g->logit_scale);
+    program_logits(p, g->logit_softcap > 0 ? program_softcap(p, x, g->logit_softcap) : x);
 }

@@ -46,3 +46,13 @@ int32_t place_dropout(const place *at, const char *name, int32_t x)
 {
     return name ? program_identity_module(at->p, name, x) : x;
 }
+
+int32_t place_head(program *p, int32_t x, int32_t table, bool tied, bool with_bias)
+{
+    if (p->status) return -1;
+    const int32_t rows = p->weights[table].rows, columns = p->weights[table].columns;
+    int32_t matrix = tied ? program_weight_tied(p, "lm_head.weight", table)
+                          : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", rows, columns);
+    int32_t bias = with_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, rows) : -1;
+    return program_linear_module(p, "lm_head", x, matrix, bias);
+}

@@ -37,13 +37,15 @@ static const step *product_behind(const program *p, int32_t value)
     return s->kind == STEP_LINEAR ? s : NULL;
 }
 
-/* The first step of this kind that reads a value (any norm for one of the two). */
-static const step *reader_of(const program *p, int32_t value, step_kind kind)
+static bool is_linear(const step *s) { return s->kind == STEP_LINEAR; }
+static bool is_scale(const step *s) { return s->kind == STEP_SCALE; }
+
+/* The first step of a kind that reads a value. */
+static const step *reader_of(const program *p, int32_t value, bool (*is_kind)(const step *s))
 {
     for (size_t i = 0; i < p->n_steps; i++) {
         const step *s = &p->steps[i];
-        if (s->kind != kind && !(step_is_norm(s) && kind == STEP_RMSNORM)) continue;
-        if (value_of_slot(p, s->operands[0]) == value) return s;
+        if (is_kind(s) && value_of_slot(p, s->operands[0]) == value) return s;
     }
     return NULL;
 }
@@ -103,12 +105,12 @@ static inset_status find_writing(edges *e, int32_t layer, edge_layer *at)
 {
     const program *p = e->s->program;
     const step *attention = &p->steps[layer_attention(e->s, layer)],
-               *out = reader_of(p, attention->value, STEP_LINEAR);
+               *out = reader_of(p, attention->value, is_linear);
     if ((at->place[PLACE_Z] = layer_place(e->s, layer, "z")) < 0 || !out)
         return no_graph(e, layer, "projection of its heads");
     at->out = step_index(p, out);
-    const step *norm = reader_of(p, out->value, STEP_RMSNORM),
-               *scale = reader_of(p, out->value, STEP_SCALE);
+    const step *norm = reader_of(p, out->value, step_is_norm),
+               *scale = reader_of(p, out->value, is_scale);
     at->out_scale = scale ? scale->scale : 1;
     at->out_norm = norm ? step_index(p, norm) : -1;
     at->place[PLACE_OUT] = norm ? site_of_slot(p, norm->operands[0]) : -1;

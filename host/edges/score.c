@@ -243,8 +243,7 @@ static inset_status head_deltas(scorer *c, int32_t layer, float *to)
             .b_stride = w->in_out ? d : wide,
             .b_across = !w->in_out};
     status = device_float_products(c->d, c->products, e->n_heads);
-    if (status) return status;
-    if (at->out_norm < 0 && at->out_scale == 1) return status;
+    if (status || (at->out_norm < 0 && at->out_scale == 1)) return status;
     if (at->out_norm < 0)
         return through_norm(c, -1, NULL, to, e->n_heads, at->out_scale, false, false, to);
     const float *x = rows_of(c, saved[PLACE_OUT], d);

@@ -163,13 +163,7 @@ void gpt2_write(const gpt2 *g, program *p)
         x = block(&(place){p, g, "h", layer, g->fused}, x);
     x = place_layernorm(&(place){.p = p, .layer = -1}, "ln_f", x, g->d, g->eps);
     program_leave(p, -1);
-
-    int32_t head = g->tied
-                       ? program_weight_tied(p, "lm_head.weight", wte)
-                       : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
-    int32_t bias = g->head_bias ? program_weight(p, WEIGHT_VECTOR, "lm_head.bias", 1, g->vocabulary)
-                                : -1;
-    program_logits(p, program_linear_module(p, "lm_head", x, head, bias));
+    program_logits(p, place_head(p, x, wte, g->tied, g->head_bias));
 }
 
 void gpt2_build(config *c, program *p)

@@ -133,17 +133,14 @@ static int32_t block(const place *at, int32_t x)
     return program_leave(p, m);
 }
 
-static int32_t head(const neox *g, program *p, int32_t x, int32_t table)
+/* Files and users may call the head by another name. */
+static void name_head(program *p, int32_t x, const char *name)
 {
-    int32_t matrix = g->tied
-                         ? program_weight_tied(p, "lm_head.weight", table)
-                         : program_weight(p, WEIGHT_MATRIX, "lm_head.weight", g->vocabulary, g->d);
-    char also[64];
-    snprintf(also, sizeof also, "%s.weight", g->head_also ? g->head_also : "");
-    if (g->head_also) program_weight_also(p, matrix, also);
-    x = program_linear_module(p, "lm_head", x, matrix, -1);
-    if (g->head_also) program_module_also(p, program_child(p, 0, "lm_head", 7), g->head_also);
-    return x;
+    char weight[64];
+    if (p->status) return;
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    program_weight_also(p, program_maker(p, x)->weight, weight);
+    program_module_also(p, program_child(p, 0, "lm_head", 7), name);
 }
 
 void neox_write(const neox *g, program *p)
@@ -164,7 +161,9 @@ void neox_write(const neox *g, program *p)
         x = block(&(place){p, g, g->layers, layer, false}, x);
     x = place_layernorm(&last, g->last_norm, x, g->d, g->eps);
     program_leave(p, -1);
-    program_logits(p, head(g, p, x, table));
+    x = place_head(p, x, table, g->tied, false);
+    if (g->head_also) name_head(p, x, g->head_also);
+    program_logits(p, x);
 }
 
 void gpt_neox_build(config *c, program *p)
