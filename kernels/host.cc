@@ -14,6 +14,7 @@
 #include "kernels/metrics.cu"
 #include "kernels/back.cu"
 #include "kernels/copies.cu"
+#include "kernels/experts.cu"
 #include "kernels/open_back.cu"
 #include "kernels/edges.cu"
 #include "kernels/records.cu"

@@ -46,6 +46,17 @@ typedef enum kernel_id {
     KERNEL_MIX_BACK,
     KERNEL_DIVISOR_BACK,
     KERNEL_NORM_SCALE_BACK, /* norm_back_args; dy [rows, groups] is the gradient of the scale */
+    KERNEL_ROUTE,
+    KERNEL_ROUTE_BACK,
+    KERNEL_EXPERT_COUNT,
+    KERNEL_EXPERT_PLACE,
+    KERNEL_EXPERT_GATHER,
+    KERNEL_EXPERT_GATE,
+    KERNEL_EXPERT_SUM,
+    KERNEL_EXPERT_GATE_BACK,
+    KERNEL_EXPERT_WEIGHT_BACK,
+    KERNEL_EXPERT_SUM_BACK,
+    KERNEL_EXPERTS_JOINED_BACK,
     KERNEL_THROUGH_NORM,
     KERNEL_WIDEN,
     KERNEL_TILE_ATTENTION_64,
@@ -212,6 +223,133 @@ typedef struct copies_args {
     int64_t n_rows, width, out_stride, x_stride;
     int32_t part, copies;
 } copies_args;
+
+/* ---- mixtures of experts (experts.cu) ---- */
+
+enum { KERNEL_MOST_EXPERTS = 1024 };
+
+/* Weights [n_experts] of rows, from logits x: softmax(x) over all or over the `chosen` largest, 0 for
+ * those that are not among these (of equal ones the first are). Back: dy is the gradient of the
+ * weights, out that of x. */
+typedef struct route_args {
+    void *out;
+    const void *x, *dy;
+    const int32_t *x_rows, *dy_rows;
+    int64_t n_rows, n_experts, out_stride, x_stride, dy_stride;
+    int32_t chosen, over_all;
+} route_args;
+
+/* Which rows each expert has, of n_rows; a pair is a row and an expert that it has. For example, rows
+ * 0 and 1 with experts {0, 2} and {2}: pairs (0, 0), (0, 2), (1, 2), offsets 0 1 1 3.
+ * int32, in this order:
+ *     counts   [n_experts]            rows of each expert
+ *     offsets  [n_experts + 1]        its first pair; at the end how many pairs there are
+ *     rows     [n_pairs]              of each pair
+ *     experts  [n_pairs]
+ *     pairs    [n_rows, n_experts]    the pair, or -1
+ * n_pairs is how many there may be. */
+typedef struct expert_tables {
+    int32_t *at;
+    int64_t n_rows, n_experts, n_pairs;
+} expert_tables;
+static inline int64_t expert_tables_bytes(int64_t rows, int64_t n_experts, int64_t pairs)
+{
+    return 4 * (2 * n_experts + 1 + 2 * pairs + rows * n_experts);
+}
+
+/* Rows of weights [n_experts]; an expert whose weight is 0 is none of the row's. NULL: every row has
+ * every expert, with the weight 1. */
+typedef struct expert_weights {
+    const void *at;
+    const int32_t *rows;
+    int64_t stride;
+} expert_weights;
+
+/* Blocks: n_experts. KERNEL_EXPERT_COUNT makes the counts, KERNEL_EXPERT_PLACE all else of them. */
+typedef struct expert_table_args {
+    expert_tables tables;
+    expert_weights weights;
+} expert_table_args;
+
+/* Blocks: n_pairs, here and where nothing else is said. out [pairs, width] = the pair's row of x;
+ * apart: of its columns expert * width .. */
+typedef struct expert_gather_args {
+    void *out;
+    const void *x;
+    const int32_t *x_rows;
+    expert_tables tables;
+    int64_t width, x_stride;
+    int32_t apart;
+} expert_gather_args;
+
+/* out [pairs, width] = T(act(gate)) * up, of gate and up [pairs, stride]; out may be gate then.
+ * limit above 0: of columns 2i of gate and up, see experts in program/program.h, rounded behind
+ * every operation. kind: activation_args's. */
+typedef struct expert_gate_args {
+    void *out;
+    const void *gate, *up;
+    expert_tables tables;
+    int64_t width, stride;
+    int32_t kind;
+    float limit, alpha;
+} expert_gate_args;
+
+/* gate and up in, their gradients out, where back [pairs, width] is the gradient of what
+ * KERNEL_EXPERT_GATE made, but for the pair's weight. secant, half: RelP's rules. */
+typedef struct expert_gate_back_args {
+    void *gate, *up;
+    const void *back;
+    expert_tables tables;
+    expert_weights weights;
+    int64_t width, stride;
+    int32_t kind, secant, half;
+    float limit, alpha;
+} expert_gate_back_args;
+
+/* out [pairs], fp32: the sum of y * dy, both [pairs, width]. */
+typedef struct expert_weight_back_args {
+    float *out;
+    const void *y, *dy;
+    expert_tables tables;
+    int64_t width;
+    int32_t half;
+} expert_weight_back_args;
+
+/* Blocks: n_rows. out = the sum of T(weight * part), experts in order; a part is the pair's row of y
+ * [pairs, width], or y_apart: columns expert * width .. of row y_rows[r]. apart: out has the parts
+ * themselves, side by side. */
+typedef struct expert_sum_args {
+    void *out;
+    const void *y;
+    const int32_t *y_rows;
+    expert_tables tables;
+    expert_weights weights;
+    int64_t width, out_stride, y_stride;
+    int32_t y_apart, apart;
+} expert_sum_args;
+
+/* Blocks: n_rows. out [width + n_experts] = the sum of a row's pairs of by_gate + by_up (or NULL),
+ * both [pairs, width], and its pairs' numbers of weights; apart: [n_experts * width], the pairs side
+ * by side. */
+typedef struct expert_sum_back_args {
+    void *out;
+    const void *by_gate, *by_up;
+    const float *weights;
+    expert_tables tables;
+    int64_t width, out_stride;
+    int32_t apart;
+} expert_sum_back_args;
+
+/* Blocks: n_rows. Of the sum of weight * part, parts side by side in y: out [n_experts * width +
+ * n_experts], 0 for experts whose weight is 0. */
+typedef struct expert_joined_back_args {
+    void *out;
+    const void *y, *dy;
+    const int32_t *y_rows, *dy_rows;
+    expert_weights weights;
+    int64_t n_rows, n_experts, width, out_stride, y_stride, dy_stride;
+    int32_t half;
+} expert_joined_back_args;
 
 /* Rotates the first rotary_dims of each head: with h = rotary_dims / 2, angle = position *
  * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i] sin; with

@@ -12,6 +12,7 @@ void columns_entries(kernel_table *table);
 void scores_entries(kernel_table *table);
 void metrics_entries(kernel_table *table);
 void copies_entries(kernel_table *table);
+void experts_entries(kernel_table *table);
 void back_entries(kernel_table *table);
 void open_back_entries(kernel_table *table);
 void edges_entries(kernel_table *table);
@@ -42,6 +43,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     scores_entries(table);
     metrics_entries(table);
     copies_entries(table);
+    experts_entries(table);
     back_entries(table);
     open_back_entries(table);
     edges_entries(table);

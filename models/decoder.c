@@ -110,6 +110,18 @@ void decoder_window_but_every(config *c, decoder *g, int32_t pattern)
     if (!c->status) decoder_window_by_layer(c, g, (int32_t)window, but_every, pattern);
 }
 
+void decoder_read_mixture(config *c, mixture *m, const char *key, int32_t n, int32_t chosen)
+{
+    enum { MOST_EXPERTS = 1024 }; /* what the kernels take */
+    if (!config_has(c, key))
+        key = config_has(c, "num_experts") ? "num_experts" : "num_local_experts";
+    m->n = (int32_t)config_integer(c, key, 1, MOST_EXPERTS, n);
+    m->chosen = (int32_t)config_integer(c, "num_experts_per_tok", 1, MOST_EXPERTS, chosen);
+    if (!c->status && m->chosen > m->n)
+        config_refuse(c, "'num_experts_per_tok' (%d) must be at most '%s' (%d)", (int)m->chosen,
+            key, (int)m->n);
+}
+
 /* ---- building ----------------------------------------------------------- */
 
 /* A norm module over `groups` parts of a row, each `width` wide. */
@@ -259,6 +271,8 @@ static int32_t mlp(const place *at, int32_t x)
     program *p = at->p;
     int32_t gate, up;
     if (g->mlp_first) return plain_mlp(at, x);
+    if (g->mixture && !(g->mixture->absent && g->mixture->absent[at->layer]))
+        return place_mixture(at, g->mixture, x, g->d, g->act);
     x = program_enter(p, "mlp", x);
     if (g->fused) {
         int32_t both = place_linear(at, "mlp.gate_up_proj", x, g->d, 2 * g->m, g->mlp_bias);

@@ -6,7 +6,7 @@
 #ifndef INSET_MODELS_DECODER_H
 #define INSET_MODELS_DECODER_H
 
-#include "models/models.h"
+#include "models/mixture.h"
 
 /* ---- rotary embedding --------------------------------------------------- */
 typedef struct rope {
@@ -90,6 +90,7 @@ typedef struct decoder {
     /* layers with a window turn by frequencies of their own */
     bool has_window_rope;
     rope window_rope;
+    const mixture *mixture;   /* MLPs of experts; NULL: none */
     const bool *without_rope; /* [n_layers] layers that do not turn at all; NULL: none */
 } decoder;
 
@@ -121,6 +122,9 @@ void decoder_window_by_layer(config *c, decoder *g, int32_t window,
 /* From layer_types; where there are none, all layers but every pattern-th slide. The window is
  * `sliding_window`: 4096 when the key is absent, and null in the file is as far as positions go. */
 void decoder_window_but_every(config *c, decoder *g, int32_t pattern);
+/* How many experts there are (by `key`, or num_experts where that is another's name for it) and how
+ * many a row has, num_experts_per_tok; n and chosen when they are absent. */
+void decoder_read_mixture(config *c, mixture *m, const char *key, int32_t n, int32_t chosen);
 void decoder_build(const decoder *g, program *p);
 
 #endif

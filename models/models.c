@@ -15,6 +15,8 @@ static const struct {
     {"mistral", mistral_build},
     {"qwen2", qwen2_build},
     {"qwen3", qwen3_build},
+    {"mixtral", mixtral_build},
+    {"qwen3_moe", qwen3_moe_build},
     {"gemma", gemma_build},
     {"gemma2", gemma2_build},
     {"gemma3_text", gemma3_build},

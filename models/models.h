@@ -67,6 +67,8 @@ void gpt_neox_build(config *c, program *p);
 void gptj_build(config *c, program *p);
 void llama_build(config *c, program *p);
 void mistral_build(config *c, program *p);
+void mixtral_build(config *c, program *p);
+void qwen3_moe_build(config *c, program *p);
 void qwen2_build(config *c, program *p);
 void qwen3_build(config *c, program *p);
 void gemma2_build(config *c, program *p);

@@ -174,6 +174,10 @@ FAMILIES.update(
     bloom=("Bloom", dict(hidden_size=24, n_head=3, n_layer=2, vocab_size=61, bos_token_id=None, eos_token_id=None, use_cache=False)),
     opt=("OPT", dict(hidden_size=20, num_attention_heads=4, num_hidden_layers=2, ffn_dim=28, vocab_size=61, max_position_embeddings=40,
                      bos_token_id=None, eos_token_id=None, pad_token_id=None, use_cache=False)))
+FAMILIES.update(
+    mixtral=("Mixtral", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=4)),
+    qwen3_moe=("Qwen3Moe", dict(GROUPED, head_dim=8, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=12, norm_topk_prob=False, num_hidden_layers=3,
+                                mlp_only_layers=[1])))
 IN_BF16 = ("llama", "gemma2")
 
 

@@ -7,7 +7,7 @@ A line of FAMILY.txt is one module entered or left in a forward of two prompts o
 
     enter|leave PATH [shape] #tensor
 
-Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
+Experts are opened (experts.py), and each one's own module is left out. Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
 (the inner model, the rotary embedding's pair of tables) are left out, OPT's embeddings of positions, which are given a mask, and Gemma 3's norms of q and k, which have heads before positions, and GPT-Neo's and BLOOM's dropout of patterns
 and Phi's of residuals (called twice). FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
 one, the rotary embedding's factor on cosine and sine and then its frequencies. test_models compares inset's programs with these files."""
@@ -18,6 +18,7 @@ import sys
 import torch
 import transformers as t
 
+from experts import Expert, open_experts
 from named_sites import with_positions_apart
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures", "trees")
@@ -76,6 +77,9 @@ FAMILIES = {
     "bloom": (t.BloomConfig, t.BloomForCausalLM, dict(vocab_size=13, hidden_size=24, n_layer=2, n_head=6, bos_token_id=None, eos_token_id=None)),
     "opt": (t.OPTConfig, t.OPTForCausalLM, dict(vocab_size=13, hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=8,
                                                 bos_token_id=None, eos_token_id=None, pad_token_id=None)),
+    "mixtral": (t.MixtralConfig, t.MixtralForCausalLM, dict(LLAMA, num_local_experts=3)),
+    "qwen3_moe": (t.Qwen3MoeConfig, t.Qwen3MoeForCausalLM, dict(LLAMA, head_dim=6, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=10,
+                                                                decoder_sparse_step=2)),
     "smollm3": (t.SmolLM3Config, t.SmolLM3ForCausalLM, dict(LLAMA, num_hidden_layers=4)),
 }
 
@@ -101,7 +105,7 @@ def tree(model, tokens):
                                                        out[0] if isinstance(out, tuple) and torch.is_tensor(out[0]) else None))
 
     for path, module in model.named_modules():
-        if path and not path.endswith(("rotary_emb", ".attn_dropout", ".attention_dropout", ".embed_positions", *([".resid_dropout"] if model.config.model_type == "phi" else []))):
+        if path and not isinstance(module, Expert) and not path.endswith(("rotary_emb", ".attn_dropout", ".attention_dropout", ".embed_positions", *([".resid_dropout"] if model.config.model_type == "phi" else []))):
             module.register_forward_pre_hook(entered(path), with_kwargs=True)
             module.register_forward_hook(left(path))
     with torch.no_grad():
@@ -126,6 +130,8 @@ def main():
         model = model_class(config).eval()
         if name == "opt":
             with_positions_apart(model)
+        stacked = sorted((k, list(v.shape)) for k, v in model.state_dict().items())
+        open_experts(model)
         lines = tree(model, torch.tensor([[1, 2, 3], [4, 5, 6]]))
         kept = {k: v for k, v in json.loads(config.to_json_string()).items() if k != "transformers_version"}
         with open(os.path.join(HERE, name + ".json"), "w") as file:
@@ -142,9 +148,8 @@ def main():
             kind = "" if hasattr(rotary, "attention_scaling") else model.config.layer_types[-1] + "_"    # where layers differ: the last one's
             with open(os.path.join(HERE, name + ".rope"), "w") as file:
                 file.write("".join(f"{x:.9g}\n" for x in [getattr(rotary, kind + "attention_scaling"), *getattr(rotary, kind + "inv_freq").tolist()]))
-        weights = sorted((k, list(v.shape)) for k, v in model.state_dict().items())
         with open(os.path.join(HERE, name + ".weights"), "w") as file:
-            file.write("".join(f"{k} {shape}\n" for k, shape in weights))
+            file.write("".join(f"{k} {shape}\n" for k, shape in stacked))
 
 
 main()

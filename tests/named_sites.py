@@ -143,6 +143,8 @@ class NamedSites:
         parent, _, name = path.rpartition(".")
         if not self.holds_mlp(parent):
             return []
+        if (parent + ".experts") in self.runner.modules and name in ("gate", "router"):
+            return [((parent, "router"), lambda x: x)]
         if self.first == self.second and name == self.first:
             return [((parent, "pre"), lambda x: x.chunk(2, -1)[0]), ((parent, "up"), lambda x: x.chunk(2, -1)[1])]
         return [((parent, site), lambda x: x) for site, linear in (("pre", self.first), ("up", self.second)) if name == linear]

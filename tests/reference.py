@@ -15,6 +15,7 @@ import re
 import torch
 
 import row_operations
+from experts import Expert, Experts, open_experts
 from named_sites import NamedSites, flat, is_norm, norm_with_scale
 
 FUNCTIONS = {"exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt, "abs": torch.abs, "relu": torch.relu, "sigmoid": torch.sigmoid,
@@ -369,6 +370,7 @@ class Runner:
     def __init__(self, model, sequential):
         self.model, self.sequential, self.driver = model, sequential, None
         self.ids = []                                    # token ids and positions handed to a script: not to be changed
+        open_experts(model, lambda path, site, x: self.driver.event((path, site), x) if self.driver else x)
         self.modules = dict(model.named_modules())
         self.named = None if sequential else NamedSites(self)
         # Gemma 3's norms of q and k have heads before positions: no sites
@@ -380,7 +382,7 @@ class Runner:
         for path, module in self.modules.items():
             if (path.endswith(behind) and behind) or path.endswith(no_sites):
                 continue
-            if path and not isinstance(module, torch.nn.ModuleList) and path not in ("transformer", "model", "gpt_neox", "model.decoder") and not path.endswith("rotary_emb"):
+            if path and (isinstance(module, Experts) or not isinstance(module, (torch.nn.ModuleList, Expert))) and path not in ("transformer", "model", "gpt_neox", "model.decoder") and not path.endswith("rotary_emb"):
                 self.wrap(path, module)
         self.sites, self.shapes = [], {}
         self.learn_sites()
@@ -975,6 +977,8 @@ class Interpreter:
         """How long rows are that a module takes which makes each row of its output of that row alone; else a TypeError."""
         module, shape = self.runner.modules[path], self.runner.shapes.get((path, "input"))
         inside = [type(m).__name__ for m in module.modules()]
+        if isinstance(module, (Expert, Experts)):
+            raise ScriptError("TypeError", f"{path} is given weights too")
         if not self.runner.sequential and self.runner.model.config.model_type == "bloom" and path.endswith((".self_attention", ".mlp")):
             raise ScriptError("TypeError", f"{path} is given the stream too")
         if self.attends(path) and "Embedding" not in "".join(inside):

@@ -75,6 +75,8 @@ static const suite suites[] = {
     {"cohere", "cohere", "cohere", INSET_TYPE_COUNT, 1e-5, 0},
     {"cohere2", "cohere2", "cohere2", INSET_TYPE_COUNT, 1e-5, 0},
     {"opt", "opt", "opt", INSET_TYPE_COUNT, 1e-5, 0},
+    {"mixtral", "mixtral", "mixtral", INSET_TYPE_COUNT, 1e-5, 0},
+    {"qwen3_moe", "qwen3_moe", "qwen3_moe", INSET_TYPE_COUNT, 1e-5, 0},
 };
 
 typedef struct runner {

@@ -17,8 +17,8 @@
 static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neo", "gptj", "gpt_neox",
     "gpt_neox_serial", "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2",
     "phi3", "phi3_long", "olmo2", "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma",
-    "gemma3_text", "olmo3", "smollm3", "phi", "stablelm", "stablelm_parallel", "starcoder2",
-    "bloom", "granite", "olmo", "cohere", "cohere2", "opt"};
+    "gemma3_text", "olmo3", "smollm3", "mixtral", "qwen3_moe", "phi", "stablelm",
+    "stablelm_parallel", "starcoder2", "bloom", "granite", "olmo", "cohere", "cohere2", "opt"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */
 typedef struct world {
@@ -91,18 +91,30 @@ static int first_difference(const char *a, const char *b)
     return line;
 }
 
-static bool weight_named(const program *p, const char *name, const char *shape)
+static bool is_called(const program *p, const char *own, const char *name)
 {
     size_t prefix = p->optional_prefix ? strlen(p->optional_prefix) : 0;
+    return own
+           && (strcmp(own, name) == 0
+               || (prefix && strncmp(name, p->optional_prefix, prefix) == 0
+                   && strcmp(own, name + prefix) == 0));
+}
+
+/* Of weights that are stacked in one tensor, the tensor. */
+static bool weight_named(const program *p, const char *name, const char *shape)
+{
     for (size_t i = 0; i < p->n_weights; i++) {
         const weight *w = &p->weights[i];
+        const bool stacked = is_called(p, w->stacked, name);
         char own[64];
-        if (w->role == WEIGHT_VECTOR) snprintf(own, sizeof own, "[%d]", (int)w->columns);
+        if (stacked && w->stack[2])
+            snprintf(own, sizeof own, "[%d, %d, %d]", (int)w->stack[0], (int)w->stack[1],
+                (int)w->stack[2]);
+        else if (stacked) snprintf(own, sizeof own, "[%d, %d]", (int)w->stack[0], (int)w->stack[1]);
+        else if (w->role == WEIGHT_VECTOR) snprintf(own, sizeof own, "[%d]", (int)w->columns);
         else snprintf(own, sizeof own, "[%d, %d]", (int)w->rows, (int)w->columns);
-        bool same = strcmp(w->name, name) == 0
-                    || (prefix && strncmp(name, p->optional_prefix, prefix) == 0
-                        && strcmp(w->name, name + prefix) == 0);
-        if (same) return CHECK(strcmp(own, shape) == 0, "%s: %s, expected %s", name, own, shape);
+        if (stacked || is_called(p, w->name, name) || is_called(p, w->also, name))
+            return CHECK(strcmp(own, shape) == 0, "%s: %s, expected %s", name, own, shape);
     }
     return false;
 }
@@ -119,7 +131,11 @@ static void compare_weights(const program *p, const char *name)
         *shape++ = 0;
         CHECK(weight_named(p, line, shape), "%s: the program lacks %s", name, line);
     }
-    CHECK(p->n_weights == count, "%s: %zu weights, expected %zu", name, p->n_weights, count);
+    size_t tensors = 0; /* of a stack one */
+    for (size_t i = 0; i < p->n_weights; i++)
+        tensors += !i || !p->weights[i].stacked || !p->weights[i - 1].stacked
+                   || strcmp(p->weights[i].stacked, p->weights[i - 1].stacked);
+    CHECK(tensors == count, "%s: weights in %zu tensors, expected %zu", name, tensors, count);
     free(expected);
 }
 

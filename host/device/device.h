@@ -65,6 +65,8 @@ typedef struct device_functions {
     int64_t (*matrix_bytes)(const matrix *m, bool reverse);
     inset_status (*matmul)(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
         int64_t y_stride, int64_t rows);
+    inset_status (*matmul_group)(device *d, const matrix *const *group, int32_t n,
+        const int32_t *offsets, const void *x, void *y, int64_t most);
     inset_status (*float_products)(device *d, const float_product *x, int64_t n);
     const void *(*matrix_numbers)(const matrix *m);   /* NULL: they are packed (cpu) */
     bool (*widens)(const device *d, inset_type type); /* NULL: none (cuda) */
@@ -282,6 +284,15 @@ static inline inset_status device_matmul(device *d, const matrix *m, const void 
     int64_t x_stride, void *y, int64_t y_stride, int64_t rows)
 {
     return rows ? d->functions->matmul(d, m, x, x_stride, y, y_stride, rows) : INSET_OK;
+}
+
+/* Packed rows of x [most, in] and y [most, out] by n matrices of one shape: matrix i takes rows
+ * offsets[i] .. offsets[i + 1], int32 on the device, which nobody on the host need know (of experts,
+ * kernels.h). Rows behind the last offset are not touched. */
+static inline inset_status device_matmul_group(device *d, const matrix *const *group, int32_t n,
+    const int32_t *offsets, const void *x, void *y, int64_t most)
+{
+    return most ? d->functions->matmul_group(d, group, n, offsets, x, y, most) : INSET_OK;
 }
 
 /* Prepares y = gelu(x W + bias), the tanh form, as one launch. *allowed: device_matmul_gelu may

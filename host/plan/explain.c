@@ -74,6 +74,10 @@ static const char *kind_name(const step *s)
         [STEP_SPREAD] = "spread",
         [STEP_FOLD] = "fold",
         [STEP_HEADS] = "heads",
+        [STEP_ROUTE] = "route",
+        [STEP_EXPERTS] = "experts",
+        [STEP_EXPERTS_APART] = "experts apart",
+        [STEP_EXPERTS_JOINED] = "experts joined",
         [STEP_HEADS_BACK] = "heads back",
         [STEP_ZERO] = "zeros",
         [STEP_LINEAR_BACK] = "linear back",
@@ -88,7 +92,11 @@ static const char *kind_name(const step *s)
         [STEP_QUERIES_BACK] = "queries back",
         [STEP_NORM_GIVEN_BACK] = "norm back",
         [STEP_DIVISOR_BACK] = "divisor back",
-        [STEP_NORM_SCALE_BACK] = "norm scale back"};
+        [STEP_NORM_SCALE_BACK] = "norm scale back",
+        [STEP_ROUTE_BACK] = "route back",
+        [STEP_EXPERTS_BACK] = "experts back",
+        [STEP_EXPERTS_APART_BACK] = "experts apart back",
+        [STEP_EXPERTS_JOINED_BACK] = "experts joined back"};
     return names[s->kind];
 }
 

@@ -73,6 +73,8 @@ static const step_costs *costs_of_steps(planner *p)
         if (s->kind == STEP_ATTENTION_BACK) c->flops_pair += 10.0 * s->n_heads * s->head_dim;
         if (s->kind == STEP_LINEAR || s->kind == STEP_LINEAR_BACK)
             c->flops_row += 2.0 * g->weights[s->weight].rows * g->weights[s->weight].columns;
+        if (s->kind == STEP_EXPERTS) c->flops_row += experts_flops(s->experts, false);
+        if (s->kind == STEP_EXPERTS_BACK) c->flops_row += experts_flops(s->experts, true);
     }
     return costs;
 }
@@ -204,9 +206,9 @@ static int64_t count_launches(const planner *p, const plan *out)
     int64_t launches = 0;
     for (size_t i = 0; i < out->n_launches; i++) {
         const launch *l = &out->launches[i];
-        launches += !l->is_matmul ? 1
-                                  : product_count_blocks(
-                                      p->options.traits.row_block, l->rows, widest_row(p, out, l));
+        launches += !l->is_matmul || l->n_group ? 1
+                                                : product_count_blocks(p->options.traits.row_block,
+                                                    l->rows, widest_row(p, out, l));
     }
     return launches;
 }

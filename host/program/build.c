@@ -319,6 +319,23 @@ int32_t program_enter_site(program *p, const char *name, int32_t input, const ch
     return p->status ? -1 : bound;
 }
 
+int32_t program_sites_of_parts(
+    program *p, const char *name, int32_t source, int32_t n, int32_t width)
+{
+    const int32_t at = add_event(p, EVENT_SITE, (int32_t)p->n_sites);
+    int32_t first = -1;
+    for (int32_t i = 0; i < n && !p->status; i++) {
+        char number[16];
+        const size_t length = (size_t)snprintf(number, sizeof number, "%d", (int)i);
+        int32_t part = program_child(p, p->open_module, number, length);
+        if (part < 0) part = add_module(p, p->open_module, number, length);
+        const int32_t view = add_view(p, source, i * width, 1, &width, at);
+        add_site(p, part, name, at, view);
+        if (!i) first = view;
+    }
+    return p->status ? -1 : first;
+}
+
 /* ---- weights ------------------------------------------------------------ */
 
 static int32_t add_weight(program *p, weight w)
@@ -366,6 +383,16 @@ void program_weight_also(program *p, int32_t index, const char *name)
     if (!weight_exists(p, index, "the weight")) return;
     if (!(name = arena_text(&p->memory, name, strlen(name)))) fail(p, INSET_NO_MEMORY);
     else p->weights[index].also = name;
+}
+
+void program_weight_stacked(
+    program *p, int32_t index, const char *name, const int32_t stack[3], int64_t first)
+{
+    if (!weight_exists(p, index, "the weight")) return;
+    weight *w = &p->weights[index];
+    if (!(w->stacked = arena_text(&p->memory, name, strlen(name)))) fail(p, INSET_NO_MEMORY);
+    memcpy(w->stack, stack, sizeof w->stack);
+    w->stack_first = first;
 }
 
 void program_module_also(program *p, int32_t index, const char *name)

@@ -11,7 +11,7 @@ static bool is_row_step(step_kind kind)
 {
     return kind == STEP_LINEAR || kind == STEP_LAYERNORM || kind == STEP_RMSNORM
            || kind == STEP_ACTIVATION || kind == STEP_GATE || kind == STEP_ADD || kind == STEP_SCALE
-           || kind == STEP_SOFTCAP;
+           || kind == STEP_SOFTCAP || kind == STEP_ROUTE || kind == STEP_EXPERTS;
 }
 
 /* Is what the slot shows made of value `input` alone, within the module? *attends: by attention. */

@@ -43,20 +43,22 @@ void program_head_inputs(
     }
 }
 
-static void add_path(program *p, head_path path)
-{
-    if (p->status) return;
-    if (!array_reserve(p->context, &p->head_paths, &p->head_paths_capacity, p->n_head_paths + 1,
-            sizeof *p->head_paths))
-        p->status = INSET_NO_MEMORY;
-    else p->head_paths[p->n_head_paths++] = path;
-}
-
 static int32_t site_of(const program *p, int32_t slot_index)
 {
     for (size_t i = p->n_sites; i-- > 0;)
         if (p->sites[i].slot == slot_index) return (int32_t)i;
     return -1;
+}
+
+void program_head_path(program *p, int32_t site_slot, int32_t made, int32_t target, bool by_head)
+{
+    if (p->status) return;
+    if (!array_reserve(p->context, &p->head_paths, &p->head_paths_capacity, p->n_head_paths + 1,
+            sizeof *p->head_paths))
+        p->status = INSET_NO_MEMORY;
+    else
+        p->head_paths[p->n_head_paths++] = (head_path){
+            site_of(p, site_slot), made, target, p->slots[made].event, by_head};
 }
 
 /* The norm before the product, for each head's row on its own. */
@@ -90,7 +92,7 @@ void program_head_input_made(program *p, int32_t input, const head_columns *head
     const bool own = target < 0;
     const int32_t to = program_slot_heads(p, own ? heads->linear : target, own ? heads->column : 0,
         heads->n_heads, heads->head_dim, own ? heads->stride : heads->head_dim, event);
-    add_path(p, (head_path){site_of(p, input), made, to, event, true});
+    program_head_path(p, input, made, to, true);
 }
 
 void program_head_results(program *p, int32_t z, int32_t linear, int32_t n_heads, int32_t head_dim)
@@ -110,7 +112,7 @@ void program_head_results(program *p, int32_t z, int32_t linear, int32_t n_heads
         p, p->modules[p->open_module].parent, "result", made, 2, heads);
     const int32_t sum = p->status ? -1 : step_aside(p, fold, d, result);
     if (sum < 0) return;
-    add_path(p, (head_path){site_of(p, result), sum, linear, p->slots[sum].event, false});
+    program_head_path(p, result, sum, linear, false);
 }
 
 head_part program_head_part(const program *p, const step *heads, int32_t h)

@@ -60,6 +60,11 @@ typedef enum step_kind {
     STEP_SPREAD,
     STEP_FOLD,  /* the other way: the sum of each part's copies (+ b) */
     STEP_HEADS, /* each of n_heads parts of a row through its own part of a weight (head_part) */
+    /* Mixtures of experts (experts.c); which experts a row has is known when it is run. */
+    STEP_ROUTE,         /* router logits: rows of weights, 0 for experts that are not chosen */
+    STEP_EXPERTS,       /* x, weights: the sum of weight * expert(x), over weights that are not 0 */
+    STEP_EXPERTS_APART, /* aside: an x for each expert: what each makes of its own */
+    STEP_EXPERTS_JOINED, /* aside: what each makes, weights: the sum as STEP_EXPERTS makes it */
     /* Steps of a reversed program (reverse.h). Their values are gradients of a metric with respect
      * to forward values, row by row; dy is that of what the forward step `of` made. */
     STEP_ZERO,            /* rows of zeros: a gradient that nothing has reached yet */
@@ -72,13 +77,17 @@ typedef enum step_kind {
     STEP_ATTENTION_BACK, /* dz (and the q, k, v that `of` read): rows [dq | dk | dv] */
     /* What comes back through attention in the open and a norm's scale: only in programs reversed
      * for invokes that touch them, and run for those only. */
-    STEP_VALUES_BACK,     /* dz, through the pattern that mixed the values: dv */
-    STEP_PATTERN_BACK,    /* dz, v: the gradient of the pattern, made as scores are */
-    STEP_SCORES_BACK,     /* the pattern's gradient: that of the scores, through the softmax */
-    STEP_QUERIES_BACK,    /* the scores' gradient: rows [dq | dk] */
-    STEP_NORM_GIVEN_BACK, /* x, scale, dy: of a norm that divides by a scale in the open */
-    STEP_DIVISOR_BACK,    /* x, scale, dy: the gradient of that scale */
-    STEP_NORM_SCALE_BACK, /* x and the gradient of its norm's scale */
+    STEP_VALUES_BACK,         /* dz, through the pattern that mixed the values: dv */
+    STEP_PATTERN_BACK,        /* dz, v: the gradient of the pattern, made as scores are */
+    STEP_SCORES_BACK,         /* the pattern's gradient: that of the scores, through the softmax */
+    STEP_QUERIES_BACK,        /* the scores' gradient: rows [dq | dk] */
+    STEP_NORM_GIVEN_BACK,     /* x, scale, dy: of a norm that divides by a scale in the open */
+    STEP_DIVISOR_BACK,        /* x, scale, dy: the gradient of that scale */
+    STEP_NORM_SCALE_BACK,     /* x and the gradient of its norm's scale */
+    STEP_ROUTE_BACK,          /* logits, dy */
+    STEP_EXPERTS_BACK,        /* x, weights, dy: rows [dx | dweights] */
+    STEP_EXPERTS_APART_BACK,  /* an x for each, a dy for each: a dx for each */
+    STEP_EXPERTS_JOINED_BACK, /* what each made, weights, dy: rows [its gradient, each | dweights] */
 } step_kind;
 
 typedef enum activation {
@@ -138,6 +147,23 @@ typedef struct slot {
  * type (Llama), by 1 + weight before that (Gemma), by weight before that (OLMo-2). */
 typedef enum rms_weight { RMS_WEIGHT_ROUNDED, RMS_WEIGHT_PLUS_ONE, RMS_WEIGHT_FIRST } rms_weight;
 
+/* The experts of one layer: gated MLPs of one shape, of which each row has a few. Expert i has the
+ * weights gate + i, up + i, down + i, [d -> m], [d -> m], [m -> d]; up -1: gate makes both, [d ->
+ * 2m], gates in even columns. A bias is -1 or the first of n, too. Let g = gate(x), u = up(x):
+ *
+ *     limit 0        down(act(g) * u)
+ *     limit above 0  down((u' + 1) * g' * sigmoid(alpha * g')) with g' = min(g, limit) and u' = u
+ *                    between -limit and limit (gpt-oss) */
+typedef struct experts {
+    int32_t n, chosen; /* how many there are; how many the router gives a row */
+    int32_t d, m;
+    int32_t gate, up, down, gate_bias, down_bias;
+    activation act;
+    float limit, alpha;
+    /* weights are the router's softmax over all experts; false: over the chosen alone */
+    bool over_all;
+} experts;
+
 typedef struct step {
     step_kind kind;
     int32_t value; /* what it makes */
@@ -187,8 +213,10 @@ typedef struct step {
     bool heads_join; /* parts of its rows, as an output projection has them, not of its columns */
     /* run only for invokes that touch a value of theirs, or one of a step aside */
     bool aside;
-    bool constant_scale; /* norm: what it divides by counts as a constant (RelP's rule ln) */
-    bool secant;         /* activation: the slope is a(x) / x (RelP's rule identity) */
+    const experts *experts; /* steps of experts; in the program's arena */
+    bool half;              /* STEP_EXPERTS_BACK: products send half back (RelP's rule half) */
+    bool constant_scale;    /* norm: what it divides by counts as a constant (RelP's rule ln) */
+    bool secant;            /* activation: the slope is a(x) / x (RelP's rule identity) */
 } step;
 
 typedef enum event_kind { EVENT_ENTER, EVENT_STEP, EVENT_SITE, EVENT_LEAVE } event_kind;
@@ -214,7 +242,7 @@ typedef struct module {
     int32_t first_site, n_sites;
 } module;
 
-/* A head on its own: `.q_input`, `.k_input`, `.v_input` (the stream as that head reads it) and
+/* A head, or an expert, on its own: `.q_input`, `.k_input`, `.v_input` (the stream as that head reads it) and
  * `.result` (what it adds to attention's output). Both are made by steps aside. What a line sets
  * there is taken to where all heads meet: the same elements of `made` are set in `target` behind
  * `event`, and nothing else of it changes.
@@ -233,6 +261,11 @@ typedef enum weight_role { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_TABLE } weight_r
 typedef struct weight {
     const char *name; /* in the file, without the optional prefix of the program */
     const char *also; /* another name it may have there, or NULL */
+    /* or it lies in a tensor of this name, [stack[0], ...], from element stack_first on; NULL: in
+     * none. stack[2] 0: that has two dimensions */
+    const char *stacked;
+    int32_t stack[3];
+    int64_t stack_first;
     weight_role role;
     int32_t rows, columns; /* shape in the file; a vector has rows 1 */
     bool in_out;           /* a matrix stored [in, out] (GPT-2's Conv1D); else [out, in] */
@@ -327,6 +360,9 @@ int32_t program_weight_tied(program *p, const char *name, int32_t same_as);
 /* Second names, for what was called differently in older files. */
 void program_weight_also(program *p, int32_t weight, const char *name);
 void program_module_also(program *p, int32_t module, const char *name);
+/* It may lie in a tensor with others: see weight.stacked. */
+void program_weight_stacked(
+    program *p, int32_t weight, const char *name, const int32_t stack[3], int64_t first);
 
 /* Steps: return the slot that refers to the new value. `like` gives kind and parameters; operands
  * are slots. */
@@ -381,6 +417,8 @@ typedef struct head_columns {
 void program_head_input_made(program *p, int32_t input, const head_columns *heads, int32_t target);
 /* Behind `linear`, which joins the heads of z: the site `.result` of the module around. */
 void program_head_results(program *p, int32_t z, int32_t linear, int32_t n_heads, int32_t head_dim);
+/* What a line sets at the site of a slot is brought by `made` to `target`: see head_path. */
+void program_head_path(program *p, int32_t site_slot, int32_t made, int32_t target, bool by_head);
 /* The part of its weight that head h of a STEP_HEADS has: rows `in` .. of what goes in, columns
  * `out` .. of what comes out. */
 typedef struct head_part {
@@ -394,6 +432,23 @@ head_part program_head_part(const program *p, const step *heads, int32_t h);
 /* Each part of a row `copies` times: parts * copies of them, head_dim wide. */
 int32_t program_spread(
     program *p, int32_t x, int32_t parts, int32_t copies, int32_t head_dim, bool aside);
+
+/* ---- experts.c: mixtures of experts ---- */
+/* Rows of weights, one an expert, from router logits [row, n]. */
+int32_t program_route(program *p, int32_t logits, const experts *of);
+/* The module "experts" on x with such weights: `.input`, `.output`, and in it a module an expert,
+ * `experts[i]`, whose `.input` and `.output` [row, d] are what that expert alone would read and
+ * make, chosen or not. Returns the slot of its `.output`. */
+int32_t program_experts_module(program *p, int32_t x, int32_t weights, const experts *of);
+/* Operations of a row with as many experts as the router gives it. */
+static inline double experts_flops(const experts *of, bool back)
+{
+    return 6.0 * of->chosen * of->d * of->m * (back ? 3 : 1);
+}
+/* The products of a step, with the weights and biases (-1: none) that each has: a linear step's one,
+ * the 2n or 3n of experts. */
+int32_t program_products(const step *s);
+void program_product(const step *s, int32_t i, int32_t *weight, int32_t *bias);
 
 /* A module that is one step: enter, the step on its input, leave. Return the slot of its
  * `.output`. */
@@ -417,6 +472,10 @@ void program_logits(program *p, int32_t slot);
  * its slot. */
 int32_t program_site_of(program *p, int32_t in_module, const char *name, int32_t source,
     int n_columns, const int32_t *extent);
+/* Modules "0", "1", ... in the open one, which are never called and have this site: module i shows
+ * columns i * width .. of the source. Returns the slot of the first. */
+int32_t program_sites_of_parts(
+    program *p, const char *name, int32_t source, int32_t n, int32_t width);
 /* A slot, and no site, that shows columns of another as heads, `stride` columns apart. */
 int32_t program_slot_heads(program *p, int32_t source, int32_t column, int32_t n_heads,
     int32_t head_dim, int32_t stride, int32_t event);

@@ -318,6 +318,21 @@ static void reverse_norm(reverser *v, const step *s, int32_t dy)
         contribute(v, s, scale, add_step_like(v, back, *divisor, x, scale, dy));
 }
 
+/* Experts, and their sum where each stands alone: what they are made of and the weights. */
+static void reverse_experts(reverser *v, const step *s, step_kind kind, int32_t dy)
+{
+    const program *f = v->forward;
+    const int32_t width = shown_width(&f->slots[s->operands[0]]), n = s->experts->n;
+    step back = backward(v, kind, s);
+    back.half = (v->rules & RULE_HALF) != 0;
+    back.secant = (v->rules & RULE_IDENTITY) && s->experts->act != ACTIVATION_RELU;
+    const int32_t made = add_step_like(
+        v, back, (value){.width = width + n}, seen(v, s->operands[0]), seen(v, s->operands[1]), dy);
+    if (made < 0) return;
+    contribute(v, s, s->operands[0], add_window(v, made, 0, width));
+    contribute(v, s, s->operands[1], add_window(v, made, width, n));
+}
+
 /* Of one operand, through a step that reads it (where the formula wants it) and dy. */
 static void reverse_plain(reverser *v, const step *s, step back, bool reads, int32_t dy)
 {
@@ -353,6 +368,15 @@ static void reverse_step(reverser *v, const step *s)
         back = backward(v, STEP_ROPE, s);
         back.inverse = true;
         reverse_plain(v, s, back, false, dy);
+        return;
+    case STEP_ROUTE: reverse_plain(v, s, backward(v, STEP_ROUTE_BACK, s), true, dy); return;
+    case STEP_EXPERTS: reverse_experts(v, s, STEP_EXPERTS_BACK, dy); return;
+    case STEP_EXPERTS_JOINED: reverse_experts(v, s, STEP_EXPERTS_JOINED_BACK, dy); return;
+    case STEP_EXPERTS_APART:
+        back = backward(v, STEP_EXPERTS_APART_BACK, s);
+        back.half = (v->rules & RULE_HALF) != 0;
+        back.secant = (v->rules & RULE_IDENTITY) && s->experts->act != ACTIVATION_RELU;
+        reverse_plain(v, s, back, true, dy);
         return;
     case STEP_GATE: reverse_gate(v, s, dy); return;
     case STEP_ADD:

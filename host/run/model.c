@@ -109,10 +109,10 @@ static inset_status on_host(opening *o, const source *s, int place, const void *
     const bool blocks = s->tensor && s->tensor->blocks;
     if (!is_there(s) && !blocks) return *out = s->data, INSET_OK;
     memory_free(o->context, o->fetched[place]);
-    if (!(o->fetched[place] = memory_new(o->context, s->tensor->bytes))) return INSET_NO_MEMORY;
+    if (!(o->fetched[place] = memory_new(o->context, s->bytes))) return INSET_NO_MEMORY;
     *out = o->fetched[place];
     if (blocks) return gguf_numbers(s->tensor, o->fetched[place]), INSET_OK;
-    return device_download(o->model->device, o->fetched[place], s->data, s->tensor->bytes);
+    return device_download(o->model->device, o->fetched[place], s->data, s->bytes);
 }
 
 /* Puts a vector or table on the device, once however many steps read it; one that is there already,
@@ -144,6 +144,7 @@ static inset_status load_data(opening *o, int32_t index)
 
 static bool is_head(const program *p, const step *s)
 {
+    if (s->kind != STEP_LINEAR) return false;
     for (const step *later = s + 1; later < p->steps + p->n_steps; later++)
         if (later->kind == STEP_LINEAR) return false;
     return true;
@@ -171,34 +172,36 @@ static inset_status load_gelu(opening *o, const step *s)
     return status;
 }
 
-/* Prepares the matrix of a linear step, its bias inside. */
-static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
+/* Prepares the matrix of a product, its bias inside. */
+static inset_status load_matrix(
+    opening *o, int32_t index, int32_t bias_index, bool is_last, int32_t *biases)
 {
     struct inset_model *m = o->model;
-    const weight *w = &m->program->weights[s->weight];
-    if (m->weights[s->weight].matrix) {
-        if (biases[s->weight] == s->bias) return INSET_OK;
+    const weight *w = &m->program->weights[index];
+    if (m->weights[index].matrix) {
+        if (biases[index] == bias_index) return INSET_OK;
         return error_set(o->context, INSET_USAGE_ERROR,
             "weight %s is used by two linear steps with different biases: declare it twice, "
             "the second tied to the first",
             w->name);
     }
-    const source *from = &o->sources[s->weight], *bias = s->bias >= 0 ? &o->sources[s->bias] : NULL;
+    const source *from = &o->sources[index],
+                 *bias = bias_index >= 0 ? &o->sources[bias_index] : NULL;
     int64_t in = w->in_out ? w->rows : w->columns, out = w->in_out ? w->columns : w->rows;
     /* The last product, a language model's head, is also kept as it is stored: a plan that reads a
      * few of its columns takes dot products. */
-    const bool is_table = is_head(m->program, s) && !w->in_out;
-    inset_status status = is_table ? load_data(o, s->weight) : INSET_OK;
-    if (is_table && !status) status = load_data(o, s->bias);
+    const bool is_table = is_last && !w->in_out;
+    inset_status status = is_table ? load_data(o, index) : INSET_OK;
+    if (is_table && !status) status = load_data(o, bias_index);
     if (status) return status;
     const bool in_place = is_there(from) && from->type == m->type && !w->in_out
                           && (uintptr_t)from->data % 16 == 0;
     const void *numbers = NULL, *bias_data = NULL;
     const inset_type bias_type = bias ? bias->type : INSET_F32;
-    matrix **result = &m->weights[s->weight].matrix;
+    matrix **result = &m->weights[index].matrix;
     if (bias) status = on_host(o, bias, 1, &bias_data);
-    if (m->stream && m->stream->comes[s->weight]) {
-        biases[s->weight] = s->bias;
+    if (m->stream && m->stream->comes[index]) {
+        biases[index] = bias_index;
         return status ? status
                       : device_matrix_empty(m->device, m->type, in, out, w->in_out, bias_data,
                           bias_type, NULL, result);
@@ -210,9 +213,9 @@ static inset_status load_matrix(opening *o, const step *s, int32_t *biases)
             bias_data, bias_type, result);
     else
         status = device_matrix_over(m->device, m->type, in, out,
-            in_place ? from->data : m->weights[s->weight].data, bias_data, bias_type, result);
-    biases[s->weight] = s->bias;
-    give_back_pages(o, s->weight);
+            in_place ? from->data : m->weights[index].data, bias_data, bias_type, result);
+    biases[index] = bias_index;
+    give_back_pages(o, index);
     return status;
 }
 
@@ -272,10 +275,14 @@ static inset_status load_weights(opening *o)
         status = context_watch(
             o->context, "opening", (int64_t)(p->n_steps - 1 - i), (int64_t)p->n_steps);
         if (status) break;
+        for (int32_t k = 0; k < program_products(s) && !status; k++) {
+            int32_t index, bias;
+            program_product(s, k, &index, &bias);
+            status = load_matrix(o, index, bias, is_head(p, s), biases);
+        }
         if (s->kind == STEP_LINEAR) {
-            status = load_matrix(o, s, biases);
             if (!status && !m->stream) status = load_gelu(o, s);
-        } else if (s->aside) continue; /* it comes when it is asked for (parts.c) */
+        } else if (status || s->aside) continue; /* it comes when it is asked for (parts.c) */
         else if (!(status = load_data(o, s->weight))) status = load_data(o, s->bias);
     }
     memory_free(o->context, biases);

@@ -36,6 +36,7 @@ struct run {
     size_t bytes;
     char *base[AREA_COUNT];
     launch *launches; /* the plan's, with addresses */
+    arena groups;     /* experts' matrices, a list a launch */
     run_matrices *matrices;
     /* the areas from AREA_FIRST_INPUT on, on the host: the device's own memory where that is the
      * host's */
@@ -130,6 +131,18 @@ static inset_status bind_matrix(run *r, launch *l)
     return l->matrix = found, status;
 }
 
+/* The matrices of all experts of a product. */
+static inset_status bind_group(run *r, launch *l)
+{
+    inset_status status = INSET_OK;
+    if (!l->matrices
+        && !(l->matrices = arena_new(&r->groups, (size_t)l->n_group * sizeof *l->matrices)))
+        return INSET_NO_MEMORY;
+    for (int32_t i = 0; i < l->n_group && !status; i++)
+        status = model_matrix(r->model, l->weight + i, l->reverse, &l->matrices[i]);
+    return status;
+}
+
 static inset_status bind_launches(run *r)
 {
     plan *p = r->plan;
@@ -143,8 +156,9 @@ static inset_status bind_launches(run *r)
     for (size_t i = 0; i < p->n_launches; i++) {
         launch *l = &r->launches[i];
         if (l->is_matmul) {
-            inset_status status = bind_matrix(r, l);
+            inset_status status = l->n_group ? bind_group(r, l) : bind_matrix(r, l);
             if (status) return status;
+            l->offsets = address(r, l->offsets);
             l->x = address(r, l->x);
             l->y = address(r, l->y);
             continue;
@@ -339,6 +353,7 @@ static inset_status make_run(struct inset_model *model, run_room *room, plan *p,
     run *r = memory_new(model->context, sizeof *r);
     if (!r) return INSET_NO_MEMORY;
     r->context = model->context;
+    arena_start(&r->groups, model->context);
     r->model = model;
     r->plan = p;
     r->room = room;
@@ -373,6 +388,7 @@ void run_free(run *r)
     if (r->memory && !r->room) device_release(r->model->device, r->memory, r->bytes);
     stream_visits_free(r->visits);
     memory_free(r->context, r->launches);
+    arena_free(&r->groups);
     matrices_free(r->matrices);
     if (!r->model->device->shares_host_memory) memory_free(r->context, r->inputs);
     memory_free(r->context, r->there);
@@ -591,13 +607,16 @@ int64_t run_weight_copies(const struct inset_model *model, const plan *p)
     int64_t bytes = 0;
     for (size_t i = 0; i < p->n_launches && model->stream; i++) {
         const launch *l = &p->launches[i];
-        if (!l->is_matmul || l->given || l->part.n_in || !model->stream->comes[l->weight]) continue;
+        if (!l->is_matmul || l->given || l->part.n_in) continue;
         bool first = true;
         for (size_t k = 0; k < i && first; k++)
             first = !p->launches[k].is_matmul || p->launches[k].weight != l->weight
                     || p->launches[k].reverse != l->reverse;
-        const weight *w = &model->program->weights[l->weight];
-        if (first) bytes += (int64_t)w->rows * w->columns * (int64_t)type_size(model->type);
+        for (int32_t e = 0; e < (l->n_group ? l->n_group : 1) && first; e++) {
+            const weight *w = &model->program->weights[l->weight + e];
+            if (model->stream->comes[l->weight + e])
+                bytes += (int64_t)w->rows * w->columns * (int64_t)type_size(model->type);
+        }
     }
     return bytes;
 }
@@ -634,6 +653,8 @@ static inset_status launch_all(run *r, bool watched)
         if (r->visits && (status = stream_before(r->visits, i))) return status;
         const void *arguments = launch_arguments(l, &size);
         status = l->gelu ? device_matmul_gelu(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
+                 : l->n_group ? device_matmul_group(
+                       d, l->matrices, l->n_group, l->offsets, l->x, l->y, l->rows)
                  : l->is_matmul ? device_matmul(d, m, l->x, l->x_stride, l->y, l->y_stride, l->rows)
                                 : device_launch(d, launch_kernel(l), (inset_type)l->type, arguments,
                                     size, l->blocks, l->work);
@@ -664,7 +685,8 @@ static inset_status renew_matrices(run *r)
     r->graph = NULL;
     r->has_run = false; /* a product runs once before it is captured */
     for (size_t i = 0; i < r->plan->n_launches && !status; i++)
-        if (r->launches[i].is_matmul) status = bind_matrix(r, &r->launches[i]);
+        if (r->launches[i].is_matmul && !r->launches[i].n_group)
+            status = bind_matrix(r, &r->launches[i]);
     return status;
 }
 

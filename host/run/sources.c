@@ -50,25 +50,35 @@ static inset_status find_named(const opening *o, const char *part, const char *p
     return INSET_OK;
 }
 
-/* A weight's tensor in the files, under either of its names, with or without the prefixes; NULL
- * when there is none. */
-static inset_status find_tensor(const opening *o, const weight *w, const file_tensor **out)
+/* The names that a weight's tensor may have; some are NULL. */
+enum { WEIGHT_NAMES = 3 };
+static const char *name_of(const weight *w, size_t i)
+{
+    const char *const names[WEIGHT_NAMES] = {w->name, w->also, w->stacked};
+    return names[i];
+}
+
+/* A weight's tensor in the files, under one of its names, with or without the prefixes; NULL
+ * when there is none. *stacked: it is one of several in it. */
+static inset_status find_tensor(
+    const opening *o, const weight *w, const file_tensor **out, bool *stacked)
 {
     const program *p = o->model->program;
-    const char *const names[2] = {w->name, w->also};
-    const size_t parts = count_prefixes(p);
+    const size_t n = 2 * WEIGHT_NAMES, parts = count_prefixes(p);
     *out = NULL;
-    for (size_t i = 0; i < 4 * parts; i++) {
+    *stacked = false;
+    for (size_t i = 0; i < n * parts; i++) {
         const file_tensor *found;
-        const char *name = names[i / 2 % 2], *prefix = i % 2 ? p->optional_prefix : "";
+        const size_t which = i / 2 % WEIGHT_NAMES;
+        const char *name = name_of(w, which), *prefix = i % 2 ? p->optional_prefix : "";
         if (!name || !prefix) continue;
-        inset_status status = find_named(o, part_prefixes[i / 4], prefix, name, &found);
+        inset_status status = find_named(o, part_prefixes[i / n], prefix, name, &found);
         if (status) return status;
         if (*out && found)
             return error_set(o->context, INSET_FILE_ERROR,
                 "%s: has both %s and %s, and they would be the same weight", o->directory,
                 (*out)->name, found->name);
-        if (found) *out = found;
+        if (found) *out = found, *stacked = name == w->stacked;
     }
     return INSET_OK;
 }
@@ -81,7 +91,8 @@ static void add_shape(inset_context *context, text *out, const int64_t *shape, i
     text_add(context, out, "]");
 }
 
-static inset_status check_tensor(const opening *o, const weight *w, const file_tensor *t)
+static inset_status check_tensor(
+    const opening *o, const weight *w, const file_tensor *t, bool stacked)
 {
     if (t->type != INSET_F32 && t->type != INSET_BF16 && t->type != INSET_F16
         && t->type != INSET_F64)
@@ -91,8 +102,10 @@ static inset_status check_tensor(const opening *o, const weight *w, const file_t
             : (size_t)t->type < INSET_TYPE_COUNT ? type_torch_name(t->type)
                                                  : "another type");
     bool vector = w->role == WEIGHT_VECTOR;
-    const int64_t expected[2] = {vector ? w->columns : w->rows, w->columns};
-    int32_t n = vector ? 1 : 2;
+    const int64_t alone[3] = {vector ? w->columns : w->rows, w->columns},
+                  all[3] = {w->stack[0], w->stack[1], w->stack[2]},
+                  *expected = stacked ? all : alone;
+    const int32_t n = !stacked ? 2 - vector : w->stack[2] ? 3 : 2;
     if (t->n_dimensions == n && memcmp(t->shape, expected, (size_t)n * sizeof *expected) == 0)
         return INSET_OK;
     text shapes = {0};
@@ -114,6 +127,15 @@ static void list_name(inset_context *context, text *list, size_t count, const ch
     else if (count == MOST_LISTED) text_add(context, list, ", ...");
 }
 
+/* The whole of a tensor, or the weight's part of one. */
+static source source_in(const weight *w, const file_tensor *t, bool stacked)
+{
+    const size_t size = type_size(t->type);
+    if (!stacked) return (source){t->data, t->type, t, t->bytes};
+    return (source){(const char *)t->data + (size_t)w->stack_first * size, t->type, t,
+        (size_t)w->rows * (size_t)w->columns * size};
+}
+
 inset_status sources_find(opening *o)
 {
     program *p = o->model->program;
@@ -123,12 +145,13 @@ inset_status sources_find(opening *o)
     for (size_t i = 0; i < p->n_weights && !status; i++) {
         const weight *w = &p->weights[i];
         const file_tensor *t = NULL;
-        status = find_tensor(o, w, &t);
-        if (!status && t) status = check_tensor(o, w, t);
+        bool stacked;
+        status = find_tensor(o, w, &t, &stacked);
+        if (!status && t) status = check_tensor(o, w, t, stacked);
         if (status) break;
         if (t && p->part_of) p->weights[i].same_as = -1; /* config_tied */
         if (w->same_as >= 0) o->sources[i] = o->sources[w->same_as];
-        else if (t) o->sources[i] = (source){t->data, t->type, t};
+        else if (t) o->sources[i] = source_in(w, t, stacked);
         else list_name(o->context, &missing, n_missing++, w->name);
     }
     if (!status && n_missing)
@@ -152,9 +175,10 @@ static bool is_weight(const program *p, const table *names, const char *name)
     size_t cursor = 0;
     uint64_t hash = hash_bytes(0, name, strlen(name));
     for (int32_t i; (i = table_next(names, hash, &cursor)) >= 0;)
-        if (strcmp(p->weights[i].name, name) == 0
-            || (p->weights[i].also && strcmp(p->weights[i].also, name) == 0))
-            return true;
+        for (size_t k = 0; k < WEIGHT_NAMES; k++) {
+            const char *known = name_of(&p->weights[i], k);
+            if (known && strcmp(known, name) == 0) return true;
+        }
     return false;
 }
 
@@ -183,11 +207,13 @@ inset_status sources_refuse_extra(opening *o)
 {
     const program *p = o->model->program;
     table names = {0};
-    for (size_t i = 0; i < 2 * p->n_weights; i++) {
-        const weight *w = &p->weights[i / 2];
-        const char *name = i % 2 ? w->also : w->name;
-        if (!name
-            || table_add(o->context, &names, hash_bytes(0, name, strlen(name)), (int32_t)(i / 2)))
+    for (size_t i = 0; i < WEIGHT_NAMES * p->n_weights; i++) {
+        const weight *w = &p->weights[i / WEIGHT_NAMES];
+        const char *name = name_of(w, i % WEIGHT_NAMES);
+        const bool again = name == w->stacked && w->stack_first > 0; /* the first one says it */
+        if (!name || again
+            || table_add(
+                o->context, &names, hash_bytes(0, name, strlen(name)), (int32_t)(i / WEIGHT_NAMES)))
             continue;
         table_free(o->context, &names);
         return INSET_NO_MEMORY;
@@ -215,7 +241,8 @@ inset_status sources_in_memory(opening *o)
         const weight *w = &p->weights[i];
         if (w->same_as >= 0) o->sources[i] = o->sources[w->same_as];
         else if (w->data && type_is_float(w->data_type))
-            o->sources[i] = (source){w->data, w->data_type, NULL};
+            o->sources[i] = (source){w->data, w->data_type, NULL,
+                (size_t)w->rows * (size_t)w->columns * type_size(w->data_type)};
         else
             return error_set(o->context, INSET_USAGE_ERROR,
                 w->data ? "weight %s must be of a float type" : "weight %s has no numbers",

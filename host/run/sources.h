@@ -9,7 +9,8 @@
 typedef struct source {
     const void *data;
     inset_type type;
-    const file_tensor *tensor; /* NULL for numbers in memory */
+    const file_tensor *tensor; /* that they are in; NULL for numbers in memory */
+    size_t bytes;
 } source;
 
 /* A model on its way: filled in by model.c, step by step. */

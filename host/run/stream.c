@@ -16,16 +16,28 @@ static bool is_last(const program *p, const step *s)
 {
     for (const step *later = s + 1; later < p->steps + p->n_steps; later++)
         if (later->kind == STEP_LINEAR) return false;
+    return s->kind == STEP_LINEAR;
+}
+
+/* Steps whose matrices may come and go, each weight once, in order: the first one that has it.
+ * Experts are of one step alone. */
+static bool is_candidate(const program *p, const step *s)
+{
+    if (!program_products(s) || s->aside || s->of >= 0 || is_last(p, s)) return false;
+    for (const step *before = p->steps; before < s && s->kind == STEP_LINEAR; before++)
+        if (before->kind == STEP_LINEAR && before->weight == s->weight) return false;
     return true;
 }
 
-/* Steps whose matrix may come and go, each weight once, in order: the first one that has it. */
-static bool is_candidate(const program *p, const step *s)
+/* The matrices that a product wants at once: a linear step's one, one of every expert. */
+static int32_t matrices_at_once(const step *s) { return s->experts ? s->experts->n : 1; }
+
+/* The weight of a step's product. */
+static int32_t weight_of(const step *s, int32_t product)
 {
-    if (s->kind != STEP_LINEAR || s->aside || is_last(p, s)) return false;
-    for (const step *before = p->steps; before < s; before++)
-        if (before->kind == STEP_LINEAR && before->weight == s->weight) return false;
-    return true;
+    int32_t index, bias;
+    program_product(s, product, &index, &bias);
+    return index;
 }
 
 static int64_t bytes_of(const program *p, int32_t weight_index, inset_type type, bool widened)
@@ -43,10 +55,13 @@ stream_sizes stream_measure(const program *p, inset_type type, bool widened)
         if (p->weights[i].same_as < 0) all += bytes_of(p, (int32_t)i, type, false);
     for (const step *s = p->steps; s < p->steps + p->n_steps; s++) {
         if (!is_candidate(p, s)) continue;
-        const int64_t bytes = bytes_of(p, s->weight, type, widened);
-        all -= bytes_of(p, s->weight, type, false);
-        out.matrices += bytes;
-        if (bytes > out.largest) out.largest = bytes;
+        for (int32_t k = 0; k < program_products(s); k++) {
+            const int64_t bytes = bytes_of(p, weight_of(s, k), type, widened),
+                          together = bytes * matrices_at_once(s);
+            all -= bytes_of(p, weight_of(s, k), type, false);
+            out.matrices += bytes;
+            if (together > out.largest) out.largest = together;
+        }
     }
     out.tables = all;
     return out;
@@ -59,11 +74,13 @@ static void spread(
     double passed = 0, kept = 0;
     for (const step *s = p->steps; s < p->steps + p->n_steps; s++) {
         if (!is_candidate(p, s)) continue;
-        const double bytes = (double)bytes_of(p, s->weight, type, widened);
-        passed += bytes;
-        const bool keep = kept + bytes <= passed * (double)stays / (double)matrices;
-        if (keep) kept += bytes;
-        comes[s->weight] = !keep;
+        for (int32_t k = 0; k < program_products(s); k++) {
+            const double bytes = (double)bytes_of(p, weight_of(s, k), type, widened);
+            passed += bytes;
+            const bool keep = kept + bytes <= passed * (double)stays / (double)matrices;
+            if (keep) kept += bytes;
+            comes[weight_of(s, k)] = !keep;
+        }
     }
 }
 
@@ -111,8 +128,8 @@ inset_status stream_reverse(struct inset_model *m, int32_t index, matrix **out)
         m->device, m->type, wide, in, !w->in_out, NULL, INSET_F32, m->weights[index].matrix, out);
 }
 
-/* A device's layout may pad, either way round. */
-static inset_status fit_slot(struct inset_model *m, int32_t index)
+/* A device's layout may pad, either way round. together: so many such are there at once. */
+static inset_status fit_slot(struct inset_model *m, int32_t index, int32_t together)
 {
     matrix *reverse = NULL;
     inset_status status = stream_reverse(m, index, &reverse);
@@ -120,8 +137,8 @@ static inset_status fit_slot(struct inset_model *m, int32_t index)
     const int64_t rooms[2] = {device_matrix_room(m->device, m->weights[index].matrix),
         device_matrix_room(m->device, reverse)};
     for (int k = 0; k < 2; k++)
-        if (padded(rooms[k]) > (int64_t)m->stream->slot_bytes)
-            m->stream->slot_bytes = (size_t)padded(rooms[k]);
+        if (together * padded(rooms[k]) > (int64_t)m->stream->slot_bytes)
+            m->stream->slot_bytes = (size_t)(together * padded(rooms[k]));
     device_matrix_free(m->device, reverse);
     return INSET_OK;
 }
@@ -130,11 +147,14 @@ inset_status stream_open(struct inset_model *m)
 {
     struct weight_stream *s = m->stream;
     inset_status status = model_weights_open(m, &s->numbers);
-    for (size_t i = 0; i < m->program->n_weights && !status; i++) {
-        if (!s->comes[i]) continue;
-        s->bytes += device_matrix_room(m->device, m->weights[i].matrix);
-        status = fit_slot(m, (int32_t)i);
-    }
+    const program *p = m->program;
+    for (const step *at = p->steps; at < p->steps + p->n_steps; at++)
+        for (int32_t k = 0; is_candidate(p, at) && k < program_products(at) && !status; k++) {
+            const int32_t i = weight_of(at, k);
+            if (!s->comes[i]) continue;
+            s->bytes += device_matrix_room(m->device, m->weights[i].matrix);
+            status = fit_slot(m, i, matrices_at_once(at));
+        }
     for (int k = 0; k < STREAM_SLOTS && !status; k++)
         status = device_slot_create(m->device, s->slot_bytes, &s->slots[k]);
     return status;
@@ -173,14 +193,14 @@ struct stream_visits {
     size_t now; /* the visit that launches are of */
 };
 
-/* Which weight a launch's matrix is of, if it comes and goes; -1. Scripts may multiply by a layer's
- * matrix too (l->given), so it is looked for. */
-static int32_t coming_weight(const struct inset_model *m, const launch *l)
+/* Which weight a matrix is of, if it comes and goes; -1. Scripts may multiply by a layer's matrix
+ * too (l->given), so it is looked for. */
+static int32_t coming_weight(const struct inset_model *m, const matrix *of, int32_t likely)
 {
-    if (!l->is_matmul) return -1;
+    const device_weight *w = &m->weights[likely];
+    if (w->matrix == of || w->reverse == of) return m->stream->comes[likely] ? likely : -1;
     for (size_t i = 0; i < m->program->n_weights; i++)
-        if (m->stream->comes[i]
-            && (m->weights[i].matrix == l->matrix || m->weights[i].reverse == l->matrix))
+        if (m->stream->comes[i] && (m->weights[i].matrix == of || m->weights[i].reverse == of))
             return (int32_t)i;
     return -1;
 }
@@ -200,22 +220,41 @@ static bool add_visit(stream_visits *v, size_t first)
     return true;
 }
 
-/* A matrix joins the last visit, or begins one where that has no room for it. */
-static bool add_matrix(
-    stream_visits *v, const launch *l, int32_t weight_index, size_t index, size_t *used)
+/* A matrix that joins the last visit. */
+static bool add_matrix(stream_visits *v, matrix *m, int32_t weight_index, size_t *used)
 {
-    matrix *m = (matrix *)(uintptr_t)l->matrix;
-    const size_t bytes = (size_t)padded(device_matrix_room(v->model->device, m));
-    if (v->n && is_there(v, &v->at[v->n - 1], m)) return true;
-    if (!v->n || *used + bytes > v->model->stream->slot_bytes) {
-        if (!add_visit(v, v->n ? index : 0)) return false;
-        *used = 0;
-    }
+    if (is_there(v, &v->at[v->n - 1], m)) return true;
     if (!array_reserve(
             v->model->context, &v->coming, &v->coming_capacity, v->n_coming + 1, sizeof *v->coming))
         return false;
     v->coming[v->n_coming++] = (coming){m, weight_index, *used};
-    *used += bytes;
+    *used += (size_t)padded(device_matrix_room(v->model->device, m));
+    return true;
+}
+
+/* The matrices of a launch, which all must be there at once: they join the last visit, or begin one
+ * where that has no room for them. */
+static bool add_launch(stream_visits *v, const launch *l, size_t index, size_t *used)
+{
+    const struct inset_model *model = v->model;
+    const int32_t n = l->n_group ? l->n_group : 1;
+    size_t bytes = 0;
+    for (int32_t k = 0; k < n; k++) {
+        matrix *m = (matrix *)(uintptr_t)(l->n_group ? l->matrices[k] : l->matrix);
+        if (coming_weight(model, m, l->weight + k) < 0) continue;
+        if (!v->n || !is_there(v, &v->at[v->n - 1], m))
+            bytes += (size_t)padded(device_matrix_room(model->device, m));
+    }
+    if (!bytes) return true;
+    if (!v->n || *used + bytes > model->stream->slot_bytes) {
+        if (!add_visit(v, v->n ? index : 0)) return false;
+        *used = 0;
+    }
+    for (int32_t k = 0; k < n; k++) {
+        matrix *m = (matrix *)(uintptr_t)(l->n_group ? l->matrices[k] : l->matrix);
+        const int32_t weight_index = coming_weight(model, m, l->weight + k);
+        if (weight_index >= 0 && !add_matrix(v, m, weight_index, used)) return false;
+    }
     return true;
 }
 
@@ -229,8 +268,7 @@ inset_status stream_plan(
     if (!v) return INSET_NO_MEMORY;
     v->model = m;
     for (size_t i = 0; i < n; i++) {
-        const int32_t weight_index = coming_weight(m, &launches[i]);
-        if (weight_index < 0 || add_matrix(v, &launches[i], weight_index, i, &used)) continue;
+        if (!launches[i].is_matmul || add_launch(v, &launches[i], i, &used)) continue;
         stream_visits_free(v);
         return INSET_NO_MEMORY;
     }

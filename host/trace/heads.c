@@ -19,9 +19,9 @@ static inset_status mirror(
     if (status) return status;
     const slot_shape *from = &t->program->slots[site_of(t, path)->slot].shape,
                      *to = &t->program->slots[slot].shape;
-    const int64_t width = from->extent[1], apart = !path->by_head ? 0
-                                                   : to->stride   ? to->stride
-                                                                  : to->extent[1];
+    const int64_t width = from->extent[from->n_columns - 1], apart = !path->by_head ? 0
+                                                                     : to->stride   ? to->stride
+                                                                                    : to->extent[1];
     *out = *set;
     out->storage = all.storage;
     out->column = all.column + (set->column - from->column) / width * apart;
@@ -88,11 +88,39 @@ inset_status heads_note_set(trace *t, const view *target)
     return path ? note(t, path, target) : INSET_OK;
 }
 
+/* A site of an expert on its own shows a part of what all experts have. */
+static bool is_part(const program *g, int32_t slot)
+{
+    const struct slot *s = &g->slots[slot];
+    const step *made = &g->steps[g->values[s->value].step];
+    return made->aside && s->source >= 0 && s->shape.n_columns == 1
+           && s->shape.extent[0] < g->values[s->value].width;
+}
+
+inset_status heads_bind_part(trace *t, int32_t *slot, view *v)
+{
+    if (!is_part(t->program, *slot)) return INSET_OK;
+    const struct slot *part = &t->program->slots[*slot], *all = &t->program->slots[part->source];
+    view before;
+    operand copy, to;
+    inset_status status = view_of_slot(t, (int32_t)t->n_invokes - 1, part->source, &before);
+    if (!status) status = trace_copy_shaped(t, &before, &before, &copy);
+    if (status) return status;
+    to = copy;
+    to.view.column += part->shape.column - all->shape.column;
+    to.view.dimensions[to.view.n_dimensions - 1].extent = part->shape.extent[0];
+    const operand from = {.kind = OPERAND_TENSOR, .view = *v};
+    if ((status = trace_set(t, &to, 0, NULL, TRACE_COPY, &from))) return status;
+    *slot = part->source;
+    *v = copy.view;
+    return INSET_OK;
+}
+
 inset_status heads_note_replaced(trace *t, int32_t slot)
 {
     const head_path *path = heads_path_of(t, t->program->slots[slot].value);
     view all;
-    if (!path || site_of(t, path)->slot != slot) return INSET_OK;
+    if (!path || (site_of(t, path)->slot != slot && !is_part(t->program, slot))) return INSET_OK;
     inset_status status = view_of_value(t, (int32_t)t->n_invokes - 1, slot, &all);
     return status ? status : note(t, path, &all);
 }

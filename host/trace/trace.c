@@ -504,8 +504,8 @@ inset_status trace_replace(trace *t, int32_t site_index, const operand *source)
     view v;
     int32_t bound = s->slot;
     if ((status = check_replacement(t, s->slot, name, source, &v))
-        || (status = bind_heads(t, &bound, &v)) || (status = rebind(t, bound, &v))
-        || (status = reached(t, s->event, site_index)))
+        || (status = reached(t, s->event, site_index)) || (status = bind_heads(t, &bound, &v))
+        || (status = heads_bind_part(t, &bound, &v)) || (status = rebind(t, bound, &v)))
         return status;
     return heads_note_replaced(t, s->slot);
 }

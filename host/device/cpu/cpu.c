@@ -313,6 +313,7 @@ static const device_functions cpu_functions = {
     .matrix_room = cpu_matrix_room,
     .matrix_put = cpu_matrix_put,
     .matmul = cpu_matmul,
+    .matmul_group = cpu_matmul_group,
     .float_products = cpu_float_products,
     .launch = cpu_launch,
     .synchronize = cpu_synchronize,

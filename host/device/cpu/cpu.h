@@ -43,6 +43,8 @@ void cpu_matrix_free(device *d, matrix *m);
 int64_t cpu_matrix_bytes(const matrix *m, bool reverse);
 inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_stride, void *y,
     int64_t y_stride, int64_t rows);
+inset_status cpu_matmul_group(device *d, const matrix *const *group, int32_t n,
+    const int32_t *offsets, const void *x, void *y, int64_t most);
 inset_status cpu_matrix_empty(device *d, inset_type type, int64_t in, int64_t out, bool in_out,
     const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result);
 bool cpu_widens(const device *d, inset_type type);

@@ -143,3 +143,19 @@ inset_status cpu_matmul(device *d, const matrix *m, const void *x, int64_t x_str
     }
     return INSET_OK;
 }
+
+inset_status cpu_matmul_group(device *d, const matrix *const *group, int32_t n,
+    const int32_t *offsets, const void *x, void *y, int64_t most)
+{
+    (void)most;
+    for (int32_t i = 0; i < n; i++) {
+        const matrix *m = group[i];
+        const size_t size = type_size(m->type), first = (size_t)offsets[i];
+        const int64_t rows = offsets[i + 1] - offsets[i];
+        if (!rows) continue;
+        inset_status status = cpu_matmul(d, m, (const char *)x + first * (size_t)m->in * size,
+            m->in, (char *)y + first * (size_t)m->out * size, m->out, rows);
+        if (status) return status;
+    }
+    return INSET_OK;
+}

@@ -192,6 +192,9 @@ inset_status emit_in_order(emitter *e, const moment_plan *m, int64_t width, oper
 inset_status emit_heads(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_copies(
     emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
+/* Mixtures of experts (experts.c). */
+inset_status emit_experts(
+    emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_back(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 inset_status emit_whole(emitter *e, const step *st, const moment_plan *m, void *out, int64_t width);
 

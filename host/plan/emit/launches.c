@@ -75,6 +75,31 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(attention_back_args, key_rows), AT(attention_back_args, value_rows),
         AT(attention_back_args, dz_rows), AT(attention_back_args, units),
         AT(attention_back_args, slopes), AT(attention_back_args, scratch), -1};
+    static const int16_t route[] = {AT(route_args, out), AT(route_args, x), AT(route_args, dy),
+        AT(route_args, x_rows), AT(route_args, dy_rows), -1};
+    static const int16_t expert_table[] = {AT(expert_table_args, tables.at),
+        AT(expert_table_args, weights.at), AT(expert_table_args, weights.rows), -1};
+    static const int16_t expert_gather[] = {AT(expert_gather_args, out), AT(expert_gather_args, x),
+        AT(expert_gather_args, x_rows), AT(expert_gather_args, tables.at), -1};
+    static const int16_t expert_gate[] = {AT(expert_gate_args, out), AT(expert_gate_args, gate),
+        AT(expert_gate_args, up), AT(expert_gate_args, tables.at), -1};
+    static const int16_t expert_gate_back[] = {AT(expert_gate_back_args, gate),
+        AT(expert_gate_back_args, up), AT(expert_gate_back_args, back),
+        AT(expert_gate_back_args, tables.at), AT(expert_gate_back_args, weights.at),
+        AT(expert_gate_back_args, weights.rows), -1};
+    static const int16_t expert_weight_back[] = {AT(expert_weight_back_args, out),
+        AT(expert_weight_back_args, y), AT(expert_weight_back_args, dy),
+        AT(expert_weight_back_args, tables.at), -1};
+    static const int16_t expert_sum[] = {AT(expert_sum_args, out), AT(expert_sum_args, y),
+        AT(expert_sum_args, y_rows), AT(expert_sum_args, tables.at),
+        AT(expert_sum_args, weights.at), AT(expert_sum_args, weights.rows), -1};
+    static const int16_t expert_sum_back[] = {AT(expert_sum_back_args, out),
+        AT(expert_sum_back_args, by_gate), AT(expert_sum_back_args, by_up),
+        AT(expert_sum_back_args, weights), AT(expert_sum_back_args, tables.at), -1};
+    static const int16_t expert_joined_back[] = {AT(expert_joined_back_args, out),
+        AT(expert_joined_back_args, y), AT(expert_joined_back_args, dy),
+        AT(expert_joined_back_args, y_rows), AT(expert_joined_back_args, dy_rows),
+        AT(expert_joined_back_args, weights.at), AT(expert_joined_back_args, weights.rows), -1};
     static const int16_t records[] = {AT(records_args, records), -1};
     static const int16_t row_functions[] = {
         AT(row_functions_args, calls), AT(row_functions_args, operands), -1};
@@ -110,6 +135,17 @@ const int16_t *launch_pointers(kernel_id kernel)
         [KERNEL_FOLD] = copies,
         [KERNEL_NORM_SCALE_BACK] = norm_back,
         [KERNEL_WHOLE_ATTENTION] = whole_attention,
+        [KERNEL_ROUTE] = route,
+        [KERNEL_ROUTE_BACK] = route,
+        [KERNEL_EXPERT_COUNT] = expert_table,
+        [KERNEL_EXPERT_PLACE] = expert_table,
+        [KERNEL_EXPERT_GATHER] = expert_gather,
+        [KERNEL_EXPERT_GATE] = expert_gate,
+        [KERNEL_EXPERT_GATE_BACK] = expert_gate_back,
+        [KERNEL_EXPERT_WEIGHT_BACK] = expert_weight_back,
+        [KERNEL_EXPERT_SUM] = expert_sum,
+        [KERNEL_EXPERT_SUM_BACK] = expert_sum_back,
+        [KERNEL_EXPERTS_JOINED_BACK] = expert_joined_back,
         [KERNEL_RECORDS] = records,
         [KERNEL_FUNCTIONS] = records,
         [KERNEL_ROW_FUNCTIONS] = row_functions,

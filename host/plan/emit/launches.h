@@ -68,6 +68,15 @@ typedef union launch_args {
     softmax_back_args softmax_back;
     mix_back_args mix_back;
     divisor_back_args divisor_back;
+    route_args route;
+    expert_table_args expert_table;
+    expert_gather_args expert_gather;
+    expert_gate_args expert_gate;
+    expert_gate_back_args expert_gate_back;
+    expert_weight_back_args expert_weight_back;
+    expert_sum_args expert_sum;
+    expert_sum_back_args expert_sum_back;
+    expert_joined_back_args expert_joined_back;
     records_args records;
     row_functions_args row_functions;
 } launch_args;
@@ -84,6 +93,8 @@ typedef struct given_matrix {
     const void *there; /* where the trace has it on the device */
 } given_matrix;
 
+struct matrix; /* device/device.h */
+
 typedef struct launch {
     /* gelu: a matmul with the tanh GELU behind it; reverse: by the weight's transpose, no bias */
     bool is_matmul, gelu, reverse;
@@ -97,6 +108,12 @@ typedef struct launch {
     const void *x;
     void *y;            /* matmul */
     const void *matrix; /* ... its matrix on the device: run.c's */
+    /* a product of experts: so many weights from `weight` on (and biases), of which weight i
+     * multiplies rows offsets[i] .. offsets[i + 1], numbers that are on the device; 0: no such.
+     * `rows` is the most there can be. */
+    int32_t n_group;
+    const int32_t *offsets;
+    const struct matrix **matrices; /* ... their matrices: run.c's */
     int64_t x_stride, y_stride, rows;
     /* kernel; with records (fused.lists) it takes both, as they lie here */
     struct {

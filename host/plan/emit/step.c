@@ -433,6 +433,14 @@ inset_status emit_step(emitter *e, const step *st)
     case STEP_HEADS_BACK: return emit_heads(e, st, m, out, width);
     case STEP_SPREAD:
     case STEP_FOLD: return emit_copies(e, st, m, out, width);
+    case STEP_ROUTE:
+    case STEP_EXPERTS:
+    case STEP_EXPERTS_APART:
+    case STEP_EXPERTS_JOINED:
+    case STEP_ROUTE_BACK:
+    case STEP_EXPERTS_BACK:
+    case STEP_EXPERTS_APART_BACK:
+    case STEP_EXPERTS_JOINED_BACK: return emit_experts(e, st, m, out, width);
     case STEP_NORM_BACK:
     case STEP_ACTIVATION_BACK:
     case STEP_SOFTCAP_BACK:

@@ -66,6 +66,8 @@ const map *step_rows(planner *p, const step *s, const map *const *in, int32_t ro
 {
     switch (s->kind) {
     case STEP_ADD:
+    case STEP_EXPERTS:
+    case STEP_EXPERTS_JOINED:
     case STEP_GATE: return identity_combine(p, s, s->n_operands, in, rows);
     case STEP_LAYERNORM:
     case STEP_RMSNORM: return in[1] ? identity_combine(p, s, 2, in, rows) : in[0];
@@ -158,7 +160,8 @@ static bool keeps_rows(const planner *p, const step *s)
 {
     if (s->kind != STEP_LINEAR && s->kind != STEP_ACTIVATION && s->kind != STEP_SCALE
         && s->kind != STEP_SOFTCAP && s->kind != STEP_SPREAD && s->kind != STEP_FOLD
-        && s->kind != STEP_HEADS && (!step_is_norm(s) || scale_operands(p, s) > 1))
+        && s->kind != STEP_HEADS && s->kind != STEP_ROUTE && s->kind != STEP_EXPERTS_APART
+        && (!step_is_norm(s) || scale_operands(p, s) > 1))
         return false;
     const slot *o = &p->program->slots[s->operands[0]];
     const value *read = &p->program->values[o->value];
