@@ -27,7 +27,7 @@ PARTS = {
               None, "mlp", "post_feedforward_layernorm"),
 }
 PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"], olmo3=PARTS["olmo2"], stablelm=PARTS["llama"], starcoder2=PARTS["llama"],
-             granite=PARTS["llama"], olmo=PARTS["llama"])
+             granite=PARTS["llama"], olmo=PARTS["llama"], mixtral=PARTS["llama"], qwen3_moe=PARTS["llama"])
 PARTS["bloom"] = ("input_layernorm", ("self_attention.query_key_value",) * 3, "self_attention.dense", None, "post_attention_layernorm", "mlp.dense_4h_to_h",
                   None)
 PARTS["opt"] = ("self_attn_layer_norm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", None, "final_layer_norm", "fc2", None)

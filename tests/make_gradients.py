@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from experts import open_experts
 from make_fixtures import write_tensors
 from named_sites import is_centred, with_eager_alibi, with_eager_attention, with_positions_apart
 
@@ -23,7 +24,7 @@ FAMILIES = {
     "gpt_neox": ("gpt_neox.layers", "attention", "dense"), "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
     **{name: ("model.layers", "self_attn", "o_proj")
        for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3",
-                    "stablelm", "stablelm_parallel", "starcoder2", "granite", "olmo", "cohere", "cohere2")},
+                    "stablelm", "stablelm_parallel", "starcoder2", "granite", "olmo", "cohere", "cohere2", "mixtral", "qwen3_moe")},
     "phi": ("model.layers", "self_attn", "dense"), "opt": ("model.decoder.layers", "self_attn", "out_proj"),
 }
 CLEAN, CORRUPT = [3, 7, 11, 2, 5, 9], [3, 7, 20, 2, 8, 9]
@@ -45,6 +46,8 @@ class Family:
         self.mlp, self.as_wide = {"opt": ("fc2", "self_attn.out_proj"), "bloom": ("mlp.dense_4h_to_h", "self_attention.dense")}.get(name, ("mlp", "mlp"))
         self.model = AutoModelForCausalLM.from_pretrained(FIXTURES / name, attn_implementation="eager",
                                                           dtype=torch.float32).double().eval()
+        self.shown = lambda path, site, x: x              # what experts show, and what takes its place
+        open_experts(self.model, lambda *what: self.shown(*what))
         for p in self.model.parameters():
             p.requires_grad_(False)
         if name == "gpt_neo":
@@ -686,19 +689,79 @@ def sequences(f):
     write(f, "sequences", script, {"z_grad": x["z"].grad, "y_grad": x["y"].grad, "u_grad": x["u"].grad, "block_grad": x["block"].grad})
 
 
+def mixtures(f):
+    """Experts: gradients of the router, of what rows have of their experts, of what each one alone reads and makes, and through what is set there."""
+    x, first, second = {}, f.block(0, "mlp"), f.block(2 if f.name == "qwen3_moe" else 1, "mlp")
+
+    def keep(name, t):
+        t.retain_grad()
+        x[name] = t
+        return t
+
+    def shown(path, site, t):
+        if (path, site) == (first, "expert_weights"):
+            t = t.clone()
+            t[:, 2] = t[:, 2] * 2 + t[:, 3]
+            t[:, 4, 1] = 0.25
+            return keep("weights", t)
+        if (path, site) == (second + ".experts.2", "input"):
+            t = t.clone()
+            t[:, 1] = t[:, 1] * 0.5
+            return keep("input", t)
+        if (path, site) == (second + ".experts.1", "output"):
+            t = t.clone()
+            t[:, 3] = x["block"][:, 3]
+            return keep("output", t)
+        if (path, site) == (second, "expert_weights"):
+            return keep("last", t)
+        return t
+
+    f.shown = shown
+    logits = f.run([CLEAN], {f.block(0): kept(x, "block"), first + ".gate": kept(x, "router")})
+    diff(logits[0, -1], [3, 4], [7]).backward()
+    f.shown = lambda path, site, t: t
+    a, b = f.path(first + ".")[:-1], f.path(second + ".")[:-1]
+    script = f"""with invoke({[CLEAN]}):
+    router = {a}.router
+    weights = {a}.expert_weights
+    weights[:, 2] = weights[:, 2] * 2 + weights[:, 3]
+    weights[:, 4, 1] = 0.25
+    block = {f.site(0, 'output')}
+    last = {b}.expert_weights
+    input = {b}.experts[2].input
+    input[:, 1] *= 0.5
+    output = {b}.experts[1].output
+    output[:, 3] = block[:, 3]
+    m = output.logits[0, -1].logit_diff([3, 4], 7)
+    with m.backward():
+        output_grad = output.grad.save()
+        input_grad = input.grad.save()
+        last_grad = last.grad.save()
+        block_grad = block.grad.save()
+        weights_grad = weights.grad.save()
+        router_grad = router.grad.save()
+"""
+    script = script.replace("output = ", "made = ").replace("output[:", "made[:").replace("output_grad = output", "output_grad = made")
+    write(f, "experts", script, {"output_grad": x["output"].grad, "input_grad": x["input"].grad, "last_grad": x["last"].grad,
+                                 "block_grad": x["block"].grad, "weights_grad": x["weights"].grad, "router_grad": x["router"].grad})
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:] or FAMILIES:
         family = Family(name)
         for make in (sites,) if name in SIXTEEN else (sites, metrics, sets, across, several):
             make(family)
+        if name in ("mixtral", "qwen3_moe"):
+            mixtures(family)
         if name not in SIXTEEN:
             in_the_open(family)
             open_across(family)
             gathers(family)
             functions(family)
             rows(family)
-            calls(family)
-            if name != "bloom":                               # whose attention is given the stream, too
+            if name not in ("mixtral", "qwen3_moe"):          # whose MLPs, applied to values, have no gradients
+                calls(family)
+            if name not in ("bloom", "mixtral", "qwen3_moe"): # bloom's attention is given the stream, too
                 sequences(family)
             # whose logits go through a cap or a factor behind the head, and whose MLP is no module or adds inside
             if name not in ("gemma2", "granite", "cohere", "cohere2", "opt", "bloom"):

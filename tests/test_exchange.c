@@ -17,7 +17,7 @@ static const char *device_name = "cpu";
 
 static const char *const families[] = {"gpt2", "gpt2_f16", "gpt2_bf16", "gpt_neox", "llama",
     "llama_bf16", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma3", "smollm3",
-    "gpt_neo"};
+    "gpt_neo", "mixtral"};
 enum { FAMILIES = sizeof families / sizeof *families, LENGTH = 6 };
 static const int64_t prompt[LENGTH] = {3, 1, 4, 1, 5, 2}, other[LENGTH] = {2, 7, 1, 8, 2, 8};
 

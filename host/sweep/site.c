@@ -141,7 +141,7 @@ static stream find_stream(const program *p, const module *block)
 
 static const char *const stream_members[] = {
     "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", NULL};
-static const char *const mlp_members[] = {"pre", "up", "post", NULL};
+static const char *const mlp_members[] = {"pre", "up", "post", "router", "expert_weights", NULL};
 static const char *const head_members[] = {"z", "q", "k", "v", "rot_q", "rot_k", "result",
     "q_input", "k_input", "v_input", "pattern", "scores", NULL};
 enum { N_STREAM = 5, N_PATTERN = 10 }; /* head_members from N_PATTERN on are by keys */

@@ -156,17 +156,18 @@ static bool is_changed(const trace *t, const invoke *v, const head_path *path)
     const program *g = t->program;
     const int32_t made = g->slots[path->target].value;
     const step *product = &g->steps[g->values[made].step];
-    const int32_t read = path->by_head ? g->slots[product->operands[0]].value : made;
+    const int32_t read = path->by_head ? g->slots[product->operands[0]].value : -1;
     for (size_t i = 0; i < v->n_rebindings; i++) {
         const int32_t at = g->slots[v->rebindings[i].slot].value;
-        if ((at == made || at == read) && g->slots[v->rebindings[i].slot].event < path->event)
+        if ((at == made || (read >= 0 && at == read)) && g->slots[v->rebindings[i].slot].event < path->event)
             return true;
     }
     for (size_t i = 0; i < v->n_records; i++) {
         const trace_record *r = &t->records[v->first_record + i];
         const storage *to = &t->storages[r->target->storage];
         if (to->kind != STORAGE_VALUE || r->event > path->event) continue;
-        if (to->value == read || (to->value == made && r->event < path->event)) return true;
+        if ((read >= 0 && to->value == read) || (to->value == made && r->event < path->event))
+            return true;
     }
     return false;
 }

@@ -196,7 +196,7 @@ static inset_status make(passing *w, const step *s, operand *out)
         for (int k = 1; k < s->n_operands && !status; k++)
             status = pass_binary(t, TRACE_ADD, out, &in[k], out);
         return status;
-    default: return gradient_not_yet(t, "a module of this kind applied to a value");
+    default: return gradient_not_yet(t, "a mixture of experts applied to a value");
     }
 }
 
