@@ -5,9 +5,10 @@
 #include "kernels/pointwise.cu"
 #include "kernels/rope.cu"
 #include "kernels/attention.cu"
-/* A GPU's kernel: on the CPU only the stand-in for a GPU and blocks of real threads run it. */
+/* A GPU's kernels: on the CPU only the stand-in for a GPU and blocks of real threads run it. */
 #ifndef __AVX2__
 #include "kernels/tile_attention.cu"
+#include "kernels/grouped.cu"
 #endif
 #include "kernels/columns.cu"
 #include "kernels/scores.cu"

@@ -57,6 +57,7 @@ typedef enum kernel_id {
     KERNEL_EXPERT_WEIGHT_BACK,
     KERNEL_EXPERT_SUM_BACK,
     KERNEL_EXPERTS_JOINED_BACK,
+    KERNEL_GROUPED_PRODUCT, /* a GPU's */
     KERNEL_THROUGH_NORM,
     KERNEL_WIDEN,
     KERNEL_TILE_ATTENTION_64,
@@ -350,6 +351,20 @@ typedef struct expert_joined_back_args {
     int64_t n_rows, n_experts, width, out_stride, y_stride, dy_stride;
     int32_t half;
 } expert_joined_back_args;
+
+/* Rows of x [pairs, in] times the matrix they are of, and its bias (or NULL), into y [pairs, out]:
+ * matrix i has rows offsets[i] .. offsets[i + 1]. in_out: matrices are [in, out], else [out, in].
+ * Blocks: see grouped.cu. */
+enum { GROUPED_MATRICES = 64, GROUPED_ROWS = 64 };
+#define GROUPED_COLUMNS(element_bytes) ((element_bytes) == 4 ? 64 : 128) /* of a block */
+typedef struct grouped_args {
+    void *y;
+    const void *x;
+    const int32_t *offsets;
+    int64_t in, out;
+    int32_t n, in_out;
+    const void *weights[GROUPED_MATRICES], *biases[GROUPED_MATRICES];
+} grouped_args;
 
 /* Rotates the first rotary_dims of each head: with h = rotary_dims / 2, angle = position *
  * frequencies[i], out[i] = x[i] cos - x[i + h] sin, out[i + h] = x[i + h] cos + x[i] sin; with

@@ -13,6 +13,7 @@ void scores_entries(kernel_table *table);
 void metrics_entries(kernel_table *table);
 void copies_entries(kernel_table *table);
 void experts_entries(kernel_table *table);
+void grouped_entries(kernel_table *table);
 void back_entries(kernel_table *table);
 void open_back_entries(kernel_table *table);
 void edges_entries(kernel_table *table);
@@ -38,6 +39,7 @@ extern "C" void FILL(KERNEL_NAMESPACE)(kernel_table *table)
     attention_entries(table);
 #if defined(__CUDACC__) || !defined(__AVX2__)
     tile_attention_entries(table);
+    grouped_entries(table);
 #endif
     columns_entries(table);
     scores_entries(table);

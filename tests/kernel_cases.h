@@ -1797,6 +1797,7 @@ static void run_attention_cases(subject *s, int type)
 #include "back_cases.h"
 #include "row_function_cases.h"
 #include "edge_cases.h"
+#include "expert_cases.h"
 
 static void run_kernel_cases(subject *s)
 {
@@ -1810,6 +1811,7 @@ static void run_kernel_cases(subject *s)
         run_back_cases(s, type);
         run_row_function_cases(s, type);
         run_edge_cases(s, type);
+        run_expert_cases(s, type);
         case_rope(s, type, 3, 10, 6, 0, 0, 0);
         case_rope(s, type, 3, 10, 10, 31, 0, 0);
         case_rope(s, type, 2, 64, 64, 0, 0, 0);
@@ -1927,6 +1929,8 @@ __attribute__((unused)) static void run_table(
     test_comparators(&s);
     check_forms(&s, &d.table);
     run_kernel_cases(&s);
+    for (int type = 0; type < KERNEL_TYPES && d.table.entry[KERNEL_GROUPED_PRODUCT][type]; type++)
+        run_grouped_cases(&s, type);
     s.tiles = true;
     for (d.tile_rows = d.table.entry[KERNEL_TILE_ATTENTION_64][0] ? 64 : 0; d.tile_rows > 1;
          d.tile_rows /= brief ? 64 : 10)

@@ -59,7 +59,7 @@ typedef struct operation {
     int value;
     kernel_entry kernel;
     unsigned blocks;
-    uint64_t args[64];
+    uint64_t args[160];
 } operation;
 
 /* Appends a zeroed operation to the queue, or to the graph that the stream captures into. */

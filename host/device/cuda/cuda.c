@@ -430,6 +430,7 @@ static const device_functions functions = {
     .matrix_bytes = cuda_matrix_bytes,
     .matrix_gelu = cuda_matrix_gelu,
     .matmul = cuda_matmul,
+    .matmul_group = cuda_matmul_group,
     .float_products = cuda_float_products,
     .matrix_numbers = cuda_matrix_numbers,
     .slot_create = cuda_slot_create,

@@ -161,6 +161,8 @@ inset_status cuda_slot_create(device *base, size_t bytes, device_slot **out);
 void cuda_slot_free(device *base, device_slot *s);
 inset_status cuda_slot_used(device *base, device_slot *s);
 inset_status cuda_slot_arrive(device *base, device_slot *s);
+inset_status cuda_matmul_group(device *base, const matrix *const *group, int32_t n,
+    const int32_t *offsets, const void *x, void *y, int64_t most);
 inset_status cuda_matrix_empty(device *base, inset_type type, int64_t in, int64_t out, bool in_out,
     const void *bias, inset_type bias_type, const matrix *reverse_of, matrix **result);
 int64_t cuda_matrix_room(const matrix *m);
