@@ -94,6 +94,7 @@ DEVICE void attention_head(const attention_args &a, int64_t row, int head)
         add_values(values, scores, v, a.v_stride, seen.value_rows + start, n, d, rescale);
         __syncthreads();
     }
+    sum += sink_of<T>(a.sinks, head, largest);
     for (int i = threadIdx.x; i < d; i += blockDim.x) out[i] = store<T>(values[i] / sum);
 }
 

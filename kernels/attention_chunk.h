@@ -54,6 +54,13 @@ DEVICE float sum_scores(const float *scores, int n)
     return block_sum(wide_sum(sum));
 }
 
+/* What a head's sink adds to the sum of weights whose largest score is `largest`. */
+template <typename T>
+DEVICE float sink_of(const void *sinks, int head, float largest)
+{
+    return sinks ? exponential(load(((const T *)sinks)[head]) - largest) : 0.0f;
+}
+
 /* What scores that begin with the key at `position` grow by (attention_args.slopes). */
 struct score_slope {
     float slope; /* 0: none */

@@ -317,9 +317,12 @@ static void attend(query_block<T> &b)
         }
         add_chunk(b, start);
     }
-    for (int q = 0; q < b.n; q++)
+    for (int q = 0; q < b.n; q++) {
+        const query_state<T> &s = b.each[q];
+        const float sum = s.sum + sink_of<T>(b.a->sinks, s.head, s.largest);
         for (int i = 0; i < b.a->head_dim; i++)
-            b.each[q].out[i] = store<T>(b.values[q * b.stride + i] / b.each[q].sum);
+            s.out[i] = store<T>(b.values[q * b.stride + i] / sum);
+    }
     b.n = 0;
 }
 

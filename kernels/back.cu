@@ -199,7 +199,8 @@ DEVICE void back_query(const attention_back_args &a, const back_scratch &s, int6
         part += p;
         weighted += p * back_at(s, j);
     }
-    const float sum = block_sum(part), mean = block_sum(weighted) / sum;
+    const float sink = a.sinks ? exponential(load(((const T *)a.sinks)[head]) - base) : 0.0f,
+                sum = block_sum(part) + sink, mean = block_sum(weighted) / sum;
     for (int j = from + threadIdx.x; j <= i; j += blockDim.x) {
         const float p = weight_at(s, j) / sum;
         weight_at(s, j) = p;

@@ -396,6 +396,8 @@ typedef struct attention_context {
  * window) entries j (window 0: all):
  *     s_j = softcap(scale * q_h . k_g[key_rows[first + j]]) + slopes[h] * j,
  *     out_h = sum_j softmax(s)_j * v_g[value_rows[first + j]]
+ * sinks [n_heads] in T, or NULL: a score of each head's own that takes its part of the softmax and
+ * has no value (gpt-oss).
  * Online softmax in fp32, keys in order of position, so that a row's bits depend on its own context
  * alone. head_dim <= 256. q, k, v are [rows, stride] at the first column of their head 0. softcap
  * 0: none. slopes [n_heads] (ALiBi), or NULL. */
@@ -407,6 +409,7 @@ typedef struct attention_args {
     const int32_t *key_rows, *value_rows;
     const attention_context *contexts; /* per output row */
     const float *slopes;
+    const void *sinks;
     int64_t n_rows, out_stride, q_stride, k_stride, v_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
     float scale, softcap;
@@ -415,7 +418,7 @@ typedef struct attention_args {
 /* Attention backwards, unit by unit: unit u is rows first .. first + count of out, the first
  * `count` positions of a sequence in order, and the tables say where their q, k, v and dz lie. A
  * row of out is dq [n_heads * head_dim], dk and dv [n_kv_heads * head_dim] each: the gradients of
- * the row's own query, key and value. window, scale, softcap, slopes: attention_args's. scratch:
+ * the row's own query, key and value. window, scale, softcap, slopes, sinks: attention_args's. scratch:
  * n_kv_heads * n_rows * (2 head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
 typedef struct attention_back_args {
     void *out;
@@ -423,6 +426,7 @@ typedef struct attention_back_args {
     const int32_t *q_rows, *key_rows, *value_rows, *dz_rows;
     const attention_context *units;
     const float *slopes;
+    const void *sinks;
     float *scratch;
     int64_t n_units, n_rows, out_stride, q_stride, k_stride, v_stride, dz_stride;
     int32_t n_heads, n_kv_heads, head_dim, window;
@@ -458,10 +462,10 @@ typedef struct scores_args {
 
 /* Softmax over the first n_keys of n_columns of each of `groups` parts of a row; the columns behind
  * them, which only longer sequences of the invoke have keys for, become 0 whatever they hold.
- * x_stride 0 repeats a row. */
+ * x_stride 0 repeats a row. sinks [groups] in T, or NULL: attention_args's. */
 typedef struct softmax_args {
     void *out;
-    const void *x;
+    const void *x, *sinks;
     int64_t n_rows, groups, n_keys, n_columns, out_stride, x_stride;
 } softmax_args;
 

@@ -52,10 +52,13 @@ ROOMY_KERNEL(softmax, softmax_args a, 8)
         }
         largest = block_max(largest);
         nan = block_sum(nan);
+        if (a.sinks) largest = maximum(load(((const T *)a.sinks)[g]), largest);
         /* all -inf: -inf - -inf is NaN, as in PyTorch */
         const float shift = nan > 0.0f ? largest - largest : largest;
-        const float sum = block_sum_of(
-            (int)a.n_keys, [=](int j) { return exponential(load(x[j]) - shift); });
+        const float sink = a.sinks ? exponential(load(((const T *)a.sinks)[g]) - shift) : 0.0f;
+        const float sum = sink + block_sum_of((int)a.n_keys, [=](int j) {
+            return exponential(load(x[j]) - shift);
+        });
         for (int64_t j = threadIdx.x; j < a.n_columns; j += blockDim.x)
             out[j] = store<T>(j < a.n_keys ? exponential(load(x[j]) - shift) / sum : 0.0f);
     }

@@ -168,7 +168,11 @@ DEVICE_APART void write_rows(W &w, T *tile, const attention_args &a, const tile_
     };
     UNROLLED
     for (int i = 0; i < W::ROWS; i++) {
-        const float inverse = 1.0f / w.state.sum[i];
+        float sum = w.state.sum[i];
+        const int head = (first + row_number(w, i)) % p.stack;
+        if (a.sinks && head < p.heads)
+            sum += exponential(load(((const T *)a.sinks)[p.head + head]) - w.state.largest[i]);
+        const float inverse = 1.0f / sum;
         T *row = tile + (first + row_number(w, i)) * STRIDE;
         UNROLLED
         for (int c = 0; c < W::COLUMNS; c++) /* -0 becomes 0 */

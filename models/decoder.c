@@ -238,6 +238,8 @@ static int32_t attention(const place *at, int32_t x)
     like.scale = g->score_scale;
     like.softcap = g->score_softcap;
     like.window = g->windows[at->layer] < g->positions ? g->windows[at->layer] : 0;
+    if (g->sinks)
+        like.weight = place_weight(at, WEIGHT_VECTOR, "self_attn", "sinks", 1, g->n_heads);
     char path[64];
     snprintf(path, sizeof path, "self_attn.%s", g->attention_output);
     int32_t z = program_enter_site(

@@ -54,6 +54,7 @@ typedef struct decoder {
     activation act;
     bool tied;
     bool qkv_bias, o_bias, mlp_bias, head_bias;
+    bool sinks; /* attention has them: see step.weight */
     decoder_norm norm;
     rms_weight norm_weight; /* of NORM_RMS */
     decoder_parallel parallel;

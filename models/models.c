@@ -17,6 +17,7 @@ static const struct {
     {"qwen3", qwen3_build},
     {"mixtral", mixtral_build},
     {"qwen3_moe", qwen3_moe_build},
+    {"gpt_oss", gpt_oss_build},
     {"gemma", gemma_build},
     {"gemma2", gemma2_build},
     {"gemma3_text", gemma3_build},

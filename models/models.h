@@ -69,6 +69,7 @@ void llama_build(config *c, program *p);
 void mistral_build(config *c, program *p);
 void mixtral_build(config *c, program *p);
 void qwen3_moe_build(config *c, program *p);
+void gpt_oss_build(config *c, program *p);
 void qwen2_build(config *c, program *p);
 void qwen3_build(config *c, program *p);
 void gemma2_build(config *c, program *p);

@@ -307,7 +307,8 @@ static void case_attention_back(subject *s, int type, const back_case *c)
     buffer units = buffer_integers(s, 2 * BACK_UNITS, back_units),
            scratch = buffer_result(
                s, INSET_F32, (int64_t)c->kv_heads * BACK_ROWS * (2 * c->head_dim + 3), 0),
-           out = buffer_result(s, type, BACK_ROWS * stride, 1), slopes = buffer_slopes(s, c->heads);
+           out = buffer_result(s, type, BACK_ROWS * stride, 1), slopes = buffer_slopes(s, c->heads),
+           sinks = buffer_sinks(s, type, c->heads);
     attention_back_args args = {.out = buffer_at(&out, 0),
         .q = buffer_at(&in[0].x, 0),
         .k = buffer_at(&in[1].x, 0),
@@ -319,6 +320,7 @@ static void case_attention_back(subject *s, int type, const back_case *c)
         .dz_rows = operand_rows(&in[3]),
         .units = buffer_at(&units, 0),
         .slopes = c->alibi ? buffer_at(&slopes, 0) : NULL,
+        .sinks = sinks_at(&sinks),
         .scratch = buffer_at(&scratch, 0),
         .n_units = BACK_UNITS,
         .n_rows = BACK_ROWS,
@@ -343,6 +345,7 @@ static void case_attention_back(subject *s, int type, const back_case *c)
     buffer_free(&units);
     buffer_free(&scratch);
     buffer_free(&slopes);
+    buffer_free(&sinks);
     buffer_free(&out);
 }
 

@@ -962,6 +962,22 @@ static buffer buffer_slopes(subject *s, int heads)
     return slopes;
 }
 
+/* Cases whose heads divide by three have sinks, which the types hold exactly. (With slopes they have
+ * no window: what scores have in common matters beside a sink.) */
+static bool has_sinks(int64_t heads) { return heads % 3 == 0; }
+static double sink_of(int64_t head) { return 1.5 - (double)(head % 7); }
+static buffer buffer_sinks(subject *s, int type, int64_t heads)
+{
+    buffer sinks = buffer_new(s, type, heads, 1);
+    for (int64_t h = 0; h < heads; h++) sinks.values[h] = sink_of(h);
+    buffer_send(&sinks);
+    return sinks;
+}
+static const void *sinks_at(const buffer *sinks)
+{
+    return has_sinks(sinks->n) ? buffer_at(sinks, 0) : NULL;
+}
+
 static void attention_row(double *out, const attention_case *c, const double *q, const double *k,
     const double *v, int64_t k_stride, int64_t v_stride, const double *key_rows,
     const double *value_rows, int count, double scale)
@@ -978,6 +994,7 @@ static void attention_row(double *out, const attention_case *c, const double *q,
             if (c->alibi) scores[j] += slope_of(h) * j; /* what all have more changes nothing */
             if (scores[j] > largest) largest = scores[j];
         }
+        if (has_sinks(c->heads)) sum = exp(sink_of(h) - largest);
         for (int j = 0; j < count; j++) sum += scores[j] = exp(scores[j] - largest);
         for (int i = 0; i < d; i++) {
             double total = 0;
@@ -1014,7 +1031,8 @@ static void case_attention(subject *s, int type, const attention_case *c)
         contexts[2 * r] = entries, contexts[2 * r + 1] = counts[r];
     buffer keys = buffer_rows(s, entries, POOL), values = buffer_rows(s, entries, POOL),
            table = buffer_integers(s, 2 * ROWS, contexts);
-    buffer out = buffer_result(s, type, ROWS * out_stride, 1), slopes = buffer_slopes(s, c->heads);
+    buffer out = buffer_result(s, type, ROWS * out_stride, 1), slopes = buffer_slopes(s, c->heads),
+           sinks = buffer_sinks(s, type, c->heads);
     double *want = malloc((size_t)(ROWS * q_width) * sizeof *want);
     const float scale = 1 / sqrtf((float)c->head_dim);
     for (int r = 0; r < ROWS; r++) {
@@ -1033,6 +1051,7 @@ static void case_attention(subject *s, int type, const attention_case *c)
         .value_rows = buffer_at(c->separate ? &values : &keys, 0),
         .contexts = buffer_at(&table, 0),
         .slopes = c->alibi ? buffer_at(&slopes, 0) : NULL,
+        .sinks = sinks_at(&sinks),
         .n_rows = ROWS,
         .out_stride = out_stride,
         .q_stride = q.stride,
@@ -1064,7 +1083,7 @@ static void case_attention(subject *s, int type, const attention_case *c)
         buffer_free(&alone);
     }
     operand_free(&q);
-    buffer *all[] = {&k, &v, &keys, &values, &table, &slopes, &out};
+    buffer *all[] = {&k, &v, &keys, &values, &table, &slopes, &sinks, &out};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
     free(want);
 }
@@ -1109,7 +1128,8 @@ static void case_strands(subject *s, int type, const strand_case *c)
     buffer k = buffer_random(s, type, pool * kv_width, 0, 2),
            v = buffer_random(s, type, pool * kv_width, 0, 2), list = buffer_integers(s, n, lists),
            table = buffer_integers(s, 2 * rows, contexts),
-           out = buffer_result(s, type, rows * q_width, 0), slopes = buffer_slopes(s, c->heads);
+           out = buffer_result(s, type, rows * q_width, 0), slopes = buffer_slopes(s, c->heads),
+           sinks = buffer_sinks(s, type, c->heads);
     double *want = malloc((size_t)(rows * q_width) * sizeof *want);
     const attention_case as_case = {
         c->heads, c->kv_heads, c->head_dim, T, c->window, 0, false, c->alibi};
@@ -1129,6 +1149,7 @@ static void case_strands(subject *s, int type, const strand_case *c)
         .value_rows = buffer_at(&list, 0),
         .contexts = buffer_at(&table, 0),
         .slopes = c->alibi ? buffer_at(&slopes, 0) : NULL,
+        .sinks = sinks_at(&sinks),
         .n_rows = rows,
         .out_stride = q_width,
         .q_stride = q.stride,
@@ -1168,7 +1189,7 @@ static void case_strands(subject *s, int type, const strand_case *c)
         want[last * q_width + i] = NAN;
     check_rows(s, "strands beside an infinite value", &out, rows, q_width, q_width, want, 0, 0);
     operand_free(&q);
-    buffer *all[] = {&k, &v, &list, &table, &slopes, &out};
+    buffer *all[] = {&k, &v, &list, &table, &slopes, &sinks, &out};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) buffer_free(all[i]);
     free(want);
 }
@@ -1252,6 +1273,10 @@ static void case_softmax(subject *s, int type, int64_t groups, int64_t keys, int
             const double *from = x.values + r * stride + g * columns;
             double largest = -INFINITY, sum = 0, *to = want + r * width + g * columns;
             for (int64_t j = 0; j < keys; j++) largest = from[j] > largest ? from[j] : largest;
+            if (has_sinks(groups)) {
+                largest = sink_of(g) > largest ? sink_of(g) : largest;
+                sum = exp(sink_of(g) - largest);
+            }
             for (int64_t j = 0; j < keys; j++) sum += to[j] = exp(from[j] - largest);
             for (int64_t j = 0; j < columns; j++) to[j] = j < keys ? to[j] / sum : 0;
         }
@@ -1263,12 +1288,14 @@ static void case_softmax(subject *s, int type, int64_t groups, int64_t keys, int
         if (device_upload(s->device, x.block, x.image, x.bytes)) abort();
     }
     buffer *to = in_place ? &x : &out;
-    softmax_args args = {
-        buffer_at(to, 0), buffer_at(&x, 0), rows, groups, keys, columns, stride, stride};
+    buffer sinks = buffer_sinks(s, type, groups);
+    softmax_args args = {buffer_at(to, 0), buffer_at(&x, 0), sinks_at(&sinks), rows, groups, keys,
+        columns, stride, stride};
     launch(s, KERNEL_SOFTMAX, type, &args, sizeof args, rows);
     check_rows(
         s, in_place ? "softmax in place" : "softmax", to, rows, width, stride, want, 1.1, 2e-6);
     buffer_free(&x);
+    buffer_free(&sinks);
     buffer_free(&out);
     free(want);
 }
@@ -1775,7 +1802,7 @@ static void run_attention_cases(subject *s, int type)
         {3, 3, 80, 130, 70, 20, false, false},
         {2, 1, 1, 63, 0, 0, false, false},
         {12, 12, 64, 128, 0, 0, false, false},
-        {6, 2, 40, 140, 90, 0, true, true},
+        {4, 2, 40, 140, 90, 0, true, true},
     };
     static const strand_case strands[] = {
         {4, 2, 16, 15, 3, 0, false},

@@ -27,7 +27,7 @@ PARTS = {
               None, "mlp", "post_feedforward_layernorm"),
 }
 PARTS.update(gemma=PARTS["llama"], smollm3=PARTS["llama"], gemma3=PARTS["gemma2"], olmo3=PARTS["olmo2"], stablelm=PARTS["llama"], starcoder2=PARTS["llama"],
-             granite=PARTS["llama"], olmo=PARTS["llama"], mixtral=PARTS["llama"], qwen3_moe=PARTS["llama"])
+             granite=PARTS["llama"], olmo=PARTS["llama"], mixtral=PARTS["llama"], qwen3_moe=PARTS["llama"], gpt_oss=PARTS["llama"])
 PARTS["bloom"] = ("input_layernorm", ("self_attention.query_key_value",) * 3, "self_attention.dense", None, "post_attention_layernorm", "mlp.dense_4h_to_h",
                   None)
 PARTS["opt"] = ("self_attn_layer_norm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", None, "final_layer_norm", "fc2", None)
@@ -133,9 +133,12 @@ class Graph:
             last_forward = last.forward
 
             def write(x):
-                made = last_forward(x) * self.factor              # also where it is not wanted: what it reads is noted
+                made = last_forward(x)                            # also where it is not wanted: what it reads is noted
+                pair = isinstance(made, tuple)                    # gpt-oss
+                made = (made[0] if pair else made) * self.factor
                 kept[f"m{layer}"] = given[f"m{layer}"] if given else made
-                return kept[f"m{layer}"] / self.factor
+                made = kept[f"m{layer}"] / self.factor
+                return (made, None) if pair else made
             replace(last, write)
 
         for layer in range(self.layers):

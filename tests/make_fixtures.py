@@ -99,6 +99,8 @@ def random_weights(model, seed):
         for name, p in model.named_parameters():
             if re.search(r"(ln_|norm).*weight", name):
                 p.copy_(1 + 0.2 * noise(p))
+            elif name.endswith("sinks"):
+                p.copy_(noise(p))
             elif name.endswith("bias"):
                 p.copy_(0.1 * noise(p))
             elif re.search(r"w[tp]e|embed_(in|tokens)", name):
@@ -177,7 +179,8 @@ FAMILIES.update(
 FAMILIES.update(
     mixtral=("Mixtral", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=4)),
     qwen3_moe=("Qwen3Moe", dict(GROUPED, head_dim=8, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=12, norm_topk_prob=False, num_hidden_layers=3,
-                                mlp_only_layers=[1])))
+                                mlp_only_layers=[1])),
+    gpt_oss=("GptOss", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=4, swiglu_limit=1.5)))
 IN_BF16 = ("llama", "gemma2")
 
 

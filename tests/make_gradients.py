@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from experts import open_experts
 from make_fixtures import write_tensors
-from named_sites import is_centred, with_eager_alibi, with_eager_attention, with_positions_apart
+from named_sites import is_centred, with_sinks, with_eager_alibi, with_eager_attention, with_positions_apart
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 # family: its blocks, a block's attention, and the module whose input is z
@@ -24,9 +24,10 @@ FAMILIES = {
     "gpt_neox": ("gpt_neox.layers", "attention", "dense"), "gpt_neox_serial": ("gpt_neox.layers", "attention", "dense"),
     **{name: ("model.layers", "self_attn", "o_proj")
        for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3",
-                    "stablelm", "stablelm_parallel", "starcoder2", "granite", "olmo", "cohere", "cohere2", "mixtral", "qwen3_moe")},
+                    "stablelm", "stablelm_parallel", "starcoder2", "granite", "olmo", "cohere", "cohere2", "mixtral", "qwen3_moe", "gpt_oss")},
     "phi": ("model.layers", "self_attn", "dense"), "opt": ("model.decoder.layers", "self_attn", "out_proj"),
 }
+EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")
 CLEAN, CORRUPT = [3, 7, 11, 2, 5, 9], [3, 7, 20, 2, 8, 9]
 
 
@@ -74,7 +75,7 @@ class Family:
             if mask is not None:
                 scores = scores.masked_fill(mask[..., :key.shape[2]] < -1, -float("inf"))
             scores = shown(names[module], "scores", scores)
-            pattern = shown(names[module], "pattern", scores.softmax(-1))
+            pattern = shown(names[module], "pattern", with_sinks(module, scores, scores.dtype))
             return (pattern @ value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern
 
         def norm(module, x):
@@ -717,7 +718,7 @@ def mixtures(f):
         return t
 
     f.shown = shown
-    logits = f.run([CLEAN], {f.block(0): kept(x, "block"), first + ".gate": kept(x, "router")})
+    logits = f.run([CLEAN], {f.block(0): kept(x, "block"), first + (".router" if f.name == "gpt_oss" else ".gate"): kept(x, "router")})
     diff(logits[0, -1], [3, 4], [7]).backward()
     f.shown = lambda path, site, t: t
     a, b = f.path(first + ".")[:-1], f.path(second + ".")[:-1]
@@ -751,7 +752,7 @@ if __name__ == "__main__":
         family = Family(name)
         for make in (sites,) if name in SIXTEEN else (sites, metrics, sets, across, several):
             make(family)
-        if name in ("mixtral", "qwen3_moe"):
+        if name in EXPERTS:
             mixtures(family)
         if name not in SIXTEEN:
             in_the_open(family)
@@ -759,12 +760,12 @@ if __name__ == "__main__":
             gathers(family)
             functions(family)
             rows(family)
-            if name not in ("mixtral", "qwen3_moe"):          # whose MLPs, applied to values, have no gradients
+            if name not in EXPERTS:                           # whose MLPs, applied to values, have no gradients
                 calls(family)
-            if name not in ("bloom", "mixtral", "qwen3_moe"): # bloom's attention is given the stream, too
+            if name not in ("bloom", *EXPERTS):               # bloom's attention is given the stream, too
                 sequences(family)
-            # whose logits go through a cap or a factor behind the head, and whose MLP is no module or adds inside
-            if name not in ("gemma2", "granite", "cohere", "cohere2", "opt", "bloom"):
+            # whose logits go through a cap or a factor behind the head, and whose MLP is no module, adds inside or gives a pair
+            if name not in ("gemma2", "granite", "cohere", "cohere2", "opt", "bloom", "gpt_oss"):
                 beside_nnsight(family)
         if name == "gpt2":
             positions(family)

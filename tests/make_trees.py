@@ -80,6 +80,7 @@ FAMILIES = {
     "mixtral": (t.MixtralConfig, t.MixtralForCausalLM, dict(LLAMA, num_local_experts=3)),
     "qwen3_moe": (t.Qwen3MoeConfig, t.Qwen3MoeForCausalLM, dict(LLAMA, head_dim=6, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=10,
                                                                 decoder_sparse_step=2)),
+    "gpt_oss": (t.GptOssConfig, t.GptOssForCausalLM, dict(LLAMA, head_dim=6, num_local_experts=3, num_experts_per_tok=2, sliding_window=4)),
     "smollm3": (t.SmolLM3Config, t.SmolLM3ForCausalLM, dict(LLAMA, num_hidden_layers=4)),
 }
 

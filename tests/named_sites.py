@@ -228,10 +228,19 @@ class NamedSites:
         beyond = self.beyond(scores)
         scores = show("scores", scores)
         scores = scores if beyond is None else scores.masked_fill(beyond, -float("inf"))
-        pattern = torch.nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+        pattern = with_sinks(module, scores, torch.float32).to(value.dtype)
         pattern = show("pattern", pattern)
         pattern = pattern if beyond is None else pattern.masked_fill(beyond, 0)
         return torch.matmul(pattern, value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern
+
+
+def with_sinks(module, scores, dtype):
+    """The softmax of a row; where heads have sinks (gpt-oss), with a score more, whose part is left out."""
+    sinks = getattr(module, "sinks", None)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)], -1)
+    pattern = torch.nn.functional.softmax(scores, dim=-1, dtype=dtype)
+    return pattern if sinks is None else pattern[..., :-1]
 
 
 def is_norm(module):
@@ -263,6 +272,6 @@ def norm_with_scale(module, forward, x, show):
         return (y if bias is None else y + bias.float()).to(x.dtype)
     if type(module).__name__.startswith("Gemma"):
         return (y * (1 + weight)).to(x.dtype)
-    if type(module).__name__.startswith("Olmo2"):
+    if type(module).__name__.startswith(("Olmo2", "GptOss")):
         return (weight * y).to(x.dtype)
     return module.weight * y.to(x.dtype)

@@ -1035,6 +1035,7 @@ class Interpreter:
         try:
             with torch.no_grad():
                 made = [self.runner.modules[path](p.contiguous()) for p in parts]   # Conv1D wants them so
+                made = [m[0] if isinstance(m, tuple) else m for m in made]
         finally:
             self.runner.driver = driver
         return value.fresh(made) if isinstance(value, Ragged) else made[0].clone()

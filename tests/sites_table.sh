@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 {
     echo "| \`model_type\` | a block | in its attention | in its MLP | norms with \`.scale\` |"
     echo "|---|---|---|---|---|"
-    for family in gpt2 gpt_neo gpt_neox gptj llama mistral qwen2 qwen3 gemma gemma2 gemma3 phi phi3 olmo2 olmo3 smollm3 stablelm starcoder2 bloom granite olmo cohere cohere2 opt; do
+    for family in gpt2 gpt_neo gpt_neox gptj llama mistral qwen2 qwen3 gemma gemma2 gemma3 phi phi3 olmo2 olmo3 smollm3 stablelm starcoder2 bloom granite olmo cohere cohere2 opt mixtral qwen3_moe gpt_oss; do
         "$inset" sites "$here/fixtures/$family" | awk -v family="$(sed -n 's/.*"model_type": "\(.*\)".*/\1/p' "$here/fixtures/$family/config.json")" '
             function tell(list, item) { return list (list == "" ? "" : " ") "`" item "`" }
             {

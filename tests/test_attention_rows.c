@@ -18,7 +18,7 @@ typedef struct attention_world {
     int32_t keys[MOST_ROWS * MOST_KEYS], values[MOST_ROWS * MOST_KEYS], q_rows[MOST_ROWS];
     attention_context contexts[MOST_ROWS];
     float slopes[9];
-    unsigned char *q, *k, *v, *out[2];
+    unsigned char *q, *k, *v, *sinks, *out[2];
     size_t out_bytes;
 } attention_world;
 
@@ -86,9 +86,11 @@ static void lay_world(attention_world *w)
         memset(w->out[i], 0xcd, w->out_bytes);
     }
     for (int r = 0; r < w->rows; r++) w->q_rows[r] = below(w, w->rows);
+    w->sinks = numbers(w, 9, odd);
     for (int h = 0; h < 9; h++) w->slopes[h] = exp2f(-1 - (float)h);
     w->args = (attention_args){.q = w->q,
         .slopes = below(w, 4) ? NULL : w->slopes,
+        .sinks = below(w, 3) ? NULL : w->sinks,
         .k = w->k,
         .v = w->v,
         .q_rows = below(w, 2) ? w->q_rows : NULL,
@@ -159,7 +161,7 @@ static void compare(const char *name, void (*fill)(kernel_table *), void (*plain
             "other bits than alone",
             name, i, w->rows, w->args.n_heads, w->args.n_kv_heads, w->args.head_dim, w->type,
             w->args.window, (int)(at / w->args.out_stride), (int)(at % w->args.out_stride));
-        unsigned char *all[] = {w->q, w->k, w->v, w->out[0], w->out[1]};
+        unsigned char *all[] = {w->q, w->k, w->v, w->sinks, w->out[0], w->out[1]};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) free(all[k]);
     }
     free(w);

@@ -365,8 +365,8 @@ static void families(void)
     static const char *const names[] = {"gpt2", "gpt2_options", "gpt_neo", "gptj", "phi",
         "stablelm", "starcoder2", "bloom", "granite", "olmo", "cohere", "cohere2", "opt",
         "gpt_neox", "gpt_neox_serial", "llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2",
-        "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3", "mixtral", "qwen3_moe", "gpt2_bf16",
-        "gpt2_f16", "llama_bf16", "gemma2_bf16"};
+        "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3", "mixtral", "qwen3_moe", "gpt_oss",
+        "gpt2_bf16", "gpt2_f16", "llama_bf16", "gemma2_bf16"};
     static const char *const types[] = {NULL, "f32", "bf16", "f16"};
     uint64_t seed = 1;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

@@ -77,6 +77,7 @@ static const suite suites[] = {
     {"opt", "opt", "opt", INSET_TYPE_COUNT, 1e-5, 0},
     {"mixtral", "mixtral", "mixtral", INSET_TYPE_COUNT, 1e-5, 0},
     {"qwen3_moe", "qwen3_moe", "qwen3_moe", INSET_TYPE_COUNT, 1e-5, 0},
+    {"gpt_oss", "gpt_oss", "gpt_oss", INSET_TYPE_COUNT, 1e-5, 0},
 };
 
 typedef struct runner {

@@ -459,8 +459,8 @@ static void attention_fits_the_card(int shared_bytes, int head_dim, bool tiles)
                              && !device_upload(o.d, x, sent, BYTES)
                              && !device_upload(o.d, table, numbers, sizeof numbers));
         const attention_args args = {out, x, x, x, NULL, table, table,
-            (const attention_context *)((const int32_t *)table + 1), NULL, 1, head_dim, head_dim,
-            head_dim, head_dim, 1, 1, head_dim, 0, 0.01f, 0};
+            (const attention_context *)((const int32_t *)table + 1), NULL, NULL, 1, head_dim,
+            head_dim, head_dim, head_dim, 1, 1, head_dim, 0, 0.01f, 0};
         WORKS(o.context, !device_launch(o.d, KERNEL_ATTENTION, INSET_F32, &args, sizeof args, 1, 1)
                              && !device_download(o.d, got, out, (size_t)head_dim * sizeof *got));
         CHECK(!memcmp(sent, got, (size_t)head_dim * sizeof *got), "one key's value is the result");

@@ -606,12 +606,13 @@ int main(void)
     static const char *const beside[] = {"gpt2", "gpt_neox", "llama", "phi3", "gemma2", "olmo2",
         "gemma", "gemma3", "olmo3", "smollm3", "gpt_neo", "stablelm", "starcoder2", "bloom",
         "granite", "olmo", "opt", "gptj", "phi", "stablelm_parallel", "cohere", "cohere2",
-        "mixtral", "qwen3_moe"},
+        "mixtral", "qwen3_moe", "gpt_oss"},
                              *const families[] = {"gpt2", "gpt_neox", "gpt_neox_serial", "llama",
                                  "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2",
                                  "gemma", "gemma3", "olmo3", "smollm3", "gpt_neo", "stablelm",
                                  "starcoder2", "bloom", "granite", "olmo", "opt", "gptj", "phi",
-                                 "stablelm_parallel", "cohere", "cohere2", "mixtral", "qwen3_moe"},
+                                 "stablelm_parallel", "cohere", "cohere2", "mixtral", "qwen3_moe",
+                                 "gpt_oss"},
                              *const grouped[] = {"llama", "qwen3", "gemma2", "phi3"};
     inset_context *context = NULL;
     if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();

@@ -17,7 +17,7 @@
 static const char *const trees[] = {"gpt2", "gpt2_inner", "gpt_neo", "gptj", "gpt_neox",
     "gpt_neox_serial", "llama", "llama3", "llama_linear", "mistral", "qwen2", "qwen3", "gemma2",
     "phi3", "phi3_long", "olmo2", "llama_yarn", "llama_yarn_mscale", "llama_dynamic", "gemma",
-    "gemma3_text", "olmo3", "smollm3", "mixtral", "qwen3_moe", "phi", "stablelm",
+    "gemma3_text", "olmo3", "smollm3", "mixtral", "qwen3_moe", "gpt_oss", "phi", "stablelm",
     "stablelm_parallel", "starcoder2", "bloom", "granite", "olmo", "cohere", "cohere2", "opt"};
 
 /* A context whose blocks are counted; all must be gone, undamaged, when it is freed. */

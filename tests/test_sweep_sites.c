@@ -309,7 +309,7 @@ int main(void)
     static const char *const families[] = {"gpt2", "gpt_neo", "gpt_neox", "gpt_neox_serial", "gptj",
         "llama", "gemma2", "gemma3", "phi", "phi3", "olmo", "olmo2", "olmo3", "smollm3", "stablelm",
         "stablelm_parallel", "starcoder2", "bloom", "granite", "cohere", "cohere2", "opt",
-        "mixtral", "qwen3_moe"};
+        "mixtral", "qwen3_moe", "gpt_oss"};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         adds_up(context, families[i], &on);
     for (size_t i = 0; i < sizeof gpt2_axes / sizeof *gpt2_axes; i++)

@@ -299,8 +299,8 @@ static void measure_attention(bench *b, const attention_shape *s)
          *out = on_device(b, (size_t)(rows * q_width) * type_size(s->type)),
          *table = upload(b, lists, (size_t)list * sizeof *lists),
          *places = upload(b, contexts, (size_t)rows * sizeof *contexts);
-    const attention_args args = {out, q, k, v, NULL, table, table, places, NULL, rows, q_width,
-        q_width, kv_width, kv_width, s->heads, s->kv_heads, s->head_dim, 0, 0.1f, 0};
+    const attention_args args = {out, q, k, v, NULL, table, table, places, NULL, NULL, rows,
+        q_width, q_width, kv_width, kv_width, s->heads, s->kv_heads, s->head_dim, 0, 0.1f, 0};
     const measured j = {KERNEL_ATTENTION, s->type, &args, sizeof args, rows * s->heads};
     const double time = time_of(b, run_job, &j);
     printf("| %s | %d / %d of %d | %d | %lld | %.0f | %.1f |\n", type_name(s->type), s->heads,

@@ -690,7 +690,11 @@ int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const ste
     if (!slot_exists(p, q, "q") || !slot_exists(p, k, "k") || !slot_exists(p, v, "v")) return -1;
     step s = *like;
     s.kind = STEP_ATTENTION;
-    s.weight = s.bias = -1;
+    s.bias = -1;
+    if (s.weight >= 0
+        && (!weight_exists(p, s.weight, "the sinks")
+            || !width_fits(p, "the sinks", s.n_heads, p->weights[s.weight].columns)))
+        return -1;
     if (s.n_heads < 1 || s.n_kv_heads < 1 || s.head_dim < 1 || s.n_heads % s.n_kv_heads
         || s.head_dim > PROGRAM_MAX_HEAD_DIM)
         return fail(p, error_set(p->context, INSET_VALUE_ERROR,

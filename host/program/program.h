@@ -172,7 +172,9 @@ typedef struct step {
     /* slots; a norm has its `.scale` as operands[1] beyond n_operands, for invokes that touch it
      * (-1: it shows none) */
     int32_t operands[3];
-    int32_t weight, bias; /* indices into weights, or -1 */
+    /* indices into weights, or -1; attention's weight is its sinks, a score of each head's own that
+     * takes its part of the softmax (gpt-oss) */
+    int32_t weight, bias;
     activation activation;
     float eps;   /* norms */
     float scale; /* STEP_SCALE, STEP_SOFTCAP, attention's factor on q k^T */
@@ -397,8 +399,8 @@ typedef struct rotation {
 int32_t program_rope(program *p, int32_t x, int32_t n_heads, int32_t head_dim, const rotation *how);
 int32_t program_add(program *p, int32_t a, int32_t b, int32_t c); /* c may be -1 */
 /* STEP_PAIR on k and v, then STEP_ATTENTION on q, k and v: the pair is always the step before its
- * attention. `like` has n_heads, n_kv_heads, head_dim, scale, softcap, window and
- * slopes. */
+ * attention. `like` has n_heads, n_kv_heads, head_dim, scale, softcap, window,
+ * slopes and, as its weight, sinks. */
 int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const step *like);
 
 /* ---- heads.c: heads that stand alone ---- */

@@ -398,6 +398,7 @@ inset_status emit_attention(
         .value_rows = value_rows,
         .contexts = contexts,
         .slopes = slopes,
+        .sinks = emit_weight(st->weight),
         .n_rows = fused,
         .out_stride = width,
         .q_stride = q.stride,
@@ -438,6 +439,7 @@ inset_status emit_open(emitter *e, const need *n)
         if (!l) return INSET_NO_MEMORY;
         l->args.softmax = (softmax_args){.out = out,
             .x = from.a,
+            .sinks = emit_weight(t->sinks - 1),
             .n_rows = rows,
             .groups = t->parent_row,
             .n_keys = t->start,

@@ -68,6 +68,7 @@ static inset_status emit_attention_back(
         .dz_rows = in[3].rows,
         .units = units,
         .slopes = slopes,
+        .sinks = emit_weight(of->weight),
         .scratch = tagged(AREA_ARENA, e->s->arena_bytes),
         .n_units = computed_count(m),
         .n_rows = m->n_computed,

@@ -32,7 +32,7 @@ const int16_t *launch_pointers(kernel_id kernel)
     static const int16_t attention[] = {AT(attention_args, out), AT(attention_args, q),
         AT(attention_args, k), AT(attention_args, v), AT(attention_args, q_rows),
         AT(attention_args, key_rows), AT(attention_args, value_rows), AT(attention_args, contexts),
-        AT(attention_args, slopes), -1};
+        AT(attention_args, slopes), AT(attention_args, sinks), -1};
     static const int16_t whole_attention[] = {AT(whole_attention_args, out),
         AT(whole_attention_args, q), AT(whole_attention_args, k), AT(whole_attention_args, v),
         AT(whole_attention_args, statistics), -1};
@@ -41,7 +41,8 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(columns_args, columns), -1};
     static const int16_t scores[] = {AT(scores_args, out), AT(scores_args, q), AT(scores_args, k),
         AT(scores_args, q_rows), AT(scores_args, key_rows), AT(scores_args, slopes), -1};
-    static const int16_t softmax[] = {AT(softmax_args, out), AT(softmax_args, x), -1};
+    static const int16_t softmax[] = {
+        AT(softmax_args, out), AT(softmax_args, x), AT(softmax_args, sinks), -1};
     static const int16_t softmax_back[] = {
         AT(softmax_back_args, out), AT(softmax_back_args, x), AT(softmax_back_args, dy), -1};
     static const int16_t mix_back[] = {AT(mix_back_args, out), AT(mix_back_args, pattern),
@@ -74,7 +75,8 @@ const int16_t *launch_pointers(kernel_id kernel)
         AT(attention_back_args, dz), AT(attention_back_args, q_rows),
         AT(attention_back_args, key_rows), AT(attention_back_args, value_rows),
         AT(attention_back_args, dz_rows), AT(attention_back_args, units),
-        AT(attention_back_args, slopes), AT(attention_back_args, scratch), -1};
+        AT(attention_back_args, slopes), AT(attention_back_args, sinks),
+        AT(attention_back_args, scratch), -1};
     static const int16_t route[] = {AT(route_args, out), AT(route_args, x), AT(route_args, dy),
         AT(route_args, x_rows), AT(route_args, dy_rows), -1};
     static const int16_t expert_table[] = {AT(expert_table_args, tables.at),

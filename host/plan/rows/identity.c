@@ -84,9 +84,9 @@ bool segments_add_cut(planner *p, segment_list *list, const map *m, int32_t from
 static uint64_t strand_hash(const planner *p, const strand *s, int32_t n_parts, size_t part_size,
     const void *parts, int32_t extra)
 {
-    int32_t head[11] = {s->kind, s->type, s->op, s->born, s->width, s->parent, s->parent_row,
+    int32_t head[12] = {s->kind, s->type, s->op, s->born, s->width, s->parent, s->parent_row,
         n_parts, extra, p->options.no_share ? p->invoke : 0,
-        s->kind == STRAND_SOFTMAX || s->kind == STRAND_ROWS ? s->start : 0};
+        s->kind == STRAND_SOFTMAX || s->kind == STRAND_ROWS ? s->start : 0, s->sinks};
     uint64_t h = hash_bytes(0x1d, head, sizeof head);
     return n_parts ? hash_bytes(h, parts, (size_t)n_parts * part_size) : h;
 }
@@ -97,7 +97,7 @@ static bool strand_equals(
     const strand *a, const strand *b, int32_t n_parts, size_t part_size, const void *parts)
 {
     if (a->kind != b->kind || a->type != b->type || a->op != b->op || a->born != b->born
-        || a->width != b->width)
+        || a->width != b->width || a->sinks != b->sinks)
         return false;
     if (a->parent != b->parent || a->parent_row != b->parent_row
         || ((a->kind == STRAND_SOFTMAX || a->kind == STRAND_ROWS) && a->start != b->start))

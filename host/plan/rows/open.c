@@ -204,7 +204,8 @@ static inset_status softmax_rows(void *user, int32_t sequence, int32_t rows, con
         .width = (int32_t)m->t->width,
         .parent = PARENT_NONE,
         .parent_row = m->n_heads,
-        .start = m->lengths[sequence]};
+        .start = m->lengths[sequence],
+        .sinks = m->step->weight + 1};
     pieces_moment(p, &like, &from, 1);
     int32_t made = strand_intern(p, &like, 1, sizeof from, &from, 0);
     return made >= 0 && turn_to(m, sequence)
@@ -237,12 +238,14 @@ bool open_changed(planner *p, const invoke *v, const step *attention)
 }
 
 /* Is the pattern's row what the model made of its own scores, for the row it is used at? */
-static bool is_untouched(
-    const planner *p, int32_t sequence, int32_t row, int32_t rows, const piece *one)
+static bool is_untouched(const planner *p, const step *attention, int32_t sequence, int32_t row,
+    int32_t rows, const piece *one)
 {
     if (one->domain != DOMAIN_FREE || one->column || (!one->row_step && rows > 1)) return false;
     const strand *softmax = &p->strands[one->strand];
-    if (softmax->kind != STRAND_SOFTMAX || one->c1 - one->c0 != softmax->width) return false;
+    if (softmax->kind != STRAND_SOFTMAX || softmax->sinks != attention->weight + 1
+        || one->c1 - one->c0 != softmax->width)
+        return false;
     const piece *scores = softmax->pieces;
     const map *own = p->open_scores[sequence];
     int32_t index = 0, left = 0, at = map_find(own, row, &index, &left);
@@ -271,7 +274,7 @@ static inset_status mix_rows(void *user, int32_t sequence, int32_t rows, const p
     row_maker *m = user;
     planner *p = m->p;
     if (!turn_to(m, sequence)) return INSET_NO_MEMORY;
-    if (is_untouched(p, sequence, m->out.rows, rows, one)) return fused_rows(m, rows);
+    if (is_untouched(p, m->step, sequence, m->out.rows, rows, one)) return fused_rows(m, rows);
     const map *values = m->values[sequence];
     int32_t n = INTS_PIECE + values->n * INTS_SEGMENT,
             *parts = arena_new(&p->scratch, (size_t)n * sizeof *parts);

@@ -98,7 +98,8 @@ typedef struct strand {
     /* the row before row 0 in the tree of contexts; PARENT_ROOT: nothing; PARENT_NONE: not of the
      * tree */
     int32_t parent, parent_row;
-    int32_t n; /* parts below */
+    int32_t sinks; /* softmax: the weight of its sinks + 1 (gpt-oss), or 0 */
+    int32_t n;     /* parts below */
     union {
         const segment *origin;       /* fork: its key-value rows */
         const operand_row *operands; /* step */

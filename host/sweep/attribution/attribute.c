@@ -61,6 +61,17 @@ inset_status attribute_embedding(sweep *s, int32_t *site)
         "%s has no token embeddings to integrate along", g->model_type);
 }
 
+/* The sinks of an attention, where it has some and the model its weights. */
+static inset_status find_sinks(sweep *s, const step *attention, const float **out)
+{
+    const float *numbers = NULL;
+    if (attention->weight < 0 || !s->model->device) return INSET_OK;
+    inset_status status = model_part_numbers(s->model, attention->weight, &numbers);
+    if (status) return status;
+    *out = arena_copy(&s->memory, numbers, (size_t)attention->n_heads * sizeof **out);
+    return *out ? INSET_OK : INSET_NO_MEMORY;
+}
+
 /* The attention of the layer that a tap lies in, and the places of what it reads. */
 static inset_status find_attention(sweep *s, struct attribution *a, int64_t layer)
 {
@@ -76,7 +87,7 @@ static inset_status find_attention(sweep *s, struct attribution *a, int64_t laye
         a->heads[layer][k] = place;
         want(a, place);
     }
-    return INSET_OK;
+    return find_sinks(s, &s->program->steps[a->attention[layer]], &a->sinks[layer]);
 }
 
 static bool is_query(const sweep *s, const tap *t)
@@ -534,8 +545,10 @@ inset_status attribute_begin(sweep *s, bool cuts)
     a->stream = arena_new(m, 2 * (size_t)s->n_layers * sizeof *a->stream);
     a->order = arena_new(m, s->n_taps * sizeof *a->order);
     a->attention = arena_new(m, layers * sizeof *a->attention);
+    a->sinks = arena_new(m, layers * sizeof *a->sinks);
     a->heads = arena_new(m, layers * sizeof *a->heads);
-    if (!a->wanted || !a->places || !a->stream || !a->order || !a->attention || !a->heads)
+    if (!a->wanted || !a->places || !a->stream || !a->order || !a->attention || !a->sinks
+        || !a->heads)
         return INSET_NO_MEMORY;
     if ((status = find_places(s, a))) return status;
     order_taps(s, a);

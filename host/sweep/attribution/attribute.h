@@ -44,6 +44,7 @@ inset_status attribute_verify(
  * [n_positions, heads, head_dim]. */
 typedef struct attention_rows {
     const step *attention;
+    const float *sinks; /* [n_heads] of the attention, or NULL */
     int64_t n;
     const float *q, *k, *v, *back; /* back: gradient of z */
     const float *patched;          /* the other q, or the other k */

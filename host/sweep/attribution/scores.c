@@ -79,6 +79,7 @@ static void add_softmax(sweep *s, const product *p, const inset_tensor *x, doubl
     const tap *t = &s->taps[p->tap];
     const sweep_site *site = &s->sites[t->site];
     const attention_rows a = {.attention = &s->program->steps[s->attribution->attention[t->layer]],
+        .sinks = s->attribution->sinks[t->layer],
         .n = s->clean.lengths[p->pair],
         .q = x[0].data,
         .k = x[1].data,

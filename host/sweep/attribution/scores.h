@@ -24,6 +24,7 @@ struct attribution {
     int32_t *stream;     /* [2 * layers] sites of attn_out and mlp_out, where graddrop */
     int32_t *order;      /* [n_taps] taps from the last to the first, as gradients come */
     int32_t *attention;  /* [chosen layers] attention steps */
+    const float **sinks; /* [chosen layers] of those attentions; NULL: none */
     int32_t (*heads)[4]; /* [chosen layers] sites of q, k, v as attention reads them, and z */
     /* of the chunk that is planned */
     int64_t first, count;

@@ -36,8 +36,8 @@ static void softmax_of(const attention_rows *a, const float *query, int64_t posi
 {
     const step *s = a->attention;
     const int64_t group = head / (s->n_heads / s->n_kv_heads);
-    *largest = -INFINITY;
-    *sum = 0;
+    *largest = a->sinks ? (double)a->sinks[head] : -INFINITY;
+    *sum = a->sinks ? 1 : 0;
     for (int64_t j = first_key(s, position); j <= position; j++) {
         if (j == but) continue;
         const double score = score_of(

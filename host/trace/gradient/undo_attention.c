@@ -145,6 +145,32 @@ static inset_status add_slope(trace *t, const step *s, int head, operand *scores
     return status ? status : pass_binary(t, TRACE_ADD, scores, &row, scores);
 }
 
+/* What a head's sink leaves of a softmax: with s the scores, softmax(s) times
+ * sum(e^s) / (sum(e^s) + e^sink), which is sigmoid(log(sum(e^s)) - sink). */
+static inset_status leave_sink(
+    trace *t, const step *s, int h, const operand *scores, operand *pattern)
+{
+    static const int64_t last = -1;
+    const row_request logarithm = {.function = TRACE_ROW_LOG_SOFTMAX,
+                          .n_dimensions = 1,
+                          .dimensions = &last},
+                      largest = {.function = TRACE_ROW_AMAX,
+                          .n_dimensions = 1,
+                          .dimensions = &last,
+                          .keep = true};
+    const index_item head = {.kind = INDEX_INTEGER, .integer = h};
+    operand sinks, sink, logs, top, less;
+    inset_status status = trace_weight(t, s->weight, &sinks);
+    if (!status) status = trace_index(t, &sinks, 1, &head, &sink);
+    if (!status) status = trace_row_function(t, scores, &logarithm, &logs);
+    if (!status) status = trace_row_function(t, scores, &largest, &top);
+    if (!status) status = trace_row_function(t, &logs, &largest, &less);
+    if (!status) status = pass_binary(t, TRACE_SUBTRACT, &top, &less, &top);
+    if (!status) status = pass_binary(t, TRACE_SUBTRACT, &top, &sink, &top);
+    if (!status) status = trace_function(t, TRACE_SIGMOID, &top, NULL, &top);
+    return status ? status : pass_binary(t, TRACE_MULTIPLY, pattern, &top, pattern);
+}
+
 /* The pattern of a head; kept[1]: tanh of the scores over the cap, where there is one. */
 static inset_status make_pattern(
     trace *t, const step *s, int h, const head_rows *head, const operand *mask, operand *kept)
@@ -164,7 +190,8 @@ static inset_status make_pattern(
     if (!status && s->slopes) status = add_slope(t, s, h, &scores);
     const operand whole = scores;
     if (!status) status = trace_where(t, mask, &whole, &none, &scores);
-    return status ? status : trace_row_function(t, &scores, &softmax, &kept[0]);
+    if (!status) status = trace_row_function(t, &scores, &softmax, &kept[0]);
+    return status || s->weight < 0 ? status : leave_sink(t, s, h, &scores, &kept[0]);
 }
 
 inset_status pass_attention(passing *w, const step *s, const operand *in, operand *out)
