@@ -11,7 +11,7 @@ import scripts
 import inset
 
 PROMPT, OTHER = [5, 9, 2, 7], [5, 9, 3, 7]
-FAMILIES = ("gpt2", "gpt2_bf16", "gpt_neox", "llama_bf16", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2")
+FAMILIES = ("gpt2", "gpt2_bf16", "gpt_neox", "llama_bf16", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "mixtral", "gpt_oss")
 
 
 @pytest.fixture(scope="module")

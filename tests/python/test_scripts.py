@@ -7,7 +7,7 @@ import scripts
 
 import inset
 
-MODELS = ["notebook", "deep", "gpt2", "gpt2_options", "gpt_neox", "gpt_neox_serial", "llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2"]
+MODELS = ["notebook", "deep", "gpt2", "gpt2_options", "gpt_neox", "gpt_neox_serial", "llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "mixtral"]
 SIXTEEN = ["gpt2_bf16", "gpt2_f16", "llama_bf16"]
 
 

@@ -15,16 +15,17 @@ from .trace import ModelEdit, Tracer
 _classes = {}
 
 
-def _module_class(sites):
-    """A class with a property a site, so that they are completed and misspelt ones are refused."""
-    key = tuple(sites)
+def _module_class(sites, children, numbered):
+    """A class with a property a site, so that they are completed and misspelt ones are refused. A child of a site's name takes its place (gpt-oss's
+    router); numbered: the children are a list, too."""
+    key = tuple(sites), frozenset(children) & {name for name, _ in sites}, numbered
     if key not in _classes:
         def site(which, name, shape):
             return property(lambda self: self._get(which), lambda self, source: self._set(which, source), doc=f"{name} {list(shape)}")
-        members = {name: site(which, name, shape) for which, (name, shape) in enumerate(sites)}
+        members = {name: site(which, name, shape) for which, (name, shape) in enumerate(sites) if name not in children}
         if "input" in members:
             members["inputs"] = members["input"]
-        _classes[key] = type("Module", (Module,), members)
+        _classes[key] = type("Module", (NumberedModule if numbered else Module,), members)
     return _classes[key]
 
 
@@ -58,6 +59,22 @@ class Module(_inset.Module):
         return f"<{self._path or 'model'}: {', '.join(n for n in dir(self) if not n.startswith('_') and n != 'skip')}>"
 
 
+class NumberedModule(Module):
+    """A module with numbered modules in it: a layer's experts."""
+
+    def __getitem__(self, index):
+        return self._list[index]
+
+    def __len__(self):
+        return len(self._list)
+
+    def __iter__(self):
+        return iter(self._list)
+
+    def __bool__(self):
+        return True
+
+
 class ModuleList(list):
     """Numbered modules, such as a model's blocks."""
 
@@ -80,12 +97,19 @@ def _tree(m):
         for n in range(1, len(parts) + 1):
             nodes.setdefault(".".join(parts[:n]), None)
     numbered = {path.rsplit(".", 1)[0] for path in nodes if path.rsplit(".", 1)[-1].isdigit()}
+    children = {}
     for path in nodes:
-        nodes[path] = ModuleList() if path in numbered else _module_class(sites.get(path, ()))(m, path, numbers.get(path, []))
+        children.setdefault(path.rpartition(".")[0], set()).add(path.rpartition(".")[2])
+    for path in nodes:
+        own = sites.get(path, ())
+        is_list = path in numbered
+        nodes[path] = ModuleList() if is_list and not own else _module_class(own, children.get(path, ()), is_list)(m, path, numbers.get(path, []))
+        if is_list and own:
+            object.__setattr__(nodes[path], "_list", ModuleList())
     for path, node in nodes.items():
         parent, _, name = path.rpartition(".")
         if parent in numbered:
-            nodes[parent].append(node)
+            getattr(nodes[parent], "_list", nodes[parent]).append(node)
         elif parent:
             setattr(nodes[parent], name, node)
         else:
