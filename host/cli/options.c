@@ -71,6 +71,7 @@ static const option known[] = {
     {NULL, "--patch", "SITE,...", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(patch),
         "resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every; in the MLP pre, up, "
         "post;\n"
+        "                         of experts router, expert_weights;\n"
         "                         per head z, q, k, v, rot_q, rot_k, pattern, scores, result, "
         "q_input, k_input, v_input,\n"
         "                         also as attn_head_out_by_pos, ...; or edges; or\n"
