@@ -128,7 +128,7 @@ static inset_status find_mlp(edges *e, int32_t layer, edge_layer *at, int32_t st
     const program *p = e->s->program;
     const int32_t inside = layer_place(e->s, layer, "pre"),
                   pre = inside < 0 ? layer_place(e->s, layer, "router") : inside, /* of experts */
-                  mid = layer_place(e->s, layer, "resid_mid");
+        mid = layer_place(e->s, layer, "resid_mid");
     if (pre < 0) return no_graph(e, layer, "MLP");
     const step *linear = product_behind(p, value_of_site(p, pre));
     int32_t slot = linear ? linear->operands[0] : -1;

@@ -159,7 +159,8 @@ static bool is_changed(const trace *t, const invoke *v, const head_path *path)
     const int32_t read = path->by_head ? g->slots[product->operands[0]].value : -1;
     for (size_t i = 0; i < v->n_rebindings; i++) {
         const int32_t at = g->slots[v->rebindings[i].slot].value;
-        if ((at == made || (read >= 0 && at == read)) && g->slots[v->rebindings[i].slot].event < path->event)
+        if ((at == made || (read >= 0 && at == read))
+            && g->slots[v->rebindings[i].slot].event < path->event)
             return true;
     }
     for (size_t i = 0; i < v->n_records; i++) {
