@@ -845,10 +845,10 @@ typedef struct inset_sweep_options {
     /* sites, "resid_pre,z": resid_pre, resid_mid, resid_post, attn_out, mlp_out, block_every
      * (resid_pre, attn_out and mlp_out on an axis of their own), the MLP's pre, up and post, with
      * experts its router and expert_weights, and per head z, q, k, v, rot_q, rot_k, result,
-     * q_input, k_input, v_input, pattern, scores, also as attn_head_out, attn_head_q, attn_head_pattern, ... with _by_pos or _all_pos behind, which
-     * say the axes too. And "features:SAE.safetensors@resid_pre.8", the features of a sparse
-     * autoencoder at a site of a layer (see `features` below); the result is of the site
-     * "features@resid_pre.8" */
+     * q_input, k_input, v_input, pattern, scores, also as attn_head_out, attn_head_q,
+     * attn_head_pattern, ... with _by_pos or _all_pos behind, which say the axes too. And
+     * "features:SAE.safetensors@resid_pre.8", the features of a sparse autoencoder at a site of a
+     * layer (see `features` below); the result is of the site "features@resid_pre.8" */
     const char *patch;
     /* axes, "layer,position": of layer, position, head, each at most once. What is not named is
      * patched at all its places at once; "": everything at once. NULL: layer,position for the

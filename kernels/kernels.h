@@ -229,8 +229,8 @@ typedef struct copies_args {
 
 enum { KERNEL_MOST_EXPERTS = 1024 };
 
-/* Weights [n_experts] of rows, from logits x: softmax(x) over all or over the `chosen` largest, 0 for
- * those that are not among these (of equal ones the first are). Back: dy is the gradient of the
+/* Weights [n_experts] of rows, from logits x: softmax(x) over all or over the `chosen` largest, 0
+ * for those that are not among these (of equal ones the first are). Back: dy is the gradient of the
  * weights, out that of x. */
 typedef struct route_args {
     void *out;
@@ -240,8 +240,8 @@ typedef struct route_args {
     int32_t chosen, over_all;
 } route_args;
 
-/* Which rows each expert has, of n_rows; a pair is a row and an expert that it has. For example, rows
- * 0 and 1 with experts {0, 2} and {2}: pairs (0, 0), (0, 2), (1, 2), offsets 0 1 1 3.
+/* Which rows each expert has, of n_rows; a pair is a row and an expert that it has. For example,
+ * rows 0 and 1 with experts {0, 2} and {2}: pairs (0, 0), (0, 2), (1, 2), offsets 0 1 1 3.
  * int32, in this order:
  *     counts   [n_experts]            rows of each expert
  *     offsets  [n_experts + 1]        its first pair; at the end how many pairs there are
@@ -258,8 +258,8 @@ static inline int64_t expert_tables_bytes(int64_t rows, int64_t n_experts, int64
     return 4 * (2 * n_experts + 1 + 2 * pairs + rows * n_experts);
 }
 
-/* Rows of weights [n_experts]; an expert whose weight is 0 is none of the row's. NULL: every row has
- * every expert, with the weight 1. */
+/* Rows of weights [n_experts]; an expert whose weight is 0 is none of the row's. NULL: every row
+ * has every expert, with the weight 1. */
 typedef struct expert_weights {
     const void *at;
     const int32_t *rows;
@@ -316,9 +316,9 @@ typedef struct expert_weight_back_args {
     int32_t half;
 } expert_weight_back_args;
 
-/* Blocks: n_rows. out = the sum of T(weight * part), experts in order; a part is the pair's row of y
- * [pairs, width], or y_apart: columns expert * width .. of row y_rows[r]. apart: out has the parts
- * themselves, side by side. */
+/* Blocks: n_rows. out = the sum of T(weight * part), experts in order; a part is the pair's row of
+ * y [pairs, width], or y_apart: columns expert * width .. of row y_rows[r]. apart: out has the
+ * parts themselves, side by side. */
 typedef struct expert_sum_args {
     void *out;
     const void *y;
@@ -330,8 +330,8 @@ typedef struct expert_sum_args {
 } expert_sum_args;
 
 /* Blocks: n_rows. out [width + n_experts] = the sum of a row's pairs of by_gate + by_up (or NULL),
- * both [pairs, width], and its pairs' numbers of weights; apart: [n_experts * width], the pairs side
- * by side. */
+ * both [pairs, width], and its pairs' numbers of weights; apart: [n_experts * width], the pairs
+ * side by side. */
 typedef struct expert_sum_back_args {
     void *out;
     const void *by_gate, *by_up;
@@ -418,8 +418,8 @@ typedef struct attention_args {
 /* Attention backwards, unit by unit: unit u is rows first .. first + count of out, the first
  * `count` positions of a sequence in order, and the tables say where their q, k, v and dz lie. A
  * row of out is dq [n_heads * head_dim], dk and dv [n_kv_heads * head_dim] each: the gradients of
- * the row's own query, key and value. window, scale, softcap, slopes, sinks: attention_args's. scratch:
- * n_kv_heads * n_rows * (2 head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
+ * the row's own query, key and value. window, scale, softcap, slopes, sinks: attention_args's.
+ * scratch: n_kv_heads * n_rows * (2 head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
 typedef struct attention_back_args {
     void *out;
     const void *q, *k, *v, *dz;

@@ -187,8 +187,8 @@ DEVICE void score_step(float_rows<D> &w, const float *queries, const float *keys
 
 /* ---- softmax ------------------------------------------------------------ */
 
-/* Products become scores that grow with a key's position (attention_args.slopes). A pass of its own,
- * because the softmax's has no register left. first: of these tile rows. */
+/* Products become scores that grow with a key's position (attention_args.slopes). A pass of its
+ * own, because the softmax's has no register left. first: of these tile rows. */
 template <typename W>
 DEVICE_APART void tilt(
     W &w, const attention_args &a, const tile_place &p, const tile_step &s, int first)

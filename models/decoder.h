@@ -76,8 +76,8 @@ typedef struct decoder {
     float score_scale, score_softcap, logit_softcap; /* softcaps: 0 = none */
     float embed_scale; /* 1 = none; inside embed_tokens, rounded to the model's type */
     /* Factors that are numbers, 1 = none: on the stream's first value, on what attention and MLP
-     * add to it (one after the other; shown at the block's named sites attn_out and mlp_out), on the
-     * logits. */
+     * add to it (one after the other; shown at the block's named sites attn_out and mlp_out), on
+     * the logits. */
     float stream_scale, branch_scale, logit_scale;
     /* What holds the embeddings and layers inside `model`, "decoder"; NULL: `model` itself. */
     const char *inner;

@@ -26,8 +26,8 @@ int32_t place_linear(
     const place *at, const char *path, int32_t x, int32_t in, int32_t out, bool with_bias);
 /* A layer norm's module, with weight and bias [width]. */
 int32_t place_layernorm(const place *at, const char *path, int32_t x, int32_t width, float eps);
-/* The module lm_head on x: a product with the table of the token embeddings where it is `tied`, else
- * with a matrix of its own. Returns the slot of its `.output`. */
+/* The module lm_head on x: a product with the table of the token embeddings where it is `tied`,
+ * else with a matrix of its own. Returns the slot of its `.output`. */
 int32_t place_head(program *p, int32_t x, int32_t table, bool tied, bool with_bias);
 /* A dropout's module, whose input and output are one value; x itself where `name` is NULL. */
 int32_t place_dropout(const place *at, const char *name, int32_t x);

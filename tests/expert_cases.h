@@ -90,7 +90,8 @@ static void case_odd_route(subject *s, int type)
 
 /* ---- pairs -------------------------------------------------------------- */
 
-/* A mixture of `experts` experts, d wide, m wide inside, and its tables as plain loops make them. */
+/* A mixture of `experts` experts, d wide, m wide inside, and its tables as plain loops make them.
+ * */
 typedef struct mixture_case {
     subject *s;
     int type;

@@ -962,8 +962,8 @@ static buffer buffer_slopes(subject *s, int heads)
     return slopes;
 }
 
-/* Cases whose heads divide by three have sinks, which the types hold exactly. (With slopes they have
- * no window: what scores have in common matters beside a sink.) */
+/* Cases whose heads divide by three have sinks, which the types hold exactly. (With slopes they
+ * have no window: what scores have in common matters beside a sink.) */
 static bool has_sinks(int64_t heads) { return heads % 3 == 0; }
 static double sink_of(int64_t head) { return 1.5 - (double)(head % 7); }
 static buffer buffer_sinks(subject *s, int type, int64_t heads)

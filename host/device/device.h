@@ -287,8 +287,8 @@ static inline inset_status device_matmul(device *d, const matrix *m, const void 
 }
 
 /* Packed rows of x [most, in] and y [most, out] by n matrices of one shape: matrix i takes rows
- * offsets[i] .. offsets[i + 1], int32 on the device, which nobody on the host need know (of experts,
- * kernels.h). Rows behind the last offset are not touched. */
+ * offsets[i] .. offsets[i + 1], int32 on the device, which nobody on the host need know (of
+ * experts, kernels.h). Rows behind the last offset are not touched. */
 static inline inset_status device_matmul_group(device *d, const matrix *const *group, int32_t n,
     const int32_t *offsets, const void *x, void *y, int64_t most)
 {

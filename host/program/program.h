@@ -87,7 +87,7 @@ typedef enum step_kind {
     STEP_ROUTE_BACK,          /* logits, dy */
     STEP_EXPERTS_BACK,        /* x, weights, dy: rows [dx | dweights] */
     STEP_EXPERTS_APART_BACK,  /* an x for each, a dy for each: a dx for each */
-    STEP_EXPERTS_JOINED_BACK, /* what each made, weights, dy: rows [its gradient, each | dweights] */
+    STEP_EXPERTS_JOINED_BACK, /* what each made, weights, dy: rows [d of each | dweights] */
 } step_kind;
 
 typedef enum activation {
@@ -244,7 +244,7 @@ typedef struct module {
     int32_t first_site, n_sites;
 } module;
 
-/* A head, or an expert, on its own: `.q_input`, `.k_input`, `.v_input` (the stream as that head reads it) and
+/* A head (or an expert) on its own: `.q_input`, `.k_input`, `.v_input` (the stream as it reads it) and
  * `.result` (what it adds to attention's output). Both are made by steps aside. What a line sets
  * there is taken to where all heads meet: the same elements of `made` are set in `target` behind
  * `event`, and nothing else of it changes.
@@ -447,8 +447,8 @@ static inline double experts_flops(const experts *of, bool back)
 {
     return 6.0 * of->chosen * of->d * of->m * (back ? 3 : 1);
 }
-/* The products of a step, with the weights and biases (-1: none) that each has: a linear step's one,
- * the 2n or 3n of experts. */
+/* The products of a step, with the weights and biases (-1: none) that each has: a linear step's
+ * one, the 2n or 3n of experts. */
 int32_t program_products(const step *s);
 void program_product(const step *s, int32_t i, int32_t *weight, int32_t *bias);
 

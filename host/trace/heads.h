@@ -16,8 +16,8 @@ const head_path *heads_path_of(const trace *t, int32_t value_index);
 /* Called with every set, and with every replaced slot, of the open invoke. */
 inset_status heads_note_set(trace *t, const view *target);
 inset_status heads_note_replaced(trace *t, int32_t slot);
-/* Where `slot` shows an expert's part of what all have, and v is to take its place: all of them with
- * v in its place, and the slot that shows these. */
+/* Where `slot` shows an expert's part of what all have, and v is to take its place: all of them
+ * with v in its place, and the slot that shows these. */
 inset_status heads_bind_part(trace *t, int32_t *slot, view *v);
 /* The open invoke goes on to an event: records what waits for one before it. */
 inset_status heads_go_on(trace *t, int32_t event);

@@ -1,6 +1,6 @@
-/* gpt_oss.c: gpt-oss as transformers runs it: experts with a clamped gate, a router with a bias, and
- * in attention a score of each head's own (sinks) that takes its part of the softmax. Its published
- * files are quantised: opened are those that were saved in bf16. */
+/* gpt_oss.c: gpt-oss as transformers runs it: experts with a clamped gate, a router with a bias,
+ * and in attention a score of each head's own (sinks) that takes its part of the softmax. Its
+ * published files are quantised: opened are those that were saved in bf16. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,7 +1,9 @@
-/* qwen3_moe.c: Qwen3 with experts for MLPs, as transformers runs it; some layers may keep an MLP. */
+/* qwen3_moe.c: Qwen3 with experts for MLPs, as transformers runs it; some layers may keep an MLP.
+ * */
 #include "models/decoder.h"
 
-/* Layers with an MLP: those that mlp_only_layers lists, and all but every decoder_sparse_step-th. */
+/* Layers with an MLP: those that mlp_only_layers lists, and all but every decoder_sparse_step-th.
+ * */
 static const bool *read_plain_layers(config *c, program *p, const decoder *g)
 {
     const int64_t every = config_integer(c, "decoder_sparse_step", 1, INT32_MAX, 1);

@@ -48,7 +48,8 @@ static bool started_by_mpirun(void)
     return false;
 }
 
-/* A number that a launcher gave, by the first of these names that is set; `otherwise` if none is. */
+/* A number that a launcher gave, by the first of these names that is set; `otherwise` if none is.
+ * */
 static int number_of_launcher(const char *const *names, int otherwise)
 {
     for (; *names; names++)
