@@ -1259,6 +1259,10 @@ typedef struct inset_cache_options {
     size_t memory_limit;
     /* the model's name, and what tells its weights from others, for cache.json; NULL: nothing */
     const char *model, *version;
+    /* several processes may make one cache, each its part of the shards, in one folder that all
+     * see: part 1 to parts. What each has made is in cache.N-of-PARTS.json; the process that finds
+     * all shards there writes cache.json. Another number of parts may go on. 0, 0: all of it */
+    int64_t part, parts;
 } inset_cache_options;
 #define INSET_CACHE_OPTIONS                 \
     {                                       \
@@ -1289,6 +1293,8 @@ typedef struct inset_cache_progress {
     int64_t batches, plans; /* in this process: batches with the same lengths share a plan */
     int64_t bytes;          /* given to the writer, in this process */
     double planning, running, waiting; /* seconds, in this process; waiting for the disk */
+    int64_t mine;                      /* prompts of this process's part, of which `done` are */
+    int complete;                      /* 1: all shards of all parts are there, and cache.json */
 } inset_cache_progress;
 #define INSET_CACHE_PROGRESS                 \
     {                                        \

@@ -3,7 +3,8 @@
 #
 #   equal      1, 2, 3 and 4 ranks, shards and two devices: the same file to the last byte, as one process has it where it is cut alike
 #   attribution, features    the same
-#   killed     a rank killed at a random time, KILLS times (6), each time resumed with another number of ranks: the same file
+#   caches     1, 2, 3 and 4 ranks, and shards: the same folder as one process makes
+#   killed     a rank killed at a random time, KILLS times (6), each time resumed with another number of ranks: the same file, the same folder
 #   refusals   a bad option, a model that is not there, output that exists: told once, exit status as without MPI
 build=$1 kills=${2:-6}
 inset=$build/inset
@@ -53,12 +54,29 @@ done
 
 # ---- not shared ----
 pair="--clean 3,7,11 --corrupt 3,8,11 --metric logit:7"
-for what in "attribute --edges $pair" "sweep --patch edges --edges m0->logits $pair" "cache --sites resid_post --prompts 3,7,11 -o $scratch/cache"; do
+for what in "attribute --edges $pair" "sweep --patch edges --edges m0->logits $pair"; do
   # shellcheck disable=SC2086
   mpirun -n 2 "$inset" $what -m fixtures/gpt2 > "$scratch/stdout" 2> "$scratch/stderr" && fail "$what: runs in two ranks"
   [ "$(grep -c 'this runs in one process' "$scratch/stderr")" = 1 ] || fail "$what in two ranks: $(cat "$scratch/stderr")"
 done
-[ ! -e "$scratch/cache" ] || fail "cache in two ranks: something was written"
+
+# ---- caches: the same folder to the last byte ----
+cache() { # OUT RANKS OPTION...
+  out=$1 ranks=$2; shift 2
+  set -- cache -m fixtures/gpt2 --sites resid_post,z --prompts "$(cat "$scratch/clean")" --shard-bytes 20K -o "$out" "$@"
+  if [ "$ranks" -gt 0 ]; then mpirun -n "$ranks" "$inset" "$@"; else "$inset" "$@"; fi > "$scratch/stdout" 2> "$scratch/stderr"
+}
+same_folder() { diff -r "$1" "$2" > /dev/null || fail "$3: $2 is not $1"; }
+cache "$scratch/cache" 0 || { cat "$scratch/stderr"; fail "cache"; }
+for n in 1 2 3 4; do
+  cache "$scratch/cache.$n" $n || { cat "$scratch/stderr"; fail "cache: $n ranks"; }
+  same_folder "$scratch/cache" "$scratch/cache.$n" "cache, $n ranks"
+  [ "$(wc -l < "$scratch/stdout")" = 1 ] || fail "cache, $n ranks: $(cat "$scratch/stdout")"
+done
+for k in 2 3 1; do cache "$scratch/cache.s" $((k % 2 * 2)) --shard $k/3 || { cat "$scratch/stderr"; fail "cache: shard $k"; }; done
+same_folder "$scratch/cache" "$scratch/cache.s" "cache, shards"
+mpirun -n 3 "$inset" cache -m fixtures/gpt2 --sites nonsense --prompts '[[3, 7, 11]]' -o "$scratch/cache.n" > "$scratch/stdout" 2> "$scratch/stderr" && fail "a cache of nonsense"
+[ "$(grep -c nonsense "$scratch/stderr")" = 1 ] || { cat "$scratch/stderr"; fail "a cache of nonsense: told once"; }
 
 # ---- killed ----
 random() { od -An -N2 -tu2 /dev/urandom | tr -d ' '; }
@@ -84,6 +102,18 @@ for i in $(seq "$kills"); do
 done
 echo "$cut of $kills killed in the middle"
 [ "$cut" -gt 0 ] || fail "no rank was killed in time"
+
+cache "$scratch/cache.long" 0 || fail "the long cache"
+for i in $(seq "$kills"); do
+  rm -rf "$scratch/cache.killed"
+  cache "$scratch/cache.killed" $((2 + i % 3)) &
+  sleep "0.$((100 + $(random) % 900))"
+  one=$(pgrep -f "$inset cache .*$scratch/cache.killed" | grep -vx "$(pgrep -f "^mpirun .*cache.killed")" | sed -n "$(($(random) % 3 + 1))p")
+  [ -n "$one" ] && kill -9 "$one" 2> /dev/null
+  wait $!
+  cache "$scratch/cache.killed" $((i % 4)) || { cat "$scratch/stderr"; fail "cache resumed: $i"; }
+  same_folder "$scratch/cache.long" "$scratch/cache.killed" "cache killed and resumed with $((i % 4)) ranks"
+done
 
 # ---- refusals ----
 refused() { # STATUS TEXT OPTION...: by three ranks

@@ -872,6 +872,57 @@ static void full(void)
     full_disk(&d);
 }
 
+/* ---- parts -------------------------------------------------------------- */
+
+/* A cache by parts, in any order, with another number of them in between: the folder that one
+ * process makes. A part is written by one process at a time. */
+static void parts(void)
+{
+    static const int64_t turns[][2] = {{3, 4}, {1, 2}, {4, 4}, {2, 2}};
+    uint64_t seed = 31;
+    data_set d;
+    inset_context *context = NULL;
+    char whole[256];
+    if (!CHECK(!inset_context_create(NULL, &context), "no context")) return;
+    inset_model *model = open_fixture(context, "gpt2", NULL);
+    NEED(model, "%s", inset_message(context));
+    draw_prompts(&seed, 61, false, &d);
+    snprintf(whole, sizeof whole, "%s", folder("whole"));
+    inset_cache_options options = options_of(&d, whole);
+    options.shard_bytes = 3000;
+    CHECK(!run_cache(model, &options, NULL), "%s", inset_message(context));
+    options.directory = folder("parts");
+    for (size_t i = 0; i < sizeof turns / sizeof *turns; i++) {
+        inset_cache_progress is = INSET_CACHE_PROGRESS;
+        inset_cache *other = NULL;
+        options.part = turns[i][0], options.parts = turns[i][1];
+        CHECK(!run_cache(model, &options, &is), "part %d: %s", (int)i, inset_message(context));
+        CHECK(is.done == is.mine && is.mine < is.prompts && is.complete == (i == 3),
+            "part %d: %d of %d prompts, complete %d", (int)i, (int)is.done, (int)is.mine,
+            is.complete);
+        if (i) continue;
+        inset_cache *same = NULL;
+        options.part = 1;
+        CHECK(!inset_cache_create(model, &options, &other)
+                  && inset_cache_create(model, &options, &same) == INSET_FILE_ERROR
+                  && strstr(inset_message(context), "this part of the cache"),
+            "one part twice: %s", inset_message(context));
+        inset_cache_free(other);
+        options.part = options.parts = 0;
+        options.sites = "resid_mid";
+        CHECK(inset_cache_create(model, &options, &same) == INSET_VALUE_ERROR,
+            "other settings than a part's: %s", inset_message(context));
+        options.sites = options_of(&d, whole).sites;
+    }
+    same_folders(whole, options.directory, "parts");
+    options.part = 5, options.parts = 4;
+    inset_cache *none = NULL;
+    CHECK(inset_cache_create(model, &options, &none) == INSET_VALUE_ERROR, "part 5 of 4");
+    inset_context_free(context);
+    remove_folder(whole);
+    remove_folder(options.directory);
+}
+
 /* ---- no memory ---------------------------------------------------------- */
 
 static void no_memory(void)
@@ -930,6 +981,7 @@ int main(void)
     little_memory();
     interrupted();
     families();
+    parts();
     no_memory();
     CHECK(!rmdir(scratch), "%s is not empty", scratch);
     return test_result();

@@ -175,8 +175,8 @@ static void refusals(inset_context *context)
         write_text(at("config.json"), configs[i][0]);
         refused(context, configs[i][1], NULL);
     }
-    write_text(at("config.json"), "{\"model_type\": \"mixtral\"}");
-    refused(context, "found \"mixtral\"", "the nearest that is known is mistral");
+    write_text(at("config.json"), "{\"model_type\": \"mistrall\"}");
+    refused(context, "found \"mistrall\"", "the nearest that is known is mistral");
     unlink(at("config.json"));
     refused(context, "config.json", NULL);
     write_text(at("adapter_config.json"), "{\"base_model_name_or_path\": \"meta/base\"}");

@@ -223,17 +223,22 @@ static void find_groups(const cache *c, work *w)
     }
 }
 
+static bool is_to_do(const cache *c, int64_t shard)
+{
+    return !c->done[shard] && shard_is_mine(c, shard);
+}
+
 /* To the next shard that is not done; false behind the last. */
 static inset_status find_batch(cache *c, bool *found)
 {
     *found = false;
     while (c->shard < c->n_shards) {
-        if (!c->done[c->shard] && c->batch < 0) {
+        if (is_to_do(c, c->shard) && c->batch < 0) {
             inset_status status = pack_shard(c, c->shard);
             if (status) return status;
             c->batch = c->offset = 0;
         }
-        if (!c->done[c->shard] && c->batch < c->n_batches) {
+        if (is_to_do(c, c->shard) && c->batch < c->n_batches) {
             *found = true;
             return INSET_OK;
         }
@@ -468,6 +473,7 @@ static inset_status fill_packet(cache *c, const work *w, packet *k)
             good = add_index(c, k, w, &w->groups[i], positions, which);
     }
     memory_free(c->context, positions);
+    k->index_name = c->index_name;
     if (good && w->last) good = (k->index = index_text(c, w->shard)) != NULL;
     k->ends = w->last;
     return status || good ? status : error_no_memory(c->context);

@@ -45,10 +45,11 @@ static bool set_hash(cache *c, const char *name)
 static inset_status take_settings(cache *c, const inset_cache_options *o)
 {
     const struct device *d = c->model->device;
+    const char *kind = sweep_device_kind(&c->memory, d);
     const bool good = set(c, "inset", INSET_VERSION) && set(c, "family", c->program->model_type)
                       && set(c, "weights", o->version)
-                      && set(c, "computed in", type_name(c->model->type))
-                      && set(c, "device", d->name) && set_hash(c, "prompts")
+                      && set(c, "computed in", type_name(c->model->type)) && kind
+                      && set(c, "device", kind) && set_hash(c, "prompts")
                       && set(c, "sites", o->sites)
                       && set(c, "layers", o->layers ? o->layers : "all")
                       && set(c, "positions", o->positions ? o->positions : "all")
@@ -71,6 +72,10 @@ static inset_status check_options(const cache *c, const inset_cache_options *o)
                           : !o->directory || !*o->directory     ? "directory"
                                                                 : NULL;
     if (missing) return error_set(c->context, INSET_USAGE_ERROR, "a cache needs %s", missing);
+    if (o->parts < 0 || o->part < (o->parts > 0) || o->part > o->parts)
+        return error_set(c->context, INSET_VALUE_ERROR,
+            "part %" PRId64 " of %" PRId64 ": 1 to as many as there are was expected", o->part,
+            o->parts);
     if (o->batch_tokens < 0)
         return error_set(c->context, INSET_VALUE_ERROR,
             "batches of %" PRId64 " tokens; 1 or more were expected", o->batch_tokens);
@@ -106,7 +111,9 @@ static void take_numbers(cache *c, const inset_cache_options *o)
     c->batch_tokens = o->batch_tokens                        ? o->batch_tokens
                       : device_works_ahead(c->model->device) ? GPU_TOKENS
                                                              : CPU_TOKENS;
-    c->descriptor = -1;
+    c->part = o->parts > 1 ? o->part : 0;
+    c->parts = o->parts > 1 ? o->parts : 0;
+    c->descriptor = c->part_lock = -1;
     c->open_shard = c->batch = -1;
 }
 
@@ -117,6 +124,7 @@ static inset_status start_writer(cache *c)
     inset_status status = shard_writer_create(c->context, c->descriptor, c->directory, &c->writer);
     if (!status) status = shard_packet(c->writer, &p);
     if (status) return status;
+    p->index_name = c->index_name;
     if (!(p->index = index_text(c, -1))) return error_no_memory(c->context);
     shard_submit(c->writer, p);
     return INSET_OK;
@@ -127,14 +135,26 @@ static void count_restored(cache *c)
     inset_cache_progress *p = &c->progress;
     c->finished = true;
     for (int64_t i = 0; i < c->n_shards; i++) {
+        const int64_t n = c->first_prompt[i + 1] - c->first_prompt[i];
+        if (!shard_is_mine(c, i)) continue;
         c->finished = c->finished && c->done[i];
-        if (c->done[i]) p->restored += c->first_prompt[i + 1] - c->first_prompt[i];
+        p->mine += n;
+        if (c->done[i]) p->restored += n;
     }
     p->prompts = c->prompts.count;
     p->rows = c->total_rows;
     p->shards = c->n_shards;
     p->tensors = (int64_t)c->n_taps;
     p->done = p->restored;
+}
+
+/* What is to be known of the parts when this one is done. */
+static inset_status join(cache *c)
+{
+    bool complete = true;
+    inset_status status = index_join(c, &complete);
+    c->progress.complete = complete;
+    return status;
 }
 
 static inset_status build(cache *c, const inset_cache_options *o)
@@ -150,7 +170,7 @@ static inset_status build(cache *c, const inset_cache_options *o)
     if ((status = pack_cut(c)) || (status = take_settings(c, o)) || (status = index_open(c)))
         return status;
     count_restored(c);
-    return c->finished ? INSET_OK : start_writer(c);
+    return c->finished ? join(c) : start_writer(c);
 }
 
 inset_status cache_create(
@@ -179,7 +199,7 @@ void cache_free(cache *c)
     works_leave_device(c);
     plans_drop(c);
     shard_writer_free(c->writer);
-    if (c->descriptor >= 0) close(c->descriptor);
+    index_close(c);
     memory_free(c->context, c->order);
     memory_free(c->context, c->batches);
     memory_free(c->context, c->row_starts);
@@ -223,7 +243,7 @@ static inset_status finish_all(cache *c)
     if (status) return status;
     works_leave_device(c);
     c->finished = true;
-    return INSET_OK;
+    return join(c);
 }
 
 inset_status cache_step(cache *c)

@@ -36,8 +36,9 @@ typedef struct packet {
     bool begins, ends;  /* the first or last packet of a shard */
     int64_t shard;      /* its number */
     uint64_t file_size; /* where it begins: of the whole file */
-    char *index;        /* what cache.json becomes when the packet is written (malloc), or NULL */
-    bool full;          /* it is the writer's */
+    char *index;        /* what the index becomes when the packet is written (malloc), or NULL */
+    const char *index_name; /* its file: cache.json, or a part's */
+    bool full;              /* it is the writer's */
 } packet;
 
 typedef struct shard_writer shard_writer;
@@ -124,7 +125,10 @@ typedef struct cache {
     int64_t batch_tokens;
     bool no_share;
     const char *directory, *model_name;
-    int descriptor; /* of the directory, locked; -1: not open */
+    int64_t part, parts; /* see inset_cache_options; 0, 0: all */
+    char index_name[48]; /* "cache.json", "cache.3-of-16.json" */
+    int descriptor;      /* of the directory, locked; -1: not open */
+    int part_lock;       /* a part's own; -1: none */
     setting settings[MOST_SETTINGS];
     int n_settings;
     /* shard k has the prompts first_prompt[k] .. first_prompt[k + 1] */
@@ -185,8 +189,17 @@ void plans_drop(cache *c);
 
 /* index.c */
 enum { INDEX_NAME_MOST = 40 };
-/* Opens, makes and locks the directory, and reads what is done there. */
+/* Is a shard this process's to make? Of parts every parts-th is. */
+static inline bool shard_is_mine(const cache *c, int64_t shard)
+{
+    return !c->parts || shard % c->parts == c->part - 1;
+}
+/* Opens, makes and locks the directory, and reads what is done there, by all parts. */
 inset_status index_open(cache *c);
+/* When this process's part is done: where all are, *complete, and cache.json takes the place of
+ * the parts' files. */
+inset_status index_join(cache *c, bool *complete);
+void index_close(cache *c);
 /* What cache.json says with shard `and` done too (-1: none); NULL: out of memory. malloc. */
 char *index_text(const cache *c, int64_t and);
 /* The header of a shard, freed with memory_free, and its tensors' places, c->offsets. */

@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -186,20 +187,94 @@ static inset_status read_index(cache *c, const char *path)
 
 /* ---- the folder --------------------------------------------------------- */
 
-/* May a cache begin here? What a killed process left before its first cache.json does not count. */
+enum { LOCK_NAME_MOST = 64 };
+
+/* "cache.3-of-16.json", what a part has made. */
+static bool is_part_index(const char *name)
+{
+    int64_t part, parts;
+    int end = 0;
+    sscanf(name, "cache.%" SCNd64 "-of-%" SCNd64 ".json%n", &part, &parts, &end);
+    return end && !name[end];
+}
+
+/* The same, and what a killed process left beside it. */
+static bool is_of_a_part(const char *name)
+{
+    char index[NAME_MAX + 1];
+    snprintf(index, sizeof index, "%s", name);
+    char *end = strstr(index, ".json");
+    if (end) end[5] = 0;
+    return end && is_part_index(index);
+}
+
+/* What belongs to a cache of parts, of which others may write some at this moment. */
+static bool is_of_parts(const char *name)
+{
+    return !strncmp(name, "cache.", 6) || (name[0] >= '0' && name[0] <= '9');
+}
+
+/* May a cache begin here? What a killed process left before its first index does not count. */
 static inset_status need_empty(const cache *c)
 {
     DIR *folder = opendir(c->directory);
     bool empty = true;
     if (!folder) return refuse(c, strerror(errno));
-    for (const struct dirent *entry; (entry = readdir(folder));)
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        const char *name = entry->d_name, *dot = strrchr(name, '.');
+        const bool left = !strncmp(name, "cache.", 6)
+                          && (!strcmp(dot, ".partial") || !strcmp(dot, ".lock"));
         empty = empty
-                && (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")
-                    || !strcmp(entry->d_name, "cache.json.partial"));
+                && (!strcmp(name, ".") || !strcmp(name, "..") || left
+                    || (c->parts && is_of_parts(name)));
+    }
     closedir(folder);
     return empty ? INSET_OK
                  : refuse(c, "the folder has other files and no cache.json; an empty or a new one "
                              "was expected");
+}
+
+/* Reads an index, or none where it is gone by now: a part that was joined. */
+static inset_status read_if_there(cache *c, const char *name, bool *found)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", c->directory, name);
+    if (faccessat(c->descriptor, name, F_OK, 0)) return INSET_OK;
+    inset_status status = read_index(c, path);
+    if (status && faccessat(c->descriptor, name, F_OK, 0)) return INSET_OK;
+    *found = true;
+    return status;
+}
+
+/* All parts', then cache.json: a part's is only gone when cache.json has what it said. */
+static inset_status read_all(cache *c, bool *found)
+{
+    DIR *folder = opendir(c->directory);
+    inset_status status = INSET_OK;
+    *found = false;
+    if (!folder) return refuse(c, strerror(errno));
+    for (const struct dirent *entry; !status && (entry = readdir(folder));)
+        if (is_part_index(entry->d_name)) status = read_if_there(c, entry->d_name, found);
+    closedir(folder);
+    return status ? status : read_if_there(c, "cache.json", found);
+}
+
+static void name_lock(const cache *c, char out[LOCK_NAME_MOST])
+{
+    snprintf(out, LOCK_NAME_MOST, "%s.lock", c->index_name);
+}
+
+/* Parts share the folder, and each has a file of its own to lock. */
+static inset_status lock_part(cache *c)
+{
+    char name[LOCK_NAME_MOST];
+    if (!c->parts) return INSET_OK;
+    name_lock(c, name);
+    c->part_lock = openat(c->descriptor, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (c->part_lock < 0) return refuse(c, strerror(errno));
+    if (flock(c->part_lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return refuse(c, "another process is writing this part of the cache");
+    return INSET_OK;
 }
 
 static inset_status lock_folder(cache *c)
@@ -209,19 +284,70 @@ static inset_status lock_folder(cache *c)
     if (c->descriptor < 0) return refuse(c, strerror(errno));
     if (faccessat(c->descriptor, ".", W_OK, 0)) return refuse(c, strerror(errno));
     /* a file system without locks has none */
-    if (flock(c->descriptor, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+    if (flock(c->descriptor, (c->parts ? LOCK_SH : LOCK_EX) | LOCK_NB) && errno == EWOULDBLOCK)
         return refuse(c, "another process is writing this cache");
-    return INSET_OK;
+    return lock_part(c);
 }
 
 inset_status index_open(cache *c)
 {
-    char path[PATH_MAX];
-    if (strlen(c->directory) + 2 * INDEX_NAME_MOST > sizeof path)
+    bool found;
+    if (strlen(c->directory) + 2 * INDEX_NAME_MOST > PATH_MAX)
         return refuse(c, "the path is too long");
-    snprintf(path, sizeof path, "%s/cache.json", c->directory);
+    if (c->parts)
+        snprintf(c->index_name, sizeof c->index_name, "cache.%" PRId64 "-of-%" PRId64 ".json",
+            c->part, c->parts);
+    else snprintf(c->index_name, sizeof c->index_name, "cache.json");
     inset_status status = lock_folder(c);
-    if (status) return status;
-    return faccessat(c->descriptor, "cache.json", F_OK, 0) == 0 ? read_index(c, path)
-                                                                : need_empty(c);
+    if (!status) status = read_all(c, &found);
+    return status || found ? status : need_empty(c);
+}
+
+void index_close(cache *c)
+{
+    char name[LOCK_NAME_MOST];
+    if (c->part_lock >= 0) {
+        name_lock(c, name);
+        unlinkat(c->descriptor, name, 0);
+        close(c->part_lock);
+    }
+    if (c->descriptor >= 0) close(c->descriptor);
+}
+
+/* ---- parts that are done ------------------------------------------------- */
+
+/* Several may find at once that all is there: they write the same bytes. */
+static inset_status write_joined(cache *c)
+{
+    char *text = index_text(c, -1), partial[64];
+    if (!text) return error_no_memory(c->context);
+    const size_t size = strlen(text);
+    snprintf(partial, sizeof partial, "%s.joined.partial", c->index_name);
+    const int file = openat(c->descriptor, partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool good = file >= 0 && write(file, text, size) == (ssize_t)size && fsync(file) == 0;
+    if (file >= 0 && close(file)) good = false;
+    good = good && renameat(c->descriptor, partial, c->descriptor, "cache.json") == 0;
+    free(text);
+    return good ? INSET_OK : refuse(c, strerror(errno));
+}
+
+static void remove_parts(const cache *c)
+{
+    DIR *folder = opendir(c->directory);
+    if (!folder) return;
+    for (const struct dirent *entry; (entry = readdir(folder));)
+        if (is_of_a_part(entry->d_name)) unlinkat(c->descriptor, entry->d_name, 0);
+    closedir(folder);
+}
+
+inset_status index_join(cache *c, bool *complete)
+{
+    bool found;
+    inset_status status = c->parts ? read_all(c, &found) : INSET_OK;
+    *complete = !status;
+    for (int64_t i = 0; i < c->n_shards; i++) *complete = *complete && c->done[i];
+    if (!*complete) return status;
+    if (c->parts && (status = write_joined(c))) return status;
+    remove_parts(c);
+    return INSET_OK;
 }

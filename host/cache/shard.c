@@ -113,9 +113,10 @@ static bool end_file(shard_writer *w)
     return sync_directory(w) || fail(w, w->name, "cannot be brought to the disk");
 }
 
-static bool replace_index(shard_writer *w, const char *text)
+static bool replace_index(shard_writer *w, const char *name, const char *text)
 {
-    static const char name[] = "cache.json", partial[] = "cache.json.partial";
+    char partial[64];
+    snprintf(partial, sizeof partial, "%s.partial", name);
     const int file = openat(w->directory, partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (file < 0) return fail(w, name, "cannot be made");
     bool good = write_at(file, text, strlen(text), 0) && fsync(file) == 0;
@@ -137,7 +138,7 @@ static bool write_packet(shard_writer *w, const packet *p)
             return fail(w, w->name, "cannot be written");
     }
     if (p->ends && !end_file(w)) return false;
-    return !p->index || replace_index(w, p->index);
+    return !p->index || replace_index(w, p->index_name, p->index);
 }
 
 static void *run_thread(void *argument)

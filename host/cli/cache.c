@@ -1,5 +1,5 @@
 /* cache.c: `inset cache`: what sites hold in the runs of many prompts, as a folder of shards. */
-#include "cli/sweep/sweep.h"
+#include "cli/sweep/several.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,11 +13,14 @@ typedef struct session {
     inset_context *context;
     inset_model *model;
     inset_cache *cache;
+    rank_room *ranks;      /* NULL: mpirun did not start this process */
+    int64_t part, parts;   /* 0, 0: all of it */
     double started, drawn; /* seconds */
 } session;
 
-static inset_cache_options cache_options(const options *given, const char *version)
+static inset_cache_options cache_options(const session *s, const char *version)
 {
+    const options *given = s->given;
     inset_cache_options wanted = INSET_CACHE_OPTIONS;
     wanted.prompts.text = given->prompts;
     wanted.sites = given->sites;
@@ -31,6 +34,8 @@ static inset_cache_options cache_options(const options *given, const char *versi
     wanted.memory_limit = given->memory;
     wanted.model = given->model;
     wanted.version = version;
+    wanted.part = s->part;
+    wanted.parts = s->parts;
     return wanted;
 }
 
@@ -39,14 +44,15 @@ static void draw_progress(session *s, bool last)
 {
     inset_cache_progress is = INSET_CACHE_PROGRESS;
     const double now = now_seconds(), passed = now - s->started;
-    if (!isatty(STDERR_FILENO) || (!last && now - s->drawn < 0.1)) return;
+    if (!isatty(STDERR_FILENO) || !ranks_is_first(s->ranks) || (!last && now - s->drawn < 0.1))
+        return;
     s->drawn = now;
     fprintf(stderr, "\r\033[K");
     if (last || inset_cache_progress_of(s->cache, &is)) return;
     const double here = (double)(is.done - is.restored), rate = passed > 0 ? here / passed : 0;
-    fprintf(stderr, "%" PRId64 "/%" PRId64 " prompts", is.done, is.prompts);
+    fprintf(stderr, "%" PRId64 "/%" PRId64 " prompts", is.done, is.mine);
     if (here > 0)
-        fprintf(stderr, "  %.3g/s  %.0f s left", rate, (double)(is.prompts - is.done) / rate);
+        fprintf(stderr, "  %.3g/s  %.0f s left", rate, (double)(is.mine - is.done) / rate);
     fflush(stderr);
 }
 
@@ -67,8 +73,16 @@ static void show(const session *s, double seconds)
     printf("%" PRId64 " prompts, %" PRId64 " rows of %" PRId64 " tensors in %" PRId64
            " shard%s: %s\n",
         is.prompts, is.rows, is.tensors, is.shards, is.shards == 1 ? "" : "s", s->given->output);
+    if (s->given->shard && !is.complete)
+        printf("part %s is done: cache.json is written when all are there\n", s->given->shard);
     if (is.restored == is.prompts) printf("all were there already\n");
     else if (is.restored) printf("%" PRId64 " prompts were there already\n", is.restored);
+}
+
+/* Who is alone says what failed; of several the first does. */
+static int failed(session *s, int status)
+{
+    return ranks_is_first(s->ranks) ? report(s->context, status) : status;
 }
 
 static int run_batches(session *s)
@@ -78,25 +92,38 @@ static int run_batches(session *s)
         draw_progress(s, false);
         if (!inset_cache_step(s->cache)) continue;
         draw_progress(s, true);
-        return report(s->context, EXIT_MACHINE);
+        return failed(s, EXIT_MACHINE);
     }
     draw_progress(s, true);
-    show(s, now_seconds() - s->started);
     return EXIT_OK;
+}
+
+static int make_cache(session *s, const char *device)
+{
+    int status = EXIT_OK;
+    char version[32];
+    s->model = open_model(s->context, s->given, device, &status);
+    if (!s->model) return status;
+    model_version(s->given->model, version, sizeof version);
+    const inset_cache_options wanted = cache_options(s, version);
+    const inset_status made = inset_cache_create(s->model, &wanted, &s->cache);
+    if (!made) return EXIT_OK;
+    return failed(
+        s, made == INSET_NO_MEMORY || made == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
 }
 
 static int run(session *s)
 {
-    int status = EXIT_OK;
-    char version[32];
-    s->model = open_model(s->context, s->given, s->given->device, &status);
-    if (!s->model) return status;
-    model_version(s->given->model, version, sizeof version);
-    const inset_cache_options wanted = cache_options(s->given, version);
-    const inset_status made = inset_cache_create(s->model, &wanted, &s->cache);
-    if (!made) return run_batches(s);
-    return report(s->context,
-        made == INSET_NO_MEMORY || made == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
+    device_list devices;
+    int status = devices_read(s->context, s->given->device, &devices);
+    if (!status && devices.n > 1 && !s->ranks)
+        status = usage_error("cache", "one device is used: -d %s, or mpirun", devices.names[0]);
+    if (!status) ranks_choose_device(s->ranks, s->context, &devices);
+    if (!status) status = make_cache(s, devices.names[0]);
+    if ((status = ranks_agree(s->ranks, s->context, status))) return status;
+    status = ranks_agree(s->ranks, s->context, run_batches(s));
+    if (!status && ranks_is_first(s->ranks)) show(s, now_seconds() - s->started);
+    return status;
 }
 
 /* Whether the folder is there or can be made: said before a model is opened. */
@@ -113,16 +140,32 @@ static int check_folder(const options *given)
     return access(path, W_OK) ? file_error(path, strerror(errno)) : EXIT_OK;
 }
 
+/* The parts of a job array have a part a rank each. */
+static void share(session *s)
+{
+    int64_t part, parts;
+    ranks_part(s->ranks, &part, &parts);
+    if (!parts) return;
+    /* of the shards of part 2 of 3, which are 1, 4, 7, ..., every parts-th */
+    s->part = s->parts ? s->part + s->parts * (part - 1) : part;
+    s->parts = s->parts ? s->parts * parts : parts;
+}
+
 int command_cache(const options *given)
 {
     session s = {.given = given};
-    const int place = check_folder(given);
-    if (place) return place;
+    int status = shard_numbers("cache", given->shard, &s.part, &s.parts);
+    if (!status) status = ranks_start(&s.ranks);
+    if (status) return status;
+    share(&s);
     if (inset_context_create(NULL, &s.context)) {
         fprintf(stderr, "MemoryError: out of memory on the host\n");
         return EXIT_MACHINE;
     }
-    const int status = run(&s);
+    if (ranks_is_first(s.ranks)) status = check_folder(given);
+    status = status ? ranks_agree(s.ranks, s.context, status) : run(&s);
+    if (!status) status = finish_output();
+    ranks_end(s.ranks, status);
     inset_context_free(s.context);
-    return status ? status : finish_output();
+    return status;
 }

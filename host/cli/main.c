@@ -17,8 +17,8 @@ static int refuse_ranks(const char *name)
     bool first;
     if (!ranks_are_several(&first)) return EXIT_OK;
     if (!first) return EXIT_REQUEST;
-    return usage_error(
-        name, "mpirun shares sweeps and attributions of places; this runs in one process");
+    return usage_error(name,
+        "mpirun shares sweeps and attributions of places, and caches; this runs in one process");
 }
 
 typedef enum command {
@@ -42,7 +42,7 @@ static int start(command which, const options *given, int count, char **argument
     const char *name = names[which];
     const bool of_edges = given->patch && !strcmp(given->patch, "edges"),
                edges = given->edges || of_edges,
-               shared = (which == SWEEP || which == ATTRIBUTE) && !edges,
+               shared = ((which == SWEEP || which == ATTRIBUTE) && !edges) || which == CACHE,
                prints = which == CHECK || which == SITES || which == VERSION || which == TOKENS;
     if (!shared && !prints && refuse_ranks(name)) return EXIT_REQUEST;
     if (edges && given->shard)

@@ -158,8 +158,10 @@ static const option known[] = {
         "replace output that exists, start an unfinished sweep anew"},
     {NULL, "--resume", NULL, FLAG, IN_SWEEP | IN_ATTRIBUTE, AT(resume),
         "go on with a sweep that was ended before it was done (OUT.partial is what it did)"},
-    {NULL, "--shard", "N/OF", WORD, IN_SWEEP | IN_ATTRIBUTE, AT(shard),
-        "3/16: run the third of sixteen parts, as OUT.3-of-16; inset merge puts them together"},
+    {NULL, "--shard", "N/OF", WORD, IN_SWEEP | IN_ATTRIBUTE | IN_CACHE, AT(shard),
+        "3/16: run the third of sixteen parts, as OUT.3-of-16; inset merge puts them together. Of "
+        "a\n"
+        "                         cache all go to one folder, and need no merge"},
     {NULL, "--memory", "BYTES", BYTES,
         IN_RUN | IN_CHECK | IN_SWEEP | IN_ATTRIBUTE | IN_CIRCUIT | IN_CACHE, AT(memory),
         "what a run may take beside the weights: 300M, 2G; less memory, more chunks"},

@@ -374,16 +374,13 @@ static uint64_t hash_tensors(const sweep *s, uint64_t seed)
     return seed;
 }
 
-/* "cuda:0: NVIDIA H200" and "cpu: AMD EPYC, AVX2, 2 threads" without what bits do not depend on:
- * which of several, and how many threads. */
-static const char *device_kind(sweep *s)
+const char *sweep_device_kind(arena *memory, const struct device *device)
 {
-    const struct device *device = s->model->device;
     const char *name = device ? device->name : "none", *end = name + strlen(name), *colon;
     if (device && device->is_cuda && (colon = strstr(name, ": "))) name = colon + 2;
     for (const char *at = name; device && !device->is_cuda && *at; at++)
         if (*at == ',') end = at;
-    return arena_text(&s->memory, name, (size_t)(end - name));
+    return arena_text(memory, name, (size_t)(end - name));
 }
 
 inset_status sweep_take_fingerprint(sweep *s, const inset_sweep_options *o)
@@ -402,7 +399,7 @@ inset_status sweep_take_fingerprint(sweep *s, const inset_sweep_options *o)
     s->identity = hash_bytes(h, numbers, sizeof numbers);
     h = hash_text(s->identity, device ? device->name : "none");
     s->fingerprint = hash_bytes(h, &o->memory_limit, sizeof o->memory_limit);
-    s->device = device_kind(s);
+    s->device = sweep_device_kind(&s->memory, s->model->device);
     return s->device ? INSET_OK : INSET_NO_MEMORY;
 }
 

@@ -287,6 +287,9 @@ inset_status sweep_create(struct inset_model *model, const inset_sweep_options *
 /* Prompts, direction and metrics alone, for what has runs and no points. */
 inset_status sweep_of_runs(struct inset_model *model, const inset_sweep_options *options,
     const attribution_method *method, sweep **out);
+/* "cuda:0: NVIDIA H200" and "cpu: AMD EPYC, AVX2, 2 threads" without what bits do not depend on:
+ * which of several, and how many threads. NULL: memory is out. */
+const char *sweep_device_kind(arena *memory, const struct device *device);
 /* Hashes all that decides the numbers, for the state file. */
 inset_status sweep_take_fingerprint(sweep *s, const inset_sweep_options *o);
 void sweep_free(sweep *s); /* takes NULL */

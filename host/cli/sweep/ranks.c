@@ -172,6 +172,21 @@ static int32_t gather_states(rank_room *r, const state_of_rank *mine)
     return status;
 }
 
+int ranks_agree(rank_room *r, inset_context *context, int status)
+{
+    state_of_rank mine = {.status = status};
+    if (!r) return status;
+    snprintf(mine.message, sizeof mine.message, "%s: %s", r->mpi->host, inset_message(context));
+    return gather_states(r, &mine);
+}
+
+void ranks_part(const rank_room *r, int64_t *part, int64_t *parts)
+{
+    const bool several = r && r->mpi->size > 1;
+    *part = several ? r->mpi->rank + 1 : 0;
+    *parts = several ? r->mpi->size : 0;
+}
+
 int ranks_meet(rank_room *r, sweep_session *s, int status)
 {
     inset_cut cut = {{0}};

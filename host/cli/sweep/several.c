@@ -69,16 +69,24 @@ void helpers_close(helpers *h)
 
 /* ---- shards -------------------------------------------------------------- */
 
+int shard_numbers(const char *command, const char *given, int64_t *shard, int64_t *shards)
+{
+    char *end, *last;
+    *shard = *shards = 0;
+    if (!given) return EXIT_OK;
+    *shard = strtoll(given, &end, 10);
+    *shards = *end == '/' ? strtoll(end + 1, &last, 10) : 0;
+    if (*end != '/' || *last || *shard < 1 || *shards < *shard || *shards > 1 << 24)
+        return usage_error(
+            command, "--shard: 1/16 to 16/16, for example, were expected, found '%s'", given);
+    return EXIT_OK;
+}
+
 int shard_read(sweep_session *s)
 {
     const char *given = s->given->shard;
-    char *end, *last;
-    if (!given) return EXIT_OK;
-    s->shard = strtoll(given, &end, 10);
-    s->shards = *end == '/' ? strtoll(end + 1, &last, 10) : 0;
-    if (*end != '/' || *last || s->shard < 1 || s->shards < s->shard || s->shards > 1 << 24)
-        return usage_error(
-            "sweep", "--shard: 1/16 to 16/16, for example, were expected, found '%s'", given);
+    const int status = shard_numbers("sweep", given, &s->shard, &s->shards);
+    if (status || !given) return status;
     if (!s->given->output)
         return usage_error("sweep", "--shard writes a part of -o OUT.safetensors; which?");
     if (s->given->verify)

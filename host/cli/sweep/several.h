@@ -25,7 +25,9 @@ typedef struct helpers {
 int helpers_open(sweep_session *s, const device_list *devices, helpers *out);
 void helpers_close(helpers *h);
 
-int shard_read(sweep_session *s);         /* --shard 3/16 */
+/* "3/16" of `command`; 0, 0 where nothing is given. Prints what is wrong. */
+int shard_numbers(const char *command, const char *given, int64_t *shard, int64_t *shards);
+int shard_read(sweep_session *s);         /* --shard */
 int shard_finish(const sweep_session *s); /* what is done becomes the part's file */
 
 /* ---- ranks.c ---- */
@@ -42,6 +44,11 @@ void ranks_choose_device(const rank_room *r, inset_context *context, device_list
 /* After the sweep was made, or not (then s->sweep is NULL): tells everyone how it is cut. The exit
  * status is everyone's. */
 int ranks_meet(rank_room *r, sweep_session *s, int status);
+/* How everyone is, of a command whose ranks each do their own part: the exit status is everyone's,
+ * and what failed elsewhere is printed by the first. */
+int ranks_agree(rank_room *r, inset_context *context, int status);
+/* 1 to the number of ranks, and that; 0, 0 where there are none or one. */
+void ranks_part(const rank_room *r, int64_t *part, int64_t *parts);
 /* The others: run what they are given, until nothing is left. */
 int ranks_work(rank_room *r, sweep_session *s);
 /* The first: answers the others in a thread while it runs chunks itself. */
