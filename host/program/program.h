@@ -244,8 +244,8 @@ typedef struct module {
     int32_t first_site, n_sites;
 } module;
 
-/* A head (or an expert) on its own: `.q_input`, `.k_input`, `.v_input` (the stream as it reads it)
- * and `.result` (what it adds to attention's output). Both are made by steps aside. What a line sets
+/* A head (or an expert) alone: `.q_input`, `.k_input`, `.v_input` (the stream as it reads it) and
+ * `.result` (what it adds to attention's output). Both are made by steps aside. What a line sets
  * there is taken to where all heads meet: the same elements of `made` are set in `target` behind
  * `event`, and nothing else of it changes.
  *
