@@ -327,6 +327,8 @@ static inset_status write_joined(cache *c)
     bool good = file >= 0 && write(file, text, size) == (ssize_t)size && fsync(file) == 0;
     if (file >= 0 && close(file)) good = false;
     good = good && renameat(c->descriptor, partial, c->descriptor, "cache.json") == 0;
+    /* another has joined them, and removed this with all that was the parts' */
+    if (!good && errno == ENOENT) good = faccessat(c->descriptor, "cache.json", F_OK, 0) == 0;
     free(text);
     return good ? INSET_OK : refuse(c, strerror(errno));
 }
