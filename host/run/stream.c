@@ -193,12 +193,12 @@ struct stream_visits {
     size_t now; /* the visit that launches are of */
 };
 
-/* Which weight a matrix is of, if it comes and goes; -1. Scripts may multiply by a layer's matrix
- * too (l->given), so it is looked for. */
+/* Which weight a matrix is of, if it comes and goes; -1. likely: the launch's, or -1. Scripts may
+ * multiply by a layer's matrix too (l->given), so it is looked for. */
 static int32_t coming_weight(const struct inset_model *m, const matrix *of, int32_t likely)
 {
-    const device_weight *w = &m->weights[likely];
-    if (w->matrix == of || w->reverse == of) return m->stream->comes[likely] ? likely : -1;
+    const device_weight *w = likely < 0 ? NULL : &m->weights[likely];
+    if (w && (w->matrix == of || w->reverse == of)) return m->stream->comes[likely] ? likely : -1;
     for (size_t i = 0; i < m->program->n_weights; i++)
         if (m->stream->comes[i] && (m->weights[i].matrix == of || m->weights[i].reverse == of))
             return (int32_t)i;
