@@ -1064,6 +1064,15 @@ typedef struct inset_edge_effect {
 INSET_API inset_status inset_edges_patch(
     inset_edges *edges, const char *paths, int freeze, const inset_edge_effect **found, size_t *n);
 
+/* A part of that, for who shares it with others or wants each pair's effects: paths first .. first +
+ * count of one pair, effects [count]. 256 paths go through a plan: that many at once, from a
+ * multiple of it on, are planned as in the whole. INSET_INDEX_ERROR: no such pair or path. */
+INSET_API inset_status inset_edges_patch_pair(inset_edges *edges, const char *paths, int freeze,
+    int64_t pair, size_t first, size_t count, double *effects);
+/* Which paths a text names: names [n], the edges', until the next call. Errors as there. */
+INSET_API inset_status inset_edges_paths(
+    inset_edges *edges, const char *paths, int freeze, const char *const **names, size_t *n);
+
 /* What inset_edges_patch of these paths would take: nothing is run, and the model needs neither a
  * device nor weights. pairs_at_once is 1; host_bytes is 0. */
 INSET_API inset_status inset_edges_patch_cost(
@@ -1089,6 +1098,10 @@ INSET_API inset_status inset_edges_choose(
  * run itself, bit for bit; none: the other run. The edges need not have been stepped. */
 INSET_API inset_status inset_edges_circuit(
     inset_edges *edges, const unsigned char *kept, double *metric);
+/* The same of one pair; the mean over the pairs, summed in their order, is what that gives.
+ * INSET_INDEX_ERROR: no such pair. */
+INSET_API inset_status inset_edges_circuit_pair(
+    inset_edges *edges, const unsigned char *kept, int64_t pair, double *metric);
 /* What that would take, as inset_edges_patch_cost. The first call after inset_edges_ablate holds
  * what the means take, too. */
 INSET_API inset_status inset_edges_circuit_cost(
@@ -1120,6 +1133,8 @@ typedef struct inset_sweep_progress {
         .size = sizeof(inset_sweep_progress) \
     }
 INSET_API inset_status inset_sweep_progress_of(const inset_sweep *sweep, inset_sweep_progress *out);
+/* The same of edges: `patches` are their pairs. */
+INSET_API inset_status inset_edges_progress_of(const inset_edges *edges, inset_sweep_progress *out);
 
 /* Runs the next chunk, or waits for one where helpers and other processes have all that are left;
  * nothing when all is done. A chunk that failed may be tried again. A helper's failure is told
@@ -1218,6 +1233,22 @@ INSET_API inset_status inset_sweep_put(inset_sweep *sweep, const void *data, siz
  * is no part, or of another sweep; INSET_VALUE_ERROR: shards or chunks are missing. */
 INSET_API inset_status inset_sweep_merge(
     inset_context *context, size_t n, const char *const *parts, inset_sweep **out);
+
+/* Edges are shared the same way, in chunks of pairs, by the same steps: each rank makes the edges
+ * with the same options and `shared` set. Chunks' sums are added in their order, so that the scores
+ * do not depend on who ran what; a chunk that comes early waits in the host's memory. As above,
+ * inset_edges_take, inset_edges_give_back and inset_edges_put may be called in any thread. */
+INSET_API inset_status inset_edges_cut(const inset_edges *edges, inset_cut *out);
+INSET_API inset_status inset_edges_cut_as(inset_edges *edges, const inset_cut *cut);
+INSET_API int64_t inset_edges_take(inset_edges *edges); /* -1: none is to be had now */
+INSET_API void inset_edges_give_back(inset_edges *edges, int64_t chunk); /* takes -1 */
+INSET_API inset_status inset_edges_run_chunk(
+    inset_edges *edges, int64_t chunk, const void **data, size_t *size);
+INSET_API inset_status inset_edges_put(inset_edges *edges, const void *data, size_t size);
+/* Edges that are done, of the state files of all shards: for their scores. INSET_TYPE_ERROR: the
+ * first part is a sweep's; the rest as for inset_sweep_merge. */
+INSET_API inset_status inset_edges_merge(
+    inset_context *context, size_t n, const char *const *parts, inset_edges **out);
 
 /* ---- cache ---------------------------------------------------------------
  * What sites hold in the runs of many prompts, kept in files: a folder of safetensors shards, each

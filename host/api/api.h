@@ -65,6 +65,9 @@ inset_status api_need_device(const inset_model *model);
 inset_status api_attribution(inset_context *context, const inset_attribution_options *options,
     inset_sweep_options *runs, attribution_method *method);
 
+/* What is done so far, copied under the book's lock. USAGE_ERROR: out's size. */
+inset_status api_progress(const sweep *s, inset_sweep_progress *out);
+
 /* Ends the open edit, if there is one: it is then the trace's or the model's. */
 inset_status api_end_edit(inset_trace *t);
 /* Gives a new trace the model's edits. */

@@ -1,19 +1,9 @@
 /* edges.c: attribution of edges, and circuits, of the public API. */
-#include "edges/path.h"
+#include "api/edges.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "api/api.h"
-
-struct inset_edges {
-    handle handle; /* owner: the model */
-    inset_context *context;
-    edges *edges;
-    inset_verified_edge *verified;
-    inset_edge_effect *effects;
-};
 
 static void free_object(void *object) { inset_edges_free(object); }
 
@@ -46,6 +36,8 @@ void inset_edges_free(inset_edges *e)
     handle_remove(e->context, &e->handle);
     memory_free(e->context, e->verified);
     memory_free(e->context, e->effects);
+    memory_free(e->context, e->path_names);
+    memory_free(e->context, e->record);
     edges_free(e->edges);
     memory_free(e->context, e);
 }
@@ -53,14 +45,16 @@ void inset_edges_free(inset_edges *e)
 inset_status inset_edges_step(inset_edges *e)
 {
     if (!e) return INSET_USAGE_ERROR;
-    inset_status status = api_need_device(e->edges->s->model);
+    inset_status status = edges_need_device(e);
     return status ? status : edges_step(e->edges);
 }
 
 inset_status inset_edges_cost(inset_edges *e, inset_cost *out)
 {
     if (!e) return INSET_USAGE_ERROR;
-    return out ? edges_cost(e->edges, out) : api_null(e->context, "a place for the cost");
+    if (!out) return api_null(e->context, "a place for the cost");
+    inset_status status = edges_need_model(e);
+    return status ? status : edges_cost(e->edges, out);
 }
 
 int inset_edges_done(const inset_edges *e) { return !e || edges_done(e->edges); }
@@ -103,9 +97,23 @@ int inset_edge_exists(const inset_edges *e, int64_t source, int64_t destination)
 
 static inset_status need_done(const inset_edges *e, const char *what)
 {
+    const sweep *s = e->edges->s;
+    if (s->shards)
+        return error_set(e->context, INSET_USAGE_ERROR,
+            "%s takes all scores, and this is shard %lld of %lld: inset_edges_merge puts them "
+            "together",
+            what, (long long)s->shard, (long long)s->shards);
     if (edges_done(e->edges)) return INSET_OK;
     return error_set(e->context, INSET_USAGE_ERROR,
         "%s takes edges that are done: step them to their end first", what);
+}
+
+static inset_status need_pair(const inset_edges *e, int64_t pair)
+{
+    const int64_t n = e->edges->s->pairs;
+    if (pair >= 0 && pair < n) return INSET_OK;
+    return error_set(
+        e->context, INSET_INDEX_ERROR, "pair %lld of %lld", (long long)pair, (long long)n);
 }
 
 static inset_status need_one_matrix(const inset_edges *e, const char *what)
@@ -128,7 +136,8 @@ inset_status inset_edges_verify(
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!found || !n || !rank) return api_null(e->context, "a place for what is found");
-    inset_status status = need_done(e, "verify");
+    inset_status status = edges_need_device(e);
+    if (!status) status = need_done(e, "verify");
     if (!status) status = need_one_matrix(e, "verify");
     if (status) return status;
     edges *is = e->edges;
@@ -169,17 +178,28 @@ inset_status inset_edges_verify(
     return status;
 }
 
-static inset_status patch_paths(inset_edges *e, const edge_paths *paths, bool freeze)
+/* What each path does, mean over the pairs. */
+static inset_status patch_paths(
+    inset_edges *e, const edge_path *paths, size_t n, bool freeze, double *out)
 {
-    inset_edge_effect *effects = memory_new(e->context, paths->n * sizeof *effects);
-    double *numbers = memory_new(e->context, paths->n * sizeof *numbers);
-    inset_status status = effects && numbers ? edges_along(e->edges, paths, freeze, numbers)
-                                             : INSET_NO_MEMORY;
-    for (size_t i = 0; i < paths->n && !status; i++)
-        effects[i] = (inset_edge_effect){paths->at[i].name, numbers[i]};
-    memory_free(e->context, numbers);
-    memory_free(e->context, status ? effects : e->effects);
-    if (!status) e->effects = effects;
+    const int64_t pairs = e->edges->s->pairs;
+    double *effects = memory_new(e->context, (n + 1) * sizeof *effects);
+    inset_status status = effects ? INSET_OK : INSET_NO_MEMORY;
+    for (size_t i = 0; i < n; i++) out[i] = 0;
+    for (int64_t pair = 0; pair < pairs && !status; pair++) {
+        status = edges_along(e->edges, pair, paths, n, freeze, effects);
+        for (size_t i = 0; i < n && !status; i++) out[i] += effects[i] / (double)pairs;
+    }
+    memory_free(e->context, effects);
+    return status;
+}
+
+/* Reads and checks them; to be freed where that went well. */
+static inset_status read_paths(inset_edges *e, const char *text, bool freeze, edge_paths *out)
+{
+    inset_status status = edges_read_paths(e->edges, text, out);
+    if (status || !(status = edges_check_paths(e->edges, out, freeze))) return status;
+    edge_paths_free(e->edges, out);
     return status;
 }
 
@@ -189,9 +209,52 @@ inset_status inset_edges_patch(
     if (!e) return INSET_USAGE_ERROR;
     if (!text || !found || !n) return api_null(e->context, "paths and a place for what they do");
     edge_paths paths;
-    inset_status status = api_need_device(e->edges->s->model);
-    if (status || (status = edges_read_paths(e->edges, text, &paths))) return status;
-    if (!(status = patch_paths(e, &paths, freeze != 0))) *found = e->effects, *n = paths.n;
+    inset_status status = edges_need_device(e);
+    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
+    inset_edge_effect *effects = memory_new(e->context, paths.n * sizeof *effects);
+    double *numbers = memory_new(e->context, paths.n * sizeof *numbers);
+    status = effects && numbers ? patch_paths(e, paths.at, paths.n, freeze != 0, numbers)
+                                : INSET_NO_MEMORY;
+    for (size_t i = 0; i < paths.n && !status; i++)
+        effects[i] = (inset_edge_effect){paths.at[i].name, numbers[i]};
+    memory_free(e->context, numbers);
+    memory_free(e->context, status ? effects : e->effects);
+    if (!status) e->effects = effects, *found = effects, *n = paths.n;
+    edge_paths_free(e->edges, &paths);
+    return status;
+}
+
+inset_status inset_edges_paths(
+    inset_edges *e, const char *text, int freeze, const char *const **names, size_t *n)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!text || !names || !n) return api_null(e->context, "paths and a place for their names");
+    edge_paths paths;
+    inset_status status = edges_need_model(e);
+    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
+    const char **list = memory_new(e->context, paths.n * sizeof *list);
+    for (size_t i = 0; i < paths.n && list; i++) list[i] = paths.at[i].name;
+    edge_paths_free(e->edges, &paths);
+    if (!list) return INSET_NO_MEMORY;
+    memory_free(e->context, e->path_names);
+    *names = e->path_names = list;
+    *n = paths.n;
+    return INSET_OK;
+}
+
+inset_status inset_edges_patch_pair(inset_edges *e, const char *text, int freeze, int64_t pair,
+    size_t first, size_t count, double *effects)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!text || !effects) return api_null(e->context, "paths and a place for what they do");
+    edge_paths paths;
+    inset_status status = edges_need_device(e);
+    if (!status) status = need_pair(e, pair);
+    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
+    if (first > paths.n || count > paths.n - first)
+        status = error_set(e->context, INSET_INDEX_ERROR,
+            "%zu paths from the %zu-th on were asked for; there are %zu", count, first, paths.n);
+    else status = edges_along(e->edges, pair, paths.at + first, count, freeze != 0, effects);
     edge_paths_free(e->edges, &paths);
     return status;
 }
@@ -201,12 +264,12 @@ inset_status inset_edges_patch_cost(inset_edges *e, const char *text, int freeze
     if (!e) return INSET_USAGE_ERROR;
     if (!text || !out) return api_null(e->context, "paths and a place for the cost");
     edge_paths paths;
-    inset_status status = edges_read_paths(e->edges, text, &paths);
-    if (status) return status;
+    inset_status status = edges_need_model(e);
+    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
     inset_cost cost = {.pairs = e->edges->s->pairs, .pairs_at_once = 1};
     double *none = memory_new(e->context, paths.n * sizeof *none);
     e->edges->only_cost = &cost;
-    status = none ? edges_along(e->edges, &paths, freeze != 0, none) : INSET_NO_MEMORY;
+    status = none ? patch_paths(e, paths.at, paths.n, freeze != 0, none) : INSET_NO_MEMORY;
     e->edges->only_cost = NULL;
     memory_free(e->context, none);
     edge_paths_free(e->edges, &paths);
@@ -217,7 +280,8 @@ inset_status inset_edges_patch_cost(inset_edges *e, const char *text, int freeze
 inset_status inset_edges_ablate(inset_edges *e, const char *what)
 {
     if (!e) return INSET_USAGE_ERROR;
-    return edges_ablate(e->edges, what);
+    inset_status status = edges_need_model(e);
+    return status ? status : edges_ablate(e->edges, what);
 }
 
 static bool read_order(const char *by, edge_order *out)
@@ -248,10 +312,13 @@ inset_status inset_edges_choose(
     return edges_choose(e->edges, scores, order, size, (bool *)kept);
 }
 
-static inset_status run_circuit(inset_edges *e, const unsigned char *kept, double *metric)
+/* Of one pair, or of all (pair -1): their mean. */
+static inset_status run_circuit(
+    inset_edges *e, const unsigned char *kept, int64_t pair, double *metric)
 {
     edges *is = e->edges;
-    const int64_t all = is->n_writers * is->n_readers;
+    const int64_t all = is->n_writers * is->n_readers, first = pair < 0 ? 0 : pair,
+                  n = pair < 0 ? is->s->pairs : 1;
     bool *pruned = memory_new(e->context, (size_t)all * sizeof *pruned);
     if (!pruned) return INSET_NO_MEMORY;
     bool every = true;
@@ -263,7 +330,14 @@ static inset_status run_circuit(inset_edges *e, const unsigned char *kept, doubl
     /* what is not connected changes no number, unless differences go through norms and do not add
      * up; what edges carry that is no run's own is another matter, and then it goes as in EAP-IG */
     if (!every && (is->ablation.given || is->layers[0].out_norm < 0)) edges_prune(is, pruned);
-    inset_status status = edges_circuit(is, pruned, metric);
+    inset_status status = INSET_OK;
+    double sum = 0;
+    for (int64_t i = first; i < first + n && !status; i++) {
+        double one;
+        status = edges_circuit(is, pruned, i, &one);
+        sum += one;
+    }
+    *metric = sum / (double)n;
     memory_free(e->context, pruned);
     return status;
 }
@@ -272,8 +346,18 @@ inset_status inset_edges_circuit(inset_edges *e, const unsigned char *kept, doub
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!kept || !metric) return api_null(e->context, "the edges and a place for the metric");
-    inset_status there = api_need_device(e->edges->s->model);
-    return there ? there : run_circuit(e, kept, metric);
+    inset_status status = edges_need_device(e);
+    return status ? status : run_circuit(e, kept, -1, metric);
+}
+
+inset_status inset_edges_circuit_pair(
+    inset_edges *e, const unsigned char *kept, int64_t pair, double *metric)
+{
+    if (!e) return INSET_USAGE_ERROR;
+    if (!kept || !metric) return api_null(e->context, "the edges and a place for the metric");
+    inset_status status = edges_need_device(e);
+    if (!status) status = need_pair(e, pair);
+    return status ? status : run_circuit(e, kept, pair, metric);
 }
 
 inset_status inset_edges_circuit_cost(inset_edges *e, const unsigned char *kept, inset_cost *out)
@@ -282,8 +366,10 @@ inset_status inset_edges_circuit_cost(inset_edges *e, const unsigned char *kept,
     if (!kept || !out) return api_null(e->context, "the edges and a place for the cost");
     double none;
     inset_cost cost = {.pairs = e->edges->s->pairs, .pairs_at_once = 1};
+    inset_status status = edges_need_model(e);
+    if (status) return status;
     e->edges->only_cost = &cost;
-    inset_status status = run_circuit(e, kept, &none);
+    status = run_circuit(e, kept, -1, &none);
     e->edges->only_cost = NULL;
     if (!status) *out = cost;
     return status;

@@ -155,14 +155,11 @@ inset_status inset_attribution_verify(
     return status;
 }
 
-inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress *out)
+inset_status api_progress(const sweep *s, inset_sweep_progress *out)
 {
-    if (!s) return INSET_USAGE_ERROR;
-    if (!out) return api_null(s->context, "a place for the progress");
-    book *b = s->sweep->book;
-    pthread_mutex_lock(&b->lock);
-    inset_sweep_progress all = s->sweep->progress;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&s->book->lock);
+    inset_sweep_progress all = s->progress;
+    pthread_mutex_unlock(&s->book->lock);
     if (out->size < sizeof out->size || out->size > sizeof all)
         return error_set(s->context, INSET_USAGE_ERROR,
             "a progress of %zu bytes was asked for, at most %zu are known; begin with "
@@ -171,6 +168,12 @@ inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress 
     all.size = out->size;
     memcpy(out, &all, out->size);
     return INSET_OK;
+}
+
+inset_status inset_sweep_progress_of(const inset_sweep *s, inset_sweep_progress *out)
+{
+    if (!s) return INSET_USAGE_ERROR;
+    return out ? api_progress(s->sweep, out) : api_null(s->context, "a place for the progress");
 }
 
 /* Not so a merged one. */

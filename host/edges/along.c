@@ -7,8 +7,6 @@
 #include "edges/patching.h"
 #include "edges/path.h"
 
-enum { PATHS_A_PLAN = 256 };
-
 /* Adds a difference to what a reader reads in the open invoke, from the first token that
  * differs on. */
 static inset_status read_more(maker *m, const edge_node *v, const operand *delta)
@@ -128,13 +126,13 @@ static inset_status patch_path(maker *m, const void *paths, size_t i_path, opera
     return status ? status : patching_metric(m, metric);
 }
 
-static inset_status run_plain(edges *e, const edge_path *paths, size_t n, double *out)
+static inset_status run_plain(edges *e, int64_t pair, const edge_path *paths, size_t n, double *out)
 {
     int64_t(*chosen)[2] = memory_new(e->s->context, n * sizeof *chosen);
     if (!chosen) return INSET_NO_MEMORY;
     for (size_t i = 0; i < n; i++)
         chosen[i][0] = paths[i].steps[0].nodes[0], chosen[i][1] = paths[i].steps[1].nodes[0];
-    inset_status status = edges_exact(e, n, (const int64_t(*)[2])chosen, out);
+    inset_status status = edges_exact_pair(e, pair, n, (const int64_t(*)[2])chosen, out);
     memory_free(e->s->context, chosen);
     return status;
 }
@@ -151,14 +149,21 @@ static inset_status check_path(const edges *e, const edge_path *p, bool freeze)
         "'%s' is more than one edge: a path is patched with --freeze", p->name);
 }
 
-inset_status edges_along(edges *e, const edge_paths *paths, bool freeze, double *out)
+inset_status edges_check_paths(const edges *e, const edge_paths *paths, bool freeze)
 {
     inset_status status = INSET_OK;
     for (size_t i = 0; i < paths->n && !status; i++) status = check_path(e, &paths->at[i], freeze);
-    for (size_t i = 0; i < paths->n && !status; i += PATHS_A_PLAN) {
-        const size_t n = paths->n - i < PATHS_A_PLAN ? paths->n - i : PATHS_A_PLAN;
-        status = freeze ? patching_each(e, n, patch_path, paths->at + i, out + i)
-                        : run_plain(e, paths->at + i, n, out + i);
+    return status;
+}
+
+inset_status edges_along(
+    edges *e, int64_t pair, const edge_path *paths, size_t n, bool freeze, double *out)
+{
+    inset_status status = INSET_OK;
+    for (size_t i = 0; i < n && !status; i += PATHS_A_PLAN) {
+        const size_t some = n - i < PATHS_A_PLAN ? n - i : PATHS_A_PLAN;
+        status = freeze ? patching_pair(e, pair, some, patch_path, paths + i, out + i)
+                        : run_plain(e, pair, paths + i, some, out + i);
     }
     return status;
 }

@@ -128,20 +128,18 @@ static inset_status circuit_pair(maker *m, const bool *kept, operand *metric)
     return status ? status : patching_metric(m, metric);
 }
 
-inset_status edges_circuit(edges *e, const bool *kept, double *out)
+inset_status edges_circuit(edges *e, const bool *kept, int64_t pair, double *out)
 {
-    double sum = 0;
+    maker m;
+    *out = 0;
     inset_status status = ablation_prepare(e);
-    for (int64_t pair = 0; pair < e->s->pairs && !status; pair++) {
-        maker m;
-        status = patching_open(&m, e, 1);
-        m.pair = pair;
-        if (!status) status = ablation_changes(&m);
-        if (!status) status = patching_both_runs(&m);
-        if (!status) status = circuit_pair(&m, kept, &m.results[m.n_results++]);
-        if (!status) status = patching_finish(&m, &sum, 1);
-        patching_close(&m);
-    }
-    *out = sum / (double)e->s->pairs;
+    if (status) return status;
+    status = patching_open(&m, e, 1);
+    m.pair = pair;
+    if (!status) status = ablation_changes(&m);
+    if (!status) status = patching_both_runs(&m);
+    if (!status) status = circuit_pair(&m, kept, &m.results[m.n_results++]);
+    if (!status) status = patching_finish(&m, out, 1);
+    patching_close(&m);
     return status;
 }

@@ -7,24 +7,6 @@
 #include "plan/plan.h"
 #include "run/run.h"
 
-/* Pairs that go through together: as many as rows are worth having, and what is saved of them
- * fits. */
-static int64_t pairs_at_once(const edges *e)
-{
-    const sweep *s = e->s;
-    const double runs = 2.0 + (s->method.steps > 1 ? s->method.steps - 1 : 0),
-                 backward = s->method.steps  ? s->method.steps
-                            : s->method.ends ? 2
-                                             : 1,
-                 longest = (double)s->clean.longest;
-    const double rows = (runs + backward) * longest;
-    const double saved = 4 * longest * s->n_layers
-                         * (2.0 * e->width + (double)s->n_metrics * backward * 5 * e->width);
-    double pairs = 8192 / rows, fit = 1e9 / (saved + 1);
-    if (fit < pairs) pairs = fit;
-    return pairs < 1 ? 1 : pairs > (double)s->pairs ? s->pairs : (int64_t)pairs;
-}
-
 static inset_status check_options(const sweep *s, const inset_sweep_options *o)
 {
     static const char *const names[] = {"--patch", "--layers", "--positions", "--heads"};
@@ -46,12 +28,12 @@ static inset_status check_options(const sweep *s, const inset_sweep_options *o)
 }
 
 /* Scores are held for all edges: a model that is too large for that says so. */
-static inset_status make_arrays(edges *e, bool per_pair)
+inset_status edges_make_arrays(edges *e, bool per_pair)
 {
     sweep *s = e->s;
     const double all = (double)e->n_positions * (double)e->n_writers * (double)e->n_readers
                        * (double)s->n_metrics;
-    const double needed = all * (12 + (per_pair ? 4.0 * (double)s->pairs : 0)),
+    const double needed = all * (20 + (per_pair ? 4.0 * (double)s->pairs : 0)),
                  there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (needed > there)
         return error_set(s->context, INSET_NO_MEMORY,
@@ -59,10 +41,23 @@ static inset_status make_arrays(edges *e, bool per_pair)
             (long long)(e->n_positions * e->n_writers * e->n_readers), needed / 1e9, there / 1e9,
             per_pair ? "; leave out --per-pair" : "");
     e->sums = memory_new(s->context, (size_t)all * sizeof *e->sums);
+    e->chunk_sums = memory_new(s->context, (size_t)all * sizeof *e->chunk_sums);
     e->means = memory_new(s->context, (size_t)all * sizeof *e->means);
     if (per_pair)
         e->per_pair = memory_new(s->context, (size_t)all * (size_t)s->pairs * sizeof *e->per_pair);
-    return e->sums && e->means && (!per_pair || e->per_pair) ? INSET_OK : INSET_NO_MEMORY;
+    return e->sums && e->chunk_sums && e->means && (!per_pair || e->per_pair) ? INSET_OK
+                                                                              : INSET_NO_MEMORY;
+}
+
+/* As the state file has them cut, where there is one. */
+static inset_status open_chunks(edges *e, bool resume)
+{
+    bool found = false;
+    const bool part = e->s->shards && e->s->state_path;
+    inset_status status = part ? edges_part_open(e, resume, &found) : edges_state_open(e, resume);
+    if (!status) status = edges_open_book(e);
+    if (status || !part) return status;
+    return found ? edges_part_restore(e) : edges_part_begin(e);
 }
 
 static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
@@ -75,14 +70,18 @@ static inset_status build(edges *e, const inset_sweep_options *o, bool per_pair)
     if (s->method.steps > 1) status = attribute_embedding(s, &e->embedding);
     e->n_positions = o->by ? s->clean.longest : 1;
     if (!status) status = edges_find(e);
-    if (!status) status = make_arrays(e, per_pair);
+    if (!status) status = edges_make_arrays(e, per_pair);
     /* on the CPU products read weights from a copy on the host; elsewhere those that do not stay */
     if (!status && s->model->device && (s->model->device->shares_host_memory || s->model->stream))
         status = model_weights_open(s->model, &e->weights);
-    e->pairs_at_once = status ? 0 : pairs_at_once(e);
-    s->progress.patches = s->pairs;
     if (!status) status = sweep_take_fingerprint(s, o);
-    return status ? status : edges_state_open(e, o->resume != 0);
+    if (status) return status;
+    const int64_t graph[] = {e->n_positions, e->n_writers, e->n_readers, per_pair};
+    s->identity = hash_bytes(s->identity, graph, sizeof graph);
+    s->fingerprint = hash_bytes(s->fingerprint, graph, sizeof graph);
+    s->jobs = s->progress.patches = s->pairs;
+    edges_choose_chunk(e);
+    return open_chunks(e, o->resume != 0);
 }
 
 inset_status edges_create(struct inset_model *model, const inset_sweep_options *options,
@@ -106,6 +105,8 @@ void edges_free(edges *e)
     if (!e) return;
     inset_context *context = e->s->context;
     model_weights_close(e->weights);
+    edges_forget_waiting(e);
+    memory_free(context, e->chunk_sums);
     memory_free(context, e->sums);
     memory_free(context, e->means);
     memory_free(context, e->per_pair);
@@ -113,29 +114,26 @@ void edges_free(edges *e)
     memory_free(context, e);
 }
 
-bool edges_done(const edges *e) { return e->next >= e->s->pairs; }
+bool edges_done(const edges *e) { return book_done(e->s); }
 
-static inset_status run_pairs(edges *e, int64_t count)
+static inset_status run_pairs(edges *e, int64_t first, int64_t count, chunk_counts *counts)
 {
-    sweep *s = e->s;
     edge_saved saved;
     arena memory;
     plan *planned = NULL;
     run *r = NULL;
-    arena_start(&memory, s->context);
-    inset_status status = edges_plan(e, e->next, count, &memory, &saved, &planned);
-    if (!status) status = run_create(s->model, planned, &r);
+    arena_start(&memory, e->s->context);
+    inset_status status = edges_plan(e, first, count, &memory, &saved, &planned);
+    if (!status) status = run_create(e->s->model, planned, &r);
     if (!status) status = run_execute(r);
-    if (!status) e->spoilt = (status = edges_add_scores(e, r, &saved)) != INSET_OK;
+    if (!status) status = edges_add_scores(e, r, &saved);
     if (!status) {
         const plan_statistics *is = plan_get_statistics(planned);
-        s->progress.rows += is->rows;
-        s->progress.rows_unshared += is->rows_unshared;
-        s->progress.flops += is->flops;
-        s->progress.flops_unshared += is->flops_unshared;
-        s->progress.plans++;
-        s->progress.done += count;
-        e->next += count;
+        counts->done += count;
+        counts->rows += is->rows;
+        counts->rows_unshared += is->rows_unshared;
+        counts->flops += is->flops;
+        counts->flops_unshared += is->flops_unshared;
     }
     run_free(r);
     plan_free(planned);
@@ -143,34 +141,70 @@ static inset_status run_pairs(edges *e, int64_t count)
     return status;
 }
 
-/* After a step of `count` pairs that did not fit: fewer, or one whose blocks are run again. False:
- * there is nothing left to try. */
+/* A chunk's pairs, `count` at a time. What it adds to begins at zero. */
+static inset_status run_some_at_once(edges *e, int64_t chunk, int64_t count, chunk_counts *counts)
+{
+    const sweep *s = e->s;
+    const int64_t first = chunk_first(s, chunk), end = first + chunk_jobs(s, chunk);
+    const size_t all = (size_t)edges_score_numbers(e);
+    inset_status status = INSET_OK;
+    *counts = (chunk_counts){.done = 0};
+    memset(e->chunk_sums, 0, s->n_metrics * all * sizeof *e->chunk_sums);
+    for (size_t m = 0; m < s->n_metrics && e->per_pair; m++)
+        memset(e->per_pair + (m * (size_t)s->pairs + (size_t)first) * all, 0,
+            (size_t)(end - first) * all * sizeof *e->per_pair);
+    for (int64_t at = first; at < end && !status; at += count)
+        status = run_pairs(e, at, end - at < count ? end - at : count, counts);
+    return status;
+}
+
+/* After pairs that did not fit: fewer at once, or one whose blocks are run again. False: there is
+ * nothing left to try. */
 static bool fewer_pairs(edges *e, int64_t *count)
 {
     if (*count == 1 && e->s->again) return false;
     if (*count == 1) e->s->again = true;
     else *count /= 2;
-    e->pairs_at_once = *count;
     return true;
 }
 
-/* As many pairs as there is memory for. */
-inset_status edges_step(edges *e)
+/* Every chunk begins with all its pairs at once, whatever those before it took: so its numbers do
+ * not depend on who runs it. */
+inset_status edges_run_chunk(edges *e, int64_t chunk, chunk_counts *counts)
 {
-    const int64_t left = e->s->pairs - e->next;
-    if (e->spoilt)
-        return error_set(
-            e->s->context, INSET_USAGE_ERROR, "a step of these edges failed: begin anew");
-    for (int64_t count = e->pairs_at_once < left ? e->pairs_at_once : left; count > 0;) {
-        inset_status status = run_pairs(e, count);
-        if (!status) return edges_state_save(e);
-        /* what was added of them cannot be taken back */
-        if (e->spoilt || status != INSET_NO_MEMORY || !fewer_pairs(e, &count)) return status;
+    int64_t count = chunk_jobs(e->s, chunk);
+    e->s->again = false;
+    for (;;) {
+        inset_status status = run_some_at_once(e, chunk, count, counts);
+        if (status != INSET_NO_MEMORY || !fewer_pairs(e, &count)) return status;
     }
-    return INSET_OK;
 }
 
-/* Bytes on the host beside a CPU's own: sums and means of all, a layer's scores, and four matrices
+static inset_status step_own(edges *e, int64_t chunk)
+{
+    sweep *s = e->s;
+    chunk_counts counts;
+    char *record = NULL;
+    size_t size;
+    inset_status status = edges_run_chunk(e, chunk, &counts);
+    if (!status) status = edges_record_make(e, chunk, &counts, &record, &size);
+    const int reason = status ? 0 : edges_keep(e, chunk, record, size);
+    if (reason)
+        status = error_set(s->context, INSET_FILE_ERROR, "%s: %s",
+            s->state_path ? s->state_path : "edges", strerror(reason));
+    memory_free(s->context, record);
+    if (status) book_give_back(s, chunk);
+    return status;
+}
+
+inset_status edges_step(edges *e)
+{
+    if (edges_done(e)) return INSET_OK;
+    const int64_t chunk = book_take(e->s);
+    return chunk >= 0 ? step_own(e, chunk) : book_wait(e->s);
+}
+
+/* Bytes on the host beside a CPU's own: sums and means of all, a chunk's, a layer's scores, and four matrices
  * as fp32 where a CPU has them packed. */
 static double host_bytes(const edges *e)
 {
@@ -179,18 +213,19 @@ static double host_bytes(const edges *e)
                  all = (double)s->n_metrics * (double)e->n_positions * (double)e->n_writers
                        * (double)e->n_readers;
     return 4 * (double)e->n_positions * (double)e->n_writers * readers
-           + all * (12 + (e->per_pair ? 4.0 * (double)s->pairs : 0))
+           + all * (20 + (e->per_pair ? 4.0 * (double)s->pairs : 0))
            + (e->weights ? 16.0 * e->width * e->n_heads * e->head_dim : 0);
 }
 
 inset_status edges_cost(edges *e, inset_cost *out)
 {
     const sweep *s = e->s;
-    int64_t count = e->pairs_at_once < s->pairs ? e->pairs_at_once : s->pairs;
+    int64_t count = s->chunk_pairs < s->pairs ? s->chunk_pairs : s->pairs;
     edge_saved saved;
     arena memory;
     plan *planned = NULL;
     arena_start(&memory, s->context);
+    e->s->again = false;
     inset_status status = edges_plan(e, 0, count, &memory, &saved, &planned);
     while (status == INSET_NO_MEMORY && fewer_pairs(e, &count)) {
         arena_free(&memory);

@@ -17,12 +17,13 @@
  *
  * What is needed of the runs comes out of one trace of some pairs (trace.c); differences,
  * readers' gradients and their products are made from it on the device, a layer's readers at a
- * time (score.c). */
+ * time (score.c). Pairs are cut into chunks, which others may run (share.c). */
 #ifndef INSET_EDGES_H
 #define INSET_EDGES_H
 
 #include "run/model.h"
 #include "sweep/attribution/attribute.h"
+#include "sweep/chunks/book.h"
 
 /* Places that every run is asked for, by layer; those of the model as a whole are layer 0's. */
 typedef enum edge_place {
@@ -87,11 +88,14 @@ typedef struct edges {
     int64_t n_writers, n_readers;
     int64_t n_positions;    /* as many as there are matrices: 1, or the longest prompt's */
     model_weights *weights; /* where products read them on the host; else NULL */
-    int64_t pairs_at_once, next;
-    bool spoilt;     /* a step failed while it was adding */
-    double *sums;    /* [n_metrics, n_positions, n_writers, n_readers] over the pairs so far */
-    float *means;    /* the same, divided; made by edges_means */
-    float *per_pair; /* [n_metrics, pairs, n_positions, n_writers, n_readers], or NULL */
+    /* chunks of s->chunk_pairs pairs, given out by s->book; `next` pairs are in the sums, those of
+     * the first `folded` chunks, and others' records wait for their turn */
+    int64_t next, folded;
+    struct waiting_record *waiting;
+    double *chunk_sums; /* [n_metrics, n_positions, n_writers, n_readers] of the chunk at work */
+    double *sums;       /* the same over the pairs so far */
+    float *means;       /* the same, divided; made by edges_means */
+    float *per_pair;    /* [n_metrics, pairs, n_positions, n_writers, n_readers], or NULL */
     const char **writer_names, **reader_names;
     edge_ablation ablation;
     /* not NULL: what patching would run is planned and added up here, and nothing is run */
@@ -119,6 +123,8 @@ bool edge_is_of_node(const edges *e, const edge_node *reader, const edge_node *w
 
 /* ---- graph.c: writers and readers of a program ---- */
 inset_status edges_find(edges *e);
+/* Writers and readers of the layers and heads that are known. */
+inset_status edges_make_nodes(edges *e);
 
 /* ---- trace.c: what is needed of some pairs' runs ---- */
 /* What one run gives, as indices of saved values; -1: not saved. */
@@ -139,17 +145,50 @@ inset_status edges_plan(
 
 /* ---- score.c: products ---- */
 struct run;
-/* Adds the scores of the pairs that ran. */
+/* Adds the scores of the pairs that ran to the chunk's. */
 inset_status edges_add_scores(edges *e, struct run *r, const edge_saved *saved);
 /* What that takes on the device beside the run. */
 int64_t edges_room_bytes(const edges *e);
+/* Rows of differences and gradients that are there at once: sums are made of so many. */
+int64_t edges_rows_at_once(const edges *e);
+
+/* ---- share.c: chunks of pairs, and who runs them ---- */
+/* What decides how pairs are cut, and that two attributions are the same one but for the device. */
+typedef struct edge_cut {
+    uint64_t identity;
+    int64_t pairs, metrics;
+    uint64_t memory_limit;
+    int64_t chunk; /* most pairs */
+    int64_t rows;  /* edges_rows_at_once */
+    int64_t shard, shards;
+} edge_cut;
+edge_cut edges_cut(const edges *e);
+/* USAGE_ERROR: it is not the same attribution. */
+inset_status edges_cut_as(edges *e, const edge_cut *cut);
+/* Decides how many pairs a chunk has. */
+void edges_choose_chunk(edges *e);
+/* Opens the book; the first `next` pairs are done. FILE_ERROR: no chunk begins there. */
+inset_status edges_open_book(edges *e);
+void edges_forget_waiting(edges *e);
+int64_t edges_score_numbers(const edges *e); /* of a metric: positions, writers, readers */
+/* A chunk that has just run here, as bytes to be freed with memory_free. */
+inset_status edges_record_make(
+    const edges *e, int64_t chunk, const chunk_counts *counts, char **bytes, size_t *size);
+/* Which chunk a record is of; -1: none of these edges', or not whole. */
+int64_t edges_record_chunk(const edges *e, const void *bytes, size_t size);
+size_t edges_record_size(const edges *e, int64_t chunk);
+/* Takes a record, once: into the sums when its turn has come, and what is done into the state file,
+ * where there is one. Any thread may call it; so it sets no message. 0, or errno's number. */
+int edges_keep(edges *e, int64_t chunk, const void *bytes, size_t size);
 
 /* ---- exact.c, circuit.c: edges patched, circuits run ---- */
 /* What patching one edge alone changes the first metric by, mean over the pairs: out [n]. */
 inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double *out);
-/* The first metric, mean over the pairs, with the kept edges [n_writers, n_readers] as they are and
- * the other run's value along all others. */
-inset_status edges_circuit(edges *e, const bool *kept, double *out);
+inset_status edges_exact_pair(/* the same in one pair */
+    edges *e, int64_t pair, size_t n, const int64_t (*chosen)[2], double *out);
+/* A pair's first metric with the kept edges [n_writers, n_readers] as they are and the other run's
+ * value along all others. */
+inset_status edges_circuit(edges *e, const bool *kept, int64_t pair, double *out);
 
 /* What the edges that a circuit lets go carry: "other" (NULL), "zero" or "mean:PROMPTS".
  * VALUE_ERROR, and the errors of prompts. */
@@ -167,17 +206,31 @@ int64_t edges_count(const edges *e); /* of the graph */
 void edges_prune(const edges *e, bool *kept);
 
 /* ---- state.c: what is done, kept on disk ---- */
-/* None of these do anything without a state's path. resume: takes up what the file holds, where
- * there is one; else there must be none. FILE_ERROR. */
+/* None of these do anything without a state's path. resume: takes up what the file holds, how pairs
+ * are cut first of all, where there is one; else there must be none. FILE_ERROR. */
 inset_status edges_state_open(edges *e, bool resume);
-inset_status edges_state_save(edges *e);
+int edges_state_save(edges *e); /* 0, or errno's number */
 void edges_state_remove(edges *e);
+
+/* ---- part.c: what a shard leaves, and parts put together ---- */
+/* Looks for the file; where *found, pairs are cut as it says. USAGE_ERROR: no state's path. */
+inset_status edges_part_open(edges *e, bool resume, bool *found);
+inset_status edges_part_restore(edges *e); /* what it has is done in the open book */
+inset_status edges_part_begin(edges *e);   /* the file without any records */
+int edges_part_append(edges *e, const void *bytes, size_t size); /* 0, or errno's number */
+/* Edges that are done, with the sums of parts (of all shards) and without a model. FILE_ERROR,
+ * VALUE_ERROR: not all are there; TYPE_ERROR: the first is a sweep's. */
+inset_status edges_merge(inset_context *context, size_t n, const char *const *parts, edges **out);
 
 /* ---- edges.c, write.c ---- */
 inset_status edges_create(struct inset_model *model, const inset_sweep_options *options,
     const attribution_method *method, bool per_pair, edges **out);
+/* The sums; NO_MEMORY: more than the machine has. */
+inset_status edges_make_arrays(edges *e, bool per_pair);
 void edges_free(edges *e); /* takes NULL */
+/* Runs the next chunk that is free; where others have all that are left, waits for them. */
 inset_status edges_step(edges *e);
+inset_status edges_run_chunk(edges *e, int64_t chunk, chunk_counts *counts);
 bool edges_done(const edges *e);
 /* What the first pairs' plan takes on the device and on the host, and all pairs; nothing is run. */
 inset_status edges_cost(edges *e, inset_cost *out);

@@ -59,3 +59,9 @@ inset_status edges_exact(edges *e, size_t n, const int64_t (*chosen)[2], double 
 {
     return patching_each(e, n, patch_edge, chosen, out);
 }
+
+inset_status edges_exact_pair(
+    edges *e, int64_t pair, size_t n, const int64_t (*chosen)[2], double *out)
+{
+    return patching_pair(e, pair, n, patch_edge, chosen, out);
+}

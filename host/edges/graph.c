@@ -196,7 +196,7 @@ static void add_node(edge_node *nodes, int64_t *n, int32_t layer, char part, int
     }
 }
 
-static inset_status make_nodes(edges *e)
+inset_status edges_make_nodes(edges *e)
 {
     const int32_t layers = e->s->n_layers, readers = e->n_heads + 2 * e->n_kv_heads;
     arena *m = &e->s->memory;
@@ -237,5 +237,5 @@ inset_status edges_find(edges *e)
         if (status) return status;
     }
     inset_status status = find_last(e);
-    return status ? status : make_nodes(e);
+    return status ? status : edges_make_nodes(e);
 }

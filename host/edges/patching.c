@@ -225,23 +225,35 @@ inset_status patching_both_runs(maker *m)
     return status ? status : whole_run(m, false, m->other, NULL);
 }
 
+inset_status patching_pair(
+    edges *e, int64_t pair, size_t n, patch_one *patch, const void *things, double *out)
+{
+    maker m;
+    double *metrics = memory_new(e->s->context, (n + 1) * sizeof *metrics);
+    if (!metrics) return INSET_NO_MEMORY;
+    inset_status status = patching_open(&m, e, n + 1);
+    m.pair = pair;
+    if (!status) status = patching_both_runs(&m);
+    if (!status) m.results[m.n_results++] = m.base_metric;
+    for (size_t i = 0; i < n && !status; i++)
+        status = patch(&m, things, i, &m.results[m.n_results++]);
+    if (!status) status = patching_finish(&m, metrics, n + 1);
+    patching_close(&m);
+    for (size_t i = 0; i < n && !status; i++) out[i] = metrics[1 + i] - metrics[0];
+    memory_free(e->s->context, metrics);
+    return status;
+}
+
 inset_status patching_each(edges *e, size_t n, patch_one *patch, const void *things, double *out)
 {
-    double *sums = memory_new(e->s->context, (n + 1) * sizeof *sums);
-    inset_status status = sums ? INSET_OK : INSET_NO_MEMORY;
+    double *effects = memory_new(e->s->context, (n + 1) * sizeof *effects);
+    inset_status status = effects ? INSET_OK : INSET_NO_MEMORY;
+    for (size_t i = 0; i < n; i++) out[i] = 0;
     for (int64_t pair = 0; pair < e->s->pairs && !status; pair++) {
-        maker m;
-        status = patching_open(&m, e, n + 1);
-        m.pair = pair;
-        if (!status) status = patching_both_runs(&m);
-        if (!status) m.results[m.n_results++] = m.base_metric;
-        for (size_t i = 0; i < n && !status; i++)
-            status = patch(&m, things, i, &m.results[m.n_results++]);
-        if (!status) status = patching_finish(&m, sums, n + 1);
-        patching_close(&m);
+        status = patching_pair(e, pair, n, patch, things, effects);
+        for (size_t i = 0; i < n && !status; i++) out[i] += effects[i];
     }
-    for (size_t i = 0; i < n && !status; i++)
-        out[i] = (sums[1 + i] - sums[0]) / (double)e->s->pairs;
-    memory_free(e->s->context, sums);
+    for (size_t i = 0; i < n; i++) out[i] /= (double)e->s->pairs;
+    memory_free(e->s->context, effects);
     return status;
 }

@@ -66,9 +66,12 @@ inset_status patching_travel(
     maker *m, const change *changes, size_t n_changes, const wanted *reads, size_t n_reads);
 /* The first metric of the open invoke. */
 inset_status patching_metric(maker *m, operand *out);
-/* Patches n things one by one in every pair: `patch` makes the trace of the i-th of `things` and
- * gives its metric. out [n]: what each changes the first metric by, mean over the pairs. */
+/* Patches n things one by one in a pair: `patch` makes the trace of the i-th of `things` and gives
+ * its metric. out [n]: what each changes the first metric by. */
 typedef inset_status patch_one(maker *m, const void *things, size_t i, operand *metric);
+inset_status patching_pair(
+    edges *e, int64_t pair, size_t n, patch_one *patch, const void *things, double *out);
+/* The same in every pair; out [n]: mean over the pairs. */
 inset_status patching_each(edges *e, size_t n, patch_one *patch, const void *things, double *out);
 
 /* The base and the other run with all their places, and the base's metric. */

@@ -27,11 +27,15 @@ void edge_paths_free(edges *e, edge_paths *p);
 /* Does what a reader reads go into what writer u writes? */
 bool edge_leads_on(const edges *e, int64_t reader, int64_t u);
 
-/* What patching each changes the first metric by, mean over the pairs: out [n]. A path of one edge
- * is patched as edges_exact does, unless `freeze`: then every head and MLP keeps the base run's
- * value but those on the path, each of which sees what the path brings it and nothing else, and
- * what the last one changes reaches the logits alone (path patching, arXiv 2211.00593). Not frozen,
- * USAGE_ERROR for a path of more than one edge. */
-inset_status edges_along(edges *e, const edge_paths *paths, bool freeze, double *out);
+/* Paths that go through one plan, with the runs of their pair: others' are planned for themselves. */
+enum { PATHS_A_PLAN = 256 };
+/* Not frozen, USAGE_ERROR for a path of more than one edge. */
+inset_status edges_check_paths(const edges *e, const edge_paths *paths, bool freeze);
+/* What patching each of some checked paths changes a pair's first metric by: out [n]. A path of one
+ * edge is patched as edges_exact does, unless `freeze`: then every head and MLP keeps the base
+ * run's value but those on the path, each of which sees what the path brings it and nothing else,
+ * and what the last one changes reaches the logits alone (path patching, arXiv 2211.00593). */
+inset_status edges_along(
+    edges *e, int64_t pair, const edge_path *paths, size_t n, bool freeze, double *out);
 
 #endif

@@ -1,7 +1,7 @@
 /* score.c: scores of edges from what a run saved, on the device, where it lies. Some rows of one
  * pair at a time: the differences of all writers, then a layer's readers, whose gradients are made,
  * multiplied with the differences of all writers before them, and forgotten. A layer's scores come
- * to the host and are added up there, in double, in the order of pairs and rows.
+ * to the host and are added up there, in double, in the order of pairs and rows: a chunk's sums.
  *
  * A head's difference is its z's through its rows of the output projection. What comes back to a
  * head's q is taken through that head's columns of the product and back through the norm before it,
@@ -52,7 +52,7 @@ static int64_t row_bytes(const edges *e)
 }
 
 /* Rows that go through together: as many as there is room for. */
-static int64_t rows_at_once(const edges *e)
+int64_t edges_rows_at_once(const edges *e)
 {
     const size_t limit = e->s->memory_limit; /* 0: none is known */
     const int64_t eighth = limit ? (int64_t)(limit / 8) : MOST_ROOM,
@@ -84,14 +84,14 @@ static int64_t score_numbers(const edges *e, int64_t rows)
 
 int64_t edges_room_bytes(const edges *e)
 {
-    const int64_t rows = rows_at_once(e);
+    const int64_t rows = edges_rows_at_once(e);
     return rows * row_bytes(e) + 4 * (score_numbers(e, rows) + widest_weight(e));
 }
 
 static inset_status room_open(scorer *c)
 {
     const edges *e = c->e;
-    const int64_t rows = rows_at_once(e), one = rows * e->width;
+    const int64_t rows = edges_rows_at_once(e), one = rows * e->width;
     edge_room *room = &c->room;
     room->bytes = (size_t)edges_room_bytes(e);
     inset_status status = device_allocate(c->d, room->bytes, &room->all);
@@ -356,7 +356,7 @@ static inset_status multiply(scorer *c, int64_t writers, int64_t of, int64_t rea
     return device_float_products(c->d, c->products, parts);
 }
 
-/* Adds scores [parts, writers, readers] to the sums, at `column` of all readers. */
+/* Adds scores [parts, writers, readers] to the chunk's sums, at `column` of all readers. */
 static void add_up(
     scorer *c, size_t metric, const float *scores, int64_t writers, int64_t readers, int64_t column)
 {
@@ -364,7 +364,7 @@ static void add_up(
     const int64_t one = e->n_writers * e->n_readers, all = e->n_positions * one;
     for (int64_t part = 0; part < parts_of(e, c->rows); part++) {
         const int64_t matrix = e->n_positions > 1 ? (c->first + part) * one : 0;
-        double *sums = e->sums + (int64_t)metric * all + matrix;
+        double *sums = e->chunk_sums + (int64_t)metric * all + matrix;
         float *own = e->per_pair;
         if (own) own += ((int64_t)metric * e->s->pairs + c->pair) * all + matrix;
         for (int64_t u = 0; u < writers; u++)
@@ -402,7 +402,7 @@ static inset_status score_layer(scorer *c, size_t metric, int32_t layer)
 static inset_status score_pair(scorer *c)
 {
     const edges *e = c->e;
-    const int64_t end = e->s->clean.lengths[c->pair], most = rows_at_once(e);
+    const int64_t end = e->s->clean.lengths[c->pair], most = edges_rows_at_once(e);
     inset_status status = INSET_OK;
     c->first = attribute_first_difference(e->s, c->pair);
     for (; c->first < end && !status; c->first += c->rows) {

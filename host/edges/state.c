@@ -2,24 +2,25 @@
  * process loses at most the pairs it was at. The sums are one matrix however many pairs they are
  * of: after each step the file is written anew under another name and takes the old one's place.
  *
- *     header    magic, fingerprint of all that decides the numbers, pairs done and at once, bytes
+ *     header    magic, fingerprint of all that decides the numbers, pairs done and a chunk, bytes
  *     numbers   sums, metrics of the two runs, each pair's scores where they are kept; a hash
  *
- * Numbers are as they lie in memory: the file is for the machine that wrote it. How many pairs go
- * at once is kept, so that a resumed attribution takes the same steps and gives the same bytes. */
+ * Numbers are as they lie in memory: the file is for the machine that wrote it. How many pairs a
+ * chunk has is kept, so that a resumed attribution has the same chunks and gives the same bytes. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "edges/edges.h"
 
-static const char magic[8] = "edges\n1";
+static const char magic[8] = "edges\n2";
 
 typedef struct header {
     char magic[8];
     uint64_t fingerprint, bytes, hash;
-    int64_t next, pairs_at_once, again, rows, rows_unshared;
+    int64_t next, chunk_pairs, rows, rows_unshared;
     double flops, flops_unshared;
 } header;
 
@@ -43,12 +44,6 @@ static size_t parts_of(const edges *e, part out[PARTS])
     return bytes;
 }
 
-static uint64_t fingerprint_of(const edges *e)
-{
-    const int64_t numbers[] = {e->n_positions, e->n_writers, e->n_readers, e->per_pair != NULL};
-    return hash_bytes(e->s->fingerprint, numbers, sizeof numbers);
-}
-
 static inset_status refuse(const edges *e, const char *what)
 {
     return error_set(e->s->context, INSET_FILE_ERROR, "%s: %s", e->s->state_path, what);
@@ -69,17 +64,15 @@ static inset_status restore(edges *e, FILE *file)
     header h;
     const size_t bytes = parts_of(e, parts);
     if (fread(&h, sizeof h, 1, file) != 1 || memcmp(h.magic, magic, sizeof magic)
-        || h.fingerprint != fingerprint_of(e) || h.bytes != bytes)
+        || h.fingerprint != e->s->fingerprint || h.bytes != bytes)
         return refuse(e, "this is the state of another attribution: its options, prompts, model or "
                          "version of inset differ");
-    bool whole = h.next > 0 && h.next <= s->pairs && h.pairs_at_once > 0
-                 && h.pairs_at_once <= s->pairs;
+    bool whole = h.next > 0 && h.next <= s->pairs && h.chunk_pairs > 0 && h.chunk_pairs <= s->pairs;
     for (int i = 0; i < PARTS && whole; i++)
         whole = !parts[i].bytes || fread(parts[i].at, parts[i].bytes, 1, file) == 1;
     if (!whole || h.hash != hash_of(parts)) return refuse(e, "it is damaged; remove it");
     e->next = h.next;
-    e->pairs_at_once = h.pairs_at_once;
-    s->again = h.again != 0;
+    s->chunk_pairs = h.chunk_pairs;
     s->progress.done = s->progress.restored = h.next;
     s->progress.rows = h.rows, s->progress.rows_unshared = h.rows_unshared;
     s->progress.flops = h.flops, s->progress.flops_unshared = h.flops_unshared;
@@ -98,15 +91,15 @@ inset_status edges_state_open(edges *e, bool resume)
     return status;
 }
 
-inset_status edges_state_save(edges *e)
+int edges_state_save(edges *e)
 {
     const sweep *s = e->s;
     part parts[PARTS];
-    if (!s->state_path) return INSET_OK;
-    header h = {.fingerprint = fingerprint_of(e),
+    char path[PATH_MAX];
+    if (!s->state_path) return 0;
+    header h = {.fingerprint = s->fingerprint,
         .next = e->next,
-        .pairs_at_once = e->pairs_at_once,
-        .again = s->again,
+        .chunk_pairs = s->chunk_pairs,
         .rows = s->progress.rows,
         .rows_unshared = s->progress.rows_unshared,
         .flops = s->progress.flops,
@@ -114,10 +107,8 @@ inset_status edges_state_save(edges *e)
     memcpy(h.magic, magic, sizeof magic);
     h.bytes = parts_of(e, parts);
     h.hash = hash_of(parts);
-    const size_t size = strlen(s->state_path) + sizeof ".new";
-    char *path = memory_new(s->context, size);
-    if (!path) return INSET_NO_MEMORY;
-    snprintf(path, size, "%s.new", s->state_path);
+    if ((size_t)snprintf(path, sizeof path, "%s.new", s->state_path) >= sizeof path)
+        return ENAMETOOLONG;
     FILE *file = fopen(path, "wb");
     bool good = file && fwrite(&h, sizeof h, 1, file) == 1;
     for (int i = 0; i < PARTS && good; i++)
@@ -127,8 +118,7 @@ inset_status edges_state_save(edges *e)
     if (file && fclose(file)) good = false;
     if (good && rename(path, s->state_path)) reason = errno, good = false;
     if (!good) remove(path);
-    memory_free(s->context, path);
-    return good ? INSET_OK : refuse(e, strerror(reason));
+    return good ? 0 : reason ? reason : EIO;
 }
 
 void edges_state_remove(edges *e)

@@ -61,13 +61,16 @@ inset_status edges_write(edges *e, const char *path, const char *command)
         tensors[n++] = tensor(
             c, &a, name, ".corrupt", s->corrupt_values + (int64_t)m * s->pairs, 1, shape);
     }
-    const char *const pairs[][2] = {{"inset", INSET_VERSION}, {"model", s->program->model_type},
-        {"dtype", type_name(s->model->type)},
+    const char *const pairs[][2] = {{"inset", INSET_VERSION}, {"model", s->model_type},
+        {"dtype", type_name(s->type)},
         {"edges.axes", by_position ? "[\"position\", \"source\", \"destination\"]"
                                    : "[\"source\", \"destination\"]"},
         {"edges.sources", fine ? names_text(&a, e->writer_names, e->n_writers) : NULL},
         {"edges.destinations", fine ? names_text(&a, e->reader_names, e->n_readers) : NULL},
-        {"command", command ? command : ""}, {"model_version", s->version ? s->version : ""}};
+        {"command", command      ? command
+                    : s->command ? s->command
+                                 : ""},
+        {"model_version", s->version ? s->version : ""}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs && fine; i++) {
         fine = pairs[i][1] != NULL;
         if (!fine || !*pairs[i][1]) continue;

@@ -67,13 +67,15 @@ static int dearest_first(const void *a, const void *b)
     return x->chunk < y->chunk ? -1 : 1;
 }
 
-/* The dearest first where several take them, so that nobody is left with one at the end; else as
- * they come. Shards are dealt the same order in turn. */
+/* The dearest first where several take them, so that nobody is left with one at the end; else, and
+ * where there are no points to go by (edges), as they come. Shards are dealt the same order in
+ * turn. */
 static inset_status find_order(sweep *s, book *b)
 {
     costly *list = memory_new(s->context, ((size_t)b->n + 1) * sizeof *list);
     if (!list) return INSET_NO_MEMORY;
-    for (int64_t i = 0; i < b->n; i++) list[i] = (costly){s->shared ? chunk_cost(s, i) : 0, i};
+    for (int64_t i = 0; i < b->n; i++)
+        list[i] = (costly){s->shared && s->points ? chunk_cost(s, i) : 0, i};
     qsort(list, (size_t)b->n, sizeof *list, dearest_first);
     b->left = 0;
     for (int64_t i = 0; i < b->n; i++) {
@@ -93,7 +95,7 @@ inset_status book_open_at(sweep *s, const int64_t *firsts, int64_t n)
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->changed, NULL);
     s->book = b;
-    b->n = n;
+    b->n = b->until = n;
     b->firsts = memory_new(s->context, ((size_t)n + 1) * sizeof *b->firsts);
     b->states = memory_new(s->context, (size_t)n + 1);
     b->order = memory_new(s->context, ((size_t)n + 1) * sizeof *b->order);
@@ -158,7 +160,7 @@ int64_t book_take(sweep *s)
     int64_t found = -1;
     pthread_mutex_lock(&b->lock);
     while (b->from < b->n && b->states[b->order[b->from]] != CHUNK_FREE) b->from++;
-    if (b->from < b->n && !b->stopped) {
+    if (b->from < b->until && !b->stopped) {
         found = b->order[b->from++];
         b->states[found] = CHUNK_TAKEN;
     }
@@ -181,7 +183,7 @@ void book_give_back(sweep *s, int64_t chunk)
 
 static bool any_free(const book *b)
 {
-    for (int64_t i = b->from; i < b->n; i++)
+    for (int64_t i = b->from; i < b->until; i++)
         if (b->states[b->order[i]] == CHUNK_FREE) return true;
     return false;
 }
@@ -231,4 +233,17 @@ void book_fail(sweep *s, inset_status status, const char *message)
     }
     pthread_cond_broadcast(&b->changed);
     pthread_mutex_unlock(&b->lock);
+}
+
+void book_mark_done(book *b, int64_t chunk, inset_sweep_progress *progress, const chunk_counts *of)
+{
+    progress->done += of->done;
+    progress->rows += of->rows;
+    progress->rows_unshared += of->rows_unshared;
+    progress->flops += of->flops;
+    progress->flops_unshared += of->flops_unshared;
+    b->left -= b->states[chunk] != CHUNK_ELSEWHERE;
+    b->states[chunk] = CHUNK_DONE;
+    b->done++;
+    pthread_cond_broadcast(&b->changed);
 }

@@ -28,6 +28,7 @@ typedef struct book {
     unsigned char *states; /* [n] of chunk_state */
     int64_t *order;        /* [n]: as they are given out */
     int64_t from;          /* in that order all before it are not free */
+    int64_t until;         /* and those from here on are not given out yet */
     int64_t left;          /* free or taken */
     bool stopped;          /* nothing is given out any more */
     int64_t done;          /* chunks done: what results were made of */
@@ -48,6 +49,12 @@ struct sweep_cut {
 sweep_cut cut_of(const sweep *s);
 void cut_apply(sweep *s, const sweep_cut *cut);
 
+/* What was counted while a chunk ran. */
+struct chunk_counts {
+    int64_t done, rows, rows_unshared;
+    double flops, flops_unshared;
+};
+
 /* Cuts the sweep; all is free, or another shard's. */
 inset_status book_open(sweep *s);
 /* The same for chunks that are known, firsts [n + 1]. */
@@ -62,6 +69,8 @@ inset_status book_check(sweep *s);
 inset_status book_wait(sweep *s);
 void book_fail(sweep *s, inset_status status, const char *message);
 void book_stop(sweep *s, bool stopped);
+/* A chunk's numbers are there. Under the lock. */
+void book_mark_done(book *b, int64_t chunk, inset_sweep_progress *progress, const chunk_counts *of);
 /* Chunks as ranges of jobs. -1: no chunk begins there. */
 int64_t chunk_first(const sweep *s, int64_t chunk);
 int64_t chunk_jobs(const sweep *s, int64_t chunk);
@@ -70,11 +79,6 @@ int64_t chunk_at(const sweep *s, int64_t first);
 double chunk_cost(const sweep *s, int64_t chunk);
 
 /* ---- record.c ---- */
-/* What was counted while a chunk ran. */
-struct chunk_counts {
-    int64_t done, rows, rows_unshared;
-    double flops, flops_unshared;
-};
 /* A chunk's numbers from the sweep's arrays as bytes, to be freed with memory_free. */
 inset_status record_make(
     const sweep *s, int64_t chunk, const chunk_counts *counts, char **bytes, size_t *size);

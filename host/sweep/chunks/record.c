@@ -104,15 +104,7 @@ bool record_take(sweep *s, const void *bytes)
     const bool news = b->states[chunk] != CHUNK_DONE;
     if (news) {
         take_numbers(s, &h, (const char *)bytes + sizeof h);
-        s->progress.done += h.counts.done;
-        s->progress.rows += h.counts.rows;
-        s->progress.rows_unshared += h.counts.rows_unshared;
-        s->progress.flops += h.counts.flops;
-        s->progress.flops_unshared += h.counts.flops_unshared;
-        b->left -= b->states[chunk] != CHUNK_ELSEWHERE;
-        b->states[chunk] = CHUNK_DONE;
-        b->done++;
-        pthread_cond_broadcast(&b->changed);
+        book_mark_done(b, chunk, &s->progress, &h.counts);
     }
     pthread_mutex_unlock(&b->lock);
     return news;
