@@ -1,8 +1,8 @@
 #!/bin/sh
-# mpi.sh BUILD [KILLS]: one sweep by several processes. Run in tests/. 77: there is no MPI.
+# mpi.sh BUILD [KILLS]: sweeps, edges and caches by several processes. Run in tests/. 77: there is no MPI.
 #
 #   equal      1, 2, 3 and 4 ranks, shards and two devices: the same file to the last byte, as one process has it where it is cut alike
-#   attribution, features    the same
+#   attribution, features, edges, circuit, paths    the same; of the last two no shards
 #   caches     1, 2, 3 and 4 ranks, and shards: the same folder as one process makes
 #   killed     a rank killed at a random time, KILLS times (6), each time resumed with another number of ranks: the same file, the same folder
 #   refusals   a bad option, a model that is not there, output that exists: told once, exit status as without MPI
@@ -28,18 +28,24 @@ with() { # KIND: the command behind `inset`
   case $1 in
     sweep) set -- sweep -m fixtures/gpt2 --patch resid_pre,z --memory 300K --metric logit_diff:11,12 ;;
     attribution) set -- attribute -m fixtures/llama --patch resid_pre,z --steps 3 --metric logit:7 ;;
+    edges) set -- attribute -m fixtures/llama --edges --per-pair --steps 2 --metric logit:7 --metric logit_diff:1,2 ;;
+    circuit) set -- circuit -m fixtures/gpt2 --edges-from "$scratch/scores.safetensors" --sizes 3,10%,50% --by greedy --metric logit:7 ;;
+    paths) set -- sweep -m fixtures/gpt2 --patch edges --metric logit:7 ;;
     features) set -- sweep -m fixtures/gpt2 --patch features:fixtures/features/relu/sae.safetensors@resid_pre.1 --metric logit:7 --metric kl ;;
   esac
   printf '%s ' "$@"
 }
 jobs() { # RANKS ARGUMENT...: mpirun may hang where a rank is killed while it starts
   ranks=$1; shift
-  if [ "$ranks" -gt 0 ]; then timeout -k 5 100 mpirun -n "$ranks" "$inset" "$@"; else "$inset" "$@"; fi > "$scratch/stdout" 2> "$scratch/stderr"
+  if [ "$ranks" -gt 0 ]; then timeout -k 5 60 mpirun -n "$ranks" "$inset" "$@"; else "$inset" "$@"; fi > "$scratch/stdout" 2> "$scratch/stderr"
 }
 random() { od -An -N2 -tu2 /dev/urandom | tr -d ' '; }
-kill_one() { # COMMAND OUT: one of its ranks, the third at most
-  one=$(pgrep -f "^$inset $1 .*$2" | sed -n "$(($(random) % 3 + 1))p")
-  [ -n "$one" ] && kill -9 "$one" 2> /dev/null
+kill_one() { # COMMAND OUT: one of its ranks
+  # shellcheck disable=SC2046
+  set -- $(pgrep -f "^$inset $1 .*$2")
+  [ $# -gt 0 ] || return
+  shift $(($(random) % $#))
+  kill -9 "$1" 2> /dev/null
 }
 run() { # KIND OUT RANKS OPTION...: by mpirun; RANKS 0: without
   kind=$1 out=$2 ranks=$3; shift 3
@@ -48,28 +54,41 @@ run() { # KIND OUT RANKS OPTION...: by mpirun; RANKS 0: without
   jobs "$ranks" "$@"
 }
 
-for kind in sweep attribution features; do
-  run $kind "$scratch/$kind.safetensors" 1 || { cat "$scratch/stderr"; fail "$kind: one rank"; }
-  for n in 2 3 4; do
-    run $kind "$scratch/$kind.$n.safetensors" $n || { cat "$scratch/stderr"; fail "$kind: $n ranks"; }
-    same "$scratch/$kind.safetensors" "$scratch/$kind.$n.safetensors" "$kind, $n ranks"
+shared() { # KIND ENDING: by 1 to 4 ranks, and by two devices
+  for n in 1 2 3 4; do
+    run "$1" "$scratch/$1.$n.$2" $n || { cat "$scratch/stderr"; fail "$1: $n ranks"; }
+    same "$scratch/$1.1.$2" "$scratch/$1.$n.$2" "$1, $n ranks"
   done
-  run $kind "$scratch/$kind.d.safetensors" 0 -d cpu,cpu || fail "$kind: two devices"
-  same "$scratch/$kind.safetensors" "$scratch/$kind.d.safetensors" "$kind, two devices"
-  for k in 1 2 3; do run $kind "$scratch/$kind.s.safetensors" $((k % 2 * 2)) --shard $k/3 || { cat "$scratch/stderr"; fail "$kind: shard $k"; }; done
-  "$inset" merge "$scratch/$kind.s.safetensors" "$scratch/$kind.s.safetensors".*-of-3 > /dev/null || fail "$kind: merge"
-  same "$scratch/$kind.safetensors" "$scratch/$kind.s.safetensors" "$kind, shards"
+  run "$1" "$scratch/$1.d.$2" 0 -d cpu,cpu || fail "$1: two devices"
+  same "$scratch/$1.1.$2" "$scratch/$1.d.$2" "$1, two devices"
+}
+shards() { # KIND
+  for k in 1 2 3; do run "$1" "$scratch/$1.s.safetensors" $((k % 2 * 2)) --shard $k/3 || { cat "$scratch/stderr"; fail "$1: shard $k"; }; done
+  "$inset" merge "$scratch/$1.s.safetensors" "$scratch/$1.s.safetensors".*-of-3 > /dev/null || fail "$1: merge"
+  same "$scratch/$1.1.safetensors" "$scratch/$1.s.safetensors" "$1, shards"
+}
+for kind in sweep attribution features; do shared $kind safetensors; shards $kind; done
+
+# ---- edges: more pairs, so that there are some chunks; a circuit's and a path's numbers are those of one process ----
+prompts 100 9 > "$scratch/clean"
+prompts 100 31 > "$scratch/corrupt"
+shared edges safetensors
+shards edges
+prompts 5 9 > "$scratch/clean"
+prompts 5 31 > "$scratch/corrupt"
+"$inset" attribute --edges -m fixtures/gpt2 --clean "$(cat "$scratch/clean")" --corrupt "$(cat "$scratch/corrupt")" --metric logit:7 -o "$scratch/scores.safetensors" > /dev/null || fail "scores"
+for kind in circuit paths; do
+  shared $kind csv
+  run $kind "$scratch/$kind.0.csv" 0 || fail "$kind: one process"
+  same "$scratch/$kind.0.csv" "$scratch/$kind.1.csv" "$kind, one process"
 done
 
 # ---- not shared ----
-pair="--clean 3,7,11 --corrupt 3,8,11 --metric logit:7"
-for what in "attribute --edges $pair" "sweep --patch edges --edges m0->logits $pair"; do
-  # shellcheck disable=SC2086
-  mpirun -n 2 "$inset" $what -m fixtures/gpt2 > "$scratch/stdout" 2> "$scratch/stderr" && fail "$what: runs in two ranks"
-  [ "$(grep -c 'this runs in one process' "$scratch/stderr")" = 1 ] || fail "$what in two ranks: $(cat "$scratch/stderr")"
-done
+mpirun -n 2 "$inset" run -m fixtures/gpt2 -c 'with invoke([[1, 2]]):' > "$scratch/stdout" 2> "$scratch/stderr" && fail "run: runs in two ranks"
+[ "$(grep -c 'this runs in one process' "$scratch/stderr")" = 1 ] || fail "run in two ranks: $(cat "$scratch/stderr")"
 
 # ---- caches: the same folder to the last byte ----
+prompts 40 9 > "$scratch/clean"
 cache() { # OUT RANKS OPTION...
   out=$1 ranks=$2; shift 2
   set -- cache -m fixtures/gpt2 --sites resid_post,z --prompts "$(cat "$scratch/clean")" --shard-bytes 20K -o "$out" "$@"
@@ -88,37 +107,50 @@ mpirun -n 3 "$inset" cache -m fixtures/gpt2 --sites nonsense --prompts '[[3, 7, 
 [ "$(grep -c nonsense "$scratch/stderr")" = 1 ] || { cat "$scratch/stderr"; fail "a cache of nonsense: told once"; }
 
 # ---- killed ----
-prompts 700 9 > "$scratch/clean"
-prompts 700 31 > "$scratch/corrupt"
-run sweep "$scratch/long.safetensors" 2 || fail "the long sweep"
-cut=0
-for i in $(seq "$kills"); do
-  out=$scratch/killed.safetensors
-  rm -f "$out" "$out.partial"
-  run sweep "$out" $((2 + i % 3)) &
-  sleep "0.$((100 + $(random) % 900))"
-  kill_one sweep "$out"
-  wait $!; status=$?
-  [ -e "$out" ] && { same "$scratch/long.safetensors" "$out" "not killed in time"; continue; }
-  [ $status -eq 124 ] || grep -q "exited on signal 9" "$scratch/stderr" || { cat "$scratch/stderr"; fail "killed: nothing is said"; }
-  cut=$((cut + 1))
-  resume=; [ -e "$out.partial" ] && resume=--resume
-  run sweep "$out" $((1 + i % 4)) $resume || { cat "$scratch/stderr"; fail "resumed: $i"; }
-  same "$scratch/long.safetensors" "$out" "killed and resumed with $((1 + i % 4)) ranks"
-done
-echo "$cut of $kills killed in the middle"
-[ "$cut" -gt 0 ] || fail "no rank was killed in time"
+# Machines differ: a rank is killed at some time of what a whole run took just now.
+whole_run() { # COMMAND...: sets `took`, in hundredths of a second
+  began=$(date +%s%N)
+  "$@" || return 1
+  took=$((($(date +%s%N) - began) / 10000000))
+}
+wait_some() { some=$(($(random) % took + 25)); sleep "$((some / 100)).$(printf %02d $((some % 100)))"; }
+killed() { # KIND COMMAND: the whole is in KIND.long.safetensors
+  cut=0
+  for i in $(seq "$kills"); do
+    out=$scratch/$1.killed.safetensors
+    rm -f "$out" "$out.partial"
+    run "$1" "$out" $((2 + i % 3)) &
+    wait_some
+    kill_one "$2" "$out"
+    wait $!; status=$?
+    [ -e "$out" ] && { same "$scratch/$1.long.safetensors" "$out" "$1 not killed in time"; continue; }
+    [ $status -eq 124 ] || grep -q "exited on signal 9" "$scratch/stderr" || { cat "$scratch/stderr"; fail "$1 killed: nothing is said"; }
+    cut=$((cut + 1))
+    resume=; [ -e "$out.partial" ] && resume=--resume
+    run "$1" "$out" $((1 + i % 4)) $resume || { cat "$scratch/stderr"; fail "$1 resumed: $i"; }
+    same "$scratch/$1.long.safetensors" "$out" "$1 killed and resumed with $((1 + i % 4)) ranks"
+  done
+  echo "$1: $cut of $kills killed in the middle"
+  [ "$cut" -gt 0 ] || fail "$1: no rank was killed in time"
+}
+prompts 1500 9 > "$scratch/clean"
+prompts 1500 31 > "$scratch/corrupt"
+whole_run run sweep "$scratch/sweep.long.safetensors" 2 || fail "the long sweep"
+killed sweep sweep
 
-cache "$scratch/cache.long" 0 || fail "the long cache"
+whole_run cache "$scratch/cache.long" 2 || fail "the long cache"
 for i in $(seq "$kills"); do
   rm -rf "$scratch/cache.killed"
   cache "$scratch/cache.killed" $((2 + i % 3)) &
-  sleep "0.$((100 + $(random) % 900))"
+  wait_some
   kill_one cache "$scratch/cache.killed"
   wait $!
   cache "$scratch/cache.killed" $((i % 4)) || { cat "$scratch/stderr"; fail "cache resumed: $i"; }
   same_folder "$scratch/cache.long" "$scratch/cache.killed" "cache killed and resumed with $((i % 4)) ranks"
 done
+
+whole_run run edges "$scratch/edges.long.safetensors" 2 || fail "the long edges"
+killed edges attribute
 
 # ---- refusals ----
 refused() { # STATUS TEXT OPTION...: by three ranks
@@ -129,6 +161,6 @@ refused() { # STATUS TEXT OPTION...: by three ranks
 }
 refused 1 "fixtures/none" -m fixtures/none --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch z --metric logit:7
 refused 2 "is no metric" -m fixtures/gpt2 --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch z --metric nonsense:7
-refused 1 "it exists" -m fixtures/gpt2 --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch z --metric logit:7 -o "$scratch/sweep.safetensors"
+refused 1 "it exists" -m fixtures/gpt2 --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch z --metric logit:7 -o "$scratch/sweep.1.safetensors"
 
 [ $failures -eq 0 ]

@@ -234,12 +234,13 @@ inset_status inset_edges_paths(
     if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
     const char **list = memory_new(e->context, paths.n * sizeof *list);
     for (size_t i = 0; i < paths.n && list; i++) list[i] = paths.at[i].name;
+    if (list) {
+        memory_free(e->context, e->path_names);
+        *names = e->path_names = list;
+        *n = paths.n;
+    }
     edge_paths_free(e->edges, &paths);
-    if (!list) return INSET_NO_MEMORY;
-    memory_free(e->context, e->path_names);
-    *names = e->path_names = list;
-    *n = paths.n;
-    return INSET_OK;
+    return list ? INSET_OK : INSET_NO_MEMORY;
 }
 
 inset_status inset_edges_patch_pair(inset_edges *e, const char *text, int freeze, int64_t pair,

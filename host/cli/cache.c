@@ -1,5 +1,5 @@
 /* cache.c: `inset cache`: what sites hold in the runs of many prompts, as a folder of shards. */
-#include "cli/sweep/several.h"
+#include "cli/shared/shared.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -85,10 +85,30 @@ inset_model *open_model(
  * status. */
 int show_model(const options *given,
     int (*show)(inset_context *context, inset_model *model, const options *given));
+/* Is this a process of mpirun's that is not the first? It says nothing: the first does, of itself
+ * and of others (shared/ranks.c). */
+bool ranks_are_silent(void);
 /* Prints the context's message on standard error and returns the exit status given. */
 int report(inset_context *context, int status);
 /* EXIT_OK when all that was printed went out, else EXIT_MACHINE and a message. */
 int finish_output(void);
+
+/* ---- files.c ---- */
+int file_error(const char *path, const char *what); /* "FileError: ...", EXIT_MACHINE */
+bool ends_with(const char *text, const char *end);
+/* Whether a file can be made at `path` (NULL: none is wanted), and none is there that must not be
+ * replaced. */
+int check_place(const options *given, const char *path);
+/* Where what is done is kept, OUT.partial; refuses or removes what was left there, unless it is to
+ * be resumed. */
+int check_state(const options *given, const char *output, char *state, size_t size);
+/* The command for the metadata, so that an interrupted and resumed one, or one under another name,
+ * gives the same file. */
+void command_text(int count, char **arguments, char *out, size_t size);
+/* A hash of a model directory's config and of blocks of its weights. */
+void model_version(const char *directory, char *out, size_t size);
+/* Writes through `write` to another name, which then takes the place of `path`. */
+int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what);
 
 /* A tensor as PyTorch prints it by default: "tensor([[0.1000, ...]])". */
 void print_tensor(FILE *to, const inset_tensor *tensor);

@@ -8,11 +8,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/sweep/sweep.h"
+#include "cli/cli.h"
 
 int file_error(const char *path, const char *what)
 {
-    fprintf(stderr, "FileError: %s: %s\n", path, what);
+    if (!ranks_are_silent()) fprintf(stderr, "FileError: %s: %s\n", path, what);
     return EXIT_MACHINE;
 }
 

@@ -1,6 +1,5 @@
 /* main.c: `inset COMMAND ...`: which command, and its exit status. */
-#include "cli/cli.h"
-#include "cli/sweep/several.h"
+#include "cli/shared/shared.h"
 
 #include <string.h>
 
@@ -16,9 +15,8 @@ static int refuse_ranks(const char *name)
 {
     bool first;
     if (!ranks_are_several(&first)) return EXIT_OK;
-    if (!first) return EXIT_REQUEST;
-    return usage_error(name,
-        "mpirun shares sweeps and attributions of places, and caches; this runs in one process");
+    return usage_error(
+        name, "mpirun shares sweeps, attributions, circuits and caches; this runs in one process");
 }
 
 typedef enum command {
@@ -41,12 +39,9 @@ static int start(command which, const options *given, int count, char **argument
 {
     const char *name = names[which];
     const bool of_edges = given->patch && !strcmp(given->patch, "edges"),
-               edges = given->edges || of_edges,
-               shared = ((which == SWEEP || which == ATTRIBUTE) && !edges) || which == CACHE,
+               shared = which == SWEEP || which == ATTRIBUTE || which == CIRCUIT || which == CACHE,
                prints = which == CHECK || which == SITES || which == VERSION || which == TOKENS;
     if (!shared && !prints && refuse_ranks(name)) return EXIT_REQUEST;
-    if (edges && given->shard)
-        return usage_error(name, "--shard takes places, as in --patch resid_pre, not edges");
     switch (which) {
     case SITES: return command_sites(given);
     case VERSION: return command_version(given);

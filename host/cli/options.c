@@ -240,7 +240,7 @@ static const command commands[] = {
         "[--positions LIST] [--dtype TYPE] -o FOLDER",
         "keep what sites hold in the runs of many prompts, as safetensors shards", IN_CACHE},
     {"merge", "inset merge OUT PART... [--json] [--plot FILE.svg] [--force]",
-        "put the parts of a sweep together that inset sweep --shard wrote", IN_MERGE},
+        "put the parts together that inset sweep or attribute --shard wrote", IN_MERGE},
     {"sites", "inset sites MODEL [--json]",
         "every site of a model in execution order, with its shape", IN_SITES},
     {"tokens", "inset tokens -m MODEL TEXT [--json]",
@@ -260,6 +260,7 @@ static const command *find_command(const char *name)
 int usage_error(const char *name, const char *format, ...)
 {
     va_list list;
+    if (ranks_are_silent()) return EXIT_REQUEST;
     fprintf(stderr, "inset%s%s: ", name ? " " : "", name ? name : "");
     va_start(list, format);
     vfprintf(stderr, format, list);

@@ -8,7 +8,7 @@
 int report(inset_context *context, int status)
 {
     fflush(stdout);
-    fprintf(stderr, "%s\n", inset_message(context));
+    if (!ranks_are_silent()) fprintf(stderr, "%s\n", inset_message(context));
     return status;
 }
 

@@ -2,7 +2,7 @@
 mkdir /tmp/inset-words && cp ../fixtures/gpt2/config.json ../fixtures/gpt2/model.safetensors /tmp/inset-words && cp ../fixtures/tokenizers/small.json /tmp/inset-words/tokenizer.json
 inset sweep -d cpu -m /tmp/inset-words --clean 'When Mary gave' --corrupt 'When John gave' --metric 'logit_diff:" Mary"," John"' --patch resid_pre --layers 1: \
     -o /tmp/inset-words/out.csv --plot /tmp/inset-words/out.svg
-head -n 3 /tmp/inset-words/out.csv
+head -n 3 /tmp/inset-words/out.csv | sed 's/\(\.[0-9][0-9][0-9]\)[0-9]*/\1/g'
 grep -c "' Mary'" /tmp/inset-words/out.svg
 inset sweep -d cpu -m /tmp/inset-words --clean 'When Mary gave' --corrupt 'When John gave' --metric 'logit_diff:" Mary"," John"' --patch resid_pre --layers 2 --json | sed -n '/tokens/p'
 printf 'When Mary gave\nMary gave it to John\n' > /tmp/inset-words/clean.txt

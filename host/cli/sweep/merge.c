@@ -1,7 +1,8 @@
-/* merge.c: `inset merge`: the parts that `inset sweep --shard` wrote, as the sweep's results. */
+/* merge.c: `inset merge`: the parts that `inset sweep --shard` or `attribute --shard` wrote, as the
+ * whole's results. */
 #include <string.h>
 
-#include "cli/sweep/sweep.h"
+#include "cli/edges/edges.h"
 
 static int merge(sweep_session *s)
 {
@@ -32,15 +33,17 @@ int command_merge(const options *given)
     if (given->n_words < 2) return usage_error("merge", "which parts? OUT.*-of-16, for example");
     mine = *given;
     mine.output = given->words[0];
-    int status = sweep_find_kind(&s, "merge");
-    if (!status) status = check_place(&mine, mine.output);
+    bool of_sweep = false;
+    int status = check_place(&mine, mine.output);
     if (!status) status = check_place(&mine, mine.plot);
     if (status) return status;
     if (inset_context_create(NULL, &s.context)) {
         fprintf(stderr, "MemoryError: out of memory on the host\n");
         return EXIT_MACHINE;
     }
-    status = merge(&s);
+    status = merge_edges(s.context, &mine, &of_sweep);
+    if (of_sweep) status = sweep_find_kind(&s, "merge");
+    if (of_sweep && !status) status = merge(&s);
     inset_context_free(s.context);
     return status ? status : finish_output();
 }

@@ -1,5 +1,5 @@
 /* sweep.c: `inset sweep`: a grid of patches from its options to files and pictures. */
-#include "cli/sweep/several.h"
+#include "cli/sweep/sweep.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -10,13 +10,6 @@
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
-
-double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- before any work ---------------------------------------------------- */
 
@@ -64,8 +57,8 @@ inset_status sweep_create_on(
     wanted.state = state;
     wanted.resume = s->given->resume && state;
     wanted.shared = s->shared;
-    wanted.shard = s->shard;
-    wanted.shards = s->shards;
+    wanted.shard = s->shard.number;
+    wanted.shards = s->shard.of;
     wanted.command = s->command;
     if (!s->estimates) return inset_sweep_create(model, &wanted, out);
     char rules[256];
@@ -110,44 +103,46 @@ static int check_size(const sweep_session *s)
     return EXIT_MACHINE;
 }
 
-/* ---- the run ------------------------------------------------------------ */
+/* ---- other devices ------------------------------------------------------- */
 
-enum { PROGRESS_BAR = 30 };
+/* The sweep once more on each of the other devices, in a context of its own. */
+typedef struct helper {
+    inset_context *context;
+    inset_model *model;
+    inset_sweep *sweep;
+} helper;
+typedef struct helpers {
+    helper at[MOST_DEVICES];
+    int n;
+} helpers;
 
-static void draw_progress(const sweep_session *s, double started, bool last)
+static int open_helper(sweep_session *s, const char *device, helper *h)
 {
-    inset_sweep_progress is = INSET_SWEEP_PROGRESS;
-    if (!isatty(STDERR_FILENO) || inset_sweep_progress_of(s->sweep, &is)) return;
-    if (last) {
-        fprintf(stderr, "\r\033[K");
-        return;
+    int status = EXIT_OK;
+    if (inset_context_create(NULL, &h->context)) {
+        fprintf(stderr, "MemoryError: out of memory on the host\n");
+        return EXIT_MACHINE;
     }
-    double passed = now_seconds() - started, here = (double)(is.done - is.restored),
-           rate = passed > 0 ? here / passed : 0;
-    int full = is.patches ? (int)(PROGRESS_BAR * is.done / is.patches) : 0;
-    fprintf(stderr, "\r\033[K[%.*s%*s] %" PRId64 "/%" PRId64 " patches", full,
-        "##############################", PROGRESS_BAR - full, "", is.done, is.patches);
-    if (here > 0)
-        fprintf(stderr, "  %.3g/s  %.0f s left", rate, (double)(is.patches - is.done) / rate);
-    fflush(stderr);
+    h->model = open_model(h->context, s->given, device, &status);
+    if (!h->model) return status;
+    if (sweep_create_on(s, h->model, NULL, &h->sweep)) return report(h->context, EXIT_MACHINE);
+    return inset_sweep_help(s->sweep, h->sweep) ? report(s->context, EXIT_MACHINE) : EXIT_OK;
 }
 
-static int run_chunks(sweep_session *s, rank_room *ranks)
+static int helpers_open(sweep_session *s, const device_list *devices, helpers *out)
 {
-    double started = now_seconds();
-    while (!inset_sweep_done(s->sweep)) {
-        draw_progress(s, started, false);
-        inset_status status = inset_sweep_step(s->sweep);
-        if (!status && !ranks_failure(ranks)) continue;
-        draw_progress(s, started, true);
-        if (!status) {
-            fprintf(stderr, "%s\n", ranks_failure(ranks));
-            return EXIT_MACHINE;
-        }
-        return report(s->context, EXIT_MACHINE);
-    }
-    draw_progress(s, started, true);
-    return EXIT_OK;
+    int status = EXIT_OK;
+    *out = (helpers){.n = 0};
+    for (int i = 1; i < devices->n && !status; i++)
+        status = open_helper(s, devices->names[i], &out->at[out->n++]);
+    return status;
+}
+
+/* After the sweep that they helped. */
+static void helpers_close(helpers *h)
+{
+    for (int i = 0; i < h->n; i++) inset_context_free(h->at[i].context);
+    h->n = 0;
 }
 
 /* ---- all ----------------------------------------------------------------- */
@@ -183,22 +178,18 @@ void show_cost(const inset_cost *c, bool json)
             c->blocks_again);
 }
 
-/* Opens the model and makes the sweep, on the first device. Only the first rank says what is
- * wrong. */
+/* Opens the model and makes the sweep, on the first device. */
 static int open_sweep(sweep_session *s, rank_room *ranks, const char *device)
 {
-    inset_model_options wanted = model_options(s->given, device);
+    int status = EXIT_OK;
     const bool first = ranks_is_first(ranks);
-    inset_status status = inset_model_open(s->context, s->given->model, &wanted, &s->model);
-    if (status) {
-        if (first) report(s->context, 0);
-        return status == INSET_USAGE_ERROR ? EXIT_REQUEST : EXIT_MACHINE;
-    }
+    s->model = open_model(s->context, s->given, device, &status);
+    if (!s->model) return status;
     if (first && isatty(STDERR_FILENO) && (!s->given->device || !strcmp(device, "auto")))
         fprintf(stderr, "on %s\n", inset_model_device(s->model));
-    status = sweep_create_on(s, s->model, first && s->given->output ? s->state : NULL, &s->sweep);
-    if (status && first) report(s->context, 0);
-    return exit_status(status);
+    const inset_status made = sweep_create_on(
+        s, s->model, first && s->given->output ? s->state : NULL, &s->sweep);
+    return made ? report(s->context, exit_status(made)) : EXIT_OK;
 }
 
 /* All chunks, here and elsewhere. */
@@ -206,9 +197,10 @@ static int run_all(sweep_session *s, rank_room *ranks, const device_list *device
 {
     static helpers others;
     const double started = now_seconds();
-    int status = ranks_serve(ranks, s);
+    const work w = work_of_sweep(s->context, s->model, s->sweep);
+    int status = ranks_serve(ranks);
     if (!status) status = helpers_open(s, devices, &others);
-    if (!status) status = run_chunks(s, ranks);
+    if (!status) status = work_run_all(&w, ranks, NULL);
     if (!status) ranks_served(ranks);
     s->seconds = now_seconds() - started;
     if (status) inset_sweep_free(s->sweep), s->sweep = NULL; /* its helpers end */
@@ -226,14 +218,15 @@ static int run(sweep_session *s, rank_room *ranks)
     if (!status && s->given->dry_run) {
         inset_cost cost;
         if (inset_attribution_cost(s->sweep, &cost)) return report(s->context, EXIT_MACHINE);
-        show_cost(&cost, s->given->json);
+        if (ranks_is_first(ranks)) show_cost(&cost, s->given->json);
         return EXIT_OK;
     }
     if (!status && ranks_is_first(ranks)) status = check_size(s);
-    if ((status = ranks_meet(ranks, s, status))) return status;
-    if (!ranks_is_first(ranks)) return ranks_work(ranks, s);
+    const work w = work_of_sweep(s->context, s->model, s->sweep);
+    if ((status = ranks_meet(ranks, &w, status))) return status;
+    if (!ranks_is_first(ranks)) return ranks_work(ranks);
     if ((status = run_all(s, ranks, &devices))) return status;
-    if (s->shards) return shard_finish(s);
+    if (s->shard.of) return shard_finish(s->given, &s->shard, s->state, &w, s->seconds);
     if (!status) status = verify(s);
     if (!status) status = sweep_write(s);
     return status ? status : sweep_show(s);
@@ -250,13 +243,13 @@ static int check_options(sweep_session *s)
     if (!status && s->estimates && given->steps == 0)
         status = usage_error(
             "attribute", "--steps: one or more were expected, found 0; leave it out for AtP");
-    return status ? status : shard_read(s);
+    return status ? status : shard_read(given, s->estimates ? "attribute" : "sweep", &s->shard);
 }
 
 /* Only the first rank looks at the places where files go. */
 static int check_files(sweep_session *s)
 {
-    const char *output = s->shards ? s->part : s->given->output;
+    const char *output = s->shard.of ? s->shard.part : s->given->output;
     int status = check_place(s->given, output);
     if (!status) status = check_place(s->given, s->given->plot);
     return status ? status : check_state(s->given, output, s->state, sizeof s->state);
@@ -266,8 +259,8 @@ static int start(sweep_session *s, rank_room *ranks)
 {
     int status = ranks_is_first(ranks) ? check_files(s) : EXIT_OK;
     model_version(s->given->model, s->version, sizeof s->version);
-    if (status) return ranks_meet(ranks, s, status);
-    return run(s, ranks);
+    const work none = {.context = s->context};
+    return status ? ranks_meet(ranks, &none, status) : run(s, ranks);
 }
 
 int command_sweep(const options *given, int count, char **arguments)

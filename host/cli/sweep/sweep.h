@@ -1,33 +1,13 @@
 /* sweep.h: `inset sweep` and `inset attribute`, and `inset merge`.
  *
- *     sweep.c     from options to the last chunk
- *     several.c   other devices, ranks of MPI, shards
+ *     sweep.c     from options to the last chunk, shared as cli/shared/ has it
  *     merge.c     shards put together
  *     show.c      results, by files_out.c, terminal.c and svg.c; these by panels.c
  *                 and features.c */
 #ifndef INSET_CLI_SWEEP_H
 #define INSET_CLI_SWEEP_H
 
-#include <limits.h>
-
-#include "cli/cli.h"
-
-/* ---- files.c ---- */
-int file_error(const char *path, const char *what); /* "FileError: ...", EXIT_MACHINE */
-bool ends_with(const char *text, const char *end);
-/* Whether a file can be made at `path` (NULL: none is wanted), and none is there that must not be
- * replaced. */
-int check_place(const options *given, const char *path);
-/* Where what is done is kept, OUT.partial; refuses or removes what was left there, unless it is to
- * be resumed. */
-int check_state(const options *given, const char *output, char *state, size_t size);
-/* The command for the metadata, so that an interrupted and resumed one, or one under another name,
- * gives the same file. */
-void command_text(int count, char **arguments, char *out, size_t size);
-/* A hash of a model directory's config and of blocks of its weights. */
-void model_version(const char *directory, char *out, size_t size);
-/* Writes through `write` to another name, which then takes the place of `path`. */
-int write_file(const char *path, bool (*write)(const void *what, FILE *to), const void *what);
+#include "cli/shared/shared.h"
 
 typedef enum file_kind { FILE_SAFETENSORS, FILE_NPY, FILE_CSV, FILE_NONE } file_kind;
 
@@ -39,10 +19,9 @@ typedef struct sweep_session {
     bool estimates; /* inset attribute */
     file_kind kind; /* of -o */
     char command[8192], version[32];
-    int64_t shard, shards; /* --shard 3/16; 0 of 0 */
-    bool shared;           /* several run it */
-    /* where what is done is kept, OUT.partial; and what a shard leaves, OUT.3-of-16 */
-    char state[PATH_MAX], part[PATH_MAX];
+    bool shared; /* several run it */
+    shard shard;
+    char state[PATH_MAX]; /* where what is done is kept, OUT.partial */
     const inset_verified *verified;
     size_t n_verified;
     double rank;
@@ -58,7 +37,6 @@ int sweep_show(const sweep_session *s); /* --plot, --json or the terminal */
 /* The session's sweep on a model; state: the state file, or NULL. */
 inset_status sweep_create_on(
     const sweep_session *s, inset_model *model, const char *state, inset_sweep **out);
-double now_seconds(void);
 /* sweep.c: what --dry-run says */
 void show_cost(const inset_cost *c, bool json);
 /* ---- sweep.c: options as the library has them; rules: a place for their text ---- */

@@ -1,7 +1,7 @@
-/* ranks.c: one sweep by the ranks of an MPI job.
+/* ranks.c: one piece of work by the ranks of an MPI job.
  *
  * Rank 0 has the book, the state file and the results, and runs chunks too; a thread of it answers
- * the others. Each rank opens the same files and makes the same sweep, cut as rank 0's:
+ * the others. Each rank opens the same files and makes the same work, cut as rank 0's:
  *
  *     a rank                          rank 0
  *     WANT                      ->
@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/sweep/several.h"
+#include "cli/shared/shared.h"
 #include "mpi/ranks.h"
 
 enum { WANT = 1, WANT_AHEAD, CHUNK, DONE, FAILED };
@@ -26,7 +26,7 @@ enum { WAIT_MICROSECONDS = 200, MESSAGE = 512 };
 struct rank_room {
     ranks *mpi;
     void *module;
-    sweep_session *sweep_session;
+    work work; /* from ranks_meet on */
     /* rank 0: the thread that answers */
     pthread_t thread;
     bool serving;
@@ -48,8 +48,7 @@ static bool started_by_mpirun(void)
     return false;
 }
 
-/* A number that a launcher gave, by the first of these names that is set; `otherwise` if none is.
- * */
+/* A number that a launcher gave, by the first of these names that is set. */
 static int number_of_launcher(const char *const *names, int otherwise)
 {
     for (; *names; names++)
@@ -65,6 +64,12 @@ bool ranks_are_several(bool *first)
     const int rank = number_of_launcher(places, 0);
     *first = rank == 0;
     return rank > 0 || number_of_launcher(sizes, 1) > 1;
+}
+
+bool ranks_are_silent(void)
+{
+    bool first;
+    return ranks_are_several(&first) && !first;
 }
 
 /* Beside the command, as it is built; in ../lib/inset and its like, as it is installed. */
@@ -91,8 +96,8 @@ static void *open_module(char *error, size_t size)
 
 static int refuse(rank_room *r, const char *why)
 {
-    fprintf(stderr,
-        "DeviceError: mpirun started this process, and its sweep cannot be shared: %s\n", why);
+    fprintf(stderr, "DeviceError: mpirun started this process, and its work cannot be shared: %s\n",
+        why);
     if (r && r->module) dlclose(r->module);
     free(r);
     return EXIT_MACHINE;
@@ -187,18 +192,18 @@ void ranks_part(const rank_room *r, int64_t *part, int64_t *parts)
     *parts = several ? r->mpi->size : 0;
 }
 
-int ranks_meet(rank_room *r, sweep_session *s, int status)
+int ranks_meet(rank_room *r, const work *w, int status)
 {
     inset_cut cut = {{0}};
     state_of_rank mine = {.status = status};
     if (!r) return status;
-    r->sweep_session = s;
-    snprintf(mine.message, sizeof mine.message, "%s: %s", r->mpi->host, inset_message(s->context));
+    r->work = *w;
+    snprintf(mine.message, sizeof mine.message, "%s: %s", r->mpi->host, inset_message(w->context));
     if ((status = gather_states(r, &mine))) return status;
-    inset_sweep_cut(s->sweep, &cut);
+    w->kind->cut(w->of, &cut);
     if (!r->mpi->broadcast(r->mpi, &cut, sizeof cut)) return EXIT_MACHINE;
-    mine.status = r->mpi->rank && inset_sweep_cut_as(s->sweep, &cut) ? EXIT_MACHINE : EXIT_OK;
-    snprintf(mine.message, sizeof mine.message, "%s: %s", r->mpi->host, inset_message(s->context));
+    mine.status = r->mpi->rank && w->kind->cut_as(w->of, &cut) ? EXIT_MACHINE : EXIT_OK;
+    snprintf(mine.message, sizeof mine.message, "%s: %s", r->mpi->host, inset_message(w->context));
     return gather_states(r, &mine);
 }
 
@@ -225,20 +230,22 @@ static int give_up(rank_room *r)
 {
     char message[MESSAGE];
     snprintf(message, sizeof message, "rank %d on %s: %s", r->mpi->rank, r->mpi->host,
-        inset_message(r->sweep_session->context));
+        inset_message(r->work.context));
     r->mpi->send(r->mpi, 0, FAILED, message, strlen(message) + 1);
     ask(r, WANT); /* rank 0 ends the job */
     return EXIT_MACHINE;
 }
 
-int ranks_work(rank_room *r, sweep_session *s)
+int ranks_work(rank_room *r)
 {
-    const bool works_ahead = !strncmp(inset_model_device(s->model), "cuda", 4);
+    const work *w = &r->work;
+    const bool ahead_too = w->kind->works_ahead
+                           && !strncmp(inset_model_device(w->model), "cuda", 4);
     for (int64_t chunk = ask(r, WANT), ahead; chunk >= 0;) {
         const void *data;
         size_t size;
-        ahead = works_ahead ? ask(r, WANT_AHEAD) : -1;
-        if (inset_sweep_run_chunk(s->sweep, chunk, ahead, &data, &size)) return give_up(r);
+        ahead = ahead_too ? ask(r, WANT_AHEAD) : -1;
+        if (w->kind->run(w->of, chunk, ahead, &data, &size)) return give_up(r);
         if (!r->mpi->send(r->mpi, 0, DONE, data, size)) return EXIT_MACHINE;
         chunk = ahead >= 0 ? ahead : ask(r, WANT);
     }
@@ -273,11 +280,11 @@ static void answer(rank_room *r, int to, int64_t chunk)
 /* Gives what is free to those that wait, and tells them when all is done. */
 static void give_out(rank_room *r)
 {
-    inset_sweep *sweep = r->sweep_session->sweep;
-    const bool done = inset_sweep_done(sweep) || ranks_failure(r);
+    const work *w = &r->work;
+    const bool done = w->kind->done(w->of) || ranks_failure(r);
     for (int i = 1; i < r->mpi->size; i++) {
         if (!r->idle[i]) continue;
-        const int64_t chunk = done ? -1 : inset_sweep_take(sweep);
+        const int64_t chunk = done ? -1 : w->kind->take(w->of);
         if (chunk < 0 && !done) return;
         answer(r, i, chunk);
         r->idle[i] = false;
@@ -288,7 +295,7 @@ static void give_out(rank_room *r)
 static void take_numbers(rank_room *r, const ranks_message *m)
 {
     int64_t *has = r->has + 2 * m->from;
-    const inset_status status = inset_sweep_put(r->sweep_session->sweep, m->bytes, m->size);
+    const inset_status status = r->work.kind->put(r->work.of, m->bytes, m->size);
     if (status == INSET_FILE_ERROR) fail(r, "what is done cannot be kept in the state file");
     else if (status) fail(r, "a rank's numbers came damaged");
     has[0] = has[1];
@@ -301,12 +308,12 @@ static void take_message(rank_room *r, const ranks_message *m)
     if (m->kind == FAILED && m->size) {
         fail(r, m->bytes);
         for (int k = 0; k < 2; k++) { /* nobody is to wait for them */
-            inset_sweep_give_back(r->sweep_session->sweep, r->has[2 * m->from + k]);
+            r->work.kind->give_back(r->work.of, r->has[2 * m->from + k]);
             r->has[2 * m->from + k] = -1;
         }
     }
     if (m->kind == WANT) r->idle[m->from] = true;
-    if (m->kind == WANT_AHEAD) answer(r, m->from, inset_sweep_take(r->sweep_session->sweep));
+    if (m->kind == WANT_AHEAD) answer(r, m->from, r->work.kind->take(r->work.of));
 }
 
 static void *serve(void *of)
@@ -326,10 +333,9 @@ static void *serve(void *of)
     return NULL;
 }
 
-int ranks_serve(rank_room *r, sweep_session *s)
+int ranks_serve(rank_room *r)
 {
     if (!r || r->mpi->size < 2) return EXIT_OK;
-    r->sweep_session = s;
     r->left = r->mpi->size - 1;
     r->serving = !pthread_create(&r->thread, NULL, serve, r);
     if (r->serving) return EXIT_OK;

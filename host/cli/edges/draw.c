@@ -1,11 +1,11 @@
-/* edges_draw.c: the strongest edges as a drawing by layer, for Graphviz, and as the JSON that
+/* draw.c: the strongest edges as a drawing by layer, for Graphviz, and as the JSON that
  * EAP-IG's Graph.from_json reads. A node is a head or an MLP, whatever of it reads. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/edges.h"
+#include "cli/edges/edges.h"
 
 /* "a3.h1<q>" -> "a3.h1", in `out`. */
 static void node_of(const char *reader, char *out, size_t size)

@@ -1,10 +1,10 @@
-/* edges.c: `inset attribute --edges`: scores of all edges, as a table, files and drawings. */
+/* attribute.c: `inset attribute --edges`: scores of all edges, as a table, files and drawings. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/edges.h"
+#include "cli/edges/edges.h"
 
 /* ---- the strongest ------------------------------------------------------ */
 
@@ -132,8 +132,9 @@ static int write_output(session_of_edges *s)
         if (!status) remove(s->state);
         return status;
     }
-    return inset_edges_write(s->edges, path, s->command) ? report(s->context, EXIT_MACHINE)
-                                                         : EXIT_OK;
+    return inset_edges_write(s->edges, path, *s->command ? s->command : NULL)
+               ? report(s->context, EXIT_MACHINE)
+               : EXIT_OK;
 }
 
 static int draw(session_of_edges *s)
@@ -175,76 +176,103 @@ static int check_names(const options *given)
     if (given->steps == 0)
         return usage_error(
             "attribute", "--steps: one or more were expected, found 0; leave it out for EAP");
-    int status = check_place(given, given->output);
-    return status ? status : check_place(given, given->plot);
+    if (given->shard && given->plot)
+        return usage_error("attribute", "--plot takes all scores, and --shard makes a part");
+    return EXIT_OK;
 }
 
-int open_edges(session_of_edges *s)
+static int check_files(session_of_edges *s)
 {
-    int status = EXIT_OK;
-    char rules[256];
-    inset_sweep_options runs = sweep_options(s->given, s->version);
-    if (s->given->edges_from) runs.by = NULL; /* of `circuit`: how edges are chosen */
-    if (s->given->edges && s->given->output) runs.state = s->state;
-    if (!s->given->edges) runs.patch = NULL; /* of `sweep`: "edges" */
-    const inset_attribution_options all = attribution_options(s->given, &runs, rules, sizeof rules);
-    s->model = open_model(s->context, s->given, s->given->device, &status);
-    if (!s->model) return status;
-    inset_status made = inset_edges_create(s->model, &all, s->given->per_pair, &s->edges);
-    if (!made) return EXIT_OK;
-    return report(s->context,
-        made == INSET_NO_MEMORY || made == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
+    const options *given = s->given;
+    const char *output = s->shard.of ? s->shard.part : given->output;
+    int status = check_place(given, output);
+    if (!status) status = check_place(given, given->plot);
+    if (status || given->dry_run) return status;
+    return check_state(given, output, s->state, sizeof s->state);
 }
 
-static int run(session_of_edges *s)
+/* On another device there is nothing to make but the edges. */
+static int same_edges(void *of, edge_helper *h, work *out)
 {
-    inset_edge_result r;
-    int status = open_edges(s);
-    if (status) return status;
-    if (s->given->dry_run) {
-        inset_cost cost;
-        if (inset_edges_cost(s->edges, &cost)) return report(s->context, EXIT_MACHINE);
-        return show_cost(&cost, s->given->json), EXIT_OK;
-    }
-    const double started = now_seconds();
-    while (!inset_edges_done(s->edges))
-        if (inset_edges_step(s->edges)) return report(s->context, EXIT_MACHINE);
-    s->seconds = now_seconds() - started;
-    if (s->given->verify
-        && inset_edges_verify(
-            s->edges, (size_t)s->given->verify, &s->verified, &s->n_verified, &s->rank))
-        return report(s->context, EXIT_MACHINE);
-    if ((status = write_output(s)) || (status = draw(s))) return status;
+    (void)of;
+    *out = work_of_edges(h->context, h->model, h->edges);
+    return EXIT_OK;
+}
+
+static int show(session_of_edges *s)
+{
     bool fine = true;
+    inset_edge_result r;
     if (s->given->json) fine = print_json(s->edges, s);
     else
         for (size_t m = 0; s->given->metrics[m] && fine; m++)
             fine = !inset_edges_result(s->edges, m, &r) && show_table(s->edges, &r, s->given->top);
     if (!fine) return fprintf(stderr, "MemoryError: out of memory on the host\n"), EXIT_MACHINE;
-    if (!s->given->json && s->n_verified) {
-        printf("\n%-10s %-12s %12s %12s\n", "verified", "", "estimate", "exact");
-        for (size_t i = 0; i < s->n_verified; i++)
-            printf("%-10s %-12s %12.5g %12.5g\n", s->verified[i].source, s->verified[i].destination,
-                s->verified[i].score, s->verified[i].exact);
-        printf("rank correlation %.3f\n", s->rank);
-    }
+    if (s->given->json || !s->n_verified) return EXIT_OK;
+    printf("\n%-10s %-12s %12s %12s\n", "verified", "", "estimate", "exact");
+    for (size_t i = 0; i < s->n_verified; i++)
+        printf("%-10s %-12s %12.5g %12.5g\n", s->verified[i].source, s->verified[i].destination,
+            s->verified[i].score, s->verified[i].exact);
+    printf("rank correlation %.3f\n", s->rank);
     return EXIT_OK;
+}
+
+static int run(session_of_edges *s)
+{
+    const work_elsewhere elsewhere = {.make = same_edges};
+    int status = session_make_edges(s);
+    if (!status && s->given->dry_run) {
+        inset_cost cost;
+        if (inset_edges_cost(s->edges, &cost)) return report(s->context, EXIT_MACHINE);
+        if (session_is_first(s)) show_cost(&cost, s->given->json);
+        return EXIT_OK;
+    }
+    const work w = work_of_edges(s->context, s->model, s->edges);
+    status = session_work(s, status, &w, &elsewhere);
+    if (status || !session_is_first(s)) return status;
+    if (s->shard.of) return shard_finish(s->given, &s->shard, s->state, &w, s->seconds);
+    if (s->given->verify
+        && inset_edges_verify(
+            s->edges, (size_t)s->given->verify, &s->verified, &s->n_verified, &s->rank))
+        return report(s->context, EXIT_MACHINE);
+    if ((status = write_output(s)) || (status = draw(s))) return status;
+    return show(s);
 }
 
 int command_edges(const options *given, int count, char **arguments)
 {
-    session_of_edges s = {.given = given};
+    session_of_edges s = {.given = given, .name = "attribute"};
     int status = check_names(given);
-    if (!status && !given->dry_run)
-        status = check_state(given, given->output, s.state, sizeof s.state);
+    if (!status) status = shard_read(given, "attribute", &s.shard);
     if (status) return status;
     command_text(count, arguments, s.command, sizeof s.command);
-    model_version(given->model, s.version, sizeof s.version);
-    if (inset_context_create(NULL, &s.context)) {
-        fprintf(stderr, "MemoryError: out of memory on the host\n");
-        return EXIT_MACHINE;
-    }
-    status = run(&s);
-    inset_context_free(s.context);
-    return status ? status : finish_output();
+    status = session_open(&s, check_files);
+    if (!status) status = run(&s);
+    return session_close(&s, status);
+}
+
+/* ---- merging ------------------------------------------------------------- */
+
+/* Of `inset merge`. *none: the parts are a sweep's. */
+int merge_edges(inset_context *context, const options *given, bool *none)
+{
+    session_of_edges s = {.given = given, .context = context};
+    inset_edge_result r;
+    const inset_status found = inset_edges_merge(
+        context, given->n_words - 1, given->words + 1, &s.edges);
+    *none = found == INSET_TYPE_ERROR;
+    if (*none) return EXIT_OK;
+    if (found)
+        return report(context,
+            found == INSET_VALUE_ERROR || found == INSET_USAGE_ERROR ? EXIT_REQUEST : EXIT_MACHINE);
+    static options mine;
+    mine = *given;
+    for (size_t m = 0; m < OPTIONS_MOST_WORDS && !inset_edges_result(s.edges, m, &r); m++)
+        mine.metrics[m] = r.metric;
+    s.given = &mine;
+    mine.output = given->words[0];
+    int status = check_names(&mine);
+    if (!status) status = write_output(&s);
+    if (!status) status = draw(&s);
+    return status ? status : show(&s);
 }

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/edges.h"
+#include "cli/edges/edges.h"
 
 enum { MOST_SIZES = 256 };
 
@@ -20,8 +20,17 @@ typedef struct circuits {
     double metric[MOST_SIZES], faithfulness[MOST_SIZES];
     int n;
     double run, other, cpr, cmd;
-    inset_cost cost; /* of all sizes, where nothing is to be run */
+    inset_cost cost;             /* of all sizes, where nothing is to be run */
+    float *scores;               /* [edges], from the file */
+    int64_t n_edges, all, pairs; /* edges there are; places for one; pairs of prompts */
 } circuits;
+
+/* What the units of one device read: which circuit they are of, and its edges. */
+typedef struct circuit_at_work {
+    const circuits *of;
+    int64_t size; /* index of sizes; -2: none of the edges; -1: all; MOST_SIZES: not chosen yet */
+    unsigned char kept[];
+} circuit_at_work;
 
 /* "50,100" or "0.1%,1%". */
 static int read_sizes(circuits *c, const char *text, int64_t edges)
@@ -93,31 +102,99 @@ static void print_json(const circuits *c)
     printf("\n  ]\n}\n");
 }
 
-/* Edges kept in none, in all, and in each size. */
-static int run_sizes(circuits *c, const float *scores, unsigned char *kept, int64_t edges)
+/* Edges kept in none (-2), in all (-1), or in a size. */
+static inset_status choose(const circuits *c, inset_edges *e, int64_t i, unsigned char *kept)
 {
-    inset_edges *e = c->s.edges;
-    for (int i = -2; i < c->n; i++) {
+    const int64_t size = i == -2 ? 0 : i == -1 ? c->n_edges : c->sizes[i];
+    /* all of them are all, however they are chosen */
+    return inset_edges_choose(
+        e, c->scores, size == c->n_edges ? "abs" : c->s.given->by, size, kept);
+}
+
+/* One circuit of one pair: those of a circuit follow each other. */
+static inset_status run_one(void *of, inset_edges *e, int64_t unit, double *metric)
+{
+    circuit_at_work *at = of;
+    const int64_t i = unit / at->of->pairs - 2;
+    if (i != at->size) {
+        inset_status status = choose(at->of, e, i, at->kept);
+        if (status) return status;
+        at->size = i;
+    }
+    return inset_edges_circuit_pair(e, at->kept, unit % at->of->pairs, metric);
+}
+
+static int open_units(const circuits *c, inset_edges *e, units *u)
+{
+    circuit_at_work *own = malloc(sizeof *own + (size_t)c->all);
+    if (!own) return fprintf(stderr, "MemoryError: out of memory on the host\n"), EXIT_MACHINE;
+    *own = (circuit_at_work){.of = c, .size = MOST_SIZES};
+    *u = (units){.edges = e,
+        .n = (c->n + 2) * c->pairs,
+        .most = 1,
+        .run = run_one,
+        .of = own,
+        .hash = units_hash(units_hash(units_hash(1, c->scores, (size_t)c->all * sizeof *c->scores),
+                               c->sizes, (size_t)c->n * sizeof *c->sizes),
+            c->s.given->ablation ? c->s.given->ablation : "",
+            c->s.given->ablation ? strlen(c->s.given->ablation) : 0)};
+    return units_open(u);
+}
+
+static void close_units(units *u)
+{
+    units_close(u);
+    free(u->of);
+}
+
+static int same_circuits(void *of, edge_helper *h, work *out)
+{
+    circuits *c = of;
+    if (inset_edges_ablate(h->edges, c->s.given->ablation)) return report(h->context, EXIT_REQUEST);
+    const int status = open_units(c, h->edges, &h->units);
+    *out = work_of_units(h->context, h->model, &h->units);
+    return status;
+}
+
+static void end_circuits(edge_helper *h) { close_units(&h->units); }
+
+/* The mean over pairs of a circuit's units. */
+static double mean_of(const circuits *c, const units *u, int64_t i)
+{
+    double sum = 0;
+    for (int64_t pair = 0; pair < c->pairs; pair++) sum += u->numbers[(i + 2) * c->pairs + pair];
+    return sum / (double)c->pairs;
+}
+
+static void take_numbers(circuits *c, const units *u)
+{
+    c->other = mean_of(c, u, -2);
+    c->run = mean_of(c, u, -1);
+    for (int i = 0; i < c->n; i++) {
+        c->metric[i] = mean_of(c, u, i);
+        c->faithfulness[i] = (c->metric[i] - c->other) / (c->run - c->other) + 0.0; /* no -0 */
+    }
+    take_areas(c, c->n_edges);
+}
+
+/* Of all sizes, one after the other. */
+static int take_cost(circuits *c)
+{
+    unsigned char *kept = malloc((size_t)c->all);
+    int status = kept ? EXIT_OK : EXIT_MACHINE;
+    for (int64_t i = -2; i < c->n && !status; i++) {
         inset_cost cost;
-        double *to = i == -2 ? &c->other : i == -1 ? &c->run : &c->metric[i];
-        const int64_t size = i == -2 ? 0 : i == -1 ? edges : c->sizes[i];
-        /* all of them are all, however they are chosen */
-        if (inset_edges_choose(e, scores, size == edges ? "abs" : c->s.given->by, size, kept))
-            return report(c->s.context, EXIT_REQUEST);
-        if (!c->s.given->dry_run) {
-            if (inset_edges_circuit(e, kept, to)) return report(c->s.context, EXIT_MACHINE);
-            continue;
-        }
-        if (inset_edges_circuit_cost(e, kept, &cost)) return report(c->s.context, EXIT_MACHINE);
-        cost.rows += c->cost.rows, cost.flops += c->cost.flops; /* one after the other */
+        if (choose(c, c->s.edges, i, kept)) status = report(c->s.context, EXIT_REQUEST);
+        else if (inset_edges_circuit_cost(c->s.edges, kept, &cost))
+            status = report(c->s.context, EXIT_MACHINE);
+        if (status) break;
+        cost.rows += c->cost.rows, cost.flops += c->cost.flops;
         if (cost.device_bytes < c->cost.device_bytes) cost.device_bytes = c->cost.device_bytes;
         c->cost = cost;
     }
-    if (c->s.given->dry_run) return EXIT_OK;
-    for (int i = 0; i < c->n; i++)
-        c->faithfulness[i] = (c->metric[i] - c->other) / (c->run - c->other) + 0.0; /* no -0 */
-    take_areas(c, edges);
-    return EXIT_OK;
+    free(kept);
+    if (!status && session_is_first(&c->s)) show_cost(&c->cost, c->s.given->json);
+    return status;
 }
 
 static bool write_csv(const void *what, FILE *to)
@@ -181,38 +258,54 @@ static int write_files(const circuits *c)
     return status || !given->plot ? status : write_file(given->plot, write_svg, c);
 }
 
-static int run(circuits *c)
+/* The edges, what is let go of them, the sizes and the scores. */
+static int prepare(circuits *c)
 {
     static const char usual[] = "0.1%,0.2%,0.5%,1%,2%,5%,10%,20%,50%,100%";
     const options *given = c->s.given;
     inset_edge_result r;
-    int status = open_edges(&c->s);
+    int status = session_make_edges(&c->s);
     if (status) return status;
     if (inset_edges_ablate(c->s.edges, given->ablation)) return report(c->s.context, EXIT_REQUEST);
     if (inset_edges_result(c->s.edges, 0, &r)) return report(c->s.context, EXIT_MACHINE);
     if ((status = read_sizes(c, given->sizes ? given->sizes : usual, r.edges))) return status;
-    const size_t all = (size_t)(r.sources * r.destinations);
-    float *scores = malloc(all * sizeof *scores);
-    unsigned char *kept = malloc(all);
-    const double started = now_seconds();
-    if (!scores || !kept) {
-        fprintf(stderr, "MemoryError: out of memory on the host\n");
-        status = EXIT_MACHINE;
-    } else if (inset_edges_read(c->s.edges, given->edges_from, scores)) {
-        status = report(c->s.context, EXIT_REQUEST);
-    } else {
-        status = run_sizes(c, scores, kept, r.edges);
-    }
-    c->s.seconds = now_seconds() - started;
-    if (!status && given->dry_run) {
-        show_cost(&c->cost, given->json);
-    } else if (!status && !(status = write_files(c))) {
-        if (given->json) print_json(c);
-        else show(c, r.edges);
-    }
-    free(scores);
-    free(kept);
+    c->n_edges = r.edges, c->all = r.sources * r.destinations, c->pairs = r.pairs;
+    c->scores = malloc((size_t)c->all * sizeof *c->scores);
+    if (!c->scores)
+        return fprintf(stderr, "MemoryError: out of memory on the host\n"), EXIT_MACHINE;
+    if (inset_edges_read(c->s.edges, given->edges_from, c->scores))
+        return report(c->s.context, EXIT_REQUEST);
+    return EXIT_OK;
+}
+
+static int show_all(circuits *c, const units *u)
+{
+    take_numbers(c, u);
+    const int status = write_files(c);
+    if (status) return status;
+    if (c->s.given->json) print_json(c);
+    else show(c, c->n_edges);
+    return EXIT_OK;
+}
+
+static int run(circuits *c)
+{
+    const work_elsewhere elsewhere = {same_circuits, end_circuits, c};
+    units u = {.n = 0};
+    int status = prepare(c);
+    if (!status && c->s.given->dry_run) return take_cost(c);
+    if (!status) status = open_units(c, c->s.edges, &u);
+    const work w = work_of_units(c->s.context, c->s.model, &u);
+    status = session_work(&c->s, status, &w, &elsewhere);
+    if (!status && session_is_first(&c->s)) status = show_all(c, &u);
+    close_units(&u);
     return status;
+}
+
+static int check_files(session_of_edges *s)
+{
+    const int status = check_place(s->given, s->given->output);
+    return status ? status : check_place(s->given, s->given->plot);
 }
 
 int command_circuit(const options *given)
@@ -222,19 +315,13 @@ int command_circuit(const options *given)
     if (given->ablation && strcmp(given->ablation, "other") && !given->corrupt)
         own.corrupt = given->clean;
     given = &own;
-    circuits c = {.s = {.given = given}};
+    circuits c = {.s = {.given = given, .name = "circuit"}};
     if (given->output && !ends_with(given->output, ".csv"))
         return usage_error("circuit", "-o: OUT.csv was expected, found '%s'", given->output);
     if (given->plot && !ends_with(given->plot, ".svg"))
         return usage_error("circuit", "--plot: FILE.svg was expected, found '%s'", given->plot);
-    int place = check_place(given, given->output);
-    if (!place) place = check_place(given, given->plot);
-    if (place) return place;
-    if (inset_context_create(NULL, &c.s.context)) {
-        fprintf(stderr, "MemoryError: out of memory on the host\n");
-        return EXIT_MACHINE;
-    }
-    int status = run(&c);
-    inset_context_free(c.s.context);
-    return status ? status : finish_output();
+    int status = session_open(&c.s, check_files);
+    if (!status) status = run(&c);
+    free(c.scores);
+    return session_close(&c.s, status);
 }

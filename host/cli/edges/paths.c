@@ -5,12 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/edges.h"
+#include "cli/edges/edges.h"
+
+enum { PATHS_A_UNIT = 256 };
 
 typedef struct session_of_paths {
     session_of_edges s;
-    const inset_edge_effect *found;
+    char *text;               /* the paths, as they were given */
+    inset_edge_effect *found; /* [n] */
     size_t n;
+    int64_t pairs;
     double run, other; /* the metric of the patched run and of the other, mean over the pairs */
 } session_of_paths;
 
@@ -64,7 +68,11 @@ static int check_options(const options *given)
     if (given->output && !ends_with(given->output, ".csv"))
         return usage_error(
             "sweep", "-o: OUT.csv was expected with --patch edges, found '%s'", given->output);
-    return check_place(given, given->output);
+    if (given->shard)
+        return usage_error("sweep",
+            "--shard takes places, as in --patch resid_pre; edges are named, "
+            "so give each job its own --edges");
+    return EXIT_OK;
 }
 
 /* ---- what is shown ------------------------------------------------------ */
@@ -123,61 +131,143 @@ static int show(const session_of_paths *p)
     return EXIT_OK;
 }
 
-/* ---- the command -------------------------------------------------------- */
+/* ---- the work ----------------------------------------------------------- */
 
-/* A circuit of all edges is the run, one of none the other. */
-static inset_status take_ends(session_of_paths *p)
+/* Units: the other run of each pair and the patched run (circuits without edges, and of all), then
+ * 256 paths of a pair each. */
+static inset_status run_end(const session_of_paths *p, inset_edges *e, int64_t unit, double *metric)
 {
     inset_edge_result r;
-    inset_status status = inset_edges_result(p->s.edges, 0, &r);
+    inset_status status = inset_edges_result(e, 0, &r);
     if (status) return status;
     const size_t n = (size_t)(r.sources * r.destinations);
-    unsigned char *kept = calloc(n, 1);
+    unsigned char *kept = malloc(n);
     if (!kept) return INSET_NO_MEMORY;
-    status = inset_edges_circuit(p->s.edges, kept, &p->other);
-    memset(kept, 1, n);
-    if (!status) status = inset_edges_circuit(p->s.edges, kept, &p->run);
+    memset(kept, unit >= p->pairs, n);
+    status = inset_edges_circuit_pair(e, kept, unit % p->pairs, metric);
     free(kept);
     return status;
 }
 
-static int run(session_of_paths *p)
+static size_t paths_in(const session_of_paths *p, int64_t group)
 {
-    const options *given = p->s.given;
-    int status = open_edges(&p->s);
-    char *text = status ? NULL : read_list(given->edge_list, &status);
-    if (!text) return status;
-    const double started = now_seconds();
-    if (given->dry_run) {
-        inset_cost cost;
-        const inset_status refused = inset_edges_patch_cost(p->s.edges, text, given->freeze, &cost);
-        free(text);
-        if (!refused) return show_cost(&cost, given->json), EXIT_OK;
-        return report(p->s.context, refused == INSET_NO_MEMORY ? EXIT_MACHINE : EXIT_REQUEST);
+    const size_t first = (size_t)group * PATHS_A_UNIT;
+    return p->n - first < PATHS_A_UNIT ? p->n - first : PATHS_A_UNIT;
+}
+
+static inset_status run_some(void *of, inset_edges *e, int64_t unit, double *effects)
+{
+    const session_of_paths *p = of;
+    if (unit < 2 * p->pairs) return run_end(p, e, unit, effects);
+    unit -= 2 * p->pairs;
+    const int64_t group = unit / p->pairs;
+    return inset_edges_patch_pair(e, p->text, p->s.given->freeze, unit % p->pairs,
+        (size_t)group * PATHS_A_UNIT, paths_in(p, group), effects);
+}
+
+static int64_t groups_of(const session_of_paths *p)
+{
+    return (int64_t)((p->n + PATHS_A_UNIT - 1) / PATHS_A_UNIT);
+}
+
+static int open_units(session_of_paths *p, inset_edges *e, units *u)
+{
+    *u = (units){.edges = e,
+        .n = (2 + groups_of(p)) * p->pairs,
+        .most = p->n < PATHS_A_UNIT ? (int64_t)p->n : PATHS_A_UNIT,
+        .run = run_some,
+        .of = p,
+        .hash = units_hash(p->s.given->freeze != 0, p->text, strlen(p->text))};
+    return units_open(u);
+}
+
+static int same_paths(void *of, edge_helper *h, work *out)
+{
+    const int status = open_units(of, h->edges, &h->units);
+    *out = work_of_units(h->context, h->model, &h->units);
+    return status;
+}
+
+static void end_paths(edge_helper *h) { units_close(&h->units); }
+
+/* Means over the pairs, summed in their order as inset_edges_patch does. */
+static void take_numbers(session_of_paths *p, const units *u)
+{
+    const double pairs = (double)p->pairs;
+    for (size_t i = 0; i < p->n; i++) p->found[i].effect = 0;
+    for (int64_t unit = 0; unit < u->n; unit++) {
+        const double *numbers = u->numbers + unit * u->most;
+        const int64_t group = unit / p->pairs - 2;
+        if (group == -2) p->other += *numbers / pairs;
+        else if (group == -1) p->run += *numbers / pairs;
+        else
+            for (size_t i = 0; i < paths_in(p, group); i++)
+                p->found[(size_t)group * PATHS_A_UNIT + i].effect += numbers[i] / pairs;
     }
-    inset_status done = inset_edges_patch(p->s.edges, text, given->freeze, &p->found, &p->n);
-    free(text);
-    if (!done) done = take_ends(p);
-    p->s.seconds = now_seconds() - started;
-    if (done)
-        return report(p->s.context,
-            done == INSET_NO_MEMORY || done == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
-    if (given->output && (status = write_file(given->output, write_csv, p))) return status;
-    if (!given->json) return show(p);
-    print_json(p);
+}
+
+/* ---- the command -------------------------------------------------------- */
+
+static int fail(const session_of_paths *p, inset_status status)
+{
+    return report(p->s.context,
+        status == INSET_NO_MEMORY || status == INSET_DEVICE_ERROR ? EXIT_MACHINE : EXIT_REQUEST);
+}
+
+static int prepare(session_of_paths *p)
+{
+    inset_edge_result r;
+    const char *const *names;
+    int status = session_make_edges(&p->s);
+    if (status || !(p->text = read_list(p->s.given->edge_list, &status))) return status;
+    inset_status found = inset_edges_paths(p->s.edges, p->text, p->s.given->freeze, &names, &p->n);
+    if (!found) found = inset_edges_result(p->s.edges, 0, &r);
+    if (found) return fail(p, found);
+    p->pairs = r.pairs;
+    if (!(p->found = malloc((p->n + 1) * sizeof *p->found))) return fail(p, INSET_NO_MEMORY);
+    for (size_t i = 0; i < p->n; i++) p->found[i] = (inset_edge_effect){names[i], 0};
     return EXIT_OK;
 }
 
+static int take_cost(session_of_paths *p)
+{
+    inset_cost cost;
+    const inset_status status = inset_edges_patch_cost(
+        p->s.edges, p->text, p->s.given->freeze, &cost);
+    if (status) return fail(p, status);
+    if (session_is_first(&p->s)) show_cost(&cost, p->s.given->json);
+    return EXIT_OK;
+}
+
+static int run(session_of_paths *p)
+{
+    const work_elsewhere elsewhere = {same_paths, end_paths, p};
+    units u = {.n = 0};
+    int status = prepare(p);
+    if (!status && p->s.given->dry_run) return take_cost(p);
+    if (!status) status = open_units(p, p->s.edges, &u);
+    const work w = work_of_units(p->s.context, p->s.model, &u);
+    status = session_work(&p->s, status, &w, &elsewhere);
+    if (!status && session_is_first(&p->s)) {
+        take_numbers(p, &u);
+        if (p->s.given->output) status = write_file(p->s.given->output, write_csv, p);
+        if (!status && p->s.given->json) print_json(p);
+        else if (!status) status = show(p);
+    }
+    units_close(&u);
+    return status;
+}
+
+static int check_files(session_of_edges *s) { return check_place(s->given, s->given->output); }
+
 int command_paths(const options *given)
 {
-    session_of_paths p = {.s = {.given = given}};
+    session_of_paths p = {.s = {.given = given, .name = "sweep"}};
     int status = check_options(given);
     if (status) return status;
-    if (inset_context_create(NULL, &p.s.context)) {
-        fprintf(stderr, "MemoryError: out of memory on the host\n");
-        return EXIT_MACHINE;
-    }
-    status = run(&p);
-    inset_context_free(p.s.context);
-    return status ? status : finish_output();
+    status = session_open(&p.s, check_files);
+    if (!status) status = run(&p);
+    free(p.found);
+    free(p.text);
+    return session_close(&p.s, status);
 }
