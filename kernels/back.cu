@@ -164,21 +164,22 @@ DEVICE float dot_back(const float *q, const T *k, int d)
 /* What query i of one head sends back: its own gradient, and its part of the keys' and values'. */
 template <typename T>
 DEVICE void back_query(const attention_back_args &a, const back_scratch &s, int64_t first, int i,
-    int head, int group, float *query, float *back)
+    int count, int head, int group, float *query, float *back)
 {
     const int d = a.head_dim;
     const T *k = (const T *)a.k + (int64_t)group * d, *v = (const T *)a.v + (int64_t)group * d;
     const T *q = (const T *)a.q + a.q_rows[first + i] * a.q_stride + (int64_t)head * d;
     const T *dz = (const T *)a.dz + a.dz_rows[first + i] * a.dz_stride + (int64_t)head * d;
     T *dq = (T *)a.out + (first + i) * a.out_stride + (int64_t)head * d;
-    const int from = a.window > 0 && i + 1 > a.window ? i + 1 - a.window : 0;
+    const int from = a.window > 0 && i + 1 > a.window ? i + 1 - a.window : 0,
+              end = a.both_ways ? count : i + 1;
     for (int c = threadIdx.x; c < d; c += blockDim.x) {
         query[c] = load(q[c]);
         back[c] = load(dz[c]);
     }
     __syncthreads();
     float most = -INFINITE;
-    for (int j = from + threadIdx.x; j <= i; j += blockDim.x) {
+    for (int j = from + threadIdx.x; j < end; j += blockDim.x) {
         float score = a.scale * dot_back(query, k + a.key_rows[first + j] * a.k_stride, d);
         slope_at(s, j) = a.scale;
         if (a.softcap > 0.0f) {
@@ -193,7 +194,7 @@ DEVICE void back_query(const attention_back_args &a, const back_scratch &s, int6
     }
     const float largest = block_max(most), base = largest == -INFINITE ? 0.0f : largest;
     float part = 0.0f, weighted = 0.0f;
-    for (int j = from + threadIdx.x; j <= i; j += blockDim.x) {
+    for (int j = from + threadIdx.x; j < end; j += blockDim.x) {
         const float p = exponential(weight_at(s, j) - base);
         weight_at(s, j) = p;
         part += p;
@@ -201,7 +202,7 @@ DEVICE void back_query(const attention_back_args &a, const back_scratch &s, int6
     }
     const float sink = a.sinks ? exponential(load(((const T *)a.sinks)[head]) - base) : 0.0f,
                 sum = block_sum(part) + sink, mean = block_sum(weighted) / sum;
-    for (int j = from + threadIdx.x; j <= i; j += blockDim.x) {
+    for (int j = from + threadIdx.x; j < end; j += blockDim.x) {
         const float p = weight_at(s, j) / sum;
         weight_at(s, j) = p;
         slope_at(s, j) = slope_at(s, j) * (p * (back_at(s, j) - mean));
@@ -209,7 +210,7 @@ DEVICE void back_query(const attention_back_args &a, const back_scratch &s, int6
     __syncthreads();
     for (int c = threadIdx.x; c < d; c += blockDim.x) {
         float total = 0.0f;
-        for (int j = from; j <= i; j++) {
+        for (int j = from; j < end; j++) {
             total += slope_at(s, j) * load(k[a.key_rows[first + j] * a.k_stride + c]);
             key_back(s, j)[c] += slope_at(s, j) * query[c];
             value_back(s, j)[c] += weight_at(s, j) * back[c];
@@ -235,7 +236,7 @@ KERNEL(attention_back, attention_back_args a)
     __syncthreads();
     for (int i = 0; i < unit.count; i++)
         for (int h = 0; h < heads; h++)
-            back_query<T>(a, s, first, i, group * heads + h, group, query, back);
+            back_query<T>(a, s, first, i, unit.count, group * heads + h, group, query, back);
     const int64_t keys = (int64_t)a.n_heads * d, values = keys + (int64_t)a.n_kv_heads * d;
     for (int j = 0; j < unit.count; j++) {
         T *out = (T *)a.out + (first + j) * a.out_stride + (int64_t)group * d;

@@ -419,6 +419,7 @@ typedef struct attention_args {
  * `count` positions of a sequence in order, and the tables say where their q, k, v and dz lie. A
  * row of out is dq [n_heads * head_dim], dk and dv [n_kv_heads * head_dim] each: the gradients of
  * the row's own query, key and value. window, scale, softcap, slopes, sinks: attention_args's.
+ * both_ways 1: a query sees all of its unit's keys, later ones too (and window is 0).
  * scratch: n_kv_heads * n_rows * (2 head_dim + 3) numbers. Blocks: n_units * n_kv_heads. */
 typedef struct attention_back_args {
     void *out;
@@ -429,7 +430,7 @@ typedef struct attention_back_args {
     const void *sinks;
     float *scratch;
     int64_t n_units, n_rows, out_stride, q_stride, k_stride, v_stride, dz_stride;
-    int32_t n_heads, n_kv_heads, head_dim, window;
+    int32_t n_heads, n_kv_heads, head_dim, window, both_ways;
     float scale, softcap;
 } attention_back_args;
 

@@ -34,6 +34,7 @@ static const struct {
     {"smollm3", smollm3_build},
     {"stablelm", stablelm_build},
     {"starcoder2", starcoder2_build},
+    {"bert", bert_build},
     {"sequential", sequential_build},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };

@@ -73,6 +73,7 @@ void gpt_oss_build(config *c, program *p);
 void qwen2_build(config *c, program *p);
 void qwen3_build(config *c, program *p);
 void gemma2_build(config *c, program *p);
+void bert_build(config *c, program *p);
 void bloom_build(config *c, program *p);
 void granite_build(config *c, program *p);
 void cohere_build(config *c, program *p);

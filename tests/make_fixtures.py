@@ -86,8 +86,8 @@ def open_model(folder, dtype=None):
         model = Sequential(config)
         model.load_state_dict(load_file(os.path.join(folder, "model.safetensors")))
         return (model.to(dtype) if dtype else model).eval(), True
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=dtype or "auto")
+    from transformers import AutoModelForCausalLM, BertForMaskedLM
+    model = (BertForMaskedLM if config["model_type"] == "bert" else AutoModelForCausalLM).from_pretrained(folder, attn_implementation="eager", dtype=dtype or "auto")
     return model.eval(), False
 
 
@@ -97,13 +97,13 @@ def random_weights(model, seed):
     noise = lambda p: torch.randn(p.shape, generator=generator)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if re.search(r"(ln_|norm).*weight", name):
+            if re.search(r"(ln_|norm|Norm).*weight", name):
                 p.copy_(1 + 0.2 * noise(p))
             elif name.endswith("sinks"):
                 p.copy_(noise(p))
             elif name.endswith("bias"):
                 p.copy_(0.1 * noise(p))
-            elif re.search(r"w[tp]e|embed_(in|tokens)", name):
+            elif re.search(r"w[tp]e|embed_(in|tokens)|_embeddings", name):
                 p.copy_(0.5 * noise(p))
             else:
                 n_in = p.shape[0 if ".c_" in name else 1]            # GPT-2's Conv1D is [in, out]
@@ -180,7 +180,8 @@ FAMILIES.update(
     mixtral=("Mixtral", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=4)),
     qwen3_moe=("Qwen3Moe", dict(GROUPED, head_dim=8, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=12, norm_topk_prob=False, num_hidden_layers=3,
                                 mlp_only_layers=[1])),
-    gpt_oss=("GptOss", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=4, swiglu_limit=1.5)))
+    gpt_oss=("GptOss", dict(GROUPED, num_local_experts=4, num_experts_per_tok=2, sliding_window=4, swiglu_limit=1.5)),
+    bert=("Bert", dict(hidden_size=20, num_attention_heads=4, num_hidden_layers=2, intermediate_size=28, vocab_size=61, max_position_embeddings=40)))
 IN_BF16 = ("llama", "gemma2")
 
 
@@ -190,7 +191,7 @@ def make_family(name, seed, dtype=torch.float32):
     folder = os.path.join(HERE, name + ("_bf16" if dtype == torch.bfloat16 else ""))
     torch.manual_seed(seed)
     config = getattr(transformers, kind + "Config")(**options)
-    model = getattr(transformers, kind.replace("3Text", "3") + "ForCausalLM")(config)
+    model = getattr(transformers, kind.replace("3Text", "3") + ("ForMaskedLM" if kind == "Bert" else "ForCausalLM"))(config)
     random_weights(model, seed)
     model.to(dtype).save_pretrained(folder)
     generation = os.path.join(folder, "generation_config.json")

@@ -9,7 +9,7 @@ import re
 import sys
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertForMaskedLM
 from transformers.pytorch_utils import Conv1D
 
 from experts import open_experts
@@ -26,6 +26,7 @@ FAMILIES = {
        for name in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3", "smollm3",
                     "stablelm", "stablelm_parallel", "starcoder2", "granite", "olmo", "cohere", "cohere2", "mixtral", "qwen3_moe", "gpt_oss")},
     "phi": ("model.layers", "self_attn", "dense"), "opt": ("model.decoder.layers", "self_attn", "out_proj"),
+    "bert": ("bert.encoder.layer", "attention", "output.dense"),
 }
 EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")
 CLEAN, CORRUPT = [3, 7, 11, 2, 5, 9], [3, 7, 20, 2, 8, 9]
@@ -44,8 +45,9 @@ class Family:
         self.dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(name.rsplit("_", 1)[-1], torch.float32)
         self.blocks, self.attention, self.last = FAMILIES[name]
         # what the MLP adds comes out of it, and a module of a block that takes and gives rows of the stream's width
-        self.mlp, self.as_wide = {"opt": ("fc2", "self_attn.out_proj"), "bloom": ("mlp.dense_4h_to_h", "self_attention.dense")}.get(name, ("mlp", "mlp"))
-        self.model = AutoModelForCausalLM.from_pretrained(FIXTURES / name, attn_implementation="eager",
+        self.open = "attention.self" if name == "bert" else self.attention      # the module that has scores and patterns
+        self.mlp, self.as_wide = {"bert": ("output.dense", "attention.output.dense"), "opt": ("fc2", "self_attn.out_proj"), "bloom": ("mlp.dense_4h_to_h", "self_attention.dense")}.get(name, ("mlp", "mlp"))
+        self.model = (BertForMaskedLM if name == "bert" else AutoModelForCausalLM).from_pretrained(FIXTURES / name, attn_implementation="eager",
                                                           dtype=torch.float32).double().eval()
         self.shown = lambda path, site, x: x              # what experts show, and what takes its place
         open_experts(self.model, lambda *what: self.shown(*what))
@@ -62,7 +64,7 @@ class Family:
     def in_the_open(self, shown):
         """Attention and norms that show what no module gives: shown(name of the module, site, tensor) gives what takes its place."""
         names = {module: name for name, module in self.model.named_modules()}
-        source = sys.modules[type(self.model.get_submodule(self.block(0, self.attention))).__module__]
+        source = sys.modules[type(self.model.get_submodule(self.block(0, self.open))).__module__]
         kept_forward = source.eager_attention_forward
 
         def attend(module, query, key, value, mask, scaling=None, softcap=None, alibi=None, **kwargs):
@@ -314,7 +316,7 @@ def in_the_open(f):
     x, last = {}, f.norm(-1)
 
     def shown(name, site, t):
-        where = {f.block(0, f.attention): 0, f.block(1, f.attention): 1, f.norm(1): "norm", last: "last"}.get(name)
+        where = {f.block(0, f.open): 0, f.block(1, f.open): 1, f.norm(1): "norm", last: "last"}.get(name)
         if (where, site) == (0, "pattern"):
             t = t.clone()
             t[:, 1, 3] = t[:, 0, 3] * 0.5
@@ -333,28 +335,27 @@ def in_the_open(f):
     logits = f.run([CLEAN], {f.block(0): kept(x, "block")})
     diff(logits[0, -1], [3, 4], [7]).backward()
     close()
+    scale = [f"    scale = {f.path(f.norm(1))}.scale\n", "    scale[:, 2:4] *= 1.5\n"]
+    scores = [f"    scores = {f.site(1, f.open + '.scores')}\n", "    scores[:, :, -1, 2] *= 2\n", f"    pattern = {f.site(1, f.open + '.pattern')}\n"]
     script = f"""with invoke({[CLEAN]}):
-    early = {f.site(0, f.attention + '.pattern')}
+    early = {f.site(0, f.open + '.pattern')}
     early[:, 1, 3] = early[:, 0, 3] * 0.5
     block = {f.site(0, 'output')}
-    scale = {f.path(f.norm(1))}.scale
-    scale[:, 2:4] *= 1.5
-    scores = {f.site(1, f.attention + '.scores')}
-    scores[:, :, -1, 2] *= 2
-    pattern = {f.site(1, f.attention + '.pattern')}
-    last = {f.path(last)}.scale
+{"".join(scores + scale if f.name == "bert" else scale + scores)}    last = {f.path(last)}.scale
     m = output.logits[0, -1].logit_diff([3, 4], 7)
     with m.backward():
         last_grad = last.grad.save()
+{"        scale_grad = scale.grad.save()" if f.name == "bert" else ""}
         pattern_grad = pattern.grad.save()
         scores_grad = scores.grad.save()
-        scale_grad = scale.grad.save()
+{"" if f.name == "bert" else "        scale_grad = scale.grad.save()"}
         block_grad = block.grad.save()
         early_grad = early.grad.save()
 """
-    write(f, "open", script, {"last_grad": x["last", "scale"].grad, "pattern_grad": x[1, "pattern"].grad,
-                              "scores_grad": x[1, "scores"].grad, "scale_grad": x["norm", "scale"].grad,
-                              "block_grad": x["block"].grad, "early_grad": x[0, "pattern"].grad})
+    script = re.sub(r"\n\n+", "\n", script)
+    grads = {"last": x["last", "scale"], "pattern": x[1, "pattern"], "scores": x[1, "scores"], "scale": x["norm", "scale"],
+             "block": x["block"], "early": x[0, "pattern"]}
+    write(f, "open", script, {name: grads[name[:-5]].grad for name in re.findall(r"(\w+_grad) =", script)})
 
 
 def open_across(f):
@@ -362,15 +363,15 @@ def open_across(f):
     x, long = {}, CLEAN
 
     def first(name, site, t):
-        if name == f.block(1, f.attention) and site == "pattern":
+        if name == f.block(1, f.open) and site == "pattern":
             t.retain_grad()
             x["clean"] = t
         return t
 
     def second(name, site, t):
-        if name == f.block(1, f.attention) and site == "pattern":
+        if name == f.block(1, f.open) and site == "pattern":
             return x["clean"] * 0.5 + t * 0.5
-        if name == f.block(0, f.attention) and site == "scores":
+        if name == f.block(0, f.open) and site == "scores":
             t.retain_grad()
             x["scores"] = t
         return t
@@ -384,12 +385,12 @@ def open_across(f):
     (diff(logits[0, -1], [3], [7]) + x["scores"][0, 1, -1, 2]).backward()
     values = {"block_grad": x["block"].grad, "scores_grad": x["scores"].grad, "clean_grad": x["clean"].grad}
     script = f"""with invoke({[long]}):
-    clean = {f.site(1, f.attention + '.pattern')}
+    clean = {f.site(1, f.open + '.pattern')}
 with invoke({[CORRUPT]}):
-    scores = {f.site(0, f.attention + '.scores')}
+    scores = {f.site(0, f.open + '.scores')}
     one = scores[0, 1, -1, 2]
     block = {f.site(0, 'output')}
-    {f.site(1, f.attention + '.pattern')} = clean * 0.5 + {f.site(1, f.attention + '.pattern')} * 0.5
+    {f.site(1, f.open + '.pattern')} = clean * 0.5 + {f.site(1, f.open + '.pattern')} * 0.5
     m = output.logits[0, -1].logit_diff(3, 7)
     with (m + one).backward():
         block_grad = block.grad.save()
@@ -592,7 +593,7 @@ def calls(f):
     """Modules applied to values: a norm and the head, a whole MLP."""
     x, norm, width = {}, f.norm(-1), f.model.config.hidden_size
     first = next(n for n, m in f.model.named_modules() if re.search(r"(LayerNorm|RMSNorm)$", type(m).__name__) and norm_width(m, width) == width)
-    head = "embed_out" if hasattr(f.model, "embed_out") else "lm_head"
+    head = "embed_out" if hasattr(f.model, "embed_out") else "cls.predictions.decoder" if f.name == "bert" else "lm_head"
     mlp_path = f.block(0, f.as_wide)
     call = lambda name, t: f.model.get_submodule(name)(t)
 
@@ -614,7 +615,7 @@ def calls(f):
     script = f"""with invoke({[CLEAN]}):
     b = {f.site(0, 'output')}
     mlp = {f.site(1, f.mlp + '.output')}
-    lens = lm_head({f.path(norm)}(b[:, 2] * 2))
+    lens = {head.replace("embed_out", "lm_head")}({f.path(norm)}(b[:, 2] * 2))
     mlp[:, 0] = {f.path(mlp_path)}(b[:, 0]) + {f.path(first)}(b[:, 1]) * 0.5
     mlp[:, 1] += softmax(lens, -1).amax(-1, keepdim=True)
     mlp[:, 2] += {f.path(mlp_path)}({f.path(first)}(b[:, 3] + b[:, 4]))
@@ -764,8 +765,9 @@ if __name__ == "__main__":
                 calls(family)
             if name not in ("bloom", *EXPERTS):               # bloom's attention is given the stream, too
                 sequences(family)
-            # whose logits go through a cap or a factor behind the head, and whose MLP is no module, adds inside or gives a pair
-            if name not in ("gemma2", "granite", "cohere", "cohere2", "opt", "bloom", "gpt_oss"):
+            # whose logits go through a cap or a factor behind the head, whose MLP is no module, adds inside or gives a pair; BERT's modules `output`
+            # have other names there
+            if name not in ("gemma2", "granite", "cohere", "cohere2", "opt", "bloom", "gpt_oss", "bert"):
                 beside_nnsight(family)
         if name == "gpt2":
             positions(family)

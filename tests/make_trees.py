@@ -9,7 +9,7 @@ A line of FAMILY.txt is one module entered or left in a forward of two prompts o
 
 Experts are opened (experts.py), and each one's own module is left out. Tensors are numbered by their storage as they first appear, so two lines with one number are one tensor. Modules that return no tensor
 (the inner model, the rotary embedding's pair of tables) are left out, OPT's embeddings of positions, which are given a mask, and Gemma 3's norms of q and k, which have heads before positions, and GPT-Neo's and BLOOM's dropout of patterns
-and Phi's of residuals (called twice). FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
+and Phi's of residuals (called twice), and BERT's embeddings of token types (given zeros that nobody passed). FAMILY.weights has every weight and its shape; FAMILY.rope, where there is
 one, the rotary embedding's factor on cosine and sine and then its frequencies. test_models compares inset's programs with these files."""
 import json
 import os
@@ -36,6 +36,10 @@ FAMILIES = {
     "gpt_neox": (t.GPTNeoXConfig, t.GPTNeoXForCausalLM, dict(vocab_size=13, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                                                              intermediate_size=48, max_position_embeddings=32, bos_token_id=None,
                                                              eos_token_id=None)),
+    "bert": (t.BertConfig, t.BertForMaskedLM, dict(vocab_size=13, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+                                                   max_position_embeddings=8)),
+    "bert_untied": (t.BertConfig, t.BertForMaskedLM, dict(vocab_size=13, hidden_size=12, intermediate_size=20, num_hidden_layers=1, num_attention_heads=3,
+                                                          max_position_embeddings=8, hidden_act="relu", tie_word_embeddings=False)),
     "gpt_neox_serial": (t.GPTNeoXConfig, t.GPTNeoXForCausalLM, dict(vocab_size=13, hidden_size=32, num_hidden_layers=2,
                                                                     num_attention_heads=4, intermediate_size=48,
                                                                     max_position_embeddings=32, use_parallel_residual=False,
@@ -106,7 +110,7 @@ def tree(model, tokens):
                                                        out[0] if isinstance(out, tuple) and torch.is_tensor(out[0]) else None))
 
     for path, module in model.named_modules():
-        if path and not isinstance(module, Expert) and not path.endswith(("rotary_emb", ".attn_dropout", ".attention_dropout", ".embed_positions", *([".resid_dropout"] if model.config.model_type == "phi" else []))):
+        if path and not isinstance(module, Expert) and not path.endswith(("rotary_emb", ".attn_dropout", ".attention_dropout", ".embed_positions", ".token_type_embeddings", *([".resid_dropout"] if model.config.model_type == "phi" else []))):
             module.register_forward_pre_hook(entered(path), with_kwargs=True)
             module.register_forward_hook(left(path))
     with torch.no_grad():

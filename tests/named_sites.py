@@ -19,6 +19,7 @@ PARTS = {
     "gpt_neox": ("attention", "query_key_value", "dense", "dense_h_to_4h", None, "dense_4h_to_h"),
     "phi": ("self_attn", None, "dense", "fc1", None, "fc2"),
     "opt": ("self_attn", None, "out_proj", "fc1", None, "fc2"),
+    "bert": ("self", None, "output", "dense", None, None),
     "starcoder2": ("self_attn", None, "o_proj", "c_fc", None, "c_proj"),
     "phi3": ("self_attn", "qkv_proj", "o_proj", "gate_up_proj", "gate_up_proj", "down_proj"),
 }
@@ -120,7 +121,7 @@ class NamedSites:
         return module in self.paths or (self.kind in ("gpt_neo", "bloom") and re.search(r"\.h\.\d+(\.attn)?$", path) is not None)
 
     def holds_mlp(self, path):
-        return path.endswith(".mlp") or (self.kind == "opt" and re.search(r"layers\.\d+$", path) is not None)
+        return path.endswith(".intermediate" if self.kind == "bert" else ".mlp") or (self.kind == "opt" and re.search(r"layers\.\d+$", path) is not None)
 
     # ---- linears and what is beside them
     def heads(self, path, column, n, x, stride=None):
@@ -132,7 +133,7 @@ class NamedSites:
     def beside_input(self, path):
         """(site, view) at a module's input: replaced with it."""
         parent, _, name = path.rpartition(".")
-        if parent.endswith("." + self.attention) and name == self.out:
+        if parent.endswith(".attention" if self.kind == "bert" else "." + self.attention) and name == self.out:
             return [((parent, "z"), lambda x: x.view(*x.shape[:2], self.n_heads, self.head_dim))]
         if self.holds_mlp(parent) and name == self.last:
             return [((parent, "post"), lambda x: x)]
@@ -143,6 +144,8 @@ class NamedSites:
         parent, _, name = path.rpartition(".")
         if not self.holds_mlp(parent):
             return []
+        if name == "intermediate_act_fn":                # BERT: what the last linear reads
+            return [((parent, "post"), lambda x: x)]
         if (parent + ".experts") in self.runner.modules and name in ("gate", "router"):
             return [((parent, "router"), lambda x: x)]
         if self.first == self.second and name == self.first:
@@ -168,8 +171,8 @@ class NamedSites:
                 if shown is not view:
                     held[site] = shown
             return x
-        if name in ("q_proj", "k_proj", "v_proj"):
-            view = self.heads(path, 0, self.n_heads if name == "q_proj" else self.n_kv, x)
+        if name in ("q_proj", "k_proj", "v_proj", "query", "key", "value"):
+            view = self.heads(path, 0, self.n_heads if name[0] == "q" else self.n_kv, x)
             shown = driver.event((parent, name[0]), view)
             return x if shown is view else flat(shown, x)
         return x
@@ -226,12 +229,15 @@ class NamedSites:
             scores = scores + mask[..., :key.shape[2]]
             scores = scores.masked_fill(mask[..., :key.shape[2]] < -1, -float("inf"))    # eager adds the least number; what softmax makes is one
         beyond = self.beyond(scores)
+        if beyond is not None and self.kind == "bert":   # no mask hides them
+            scores = scores.masked_fill(beyond, -float("inf"))
         scores = show("scores", scores)
         scores = scores if beyond is None else scores.masked_fill(beyond, -float("inf"))
         pattern = with_sinks(module, scores, torch.float32).to(value.dtype)
         pattern = show("pattern", pattern)
         pattern = pattern if beyond is None else pattern.masked_fill(beyond, 0)
-        return torch.matmul(pattern, value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous(), pattern
+        out = torch.matmul(pattern, value.repeat_interleave(copies, 1)).transpose(1, 2).contiguous()
+        return out, pattern
 
 
 def with_sinks(module, scores, dtype):

@@ -795,7 +795,10 @@ static void row_step(const plain *p, const step *s, const plain_cell *const *x, 
     case STEP_EMBED:
         for (int64_t i = 0; i < width; i++)
             out[i].number = weight_at(p, s->weight,
-                s->by_position ? s->first_row + position : (int64_t)x[0][0].number, i);
+                s->one_row       ? s->first_row
+                : s->by_position ? s->first_row + position
+                                 : (int64_t)x[0][0].number,
+                i);
         return;
     case STEP_LINEAR: linear(p, s, x[0], in, out, width); return;
     case STEP_LAYERNORM:
@@ -894,7 +897,9 @@ static void score_row(const step *s, const plain_cell *q, const plain_cell *k, i
     int group = head / (s->n_heads / s->n_kv_heads);
     for (int32_t j = 0; j < n_columns; j++) {
         out[j].number = -INFINITY;
-        if (j > position || j >= n_keys || (s->window > 0 && j <= position - s->window)) continue;
+        if ((j > position && !s->both_ways) || j >= n_keys
+            || (s->window > 0 && j <= position - s->window))
+            continue;
         double sum = 0;
         for (int c = 0; c < s->head_dim; c++)
             sum += q[head * s->head_dim + c].number
@@ -1033,7 +1038,7 @@ static void attend_number(const step *s, const plain_cell *q, const plain_cell *
         score_row(s, q, k, k_width, h, row, n, n, scores + h * n);
         softmax(scores + h * n, pattern + h * n, n);
     }
-    mix(s, pattern, n, values, v_width, row + 1, true, out);
+    mix(s, pattern, n, values, v_width, s->both_ways ? n : row + 1, true, out);
     free(scores);
     free(pattern);
 }
@@ -1045,6 +1050,17 @@ static int32_t pattern_slot(const plain *p, const step *attention)
     return slot_index;
 }
 
+/* Adds a row to a context; -1: it begins with it. */
+static int64_t next_context(plain *p, const step *s, int64_t context, int64_t position,
+    const plain_cell *k, int64_t k_width, const plain_cell *values, int64_t v_width)
+{
+    key_start(p, TAG_CONTEXT, s->value, 0, 0);
+    if (context >= 0) key_identity(p, context);
+    key_cells(p, k + position * k_width, k_width);
+    key_cells(p, values + position * v_width, v_width);
+    return key_finish(p);
+}
+
 static void run_attention(plain *p, int32_t invoke_index, const step *s, tensor *t)
 {
     const invoke *v = &p->t->invokes[invoke_index];
@@ -1053,16 +1069,11 @@ static void run_attention(plain *p, int32_t invoke_index, const step *s, tensor 
         plain_cell *x[3];
         for (int k = 0; k < 3; k++)
             x[k] = operand_rows_cells(p, invoke_index, s->operands[k], q, &width[k]);
-        int64_t context = -1;
+        int64_t context = -1, seen = 0; /* of the first `seen` keys */
         for (int32_t r = 0; r < n; r++) {
             plain_cell *out = row_of(t, q, r);
-            if (p->identities) {
-                key_start(p, TAG_CONTEXT, s->value, 0, 0);
-                if (context >= 0) key_identity(p, context);
-                key_cells(p, x[1] + r * width[1], width[1]);
-                key_cells(p, x[2] + r * width[2], width[2]);
-                context = key_finish(p);
-            }
+            for (; p->identities && seen < (s->both_ways ? n : r + 1); seen++)
+                context = next_context(p, s, context, seen, x[1], width[1], x[2], width[2]);
             if (was_changed(p, invoke_index, s, q, r)) {
                 int32_t slot_index = pattern_slot(p, s);
                 int64_t columns = slot_width(p, slot_index, v);
@@ -1081,7 +1092,7 @@ static void run_attention(plain *p, int32_t invoke_index, const step *s, tensor 
                 attend_number(
                     s, x[0] + r * width[0], x[1], x[2], width[1], width[2], r, (int32_t)n, out);
             } else {
-                key_start(p, TAG_STEP, s->value, 0, 0);
+                key_start(p, TAG_STEP, s->value, s->both_ways ? r : 0, 0);
                 key_cells(p, x[0] + r * width[0], width[0]);
                 key_identity(p, context);
                 fill_row(p, out, t->width);

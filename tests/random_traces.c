@@ -8,7 +8,7 @@
 /* ---- models ------------------------------------------------------------- */
 
 const char *const tiny_models[] = {"gpt2", "llama", "neox", "neox_serial", "gemma2", "qwen3",
-    "olmo2", "phi3", "sequential", "qwen3_ungrouped", NULL};
+    "olmo2", "phi3", "sequential", "qwen3_ungrouped", "bert", NULL};
 
 static const char *const configs[] = {
     "{\"model_type\": \"gpt2\", \"n_embd\": 12, \"n_head\": 3, \"n_layer\": 3, \"n_positions\": "
@@ -50,6 +50,9 @@ static const char *const configs[] = {
     "{\"model_type\": \"qwen3\", \"hidden_size\": 12, \"num_attention_heads\": 4, "
     "\"num_key_value_heads\": 2, \"head_dim\": 4, \"num_hidden_layers\": 3, "
     "\"intermediate_size\": 18, \"max_position_embeddings\": 16, \"vocab_size\": 17}",
+    "{\"model_type\": \"bert\", \"hidden_size\": 12, \"num_attention_heads\": 3, "
+    "\"num_hidden_layers\": 3, \"intermediate_size\": 18, \"max_position_embeddings\": 16, "
+    "\"vocab_size\": 17}",
 };
 
 static size_t weight_size(const weight *w) { return (size_t)w->rows * (size_t)w->columns; }

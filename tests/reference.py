@@ -376,13 +376,13 @@ class Runner:
         # Gemma 3's norms of q and k have heads before positions: no sites
         behind = ("q_norm", "k_norm") if not sequential and model.config.model_type == "gemma3_text" else ()
         # GPT-Neo's dropout of patterns, and Phi's of residuals, which is called twice
-        # and OPT's embeddings of positions, which are given no tensor but a mask
+        # and OPT's embeddings of positions, which are given no tensor but a mask, and BERT's of token types, given zeros that nobody passed
         kind = None if sequential else model.config.model_type
-        no_sites = (".attn_dropout", ".resid_dropout") if kind == "phi" else (".attn_dropout", ".embed_positions")
+        no_sites = (".attn_dropout", ".resid_dropout") if kind == "phi" else (".attn_dropout", ".embed_positions", ".token_type_embeddings")
         for path, module in self.modules.items():
             if (path.endswith(behind) and behind) or path.endswith(no_sites):
                 continue
-            if path and (isinstance(module, Experts) or not isinstance(module, (torch.nn.ModuleList, Expert))) and path not in ("transformer", "model", "gpt_neox", "model.decoder") and not path.endswith("rotary_emb"):
+            if path and (isinstance(module, Experts) or not isinstance(module, (torch.nn.ModuleList, Expert))) and path not in ("transformer", "model", "gpt_neox", "model.decoder", "bert", "bert.encoder") and not path.endswith("rotary_emb"):
                 self.wrap(path, module)
         self.sites, self.shapes = [], {}
         self.learn_sites()
@@ -391,8 +391,9 @@ class Runner:
         forward = module.forward
 
         def wrapped(*args, **kwargs):
-            if not args and "hidden_states" in kwargs:
-                args = (kwargs.pop("hidden_states"),)
+            for first in ("hidden_states", "input_ids"):
+                if not args and first in kwargs:
+                    args = (kwargs.pop(first),)
             if not (args and isinstance(args[0], torch.Tensor)) or self.driver is None:
                 return forward(*args, **kwargs)          # a module without a tensor has no sites
             named = self.named
@@ -980,6 +981,8 @@ class Interpreter:
         if isinstance(module, (Expert, Experts)):
             raise ScriptError("TypeError", f"{path} is given weights too")
         if not self.runner.sequential and self.runner.model.config.model_type == "bloom" and path.endswith((".self_attention", ".mlp")):
+            raise ScriptError("TypeError", f"{path} is given the stream too")
+        if {"BertOutput", "BertSelfOutput"} & {inside[0]}:
             raise ScriptError("TypeError", f"{path} is given the stream too")
         if self.attends(path) and "Embedding" not in "".join(inside):
             return shape[-1]

@@ -78,6 +78,7 @@ static const suite suites[] = {
     {"mixtral", "mixtral", "mixtral", INSET_TYPE_COUNT, 1e-5, 0},
     {"qwen3_moe", "qwen3_moe", "qwen3_moe", INSET_TYPE_COUNT, 1e-5, 0},
     {"gpt_oss", "gpt_oss", "gpt_oss", INSET_TYPE_COUNT, 1e-5, 0},
+    {"bert", "bert", "bert", INSET_TYPE_COUNT, 1e-5, 0},
 };
 
 typedef struct runner {

@@ -91,7 +91,7 @@ int main(void)
     static const char *const families[] = {"gpt2", "gpt_neox", "gpt_neox_serial", "llama", "llama3",
         "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "gemma", "gemma3", "olmo3",
         "smollm3", "gpt_neo", "gptj", "phi", "stablelm", "stablelm_parallel", "starcoder2", "bloom",
-        "granite", "olmo", "cohere", "cohere2", "opt", "mixtral", "qwen3_moe", "gpt_oss"};
+        "granite", "olmo", "cohere", "cohere2", "opt", "mixtral", "qwen3_moe", "gpt_oss", "bert"};
     inset_context *context = NULL;
     if (!CHECK(!inset_context_create(NULL, &context), "no context")) return test_result();
     /* four of grouped heads once more with keys and values for each query head */

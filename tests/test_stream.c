@@ -317,8 +317,8 @@ int main(void)
     static const char *const folders[] = {"gpt2", "gpt2_bf16", "gpt2_f16", "gpt2_options",
         "gpt2_sharded", "gpt_neox", "gpt_neox_serial", "llama", "llama3", "llama_bf16", "mistral",
         "olmo2", "phi3", "qwen2", "qwen3", "gemma2", "gemma2_bf16", "gemma", "gemma3", "olmo3",
-        "smollm3", "gpt_neo", "stablelm", "starcoder2", "bloom", "granite", "olmo", "opt", "gptj",
-        "phi", "stablelm_parallel", "cohere", "cohere2", "mixtral", "qwen3_moe", "gpt_oss",
+        "smollm3", "gpt_neo", "stablelm", "starcoder2", "bloom", "granite", "olmo", "opt", "bert",
+        "gptj", "phi", "stablelm_parallel", "cohere", "cohere2", "mixtral", "qwen3_moe", "gpt_oss",
         "induction"};
 #endif
     inset_context *context = NULL;

@@ -115,9 +115,15 @@ static inset_status run_parts(inset_model *model, const int32_t *sites, inset_te
     return status;
 }
 
+/* Where a norm follows each sum (BERT) what attention adds makes resid_mid, and what the MLP adds is
+ * known by its place. */
 static void adds_up(inset_context *context, const char *family, const inset_model_options *on)
 {
-    static const char *const parts[N_PARTS] = {"resid_pre", "attn_out", "mlp_out", "resid_post"};
+    static const char *const usual[N_PARTS] = {"resid_pre", "attn_out", "mlp_out", "resid_post"},
+                             *const with_norms[N_PARTS] = {
+                                 "resid_pre", "attn_out", "mlp_out", "resid_mid"};
+    const bool normed = !strcmp(family, "bert");
+    const char *const *parts = normed ? with_norms : usual;
     char path[128];
     inset_model *model = NULL;
     sweep *places = NULL;
@@ -131,12 +137,16 @@ static void adds_up(inset_context *context, const char *family, const inset_mode
         inset_trace *trace = NULL;
         inset_plan *plan = NULL;
         for (int i = 0; i < N_PARTS; i++) sites[i] = layer_place(places, layer, parts[i]);
+        program_site_name(model->program, sites[2], path, sizeof path);
+        CHECK(!normed || strstr(path, ".output.dropout.output"), "%s: mlp_out is %s", family, path);
+        if (normed) sites[2] = sites[1];
         inset_status status = run_parts(model, sites, out, &trace, &plan);
         CHECK(!status, "%s: %s", family, inset_message(context));
         const float *x[N_PARTS];
         for (int i = 0; i < N_PARTS && !status; i++) x[i] = out[i].data;
         for (int64_t i = 0; !status && i < out[0].shape[1] * out[0].shape[2]; i++)
-            CHECK(fabsf(x[0][i] + x[1][i] + x[2][i] - x[3][i]) < 1e-5f * (1 + fabsf(x[3][i])),
+            CHECK(fabsf(x[0][i] + x[1][i] + (normed ? 0 : x[2][i]) - x[3][i])
+                      < 1e-5f * (1 + fabsf(x[3][i])),
                 "%s, layer %d, number %lld: %g + %g + %g is not %g", family, (int)layer,
                 (long long)i, x[0][i], x[1][i], x[2][i], x[3][i]);
         inset_plan_free(plan);
@@ -309,7 +319,7 @@ int main(void)
     static const char *const families[] = {"gpt2", "gpt_neo", "gpt_neox", "gpt_neox_serial", "gptj",
         "llama", "gemma2", "gemma3", "phi", "phi3", "olmo", "olmo2", "olmo3", "smollm3", "stablelm",
         "stablelm_parallel", "starcoder2", "bloom", "granite", "cohere", "cohere2", "opt",
-        "mixtral", "qwen3_moe", "gpt_oss"};
+        "mixtral", "qwen3_moe", "gpt_oss", "bert"};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         adds_up(context, families[i], &on);
     for (size_t i = 0; i < sizeof gpt2_axes / sizeof *gpt2_axes; i++)

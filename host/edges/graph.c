@@ -148,6 +148,21 @@ static inset_status find_mlp(edges *e, int32_t layer, edge_layer *at, int32_t st
     return INSET_OK;
 }
 
+/* BERT norms its stream behind each addition: what was written before is no part of it then. */
+static inset_status need_sum(edges *e, int32_t layer)
+{
+    const program *p = e->s->program;
+    const int32_t post = layer_place(e->s, layer, "resid_post");
+    if (post < 0 || !step_is_norm(&p->steps[p->values[value_of_site(p, post)].step]))
+        return INSET_OK;
+    const inset_status status = error_set(e->s->context, INSET_UNKNOWN_SITE,
+        "edges are of models whose stream is a sum: %s norms it in layer %d", p->model_type,
+        (int)layer);
+    error_help(
+        e->s->context, "places can be scored and patched: --patch resid_pre,attn_out,mlp_out");
+    return status;
+}
+
 static inset_status find_layer(edges *e, int32_t layer)
 {
     const program *p = e->s->program;
@@ -155,6 +170,8 @@ static inset_status find_layer(edges *e, int32_t layer)
     const int32_t pre = layer_place(e->s, layer, "resid_pre");
     for (int k = 0; k < PLACE_COUNT; k++) at->place[k] = -1;
     if (pre < 0) return no_graph(e, layer, "stream");
+    inset_status sum = need_sum(e, layer);
+    if (sum) return sum;
     const int32_t stream = value_of_site(p, pre);
     const step *attention = &p->steps[layer_attention(e->s, layer)];
     if (layer && (attention->n_heads != e->n_heads || attention->n_kv_heads != e->n_kv_heads))

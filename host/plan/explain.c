@@ -174,6 +174,16 @@ static void say_strand(teller *t, int32_t index)
         }
         say(t, ", from %s on", name);
         break;
+    case STRAND_CONTEXT:
+        value_name(t, s->born, name, sizeof name);
+        say(t, "a sequence whose rows see each other, of ");
+        for (int32_t i = 0; i < s->n; i++) {
+            if (i) say(t, ", ");
+            say_rows(t, s->origin[i].strand, s->origin[i].first,
+                s->origin[i].first + s->origin[i].count);
+        }
+        say(t, ", from %s on", name);
+        break;
     case STRAND_STEP:
         value_name(t, s->born, name, sizeof name);
         say(t, "rows that meet at %s: ", name);

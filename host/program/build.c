@@ -505,6 +505,15 @@ int32_t program_embed_positions(program *p, int32_t tokens, int32_t table, int32
     return made;
 }
 
+int32_t program_embed_row(program *p, int32_t tokens, int32_t table, int32_t row)
+{
+    const int32_t made = program_embed(p, tokens, table);
+    if (made < 0) return made;
+    p->steps[p->n_steps - 1].one_row = true;
+    p->steps[p->n_steps - 1].first_row = row;
+    return made;
+}
+
 int32_t program_linear(program *p, int32_t x, int32_t matrix, int32_t bias)
 {
     if (!slot_exists(p, x, "the input") || !weight_exists(p, matrix, "the matrix")) return -1;
@@ -707,6 +716,7 @@ int32_t program_attention(program *p, int32_t q, int32_t k, int32_t v, const ste
         || !width_fits(p, "k", (int64_t)s.n_kv_heads * s.head_dim, slot_width(p, k))
         || !width_fits(p, "v", (int64_t)s.n_kv_heads * s.head_dim, slot_width(p, v)))
         return -1;
+    p->both_ways |= s.both_ways;
     add_open_attention(p, q, k, &s);
     step pair = program_like(STEP_PAIR);
     program_step(p, &pair, slot_width(p, k) + slot_width(p, v), k, v, -1);

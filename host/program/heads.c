@@ -26,14 +26,24 @@ int32_t program_spread(
     return program_step(p, &s, s.n_heads * head_dim, x, -1, -1);
 }
 
+/* The norm that attention reads through; NULL: it reads the stream itself, also where a norm ended
+ * the block before (BERT). */
+static const step *norm_before(const program *p, int32_t slot)
+{
+    const step *maker = program_maker(p, slot);
+    const bool is_stream = p->n_blocks
+                           && p->slots[p->blocks[p->n_blocks - 1]].value == p->slots[slot].value;
+    return step_is_norm(maker) && !is_stream ? maker : NULL;
+}
+
 void program_head_inputs(
     program *p, int32_t x, int32_t n_heads, int32_t n_kv_heads, int32_t inputs[3])
 {
     static const char *const names[3] = {"q_input", "k_input", "v_input"};
     inputs[0] = inputs[1] = inputs[2] = -1;
     if (p->status) return;
-    const step *norm = program_maker(p, x);
-    const int32_t stream = step_is_norm(norm) ? norm->operands[0] : x,
+    const step *norm = norm_before(p, x);
+    const int32_t stream = norm ? norm->operands[0] : x,
                   d = p->values[p->slots[stream].value].width;
     if ((int64_t)n_heads * d > WIDEST_SITE) return;
     for (int k = 0; k < 3 && !p->status; k++) {
@@ -64,8 +74,8 @@ void program_head_path(program *p, int32_t site_slot, int32_t made, int32_t targ
 /* The norm before the product, for each head's row on its own. */
 static int32_t norm_of_heads(program *p, int32_t input, int32_t linear, int32_t n_heads)
 {
-    const step *before = program_maker(p, program_maker(p, linear)->operands[0]);
-    if (!step_is_norm(before)) return input;
+    const step *before = norm_before(p, program_maker(p, linear)->operands[0]);
+    if (!before) return input;
     step norm = *before;
     norm.norm_groups = n_heads;
     return step_aside(p, norm, p->values[p->slots[input].value].width, input);

@@ -184,10 +184,12 @@ typedef struct step {
     /* STEP_EMBED: a token's position is its id, and id i has row first_row + i of the table (OPT);
      * rows of tokens are told apart by position already */
     bool by_position;
+    bool one_row; /* STEP_EMBED: every token has row first_row (BERT's token types) */
     int32_t first_row;
     float softcap; /* attention: cap before the mask, 0 = none */
     /* attention: a query sees itself and window - 1 keys before it; 0 = all */
     int32_t window;
+    bool both_ways; /* attention: a query sees all keys of its sequence, later ones too (BERT) */
     /* attention: [n_heads] what a key's score grows by with each position it is later (ALiBi,
      * arXiv 2108.12409), in the program's arena; NULL: nothing */
     const float *slopes;
@@ -309,6 +311,7 @@ typedef struct program {
     /* query heads that share a key-value head have a copy of it each: `.k` and `.v` are as many
      * as `.q` */
     bool ungroup;
+    bool both_ways;      /* its attentions are: rows of a sequence see later ones too */
     int32_t tokens_slot; /* slot of the token ids (or of the input rows) */
     /* slots of the residual stream where a block begins (planner shortcuts) */
     int32_t *blocks;
@@ -378,6 +381,8 @@ int32_t program_embed(program *p, int32_t ids, int32_t weight);
 /* The rows of a table by the positions of tokens, one for each row of every sequence: the one at
  * position i is first_row + i. */
 int32_t program_embed_positions(program *p, int32_t tokens, int32_t weight, int32_t first_row);
+/* The same row of a table for every token. */
+int32_t program_embed_row(program *p, int32_t tokens, int32_t weight, int32_t row);
 int32_t program_linear(program *p, int32_t x, int32_t weight, int32_t bias);
 int32_t program_layernorm(program *p, int32_t x, int32_t weight, int32_t bias, float eps);
 /* Both show what they divide by as the site `.scale` of the open module (the first norm of a module

@@ -104,15 +104,27 @@ static bool text_is(const script *s, uint32_t at, uint32_t end, const char *word
     return strlen(word) == end - at && !memcmp(s->text + at, word, end - at);
 }
 
-/* Do the links come by a site's name, or a weight's? Then they have left the modules. */
-static bool reached_site(const script *s, const link *first)
+/* Is a name that a site has a module's here (BERT's `output`), and what follows a child of it? */
+static bool is_module_of(const script *s, const link *l, uint32_t at, uint32_t end)
+{
+    const program *p = s->program;
+    for (size_t i = 0; i < p->n_modules; i++)
+        if (text_is(s, l->at, l->end, p->modules[i].name)
+            && program_child(p, (int32_t)i, s->text + at, end - at) >= 0)
+            return true;
+    return false;
+}
+
+/* Do the links, and then `next`, come by a site's name, or a weight's? Then they have left the
+ * modules. */
+static bool reached_site(const script *s, const link *first, token next)
 {
     for (const link *l = first; l; l = l->next)
-        for (size_t i = 0; l->kind == LINK_NAME && i < s->program->n_sites; i++) {
-            const char *name = s->program->sites[i].name;
-            if (strlen(name) == l->end - l->at && !memcmp(name, s->text + l->at, l->end - l->at))
+        for (size_t i = 0; l->kind == LINK_NAME && i < s->program->n_sites; i++)
+            if (text_is(s, l->at, l->end, s->program->sites[i].name)
+                && !(l->next ? is_module_of(s, l, l->next->at, l->next->end)
+                             : is_module_of(s, l, next.at, next.end)))
                 return true;
-        }
     for (const link *l = first; l; l = l->next) /* or of a weight? */
         if (l->kind == LINK_NAME
             && (text_is(s, l->at, l->end, "weight") || text_is(s, l->at, l->end, "bias")))
@@ -150,9 +162,9 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
         l->kind = LINK_METRIC;
         l->metric = (inset_metric_kind)script_metric_named(s, t);
         script_metric_arguments(s, l);
-    } else if (!(path && !reached_site(s, before)) && script_function_named(s, t, l)) {
+    } else if (!(path && !reached_site(s, before, t)) && script_function_named(s, t, l)) {
         script_function_arguments(s, l, false);
-    } else if (!(path && !reached_site(s, before)) && script_row_function_named(s, t, l)) {
+    } else if (!(path && !reached_site(s, before, t)) && script_row_function_named(s, t, l)) {
         script_row_function_arguments(s, l, false);
     } else if (own_line && (script_is(s, t, "append") || script_is(s, t, "skip"))) {
         l->kind = script_is(s, t, "append") ? LINK_APPEND : LINK_SKIP;
@@ -160,7 +172,7 @@ static void dot_link(script *s, link *l, bool own_line, bool path, const link *b
     } else if (script_is(s, t, "append") || script_is(s, t, "skip")) {
         script_refuse(s, t.at, INSET_SYNTAX_ERROR, ".%.*s() stands on a line of its own",
             (int)(t.end - t.at), s->text + t.at);
-    } else if (path && !reached_site(s, before)) {
+    } else if (path && !reached_site(s, before, t)) {
         l->kind = LINK_CALL;
         l->argument = script_expression(s);
     } else refuse_method(s, l);

@@ -6,7 +6,8 @@
  *     resid_pre      what the block is given                 its .input
  *     attn_out       what the first addition adds            the last site that shows that value
  *                    before the addition
- *     resid_mid      the sum; not there when one addition adds both branches (a parallel block)
+ *     resid_mid      the sum; not there when one addition adds both branches (a parallel block);
+ *                    before the norm of it that goes on where there is one (BERT)
  *     mlp_out        what the second addition adds
  *     resid_post     what the block returns                  its .output
  *
@@ -103,6 +104,14 @@ static int32_t site_showing(
     return found;
 }
 
+/* Is what a slot shows the stream's value x, or the norm of it? */
+static bool is_stream(const program *p, int32_t slot, int32_t x)
+{
+    const int32_t value = p->slots[slot].value;
+    const step *maker = &p->steps[p->values[value].step];
+    return value == x || (step_is_norm(maker) && p->slots[maker->operands[0]].value == x);
+}
+
 /* Sets the branches that an addition adds to what is in `sums`, the values of the stream so far. */
 static stream find_stream(const program *p, const module *block)
 {
@@ -117,11 +126,10 @@ static stream find_stream(const program *p, const module *block)
         const step *s = &p->steps[i];
         if (s->kind != STEP_ADD || !holds_event(block, s->event)) continue;
         bool has_stream = false;
-        for (int k = 0; k < s->n_operands; k++) has_stream |= p->slots[s->operands[k]].value == x;
+        for (int k = 0; k < s->n_operands; k++) has_stream |= is_stream(p, s->operands[k], x);
         int32_t values[2], count = 0;
         for (int k = 0; k < s->n_operands && count < 2; k++)
-            if (p->slots[s->operands[k]].value != x)
-                values[count++] = p->slots[s->operands[k]].value;
+            if (!is_stream(p, s->operands[k], x)) values[count++] = p->slots[s->operands[k]].value;
         /* a value's number is its place in the order: attention comes first */
         if (count == 2 && values[0] > values[1]) {
             int32_t later = values[0];

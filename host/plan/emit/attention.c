@@ -194,7 +194,8 @@ static void find_shared(attending *a)
 static bool shared_list(const attending *a, const need *n, int32_t *at)
 {
     emitter *e = a->e;
-    need *leaf = layout_find(e->s, a->keys, a->n_keys, n->strand, n->hi - 1);
+    const int32_t end = context_rows_of(e->p, n->strand, n->hi);
+    need *leaf = layout_find(e->s, a->keys, a->n_keys, n->strand, end - 1);
     *at = -1;
     if (!leaf || leaf->lo) return true;
     if (leaf->list < 0) {
@@ -218,12 +219,15 @@ static bool shared_list(const attending *a, const need *n, int32_t *at)
 static int32_t first_length(const planner *p, const step *st, const need *n)
 {
     operand_row node = attention_part(p, st, n->strand, 1);
-    return p->strands[node.strand].start + n->lo + node.shift + 1;
+    return context_length(p, node.strand, n->lo + node.shift);
 }
 
-static int64_t all_lengths(int32_t first, int32_t rows)
+/* Each row sees a key more than the one before it (1), or as many (0). */
+static int32_t length_step(const step *st) { return !st->both_ways; }
+
+static int64_t all_lengths(const step *st, int32_t first, int32_t rows)
 {
-    return (int64_t)rows * first + (int64_t)rows * (rows - 1) / 2;
+    return (int64_t)rows * first + length_step(st) * ((int64_t)rows * (rows - 1) / 2);
 }
 
 /* Contexts of the shared needs, in the layout's table; fewer of them count as shared when there is
@@ -251,9 +255,10 @@ static int32_t shared_contexts(attending *a)
             a->n_shared = t->n_contexts;
             break;
         }
-        if (!table_fill(e, to, rows, 2, list, 0) || !table_fill(e, to + 1, rows, 2, first, 1))
+        if (!table_fill(e, to, rows, 2, list, 0)
+            || !table_fill(e, to + 1, rows, 2, first, length_step(a->st)))
             return -1;
-        t->total[t->n_contexts + 1] = t->total[t->n_contexts] + all_lengths(first, rows);
+        t->total[t->n_contexts + 1] = t->total[t->n_contexts] + all_lengths(a->st, first, rows);
     }
     a->total = t->total[a->n_shared];
     return t->contexts;
@@ -268,8 +273,8 @@ static bool gather_lists(const attending *a, int k, run_list *list, bool *apart)
         const need *n = computed_need(e->s, a->m, i);
         operand_row node = attention_part(e->p, a->st, n->strand, 1);
         e->leaf_table[node.strand] = -1;
-        if (n->hi + node.shift > e->leaf_rows[node.strand])
-            e->leaf_rows[node.strand] = n->hi + node.shift;
+        const int32_t rows = context_rows_of(e->p, node.strand, n->hi + node.shift);
+        if (rows > e->leaf_rows[node.strand]) e->leaf_rows[node.strand] = rows;
     }
     runs_clear(list);
     for (int32_t i = a->n_shared; i < a->n_fused; i++) {
@@ -302,9 +307,10 @@ static const attention_context *context_table(attending *a, int32_t shared, int3
         const need *n = computed_need(e->s, a->m, i);
         int32_t first = first_length(e->p, a->st, n), here = n->hi - n->lo,
                 list = lists + e->leaf_table[attention_part(e->p, a->st, n->strand, 1).strand];
-        if (!table_fill(e, at, here, 2, list, 0) || !table_fill(e, at + 1, here, 2, first, 1))
+        if (!table_fill(e, at, here, 2, list, 0)
+            || !table_fill(e, at + 1, here, 2, first, length_step(a->st)))
             return NULL;
-        a->total += all_lengths(first, here);
+        a->total += all_lengths(a->st, first, here);
         at += 2 * here;
     }
     return table_address(to);
@@ -449,7 +455,7 @@ inset_status emit_open(emitter *e, const need *n)
         return INSET_OK;
     }
     const step *st = scores_step(p, t);
-    const bool back = st->kind == STEP_PATTERN_BACK; /* without a mask */
+    const bool back = st->kind == STEP_PATTERN_BACK, all_seen = back || st->both_ways;
     operand_ref q, k;
     int32_t n_queries, n_keys;
     int64_t all, keys;
@@ -475,7 +481,7 @@ inset_status emit_open(emitter *e, const need *n)
         .n_rows = rows,
         .n_keys = keys,
         .n_columns = t->width / st->n_heads,
-        .first_position = back ? keys : n->lo,
+        .first_position = all_seen ? keys : n->lo, /* as behind them: no mask */
         .masked = back ? 0 : -INFINITY,
         .out_stride = t->width,
         .q_stride = q.stride,

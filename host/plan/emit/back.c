@@ -81,6 +81,7 @@ static inset_status emit_attention_back(
         .n_kv_heads = of->n_kv_heads,
         .head_dim = of->head_dim,
         .window = of->window,
+        .both_ways = of->both_ways,
         .scale = of->scale,
         .softcap = of->softcap};
     e->out->statistics.flops += 10.0 * work;

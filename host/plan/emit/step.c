@@ -5,14 +5,14 @@
 
 /* ---- steps -------------------------------------------------------------- */
 
-/* Token ids (or positions) of the rows to embed. */
+/* Token ids (or positions, or one row of the table) of the rows to embed. */
 static inset_status emit_embed(
     emitter *e, const step *st, const moment_plan *m, void *out, int64_t width)
 {
     planner *p = e->p;
     plan *made = e->out;
     const bool positions =
-        st->by_position
+        st->by_position || st->one_row
         || p->program->values[p->program->slots[st->operands[0]].value].per_position;
     void *ids = NULL;
     runs_clear(&e->rows);
@@ -20,8 +20,8 @@ static inset_status emit_embed(
     for (int32_t i = 0; i < computed_count(m); i++) {
         const need *n = computed_need(e->s, m, i);
         if (positions) {
-            if (!runs_add(e, &e->rows, st->first_row + strand_position(p, n->strand, n->lo),
-                    n->hi - n->lo, 1))
+            const int32_t at = st->one_row ? 0 : strand_position(p, n->strand, n->lo);
+            if (!runs_add(e, &e->rows, st->first_row + at, n->hi - n->lo, !st->one_row))
                 return INSET_NO_MEMORY;
             continue;
         }

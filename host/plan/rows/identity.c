@@ -143,6 +143,7 @@ int32_t strand_position(const planner *p, int32_t strand_index, int32_t row)
     switch (s->kind) {
     case STRAND_EMBED:
     case STRAND_FORK: return s->start + row;
+    case STRAND_CONTEXT:
     case STRAND_POSITION:
     case STRAND_OPEN_BACK:
     case STRAND_BACK: return row;
@@ -272,7 +273,7 @@ segment strand_origin_row(const planner *p, int32_t strand_index, int32_t value,
 {
     const strand *s = &p->strands[strand_index];
     segment self = {strand_index, row, INT32_MAX};
-    if (s->kind != STRAND_FORK || s->born <= value) return self;
+    if ((s->kind != STRAND_FORK && s->kind != STRAND_CONTEXT) || s->born <= value) return self;
     int32_t at = 0;
     for (int32_t i = 0; i < s->n; i++) {
         const segment *o = &s->origin[i];
@@ -370,8 +371,28 @@ static int32_t common_rows(const segment *a, int32_t n_a, const segment *b, int3
     return common;
 }
 
+int32_t context_length(const planner *p, int32_t strand_index, int32_t row)
+{
+    const strand *s = &p->strands[strand_index];
+    return s->kind == STRAND_CONTEXT ? s->start : s->start + row + 1;
+}
+
+int32_t context_rows_of(const planner *p, int32_t strand_index, int32_t rows)
+{
+    const strand *s = &p->strands[strand_index];
+    return s->kind == STRAND_CONTEXT ? s->start : rows;
+}
+
+/* Both ways: all rows of a context's strand, in their order. */
+static bool is_whole_context(const planner *p, const map *m)
+{
+    const strand *s = &p->strands[m->at[0].strand];
+    return m->n == 1 && !m->at[0].first && s->kind == STRAND_CONTEXT && s->start == m->rows;
+}
+
 bool map_is_settled(const planner *p, const map *m)
 {
+    if (p->program->both_ways) return is_whole_context(p, m);
     int32_t parent = PARENT_ROOT, row = 0;
     for (int32_t i = 0; i < m->n; i++) {
         const segment *g = &m->at[i];
@@ -407,10 +428,33 @@ static int32_t fork_for(planner *p, const step *s, int32_t parent, int32_t paren
     return made;
 }
 
+/* Both ways: rows of a strand that no other sequence has, unless all its key-value rows are the
+ * same. */
+static const map *whole_context(planner *p, const step *s, const map *rows)
+{
+    int32_t pass = p->floor;
+    for (int32_t i = 0; i < rows->n; i++)
+        if (p->strands[rows->at[i].strand].pass > pass) pass = p->strands[rows->at[i].strand].pass;
+    strand like = {.kind = STRAND_CONTEXT,
+        .type = (uint8_t)p->trace->model_type,
+        .born = s->value,
+        .time = s->value,
+        .pass = pass,
+        .parent = PARENT_ROOT,
+        .start = rows->rows,
+        .width = p->program->values[s->value].width};
+    const int32_t made = strand_intern(p, &like, rows->n, sizeof *rows->at, rows->at, 0);
+    segments_clear(&p->segments);
+    return made >= 0 && segments_add(p, &p->segments, made, 0, rows->rows)
+               ? segments_finish(p, &p->segments)
+               : NULL;
+}
+
 /* Key-value rows -> the rows that stand for their contexts. */
 static const map *contexts(planner *p, const step *s, const map *rows)
 {
     if (map_is_settled(p, rows)) return rows;
+    if (p->program->both_ways) return whole_context(p, s, rows);
     segment_list list = p->segments;
     segments_clear(&list);
     segment *rest = arena_copy(&p->scratch, rows->at, (size_t)rows->n * sizeof *rest);

@@ -9,7 +9,8 @@
  * may have changed the tensor after.
  *
  * Attention goes back as a unit: a strand is all rows of a sequence up to the last that is not
- * zero. Its numbers: the forward step, how many segments of q, k, v and dz, and these. */
+ * zero, or all of them where they see each other both ways. Its numbers: the forward step, how many
+ * segments of q, k, v and dz, and these. */
 #include "plan/rows/rows.h"
 
 #include <string.h>
@@ -136,6 +137,7 @@ static inset_status rows_of_attention(planner *p, const step *s, const map *cons
     int32_t end = 0;
     for (int32_t i = 0, at = 0; i < dz->n; at += dz->at[i++].count)
         if (!reverse_is_zero(p, dz_value, dz->at[i].strand)) end = at + dz->at[i].count;
+    if (end && p->program->both_ways) end = rows; /* all rows see all */
     if (end) {
         const map *all[4] = {forward[0], forward[1], forward[2], dz}, *cut[4];
         int32_t pass = p->floor;

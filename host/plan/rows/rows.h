@@ -9,6 +9,7 @@
  *
  *   embed     (position, token); tokens seen before at their position are rows of older strands
  *   fork      (attention, parent row, first key-value row): a context that no strand has
+ *   context   (attention, key-value rows): all of a sequence, where its rows see each other both ways
  *   step      (step, operand rows): operands that do not belong together
  *   copy      (value, pieces): a row patched together by columns, or taken from another value,
  *             position or type
@@ -60,6 +61,7 @@ typedef enum strand_kind {
     STRAND_EMBED,
     STRAND_POSITION,
     STRAND_FORK,
+    STRAND_CONTEXT,
     STRAND_STEP,
     STRAND_COPY,
     STRAND_EXPR,
@@ -92,8 +94,8 @@ typedef struct strand {
     /* 0: by the step; n: by a record that reads rows of level n - 1 of the same moment */
     int32_t level;
     int32_t width; /* elements a row */
-    /* embed, fork: position of row 0; softmax: keys that take part; metric: its first answer, no
-     * part of its identity */
+    /* embed, fork: position of row 0; context: its rows; softmax: keys that take part; metric: its
+     * first answer, no part of its identity */
     int32_t start;
     /* the row before row 0 in the tree of contexts; PARENT_ROOT: nothing; PARENT_NONE: not of the
      * tree */
@@ -101,7 +103,7 @@ typedef struct strand {
     int32_t sinks; /* softmax: the weight of its sinks + 1 (gpt-oss), or 0 */
     int32_t n;     /* parts below */
     union {
-        const segment *origin;       /* fork: its key-value rows */
+        const segment *origin;       /* fork, context: its key-value rows */
         const operand_row *operands; /* step */
         /* copy; expr: its one or two operands, columns 0 .. width; softmax: its operand; softmax
          * back: the softmax and its gradient, or (op 1) the scores and theirs */
@@ -280,6 +282,10 @@ static inline void segments_clear(segment_list *list)
 /* The segment of row `row` and where in it: sets *index to the row's index in the strand and *left
  * to the rows from it to the segment's end. */
 int32_t map_find(const map *m, int32_t row, int32_t *index, int32_t *left);
+/* How many keys a row of a context's strand sees; and how many of the strand's rows (with what they
+ * go on from) its first `rows` rows see. */
+int32_t context_length(const planner *p, int32_t strand_index, int32_t row);
+int32_t context_rows_of(const planner *p, int32_t strand_index, int32_t rows);
 /* A map whose every segment goes on from the row before it: attention over it makes no new
  * context. */
 bool map_is_settled(const planner *p, const map *m);

@@ -230,8 +230,8 @@ bool whole_shape(const planner *p, const step *attention, int64_t length, whole_
         .scale = attention->scale};
     const int64_t all = q->shape.column | k->shape.column | v->shape.column | out->q_stride
                         | out->k_stride | out->v_stride | out->out_stride;
-    return attention->softcap == 0 && !attention->slopes && attention->weight < 0
-           && (attention->window == 0 || attention->window >= length)
+    return !attention->both_ways && attention->softcap == 0 && !attention->slopes
+           && attention->weight < 0 && (attention->window == 0 || attention->window >= length)
            && (all | attention->head_dim) % 8 == 0;
 }
 

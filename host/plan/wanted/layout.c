@@ -308,7 +308,8 @@ static int32_t parent_here(const planner *p, int32_t strand_index)
 static bool has_context(const planner *p, const schedule *s, int32_t layout_index, const need *d)
 {
     const strand *t = &p->strands[d->strand];
-    if (d->lo || t->parent == PARENT_NONE) return false;
+    if (d->lo || t->parent == PARENT_NONE || d->hi < context_rows_of(p, d->strand, d->hi))
+        return false;
     if (parent_here(p, d->strand) < 0) return true;
     return layout_has(
         s, layout_index, d->place, &(need){.strand = t->parent, .lo = 0, .hi = t->parent_row});
@@ -333,7 +334,7 @@ static int32_t with_contexts(planner *p, schedule *s, const layout *l, int32_t n
     if (!asked) return -1;
     for (int32_t i = 0; i < n; i++) {
         const need *d = &s->needs[l->order[i]];
-        int32_t rows = d->hi;
+        int32_t rows = context_rows_of(p, d->strand, d->hi);
         for (int32_t at = d->strand; at >= 0 && asked[at] < rows;
              rows = p->strands[at].parent_row, at = parent_here(p, at)) {
             strands += !asked[at];

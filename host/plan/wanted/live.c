@@ -322,7 +322,8 @@ static bool ask_attention(
     if (!rows_before(p, q.strand, a.value, n->lo + q.shift, n->hi + q.shift, ask_operand, &a))
         return false;
     pair_asker pa = {a, pair_step(p, st)};
-    return context_rows(p, st, node.strand, n->hi - 1 + node.shift, ask_pair, &pa);
+    const int32_t rows = context_rows_of(p, node.strand, n->hi + node.shift);
+    return context_rows(p, st, node.strand, rows - 1, ask_pair, &pa);
 }
 
 /* Attention backwards asks for all that a unit reads. */

@@ -38,7 +38,7 @@ static int32_t embedded_value(const program *g)
     for (size_t i = 0; i < g->n_steps; i++) {
         const step *s = &g->steps[i];
         const int32_t of = s->n_operands ? g->slots[s->operands[0]].value : -1;
-        const bool tokens = s->kind == STEP_EMBED && !s->by_position
+        const bool tokens = s->kind == STEP_EMBED && !s->by_position && !s->one_row
                             && g->steps[g->values[of].step].kind == STEP_TOKENS;
         if (value < 0 && tokens) value = s->value;
         else if (value >= 0 && of == value && s->event < first_block

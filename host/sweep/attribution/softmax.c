@@ -30,6 +30,12 @@ static int64_t first_key(const step *s, int64_t position)
     return s->window > 0 && position + 1 > s->window ? position + 1 - s->window : 0;
 }
 
+/* Behind the last key that a query of `n` sees. */
+static int64_t end_of_keys(const attention_rows *a, int64_t position)
+{
+    return a->attention->both_ways ? a->n : position + 1;
+}
+
 /* Largest score and sum of a query's softmax, less the key `but` (-1: none is left out). */
 static void softmax_of(const attention_rows *a, const float *query, int64_t position, int64_t head,
     int64_t but, double *largest, double *sum)
@@ -38,7 +44,7 @@ static void softmax_of(const attention_rows *a, const float *query, int64_t posi
     const int64_t group = head / (s->n_heads / s->n_kv_heads);
     *largest = a->sinks ? (double)a->sinks[head] : -INFINITY;
     *sum = a->sinks ? 1 : 0;
-    for (int64_t j = first_key(s, position); j <= position; j++) {
+    for (int64_t j = first_key(s, position); j < end_of_keys(a, position); j++) {
         if (j == but) continue;
         const double score = score_of(
             s, head, j, dot(query, row(a->k, j, s->n_kv_heads, group, s->head_dim), s->head_dim));
@@ -56,7 +62,7 @@ static double read_through(
     double largest, sum, total = 0;
     softmax_of(a, query, position, head, -1, &largest, &sum);
     const float *back = row(a->back, position, s->n_heads, head, d);
-    for (int64_t j = first_key(s, position); j <= position; j++) {
+    for (int64_t j = first_key(s, position); j < end_of_keys(a, position); j++) {
         const double score = score_of(
             s, head, j, dot(query, row(a->k, j, s->n_kv_heads, group, d), d));
         total += exp(score - largest) / sum * dot(back, row(a->v, j, s->n_kv_heads, group, d), d);
@@ -85,7 +91,7 @@ static double row_score(
                 *back = row(a->back, i, s->n_heads, head, d);
     double largest, sum, others = 0;
     softmax_of(a, query, i, head, position, &largest, &sum);
-    for (int64_t j = first_key(s, i); j <= i; j++) {
+    for (int64_t j = first_key(s, i); j < end_of_keys(a, i); j++) {
         if (j == position) continue;
         const double score = score_of(
             s, head, j, dot(query, row(a->k, j, s->n_kv_heads, group, d), d));
@@ -108,7 +114,7 @@ double key_score(const attention_rows *a, int64_t position, int64_t head)
     const step *s = a->attention;
     const int64_t shared = s->n_heads / s->n_kv_heads;
     double total = 0;
-    for (int64_t i = position; i < a->n && first_key(s, i) <= position; i++)
+    for (int64_t i = s->both_ways ? 0 : position; i < a->n && first_key(s, i) <= position; i++)
         for (int64_t h = head * shared; h < (head + 1) * shared; h++)
             total += row_score(a, i, position, h, head);
     return total;
