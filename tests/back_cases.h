@@ -250,7 +250,7 @@ static void case_join(subject *s, int type, int column, int parts, int part, int
 typedef struct back_case {
     int heads, kv_heads, head_dim, window;
     double softcap;
-    bool alibi;
+    bool alibi, both_ways;
 } back_case;
 
 enum { BACK_UNITS = 2, BACK_ROWS = 7 };
@@ -266,10 +266,11 @@ static double attention_through(const back_case *c, double *const x[3], const do
     for (int u = 0; u < BACK_UNITS; u++)
         for (int i = 0; i < back_units[2 * u + 1]; i++) {
             const int from = c->window && i + 1 > c->window ? i + 1 - c->window : 0,
+                      end = c->both_ways ? back_units[2 * u + 1] : i + 1,
                       row = back_units[2 * u] + i;
-            for (int j = from; j <= i; j++) keys[j - from] = back_units[2 * u] + j;
-            attention_row(out, &forward, x[0] + row * q, x[1], x[2], kv, kv, keys, keys,
-                i + 1 - from, 1 / sqrt(c->head_dim));
+            for (int j = from; j < end; j++) keys[j - from] = back_units[2 * u] + j;
+            attention_row(out, &forward, x[0] + row * q, x[1], x[2], kv, kv, keys, keys, end - from,
+                1 / sqrt(c->head_dim));
             for (int64_t k = 0; k < q; k++) total += out[k] * dz[row * q + k];
         }
     free(out);
@@ -333,6 +334,7 @@ static void case_attention_back(subject *s, int type, const back_case *c)
         .n_kv_heads = c->kv_heads,
         .head_dim = c->head_dim,
         .window = c->window,
+        .both_ways = c->both_ways,
         .scale = 1 / sqrtf((float)c->head_dim),
         .softcap = (float)c->softcap};
     launch(s, KERNEL_ATTENTION_BACK, type, &args, sizeof args, BACK_UNITS * c->kv_heads);
@@ -513,8 +515,9 @@ static void case_slopes(subject *s, int type, int kind)
 
 static void run_back_cases(subject *s, int type)
 {
-    static const back_case attentions[] = {{2, 2, 8, 0, 0, false}, {4, 2, 5, 0, 0, false},
-        {3, 1, 16, 2, 0, false}, {2, 1, 20, 0, 3, false}, {4, 2, 7, 0, 0, true}};
+    static const back_case attentions[] = {{2, 2, 8, 0, 0, false, false},
+        {4, 2, 5, 0, 0, false, false}, {3, 1, 16, 2, 0, false, false},
+        {2, 1, 20, 0, 3, false, false}, {4, 2, 7, 0, 0, true, false}, {3, 3, 6, 0, 0, false, true}};
     for (int i = 0; i < shape_count(s); i++) {
         const row_shape *shape = &row_shapes[i];
         if (shape->width > 800) continue; /* differences of long rows take long */

@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 {
     echo "| \`model_type\` | a block | in its attention | in its MLP | norms with \`.scale\` |"
     echo "|---|---|---|---|---|"
-    for family in gpt2 gpt_neo gpt_neox gptj llama mistral qwen2 qwen3 gemma gemma2 gemma3 phi phi3 olmo2 olmo3 smollm3 stablelm starcoder2 bloom granite olmo cohere cohere2 opt mixtral qwen3_moe gpt_oss; do
+    for family in gpt2 gpt_neo gpt_neox gptj llama mistral qwen2 qwen3 gemma gemma2 gemma3 phi phi3 olmo2 olmo3 smollm3 stablelm starcoder2 bloom granite olmo cohere cohere2 opt mixtral qwen3_moe gpt_oss bert; do
         "$inset" sites "$here/fixtures/$family" | awk -v family="$(sed -n 's/.*"model_type": "\(.*\)".*/\1/p' "$here/fixtures/$family/config.json")" '
             function tell(list, item) { return list (list == "" ? "" : " ") "`" item "`" }
             {
@@ -26,7 +26,10 @@ trap 'rm -rf "$work"' EXIT
                 if (site == "scale" && path ~ /\.[1-9][0-9]*\./) next
                 if (!sub(/\.[^.]*$/, "", module)) in_block = tell(in_block, site)
                 else if (site == "scale") norms = tell(norms, module)
-                else if (module ~ /attn|attention/) { attention = module; in_attention = tell(in_attention, site) }
+                else if (module ~ /attn|attention/) {
+                    if (attention == "") attention = module
+                    in_attention = tell(in_attention, module == attention ? site : "." module "." site)
+                }
                 else { mlp = module; in_mlp = tell(in_mlp, site) }
             }
             END { printf "| `%s` | `%s[i]`%s%s | `.%s`: %s | %s%s | %s |\n", family, block, in_block == "" ? "" : ": ", in_block, attention, in_attention,

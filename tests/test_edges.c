@@ -543,6 +543,12 @@ static void refusals(inset_context *context, inset_model *model)
     refused(context, model, &o, INSET_VALUE_ERROR, "no gradient");
     o = options_of(), o.sweep.corrupt.text = "[[3,7,20,2,8],[8,5,4,2,6,13]]";
     refused(context, model, &o, INSET_VALUE_ERROR, "the clean prompt has 6 tokens");
+    inset_model *bert = NULL; /* whose stream is normed behind each addition */
+    if (CHECK(!inset_model_open(context, "fixtures/bert", NULL, &bert), "no bert")) {
+        o = options_of();
+        refused(context, bert, &o, INSET_UNKNOWN_SITE, "bert norms it in layer 0");
+        inset_model_free(bert);
+    }
     o = options_of();
     inset_edges *e = NULL;
     const inset_verified_edge *found;

@@ -202,6 +202,27 @@ static void tree_is_transformers(const char *name)
     world_end(&w, name);
 }
 
+/* Files of the first BERTs: norms have a gamma and a beta, the logits' bias lies beside the product.
+ * What else is in them is left alone. */
+static void bert_has_older_names(void)
+{
+    static const char *const there[] = {"bert.embeddings.LayerNorm.gamma",
+        "bert.encoder.layer.1.attention.output.LayerNorm.beta",
+        "cls.predictions.transform.LayerNorm.gamma", "cls.predictions.bias"};
+    world w;
+    program *p;
+    inset_context *context = world_start(&w);
+    char *json = test_read("fixtures/trees/bert.json", NULL);
+    NEED(json && !build(context, json, &p), "%s", inset_message(context));
+    for (size_t i = 0; i < sizeof there / sizeof *there; i++)
+        CHECK(weight_named(p, there[i], i == 3 ? "[13]" : "[16]"), "there is no %s", there[i]);
+    CHECK(is_spare(p, "pooler.dense.weight") && is_spare(p, "cls.seq_relationship.bias"),
+        "what other heads have is asked for");
+    program_free(p);
+    free(json);
+    world_end(&w, "older names");
+}
+
 /* ---- configs that are refused ------------------------------------------- */
 
 static void configs_are_refused(void)
@@ -306,6 +327,13 @@ static void configs_are_refused(void)
         {"{\"model_type\": \"qwen3_moe\", \"decoder_sparse_step\": 0}",
             "'decoder_sparse_step' must be"},
         {"{\"model_type\": \"gpt_oss\", \"swiglu_limit\": 0}", "'swiglu_limit' must be"},
+        {"{\"model_type\": \"bert\", \"is_decoder\": true}", "'is_decoder' is true"},
+        {"{\"model_type\": \"bert\", \"add_cross_attention\": true}",
+            "'add_cross_attention' is true"},
+        {"{\"model_type\": \"bert\", \"position_embedding_type\": \"relative_key\"}",
+            "'position_embedding_type' is \"relative_key\""},
+        {"{\"model_type\": \"bert\", \"num_attention_heads\": 7}",
+            "'hidden_size' (768) must divide by 'num_attention_heads' (7)"},
         {"{\"model_type\": \"opt\", \"do_layer_norm_before\": false}",
             "'do_layer_norm_before' is false"},
         {"{\"model_type\": \"opt\", \"enable_bias\": false}", "'enable_bias' is false"},
@@ -582,6 +610,7 @@ static void remove_directory(void)
 int main(void)
 {
     for (size_t i = 0; i < sizeof trees / sizeof *trees; i++) tree_is_transformers(trees[i]);
+    bert_has_older_names();
     configs_are_refused();
     allocations_may_fail("{\"model_type\": \"gpt2\", \"n_layer\": 3}");
     allocations_may_fail(two_layers);

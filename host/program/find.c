@@ -15,12 +15,21 @@ static bool same(const char *name, const char *bytes, size_t length)
     return strncmp(name, bytes, length) == 0 && name[length] == 0;
 }
 
+/* A child that is called as what every module has (BERT's `output`) may be asked for as E_output, as
+ * in nnsight. */
+static bool is_extra(const char *child, const char *name, size_t length)
+{
+    return length > 2 && !memcmp(name, "E_", 2) && same(child, name + 2, length - 2)
+           && (!strcmp(child, "output") || !strcmp(child, "input"));
+}
+
 int32_t program_child(const program *p, int32_t parent, const char *name, size_t length)
 {
     for (int32_t child = p->modules[parent].first_child; child >= 0;
          child = p->modules[child].next_sibling)
         if (same(p->modules[child].name, name, length)
-            || (p->modules[child].also && same(p->modules[child].also, name, length)))
+            || (p->modules[child].also && same(p->modules[child].also, name, length))
+            || is_extra(p->modules[child].name, name, length))
             return child;
     return -1;
 }

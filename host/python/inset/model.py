@@ -82,6 +82,12 @@ class ModuleList(list):
         return f"<{len(self)} modules>"
 
 
+def _child_name(path):
+    """A child called as what every module has (BERT's `output`) is `E_output`, as in nnsight."""
+    name = path.rpartition(".")[2]
+    return f"E_{name}" if name in ("input", "output") and "." in path else name
+
+
 def _tree(m):
     """The root's children by name."""
     sites = {}
@@ -99,7 +105,7 @@ def _tree(m):
     numbered = {path.rsplit(".", 1)[0] for path in nodes if path.rsplit(".", 1)[-1].isdigit()}
     children = {}
     for path in nodes:
-        children.setdefault(path.rpartition(".")[0], set()).add(path.rpartition(".")[2])
+        children.setdefault(path.rpartition(".")[0], set()).add(_child_name(path))
     for path in nodes:
         own = sites.get(path, ())
         is_list = path in numbered
@@ -107,7 +113,7 @@ def _tree(m):
         if is_list and own:
             object.__setattr__(nodes[path], "_list", ModuleList())
     for path, node in nodes.items():
-        parent, _, name = path.rpartition(".")
+        parent, name = path.rpartition(".")[0], _child_name(path)
         if parent in numbered:
             getattr(nodes[parent], "_list", nodes[parent]).append(node)
         elif parent:
