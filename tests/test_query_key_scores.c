@@ -115,11 +115,23 @@ static inset_status run_layer(inset_model *model, const int32_t *sites, inset_tr
     return status;
 }
 
-static void read_sinks(const program *p, layer *a)
+static void read_sinks(inset_context *context, const program *p, const char *folder, layer *a)
 {
+    char path[160], name[160];
+    safetensors *file = NULL;
     const int32_t at = a->attention->weight;
-    for (int h = 0; at >= 0 && h < a->attention->n_heads; h++)
-        a->sinks[h] = (double)((const float *)p->weights[at].data)[h];
+    if (at < 0) return;
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    snprintf(name, sizeof name, "%s%s", p->optional_prefix, p->weights[at].name);
+    NEED(!safetensors_open(context, path, &file), "%s", inset_message(context));
+    const file_tensor *sinks = safetensors_find(file, name);
+    NEED(sinks && sinks->type == INSET_F32, "no %s", name);
+    for (int h = 0; h < a->attention->n_heads; h++) {
+        float one;
+        memcpy(&one, (const char *)sinks->data + (size_t)h * sizeof one, sizeof one);
+        a->sinks[h] = (double)one;
+    }
+    safetensors_close(file);
 }
 
 static void check_layer(inset_sweep *scores, const layer *a, const char *family, int at, bool keys)
@@ -171,7 +183,7 @@ static void agrees(
         if (CHECK(!status, "%s: %s", family, inset_message(context))) {
             layer a = {&p->steps[layer_attention(places, l)], x[2].data, x[3].data, x[4].data,
                 x[0].data, x[1].data, x[5].data, {0}};
-            read_sinks(p, &a);
+            read_sinks(context, p, path, &a);
             check_layer(scores, &a, family, (int)l, false);
             check_layer(scores, &a, family, (int)l, true);
         }

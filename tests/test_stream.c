@@ -134,7 +134,7 @@ static inset_status everything(struct inset_model *model, numbers *out)
     *out = (numbers){0};
     inset_status status = logits(model, out);
     if (!status) status = sweeps(model, false, out);
-    if (!status) status = edges_of(model, out);
+    if (!status && !model->program->both_ways) status = edges_of(model, out); /* BERT has none */
     return status ? status : sweeps(model, true, out);
 }
 
