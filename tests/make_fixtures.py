@@ -194,6 +194,11 @@ def make_family(name, seed, dtype=torch.float32):
     model = getattr(transformers, kind.replace("3Text", "3") + ("ForMaskedLM" if kind == "Bert" else "ForCausalLM"))(config)
     random_weights(model, seed)
     model.to(dtype).save_pretrained(folder)
+    if kind == "Bert":                                   # the bias of the logits under both of its names, as untied models have it
+        from safetensors.torch import load_file, save_file
+        path = os.path.join(folder, "model.safetensors")
+        tensors = load_file(path)
+        save_file({**tensors, "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone()}, path, metadata={"format": "pt"})
     generation = os.path.join(folder, "generation_config.json")
     if os.path.exists(generation):
         os.remove(generation)

@@ -58,6 +58,13 @@ static const char *name_of(const weight *w, size_t i)
     return names[i];
 }
 
+static bool matches(const char *const *patterns, const char *name)
+{
+    for (; patterns && *patterns; patterns++)
+        if (fnmatch(*patterns, name, 0) == 0) return true;
+    return false;
+}
+
 /* A weight's tensor in the files, under one of its names, with or without the prefixes; NULL
  * when there is none. *stacked: it is one of several in it. */
 static inset_status find_tensor(
@@ -72,6 +79,7 @@ static inset_status find_tensor(
         const size_t which = i / 2 % WEIGHT_NAMES;
         const char *name = name_of(w, which), *prefix = i % 2 ? p->optional_prefix : "";
         if (!name || !prefix) continue;
+        if (*out && which == 1 && matches(p->ignored, name)) continue; /* a spare copy (BERT) */
         inset_status status = find_named(o, part_prefixes[i / n], prefix, name, &found);
         if (status) return status;
         if (*out && found)
@@ -160,13 +168,6 @@ inset_status sources_find(opening *o)
             missing.bytes ? missing.bytes : "");
     text_free(o->context, &missing);
     return status;
-}
-
-static bool matches(const char *const *patterns, const char *name)
-{
-    for (; patterns && *patterns; patterns++)
-        if (fnmatch(*patterns, name, 0) == 0) return true;
-    return false;
 }
 
 /* Whether the program has a weight of this name; `names` holds all its names. */
