@@ -27,7 +27,7 @@ void edge_paths_free(edges *e, edge_paths *p);
 /* Does what a reader reads go into what writer u writes? */
 bool edge_leads_on(const edges *e, int64_t reader, int64_t u);
 
-/* Paths that go through one plan, with the runs of their pair: others' are planned for themselves. */
+/* Paths that go through one plan, with the runs of their pair. */
 enum { PATHS_A_PLAN = 256 };
 /* Not frozen, USAGE_ERROR for a path of more than one edge. */
 inset_status edges_check_paths(const edges *e, const edge_paths *paths, bool freeze);

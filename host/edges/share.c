@@ -11,7 +11,7 @@
  *     head      first pair, pairs, what was counted
  *     scores    [metrics, positions, writers, readers], summed over the pairs, as fp32
  *     metrics   of the clean and of the corrupt run, [2, metrics, pairs]
- *     pairs     each pair's scores [metrics, pairs, positions, writers, readers], where they are kept
+ *     pairs     each pair's scores [metrics, pairs, positions, writers, readers], where kept
  *     hash      of all before it */
 #include <errno.h>
 #include <stdlib.h>

@@ -15,8 +15,8 @@ static bool same(const char *name, const char *bytes, size_t length)
     return strncmp(name, bytes, length) == 0 && name[length] == 0;
 }
 
-/* A child that is called as what every module has (BERT's `output`) may be asked for as E_output, as
- * in nnsight. */
+/* A child that is called as what every module has (BERT's `output`) may be asked for as E_output,
+ * as in nnsight. */
 static bool is_extra(const char *child, const char *name, size_t length)
 {
     return length > 2 && !memcmp(name, "E_", 2) && same(child, name + 2, length - 2)

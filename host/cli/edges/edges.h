@@ -52,7 +52,8 @@ typedef struct work_elsewhere {
  * left to do. */
 int session_work(session_of_edges *s, int status, const work *w, const work_elsewhere *elsewhere);
 
-/* attribute.c, of `inset merge`: the parts are put together and shown. *none: they are a sweep's. */
+/* attribute.c, of `inset merge`: puts the parts together and shows them. *none: they are a
+ * sweep's. */
 int merge_edges(inset_context *context, const options *given, bool *none);
 
 /* The edges by size, [edges] indices source * destinations + destination; *n: at most as many.

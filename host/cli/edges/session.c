@@ -16,7 +16,7 @@ int session_open(session_of_edges *s, int (*check)(session_of_edges *s))
     }
     if (session_is_first(s)) status = check(s);
     if (!status) status = devices_read(s->context, s->given->device, &s->devices);
-    ranks_choose_device(s->ranks, s->context, &s->devices);
+    if (!status) ranks_choose_device(s->ranks, s->context, &s->devices);
     model_version(s->given->model, s->version, sizeof s->version);
     return ranks_agree(s->ranks, s->context, status);
 }

@@ -1,4 +1,4 @@
-/* finish.c: runs what is left of some work, with everyone who shares it, and shows how far it is. */
+/* finish.c: runs what is left of some work, with all who share it, and shows how far it is. */
 #include <inttypes.h>
 #include <time.h>
 #include <unistd.h>

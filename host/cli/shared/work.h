@@ -1,6 +1,6 @@
-/* work.h: a sweep, an attribution, circuits or paths, as those see it who share it: numbered chunks,
- * each of which anyone may run who made the same thing, and whose numbers go as bytes to the one
- * that has the book.
+/* work.h: a sweep, an attribution, circuits or paths, as those see it who share it: numbered
+ * chunks, each of which anyone may run who made the same thing, and whose numbers go as bytes to
+ * the one that has the book.
  *
  *     the one with the book      take -> chunk,  put <- numbers,  done
  *     another                    run(chunk) -> numbers

@@ -9,7 +9,7 @@
  *
  *   embed     (position, token); tokens seen before at their position are rows of older strands
  *   fork      (attention, parent row, first key-value row): a context that no strand has
- *   context   (attention, key-value rows): all of a sequence, where its rows see each other both ways
+ *   context   (attention, key-value rows): all of a sequence, where its rows see each other
  *   step      (step, operand rows): operands that do not belong together
  *   copy      (value, pieces): a row patched together by columns, or taken from another value,
  *             position or type
