@@ -1064,8 +1064,8 @@ typedef struct inset_edge_effect {
 INSET_API inset_status inset_edges_patch(
     inset_edges *edges, const char *paths, int freeze, const inset_edge_effect **found, size_t *n);
 
-/* A part of that, for who shares it with others or wants each pair's effects: `count` paths from the
- * `first` on, of one pair: effects [count]. 256 paths go through a plan: that many at once, from a
+/* A part of that, for who shares it with others or wants each pair's effects: of one pair, `count`
+ * paths from the `first` on: effects [count]. 256 paths go through a plan: that many at once, from a
  * multiple of it on, are planned as in the whole. INSET_INDEX_ERROR: no such pair or path. */
 INSET_API inset_status inset_edges_patch_pair(inset_edges *edges, const char *paths, int freeze,
     int64_t pair, size_t first, size_t count, double *effects);

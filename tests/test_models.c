@@ -202,8 +202,8 @@ static void tree_is_transformers(const char *name)
     world_end(&w, name);
 }
 
-/* Files of the first BERTs: norms have a gamma and a beta, the logits' bias lies beside the product.
- * What else is in them is left alone. */
+/* Files of the first BERTs: norms have a gamma and a beta, the logits' bias lies beside the
+ * product. What else is in them is left alone. */
 static void bert_has_older_names(void)
 {
     static const char *const there[] = {"bert.embeddings.LayerNorm.gamma",

@@ -2,7 +2,7 @@
  * loops in double over the q, k and v that a trace saves, and the gradient of z.
  *
  *   query    g . (softmax(q' K) V - softmax(q K) V), q and k behind the rotation where heads turn
- *   key      the sum over all queries that see it of the same, with that key in the place of its own
+ *   key      the same summed over all queries that see it, with that key in the place of its own
  *
  * For each way a family's attention differs: grouped heads, a window, a cap, scores that grow with
  * position (BLOOM), sinks (gpt-oss), rows that see each other both ways (BERT). */

@@ -10,8 +10,8 @@
  *   resumed      stopped after each number of chunks, from the state file
  *   shards       each alone, stopped and resumed, merged in random order: the same file
  *   pairs        a circuit's and a path's effects pair by pair are those of the whole
- *   refusals     parts that are missing, twice, another's, a sweep's, cut off, or changed in a byte;
- *                another's cut; what a shard and merged edges have not got
+ *   refusals     parts that are missing, twice, another's, a sweep's, cut off, or changed in a
+ *                byte; another's cut; what a shard and merged edges have not got
  *   failures     each allocation of a merge fails in turn */
 #include "failing_allocator.h"
 #include "test.h"

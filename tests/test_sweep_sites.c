@@ -115,8 +115,8 @@ static inset_status run_parts(inset_model *model, const int32_t *sites, inset_te
     return status;
 }
 
-/* Where a norm follows each sum (BERT) what attention adds makes resid_mid, and what the MLP adds is
- * known by its place. */
+/* Where a norm follows each sum (BERT) what attention adds makes resid_mid, and what the MLP adds
+ * is known by its place. */
 static void adds_up(inset_context *context, const char *family, const inset_model_options *on)
 {
     static const char *const usual[N_PARTS] = {"resid_pre", "attn_out", "mlp_out", "resid_post"},

@@ -204,8 +204,8 @@ inset_status edges_step(edges *e)
     return chunk >= 0 ? step_own(e, chunk) : book_wait(e->s);
 }
 
-/* Bytes on the host beside a CPU's own: sums and means of all, a chunk's, a layer's scores, and four
- * matrices as fp32 where a CPU has them packed. */
+/* Bytes on the host beside a CPU's own: sums and means of all, a chunk's, a layer's scores, and
+ * four matrices as fp32 where a CPU has them packed. */
 static double host_bytes(const edges *e)
 {
     const sweep *s = e->s;

@@ -64,8 +64,8 @@ static int32_t norm(const place *at, const char *path, int32_t x)
     return program_layernorm_module(at->p, "LayerNorm", x, made[0], made[1], g->eps);
 }
 
-/* What a branch adds, and the norm of the sum: the modules `output` of attention, whose input is the
- * heads' z, and of the MLP. */
+/* What a branch adds, and the norm of the sum: the modules `output` of attention, whose input is
+ * the heads' z, and of the MLP. */
 static int32_t add_branch(
     const place *at, const char *path, int32_t x, int32_t in, int32_t stream, bool of_attention)
 {
