@@ -671,7 +671,8 @@ def sequences(f):
         return t
 
     logits = f.run([CLEAN, CORRUPT], {f.block(0): block, f.block(1, f.mlp): mlp})
-    (diff(logits[0, -1], [3], [7]) + diff(logits[1, -1], [4], [7]) * 2).backward()
+    at = 1 if f.name == "bert" else -1                    # where rows come that see later ones
+    (diff(logits[0, at], [3], [7]) + diff(logits[1, at], [4], [7]) * 2).backward()
     script = f"""with invoke({[CLEAN, CORRUPT]}):
     b = {f.site(0, 'output')}
     mlp = {f.site(1, f.mlp + '.output')}
@@ -681,7 +682,7 @@ def sequences(f):
     mlp[:, -1] = y[:, -1] * 0.5 + z[:, 2]
     mlp[:, 1:4] += z + y[:, 0:3]
     logits = output.logits
-    m = logits[0, -1].logit_diff(3, 7) + logits[1, -1].logit_diff(4, 7) * 2
+    m = logits[0, {at}].logit_diff(3, 7) + logits[1, {at}].logit_diff(4, 7) * 2
     with m.backward():
         z_grad = z.grad.save()
         y_grad = y.grad.save()

@@ -95,7 +95,8 @@ static inset_status make_mask(trace *t, const step *s, int64_t n, operand *out)
     bool *seen = arena_new(&t->memory, (size_t)(n * n) * sizeof *seen);
     if (!seen) return INSET_NO_MEMORY;
     for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j <= i; j++) seen[i * n + j] = s->window <= 0 || j > i - s->window;
+        for (int64_t j = 0; j < (s->both_ways ? n : i + 1); j++)
+            seen[i * n + j] = s->window <= 0 || j > i - s->window;
     return trace_external(t, INSET_BOOL, 2, shape, seen, out);
 }
 
