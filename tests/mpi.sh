@@ -161,6 +161,7 @@ refused() { # STATUS TEXT OPTION...: by three ranks
 }
 refused 1 "fixtures/none" -m fixtures/none --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch z --metric logit:7
 refused 2 "is no metric" -m fixtures/gpt2 --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch z --metric nonsense:7
+refused 2 "is no path" -m fixtures/gpt2 --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch edges --edges 'm1->m0' --metric logit:7
 refused 1 "it exists" -m fixtures/gpt2 --clean '[[1, 2]]' --corrupt '[[1, 3]]' --patch z --metric logit:7 -o "$scratch/sweep.1.safetensors"
 
 [ $failures -eq 0 ]
