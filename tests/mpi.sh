@@ -113,7 +113,7 @@ whole_run() { # COMMAND...: sets `took`, in hundredths of a second
   "$@" || return 1
   took=$((($(date +%s%N) - began) / 10000000))
 }
-wait_some() { some=$(($(random) % took + 25)); sleep "$((some / 100)).$(printf %02d $((some % 100)))"; }
+wait_some() { some=$(($(random) % (took * 6 / 10) + 20)); sleep "$((some / 100)).$(printf %02d $((some % 100)))"; }
 killed() { # KIND COMMAND: the whole is in KIND.long.safetensors
   cut=0
   for i in $(seq "$kills"); do

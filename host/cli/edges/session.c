@@ -1,7 +1,4 @@
 /* session.c: how commands of edges begin and end, and who does their work. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "cli/edges/edges.h"
 
 bool session_is_first(const session_of_edges *s) { return ranks_is_first(s->ranks); }
