@@ -1,6 +1,4 @@
 /* crew.c: other devices of this process, each with a thread that runs chunks there. */
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "cli/shared/shared.h"
