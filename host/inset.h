@@ -1023,6 +1023,7 @@ typedef struct inset_edge_result {
     const float *per_pair;        /* [pairs, positions, sources, destinations], or NULL */
     const float *clean, *corrupt; /* [pairs] the metric of the two runs */
 } inset_edge_result;
+/* USAGE_ERROR: a shard, whose scores are added up when all are merged. */
 INSET_API inset_status inset_edges_result(
     inset_edges *edges, size_t metric, inset_edge_result *out);
 INSET_API int inset_edge_exists(const inset_edges *edges, int64_t source, int64_t destination);

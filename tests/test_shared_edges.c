@@ -314,6 +314,8 @@ static void run_shard(own *in, const wanted *w, int64_t shard, int64_t shards, b
         for (int i = 0; !status && !inset_edges_done(in->edges) && (again || !stops || i < 1); i++)
             status = inset_edges_step(in->edges);
         CHECK(!status, "%s", inset_message(in->context));
+        inset_edge_result r;
+        CHECK(inset_edges_result(in->edges, 0, &r) == INSET_USAGE_ERROR, "a shard has scores");
         CHECK(inset_edges_write(in->edges, in_folder("one"), NULL) == INSET_USAGE_ERROR
                   && strstr(inset_message(in->context), "inset_edges_merge puts them together"),
             "a shard was written as a whole");

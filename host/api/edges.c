@@ -6,6 +6,7 @@
 #include <string.h>
 
 static void free_object(void *object) { inset_edges_free(object); }
+static void forget_paths(inset_edges *e);
 
 inset_status inset_edges_create(
     inset_model *model, const inset_attribution_options *options, int per_pair, inset_edges **out)
@@ -38,6 +39,7 @@ void inset_edges_free(inset_edges *e)
     memory_free(e->context, e->effects);
     memory_free(e->context, e->path_names);
     memory_free(e->context, e->record);
+    forget_paths(e);
     edges_free(e->edges);
     memory_free(e->context, e);
 }
@@ -59,12 +61,24 @@ inset_status inset_edges_cost(inset_edges *e, inset_cost *out)
 
 int inset_edges_done(const inset_edges *e) { return !e || edges_done(e->edges); }
 
+/* A shard's scores are in its file, chunk by chunk, and not added up. */
+static inset_status need_whole(const inset_edges *e, const char *what)
+{
+    const sweep *s = e->edges->s;
+    if (!s->shards) return INSET_OK;
+    return error_set(e->context, INSET_USAGE_ERROR,
+        "%s takes all scores, and this is shard %lld of %lld: inset_edges_merge puts them together",
+        what, (long long)s->shard, (long long)s->shards);
+}
+
 inset_status inset_edges_result(inset_edges *e, size_t metric, inset_edge_result *out)
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!out) return api_null(e->context, "a place for the result");
     const edges *is = e->edges;
     const sweep *s = is->s;
+    inset_status status = need_whole(e, "a result");
+    if (status) return status;
     const int64_t all = is->n_positions * is->n_writers * is->n_readers;
     if (metric >= s->n_metrics)
         return error_set(e->context, INSET_INDEX_ERROR, "metric %zu of %zu", metric, s->n_metrics);
@@ -97,12 +111,8 @@ int inset_edge_exists(const inset_edges *e, int64_t source, int64_t destination)
 
 static inset_status need_done(const inset_edges *e, const char *what)
 {
-    const sweep *s = e->edges->s;
-    if (s->shards)
-        return error_set(e->context, INSET_USAGE_ERROR,
-            "%s takes all scores, and this is shard %lld of %lld: inset_edges_merge puts them "
-            "together",
-            what, (long long)s->shard, (long long)s->shards);
+    inset_status status = need_whole(e, what);
+    if (status) return status;
     if (edges_done(e->edges)) return INSET_OK;
     return error_set(e->context, INSET_USAGE_ERROR,
         "%s takes edges that are done: step them to their end first", what);
@@ -194,13 +204,32 @@ static inset_status patch_paths(
     return status;
 }
 
-/* Reads and checks them; to be freed where that went well. */
-static inset_status read_paths(inset_edges *e, const char *text, bool freeze, edge_paths *out)
+static void forget_paths(inset_edges *e)
 {
-    inset_status status = edges_read_paths(e->edges, text, out);
-    if (status || !(status = edges_check_paths(e->edges, out, freeze))) return status;
-    edge_paths_free(e->edges, out);
-    return status;
+    memory_free(e->context, e->paths_text);
+    e->paths_text = NULL;
+    edge_paths_free(e->edges, &e->paths);
+}
+
+/* Into e->paths, unless they are there. Their names stay in the edges' memory, so a text that is
+ * asked for piece by piece is read once. */
+static inset_status read_paths(inset_edges *e, const char *text)
+{
+    if (e->paths_text && !strcmp(e->paths_text, text)) return INSET_OK;
+    forget_paths(e);
+    inset_status status = edges_read_paths(e->edges, text, &e->paths);
+    if (status) return status;
+    e->paths_text = memory_text(e->context, text, strlen(text));
+    if (e->paths_text) return INSET_OK;
+    forget_paths(e);
+    return INSET_NO_MEMORY;
+}
+
+/* All of them, checked. */
+static inset_status read_all(inset_edges *e, const char *text, bool freeze)
+{
+    inset_status status = read_paths(e, text);
+    return status ? status : edges_check_paths(e->edges, &e->paths, freeze);
 }
 
 inset_status inset_edges_patch(
@@ -208,19 +237,18 @@ inset_status inset_edges_patch(
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!text || !found || !n) return api_null(e->context, "paths and a place for what they do");
-    edge_paths paths;
     inset_status status = edges_need_device(e);
-    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
-    inset_edge_effect *effects = memory_new(e->context, paths.n * sizeof *effects);
-    double *numbers = memory_new(e->context, paths.n * sizeof *numbers);
-    status = effects && numbers ? patch_paths(e, paths.at, paths.n, freeze != 0, numbers)
+    if (status || (status = read_all(e, text, freeze != 0))) return status;
+    const edge_paths *paths = &e->paths;
+    inset_edge_effect *effects = memory_new(e->context, paths->n * sizeof *effects);
+    double *numbers = memory_new(e->context, paths->n * sizeof *numbers);
+    status = effects && numbers ? patch_paths(e, paths->at, paths->n, freeze != 0, numbers)
                                 : INSET_NO_MEMORY;
-    for (size_t i = 0; i < paths.n && !status; i++)
-        effects[i] = (inset_edge_effect){paths.at[i].name, numbers[i]};
+    for (size_t i = 0; i < paths->n && !status; i++)
+        effects[i] = (inset_edge_effect){paths->at[i].name, numbers[i]};
     memory_free(e->context, numbers);
     memory_free(e->context, status ? effects : e->effects);
-    if (!status) e->effects = effects, *found = effects, *n = paths.n;
-    edge_paths_free(e->edges, &paths);
+    if (!status) e->effects = effects, *found = effects, *n = paths->n;
     return status;
 }
 
@@ -229,18 +257,15 @@ inset_status inset_edges_paths(
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!text || !names || !n) return api_null(e->context, "paths and a place for their names");
-    edge_paths paths;
     inset_status status = edges_need_model(e);
-    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
-    const char **list = memory_new(e->context, paths.n * sizeof *list);
-    for (size_t i = 0; i < paths.n && list; i++) list[i] = paths.at[i].name;
-    if (list) {
-        memory_free(e->context, e->path_names);
-        *names = e->path_names = list;
-        *n = paths.n;
-    }
-    edge_paths_free(e->edges, &paths);
-    return list ? INSET_OK : INSET_NO_MEMORY;
+    if (status || (status = read_all(e, text, freeze != 0))) return status;
+    const char **list = memory_new(e->context, e->paths.n * sizeof *list);
+    if (!list) return INSET_NO_MEMORY;
+    for (size_t i = 0; i < e->paths.n; i++) list[i] = e->paths.at[i].name;
+    memory_free(e->context, e->path_names);
+    *names = e->path_names = list;
+    *n = e->paths.n;
+    return INSET_OK;
 }
 
 inset_status inset_edges_patch_pair(inset_edges *e, const char *text, int freeze, int64_t pair,
@@ -248,32 +273,29 @@ inset_status inset_edges_patch_pair(inset_edges *e, const char *text, int freeze
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!text || !effects) return api_null(e->context, "paths and a place for what they do");
-    edge_paths paths;
     inset_status status = edges_need_device(e);
     if (!status) status = need_pair(e, pair);
-    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
-    if (first > paths.n || count > paths.n - first)
-        status = error_set(e->context, INSET_INDEX_ERROR,
-            "%zu paths from the %zu-th on were asked for; there are %zu", count, first, paths.n);
-    else status = edges_along(e->edges, pair, paths.at + first, count, freeze != 0, effects);
-    edge_paths_free(e->edges, &paths);
-    return status;
+    if (status || (status = read_paths(e, text))) return status;
+    if (first > e->paths.n || count > e->paths.n - first)
+        return error_set(e->context, INSET_INDEX_ERROR,
+            "%zu paths from the %zu-th on were asked for; there are %zu", count, first, e->paths.n);
+    const edge_paths some = {.at = e->paths.at + first, .n = count};
+    status = edges_check_paths(e->edges, &some, freeze != 0);
+    return status ? status : edges_along(e->edges, pair, some.at, count, freeze != 0, effects);
 }
 
 inset_status inset_edges_patch_cost(inset_edges *e, const char *text, int freeze, inset_cost *out)
 {
     if (!e) return INSET_USAGE_ERROR;
     if (!text || !out) return api_null(e->context, "paths and a place for the cost");
-    edge_paths paths;
     inset_status status = edges_need_model(e);
-    if (status || (status = read_paths(e, text, freeze != 0, &paths))) return status;
+    if (status || (status = read_all(e, text, freeze != 0))) return status;
     inset_cost cost = {.pairs = e->edges->s->pairs, .pairs_at_once = 1};
-    double *none = memory_new(e->context, paths.n * sizeof *none);
+    double *none = memory_new(e->context, e->paths.n * sizeof *none);
     e->edges->only_cost = &cost;
-    status = none ? patch_paths(e, paths.at, paths.n, freeze != 0, none) : INSET_NO_MEMORY;
+    status = none ? patch_paths(e, e->paths.at, e->paths.n, freeze != 0, none) : INSET_NO_MEMORY;
     e->edges->only_cost = NULL;
     memory_free(e->context, none);
-    edge_paths_free(e->edges, &paths);
     if (!status) *out = cost;
     return status;
 }
@@ -306,7 +328,8 @@ inset_status inset_edges_choose(
     if (size < 0)
         return error_set(e->context, INSET_VALUE_ERROR, "a circuit of %lld edges", (long long)size);
     if (!scores) {
-        inset_status status = need_one_matrix(e, "a choice of edges");
+        inset_status status = need_whole(e, "a choice of edges");
+        if (!status) status = need_one_matrix(e, "a choice of edges");
         if (status) return status;
         scores = edges_means(e->edges);
     }

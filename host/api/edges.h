@@ -12,6 +12,9 @@ struct inset_edges {
     edges *edges;
     inset_verified_edge *verified;
     inset_edge_effect *effects;
+    /* the text of paths that was read last: who shares it asks for a few of them at a time */
+    char *paths_text;
+    edge_paths paths;
     const char **path_names;
     char *record; /* of the chunk that ran last for somebody else */
 };

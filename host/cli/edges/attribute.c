@@ -241,7 +241,7 @@ static int run(session_of_edges *s)
 
 int command_edges(const options *given, int count, char **arguments)
 {
-    session_of_edges s = {.given = given, .name = "attribute"};
+    session_of_edges s = {.given = given};
     int status = check_names(given);
     if (!status) status = shard_read(given, "attribute", &s.shard);
     if (status) return status;

@@ -315,7 +315,7 @@ int command_circuit(const options *given)
     if (given->ablation && strcmp(given->ablation, "other") && !given->corrupt)
         own.corrupt = given->clean;
     given = &own;
-    circuits c = {.s = {.given = given, .name = "circuit"}};
+    circuits c = {.s = {.given = given}};
     if (given->output && !ends_with(given->output, ".csv"))
         return usage_error("circuit", "-o: OUT.csv was expected, found '%s'", given->output);
     if (given->plot && !ends_with(given->plot, ".svg"))

@@ -8,7 +8,6 @@
 
 typedef struct session_of_edges {
     const options *given;
-    const char *name; /* of the command */
     inset_context *context;
     inset_model *model;
     inset_edges *edges;

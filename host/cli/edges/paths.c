@@ -262,7 +262,7 @@ static int check_files(session_of_edges *s) { return check_place(s->given, s->gi
 
 int command_paths(const options *given)
 {
-    session_of_paths p = {.s = {.given = given, .name = "sweep"}};
+    session_of_paths p = {.s = {.given = given}};
     int status = check_options(given);
     if (status) return status;
     status = session_open(&p.s, check_files);
