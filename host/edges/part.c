@@ -17,6 +17,7 @@
 #include "edges/edges.h"
 #include "file/file.h"
 #include "file/json_writer.h"
+#include "sweep/chunks/state.h"
 
 static const char magic[8] = "edgepar", sweeps_magic[6] = "inset\n";
 enum { MOST_NODES = 1 << 24, MOST_TEXT = 1 << 24 };
@@ -369,23 +370,13 @@ static inset_status add_up(merger *m)
 static inset_status check_complete(const merger *m)
 {
     const sweep *s = m->e->s;
-    text missing = {0};
-    for (int64_t i = 0, n = 0; i < s->shards; i++) {
-        if (m->seen[i]) continue;
-        if (++n <= 8) text_add(s->context, &missing, "%s%lld", n > 1 ? ", " : "", (long long)i + 1);
-        else if (n == 9) text_add(s->context, &missing, ", ...");
-    }
-    inset_status status = INSET_OK;
-    if (missing.length)
-        status = error_set(s->context, INSET_VALUE_ERROR, "of %lld shards are missing: %s",
-            (long long)s->shards, missing.bytes ? missing.bytes : "");
+    inset_status status = shards_are_there(s->context, m->seen, s->shards);
     int64_t chunks = 0;
     for (int64_t i = 0; i < s->book->n; i++) chunks += m->places[i].part < 0;
     if (!status && chunks)
         status = error_set(s->context, INSET_VALUE_ERROR,
             "%lld of %lld chunks are missing: a shard is not done; run it again with --resume",
             (long long)chunks, (long long)s->book->n);
-    text_free(s->context, &missing);
     return status;
 }
 

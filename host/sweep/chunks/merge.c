@@ -350,27 +350,33 @@ static inset_status read_part(merger *m, FILE *file)
     return chunk == -2 ? INSET_NO_MEMORY : INSET_OK;
 }
 
+inset_status shards_are_there(inset_context *context, const bool *seen, int64_t shards)
+{
+    text missing = {0};
+    for (int64_t i = 0, n = 0; i < shards; i++) {
+        if (seen[i]) continue;
+        if (++n <= 8) text_add(context, &missing, "%s%lld", n > 1 ? ", " : "", (long long)i + 1);
+        else if (n == 9) text_add(context, &missing, ", ...");
+    }
+    inset_status status = INSET_OK;
+    if (missing.length)
+        status = error_set(context, INSET_VALUE_ERROR, "of %lld shards are missing: %s",
+            (long long)shards, missing.bytes ? missing.bytes : "");
+    text_free(context, &missing);
+    return status;
+}
+
 /* All shards must be there, and whole. */
 static inset_status check_complete(merger *m)
 {
     sweep *s = m->s;
-    text missing = {0};
-    for (int64_t i = 0, n = 0; i < m->shards; i++) {
-        if (m->seen[i]) continue;
-        if (++n <= 8) text_add(s->context, &missing, "%s%lld", n > 1 ? ", " : "", (long long)i + 1);
-        else if (n == 9) text_add(s->context, &missing, ", ...");
-    }
-    inset_status status = INSET_OK;
-    if (missing.length)
-        status = error_set(s->context, INSET_VALUE_ERROR, "of %lld shards are missing: %s",
-            (long long)m->shards, missing.bytes ? missing.bytes : "");
-    else if (!book_done(s))
+    inset_status status = shards_are_there(s->context, m->seen, m->shards);
+    if (!status && !book_done(s))
         status = error_set(s->context, INSET_VALUE_ERROR,
             "%lld of %lld chunks are missing: a shard is not done; run it again with --resume",
             (long long)s->book->left, (long long)s->book->n);
     s->progress.patches = s->progress.done;
     s->progress.mixed_devices = m->mixed;
-    text_free(s->context, &missing);
     return status;
 }
 

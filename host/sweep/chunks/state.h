@@ -22,4 +22,7 @@ bool state_read_header(FILE *file, state_header *out); /* false: it is none */
  * memory is out. */
 int64_t state_read_record(const sweep *s, FILE *file, char **bytes, size_t *capacity, size_t *size);
 
+/* merge.c: have parts of all shards been seen? VALUE_ERROR, and which have not. */
+inset_status shards_are_there(inset_context *context, const bool *seen, int64_t shards);
+
 #endif
